@@ -1,0 +1,53 @@
+"""The types that everything here is made of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+
+class Net(NamedTuple):
+  """A model as two pure functions over plain dicts.
+
+  Attributes:
+    init: ``(key) -> variables``, a dict ``{'params': ..., 'state': ...}``.
+    apply: ``(variables, inputs, *, key=None, train=False) ->
+      (outputs, state)``. Outputs are a dict of arrays with a leading batch
+      axis; ``state`` is the new value of ``variables['state']``.
+  """
+
+  init: Callable[..., dict]
+  apply: Callable[..., tuple[dict, dict]]
+
+
+class Context(NamedTuple):
+  """Everything that a loss may look at.
+
+  Attributes:
+    batch: ``inputs`` by role, ``id``, ``labels`` and masks, each [B, ...].
+    student: outputs of the net that the term trains.
+    teachers: outputs of each teacher group (and of the other roles), with a
+      leading axis of its T members. No gradient flows into them.
+    step: the number of steps taken, int32 [].
+    key: fresh for each step, member and term.
+  """
+
+  batch: dict[str, Any]
+  student: dict[str, Array]
+  teachers: dict[str, dict[str, Array]]
+  step: Array
+  key: Array
+
+
+class Term(NamedTuple):
+  """Knowledge at a location under a transfer method.
+
+  Attributes:
+    init: ``(key, context) -> (params, state)``, from a context of shapes.
+      ``params`` are adapters that train with the student, ``state`` is what
+      the term remembers.
+    loss: ``(params, state, context) -> (loss of each example [B], state)``.
+  """
+
+  init: Callable[..., tuple[dict, dict]]
+  loss: Callable[..., tuple[Array, dict]]

@@ -1,0 +1,30 @@
+"""Strictness for all tests, set before jax starts."""
+
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8')
+CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'xla'
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+import jax
+import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture
+def strict_dtypes():
+  """Implicit dtype promotion raises; for code of ours alone."""
+  with jax.numpy_dtype_promotion('strict'):
+    yield
+
+
+@pytest.fixture
+def x64():
+  """Double precision, to compare with float64 references."""
+  with jax.enable_x64(True):
+    yield
