@@ -1,0 +1,1 @@
+"""Stage 1: the data, who sees which of it, and how it looks to them."""

@@ -1,0 +1,1 @@
+"""Stage 3: what is distilled, from where, and how it is transferred."""

@@ -1,0 +1,1 @@
+"""What a run has found: rows, tables, plots, and their statistics."""

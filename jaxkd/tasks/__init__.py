@@ -1,0 +1,1 @@
+"""What differs between tasks: the ground-truth loss and the metrics."""

@@ -1,0 +1,1 @@
+"""Stage 2: the teachers, trained here or restored."""

@@ -1,0 +1,1 @@
+"""Training of populations of anything: no distillation in here."""

@@ -1,0 +1,53 @@
+"""Distils teachers into students as a config says.
+
+python experiments/distill.py --config configs/NAME.py --workdir DIR
+
+A run that was cut short goes on when the same command is given again.
+"""
+
+import sys
+
+from absl import flags
+from rich.console import Console
+
+from jaxkd import config as configs
+from jaxkd import launch, pipeline, preflight
+from jaxkd.report import tables
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('workdir', '', 'where the run is kept')
+flags.DEFINE_boolean('overwrite', False, "remove another config's run there")
+flags.DEFINE_boolean('explain', False, 'print the loss and all layers; no run')
+flags.DEFINE_multi_string(
+  'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched on the validation split'
+)
+
+
+def main(stop):
+  console = Console()
+  config = configs.plain(FLAGS.config)
+  if FLAGS.explain:
+    source, rounds = preflight.prepare(config, FLAGS.workdir)
+    preflight.describe(console, source, rounds)
+    preflight.explain(console, source, rounds)
+    return
+  if not FLAGS.workdir:
+    raise launch.UserError('--workdir: say where the run is to be kept')
+  try:
+    row = pipeline.run(
+      config,
+      FLAGS.workdir,
+      overwrite=FLAGS.overwrite,
+      tune=tuple(FLAGS.tune),
+      stop=stop,
+      console=console,
+      command=launch.command(f'runs/{config["name"]}'),
+    )
+  except pipeline.Stopped as stopped:
+    console.print(f'{stopped}; run the same command to go on')
+    sys.exit(launch.STOPPED)
+  console.print(tables.console(row, FLAGS.workdir))
+
+
+if __name__ == '__main__':
+  launch.main(main)

@@ -1,0 +1,58 @@
+r"""Runs configs × overrides × seeds, and prints one table of them all.
+
+python experiments/sweep.py --configs configs/A.py,configs/B.py:tiny \
+    --set distill.soft.kw.temperature=1,2,4 \
+    --set 'students.student.kw.widths=(16,);(32,)' --workdir runs/sweep
+
+A sweep that was cut short goes on when the same command is given again.
+"""
+
+import sys
+
+from absl import flags
+from rich.console import Console
+
+from jaxkd import launch, pipeline, sweep
+from jaxkd.errors import UserError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list('configs', [], 'config files, each FILE or FILE:SIZE')
+flags.DEFINE_multi_string(
+  'set', [], 'ENTRY=VALUE,VALUE,... or ENTRY=VALUE;VALUE;...'
+)
+flags.DEFINE_integer('seeds', None, 'of every run; short for train.seeds')
+flags.DEFINE_multi_string(
+  'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched in every run'
+)
+flags.DEFINE_string('workdir', '', 'where the runs are kept')
+flags.DEFINE_boolean('overwrite', False, 'remove the runs there and start anew')
+
+
+def main(stop):
+  """Runs what is not finished yet, and shows all."""
+  console = Console()
+  if not FLAGS.workdir:
+    raise UserError('--workdir: say where the runs are to be kept')
+  sets = list(FLAGS.set)
+  if FLAGS.seeds is not None:
+    sets.append(f'train.seeds={FLAGS.seeds}')
+  made = sweep.combinations(FLAGS.configs, sets, FLAGS.tune)
+  try:
+    outcomes = sweep.run(
+      made,
+      FLAGS.workdir,
+      tune=FLAGS.tune,
+      overwrite=FLAGS.overwrite,
+      stop=stop,
+      console=console,
+    )
+  except pipeline.Stopped as stopped:
+    console.print(f'{stopped}; run the same command to go on')
+    sys.exit(launch.STOPPED)
+  console.print(sweep.table(outcomes))
+  if any(outcome.failure for outcome in outcomes):
+    sys.exit(launch.FAILED)
+
+
+if __name__ == '__main__':
+  launch.main(main, config=False)

@@ -1,0 +1,352 @@
+"""The entries of a config: their defaults, their types, and overrides.
+
+A config file gives what it wants to say; `complete` adds the rest, so that
+every entry has a name on the command line. Inside jaxkd a config is a plain
+dict of dicts, and ml_collections stays at the border.
+"""
+
+import importlib.util
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxkd import models
+from jaxkd.distill.knowledge import find_loss
+from jaxkd.errors import UserError, unknown
+from jaxkd.train import population
+
+SIZES = ('', 'tiny', 'paper')
+
+# Dicts whose entries the named function or model decides, not we.
+_FREE = ('kw', 'schedule_kw', 'survey', 'arms', 'rounds', 'controls')
+
+_TERM = {
+  'loss': '',
+  'at': ('logits', 'logits'),  # of the student, of the teacher
+  'of': '',  # the role that it trains; the only one if empty
+  'teacher': '',  # a group or a tuple of groups
+  'fuse': '',  # how several teachers become one; their mean loss if empty
+  'adapter': '',
+  'mask': '',
+  'kw': {},
+  'weight': 1.0,
+  'schedule': {'name': '', 'kw': {}},  # of optax; multiplies the weight
+  'example_weight': '',
+  'when': '',
+  'otherwise': '',
+}
+_TRAIN = {
+  'optimizer': {'name': 'adamw', 'kw': {}},
+  'learning_rate': 1e-3,
+  'schedule': 'cosine',
+  'schedule_kw': {},
+  'clip': 0.0,  # largest norm of the gradient; 0 for none
+  'accumulate': 1,  # parts that a batch is taken in
+  'average': 0.0,  # decay of the running mean of the parameters
+  'steps': 1000,
+  'batch_size': 64,
+  'dtype': 'float32',
+  'members': 'auto',
+  'eval_every': 0,  # 0 for twenty times in all
+  'save_every': 0,  # 0 for four times in all
+}
+_RUN = {'seeds': 5, 'seed': 0}
+_VIEWS = {'train': '', 'eval': ''}
+_TEACHER = {
+  'model': 'mlp',
+  'kw': {},
+  'count': 1,
+  'per_seed': False,  # every seed of the students has teachers of its own
+  'views': _VIEWS,
+  'distill': {},
+  'train': _TRAIN,
+  'restore': '',
+}
+_STUDENT = {
+  'model': 'mlp',
+  'kw': {},
+  'count': 1,
+  'views': _VIEWS,
+  'init': 'random',
+}
+_CONFIG = {
+  'name': '',
+  'survey': {},
+  'task': 'classification',
+  'data': {
+    'source': 'digits',
+    'dir': '',
+    'kw': {},
+    'fraction': {'teachers': 1.0, 'students': 1.0},
+    'partition': {'teachers': 'none', 'students': 'none'},
+    'order': 'own',
+  },
+  'teachers': {},
+  'students': {},
+  'distill': {},
+  'arms': {},
+  'rounds': {},
+  'train': _TRAIN | _RUN,
+  'report': {
+    'metric': 'top1',
+    'compare': {'better': 'distilled', 'than': 'student'},
+    'controls': {},
+    'notes': (),
+    'wandb': '',
+  },
+}
+
+
+def size(arg: str | None) -> str:
+  """The part of ``--config FILE:SIZE`` behind the colon, checked."""
+  if (arg or '') not in SIZES:
+    raise unknown('size', str(arg), SIZES[1:], '--config FILE:SIZE')
+  return arg or ''
+
+
+def load(file: str) -> ConfigDict:
+  """The complete config of ``FILE`` or ``FILE:SIZE``.
+
+  Raises:
+    UserError: no such file, or a file that is not a config.
+  """
+  path, _, arg = file.partition(':')
+  if not Path(path).is_file():
+    folder = Path(path).parent
+    there = [p.name for p in folder.glob('*.py')] if folder.is_dir() else []
+    raise unknown('config file', Path(path).name, there, f'--config {path}')
+  spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+  if spec is None or spec.loader is None:
+    raise UserError(f'--config {path}: a config is a Python file, NAME.py')
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except (SyntaxError, ImportError) as error:
+    raise UserError(f'--config {path}: {error}') from error
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'--config {path}: define get_config(arg=None) there')
+  config = complete(module.get_config(arg or None))
+  with config.unlocked():
+    config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
+  return config
+
+
+def complete(config: Mapping[str, Any]) -> ConfigDict:
+  """A config with an entry for everything that can be set.
+
+  Teachers train as students do but for what their own ``train`` says.
+
+  Raises:
+    UserError: an entry that does not exist, or of a wrong type.
+  """
+  given = plain(config)
+  made = merge(_CONFIG, given, '')
+  train = {k: made['train'][k] for k in _TRAIN}
+  made['distill'] = _terms(made['distill'], 'distill')
+  for section, default in (
+    ('teachers', {**_TEACHER, 'train': train}),
+    ('students', _STUDENT),
+  ):
+    for name, entry in made[section].items():
+      at = f'{section}.{name}'
+      entry = merge(default, entry, at)
+      options = models.defaults(entry['model'], at=f'{at}.model')
+      entry['kw'] = {**plain(options), **entry['kw']}
+      made[section][name] = entry
+  for name, teacher in made['teachers'].items():
+    terms = teacher['distill'] or {'labels': {'loss': 'cross_entropy'}}
+    teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
+  return ConfigDict(made, type_safe=True).lock()
+
+
+def _terms(terms: Mapping[str, Any], at: str) -> dict:
+  """Complete terms, with what each loss takes by default."""
+  made = {}
+  for name, entry in terms.items():
+    entry = merge(_TERM, entry, f'{at}.{name}')
+    options = loss_options(entry['loss'], at=f'{at}.{name}.loss')
+    made[name] = {**entry, 'kw': {**options, **entry['kw']}}
+  return made
+
+
+def loss_options(name: str, *, at: str) -> dict[str, Any]:
+  """The options of a loss that have a value by default."""
+  parameters = inspect.signature(find_loss(name, at=at)).parameters.values()
+  return {
+    p.name: plain(p.default)
+    for p in parameters
+    if p.kind is p.KEYWORD_ONLY and p.default not in (p.empty, None)
+  }
+
+
+def plain(config: Any) -> Any:
+  """A config as dicts, tuples and plain values."""
+  if isinstance(config, ConfigDict):
+    config = config.to_dict()
+  if isinstance(config, Mapping):
+    return {key: plain(value) for key, value in config.items()}
+  if isinstance(config, list | tuple):
+    return tuple(plain(value) for value in config)
+  return config
+
+
+def merge(default: Mapping, given: Mapping, at: str) -> dict:
+  """Defaults with what is given instead, entry by entry.
+
+  Raises:
+    UserError: an entry that does not exist, or of a wrong type.
+  """
+  if not isinstance(given, Mapping):
+    raise UserError(f'{at}: {given!r} should be a dict of entries')
+  made = plain(default)
+  for name, value in given.items():
+    here = f'{at}.{name}' if at else name
+    if name not in default:
+      raise unknown('entry', name, default, at or 'config')
+    if isinstance(default[name], Mapping):
+      # The user's own names, or options that a model or function knows.
+      open_ended = name in _FREE or (not default[name])
+      made[name] = (
+        plain(_mapping(value, here))
+        if open_ended
+        else merge(default[name], value, here)
+      )
+    else:
+      made[name] = typed(value, default[name], here)
+  return made
+
+
+def override(config: dict, partial: Mapping, at: str) -> dict:
+  """A config with some entries changed, as an arm or a round does.
+
+  A change of model takes the new model's options, and a change of loss those
+  of the new loss, but for the ones that both have.
+
+  Raises:
+    UserError: an entry that does not exist, or of a wrong type.
+  """
+  made = dict(config)
+  for kind in ('model', 'loss'):
+    if partial.get(kind, config.get(kind)) != config.get(kind):
+      made['kw'] = options_after(config, kind, partial[kind], at)
+  for name, value in partial.items():
+    here = f'{at}.{name}'
+    if name not in config:
+      raise unknown('entry', name, config, at)
+    if name in _FREE:
+      made[name] = {**made[name], **plain(_mapping(value, here))}
+    elif isinstance(config[name], Mapping):
+      made[name] = override(config[name], _mapping(value, here), here)
+    else:
+      made[name] = typed(value, config[name], here)
+  return made
+
+
+def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
+  """The ``kw`` of an entry whose model or loss changes to another one."""
+  if kind == 'model':
+    return plain(models.defaults(name, at=f'{at}.model'))
+  options = loss_options(name, at=f'{at}.loss')
+  kept = {k: v for k, v in config['kw'].items() if k in options}
+  return {**options, **kept}
+
+
+def put(config: dict, entry: str, value: Any) -> dict:
+  """A config with the entry called ``a.b.c`` changed."""
+  name, _, rest = entry.partition('.')
+  if name not in config:
+    raise unknown('entry', name, config, entry)
+  return {**config, name: put(config[name], rest, value) if rest else value}
+
+
+def get(config: Mapping, entry: str, at: str = '') -> Any:
+  """The value of the entry called ``a.b.c``."""
+  for name in entry.split('.'):
+    if not isinstance(config, Mapping) or name not in config:
+      known = config if isinstance(config, Mapping) else ()
+      raise unknown('entry', name, known, at or entry)
+    config = config[name]
+  return config
+
+
+def as_json(config: Mapping) -> str:
+  """The same text for the same config, whatever order it was written in."""
+  return json.dumps(plain(config), indent=2, sort_keys=True) + '\n'
+
+
+def check_numbers(config: Mapping) -> None:
+  """Refuses numbers that make no sense, by the entry's name."""
+  _at_least(1, config['train'], 'seeds', 'train')
+  for at, train in _trains(config):
+    for name in ('steps', 'batch_size', 'accumulate'):
+      _at_least(1, train, name, at)
+    for name in ('eval_every', 'save_every', 'clip', 'average'):
+      _at_least(0, train, name, at)
+    known = ('auto', *population.MODES)
+    if train['members'] not in known:
+      raise unknown('way to run', train['members'], known, f'{at}.members')
+    if not 0 < train['learning_rate'] < math.inf:
+      raise UserError(
+        f'{at}.learning_rate: {train["learning_rate"]} should be above 0'
+      )
+    if train['average'] >= 1:
+      raise UserError(f'{at}.average: {train["average"]} should be below 1')
+    if train['batch_size'] % train['accumulate']:
+      raise UserError(
+        f'{at}.accumulate: {train["accumulate"]} parts do not divide a batch '
+        f'of {train["batch_size"]}'
+      )
+  for section in ('teachers', 'students'):
+    for name, entry in config[section].items():
+      _at_least(1, entry, 'count', f'{section}.{name}')
+  for name, term in config['distill'].items():
+    weight = term['weight']
+    if not 0 <= weight < math.inf:
+      raise UserError(
+        f'distill.{name}.weight: {weight} should be a finite number, 0 or more'
+      )
+    temperature = term['kw'].get('temperature', 1.0)
+    if not (isinstance(temperature, int | float) and temperature > 0):
+      raise UserError(
+        f'distill.{name}.kw.temperature: {temperature!r} should be above 0'
+      )
+
+
+def _trains(config):
+  yield 'train', config['train']
+  for name, teacher in config['teachers'].items():
+    yield f'teachers.{name}.train', teacher['train']
+
+
+def _at_least(least, config, entry, at=''):
+  value = get(config, entry)
+  if not least <= value < math.inf:
+    here = f'{at}.{entry}' if at else entry
+    raise UserError(f'{here}: {value} should be {least} or more')
+
+
+def _mapping(value: Any, at: str) -> Mapping:
+  if not isinstance(value, Mapping | ConfigDict):
+    raise UserError(f'{at}: {value!r} should be a dict of entries')
+  return value
+
+
+def typed(value: Any, default: Any, at: str) -> Any:
+  """The value, if it is of the type of what it replaces."""
+  value = plain(value)
+  if isinstance(default, float) and type(value) is int:
+    return float(value)
+  names = isinstance(default, str | tuple) and at.endswith('.teacher')
+  if type(value) is not type(default) and not (
+    names and isinstance(value, str | tuple)
+  ):
+    raise UserError(
+      f'{at}: {value!r} is of type {type(value).__name__} and should be of '
+      f'type {type(default).__name__}, as {default!r} is'
+    )
+  return value

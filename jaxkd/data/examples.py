@@ -1,0 +1,202 @@
+"""A split of a data set: what it must offer, and how it is checked and cut."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxkd.data.partition import stratified
+from jaxkd.errors import UserError
+
+IN_MEMORY = 2**30  # bytes of decoded examples
+
+
+class Examples(Protocol):
+  """What a split is; anything of this kind will do.
+
+  Attributes:
+    labels: class of each example, int32 [N].
+  """
+
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    """The number of examples, N."""
+
+  def fetch(self, indices: np.ndarray) -> dict[str, Any]:
+    """The examples of these numbers, int [n].
+
+    Returns:
+      ``inputs``, an array [n, ...] or a pytree of them, ``labels``, int32
+      [n], and what else a batch should hold, each [n, ...].
+    """
+
+
+class ArrayExamples:
+  """Examples in memory."""
+
+  def __init__(self, inputs: Any, labels: np.ndarray, **fields: Any):
+    """Takes the arrays as they are.
+
+    Args:
+      inputs: array [N, ...], or a pytree of them.
+      labels: int [N].
+      **fields: what else a batch should hold, [N, ...].
+    """
+    self.labels = np.asarray(labels, np.int32)
+    self._fields = {'inputs': inputs, 'labels': self.labels, **fields}
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def fetch(self, indices: np.ndarray) -> dict[str, Any]:
+    return jax.tree.map(lambda x: x[indices], self._fields)
+
+
+class StreamedExamples:
+  """Examples that are read whenever they are asked for."""
+
+  def __init__(
+    self,
+    size: int,
+    read: Callable[[np.ndarray], dict[str, Any]],
+    labels: Callable[[], np.ndarray],
+  ):
+    """Reads nothing yet.
+
+    Args:
+      size: number of examples.
+      read: what `fetch` does.
+      labels: gives all labels, int [size]; called once, when needed.
+    """
+    self._size, self.fetch, self._labels = size, read, labels
+
+  def __len__(self) -> int:
+    return self._size
+
+  @functools.cached_property
+  def labels(self) -> np.ndarray:
+    return np.asarray(self._labels(), np.int32)
+
+
+def from_arrays(inputs: Any, labels: Any, *, at: str) -> ArrayExamples:
+  """Examples from a user's arrays, in the types that nets take.
+
+  Floats become float32, integers int32 except uint8, which stays; uint8
+  arrays [N, H, W] are images and get a channel.
+
+  Args:
+    inputs: array [N, ...], or a pytree of them.
+    labels: whole numbers [N].
+    at: what to call them in errors.
+
+  Raises:
+    UserError: arrays of other things, or of different lengths.
+  """
+  labels = np.asarray(labels)
+  if labels.ndim != 1 or labels.dtype.kind not in 'iuf':
+    raise UserError(
+      f'{at} has labels of shape {labels.shape} and type {labels.dtype}; they '
+      'must be class numbers, one for each example'
+    )
+  wrong = np.flatnonzero(labels != np.floor(labels))  # NaN, too
+  if wrong.size:
+    raise UserError(
+      f'{at}: example {wrong[0]} has the label {labels[wrong[0]]}; labels must '
+      'be whole numbers'
+    )
+  inputs = jax.tree.map(lambda x: as_numbers(np.asarray(x), at), inputs)
+  sizes = {len(labels), *(len(x) for x in jax.tree.leaves(inputs))}
+  if len(sizes) > 1:
+    raise UserError(
+      f'{at} has {len(labels)} labels for '
+      f'{" and ".join(str(n) for n in sorted(sizes - {len(labels)}))} inputs'
+    )
+  return ArrayExamples(inputs, labels)
+
+
+def as_numbers(x: np.ndarray, at: str) -> np.ndarray:
+  """The types that nets take, as `from_arrays`.
+
+  Raises:
+    UserError: not an array of numbers.
+  """
+  if x.ndim < 1 or x.dtype.kind not in 'biuf':
+    raise UserError(
+      f'{at} has inputs of shape {x.shape} and type {x.dtype}; they must be '
+      'numbers [examples, ...]'
+    )
+  if x.dtype == np.uint8:
+    return x[..., None] if x.ndim == 3 else x
+  with np.errstate(over='ignore'):  # becomes infinite, which `check` refuses
+    return x.astype(
+      np.int32 if x.dtype.kind in 'iu' else np.float32, copy=False
+    )
+
+
+def check(
+  batch: dict[str, Any], numbers: np.ndarray, num_classes: int, *, at: str
+) -> None:
+  """Refuses labels that are out of range and inputs that are not finite.
+
+  Args:
+    batch: as from `Examples.fetch`.
+    numbers: of the examples in the batch, int [n].
+    num_classes: labels are 0, ..., num_classes - 1.
+    at: what to call the split in errors.
+
+  Raises:
+    UserError: naming the first example that is wrong.
+  """
+  labels = batch['labels']
+  for i in np.flatnonzero((labels < 0) | (labels >= num_classes)):
+    raise UserError(
+      f'{at}: example {numbers[i]} has the label {labels[i]}, which is not one '
+      f'of 0 to {num_classes - 1}'
+    )
+  for leaf in jax.tree.leaves(batch['inputs']):
+    # A sum tells whether there is any, faster than a look at each.
+    if leaf.dtype.kind == 'f' and not np.isfinite(leaf.sum(dtype=np.float64)):
+      finite = np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1)
+      for i in np.flatnonzero(~finite):
+        raise UserError(
+          f'{at}: example {numbers[i]} holds NaN or infinity; repair it or '
+          'leave it out'
+        )
+
+
+def check_all(examples: ArrayExamples, num_classes: int, *, at: str) -> None:
+  """`check` of all examples, a few at a time."""
+  for start in range(0, len(examples), 4096):
+    numbers = np.arange(start, min(start + 4096, len(examples)))
+    check(examples.fetch(numbers), numbers, num_classes, at=at)
+
+
+def held(examples: StreamedExamples) -> ArrayExamples | StreamedExamples:
+  """The examples in memory, if they are small; else as they are."""
+  if not len(examples):
+    return examples
+  one = jax.tree.leaves(examples.fetch(np.arange(1)))
+  if len(examples) * sum(leaf.nbytes for leaf in one) > IN_MEMORY:
+    return examples
+  return ArrayExamples(**examples.fetch(np.arange(len(examples))))
+
+
+def take(examples: Examples, indices: np.ndarray) -> Examples:
+  """The examples of these numbers alone, int [n], numbered anew."""
+  if isinstance(examples, ArrayExamples):
+    return ArrayExamples(**examples.fetch(indices))
+  return StreamedExamples(
+    len(indices),
+    lambda numbers: examples.fetch(indices[numbers]),
+    lambda: examples.labels[indices],
+  )
+
+
+def hold_out(examples: Examples, size: int) -> tuple[Examples, Examples]:
+  """The rest, and ``size`` of the examples: stratified, always the same."""
+  chosen = stratified(examples.labels, size, np.random.default_rng(0))
+  rest, out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+  return take(examples, rest), take(examples, out)

@@ -1,0 +1,180 @@
+"""Batches as a pure function of the step.
+
+A member of a population goes through its examples in an order of its own,
+which depends on its seed and the epoch alone. So a run that is resumed at
+step 1000 sees what an unbroken one sees there, without replaying anything.
+"""
+
+import functools
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.errors import UserError, unknown
+
+
+class Loader:
+  """Batches for a population of M members.
+
+  Member m sees the examples of positive weight, n_m of them, each about
+  once an epoch; of unequal weights, n_m draws in proportion to the weights,
+  as evenly spread as can be (systematic resampling), in random order.
+  Batches run on over the end of an epoch, so none is short.
+  """
+
+  def __init__(
+    self,
+    examples: Examples,
+    weights: np.ndarray,
+    seeds: Sequence[int],
+    batch_size: int,
+    order: str = 'own',
+    *,
+    at: str = 'train.batch_size',
+  ):
+    """Checks the entries.
+
+    Args:
+      examples: a split.
+      weights: sampling weights [M, N], as from `partition.weights`.
+      seeds: one for each member, at least 0.
+      batch_size: examples in a member's batch.
+      order: 'own', or 'shared' where all members see the first's batches.
+      at: the config entry of the batch size, for errors.
+
+    Raises:
+      UserError: an entry that makes no sense for these examples.
+    """
+    weights = np.asarray(weights)
+    if weights.shape != (len(seeds), len(examples)):
+      raise ValueError(
+        f'weights of shape {weights.shape} for {len(seeds)} seeds and '
+        f'{len(examples)} examples'
+      )
+    if min(seeds) < 0:
+      raise UserError(f'train.seed: seeds start at 0, got {min(seeds)}')
+    if order not in ('own', 'shared'):
+      raise unknown('order', order, ('own', 'shared'), 'data.order')
+    if order == 'shared':
+      if (weights != weights[0]).any():
+        raise UserError(
+          "data.order: 'shared' needs members that see the same examples; use "
+          "'own', or the partition 'none' and one seed for the fraction"
+        )
+      weights, seeds = weights[:1], seeds[:1]
+    if batch_size < 1:
+      raise UserError(f'{at}: {batch_size} is not a batch size; use 1 or more')
+    sizes = (weights > 0).sum(axis=1)
+    if batch_size > sizes.min():
+      raise UserError(
+        f'{at}: {batch_size} is more than the {sizes.min()} examples that '
+        f'member {sizes.argmin()} sees; use {sizes.min()} or fewer, or a '
+        'larger data.fraction'
+      )
+    self.examples, self.batch_size, self.order = examples, batch_size, order
+    self._sizes = sizes
+    self._weights = weights
+    self._seeds = [int(seed) for seed in seeds]
+    # Two epochs of each member: the one at hand and the one begun or ahead.
+    self._epoch = functools.lru_cache(2 * len(seeds))(self._draw_epoch)
+
+  def indices(self, step: int) -> dict[str, np.ndarray]:
+    """Which examples the batch of a step holds.
+
+    Returns:
+      ``id``, the numbers of the examples, and ``epoch``, both int32 [M, B],
+      or [B] where the order is shared.
+    """
+    position = step * self.batch_size + np.arange(self.batch_size)
+    epoch, offset = np.divmod(position, self._sizes[:, None])
+    id = np.empty(epoch.shape, np.int32)
+    for m, (first, last) in enumerate(epoch[:, [0, -1]].tolist()):
+      id[m] = self._epoch(m, first)[offset[m]]
+      if last != first:
+        later = epoch[m] == last
+        id[m, later] = self._epoch(m, last)[offset[m, later]]
+    epoch = epoch.astype(np.int32)
+    if self.order == 'shared':
+      id, epoch = id[0], epoch[0]
+    return {'id': id, 'epoch': epoch}
+
+  def batch(self, step: int) -> dict[str, Any]:
+    """The batch of a step.
+
+    Returns:
+      ``inputs``, ``labels`` and what else the examples have, ``id`` and
+      ``epoch``, each [M, B, ...], or [B, ...] where the order is shared.
+    """
+    indices = self.indices(step)
+    shape = indices['id'].shape
+    fields = self.examples.fetch(indices['id'].reshape(-1))
+    return indices | jax.tree.map(
+      lambda x: x.reshape(*shape, *x.shape[1:]), fields
+    )
+
+  def iterate(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """The batches of the steps start, ..., stop - 1.
+
+    Examples in memory are gathered as they are asked for, which costs less
+    than handing them from thread to thread; others are read ahead by Grain.
+    """
+    if isinstance(self.examples, ArrayExamples):
+      yield from map(self.batch, range(start, stop))
+      return
+    import grain  # takes a second, which most runs need not spend
+
+    batches = iter(
+      grain.MapDataset.range(start, stop)
+      .map(self.batch)
+      .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    )
+    try:
+      yield from batches
+    finally:
+      batches.close()
+
+  def _draw_epoch(self, member: int, epoch: int) -> np.ndarray:
+    """Numbers of the examples of one epoch, in order, int32 [n_m]."""
+    generator = np.random.default_rng(
+      [self._seeds[member], zlib.crc32(b'order'), epoch]
+    )
+    weights = self._weights[member]
+    ids = np.flatnonzero(weights > 0).astype(np.int32)
+    weights = weights[ids].astype(np.float64)
+    if weights.min() != weights.max():
+      ends = np.cumsum(weights)
+      points = (np.arange(len(ids)) + generator.random()) / len(ids) * ends[-1]
+      drawn = np.searchsorted(ends, points, side='right')
+      ids = ids[np.minimum(drawn, len(ids) - 1)]
+    return generator.permutation(ids)
+
+
+def evaluation_batches(
+  examples: Examples, batch_size: int, *, at: str = 'train.batch_size'
+) -> Iterator[dict[str, Any]]:
+  """All examples in order, once, in batches of one size.
+
+  Args:
+    examples: a split.
+    batch_size: examples in a batch; the last is filled up with the first.
+    at: the config entry of the batch size, for errors.
+
+  Yields:
+    The fields of the examples, ``id``, ``epoch`` (0), and ``where``: bool
+    [B], false for what fills up.
+
+  Raises:
+    UserError: a batch size below 1.
+  """
+  if batch_size < 1:
+    raise UserError(f'{at}: {batch_size} is not a batch size; use 1 or more')
+  for start in range(0, len(examples), batch_size):
+    id = np.arange(start, start + batch_size, dtype=np.int32)
+    where = id < len(examples)
+    id = np.where(where, id, 0)
+    epoch = np.zeros_like(id)
+    yield {'id': id, 'epoch': epoch, 'where': where, **examples.fetch(id)}

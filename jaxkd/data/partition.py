@@ -1,0 +1,169 @@
+"""Who sees which examples: sampling weights of members over a split.
+
+A fraction of the data, folds, bootstrap samples and class subsets are all one
+thing: a matrix [members, examples] of weights of at least 0 that the loader
+draws in proportion to. Draws are keyed by name, so a change of the partition
+leaves the fraction's choice of examples as it was.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxkd.errors import UserError, unknown
+
+PARTITIONS = ('none', 'disjoint', 'bootstrap', 'classes', 'without:3,7')
+
+
+def weights(
+  labels: np.ndarray,
+  *,
+  fraction: float = 1.0,
+  partition: str = 'none',
+  count: int = 1,
+  seed: int = 0,
+  subsets: Sequence[Sequence[bool]] | None = None,
+  role: str = '',
+) -> np.ndarray:
+  """Sampling weights of members over the examples of a split.
+
+  Args:
+    labels: class of each example, int [N].
+    fraction: share of the examples that anyone sees, stratified by class,
+      with at least one of each class.
+    partition: how the members share them. 'none': all see all. 'disjoint':
+      stratified folds. 'bootstrap': as many draws with replacement as there
+      are examples, weighted by how often each was drawn. 'classes': those of
+      the member's ``subsets``. 'without:3,7': all but these classes.
+    count: number of members.
+    seed: of the draws; all members see the same fraction.
+    subsets: for 'classes', bool [count, num_classes].
+    role: 'teachers' or 'students', for errors.
+
+  Returns:
+    Weights float32 [count, N]; 0 is never seen.
+
+  Raises:
+    UserError: no such partition, a fraction outside (0, 1], a member that
+      would see nothing.
+  """
+  labels = np.asarray(labels)
+  at = f'.{role}' if role else ''
+  seen = _fraction(labels, fraction, seed, f'data.fraction{at}')
+  at = f'data.partition{at}'
+  name, _, excluded = str(partition).partition(':')
+  if (subsets is not None) != (name == 'classes'):
+    raise UserError(f"{at}: 'classes', and only it, needs subsets of classes")
+
+  if partition == 'none':
+    members = np.ones((count, len(labels)), bool)
+  elif partition == 'disjoint':
+    members = _folds(labels, seen, count, _generator(seed, 'disjoint'), at)
+  elif partition == 'bootstrap':
+    n = seen.sum()
+    members = np.zeros((count, len(labels)))
+    for m in range(count):
+      drawn = _generator(seed, 'bootstrap', m).integers(n, size=n)
+      members[m, seen] = np.bincount(drawn, minlength=n)
+  elif partition == 'classes':
+    subsets = np.asarray(subsets, bool)
+    if subsets.shape[:1] != (count,) or subsets.shape[1:] <= (labels.max(),):
+      raise UserError(
+        f'{at}: subsets of shape {subsets.shape} do not fit {count} members '
+        f'and {labels.max() + 1} classes'
+      )
+    members = subsets[:, labels]
+  elif name == 'without' and excluded:
+    members = np.tile(
+      ~np.isin(labels, _classes(excluded, labels, at)), (count, 1)
+    )
+  else:
+    raise unknown('partition', partition, PARTITIONS, at)
+
+  members = (members * seen).astype(np.float32)
+  for m in np.flatnonzero(~members.any(axis=1)):
+    raise UserError(f'{at}: {partition!r} leaves member {m} without examples')
+  return members
+
+
+def stratified(
+  labels: np.ndarray, size: int, generator: np.random.Generator
+) -> np.ndarray:
+  """A random subset with each class in proportion, to within one example.
+
+  Args:
+    labels: int [N].
+    size: examples to choose, from 0 to N.
+    generator: of the draw.
+
+  Returns:
+    Who was chosen, bool [N], ``size`` of them true.
+  """
+  # Every k-th of the examples in order of class, the order within a class
+  # drawn at random; k need not be a whole number.
+  steps = np.arange(len(labels) + 1) * size // max(len(labels), 1)
+  chosen = np.zeros(len(labels), bool)
+  chosen[_by_class(labels, generator)] = np.diff(steps) > 0
+  return chosen
+
+
+def _by_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+  order = generator.permutation(len(labels))
+  return order[np.argsort(labels[order], kind='stable')]
+
+
+def _generator(seed: int, *names: str | int) -> np.random.Generator:
+  words = [zlib.crc32(n.encode()) if isinstance(n, str) else n for n in names]
+  return np.random.default_rng([seed, *words])
+
+
+def _fraction(
+  labels: np.ndarray, fraction: float, seed: int, at: str
+) -> np.ndarray:
+  if not 0 < fraction <= 1:
+    raise UserError(f'{at}: {fraction} is not above 0 and at most 1')
+  if fraction == 1:
+    return np.ones(len(labels), bool)
+  generator = _generator(seed, 'fraction')
+  chosen = stratified(labels, round(fraction * len(labels)), generator)
+  for missing in np.setdiff1d(labels, labels[chosen]):
+    chosen[generator.choice(np.flatnonzero(labels == missing))] = True
+  return chosen
+
+
+def _folds(
+  labels: np.ndarray,
+  seen: np.ndarray,
+  count: int,
+  generator: np.random.Generator,
+  at: str,
+) -> np.ndarray:
+  """Bool [count, N]: each seen example in one fold, of sizes within one."""
+  if count > seen.sum():
+    raise UserError(
+      f'{at}: {count} disjoint folds need as many examples, and there are '
+      f'{seen.sum()}'
+    )
+  order = _by_class(labels, generator)
+  order = order[seen[order]]
+  fold = np.full(len(labels), -1)
+  fold[order] = np.arange(len(order)) % count
+  return fold == np.arange(count)[:, None]
+
+
+def _classes(text: str, labels: np.ndarray, at: str) -> list[int]:
+  try:
+    classes = [int(word) for word in text.split(',')]
+  except ValueError:
+    raise UserError(
+      f"{at}: cannot read 'without:{text}'; write class numbers as in "
+      "'without:3,7'"
+    ) from None
+  absent = np.setdiff1d(classes, labels)
+  if absent.size:
+    raise UserError(
+      f"{at}: 'without:{text}' leaves out class {absent[0]}, of which there "
+      'are no examples'
+    )
+  return classes

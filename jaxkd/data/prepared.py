@@ -1,0 +1,151 @@
+"""Data sets that TFDS has prepared, read without TensorFlow."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxkd.data import images
+from jaxkd.data.examples import StreamedExamples, as_numbers, check
+from jaxkd.errors import UserError, unknown
+
+_EXTRA = "pip install 'jaxkd[tfds-prepare]'"
+
+
+def folder(dir: str) -> Path:
+  """Where TFDS looks: ``dir``, or its own default."""
+  default = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+  return Path(dir or default).expanduser()
+
+
+def command(name: str, dir: str) -> str:
+  """The shell command that prepares a data set in the format we read."""
+  where = f' --data_dir={folder(dir)}' if dir else ''
+  return f'{_EXTRA} && tfds build {name} --file_format=array_record{where}'
+
+
+def find(name: str, dir: str, others: Iterable[str]) -> Any:
+  """The TFDS builder of a prepared data set.
+
+  Args:
+    name: as TFDS has it, perhaps with config and version.
+    dir: TFDS's data directory, or empty.
+    others: the names of our own sources, for errors.
+
+  Raises:
+    UserError: no such data set, or one that is not prepared, damaged, or in
+      a format without random access.
+  """
+  # The import takes long, and finds TensorFlow where there is one.
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import read_only_builder
+
+  if dir and not folder(dir).is_dir():
+    raise UserError(f'data.dir: there is no folder {dir}')
+  try:
+    # From its files alone: the code of a builder may need TensorFlow.
+    builder = read_only_builder.builder_from_files(name, data_dir=folder(dir))
+    builder.as_data_source()
+    return builder
+  except tfds.core.DatasetNotFoundError as error:
+    known = tfds.list_builders(with_community_datasets=False)
+    base = name.partition(':')[0].partition('/')[0]
+    if base not in known:
+      near = difflib.get_close_matches(base, known, n=3)
+      raise unknown('source', name, {*others, *near}, 'data.source') from error
+    raise UserError(
+      f'data.source: {name} is not prepared in {folder(dir)}; run '
+      f'`{command(name, dir)}`, or set data.dir to where it is'
+    ) from error
+  except NotImplementedError as error:
+    raise UserError(
+      f'data.source: {builder.data_path} is stored without random access; run '
+      f'`{_EXTRA} && tfds convert_format --out_file_format=array_record '
+      f'--dataset_version_dir={builder.data_path}`'
+    ) from error
+  except Exception as error:  # a damaged file may raise anything
+    raise UserError(
+      f'data.source: cannot read {name} in {folder(dir)}: {error}'
+    ) from error
+
+
+def read(
+  builder: Any,
+  split: str,
+  inputs: str,
+  labels: str,
+  num_classes: int,
+  resize: int,
+) -> StreamedExamples:
+  """The examples of a split, to be read when they are asked for.
+
+  Args:
+    builder: from `find`.
+    split: as TFDS has it.
+    inputs: the feature to learn from.
+    labels: the feature to predict.
+    num_classes: 0 if TFDS does not say.
+    resize: side in pixels to bring all images to; 0 to leave them.
+  """
+  import tensorflow_datasets as tfds
+
+  at = f'data.source: the split {split!r} of {builder.data_path}'
+  records = builder.as_data_source(split)
+  skip = {inputs: tfds.decode.SkipDecoding()}
+  undecoded = builder.as_data_source(split, decoders=skip)
+
+  def get(records: Any, indices: np.ndarray) -> list[dict[str, Any]]:
+    try:
+      return records.__getitems__(indices.tolist())
+    except Exception as error:  # a damaged file may raise anything
+      raise UserError(
+        f'{at} is damaged: {error}; remove that folder and prepare it anew'
+      ) from error
+
+  def fetch(indices: np.ndarray) -> dict[str, Any]:
+    found = get(records, indices)
+    arrays = [np.asarray(record[inputs]) for record in found]
+    if resize:
+      arrays = [_resize(x, resize, at) for x in arrays]
+    for i, array in zip(indices, arrays, strict=True):
+      if array.shape != arrays[0].shape:
+        raise UserError(
+          f'{at}: example {i} has the shape {array.shape}, and example '
+          f'{indices[0]} {arrays[0].shape}; bring all images to one size with '
+          f'data.kw.resize={min(arrays[0].shape[:2])}'
+        )
+    batch = {
+      'inputs': as_numbers(np.stack(arrays), at),
+      'labels': np.array([record[labels] for record in found], np.int32),
+    }
+    check(batch, indices, num_classes or 2**31, at=at)
+    return batch
+
+  def all_labels() -> np.ndarray:
+    return np.array(
+      [
+        record[labels]
+        for start in range(0, len(records), 4096)
+        for record in get(
+          undecoded, np.arange(start, min(start + 4096, len(records)))
+        )
+      ]
+    )
+
+  return StreamedExamples(len(records), fetch, all_labels)
+
+
+def _resize(pixels: np.ndarray, side: int, at: str) -> np.ndarray:
+  if pixels.dtype != np.uint8 or pixels.ndim != 3:
+    raise UserError(
+      f'data.kw.resize: {at.partition(": ")[2]} holds arrays of shape '
+      f'{pixels.shape} and type {pixels.dtype}, not images'
+    )
+  grey = pixels.shape[2] == 1
+  image = Image.fromarray(pixels[..., 0] if grey else pixels)
+  resized = images.resized(image, side)
+  return resized[..., None] if grey else resized

@@ -1,0 +1,459 @@
+"""Where the data comes from: data sets by name, as splits of examples.
+
+A source is the function of that name below, called with what follows the
+colon (``folder:PATH``) and the options of the config; one of your own is
+``package.module:function``. Splits are fixed: no seed of a run moves them.
+
+Sets of less than a gibibyte are read into memory at once, which checks every
+example; larger ones are read, and checked, as they are asked for.
+"""
+
+import inspect
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxkd import lookup
+from jaxkd.data import examples as examples_lib
+from jaxkd.data import images, prepared
+from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.errors import UserError, unknown
+
+NAMES = ('digits', 'fashion_mnist', 'synthetic', 'folder', 'npz', 'tfds')
+DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
+
+
+class Source(NamedTuple):
+  """A data set.
+
+  Attributes:
+    name: as in the config.
+    splits: 'train', 'validation' (unless none was asked for) and 'test'.
+    num_classes: labels are 0, ..., num_classes - 1.
+    input_shape: shape of one example, or a pytree of shapes.
+    classes: their names.
+  """
+
+  name: str
+  splits: dict[str, Examples]
+  num_classes: int
+  input_shape: Any
+  classes: tuple[str, ...]
+
+
+def load(
+  name: str,
+  *,
+  dir: str = '',
+  validation: int | float | None = None,
+  seed: int = 0,
+  **options: Any,
+) -> Source:
+  """Loads a data set by name.
+
+  Args:
+    name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'tfds:NAME'), a bare TFDS
+      name, or 'package.module:function', where the function takes the options
+      and returns a `Source` or a dict ``{split: (inputs, labels)}``.
+    dir: where the files are, for the sources that read files.
+    validation: how much of the training split to hold out for validation, a
+      number of examples or a share. By default what the source is usually
+      given; 0 for no validation split.
+    seed: of data that is made in code. It moves no split.
+    **options: of the source.
+
+  Raises:
+    UserError: no such source or option, files that are missing or damaged,
+      examples or labels that make no sense.
+  """
+  kind, colon, path = name.partition(':')
+  if colon and kind not in NAMES:
+    function = lookup.attribute(name, kind='source', at='data.source')
+    return _from_user(name, function, options, validation)
+  if kind not in NAMES:
+    kind, path = 'tfds', name
+  function = globals()[kind]
+  takes = inspect.signature(function).parameters
+  if bool(path) != ('path' in takes):
+    form = f'{kind}:PATH' if 'path' in takes else kind
+    raise UserError(f'data.source: write {form!r}, not {name!r}')
+  lookup.check_options(function, options, name=kind, at='data.kw')
+  given = {'path': path, 'dir': dir, 'seed': seed, 'validation': validation}
+  given = {key: value for key, value in given.items() if key in takes}
+  return function(**given, **options)._replace(name=name)
+
+
+# The sources.
+
+
+def digits(*, validation: int | float | None = None) -> Source:
+  """1,797 handwritten digits of 8x8 pixels, which scikit-learn carries.
+
+  Split 60 : 20 : 20 by default. Pixels are multiples of 1/16 in [0, 1].
+
+  Alpaydin and Kaynak, `Optical Recognition of Handwritten Digits
+  <https://doi.org/10.24432/C50P49>`_, 1998.
+  """
+  from sklearn import datasets  # takes a second, which others need not spend
+
+  data = datasets.load_digits()
+  images = (data.images[..., None] / 16).astype(np.float32)
+  splits = _split(ArrayExamples(images, data.target))
+  classes = tuple(map(str, range(10)))
+  return _source('digits', splits, validation, 0.25, classes)
+
+
+def fashion_mnist(
+  *, dir: str = '', validation: int | float | None = None
+) -> Source:
+  """60,000 + 10,000 grey images of clothes, 28x28 pixels, ten classes.
+
+  Reads the four IDX files, compressed or not, or the copy that TFDS prepared,
+  from ``dir``; without one, from Debian's package or TFDS's own directory.
+  A twelfth of the training images, 5,000, is for validation by default.
+
+  Xiao et al., `Fashion-MNIST <https://arxiv.org/abs/1708.07747>`_, 2017.
+  """
+  _check_dir(dir)
+  folder = Path(dir).expanduser() if dir else DEBIAN_FASHION_MNIST
+  names = (
+    'train-images-idx3-ubyte',
+    'train-labels-idx1-ubyte',
+    't10k-images-idx3-ubyte',
+    't10k-labels-idx1-ubyte',
+  )
+  paths = [
+    next((p for p in (folder / n, folder / f'{n}.gz') if p.is_file()), None)
+    for n in names
+  ]
+  if not any(paths) and (prepared.folder(dir) / 'fashion_mnist').is_dir():
+    usual = 1 / 12 if validation is None else validation
+    return tfds('fashion_mnist', dir=dir, validation=usual)
+  if not any(paths):
+    raise UserError(
+      f'data.source: fashion_mnist is not in {folder}; run `apt-get install '
+      'dataset-fashion-mnist` and leave data.dir empty, or set data.dir to a '
+      f'folder with the files {", ".join(f"{n}.gz" for n in names)}, or run '
+      f'`{prepared.command("fashion_mnist", dir)}`'
+    )
+  for n, path in zip(names, paths, strict=True):
+    if path is None:
+      raise UserError(
+        f'data.dir: {folder} has neither {n}.gz nor {n}; all four files must '
+        'be there'
+      )
+  train, train_labels, test, test_labels = map(images.read_idx, paths)
+  splits = {'train': (train, train_labels), 'test': (test, test_labels)}
+  classes = (
+    'T-shirt/top',
+    'Trouser',
+    'Pullover',
+    'Dress',
+    'Coat',
+    'Sandal',
+    'Shirt',
+    'Sneaker',
+    'Bag',
+    'Ankle boot',
+  )
+  return _source(
+    'fashion_mnist',
+    _from_arrays('fashion_mnist', splits),
+    validation,
+    1 / 12,
+    classes,
+  )
+
+
+def synthetic(
+  *,
+  shape: tuple[int, ...] = (8, 8, 1),
+  num_classes: int = 10,
+  size: int = 1000,
+  noise: float = 1.0,
+  seed: int = 0,
+  validation: int | float | None = None,
+) -> Source:
+  """A smooth random pattern for each class, under noise; split 60 : 20 : 20.
+
+  Args:
+    shape: of one example; the channels of an image are independent.
+    num_classes: number of patterns.
+    size: examples in all.
+    noise: its standard deviation, in those of the patterns.
+    seed: of patterns and noise.
+    validation: as in `load`.
+  """
+  if min(*shape, num_classes, size) < 1 or noise < 0:
+    raise UserError(
+      f'data.kw: synthetic cannot make {size} examples of shape {shape} in '
+      f'{num_classes} classes with noise {noise}'
+    )
+  from scipy import ndimage
+
+  generator = np.random.default_rng(seed)
+  patterns = generator.standard_normal((num_classes, *shape))
+  sides = len(shape) - (len(shape) > 1)  # all axes but the channels
+  widths = (0, *(n / 6 if i < sides else 0 for i, n in enumerate(shape)))
+  patterns = ndimage.gaussian_filter(patterns, widths, mode='wrap')
+  patterns /= patterns.std()
+  labels = generator.permutation(np.arange(size) % num_classes)
+  inputs = patterns[labels] + noise * generator.standard_normal((size, *shape))
+  inputs = np.clip(0.5 + 0.15 * inputs, 0, 1).astype(np.float32)
+  splits = _split(ArrayExamples(inputs, labels))
+  classes = tuple(map(str, range(num_classes)))
+  return _source('synthetic', splits, validation, 0.25, classes)
+
+
+def npz(
+  path: str, *, dir: str = '', validation: int | float | None = None
+) -> Source:
+  """Arrays from an ``.npz`` file; nothing in it is ever unpickled.
+
+  Either ``x_train, y_train, x_test, y_test`` and perhaps ``x_validation,
+  y_validation``, or ``inputs, labels``, to be split 60 : 20 : 20. There are
+  as many classes as the largest label says.
+
+  Args:
+    path: of the file, absolute or in ``dir``.
+    dir: a folder.
+    validation: as in `load`.
+  """
+  name, file = f'npz:{path}', Path(dir, path).expanduser()
+  if not file.is_file():
+    raise UserError(f'data.source: there is no file {file}')
+  try:
+    with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as archive:
+      arrays = dict(archive)
+  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
+    raise UserError(
+      f'data.source: cannot read {file}: {e}; it must be an undamaged .npz of '
+      'arrays of numbers, as numpy.savez makes'
+    ) from e
+
+  if arrays.keys() == {'inputs', 'labels'}:
+    splits = _from_arrays(name, {'all': (arrays['inputs'], arrays['labels'])})
+    return _source(name, _split(splits['all']), validation, 0.25)
+  found = [
+    split
+    for split in ('train', 'validation', 'test')
+    if arrays.keys() & {f'x_{split}', f'y_{split}'}
+  ]
+  if arrays.keys() != {f'{x}_{split}' for split in found for x in 'xy'}:
+    raise UserError(
+      f'data.source: {file} holds {", ".join(arrays) or "nothing"}; it must '
+      'hold inputs and labels, or x_train, y_train, x_test, y_test and perhaps '
+      'x_validation, y_validation, and nothing else'
+    )
+  splits = {s: (arrays[f'x_{s}'], arrays[f'y_{s}']) for s in found}
+  return _source(name, _from_arrays(name, splits), validation)
+
+
+def folder(
+  path: str,
+  *,
+  dir: str = '',
+  resize: int = 0,
+  validation: int | float | None = None,
+) -> Source:
+  """Images in one folder for each class.
+
+  The class folders are in ``train/``, ``test/`` and perhaps ``validation/``,
+  or directly in PATH, to be split 60 : 20 : 20. Images are uint8, [H, W, 1]
+  if all are grey, else [H, W, 3]; transparency is dropped.
+
+  Args:
+    path: of the folder, absolute or in ``dir``.
+    dir: a folder.
+    resize: side in pixels to bring all images to; 0 to leave them.
+    validation: as in `load`.
+  """
+  name, root = f'folder:{path}', Path(dir, path).expanduser()
+  if not root.is_dir():
+    raise UserError(f'data.source: there is no folder {root}')
+  found = [s for s in ('train', 'validation', 'test') if (root / s).is_dir()]
+  roots = {split: root / split for split in found} or {'all': root}
+  classes = images.classes(next(iter(roots.values())))
+  files = {split: images.find(top, classes) for split, top in roots.items()}
+  mode = images.mode([f for group in files.values() for f, _ in group], resize)
+  splits = {
+    split: examples_lib.held(images.read(group, mode, resize))
+    for split, group in files.items()
+  }
+  if not found:
+    return _source(name, _split(splits['all']), validation, 0.25, classes)
+  return _source(name, splits, validation, classes=classes)
+
+
+def tfds(
+  path: str,
+  *,
+  dir: str = '',
+  inputs: str = '',
+  labels: str = '',
+  test: str = 'test',
+  resize: int = 0,
+  validation: int | float | None = None,
+) -> Source:
+  """A data set that TFDS has prepared in a format with random access.
+
+  Args:
+    path: its name, perhaps with config and version: 'cifar10:3.0.2'.
+    dir: TFDS's data directory; empty for its own default.
+    inputs: the feature to learn from, by default the one that TFDS says.
+    labels: the feature to predict, likewise.
+    test: the TFDS split to test on.
+    resize: side in pixels to bring all images to; 0 to leave them.
+    validation: as in `load`.
+  """
+  name, builder = f'tfds:{path}', prepared.find(path, dir, NAMES)
+  keys = tuple(builder.info.supervised_keys or ('image', 'label'))[:2]
+  inputs, labels = inputs or keys[0], labels or keys[1]
+  for entry, key in (('inputs', inputs), ('labels', labels)):
+    if key not in builder.info.features:
+      raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
+  if test not in builder.info.splits:
+    raise unknown('split', test, builder.info.splits, 'data.kw.test')
+  stored = {'train': 'train', 'validation': 'validation', 'test': test}
+  classes = tuple(getattr(builder.info.features[labels], 'names', ()))
+  splits = {
+    split: examples_lib.held(
+      prepared.read(builder, of, inputs, labels, len(classes), resize)
+    )
+    for split, of in stored.items()
+    if of in builder.info.splits and (split == 'test' or of != test)
+  }
+  return _source(name, splits, validation, classes=classes)
+
+
+# What they share.
+
+
+def _source(
+  name: str,
+  splits: Mapping[str, Examples],
+  validation: int | float | None,
+  usual: float = 0.1,
+  classes: Iterable[str] = (),
+) -> Source:
+  """Checks the splits, and holds out the validation split if there is none.
+
+  Args:
+    name: of the source.
+    splits: 'train', 'test' and perhaps 'validation'.
+    validation: as in `load`.
+    usual: what None stands for, where there is no validation split.
+    classes: their names, if known; else the labels tell how many there are.
+  """
+  missing = {'train', 'test'} - splits.keys()
+  odd = splits.keys() - {'train', 'validation', 'test'}
+  if missing or odd:
+    raise UserError(
+      f'data.source: {name!r} has the splits {", ".join(splits) or "(none)"}; '
+      'it must have train and test, and may have validation'
+    )
+  shapes = {}
+  for split, examples in splits.items():
+    if not len(examples):
+      raise UserError(f'data.source: the split {split!r} of {name!r} is empty')
+    one = examples.fetch(np.arange(1))['inputs']
+    shapes[split] = jax.tree.map(lambda x: x.shape[1:], one)
+  for split, shape in shapes.items():
+    if shape != shapes['train']:
+      raise UserError(
+        f'data.source: inputs of {name!r} have shape {shapes["train"]} in the '
+        f'split train and {shape} in {split}'
+      )
+  if not classes:
+    last = max(int(examples.labels.max()) for examples in splits.values())
+    classes = map(str, range(last + 1))
+  classes = tuple(classes)
+  for split, examples in splits.items():
+    if isinstance(examples, ArrayExamples):
+      at = _at(name, split)
+      examples_lib.check_all(examples, len(classes), at=at)
+
+  splits = dict(splits)
+  if 'validation' not in splits:
+    splits |= _hold_out(
+      splits['train'], usual if validation is None else validation
+    )
+  elif validation is not None:
+    raise UserError(
+      f'data.kw.validation: {name!r} has a validation split of its own; remove '
+      'the entry'
+    )
+  order = [s for s in ('train', 'validation', 'test') if s in splits]
+  return Source(
+    name, {s: splits[s] for s in order}, len(classes), shapes['train'], classes
+  )
+
+
+def _hold_out(train: Examples, amount: int | float) -> dict[str, Examples]:
+  size = round(amount * len(train)) if isinstance(amount, float) else amount
+  if not 0 <= size < len(train) or (amount and not size):
+    raise UserError(
+      f'data.kw.validation: {amount} of {len(train)} training examples leaves '
+      'nothing to train or to validate on; give a share such as 0.1, a number '
+      'of examples, or 0 for no validation split'
+    )
+  if not size:
+    return {}
+  train, validation = examples_lib.hold_out(train, size)
+  return {'train': train, 'validation': validation}
+
+
+def _split(examples: Examples) -> dict[str, Examples]:
+  """Four fifths to train on and one to test on."""
+  train, test = examples_lib.hold_out(examples, round(len(examples) / 5))
+  return {'train': train, 'test': test}
+
+
+def _from_user(
+  name: str,
+  function: Any,
+  options: Mapping[str, Any],
+  validation: int | float | None,
+) -> Source:
+  try:
+    inspect.signature(function).bind(**options)
+  except TypeError as error:
+    raise UserError(f'data.kw: {name} cannot be called so: {error}') from error
+  made = function(**options)
+  if isinstance(made, Source):
+    classes = tuple(made.classes) or tuple(map(str, range(made.num_classes)))
+    if len(classes) != made.num_classes:
+      raise UserError(
+        f'data.source: {name} names {len(classes)} classes of '
+        f'{made.num_classes}'
+      )
+    return _source(name, made.splits, validation, classes=classes)
+  try:
+    splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
+  except (AttributeError, TypeError, ValueError) as error:
+    raise UserError(
+      f'data.source: {name} must return a jaxkd.data.sources.Source or a dict '
+      f'of (inputs, labels) by split, not {type(made).__name__}'
+    ) from error
+  return _source(name, _from_arrays(name, splits), validation)
+
+
+def _from_arrays(name: str, splits: Mapping[str, tuple]) -> dict[str, Examples]:
+  return {
+    split: examples_lib.from_arrays(*arrays, at=_at(name, split))
+    for split, arrays in splits.items()
+  }
+
+
+def _at(name: str, split: str) -> str:
+  return f'data.source: the split {split!r} of {name!r}'
+
+
+def _check_dir(dir: str) -> None:
+  if dir and not Path(dir).expanduser().is_dir():
+    raise UserError(f'data.dir: there is no folder {dir}')

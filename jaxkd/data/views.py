@@ -1,0 +1,375 @@
+"""What a net sees of an example: pipelines of random maps, by name.
+
+A view is written as a string, ``'crop(4)|flip|noise(0.1)'``, and applied on
+the device, inside the step. Every op is a function
+``op(key, image, *arguments) -> image`` on one example, so adding one is
+writing one function here, or naming one's own as ``package.module:function``.
+
+What an example looks like is a function of (seed, epoch, example) alone: a
+resumed run sees what an unbroken one sees, and stored teacher outputs stay
+valid. Each op draws by its own name, so that teacher and student share the
+draws of the ops that both name, and adding an op moves no other's.
+"""
+
+import ast
+import functools
+import inspect
+import math
+import re
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxkd import lookup
+from jaxkd.errors import UserError, unknown
+from jaxkd.keys import fold
+
+
+class Op(NamedTuple):
+  """One step of a view.
+
+  Attributes:
+    name: what its draws are keyed by: as in the config, and 'flip#1' where a
+      second flip follows the first.
+    apply: ``(key, example) -> example``.
+  """
+
+  name: str
+  apply: Callable[[Array, Any], Any]
+
+
+class View(NamedTuple):
+  """A pipeline of ops.
+
+  Attributes:
+    text: the canonical spelling; views of one text are the same map.
+    ops: in order of application.
+  """
+
+  text: str
+  ops: tuple[Op, ...]
+
+
+def parse(text: str, *, at: str = 'view') -> View:
+  """Reads a view such as ``'shift(2)|flip|noise(std=0.1)'``.
+
+  Args:
+    text: op names separated by ``|``, with literal arguments; empty for the
+      view that leaves the example as it is.
+    at: the config entry, for errors.
+
+  Raises:
+    UserError: no such op, or arguments that it does not take.
+
+  Examples:
+    >>> parse('noise( std=0.15 )|flip').text
+    'noise(0.15)|flip'
+  """
+  texts, ops = [], []
+  for step in text.split('|') if text.strip() else []:
+    name, args, kwargs = _split(step, text, at)
+    function = _find(name, at)
+    arguments = _bind(function, name, args, kwargs, at)
+    before = [op.name.partition('#')[0] for op in ops].count(name)
+    key = f'{name}#{before}' if before else name
+    ops.append(Op(key, functools.partial(function, **arguments)))
+    values = ', '.join(map(repr, arguments.values()))
+    texts.append(f'{name}({values})' if values else name)
+  return View('|'.join(texts), tuple(ops))
+
+
+def apply(view: View, inputs: Any, *, seed, epoch: Array, id: Array) -> Any:
+  """What the view makes of a batch.
+
+  Integers of eight bits become float32 in [0, 1] first; other types stay.
+
+  Args:
+    view: from `parse`.
+    inputs: an array [B, ...], or a pytree of them for ops of your own.
+    seed: the run's seed, an integer or a traced uint32 scalar.
+    epoch: of each example, int32 [B].
+    id: number of each example in its split, int32 [B].
+
+  Returns:
+    The new inputs, with a leading axis B.
+  """
+  inputs = jax.tree.map(_to_float, inputs)
+  if not view.ops:
+    return inputs
+  base = fold(jax.random.key(jnp.asarray(seed, jnp.uint32)), 'views')
+
+  def one(example, epoch, id):
+    key = fold(base, epoch, id)
+    for op in view.ops:
+      example = op.apply(fold(key, op.name), example)
+    return example
+
+  return jax.vmap(one)(inputs, epoch, id)
+
+
+def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
+  """Shape of one example after the view; runs every check of its ops.
+
+  Args:
+    view: from `parse`.
+    input_shape: shape of one example, or a pytree of shapes.
+    at: the config entry, for errors.
+
+  Raises:
+    UserError: an op that cannot be applied to that shape.
+  """
+  inputs = jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+    input_shape,
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
+  index = jax.ShapeDtypeStruct((1,), jnp.int32)
+  run = functools.partial(apply, view, seed=0)
+  try:
+    outputs = jax.eval_shape(
+      lambda x, e, i: run(x, epoch=e, id=i), inputs, index, index
+    )
+  except UserError as error:
+    raise UserError(f'{at}: {error}') from error
+  return jax.tree.map(lambda x: x.shape[1:], outputs)
+
+
+# The ops.
+
+
+def noise(key: Array, image: Array, std: float) -> Array:
+  """Adds Gaussian noise of standard deviation ``std`` to any array."""
+  _require(std >= 0, f'noise(std={std}) needs a std of at least 0')
+  return image + std * jax.random.normal(key, image.shape, image.dtype)
+
+
+def shift(key: Array, image: Array, pixels: int) -> Array:
+  """Moves by up to ``pixels`` each way along both axes; zeros come in."""
+  _size('shift', image)
+  _require(pixels >= 0, f'shift(pixels={pixels}) needs at least 0 pixels')
+  padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+  return dm_pix.random_crop(key, padded, image.shape)
+
+
+def crop(
+  key: Array, image: Array, padding: int, mode: str = 'constant'
+) -> Array:
+  """Pads all sides by ``padding`` and cuts the old size out at random.
+
+  Args:
+    key: of the draw.
+    image: [H, W, C].
+    padding: pixels, less than the sides where the mode is 'reflect'.
+    mode: 'constant' (zeros), 'edge' or 'reflect'.
+  """
+  height, width = _size('crop', image)
+  modes = ('constant', 'edge', 'reflect')
+  _require(mode in modes, f'crop(mode={mode!r}) knows the modes {modes}')
+  most = min(height, width) - 1 if mode == 'reflect' else sys.maxsize
+  _require(
+    0 <= padding <= most,
+    f'crop(padding={padding}, mode={mode!r}) of images of {height}x{width} '
+    'needs a padding of at least 0 and, to reflect, less than the sides',
+  )
+  widths = ((padding, padding), (padding, padding), (0, 0))
+  return dm_pix.random_crop(key, jnp.pad(image, widths, mode), image.shape)
+
+
+def flip(key: Array, image: Array) -> Array:
+  """Swaps left and right, every other time."""
+  _size('flip', image)
+  return dm_pix.random_flip_left_right(key, image)
+
+
+def rotate(key: Array, image: Array, degrees: float) -> Array:
+  """Turns about the centre by up to ``degrees`` each way; zeros come in."""
+  _size('rotate', image)
+  _require(degrees >= 0, f'rotate(degrees={degrees}) needs at least 0 degrees')
+  most = math.radians(degrees)
+  angle = jax.random.uniform(key, (), image.dtype, -most, most)
+  # dm-pix mixes dtypes, and multiplies coordinates, which bfloat16 products
+  # would round to the next pixel but one.
+  with (
+    jax.numpy_dtype_promotion('standard'),
+    jax.default_matmul_precision('highest'),
+  ):
+    return dm_pix.rotate(image, angle, mode='constant')
+
+
+def brightness(key: Array, image: Array, delta: float) -> Array:
+  """Adds one number from [-delta, delta) to all pixels."""
+  _require(delta >= 0, f'brightness(delta={delta}) needs a delta of at least 0')
+  return dm_pix.random_brightness(key, image, delta)
+
+
+def contrast(key: Array, image: Array, lo: float, hi: float) -> Array:
+  """Multiplies the distance from each channel's mean by one of [lo, hi)."""
+  _size('contrast', image)
+  _require(0 <= lo <= hi, f'contrast(lo={lo}, hi={hi}) needs 0 <= lo <= hi')
+  return dm_pix.random_contrast(key, image, lo, hi)
+
+
+def cutout(key: Array, image: Array, size: int) -> Array:
+  """Blanks a square of ``size`` pixels, centred anywhere in the image.
+
+  DeVries and Taylor, `Improved Regularization of Convolutional Neural
+  Networks with Cutout <https://arxiv.org/abs/1708.04552>`_, 2017.
+  """
+  height, width = _size('cutout', image)
+  _require(size >= 1, f'cutout(size={size}) needs a size of at least 1')
+  centre = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
+  top, left = centre - size // 2
+  rows, columns = jnp.arange(height), jnp.arange(width)
+  hole = ((rows >= top) & (rows < top + size))[:, None, None] & (
+    (columns >= left) & (columns < left + size)
+  )[None, :, None]
+  return jnp.where(hole, jnp.zeros_like(image), image)
+
+
+def resolution(key: Array, image: Array, size: int) -> Array:
+  """Keeps what size x size pixels can show, at the old number of pixels."""
+  height, width = _size('resolution', image)
+  _require(
+    1 <= size <= min(height, width),
+    f'resolution(size={size}) of images of {height}x{width} needs a size from '
+    '1 to the shorter side',
+  )
+  small = resize(key, image, size)
+  return jax.image.resize(small, image.shape, 'linear')
+
+
+def resize(key: Array, image: Array, size: int) -> Array:
+  """Makes the image size x size pixels, smoothed where it shrinks."""
+  del key
+  _size('resize', image)
+  _require(size >= 1, f'resize(size={size}) needs a size of at least 1')
+  return jax.image.resize(image, (size, size, image.shape[2]), 'linear')
+
+
+def blur(key: Array, image: Array, sigma: float) -> Array:
+  """Gaussian blur of standard deviation ``sigma`` pixels, edges repeated."""
+  del key
+  _size('blur', image)
+  _require(sigma > 0, f'blur(sigma={sigma}) needs a sigma above 0')
+  radius = math.ceil(3 * sigma)
+  widths = ((radius, radius), (radius, radius), (0, 0))
+  padded = jnp.pad(image, widths, 'edge')
+  return dm_pix.gaussian_blur(padded, sigma, 2 * radius + 1, padding='VALID')
+
+
+def standardize(
+  key: Array, image: Array, mean: float | tuple, std: float | tuple
+) -> Array:
+  """Subtracts ``mean`` and divides by ``std``, numbers or one a channel."""
+  del key
+  shape = (1,) * (image.ndim - 1) + (-1,)
+  for name, value in (('mean', mean), ('std', std)):
+    values = value if isinstance(value, tuple) else (value,)
+    _require(
+      all(isinstance(x, int | float) for x in values)
+      and len(values) in (1, image.shape[-1])
+      and (name == 'mean' or min(values) > 0),
+      f'standardize({name}={value}) needs one number, or one for each of '
+      f'{image.shape[-1]} channels, and a std above 0',
+    )
+  mean, std = (jnp.asarray(x, image.dtype).reshape(shape) for x in (mean, std))
+  return (image - mean) / std
+
+
+def grayscale(key: Array, image: Array) -> Array:
+  """The luma of an RGB image, as one channel."""
+  del key
+  _size('grayscale', image)
+  _require(
+    image.shape[2] == 3,
+    f'grayscale needs images of 3 channels, got {image.shape[2]}',
+  )
+  return dm_pix.rgb_to_grayscale(image)
+
+
+# Reading and checking.
+
+
+def _to_float(x: Array) -> Array:
+  return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+
+
+def _require(condition: bool, message: str) -> None:
+  if not condition:
+    raise UserError(message)
+
+
+def _size(op: str, image: Any) -> tuple[int, int]:
+  shape = getattr(image, 'shape', None)
+  if shape is None or len(shape) != 3:
+    got = type(image).__name__ if shape is None else shape
+    raise UserError(
+      f'{op} needs an image of shape (height, width, channels), got {got}'
+    )
+  return shape[:2]
+
+
+def _find(name: str, at: str) -> Callable:
+  if ':' in name:
+    op = lookup.attribute(name, kind='view', at=at)
+    if not callable(op) or len(inspect.signature(op).parameters) < 2:
+      raise UserError(f'{at}: {name} is not a function of (key, example, ...)')
+    return op
+  ops = {
+    op: function
+    for op, function in globals().items()
+    if inspect.isfunction(function)
+    and [*inspect.signature(function).parameters][:2] == ['key', 'image']
+  }
+  if name not in ops:
+    raise unknown('view', name, ops, at)
+  return ops[name]
+
+
+def _split(step: str, text: str, at: str) -> tuple[str, list, dict]:
+  """The name and the literal arguments of one step."""
+  match = re.fullmatch(r'([\w.:]+)\s*(?:\((.*)\))?', step.strip(), re.DOTALL)
+  try:
+    name, arguments = match.groups(default='')
+    call = ast.parse(f'f({arguments})', mode='eval').body
+    if not isinstance(call.func, ast.Name):
+      raise ValueError('more than one call')
+    args = [ast.literal_eval(arg) for arg in call.args]
+    kwargs = {kw.arg: ast.literal_eval(kw.value) for kw in call.keywords}
+  except (AttributeError, SyntaxError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{at}: cannot read {step.strip()!r} in the view {text!r}; write ops as '
+      "in 'crop(4)|flip|noise(0.1)', with plain numbers as arguments"
+    ) from error
+  return name, args, kwargs
+
+
+def _bind(
+  function: Callable, name: str, args: list, kwargs: dict, at: str
+) -> dict[str, Any]:
+  """All arguments after (key, example), of the annotated types."""
+  signature = inspect.signature(function, eval_str=True)
+  parameters = dict([*signature.parameters.items()][2:])
+  takes = ', '.join(map(str, parameters.values())) or 'no arguments'
+  try:
+    bound = inspect.Signature(parameters.values()).bind(*args, **kwargs)
+  except TypeError as error:
+    raise UserError(f'{at}: the view {name} takes {takes}: {error}') from error
+  bound.apply_defaults()
+  arguments = dict(bound.arguments)
+  for key, value in arguments.items():
+    annotation = parameters[key].annotation
+    kinds = typing.get_args(annotation) or (annotation,)
+    if float in kinds and type(value) is int:
+      arguments[key] = float(value)
+    elif annotation is not inspect.Parameter.empty and type(value) not in kinds:
+      raise UserError(
+        f'{at}: the view {name} takes {takes}: {key} cannot be {value!r}'
+      )
+  return arguments

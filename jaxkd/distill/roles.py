@@ -1,0 +1,127 @@
+"""From the entries of ``config.teachers`` and ``config.students`` to nets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd import models
+from jaxkd.data import views
+from jaxkd.data.sources import Source
+from jaxkd.distill.step import Role
+from jaxkd.distill.terms import is_zero
+from jaxkd.errors import UserError
+from jaxkd.types import Net
+
+
+def role(
+  entry: Mapping[str, Any],
+  source: Source,
+  *,
+  at: str,
+  dtype: str,
+  locations: set[str],
+) -> Role:
+  """A net that shows what the terms want to see of it.
+
+  Args:
+    entry: the complete entry of a teacher or a student.
+    source: the data, for its shapes and number of classes.
+    at: the entry's name.
+    dtype: what the net computes in.
+    locations: names of the outputs that terms look at.
+
+  Raises:
+    UserError: a model, a view or an output that is not there.
+  """
+  shape = input_shape(entry, source, at)
+  build = _builder(entry, source, shape, at, dtype)
+  own = set(output_shapes(build(()), shape))
+  net = build(tuple(sorted(locations - own)))
+  train, test = (entry['views'][use] for use in ('train', 'eval'))
+  return Role(net, train, test, entry.get('count', 1))
+
+
+def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
+  """The shape of one example as the entry's net sees it."""
+  shapes = {}
+  for use, text in entry['views'].items():
+    here = f'{at}.views.{use}'
+    view = views.parse(text, at=here)
+    shapes[use] = views.output_shape(view, source.input_shape, at=here)
+  if shapes['train'] != shapes['eval']:
+    raise UserError(
+      f'{at}.views: the net is shown {shapes["train"]} in training and '
+      f'{shapes["eval"]} in evaluation; make both views give one shape'
+    )
+  return shapes['train']
+
+
+def output_shapes(net: Net, shape: Any) -> dict[str, jax.ShapeDtypeStruct]:
+  """What the net gives for a batch of one; nothing is computed."""
+  inputs = jax.tree.map(
+    lambda s: jax.ShapeDtypeStruct((1, *s), jnp.float32),
+    shape,
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
+  key = jax.random.key(0)
+  return jax.eval_shape(lambda x: net.apply(net.init(key), x)[0], inputs)
+
+
+def layers(
+  entry: Mapping[str, Any], source: Source, at: str
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Every layer that a term can look at, with its shape for one example."""
+  return models.tap_shapes(
+    entry['model'],
+    num_classes=source.num_classes,
+    input_shape=input_shape(entry, source, at),
+    at=f'{at}.model',
+    **entry['kw'],
+  )
+
+
+def locations(
+  distill: Mapping[str, Any], name: str, *, teacher: bool
+) -> set[str]:
+  """Names of the outputs of a net that the terms in use look at."""
+  used = [term for term in distill.values() if not is_zero(term['weight'])]
+  used += [distill[t['otherwise']] for t in used if t['otherwise'] in distill]
+  found = set()
+  for term in used:
+    groups = term['teacher']
+    groups = (groups,) if isinstance(groups, str) else groups
+    if teacher and name in groups:
+      found |= _flat(term['at'][1])
+    if not teacher and term['of'] in ('', name):
+      found |= _flat(term['at'][0])
+    if not teacher and name in groups:  # a peer is seen as a teacher is
+      found |= _flat(term['at'][1])
+  return found
+
+
+def _flat(location) -> set[str]:
+  if isinstance(location, str):
+    return {location}
+  return set().union(*map(_flat, location))
+
+
+def _builder(entry, source, shape, at, dtype):
+  def build(taps):
+    try:
+      return models.build(
+        entry['model'],
+        num_classes=source.num_classes,
+        input_shape=shape,
+        taps=taps,
+        dtype=dtype,
+        at=f'{at}.model',
+        **entry['kw'],
+      )
+    except UserError as error:
+      if str(error).startswith(at):
+        raise
+      raise UserError(f'{at}: {error}') from error
+
+  return build

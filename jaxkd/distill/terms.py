@@ -1,0 +1,154 @@
+"""From the entries of ``config.distill`` to terms."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxkd import lookup, losses
+from jaxkd.distill import transfer
+from jaxkd.distill.knowledge import Arguments, find_loss, knowledge
+from jaxkd.errors import UserError, unknown
+from jaxkd.types import Context, Term
+
+
+class Entry(NamedTuple):
+  """A term and the role whose net it trains."""
+
+  term: Term
+  of: str
+  teachers: tuple[str, ...]
+
+
+def is_zero(weight: Any) -> bool:
+  """Whether a weight is a number known to be 0, not one to be mapped."""
+  return not isinstance(weight, jax.Array) and weight == 0
+
+
+def build(distill: Mapping[str, Any], roles: list[str]) -> dict[str, Entry]:
+  """The terms of a config, by name; entries of weight 0 are left out.
+
+  Weights and options may be traced values, as when a population maps them.
+
+  Args:
+    distill: the entries, each complete (see `jaxkd.config`).
+    roles: the nets that the step trains.
+
+  Raises:
+    UserError: an entry that names something that is not there.
+  """
+  return {
+    name: _entry(name, distill, roles)
+    for name in sorted(distill)
+    if not is_zero(distill[name]['weight'])
+  }
+
+
+def _entry(name: str, distill: Mapping[str, Any], roles: list[str]) -> Entry:
+  entry, at = distill[name], f'distill.{name}'
+  of = entry['of'] or (roles[0] if len(roles) == 1 else '')
+  if not of:
+    raise UserError(
+      f'{at}.of: several nets train ({", ".join(roles)}); name one of them'
+    )
+  if of not in roles:
+    raise unknown('role', of, roles, f'{at}.of')
+  term, teachers = _knowledge(entry, at)
+  if entry['when']:
+    other = entry['otherwise']
+    if other not in distill or other == name:
+      known = [known for known in distill if known != name]
+      raise unknown('term', other, known, f'{at}.otherwise')
+    otherwise, more = _knowledge(distill[other], f'distill.{other}')
+    when = _condition(entry['when'], teachers, f'{at}.when')
+    term = transfer.conditional(when, term, otherwise)
+    teachers = tuple(dict.fromkeys(teachers + more))
+  elif entry['otherwise']:
+    raise UserError(f'{at}.otherwise: set {at}.when too, or leave it empty')
+  for weight in _weights(entry, teachers, at):
+    term = transfer.weighted(term, weight)
+  return Entry(term, of, teachers)
+
+
+def _knowledge(entry, at) -> tuple[Term, tuple[str, ...]]:
+  groups = entry['teacher']
+  groups = (groups,) if isinstance(groups, str) else tuple(groups)
+  groups = tuple(group for group in groups if group)
+  loss = find_loss(entry['loss'], at=f'{at}.loss')
+  options = dict(entry['kw'])
+  make = functools.partial(
+    knowledge,
+    loss,
+    location=tuple(entry['at']),
+    adapter=entry['adapter'],
+    mask=entry['mask'],
+    options=options,
+    at=at,
+  )
+  if not entry['fuse']:
+    return make(teachers=groups), groups
+  if not groups:
+    raise UserError(f'{at}.fuse: name the groups to fuse in {at}.teacher')
+  name = '+'.join(groups)
+  fuse = _fusion(entry['fuse'], options.get('temperature', 1.0), at)
+  return transfer.aggregated(make(teachers=(name,)), groups, fuse, name), groups
+
+
+def _fusion(name: str, temperature, at: str) -> Callable:
+  """Fused probabilities as logits whose softmax at T is the fusion at T."""
+  function = lookup.find(name, [losses], kind='fusion', at=f'{at}.fuse')
+  softens = 'temperature' in inspect.signature(function).parameters
+
+  def fuse(logits):
+    if not softens:
+      return function(logits)
+    probabilities = function(logits, temperature=temperature)
+    tiny = jnp.finfo(probabilities.dtype).tiny
+    return temperature * jnp.log(jnp.maximum(probabilities, tiny))
+
+  return fuse
+
+
+def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
+  """A function of the one teacher's logits and of fields of the batch."""
+  function = lookup.find(name, [losses], kind='condition', at=at)
+  if len(teachers) != 1:
+    raise UserError(f'{at}: {name} looks at one teacher, not {len(teachers)}')
+  fields = Arguments(function).fields
+
+  def when(context: Context):
+    logits = context.teachers[teachers[0]]['logits']
+    if logits.shape[0] != 1:
+      raise UserError(
+        f'{at}: {name} looks at one teacher and {teachers[0]} has '
+        f'{logits.shape[0]}; set fuse'
+      )
+    return function(logits[0], *(context.batch[field] for field in fields))
+
+  return when
+
+
+def _weights(entry, teachers, at) -> list:
+  """The factors of a term: a number, a schedule, a function per example."""
+  factors = []
+  if isinstance(entry['weight'], jax.Array) or entry['weight'] != 1:
+    factors.append(entry['weight'])
+  name, kw = entry['schedule']['name'], dict(entry['schedule']['kw'])
+  if name:
+    if not name.endswith('schedule') or not hasattr(optax, name):
+      known = [n for n in dir(optax) if n.endswith('schedule')]
+      raise unknown('schedule', name, known, f'{at}.schedule.name')
+    try:
+      schedule = getattr(optax, name)(**kw)
+    except TypeError as error:
+      raise UserError(f'{at}.schedule.kw: optax.{name}: {error}') from error
+    factors.append(lambda context: schedule(context.step))
+  if entry['example_weight']:
+    factors.append(
+      _condition(entry['example_weight'], teachers, f'{at}.example_weight')
+    )
+  return factors

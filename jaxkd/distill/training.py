@@ -1,0 +1,320 @@
+"""Trains one population of roles as a section of the config says.
+
+Teachers and students both come here; what differs is what they look at.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxkd import config as configs
+from jaxkd.data import loader
+from jaxkd.data.sources import Source
+from jaxkd.distill import step, terms
+from jaxkd.distill.knowledge import Arguments, find_loss
+from jaxkd.distill.step import Role
+from jaxkd.errors import UserError
+from jaxkd.tasks.metrics import Metric
+from jaxkd.train import optimizer
+from jaxkd.train.checkpoint import Checkpoints
+from jaxkd.train.fit import Plan, fit
+from jaxkd.train.population import Learner, Population
+
+EVALUATIONS = 20
+SAVES = 4
+REPORTED = 'student'  # the role of several that a row tells of
+
+
+class Group(NamedTuple):
+  """A frozen group of teachers.
+
+  Attributes:
+    role: the net and how it sees the examples.
+    variables: with a leading axis of the group's T members; [S, T, ...]
+      where each of S members of a population has teachers of its own.
+    per_member: whether it is the latter.
+  """
+
+  role: Role
+  variables: dict
+  per_member: bool = False
+
+
+class Session(NamedTuple):
+  """What all stages of a run have in common.
+
+  Attributes:
+    source: the data.
+    metrics: what is measured of every net, by name.
+    directory: where the checkpoints of each stage go.
+    progress: ``(stage, steps) -> context manager`` giving the function that
+      is called with the steps taken and the newest values.
+    stop: set when the run should save its state and leave.
+  """
+
+  source: Source
+  metrics: Mapping[str, Metric]
+  directory: Path
+  progress: Callable
+  stop: threading.Event | None = None
+
+
+class Job(NamedTuple):
+  """One population to train.
+
+  Attributes:
+    stage: its name, e.g. 'students/distilled'.
+    students: the roles that train.
+    groups: the frozen groups of teachers.
+    distill: the complete terms.
+    train: the complete section of how to train.
+    seeds: of each member.
+    weights: sampling weights over the training examples, [members, N].
+    order: 'own' or 'shared'.
+    start: role -> variables to start from.
+    hyper: config entry -> the value of each member.
+  """
+
+  stage: str
+  students: dict[str, Role]
+  groups: dict[str, Group]
+  distill: dict[str, Any]
+  train: dict[str, Any]
+  seeds: list[int]
+  weights: np.ndarray
+  order: str = 'own'
+  start: dict | None = None
+  hyper: dict[str, list[float]] | None = None
+
+
+class Trained(NamedTuple):
+  """A population that has been trained.
+
+  Attributes:
+    variables: net -> variables with a leading axis of members.
+    history: the metrics along the way; see `jaxkd.train.fit.Result`.
+    seconds: time spent in steps.
+    mode: how the members ran.
+  """
+
+  variables: dict[str, dict]
+  history: dict
+  seconds: float
+  mode: str
+
+
+def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
+  """What each member trains with, given its own values."""
+
+  def recipe(hyper):
+    own = {'distill': job.distill, 'train': job.train}
+    for entry, value in hyper.items():
+      own = configs.put(own, entry, value)
+    return step.Recipe(
+      terms.build(own['distill'], list(job.students)),
+      optimizer.optimizer(own['train']),
+      own['train']['accumulate'],
+      own['train']['average'],
+    )
+
+  return recipe
+
+
+def used_groups(job: Job) -> dict[str, Group]:
+  """The groups that the job's terms look at."""
+  values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
+  entries = recipe_of(job)(values).terms.values()
+  names = {name for entry in entries for name in entry.teachers}
+  return {name: g for name, g in job.groups.items() if name in names}
+
+
+def frozen_of(groups: Mapping[str, Group]) -> tuple[dict, dict]:
+  """The groups' variables, and the axis of members that each has."""
+  variables = {name: group.variables for name, group in groups.items()}
+  axes = {name: 0 if g.per_member else None for name, g in groups.items()}
+  return variables, axes
+
+
+def batches_of(session: Session, job: Job) -> loader.Loader:
+  """What the job's steps see."""
+  return loader.Loader(
+    session.source.splits['train'],
+    job.weights,
+    job.seeds,
+    job.train['batch_size'],
+    order=job.order,
+  )
+
+
+def learner_of(session: Session, job: Job, batch: dict) -> Learner:
+  """The functions of one member, given a batch of all."""
+  shapes = _member_shapes(batch, 0 if job.order == 'own' else None)
+  return step.learner(
+    job.students,
+    {name: group.role for name, group in job.groups.items()},
+    recipe_of(job),
+    session.metrics,
+    example=shapes,
+    start=job.start,
+  )
+
+
+def populations_of(
+  session: Session, job: Job, batch: dict
+) -> Callable[..., Population]:
+  """The job's members, given the way that they run."""
+  frozen, axes = frozen_of(used_groups(job))
+  return functools.partial(
+    Population,
+    learner_of(session, job, batch),
+    seeds=job.seeds,
+    shared=frozen,
+    shared_axes=axes,
+    hyper=job.hyper,
+    batch_axis=0 if job.order == 'own' else None,
+  )
+
+
+def check(session: Session, job: Job) -> None:
+  """Traces a step on shapes alone: whatever cannot work is found here.
+
+  Raises:
+    UserError: what the config names does not fit together.
+  """
+  parts = job.train['accumulate']
+  for name, entry in job.distill.items() if parts > 1 else ():
+    coupled = Arguments(find_loss(entry['loss'], at=f'distill.{name}')).coupled
+    if (coupled or entry['mask']) and not terms.is_zero(entry['weight']):
+      raise UserError(
+        f'train.accumulate: the term {name} looks at the whole batch, so '
+        f'{parts} parts of it are not the same; set train.accumulate to 1 '
+        f'or distill.{name}.weight to 0'
+      )
+  batch = batches_of(session, job).batch(0)
+  populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+
+
+def train(session: Session, job: Job) -> Trained:
+  """Trains the population, or goes on with it, or finds it trained."""
+  batches = batches_of(session, job)
+  steps = job.train['steps']
+  plan = Plan(
+    steps,
+    eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),
+    save_every=job.train['save_every'] or max(1, steps // SAVES),
+    members=job.train['members'],
+  )
+
+  def validate(population, carry):
+    return _measure(session, population, carry, 'validation', {})
+
+  with (
+    Checkpoints(session.directory / job.stage) as checkpoints,
+    session.progress(job.stage, steps) as on_log,
+  ):
+    result = fit(
+      populations_of(session, job, batches.batch(0)),
+      batches,
+      validate,
+      plan,
+      checkpoints,
+      on_log=on_log,
+      stop=session.stop,
+    )
+  carry = result.population.stacked(result.carry)
+  params = carry.get('average', carry['train']['nets'])
+  state = carry['state']['nets']
+  return Trained(
+    {name: {'params': params[name], 'state': state[name]} for name in params},
+    result.history,
+    result.seconds,
+    result.population.mode,
+  )
+
+
+def evaluate(
+  session: Session,
+  roles: Mapping[str, Role],
+  variables: Mapping[str, dict],
+  split: str,
+  *,
+  groups: Mapping[str, Group] | None = None,
+  mode: str = 'sequence',
+) -> dict[str, np.ndarray]:
+  """What finished nets reach on a split.
+
+  Args:
+    session: what the stages have in common.
+    roles: the nets.
+    variables: net -> variables with a leading axis of members.
+    split: the part of the data.
+    groups: teachers to compare them with.
+    mode: how the members run.
+
+  Returns:
+    ``{'split/metric': [members]}``.
+  """
+  groups = dict(groups or {})
+  members = len(jax.tree.leaves(dict(variables))[0])
+  made = step.learner(
+    roles,
+    {name: group.role for name, group in groups.items()},
+    recipe=lambda hyper: step.Recipe({}, optax.identity()),
+    metrics=session.metrics,
+    example={},
+  )
+  population = Population(made, seeds=[0] * members, mode=mode)
+  carry = {
+    'train': {'nets': {name: v['params'] for name, v in variables.items()}},
+    'state': {'nets': {name: v['state'] for name, v in variables.items()}},
+    'seed': jnp.zeros((members,), jnp.uint32),
+  }
+  return _measure(session, population, population.split(carry), split, groups)
+
+
+def _measure(session, population, carry, split, groups):
+  """Metrics on a split; with several nets, first the reported role's mean."""
+  examples = session.source.splits[split]
+  batches = loader.evaluation_batches(examples, min(512, len(examples)))
+  totals = population.evaluate(carry, batches, *frozen_of(groups))
+  found, reported = {}, {}
+  for name, pair in totals.items():
+    net, _, metric = name.rpartition('/')
+    found[name] = session.metrics[metric].value(*pair)
+    if net.split('/')[0] == REPORTED:
+      reported.setdefault(metric, []).append(found[name])
+  means = {metric: np.mean(values, 0) for metric, values in reported.items()}
+  return {f'{split}/{name}': v for name, v in {**means, **found}.items()}
+
+
+def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
+  """A member's functions, and the shapes of its step's arguments."""
+  batch = batches_of(session, job).batch(0)
+  learner = learner_of(session, job, batch)
+  variables, axes = frozen_of(used_groups(job))
+
+  batch = _member_shapes(batch, 0 if job.order == 'own' else None)
+  frozen = {
+    name: _member_shapes(tree, axes[name]) for name, tree in variables.items()
+  }
+  hyper = {
+    name: jax.ShapeDtypeStruct((), jnp.float32) for name in job.hyper or {}
+  }
+  seed = jax.ShapeDtypeStruct((), jnp.uint32)
+  carry = jax.eval_shape(learner.init, seed, hyper, frozen)
+  return learner, (carry, batch, frozen, hyper)
+
+
+def _member_shapes(tree, axis):
+  """The shapes of one member's part of a tree."""
+  lead = 0 if axis is None else 1
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree
+  )

@@ -1,0 +1,90 @@
+"""Transfer methods: `Term -> Term` and `Context -> Context`.
+
+Plain transfer is the term itself. The others wrap it: weighted (by a number,
+a schedule or per example), aggregated over groups of teachers, conditional.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxkd.errors import unknown
+from jaxkd.types import Context, Term
+
+Weight = float | Array | Callable[[Context], Array]
+
+
+def weighted(term: Term, weight: Weight) -> Term:
+  """The term times a weight: a number, or a function of the context.
+
+  Args:
+    term: gives [B].
+    weight: a number, or a function of the context that gives a number (a
+      schedule of ``context.step``) or a weight for each example [B].
+  """
+
+  def loss(params, state, context):
+    value, state = term.loss(params, state, context)
+    factor = weight(context) if callable(weight) else weight
+    return value * jnp.asarray(factor).astype(value.dtype), state
+
+  return Term(term.init, loss)
+
+
+def aggregated(
+  term: Term, groups: tuple[str, ...], fuse: Callable[[Array], Array], name: str
+) -> Term:
+  """Shows the term one teacher called `name`: the groups' logits fused.
+
+  Args:
+    term: looks at the teacher `name`.
+    groups: the groups whose members are fused, all with equal say.
+    fuse: ``[T, B, K] logits -> [B, K] logits``.
+    name: what the fused teacher is called.
+  """
+
+  def fused(context):
+    for group in groups:
+      if group not in context.teachers:
+        raise unknown('teacher', group, context.teachers, name)
+    logits = [context.teachers[group]['logits'] for group in groups]
+    teacher = {'logits': fuse(jnp.concatenate(logits))[None]}
+    return context._replace(teachers={**context.teachers, name: teacher})
+
+  def init(key, context):
+    return term.init(key, jax.eval_shape(fused, context))
+
+  def loss(params, state, context):
+    return term.loss(params, state, fused(context))
+
+  return Term(init, loss)
+
+
+def conditional(
+  when: Callable[[Context], Array], term: Term, otherwise: Term
+) -> Term:
+  """One term for the examples that meet a condition, another for the rest.
+
+  Args:
+    when: gives a bool for each example [B].
+    term: the loss of the examples for which it is true.
+    otherwise: the loss of the others.
+  """
+
+  def init(key, context):
+    params, state = {}, {}
+    for name, branch in (('then', term), ('otherwise', otherwise)):
+      params[name], state[name] = branch.init(key, context)
+    return params, state
+
+  def loss(params, state, context):
+    then, first = term.loss(params['then'], state['then'], context)
+    other, second = otherwise.loss(
+      params['otherwise'], state['otherwise'], context
+    )
+    value = jnp.where(when(context), then, other)
+    return value, {'then': first, 'otherwise': second}
+
+  return Term(init, loss)

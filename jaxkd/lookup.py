@@ -1,0 +1,74 @@
+"""Finding things by name: a file or an attribute is its own registry entry."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from jaxkd.errors import UserError, unknown
+
+
+def attribute(path: str, *, kind: str, at: str) -> Any:
+  """What ``package.module:attribute`` names.
+
+  Raises:
+    UserError: no such module or attribute.
+  """
+  module_name, _, name = path.partition(':')
+  try:
+    module = importlib.import_module(module_name)
+  except ImportError as error:
+    raise UserError(
+      f'{at}: cannot import {module_name!r} for the {kind} {path!r}: {error}; '
+      'check the spelling and that its folder is on PYTHONPATH'
+    ) from error
+  if not hasattr(module, name):
+    raise unknown(kind, name, public(module), at)
+  return getattr(module, name)
+
+
+def public(module: ModuleType) -> list[str]:
+  """The functions and classes that a module defines or lists for others."""
+  names = getattr(module, '__all__', None)
+  if names is None:
+    names = [
+      name
+      for name, value in vars(module).items()
+      if not name.startswith('_')
+      and callable(value)
+      and getattr(value, '__module__', None) == module.__name__
+    ]
+  return sorted(names)
+
+
+def find(name: str, modules: Iterable[ModuleType], *, kind: str, at: str):
+  """The attribute ``name`` of the first module that has it in public.
+
+  A name with a colon is looked up as ``package.module:attribute``.
+  """
+  if ':' in name:
+    return attribute(name, kind=kind, at=at)
+  modules = list(modules)
+  for module in modules:
+    if name in public(module):
+      return getattr(module, name)
+  known = [known for module in modules for known in public(module)]
+  raise unknown(kind, name, known, at)
+
+
+def check_options(
+  function: Callable, options: Mapping[str, Any], *, name: str, at: str
+) -> None:
+  """Refuses options that ``function`` does not take by keyword.
+
+  Raises:
+    UserError: an option that is not there, or one that is missing.
+  """
+  parameters = inspect.signature(function).parameters.values()
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return
+  named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+  for option in options:
+    if option not in named:
+      raise unknown(f'option of {name}', option, named, at)

@@ -1,0 +1,151 @@
+"""Writes docs/losses.md from the docstrings.
+
+python -m jaxkd.losses._docs > docs/losses.md
+python -m jaxkd.losses._docs --check docs/losses.md
+"""
+
+import inspect
+import pathlib
+import re
+import sys
+import textwrap
+
+from jaxkd import losses
+from jaxkd.losses import (
+  adversarial,
+  features,
+  information,
+  relations,
+  responses,
+  targets,
+)
+
+MODULES = {
+  'Responses': responses,
+  'Features': features,
+  'Information and contrast': information,
+  'Relations': relations,
+  'Adversarial': adversarial,
+  'Example weights, targets, fusion': targets,
+}
+SECTIONS = (
+  'Args',
+  'Returns',
+  'Formula',
+  'References',
+  'Example',
+  'Variants',
+)
+_INTRO = """\
+# Losses
+
+<!-- Written by `python -m jaxkd.losses._docs`; edit the docstrings. -->
+
+Pure functions on arrays, to import into any loop:
+`from jaxkd.losses import kl`. Predictions come first, targets second, options
+by keyword. What comes back is not reduced over the batch, so that weights,
+masks and means are yours to take. No function stops a gradient that its
+documentation does not name: stop the teacher's once, where you compute it.
+
+Layouts are `[B, H, W, C]` for maps, `[B, D]` for embeddings and `[..., K]` for
+logits. Input may be float32, bfloat16 or float64; softmaxes and sums of
+squares are computed, and losses returned, in float32 at least. Options that
+are numbers may be traced, so a population can map over them. Functions whose
+value couples the batch need all of it: under `jit` on sharded data they see
+the global batch, under gradient accumulation or `vmap` over examples they do
+not. Most of them take `where`, a bool for each example, and give with padding
+what they would give without it.
+
+Implementations of the same paper disagree, often by a constant that belongs
+to the weight. *Variants* lists, for each loss, which definition this is and
+what others do.
+"""
+
+
+def sections(function) -> dict[str, str]:
+  """The parts of a docstring: '' for what comes before the first heading."""
+  heading = re.compile(rf'^({"|".join(SECTIONS)}):\n', re.MULTILINE)
+  parts = heading.split(inspect.getdoc(function) + '\n')
+  names, bodies = ['', *parts[1::2]], parts[::2]
+  return {
+    name: textwrap.dedent(body).strip()
+    for name, body in zip(names, bodies, strict=True)
+  }
+
+
+def signature(function) -> str:
+  """The signature without its types, which the text tells with the shapes."""
+  bare = [
+    p.replace(annotation=inspect.Parameter.empty)
+    for p in inspect.signature(function).parameters.values()
+  ]
+  return f'{function.__name__}{inspect.Signature(bare)}'
+
+
+def page() -> str:
+  """All of docs/losses.md."""
+  text = [_INTRO, _contents()]
+  for title, module in MODULES.items():
+    text.append(f'## {title}\n\n{_inline(inspect.getdoc(module))}\n')
+    text += [_entry(function) for function in _functions(module)]
+  return '\n'.join(text)
+
+
+def _functions(module):
+  public = (getattr(losses, name) for name in losses.__all__)
+  return [f for f in public if f.__module__ == module.__name__]
+
+
+def _contents():
+  rows = ['| loss | what it is |', '|---|---|']
+  for title, module in MODULES.items():
+    rows.append(f'| **{title}** | |')
+    for function in _functions(module):
+      name = function.__name__
+      line = _inline(inspect.getdoc(function).splitlines()[0])
+      rows.append(f'| [`{name}`](#{name}) | {line} |')
+  return '\n'.join(rows) + '\n'
+
+
+def _entry(function):
+  parts = sections(function)
+  text = [
+    f'### {function.__name__}',
+    f'```python\n{signature(function)}\n```',
+    _inline(parts.pop('')),
+  ]
+  for name, body in parts.items():
+    if name == 'Formula':
+      body = f'```text\n{body}\n```'
+    elif name == 'Example':
+      body = f'```pycon\n{body}\n```'
+    elif name == 'Args':
+      body = re.sub(r'^(\w+):', r'- `\1`:', _inline(body), flags=re.MULTILINE)
+    else:
+      body = _inline(body)
+    text.append(f'**{name}**\n\n{body}')
+  return '\n\n'.join(text) + '\n'
+
+
+def _inline(text):
+  """Markdown of what the docstrings use of reStructuredText."""
+  text = re.sub(r'`([^`<]+?)\s+<([^>]+)>`_', r'[\1](\2)', text)
+  return text.replace('``', '`')
+
+
+def main(argv):
+  if argv[:1] != ['--check']:
+    print(page(), end='')
+    return 0
+  (path,) = argv[1:] or ['docs/losses.md']
+  if pathlib.Path(path).read_text() == page():
+    return 0
+  print(
+    f'{path} is stale: run python -m jaxkd.losses._docs > {path}',
+    file=sys.stderr,
+  )
+  return 1
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,813 @@
+"""Losses on responses: a student's logits against a teacher's, or labels.
+
+Logits are [..., K] over K classes; any leading axes, so that tokens and pixels
+work. In the formulas z is the student's, v the teacher's, T a temperature.
+A class that must not count has the logit -inf on both sides.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxkd.losses import _checks, _numerics
+
+
+def kl(student: Array, teacher: Array, *, temperature: float = 1.0) -> Array:
+  """Kullback-Leibler divergence from the softened teacher's distribution.
+
+  The loss of knowledge distillation: a high temperature shows how the teacher
+  ranks the wrong classes. The factor T² keeps the gradients, and with them
+  the mixing weight, at the same size for every temperature.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² Σ_k p_k log(p_k / q_k), p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Hinton et al., `Distilling the Knowledge in a Neural Network
+    <https://arxiv.org/abs/1503.02531>`_, 2015
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(kl(student, teacher, temperature=4.0).item(), 3)
+    1.775
+
+  Variants:
+    - torch's ``kl_div(reduction='mean')`` averages over the K classes too and
+      is K times smaller; the mean of this is its ``'batchmean'``.
+    - The paper mixes in the cross-entropy to the softened teacher:
+      ``soft_cross_entropy`` has the same gradient and another value.
+    - Some code leaves T² out, or only where there is no label term.
+  """
+  log_q, log_p = _softened(student, teacher, temperature)
+  return temperature**2 * _divergence(log_p, log_q)
+
+
+def reverse_kl(
+  student: Array, teacher: Array, *, temperature: float = 1.0
+) -> Array:
+  """Kullback-Leibler divergence from the student's distribution.
+
+  Seeks a mode: the student pays for mass where the teacher has none, and not
+  for missing some of the teacher's, as suits one too small to cover it all.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² Σ_k q_k log(q_k / p_k), p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Gu et al., `MiniLLM: Knowledge Distillation of Large Language Models
+    <https://arxiv.org/abs/2306.08543>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(reverse_kl(student, teacher, temperature=4.0).item(), 3)
+    1.922
+
+  Variants:
+    - MiniLLM's is over whole sequences that the student samples, by policy
+      gradient; this is the divergence at each token, as GKD has it.
+    - Code for language models leaves T² out.
+  """
+  log_q, log_p = _softened(student, teacher, temperature)
+  return temperature**2 * _divergence(log_q, log_p)
+
+
+def jensen_shannon(
+  student: Array,
+  teacher: Array,
+  *,
+  beta: float = 0.5,
+  temperature: float = 1.0,
+) -> Array:
+  """Generalised Jensen-Shannon divergence between teacher and student.
+
+  Bounded, and between the two directions of the Kullback-Leibler divergence.
+  As in the paper, its ends stand for those directions, so it jumps there:
+  near 0 and 1 the divergence itself goes to 0.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    beta: β in [0, 1], the teacher's share of the mixture. 0 is ``kl``, 1 is
+      ``reverse_kl``, ½ the symmetric divergence.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² [β KL(p ‖ m) + (1 - β) KL(q ‖ m)], m = β p + (1 - β) q,
+    p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Agarwal et al., `On-Policy Distillation of Language Models: Learning from
+    Self-Generated Mistakes <https://arxiv.org/abs/2306.13649>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(jensen_shannon(student, teacher).item(), 3)
+    0.18
+
+  Variants:
+    - TRL has no T², and its first release mixed logarithms in place of
+      probabilities, with β on the student's side.
+    - Elsewhere β → 0 is the limit: 0, or ``kl`` after dividing by β.
+  """
+  _checks.within(0, 1, beta=beta)
+  log_q, log_p = _softened(student, teacher, temperature)
+
+  def between(beta):
+    log_m = _log_mix(beta, log_p, log_q)
+    share_p, share_q = _divergence(log_p, log_m), _divergence(log_q, log_m)
+    return beta * share_p + (1 - beta) * share_q
+
+  if not isinstance(beta, jax.core.Tracer) and 0 < beta < 1:
+    return temperature**2 * between(beta)
+  # A population may map over β, so either end may come up at run time; the
+  # inner β keeps log 0 out of the branch that is not taken.
+  loss = between(jnp.where((beta > 0) & (beta < 1), beta, 0.5))
+  loss = jnp.where(beta <= 0, _divergence(log_p, log_q), loss)
+  loss = jnp.where(beta >= 1, _divergence(log_q, log_p), loss)
+  return temperature**2 * loss
+
+
+def total_variation(
+  student: Array, teacher: Array, *, temperature: float = 1.0
+) -> Array:
+  """Total variation distance between the softened distributions.
+
+  The mass that has to move to turn one into the other. Bounded by 1 and
+  symmetric, so a few examples cannot dominate a batch.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    temperature: T > 0; divides both.
+
+  Returns:
+    The distance for each example, from 0 at equality to 1, [...].
+
+  Formula:
+    ½ Σ_k |p_k - q_k|, p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Wen et al., `f-Divergence Minimization for Sequence-Level Knowledge
+    Distillation <https://arxiv.org/abs/2307.15190>`_, 2023
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(total_variation(student, teacher).item(), 3)
+    0.482
+
+  Variants:
+    - Some code leaves ½ out. There is no T² in any that we know of.
+  """
+  log_q, log_p = _softened(student, teacher, temperature)
+  return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
+
+
+def soft_cross_entropy(
+  student: Array, teacher: Array, *, temperature: float = 1.0
+) -> Array:
+  """Cross-entropy of the student to the softened teacher.
+
+  As ``kl`` without the teacher's entropy, which does not depend on the
+  student: the same gradient, but not 0 at equality.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; at equality T² times the
+    entropy of the teacher, its minimum over students.
+
+  Formula:
+    -T² Σ_k p_k log q_k, p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Hinton et al., `Distilling the Knowledge in a Neural Network
+    <https://arxiv.org/abs/1503.02531>`_, 2015
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(soft_cross_entropy(student, teacher).item(), 3)
+    0.693
+
+  Variants:
+    - Structured distillation for segmentation sums it over the batch and
+      divides by the number of pixels of one image.
+  """
+  log_q, log_p = _softened(student, teacher, temperature)
+  return temperature**2 * _soft_cross_entropy(log_q, log_p)
+
+
+def logit_mse(student: Array, teacher: Array) -> Array:
+  """Mean squared difference of the logits.
+
+  Regression on the teacher before its softmax. It is where ``kl`` tends for a
+  high temperature, but for ½ and the mean of each example's logits.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+
+  Returns:
+    The loss of each example, squared logits, [...]; 0 at equality.
+
+  Formula:
+    1/K Σ_k (z_k - v_k)²
+
+  References:
+    Ba & Caruana, `Do Deep Nets Really Need to be Deep?
+    <https://arxiv.org/abs/1312.6184>`_, 2014
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> logit_mse(student, teacher).item()
+    8.0
+
+  Variants:
+    - The paper has ½ and sums over the classes: K/2 times this.
+  """
+  _checks.arrays(
+    student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
+  )
+  student, teacher = _numerics.upcast(student, teacher)
+  return jnp.mean(optax.losses.squared_error(student, teacher), axis=-1)
+
+
+def top_k_kl(
+  student: Array,
+  teacher: Array,
+  *,
+  k: int,
+  temperature: float = 1.0,
+  tail: str = 'renormalize',
+) -> Array:
+  """Kullback-Leibler divergence on the teacher's k most likely classes.
+
+  For large vocabularies, whose teacher is stored as its k largest logits.
+  What the other classes hold is either left out or compared as one class.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    k: how many classes, from 1 to K.
+    temperature: T > 0; divides both.
+    tail: 'renormalize' makes both sides distributions over the k classes,
+      'bucket' adds a class that holds the rest.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² Σ_j p_j log(p_j / q_j), j over the k classes of largest v, with p and q
+    divided by their sums over them; or with p_rest = 1 - Σ_j p_j and q_rest
+    as one more class
+
+  References:
+    Tan et al., `Multilingual Neural Machine Translation with Knowledge
+    Distillation <https://arxiv.org/abs/1902.10461>`_, 2019
+
+  Example:
+    >>> student = jnp.array([[0.0, 0.0, 0.0]])
+    >>> teacher = jnp.array([[0.0, 1.0, 2.0]])
+    >>> round(top_k_kl(student, teacher, k=2).item(), 3)
+    0.111
+    >>> round(top_k_kl(student, teacher, k=2, tail='bucket').item(), 3)
+    0.266
+
+  Variants:
+    - Some code renormalises the teacher alone, which teaches the student to
+      put no mass on the other classes.
+    - Some code does not renormalise at all; that sum can be negative.
+  """
+  _checks.one_of(('renormalize', 'bucket'), tail=tail)
+  log_q, log_p = _softened(student, teacher, temperature)
+  classes = log_p.shape[-1]
+  _checks.integer(1, classes, k=k)
+  _, top = jax.lax.top_k(teacher, k)
+  top_p = jnp.take_along_axis(log_p, top, axis=-1)
+  top_q = jnp.take_along_axis(log_q, top, axis=-1)
+  if tail == 'renormalize' or k == classes:
+    top_p, top_q = jax.nn.log_softmax(top_p), jax.nn.log_softmax(top_q)
+  else:
+    rest = jnp.put_along_axis(
+      jnp.ones(log_p.shape, bool), top, False, axis=-1, inplace=False
+    )
+    top_p = jnp.concatenate([top_p, _log_mass(log_p, rest)], axis=-1)
+    top_q = jnp.concatenate([top_q, _log_mass(log_q, rest)], axis=-1)
+  return temperature**2 * _divergence(top_p, top_q)
+
+
+def decoupled_kl(
+  student: Array,
+  teacher: Array,
+  labels: Array,
+  *,
+  alpha: float = 1.0,
+  beta: float = 8.0,
+  temperature: float = 4.0,
+) -> Array:
+  """Decoupled knowledge distillation (DKD).
+
+  Splits ``kl`` into how sure the teacher is of the label (TCKD) and how it
+  ranks the others (NCKD). In ``kl`` the latter is scaled by the teacher's
+  mass off the label, so it counts least where the teacher is best.
+
+  Args:
+    student: logits z, [..., K]; K of at least 2.
+    teacher: logits v, [..., K].
+    labels: class indices from 0 to K - 1, integers [...].
+    alpha: α, the weight of TCKD.
+    beta: β, the weight of NCKD. α = 1 and β = 1 - p_label, one per example,
+      would give ``kl``.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality, NaN where
+    the label is no class.
+
+  Formula:
+    T² (α KL(b_v ‖ b_z) + β KL(n_v ‖ n_z)), b_x = (p_label, 1 - p_label) with
+    p = softmax(x / T), n_x = softmax(x / T) over the classes but the label
+
+  References:
+    Zhao et al., `Decoupled Knowledge Distillation
+    <https://arxiv.org/abs/2203.08679>`_, 2022
+
+  Example:
+    >>> student = jnp.array([[0.0, 0.0, 0.0]])
+    >>> teacher = jnp.array([[0.0, 4.0, 8.0]])
+    >>> round(decoupled_kl(student, teacher, jnp.array([2])).item(), 3)
+    17.866
+
+  Variants:
+    - The authors' code ramps the loss up over the first epochs (a weight
+      schedule), and hides the label by taking 1000 from its logit, which
+      leaves it in where the logits differ by more.
+    - The default β is that code's too; its recipes set β for each pair of nets.
+  """
+  _checks.arrays(
+    student=(student, 'float[..., K]'),
+    teacher=(teacher, 'float[..., K]'),
+    labels=(labels, 'int[...]'),
+  )
+  _checks.numbers(alpha=alpha, beta=beta)
+  _checks.last_axis(2, student=student)
+  log_q, log_p = _softened(student, teacher, temperature)
+  target = _one_hot(labels, log_p)
+
+  def split(log_x):
+    binary = [_log_mass(log_x, target), _log_mass(log_x, ~target)]
+    others = jax.nn.log_softmax(log_x, where=~target)
+    return jnp.concatenate(binary, axis=-1), others
+
+  (binary_p, others_p), (binary_q, others_q) = split(log_p), split(log_q)
+  loss = alpha * _divergence(binary_p, binary_q)
+  loss += beta * _divergence(others_p, others_q)
+  return _known(labels, log_p, temperature**2 * loss)
+
+
+def dist(
+  student: Array,
+  teacher: Array,
+  *,
+  beta: float = 1.0,
+  gamma: float = 1.0,
+  temperature: float = 1.0,
+  where: Array | None = None,
+) -> Array:
+  """Distillation from a stronger teacher (DIST): correlations, not values.
+
+  The student's probabilities need only be a linear function of the teacher's:
+  over the classes of each example, and over the examples for each class. The
+  second needs the whole batch.
+
+  Args:
+    student: logits z, [B, K]; K of at least 2.
+    teacher: logits v, [B, K].
+    beta: β, the weight over the classes of an example (inter-class).
+    gamma: γ, the weight over the examples of a class (intra-class).
+    temperature: T > 0; divides both.
+    where: true for the examples that count, bool [B]; all by default.
+
+  Returns:
+    The loss of each example, [B]: its own inter-class part and the batch's
+    intra-class part; 0 at equality and where padded. A correlation with a
+    constant is 0.
+
+  Formula:
+    T² (β (1 - r(p_b, q_b)) + γ/K Σ_k (1 - r(p_·k, q_·k))), r Pearson's
+    correlation, p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Huang et al., `Knowledge Distillation from A Stronger Teacher
+    <https://arxiv.org/abs/2205.10536>`_, 2022
+
+  Example:
+    >>> student = jnp.array([[0.0, 1.0, 3.0], [1.0, 0.0, 0.0]])
+    >>> teacher = jnp.array([[0.0, 2.0, 1.0], [2.0, 0.0, 0.0]])
+    >>> round(dist(student, teacher).mean().item(), 3)
+    1.256
+
+  Variants:
+    - The authors' code adds 1e-8 to the product of the norms, which shrinks
+      the correlation of classes that are rare in the whole batch.
+    - Their segmentation code has no temperature.
+    - Code that adds the correlation, and not 1 less it, pulls the wrong way.
+  """
+  _checks.arrays(
+    student=(student, 'float[B, K]'),
+    teacher=(teacher, 'float[B, K]'),
+    where=(where, 'bool[B] or None'),
+  )
+  _checks.numbers(beta=beta, gamma=gamma)
+  _checks.last_axis(2, student=student)
+  log_q, log_p = _softened(
+    _numerics.keep(where, student), _numerics.keep(where, teacher), temperature
+  )
+  p, q = jnp.exp(log_p), jnp.exp(log_q)
+  rows = None if where is None else where[:, None]
+  inter = 1 - _numerics.pearson(q, p, axis=1)
+  intra = jnp.mean(1 - _numerics.pearson(q, p, axis=0, where=rows))
+  return _numerics.keep(where, temperature**2 * (beta * inter + gamma * intra))
+
+
+def standardize(logits: Array, *, eps: float = 1e-7) -> Array:
+  """Logits less their mean, over their standard deviation.
+
+  Logit standardisation is ``kl`` of two standardised logits: the student is
+  then free in the shift and the scale of its logits, and the temperature
+  means the same for every example.
+
+  Args:
+    logits: x, [..., K]; K of at least 2.
+    eps: added to the standard deviation.
+
+  Returns:
+    Standardised logits, [..., K]; 0 where all K are equal.
+
+  Formula:
+    (x - mean(x)) / (std(x) + ε), over the classes, std with K - 1
+
+  References:
+    Sun et al., `Logit Standardization in Knowledge Distillation
+    <https://arxiv.org/abs/2403.01427>`_, 2024
+
+  Example:
+    >>> print(standardize(jnp.array([[0.0, 2.0, 4.0]])))
+    [[-1.  0.  1.]]
+
+  Variants:
+    - The paper's formula has K under the root, its code (torch's ``std``) has
+      K - 1, as here: a factor of √(K / (K - 1)) in the temperature.
+  """
+  _checks.arrays(logits=(logits, 'float[..., K]'))
+  _checks.positive(eps=eps)
+  _checks.last_axis(2, logits=logits)
+  gap = _numerics.center(_numerics.upcast(logits))
+  square = jnp.sum(jnp.square(gap), axis=-1, keepdims=True)
+  deviation = _numerics.safe_sqrt(square / (logits.shape[-1] - 1))
+  return gap / (deviation + eps)
+
+
+def weighted_soft_labels(
+  student: Array,
+  teacher: Array,
+  labels: Array,
+  *,
+  temperature: float = 2.0,
+) -> Array:
+  """Weighted soft labels (WSLD).
+
+  Soft labels cost bias where the teacher knows less than the student. So each
+  example is weighted by how far the student still is behind the teacher on
+  the label; no gradient flows through the weight.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    labels: class indices from 0 to K - 1, integers [...].
+    temperature: T > 0; divides both in the soft cross-entropy alone.
+
+  Returns:
+    The loss of each example, nats times T², [...]; NaN where the label is no
+    class. At equality the weight is 1 - 1/e.
+
+  Formula:
+    -T² w Σ_k p_k log q_k, w = 1 - exp(-CE(z) / max(CE(v), 1e-7)), detached,
+    CE at T = 1, p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Zhou et al., `Rethinking Soft Labels for Knowledge Distillation: A
+    Bias-Variance Tradeoff Perspective <https://arxiv.org/abs/2102.00650>`_,
+    2021
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(weighted_soft_labels(student, teacher, jnp.array([1])).item(), 3)
+    2.773
+
+  Variants:
+    - The authors' code adds 1e-7 to CE(v) where this clamps it, for the same
+      end: 0/0 where both are sure of the label.
+    - The weight keeps the loss from ending at the teacher: with KL in place
+      of the cross-entropy the gradient would be the same.
+  """
+  log_q, log_p = _softened(student, teacher, temperature)
+  _checks.arrays(
+    student=(student, 'float[..., K]'), labels=(labels, 'int[...]')
+  )
+  nearest = _nearest_class(labels, student)
+  behind = cross_entropy(student, nearest)
+  behind /= jnp.maximum(cross_entropy(teacher, nearest), 1e-7)
+  weight = jax.lax.stop_gradient(-jnp.expm1(-behind))
+  loss = temperature**2 * weight * _soft_cross_entropy(log_q, log_p)
+  return _known(labels, student, loss)
+
+
+def virtual_teacher(
+  logits: Array,
+  labels: Array,
+  *,
+  correct: float = 0.99,
+  temperature: float = 20.0,
+  variant: str = 'paper',
+) -> Array:
+  """Teacher-free regularisation (Tf-KD-reg): a teacher made by hand.
+
+  The teacher is always right and knows nothing about the other classes.
+  Distilling from it shows how much of distillation is label smoothing.
+
+  Args:
+    logits: z, [..., K]; K of at least 2.
+    labels: class indices from 0 to K - 1, integers [...].
+    correct: c in [0, 1], the teacher's probability of the label.
+    temperature: T > 0.
+    variant: 'paper' softens both sides and has T²; 'code' is what the authors
+      ran.
+
+  Returns:
+    The loss of each example, nats times T², [...]; NaN where the label is no
+    class.
+
+  Formula:
+    T² KL(softmax(u / T) ‖ softmax(z / T)), u_label = c, else (1 - c)/(K - 1)
+
+  References:
+    Yuan et al., `Revisiting Knowledge Distillation via Label Smoothing
+    Regularization <https://arxiv.org/abs/1909.11723>`_, 2020
+
+  Example:
+    >>> logits, labels = jnp.array([[0.0, 2.0, 4.0]]), jnp.array([2])
+    >>> round(virtual_teacher(logits, labels).item(), 3)
+    0.779
+    >>> round(virtual_teacher(logits, labels, variant='code').item(), 3)
+    0.337
+
+  Variants:
+    - 'code': 1/K KL(softmax(u / T) ‖ softmax(z)): the student is not
+      softened, there is no T², and torch's ``KLDivLoss`` averages over the
+      classes; the authors' ``multiplier`` is a weight on it.
+    - Both soften the probabilities u, not their logarithms, so that at T = 20
+      the teacher is all but uniform.
+  """
+  _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, 'int[...]'))
+  _checks.within(0, 1, correct=correct)
+  _checks.positive(temperature=temperature)
+  _checks.one_of(('paper', 'code'), variant=variant)
+  _checks.last_axis(2, logits=logits)
+  logits = _numerics.upcast(logits)
+  classes = logits.shape[-1]
+  rest = (1 - correct) / (classes - 1)
+  teacher = jnp.where(_one_hot(labels, logits), correct, rest)
+  teacher = jnp.asarray(teacher, logits.dtype)
+  log_p = jax.nn.log_softmax(teacher / temperature)
+  if variant == 'paper':
+    log_q = jax.nn.log_softmax(logits / temperature)
+    loss = temperature**2 * _divergence(log_p, log_q)
+  else:
+    loss = _divergence(log_p, jax.nn.log_softmax(logits)) / classes
+  return _known(labels, logits, loss)
+
+
+def cross_entropy(
+  logits: Array, labels: Array, *, label_smoothing: float = 0.0
+) -> Array:
+  """Cross-entropy to integer labels.
+
+  The ground-truth term of nearly every recipe, at T = 1. Smoothing moves a
+  share of the label's mass to all K classes evenly, the label included.
+
+  Args:
+    logits: z, [..., K].
+    labels: class indices from 0 to K - 1, integers [...].
+    label_smoothing: ε in [0, 1], the mass that is spread.
+
+  Returns:
+    The loss of each example, nats, [...]; NaN where the label is no class
+    (mask such examples with ``jnp.where``, not by a product).
+
+  Formula:
+    -Σ_k u_k log softmax(z)_k, u = (1 - ε) onehot(label) + ε/K
+
+  References:
+    Szegedy et al., `Rethinking the Inception Architecture for Computer Vision
+    <https://arxiv.org/abs/1512.00567>`_, 2015
+
+  Example:
+    >>> round(cross_entropy(jnp.array([[0.0, 2.0]]), jnp.array([1])).item(), 3)
+    0.127
+
+  Variants:
+    - Some code, that of teacher-free distillation for one, spreads ε over the
+      K - 1 other classes.
+  """
+  _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, 'int[...]'))
+  _checks.within(0, 1, label_smoothing=label_smoothing)
+  logits = _numerics.upcast(logits)
+  loss = optax.losses.softmax_cross_entropy_with_integer_labels(
+    logits, _nearest_class(labels, logits)
+  )
+  if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
+    uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+    loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+  return _known(labels, logits, loss)
+
+
+def pseudo_label(student: Array, teacher: Array) -> Array:
+  """Cross-entropy to the class that the teacher finds most likely.
+
+  Hard labels by the teacher, for data that has none. All that is left of the
+  teacher is its first choice, so no gradient reaches it.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+
+  Returns:
+    The loss of each example, nats, [...].
+
+  Formula:
+    -log softmax(z)_j, j = argmax_k v_k, the first of equals
+
+  References:
+    Lee, `Pseudo-Label: The Simple and Efficient Semi-Supervised Learning
+    Method for Deep Neural Networks
+    <https://www.kaggle.com/blobs/download/forum-message-attachment-files/746/pseudo_label_final.pdf>`_,
+    2013
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 1.0]])
+    >>> round(pseudo_label(student, teacher).item(), 3)
+    0.127
+
+  Variants:
+    - In the paper the labels are the student's own. Semi-supervised methods
+      keep only those above a confidence: a weight here.
+  """
+  _checks.arrays(
+    student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
+  )
+  return cross_entropy(student, jnp.argmax(teacher, axis=-1))
+
+
+def multi_level_logits(
+  student: Array,
+  teacher: Array,
+  *,
+  temperatures: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0),
+  where: Array | None = None,
+) -> Array:
+  """Multi-level logit distillation (MLKD).
+
+  Aligns the predictions of each example, how the examples of the batch
+  resemble each other, and how its classes do, at several temperatures. The
+  last two need the whole batch.
+
+  Args:
+    student: logits z, [B, K].
+    teacher: logits v, [B, K].
+    temperatures: the values of T, each above 0.
+    where: true for the examples that count, bool [B]; all by default.
+
+  Returns:
+    The loss of each example, [B]: its own divergence, its row of the batch
+    part and the batch's class part; 0 at equality and where padded.
+
+  Formula:
+    Σ_T T² KL(p_b ‖ q_b) + Σ_a ((Q Qᵀ - P Pᵀ)_ba)² + 1/K ‖Qᵀ Q - Pᵀ P‖²,
+    P = softmax(v / T), Q = softmax(z / T), [B, K]; the mean over b of the
+    middle term is 1/B ‖Q Qᵀ - P Pᵀ‖²
+
+  References:
+    Jin et al., `Multi-Level Logit Distillation
+    <https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html>`_,
+    2023
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(multi_level_logits(student, teacher).item(), 3)
+    9.004
+
+  Variants:
+    - The authors' code adds the divergence of a strongly augmented view. Its
+      mask of the less confident half multiplies sums that are already taken,
+      so it scales the loss and selects nothing.
+  """
+  _checks.arrays(
+    student=(student, 'float[B, K]'),
+    teacher=(teacher, 'float[B, K]'),
+    where=(where, 'bool[B] or None'),
+  )
+  if not isinstance(temperatures, (tuple, list)) or not temperatures:
+    raise ValueError(
+      f'temperatures must be a tuple of numbers above 0, not {temperatures!r}'
+    )
+  student, teacher = (
+    _numerics.keep(where, student),
+    _numerics.keep(where, teacher),
+  )
+  loss = 0
+  for temperature in temperatures:
+    log_q, log_p = _softened(student, teacher, temperature)
+    q = _numerics.keep(where, jnp.exp(log_q))
+    p = _numerics.keep(where, jnp.exp(log_p))
+    batch = jnp.sum(jnp.square(q @ q.T - p @ p.T), axis=1)
+    classes = jnp.sum(jnp.square(q.T @ q - p.T @ p)) / p.shape[1]
+    loss += temperature**2 * _divergence(log_p, log_q) + batch + classes
+  return _numerics.keep(where, loss)
+
+
+def _softened(student, teacher, temperature):
+  """Checked, upcast log-probabilities: log q of the student, log p."""
+  _checks.arrays(
+    student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
+  )
+  _checks.positive(temperature=temperature)
+  student, teacher = _numerics.upcast(student, teacher)
+  return (
+    jax.nn.log_softmax(student / temperature),
+    jax.nn.log_softmax(teacher / temperature),
+  )
+
+
+def _divergence(log_p, log_q):
+  """KL(p ‖ q) over the last axis; a class that p rules out (-inf) adds 0."""
+  ruled_out = jnp.isneginf(log_p)
+  return optax.losses.kl_divergence_with_log_targets(
+    jnp.where(ruled_out, 0, log_q), jnp.where(ruled_out, 0, log_p)
+  )
+
+
+def _log_mix(share, log_p, log_q):
+  """log(share · p + (1 - share) · q), of classes that neither rules out."""
+  neither = jnp.isneginf(log_p) & jnp.isneginf(log_q)
+  log_p, log_q = jnp.where(neither, 0, log_p), jnp.where(neither, 0, log_q)
+  return jnp.logaddexp(jnp.log(share) + log_p, jnp.log1p(-share) + log_q)
+
+
+def _soft_cross_entropy(log_q, log_p):
+  log_q = jnp.where(jnp.isneginf(log_p), 0, log_q)
+  return -jnp.sum(jnp.exp(log_p) * log_q, axis=-1)
+
+
+def _log_mass(log_p, where):
+  """The logarithm of the mass of some of the classes, [..., 1]."""
+  return jax.nn.logsumexp(log_p, axis=-1, keepdims=True, where=where)
+
+
+def _one_hot(labels, logits):
+  """The label's class, bool [..., K]."""
+  labels = _nearest_class(labels, logits)
+  return jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+
+
+def _nearest_class(labels, logits):
+  """Labels within the classes, so that gradients stay finite; see _known."""
+  return jnp.clip(labels, 0, logits.shape[-1] - 1)
+
+
+def _known(labels, logits, loss):
+  """The loss, NaN where the label is no class."""
+  inside = (labels >= 0) & (labels < logits.shape[-1])
+  return jnp.where(inside, loss, jnp.nan)

@@ -1,0 +1,198 @@
+"""Models by name; files are the registry.
+
+``mlp`` is the class ``Model`` in ``jaxkd/models/mlp.py``. ``resnet8x4`` is a
+published name: the file of its family lists it, with the options it fixes, in
+``NAMED``. ``package.module:attribute`` is your own: an NNX or Linen module
+class, or a function that gives a module or a Net.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from jaxkd import lookup
+from jaxkd.errors import UserError, unknown
+from jaxkd.models import net
+from jaxkd.models.net import count
+from jaxkd.types import Net
+
+__all__ = ['build', 'count', 'defaults', 'families', 'resolve', 'tap_shapes']
+
+PyTree = Any
+
+
+def build(
+  name: str,
+  *,
+  num_classes: int,
+  input_shape: PyTree,
+  taps: Sequence[str] = (),
+  dtype: str = 'float32',
+  at: str = 'model',
+  **kw: Any,
+) -> Net:
+  """Any model as a Net.
+
+  Args:
+    name: a family (``resnet``), a published name (``resnet8x4``) or
+      ``package.module:attribute``, which is given those of ``num_classes``,
+      ``input_shape``, ``dtype`` and ``rngs`` that it takes.
+    num_classes: the number of logits.
+    input_shape: shape of one input, (H, W, C) for images; or a pytree of
+      shapes and ``jax.ShapeDtypeStruct``. Plain shapes are float32.
+    taps: layers whose outputs are wanted too, e.g. ``('stages/*',)``; see
+      ``jaxkd.models.net``.
+    dtype: what the model computes in. Parameters and outputs are float32.
+    at: the config entry of the name, for error messages.
+    **kw: the model's own options; see ``defaults``.
+
+  Raises:
+    UserError: an unknown model, option or layer, or an option that the name
+      already fixes.
+  """
+  made = _make(name, num_classes, input_shape, dtype, at, kw)
+  if isinstance(made, Net):
+    if taps:
+      raise UserError(
+        f'{at}: {name!r} gives a Net, whose layers cannot be reached; let its '
+        f'outputs hold {", ".join(taps)}, or return the module itself'
+      )
+    return made
+  adapt = net.from_linen if isinstance(made, linen.Module) else net.from_nnx
+  return adapt(made, _inputs(input_shape), taps=taps)
+
+
+def tap_shapes(
+  name: str,
+  *,
+  num_classes: int,
+  input_shape: PyTree,
+  at: str = 'model',
+  **kw: Any,
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Every layer that ``taps`` can name, with its shape for a batch of one."""
+  made = _make(name, num_classes, input_shape, 'float32', at, kw)
+  if isinstance(made, Net):
+    return {}
+  return net.tap_shapes(made, _inputs(input_shape))
+
+
+def defaults(name: str, *, at: str = 'model') -> dict[str, Any]:
+  """The options that a model takes, those that its name fixes left out."""
+  constructor, fixed = resolve(name, at=at)
+  return {
+    option: parameter.default
+    for option, parameter in _options(constructor).items()
+    if option not in fixed and parameter.default is not parameter.empty
+  }
+
+
+def resolve(
+  name: str, *, at: str = 'model'
+) -> tuple[Callable, Mapping[str, Any]]:
+  """What builds a model, and the options that its name fixes."""
+  if ':' in name:
+    return lookup.attribute(name, kind='model', at=at), {}
+  known = []
+  for family, module in families().items():
+    named = getattr(module, 'NAMED', {})
+    if name == family:
+      return module.Model, {}
+    if name in named:
+      return module.Model, named[name]
+    known += [family, *named]
+  raise unknown('model', name, known, at)
+
+
+@functools.cache
+def families() -> dict[str, ModuleType]:
+  """The files that hold a ``Model``, by name."""
+  modules = {
+    info.name: importlib.import_module(f'{__name__}.{info.name}')
+    for info in pkgutil.iter_modules(__path__)
+  }
+  return {name: m for name, m in modules.items() if hasattr(m, 'Model')}
+
+
+def _make(name, num_classes, input_shape, dtype, at, kw):
+  """A Net, a Linen module, or a function from rngs to an NNX module."""
+  constructor, fixed = resolve(name, at=at)
+  parameters = _parameters(constructor)
+  options = _options(constructor)
+  open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+  for option in kw:
+    if option in fixed:
+      raise UserError(
+        f'{at}: {name!r} means {option}={fixed[option]}; drop the option '
+        f'{option!r} or name the family instead'
+      )
+    if option not in options and not open_ended:
+      raise unknown(f'option of the model {name!r}', option, options, at)
+  for option, parameter in options.items():
+    missing = parameter.default is parameter.empty
+    if missing and option not in {**kw, **fixed}:
+      raise UserError(f'{at}: the model {name!r} needs the option {option!r}')
+  given = {'num_classes': num_classes, 'input_shape': input_shape}
+  given = {key: value for key, value in given.items() if key in parameters}
+  given |= {**fixed, **kw}
+  compute = _float(dtype, at)
+  if 'dtype' in parameters:
+    given['dtype'] = compute
+  elif compute != jnp.float32:
+    raise UserError(
+      f'{at}: {name!r} has no argument dtype, so it cannot compute in {dtype}'
+    )
+  if 'rngs' in parameters:
+    return lambda rngs: constructor(**given, rngs=rngs)
+  return constructor(**given)
+
+
+def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
+  # NNX's metaclass hides the signature of its classes.
+  is_class = inspect.isclass(constructor)
+  function = constructor.__init__ if is_class else constructor
+  parameters = dict(inspect.signature(function).parameters)
+  if is_class:
+    parameters.pop('self')
+  return parameters
+
+
+def _options(constructor: Callable) -> dict[str, inspect.Parameter]:
+  """The parameters that are the model's own."""
+  ours = {'num_classes', 'input_shape', 'dtype', 'rngs'}
+  if inspect.isclass(constructor) and issubclass(constructor, linen.Module):
+    ours |= {'parent', 'name'}
+  return {
+    name: parameter
+    for name, parameter in _parameters(constructor).items()
+    if name not in ours
+    and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+  }
+
+
+def _float(dtype: str, at: str) -> jnp.dtype:
+  known = ('bfloat16', 'float16', 'float32')
+  if str(dtype) not in known:
+    raise unknown('floating-point type', dtype, known, at)
+  return jnp.dtype(dtype)
+
+
+def _inputs(shapes: PyTree) -> PyTree:
+  """A batch of one, from the shapes of its example."""
+
+  def is_shape(x):
+    return isinstance(x, Sequence) and all(isinstance(n, int) for n in x)
+
+  def batch(x):
+    shape, dtype = (x, jnp.float32) if is_shape(x) else (x.shape, x.dtype)
+    return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+  return jax.tree.map(batch, shapes, is_leaf=is_shape)

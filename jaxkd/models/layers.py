@@ -1,0 +1,141 @@
+"""What the convolutional families share. Layout is NHWC.
+
+Initial values, paddings and BatchNorm's constants are those of the PyTorch
+code that published distillation results come from, so that parameter counts,
+shapes and learning behaviour can be compared.
+
+In all families ``**options`` are ``dtype``, what to compute in, and ``rngs``,
+where initial values and dropout come from; parameters are float32.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxkd.errors import UserError
+
+he_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class Identity(nnx.Module):
+  """Passes its input on: a value inside a layer that has a name to tap."""
+
+  def __call__(self, x: Array) -> Array:
+    return x
+
+
+class ConvNorm(nnx.Module):
+  """Convolution, then BatchNorm."""
+
+  def __init__(
+    self,
+    width_in: int,
+    width_out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    **options: Any,
+  ):
+    self.conv = conv(
+      width_in,
+      width_out,
+      kernel,
+      stride=stride,
+      groups=groups,
+      bias=bias,
+      **options,
+    )
+    self.norm = norm(width_out, **options)
+
+  def __call__(self, x: Array) -> Array:
+    return self.norm(self.conv(x))
+
+
+class Chain(nnx.Module):
+  """Blocks one after another."""
+
+  def __init__(self, blocks: Iterable[nnx.Module]):
+    self.blocks = nnx.List(blocks)
+
+  def __call__(self, x: Array) -> Array:
+    for block in self.blocks:
+      x = block(x)
+    return x
+
+
+class ReLUChain(nnx.Module):
+  """Blocks with a ReLU after each; what comes before the last has a name."""
+
+  def __init__(self, blocks: Iterable[nnx.Module]):
+    self.blocks = nnx.List(blocks)
+    self.preactivation = Identity()
+
+  def __call__(self, x: Array) -> Array:
+    *blocks, last = self.blocks
+    for block in blocks:
+      x = nnx.relu(block(x))
+    return nnx.relu(self.preactivation(last(x)))
+
+
+def conv(
+  width_in: int,
+  width_out: int,
+  kernel: int,
+  *,
+  stride: int = 1,
+  padding: int | None = None,
+  groups: int = 1,
+  bias: bool = False,
+  **options: Any,
+) -> nnx.Conv:
+  """A square convolution, padded by half its kernel on every side.
+
+  (Flax's own ``SAME`` pads one side less under stride 2.)
+  """
+  return nnx.Conv(
+    width_in,
+    width_out,
+    (kernel, kernel),
+    strides=stride,
+    padding=kernel // 2 if padding is None else padding,
+    feature_group_count=groups,
+    use_bias=bias,
+    kernel_init=he_fan_out,
+    **options,
+  )
+
+
+def norm(width: int, **options: Any) -> nnx.BatchNorm:
+  """BatchNorm; PyTorch's momentum of 0.1 is what Flax calls 0.9."""
+  return nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, **options)
+
+
+def head(width: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+  """The classifier, in float32 whatever the rest computes in."""
+  return nnx.Linear(width, num_classes, dtype=jnp.float32, rngs=rngs)
+
+
+def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+  """Height, width and channels.
+
+  Raises:
+    UserError: the inputs are not images.
+  """
+  shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+  if len(shape) != 3:
+    raise UserError(
+      'this model takes images of shape (height, width, channels), not '
+      f'inputs of shape {input_shape}: choose another model, e.g. mlp, or view'
+    )
+  return shape
+
+
+def shuffle_channels(x: Array, groups: int) -> Array:
+  """Deals the channels of the groups out in turn."""
+  *shape, width = x.shape
+  return x.reshape(*shape, groups, width // groups).mT.reshape(x.shape)

@@ -1,0 +1,462 @@
+"""Flax modules as pure functions over plain dicts.
+
+The only file that knows Flax's API. An NNX module is split once into a static
+description and its arrays; a call merges the two, runs, and splits again.
+(``nnx.jit`` would cost a millisecond a call, and the state of random number
+generators would land in checkpoints: it is rebuilt from ``key`` instead.)
+
+Layers whose outputs are asked for, ``taps``, go by their module path with
+``/`` between segments, e.g. ``blocks/0`` or the glob ``blocks/*``; ``*`` stays
+inside one segment, ``**`` crosses them. A module that is called more than once
+in a forward pass has an output for each call, ``head@0``, ``head@1``...; one
+that returns several arrays has one for each, ``backbone/c4``, ``backbone/c5``.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import flax.errors
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+from jax import Array
+
+from jaxkd import keys
+from jaxkd.errors import UserError, unknown
+from jaxkd.types import Net
+
+PyTree = Any
+Make = Callable[[nnx.Rngs], nnx.Module]
+
+
+def from_nnx(make: Make, inputs: PyTree, *, taps: Sequence[str] = ()) -> Net:
+  """The Net of an NNX module.
+
+  Parameters (``nnx.Param``) become ``variables['params']``, all other arrays
+  (running means and the like) ``variables['state']``. ``train`` sets dropout
+  and BatchNorm the way the module's own ``train()`` and ``eval()`` do.
+
+  Args:
+    make: builds the module from its random number generators. Parameters are
+      drawn from a stream of their own: a dropout layer more or less leaves
+      the initial values of the others as they are.
+    inputs: arrays of a batch of inputs, or their shapes.
+    taps: names or globs of the layers whose outputs are to be added.
+
+  Returns:
+    The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
+    ``train`` as a Python bool, and gives float32 where the module computes in
+    half precision.
+
+  Raises:
+    UserError: a tap that matches no layer, or two outputs of one name.
+  """
+  return _net(_nnx(make), inputs, taps)
+
+
+def from_linen(
+  module: linen.Module, inputs: PyTree, *, taps: Sequence[str] = ()
+) -> Net:
+  """The Net of a Linen module.
+
+  The collection ``params`` becomes ``variables['params']``, all others
+  ``variables['state']``. The module hears of ``train`` through its
+  ``__call__``'s argument ``train`` or ``deterministic``, if it has one.
+
+  Args:
+    module: the unbound module.
+    inputs: arrays of a batch of inputs, or their shapes.
+    taps: names or globs of the layers whose outputs are to be added.
+
+  Returns:
+    The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
+    ``train`` as a Python bool, and gives float32 where the module computes in
+    half precision.
+
+  Raises:
+    UserError: a tap that matches no layer, or two outputs of one name.
+  """
+  return _net(_linen(module, inputs), inputs, taps)
+
+
+def tap_shapes(
+  module: Make | linen.Module, inputs: PyTree
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shape of every layer's output, under the name a tap goes by.
+
+  Args:
+    module: a Linen module, or what ``from_nnx`` takes.
+    inputs: arrays of a batch of inputs, or their shapes.
+  """
+  linen_module = isinstance(module, linen.Module)
+  adapter = _linen(module, inputs) if linen_module else _nnx(module)
+  return _named(_trace(adapter, inputs)[1])
+
+
+def count(params: PyTree) -> int:
+  """The number of parameters, given arrays or shapes."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+# A forward pass gives, beside what the module returns, the outputs of layers:
+# module path -> one {name within the output: array} a call.
+Calls = dict[str, tuple[dict[str, Array], ...]]
+
+
+class _Adapter(NamedTuple):
+  """What the two kinds of module have in common.
+
+  Attributes:
+    init: ``(key) -> variables``.
+    shapes: the shapes of the variables.
+    forward: ``(wanted) -> run``, where ``wanted`` tells by its path whether a
+      layer's output is to be kept (None keeps none at no cost), and ``run`` is
+      ``(variables, inputs, *, key, train) -> (result, calls, state)``.
+  """
+
+  init: Callable[[Array], dict]
+  shapes: dict
+  forward: Callable[..., Callable]
+
+
+def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
+  names: tuple[str, ...] = ()
+  wanted = None
+  if taps:
+    outputs, calls = _trace(adapter, inputs)
+    names = _select(taps, _named(calls))
+    _add(outputs, calls, names, train=False)
+    paths = {
+      path
+      for path, call in calls.items()
+      if not _named({path: call}).keys().isdisjoint(names)
+    }
+    wanted = paths.__contains__
+  run = adapter.forward(wanted)
+
+  def apply(variables, inputs, *, key=None, train=False):
+    _check(variables, adapter.shapes)
+    result, calls, state = run(variables, inputs, key=key, train=train)
+    outputs = _add(_dict(result), calls, names, train=train)
+    return {
+      name: _full_precision(value) for name, value in outputs.items()
+    }, state
+
+  return Net(adapter.init, apply)
+
+
+def _trace(adapter: _Adapter, inputs: PyTree) -> tuple[dict, Calls]:
+  """Shapes of what a model and all its layers give."""
+  run = adapter.forward(lambda path: True)
+
+  def outputs_and_calls(variables, inputs):
+    key = jax.random.key(0)
+    result, calls, _ = run(variables, inputs, key=key, train=False)
+    return _dict(result), calls
+
+  return jax.eval_shape(outputs_and_calls, adapter.shapes, inputs)
+
+
+def _add(
+  outputs: dict, calls: Calls, names: Iterable[str], *, train: bool
+) -> dict[str, Array]:
+  """A model's outputs with those of the layers asked for."""
+  layers = _named(calls)
+  for name in names:
+    if name in outputs:
+      raise UserError(
+        f'the tap {name!r} has the name of an output of the model itself '
+        f'({", ".join(outputs)}): drop the tap or rename the layer'
+      )
+    if name not in layers:
+      raise UserError(f'the layer {name!r} is not called with train={train}')
+  return {**outputs, **{name: layers[name] for name in names}}
+
+
+def _named(calls: Calls) -> dict[str, Array]:
+  """Layers' outputs under one name each."""
+  named = {}
+  for path, outputs in sorted(calls.items()):
+    for i, leaves in enumerate(outputs):
+      base = path if len(outputs) == 1 else f'{path}@{i}'
+      for key, leaf in leaves.items():
+        name = f'{base}/{key}' if key else base
+        if name in named:
+          raise UserError(
+            f'two layers have outputs called {name!r}: rename a layer'
+          )
+        named[name] = leaf
+  return named
+
+
+def _select(taps: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
+  """The names that taps match, in the order of the names."""
+  names = list(names)
+  chosen = set()
+  for tap in taps:
+    pattern = re.escape(tap).replace(r'\*\*', '.*').replace(r'\*', '[^/]*')
+    matched = [name for name in names if re.fullmatch(pattern, name)]
+    if not matched:
+      # Deep models have hundreds of layers: their numbers say little.
+      short = {re.sub(r'(?<=/)\d+(?=/|$)', '*', name) for name in names}
+      raise unknown('layer', tap, names if len(names) <= 30 else short, 'taps')
+    chosen.update(matched)
+  return tuple(name for name in names if name in chosen)
+
+
+def _leaves(output: PyTree) -> dict[str, Array]:
+  """The arrays of a layer's output by their path inside it."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(output)
+    if isinstance(leaf, Array)
+  }
+
+
+def _dict(result: PyTree) -> dict[str, Array]:
+  if isinstance(result, Array):
+    return {'logits': result}
+  if isinstance(result, dict):
+    outputs = _leaves(result)
+    if len(outputs) == len(jax.tree.leaves(result)):
+      return outputs
+  raise UserError(
+    'a model must return an array (its logits) or a dict of arrays, '
+    f'not {jax.tree.map(type, result)}'
+  )
+
+
+def _full_precision(x: Array) -> Array:
+  """Half precision is for computing; losses and metrics get float32."""
+  half = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+  return x.astype(jnp.float32) if half else x
+
+
+def _check(variables: dict, shapes: dict) -> None:
+  """Refuses the variables of another model, and entries that none reads."""
+  given, own = (jax.tree.map(jnp.shape, x) for x in (variables, shapes))
+  if given == own:
+    return
+
+  def flat(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(
+      tree, is_leaf=lambda x: isinstance(x, tuple)
+    )
+    return {
+      jax.tree_util.keystr(path, simple=True, separator='/'): shape
+      for path, shape in leaves
+    }
+
+  given, own = flat(given), flat(own)
+  name = min(n for n in {*given, *own} if given.get(n) != own.get(n))
+  raise UserError(
+    f'these variables belong to another model: {name} is '
+    f'{given.get(name, "missing")} there and {own.get(name, "missing")} here'
+  )
+
+
+def _nnx(make: Make) -> _Adapter:
+  def build(key):
+    module = make(_rngs(key))
+    for path, layer in nnx.iter_modules(module):
+      for name, value in vars(layer).items():
+        if isinstance(value, Array):  # NNX takes it for static under a trace
+          raise UserError(
+            f'the module keeps the bare array {_name((*path, name))!r}: wrap '
+            'it in nnx.Variable'
+          )
+    return module
+
+  def init(key):
+    return _variables(nnx.to_flat_state(nnx.state(build(key))))
+
+  graphdef, state = _abstract(lambda: build(jax.random.key(0)))
+  layout = list(nnx.to_flat_state(state))
+
+  def forward(wanted):
+    graphdefs = _modes(graphdef, state, wanted)
+
+    def run(variables, inputs, *, key, train):
+      values = {
+        path: _value(path, leaf, variables, key) for path, leaf in layout
+      }
+      state = nnx.from_flat_state(list(values.items()))
+      module = nnx.merge(graphdefs[train], state)
+      if wanted is None:
+        result, sown = module(inputs), nnx.State({})
+      else:
+        result, sown = nnx.capture(module, nnx.Intermediate)(inputs)
+      calls = {
+        _name(path[:-1]): tuple(map(_leaves, outputs.get_value()))
+        for path, outputs in nnx.to_flat_state(sown)
+        if path[-1] == '__call__'
+      }
+      after = dict(nnx.to_flat_state(nnx.state(module)))
+      for path, leaf in layout if key is None else ():
+        if isinstance(leaf, nnx.RngCount) and (
+          after[path].get_value() is not values[path]
+        ):
+          raise UserError(
+            f'the layer {_name(path[:-2])!r} draws random numbers: give apply '
+            'a key'
+          )
+      state = _variables((path, after[path]) for path, _ in layout)['state']
+      return result, calls, state
+
+    return run
+
+  return _Adapter(init, _variables(layout), forward)
+
+
+class _Stream(nnx.RngStream):
+  """Counts as its parent does, but in constant time under a trace.
+
+  (``count[...] += 1`` asks a traced count for its sharding, and JAX goes
+  through the whole trace to say that there is none: resnet110 took ten times
+  as long to build.)
+  """
+
+  def __call__(self) -> Array:
+    count = self.count.get_value()
+    self.count.set_value(count + 1)
+    return jax.random.fold_in(self.key.get_value(), count)
+
+
+def _rngs(key: Array) -> nnx.Rngs:
+  """A stream for parameters and one for all else."""
+  rngs = nnx.Rngs()
+  rngs.params = _Stream(keys.fold(key, 'params'), tag='params')
+  rngs.default = _Stream(keys.fold(key, 'other'), tag='default')
+  return rngs
+
+
+def _abstract(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+  """A module's static part and the shapes of its arrays."""
+  static = []
+
+  def split():
+    graphdef, state = nnx.split(make())
+    static.append(graphdef)
+    return state
+
+  state = jax.eval_shape(split)
+  return static[0], state
+
+
+def _modes(
+  graphdef: nnx.GraphDef, state: nnx.State, wanted: Callable | None
+) -> dict[bool, nnx.GraphDef]:
+  """A module's static part by whether it trains, with its outputs tapped."""
+  modes = {}
+
+  def visit(state):
+    module = nnx.merge(graphdef, state)
+    if wanted is not None:
+      for path, layer in nnx.iter_modules(module):
+        if path and callable(layer) and wanted(_name(path)):
+          object.__setattr__(layer, '__class__', _sowing(type(layer)))
+    module.train()
+    modes[True] = nnx.graphdef(module)
+    module.eval()
+    modes[False] = nnx.graphdef(module)
+
+  jax.eval_shape(visit, state)
+  return modes
+
+
+@functools.cache
+def _sowing(cls: type[nnx.Module]) -> type[nnx.Module]:
+  """The class of a layer whose outputs are kept.
+
+  (``nnx.capture(..., method_outputs=...)`` patches the methods of every class
+  in the model, misses inherited ones and breaks static ones.)
+  """
+
+  def __call__(self, *args, **kwargs):
+    output = cls.__call__(self, *args, **kwargs)
+    self.sow(nnx.Intermediate, '__call__', output)
+    return output
+
+  pytree = getattr(cls, '_pytree__is_pytree', True)
+  return type(cls)(cls.__name__, (cls,), {'__call__': __call__}, pytree=pytree)
+
+
+def _name(path: tuple) -> str:
+  return '/'.join(map(str, path))
+
+
+def _variables(leaves: Iterable[tuple[tuple, Any]]) -> dict:
+  """Parameters and state, without the random number generators."""
+  variables: dict[str, dict] = {'params': {}, 'state': {}}
+  for path, leaf in leaves:
+    if not isinstance(leaf, nnx.RngState):
+      kind = 'params' if isinstance(leaf, nnx.Param) else 'state'
+      *parents, last = map(str, path)
+      node = functools.reduce(
+        lambda node, key: node.setdefault(key, {}), parents, variables[kind]
+      )
+      node[last] = leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+  return variables
+
+
+def _value(path: tuple, leaf: Any, variables: dict, key: Array | None) -> Array:
+  """The value of one of a module's arrays."""
+  if isinstance(leaf, nnx.RngCount):
+    return jnp.zeros(leaf.shape, leaf.dtype)
+  if isinstance(leaf, nnx.RngKey):
+    # A layer's draws depend on key and its path, not on the layers before it.
+    key = keys.fold(jax.random.key(0) if key is None else key, _name(path[:-1]))
+    return jax.random.split(key, leaf.shape) if leaf.shape else key
+  kind = 'params' if isinstance(leaf, nnx.Param) else 'state'
+  return functools.reduce(
+    lambda node, key: node[key], map(str, path), variables[kind]
+  )
+
+
+def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
+  parameters = inspect.signature(type(module).__call__).parameters
+
+  def mode(train):
+    flags = {'train': train, 'deterministic': not train}
+    return {name: flag for name, flag in flags.items() if name in parameters}
+
+  def init(key):
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
+    variables = dict(module.init(key, zeros, **mode(train=False)))
+    variables.pop('intermediates', None)
+    return {'params': variables.pop('params', {}), 'state': variables}
+
+  def forward(wanted):
+    def captured(layer, method):
+      called = bool(layer.path) and method == '__call__'
+      return called and wanted(_name(layer.path))
+
+    def run(variables, inputs, *, key, train):
+      state = variables['state']
+      try:
+        result, changed = module.apply(
+          {'params': variables['params'], **state},
+          inputs,
+          **mode(train),
+          rngs={} if key is None else {'params': key},
+          mutable=[*state, 'intermediates'],
+          capture_intermediates=wanted is not None and captured,
+        )
+      except flax.errors.InvalidRngError as error:
+        raise UserError(f'{error}: give apply a key') from error
+      sown = flax.traverse_util.flatten_dict(changed.get('intermediates', {}))
+      calls = {
+        _name(path[:-1]): tuple(map(_leaves, outputs))
+        for path, outputs in sown.items()
+        if path[-1] == '__call__'
+      }
+      state = {name: changed.get(name, state[name]) for name in state}
+      return result, calls, state
+
+    return run
+
+  return _Adapter(init, jax.eval_shape(init, jax.random.key(0)), forward)

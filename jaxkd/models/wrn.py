@@ -1,0 +1,111 @@
+"""Wide residual networks (Zagoruyko & Komodakis, 2016).
+
+Pre-activation blocks: BatchNorm and ReLU come before each convolution.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxkd.errors import UserError
+from jaxkd.models import layers
+
+NAMED = {
+  f'wrn_{depth}_{width}': {'depth': depth, 'width': width}
+  for depth in (10, 16, 22, 28, 40)
+  for width in (1, 2, 4, 8, 10)
+}
+
+
+class Block(nnx.Module):
+  """Two 3x3 convolutions and a shortcut."""
+
+  def __init__(
+    self,
+    width_in: int,
+    width: int,
+    *,
+    stride: int,
+    dropout: float,
+    **options: Any,
+  ):
+    self.norm1 = layers.norm(width_in, **options)
+    self.conv1 = layers.conv(width_in, width, 3, stride=stride, **options)
+    self.norm2 = layers.norm(width, **options)
+    self.dropout = nnx.Dropout(dropout, rngs=options['rngs'])
+    self.conv2 = layers.conv(width, width, 3, **options)
+    self.shortcut = (
+      None
+      if width_in == width
+      else layers.conv(width_in, width, 1, stride=stride, **options)
+    )
+
+  def __call__(self, x: Array) -> Array:
+    y = nnx.relu(self.norm1(x))
+    if self.shortcut is not None:  # it sees what the convolutions see
+      x = self.shortcut(y)
+    y = self.dropout(nnx.relu(self.norm2(self.conv1(y))))
+    return x + self.conv2(y)
+
+
+class Model(nnx.Module):
+  """A wide residual network of three stages.
+
+  Taps: ``stem``, ``stages/*`` (sums that no ReLU has seen),
+  ``stages/*/blocks/*``; the BatchNorms before the ReLUs that follow stages are
+  ``stages/1/blocks/0/norm1``, ``stages/2/blocks/0/norm1`` and ``norm``.
+
+  Args:
+    num_classes: the number of logits.
+    input_shape: (H, W, C).
+    depth: layers with weights, 6n + 4 for n blocks a stage.
+    width: widening factor of the stages' 16, 32 and 64 channels.
+    dropout: the probability that training drops a unit inside a block.
+    dtype: what to compute in.
+    rngs: where initial values and dropout come from.
+
+  Raises:
+    UserError: not images, or a depth that is not 6n + 4.
+  """
+
+  def __init__(
+    self,
+    *,
+    num_classes: int,
+    input_shape: Sequence[int],
+    depth: int = 16,
+    width: int = 2,
+    dropout: float = 0.0,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    channels = layers.image_shape(input_shape)[-1]
+    size, rest = divmod(depth - 4, 6)
+    if rest or size < 1:
+      raise UserError(f'wrn: depth must be 10, 16, 22... (6n + 4), not {depth}')
+    options = {'dtype': dtype, 'rngs': rngs}
+    self.stem = layers.conv(channels, 16, 3, **options)
+    self.stages = nnx.List()
+    width_in = 16
+    for i in range(3):
+      blocks = []
+      for j in range(size):
+        stride = 2 if i > 0 and j == 0 else 1
+        width_out = 16 * 2**i * width
+        blocks.append(
+          Block(width_in, width_out, stride=stride, dropout=dropout, **options)
+        )
+        width_in = width_out
+      self.stages.append(layers.Chain(blocks))
+    self.norm = layers.norm(width_in, **options)
+    self.head = layers.head(width_in, num_classes, rngs=rngs)
+
+  def __call__(self, x: Array) -> dict[str, Array]:
+    x = self.stem(x)
+    for stage in self.stages:
+      x = stage(x)
+    x = nnx.relu(self.norm(x)).mean((1, 2))
+    return {'logits': self.head(x), 'embedding': x}

@@ -1,0 +1,220 @@
+"""A run: the four stages of a config, round after round, and its row."""
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxkd import config as configs
+from jaxkd import preflight, tuning, workdir
+from jaxkd.distill import roles, training
+from jaxkd.distill.step import Role
+from jaxkd.distill.training import Group, Session
+from jaxkd.preflight import Round
+from jaxkd.report import plots, progress, record, rows
+from jaxkd.teachers import groups as teachers
+from jaxkd.train import checkpoint
+from jaxkd.train.fit import Stopped
+
+__all__ = ['Stage', 'Stopped', 'run']
+
+
+class Stage(NamedTuple):
+  """A finished population and what it reached.
+
+  Attributes:
+    name: of the arm, or of the teachers, in the row.
+    history: metrics along the way.
+    seconds: time spent in its steps.
+    mode: how its members ran.
+    test: metric -> the value of each member.
+  """
+
+  name: str
+  history: dict
+  seconds: float
+  mode: str
+  test: dict[str, np.ndarray]
+
+
+def run(
+  config: Mapping[str, Any],
+  directory: str | Path,
+  *,
+  overwrite: bool = False,
+  tune: tuple[str, ...] = (),
+  stop: threading.Event | None = None,
+  console: Console | None = None,
+  command: str = '',
+) -> dict:
+  """Runs a config, or goes on with a run of it that was cut short.
+
+  Args:
+    config: a complete config (see `jaxkd.config.load`).
+    directory: the workdir; it is left with config.json, checkpoints/, nets/,
+      events/, curves.png and row.json.
+    overwrite: whether to remove the run of another config there.
+    tune: grids to search on the validation split; see `jaxkd.tuning`.
+    stop: when set, the run saves its state and raises `Stopped`.
+    console: where to print.
+    command: what starts the run, for the row.
+
+  Returns:
+    The row.
+
+  Raises:
+    UserError: something that the user can put right.
+    Stopped: `stop` was set.
+  """
+  config = configs.plain(config)
+  directory = Path(directory).absolute()
+  console = console or Console()
+  begun = time.perf_counter()
+  # Checked before the folder is touched: a mistake leaves no trace.
+  finished = directory / workdir.ROW
+  source, rounds = preflight.prepare(config, directory)
+  grids = tuning.parse(tune, config, list(rounds[0].arms))
+  text = configs.as_json({**config, 'tune': tuple(tune)})
+  workdir.enter(directory, text, overwrite=overwrite)
+  if finished.exists():
+    return rows.load(finished)
+  resumed = (directory / 'checkpoints').exists()
+  shares = preflight.describe(console, source, rounds)
+  reporter = progress.Reporter(
+    console, config['report']['metric'], _writers(config, directory)
+  )
+  stages, tuned = [], {}
+  for part in rounds:
+    session = preflight.session_of(
+      part, source, directory, reporter.stage, stop
+    )
+    groups, taught = _teach(session, part, directory, rounds)
+    if grids and part is rounds[0]:
+      tuned = tuning.choose(session, part, groups, grids, directory)
+      part = tuning.apply(part, tuned)
+    stages += taught
+    stages += [
+      _distil(session, part, arm, groups, directory) for arm in part.arms
+    ]
+  row = record.row(config, source, rounds, stages, tuned, shares, command)
+  row['wall_s'] = None if resumed else time.perf_counter() - begun
+  histories = {stage.name: stage.history for stage in stages if stage.history}
+  plots.curves(histories, directory / 'curves.png')
+  rows.save(finished, row)
+  return row
+
+
+def _teach(
+  session: Session, part: Round, directory: Path, rounds: list[Round]
+) -> tuple[dict[str, Group], list[Stage]]:
+  """Stage 2: the groups of teachers, trained or restored, and tested."""
+  groups, stages = {}, []
+  for name, role in part.teachers.items():
+    entry = part.config['teachers'][name]
+    seeds = len(part.seeds)
+    stage = f'{part.prefix}teachers/{name}'
+    history, seconds, mode = {}, 0.0, 'sequence'
+    if entry['restore']:
+      folder = _folder(entry['restore'], directory, rounds)
+      variables = teachers.restore(name, entry, role, seeds, folder)
+    else:
+      job = preflight.teacher_job(part, name, session.source)
+      trained = training.train(session, job)
+      variables = trained.variables[name]
+      _export(session, directory, stage, entry, role, variables, job.train)
+      history, seconds, mode = trained[1:]
+    alone = role._replace(copies=1)
+    test = training.evaluate(
+      session, {name: alone}, {name: variables}, 'test', mode=mode
+    )
+    shown = 'teacher' if len(part.teachers) == 1 else f'teacher {name}'
+    stages.append(Stage(f'{part.prefix}{shown}', history, seconds, mode, test))
+    groups[name] = teachers.group(entry, role, variables, seeds)
+  return groups, stages
+
+
+def _distil(
+  session: Session,
+  part: Round,
+  arm: str,
+  groups: dict[str, Group],
+  directory: Path,
+) -> Stage:
+  """Stages 3 and 4: the students of one arm, trained and tested."""
+  job = preflight.jobs(part, session.source, groups)[arm]
+  trained = training.train(session, job)
+  own = part.arms[arm]
+  for name, role in part.students[arm].items():
+    first = name if role.copies == 1 else f'{name}/0'
+    stage = f'{part.prefix}students/{arm}/{name}'
+    _export(
+      session,
+      directory,
+      stage,
+      own['students'][name],
+      role,
+      trained.variables[first],
+      job.train,
+    )
+  test = training.evaluate(
+    session,
+    part.students[arm],
+    trained.variables,
+    'test',
+    groups=groups,
+    mode=trained.mode,
+  )
+  return Stage(f'{part.prefix}{arm}', *trained[1:], test)
+
+
+def _folder(restore: str, directory: Path, rounds: list[Round]) -> Path:
+  """Where the nets to restore are: in this run or in another."""
+  prefixes = [part.prefix for part in rounds]
+  found = preflight.restored_from(restore, directory, prefixes)
+  if found:
+    return found
+  prefix, students, name = restore.partition('students/')
+  if students and '/' not in name:
+    better = rounds[0].config['report']['compare']['better'].split('/')[-1]
+    restore = f'{prefix}{students}{better}/{name}'
+  return workdir.net_folder(directory, restore)
+
+
+def _export(
+  session: Session,
+  directory: Path,
+  stage: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  variables: dict,
+  train: Mapping[str, Any],
+) -> None:
+  """Keeps a population of nets where `jaxkd.load` finds it."""
+  source = session.source
+  checkpoint.export(
+    workdir.net_folder(directory, stage),
+    variables,
+    {
+      'model': entry['model'],
+      'kw': entry['kw'],
+      'num_classes': source.num_classes,
+      'classes': list(source.classes),
+      'input_shape': roles.input_shape(entry, source, stage),
+      'dtype': train['dtype'],
+      'view': role.eval_view,
+      'members': len(jax.tree.leaves(variables)[0]),
+    },
+  )
+
+
+def _writers(config: Mapping[str, Any], directory: Path) -> list:
+  writers = [progress.tensorboard(directory / 'events')]
+  project = config['report']['wandb']
+  if project:
+    writers.append(progress.wandb(project, directory, dict(config)))
+  return writers

@@ -1,0 +1,99 @@
+"""Curves of training, as a picture."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxkd.errors import UserError
+
+_COLUMNS = 3
+
+
+def curves(
+  histories: Mapping[str, Mapping[str, Any]], path: str | Path
+) -> None:
+  """Draws one panel for each metric, one colour for each stage.
+
+  The line is the mean over the members, the band reaches from the lowest to
+  the highest. Values that are not finite leave a gap.
+
+  Args:
+    histories: stage -> ``{'step': [P], 'metrics': {name: [P][members]}}``.
+    path: the PNG file to write.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  figure = draw(histories)
+  path = Path(path)
+  draft = path.with_name(f'.{path.name}.draft')
+  try:
+    figure.savefig(draft, format='png', dpi=150)
+    draft.replace(path)
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be written: {error.strerror}; make room there or '
+      'choose another directory'
+    ) from error
+
+
+def draw(histories: Mapping[str, Mapping[str, Any]]) -> Figure:
+  """The picture of `curves`."""
+  metrics = sorted({m for h in histories.values() for m in h['metrics']})
+  columns = max(1, min(_COLUMNS, len(metrics)))
+  lines = max(1, math.ceil(len(metrics) / columns))
+  figure = Figure(
+    figsize=(4.2 * columns, 2.9 * lines + 0.5), layout='constrained'
+  )
+  FigureCanvasAgg(figure)
+  palette = matplotlib.color_sequences[
+    'tab10' if len(histories) <= 10 else 'tab20'
+  ]
+  colours = {
+    stage: palette[i % len(palette)] for i, stage in enumerate(histories)
+  }
+  drawn = {}
+  for place, metric in enumerate(metrics, start=1):
+    axes = figure.add_subplot(lines, columns, place)
+    for stage, history in histories.items():
+      if metric in history['metrics']:
+        drawn[stage] = _draw_stage(axes, history, metric, colours[stage])
+    axes.set_title(metric, fontsize='medium')
+    axes.set_xlabel('step')
+    axes.set_ylabel(metric.rpartition('/')[2])
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+  if drawn:
+    stages = [stage for stage in histories if stage in drawn]
+    figure.legend(
+      [drawn[stage] for stage in stages],
+      stages,
+      title='mean and range of the members',
+      title_fontsize='small',
+      loc='outside lower center',
+      ncols=min(len(stages), 2 * columns),
+      frameon=False,
+      fontsize='small',
+    )
+  return figure
+
+
+def _draw_stage(axes, history: Mapping, metric: str, colour):
+  """One line with its band; returns what stands for it in the legend."""
+  steps = history['step']
+  values = np.array(history['metrics'][metric], float)  # None becomes nan
+  values[~np.isfinite(values)] = np.nan
+  marker = 'o' if len(steps) == 1 else None
+  (line,) = axes.plot(
+    steps, values.mean(1), color=colour, marker=marker, markersize=4
+  )
+  axes.fill_between(
+    steps, values.min(1), values.max(1), color=colour, alpha=0.2, linewidth=0
+  )
+  return line

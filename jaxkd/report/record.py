@@ -1,0 +1,173 @@
+"""The row of a finished run, as `row.json` holds it."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd import config as configs
+from jaxkd import preflight
+from jaxkd.data.sources import Source
+from jaxkd.report import cost, statistics
+
+PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
+
+
+def row(
+  config: Mapping[str, Any],
+  source: Source,
+  rounds: list,
+  stages: list,
+  tuned: Mapping[str, Any],
+  shares: Mapping[str, float],
+  command: str,
+) -> dict:
+  """Everything that the run found, with what is needed to find it again.
+
+  Args:
+    config: of the run.
+    source: the data.
+    rounds: as `jaxkd.preflight.prepare` gave them.
+    stages: the finished populations, in order.
+    tuned: what `jaxkd.tuning.choose` gave.
+    shares: the teachers' part of each arm's step.
+    command: what starts the run.
+  """
+  report = config['report']
+  metric = report['metric']
+  reached = {stage.name: _reached(stage) for stage in stages}
+  higher = rounds[0].metrics[metric].higher_is_better
+
+  def compared(pair, claim):
+    found = statistics.paired(
+      reached[pair['better']][metric],
+      reached[pair['than']][metric],
+      higher_is_better=higher,
+    )
+    return {'claim': claim, **pair, **found}
+
+  names = {f'{part.prefix}{arm}' for part in rounds for arm in part.arms}
+  students = [stage for stage in stages if stage.name in names]
+  last = report['compare']['better']
+  better = next(stage for stage in stages if stage.name == last)
+  nets = preflight.nets(rounds[-1], source)
+  costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
+  claim = config['survey'].get('claim', '')
+  return {
+    'system': config['name'],
+    'survey': dict(config['survey']),
+    'dataset': source.name,
+    'metric': metric,
+    'higher_is_better': higher,
+    'arms': {
+      name: {'values': found[metric]} for name, found in reached.items()
+    },
+    'metrics': {
+      name: {k: v for k, v in found.items() if k != metric}
+      for name, found in reached.items()
+    },
+    'comparison': compared(report['compare'], claim),
+    'comparisons': {
+      name: compared(pair, name) for name, pair in report['controls'].items()
+    },
+    'tuning': dict(tuned),
+    'params': {name: found.params for name, found in costs.items()},
+    'cost': {
+      'step_ms': _step_ms(better),
+      'teacher_share': shares.get(better.name.split('/')[-1]),
+      'flops': {name: found.flops for name, found in costs.items()},
+      'bytes': {name: found.bytes for name, found in costs.items()},
+      'latency_ms': {
+        name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
+      },
+      'train_s': {stage.name: round(stage.seconds, 3) for stage in stages},
+    },
+    'summary': _summary(students, metric),
+    'notes': _notes(config, students),
+    'device': device(),
+    'versions': versions(),
+    'commit': commit(),
+    'config_sha256': hashlib.sha256(
+      configs.as_json(config).encode()
+    ).hexdigest(),
+    'command': command,
+  }
+
+
+def _reached(stage) -> dict[str, list[float]]:
+  """metric -> value of each member, of the role that the row tells of."""
+  return {
+    name.removeprefix('test/'): np.asarray(values).tolist()
+    for name, values in sorted(stage.test.items())
+    if name.count('/') == 1
+  }
+
+
+def _step_ms(stage) -> float | None:
+  """Milliseconds of a step of the whole population."""
+  steps = stage.history['step'][-1] if stage.history else 0
+  return round(1e3 * stage.seconds / steps, 4) if steps else None
+
+
+def _summary(students: list, metric: str) -> dict:
+  """The students' metric on the validation split along the way."""
+  name = f'validation/{metric}'
+  return {
+    'metric': name,
+    'step': students[0].history['step'],
+    'arms': {
+      stage.name: np.mean(stage.history['metrics'][name], -1).tolist()
+      for stage in students
+    },
+  }
+
+
+def _notes(config, students) -> list[str]:
+  """What a reader must know of how seeds and teachers relate."""
+  notes = list(config['report']['notes'])
+  for name, entry in config['teachers'].items():
+    if entry['per_seed']:
+      notes.append(f'each seed has its own teachers {name}')
+    else:
+      notes.append(f'all seeds share the teachers {name}')
+  modes = sorted({stage.mode for stage in students})
+  notes.append(f'the seeds trained as one population ({", ".join(modes)})')
+  if config['data']['order'] == 'shared':
+    notes.append('all seeds see the examples in the same order')
+  return notes
+
+
+def device() -> str:
+  """The accelerator, or the processor and its number of cores."""
+  found = jax.devices()[0]
+  if found.platform != 'cpu':
+    return f'{len(jax.devices())} × {found.device_kind}'
+  return f'CPU, {os.cpu_count()} cores, {platform.machine()}'
+
+
+def versions() -> dict[str, str]:
+  """Of Python and of the packages that decide what is computed."""
+  found = {name: importlib.metadata.version(name) for name in PACKAGES}
+  return {'python': platform.python_version(), **found}
+
+
+def commit() -> str:
+  """The commit of the source tree; empty for an installed package."""
+  try:
+    done = subprocess.run(
+      ['git', 'describe', '--always', '--dirty', '--abbrev=12'],
+      cwd=Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      timeout=10,
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return ''
+  return done.stdout.strip()

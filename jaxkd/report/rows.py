@@ -1,0 +1,293 @@
+"""Rows: what a run has found, as JSON.
+
+One file holds one row. Rows that are kept live under ``benchmarks/rows/``,
+and all tables are made from them. `SCHEMA` is the whole format; a key that
+ends in ``?`` may be absent, ``'*'`` stands for any name, and a tuple lists
+what a value may be. Values that are not finite are stored as null.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxkd.errors import UserError, unknown
+
+_NUMBER = (float, None)
+_BY_NET = {'*': _NUMBER}
+_COMPARISON = {
+  'claim': str,
+  'better': str,  # the arm that is claimed to be better
+  'than': str,
+  'mean_difference': _NUMBER,  # better - than, in the metric's own units
+  'ci95': ([float], None),  # its 95 % interval; null with a single seed
+  'seeds': int,
+  'holds': (bool, None),  # null where the interval spans zero
+}
+SCHEMA = {
+  'system': str,  # the config's name
+  'survey': {  # where the system stands in the survey; all of it optional
+    'work?': (int, str, None),
+    'objective?': str,
+    'data?': str,
+    'teacher?': str,
+    'knowledge?': str,
+    'method?': str,
+    'student?': str,
+    'claim?': str,
+    'cite?': str,
+    'url?': str,
+  },
+  'dataset': str,
+  'metric': str,
+  'higher_is_better': bool,
+  'arms': {'*': {'values': [_NUMBER]}},  # one value for each seed
+  'comparison': _COMPARISON,  # the claim itself
+  'comparisons?': {'*': _COMPARISON},  # controls
+  'metrics?': {'*': {'*': [_NUMBER]}},  # arm -> other metric -> values
+  'sweep?': [{'*': (float, str, bool, [_NUMBER], None)}],  # points
+  'summary?': {  # whether early stopping would have helped
+    'metric': str,  # the row's metric on a split, e.g. validation/top1
+    'step': [int],
+    'arms': {'*': [_NUMBER]},  # the mean over the seeds at each step
+  },
+  'notes?': [str],  # what the seeds share, what was tried
+  'tuning?': {
+    '*': {
+      'grid': {'*': object},
+      'trials': int,
+      'chosen': {'*': object},
+      'values?': object,  # of each trial
+      'split': str,
+    }
+  },
+  'params': _BY_NET,
+  'cost': {
+    'step_ms?': _NUMBER,  # of all seeds together
+    'teacher_share?': _NUMBER,  # of the FLOPs of a step
+    'flops?': _BY_NET,
+    'bytes?': _BY_NET,
+    'latency_ms?': _BY_NET,
+    'train_s?': _BY_NET,
+  },
+  'wall_s': _NUMBER,
+  'device': str,
+  'versions': {'*': str},
+  'commit': (str, None),
+  'config_sha256': str,
+  'command': str,
+}
+
+
+def save(path: str | Path, row: Mapping[str, Any]) -> None:
+  """Checks a row and writes it, whole or not at all.
+
+  Raises:
+    UserError: an entry is missing, unknown or of a wrong type, or the file
+      cannot be written.
+  """
+  path, row = Path(path), plain(row)
+  check(row, str(path))
+  draft = path.with_name(f'.{path.name}.draft')
+  try:
+    with draft.open('w', encoding='utf-8') as file:
+      json.dump(row, file, indent=1, ensure_ascii=False, allow_nan=False)
+      file.write('\n')
+      file.flush()
+      os.fsync(file.fileno())
+    draft.replace(path)
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be written: {error.strerror}; make room there or '
+      'choose another directory'
+    ) from error
+
+
+def load(path: str | Path) -> dict:
+  """Reads a row.
+
+  Raises:
+    UserError: the file is not a row; the entry at fault is named.
+  """
+  row = load_json(path)
+  check(row, str(path))
+  return row
+
+
+def load_all(directory: str | Path) -> list[dict]:
+  """All rows of a directory, those of the survey's works first, in order.
+
+  Raises:
+    UserError: there is no such directory, or one of its files is not a row.
+  """
+  directory = Path(directory)
+  if not directory.is_dir():
+    raise UserError(
+      f'there is no directory {directory}; run this where the repository is, '
+      'or say where the rows are with --rows'
+    )
+  rows = [load(path) for path in sorted(directory.glob('*.json'))]
+  return sorted(rows, key=_place)
+
+
+def load_json(path: str | Path) -> Any:
+  """What a JSON file holds.
+
+  Raises:
+    UserError: it cannot be read or is not JSON.
+  """
+  try:
+    return json.loads(Path(path).read_text(encoding='utf-8'))
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}') from error
+  except ValueError as error:
+    raise UserError(
+      f'{path} is not JSON ({error}); restore it or remove it'
+    ) from error
+
+
+def plain(value: Any) -> Any:
+  """A value in JSON's types: arrays as lists, what is not finite as None."""
+  if isinstance(value, Mapping):
+    return {str(name): plain(entry) for name, entry in value.items()}
+  if hasattr(value, 'tolist'):  # numpy and jax
+    return plain(value.tolist())
+  if isinstance(value, list | tuple):
+    return [plain(entry) for entry in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def check(row: Any, at: str) -> None:
+  """Checks a row against `SCHEMA`, and that it agrees with itself.
+
+  Args:
+    row: in JSON's types.
+    at: what to call the row in a message, e.g. its file.
+
+  Raises:
+    UserError: the first entry at fault, and what should be there.
+  """
+  check_shape(row, SCHEMA, at)
+  for name, arm in row['arms'].items():
+    if not arm['values']:
+      raise UserError(f'{at}: arms.{name}.values is empty; give one a seed')
+  pairs = {'comparison': row['comparison']} | {
+    f'comparisons.{name}': pair
+    for name, pair in row.get('comparisons', {}).items()
+  }
+  for name, pair in pairs.items():
+    for side in ('better', 'than'):
+      if pair[side] not in row['arms']:
+        raise unknown('arm', pair[side], row['arms'], f'{at}: {name}.{side}')
+    _check_comparison(pair, row['higher_is_better'], f'{at}: {name}')
+  for name in row.get('metrics', {}):
+    if name not in row['arms']:
+      raise unknown('arm', name, row['arms'], f'{at}: metrics')
+  if 'summary' in row:
+    _check_summary(row['summary'], row['metric'], f'{at}: summary')
+
+
+def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:
+  """Checks a value against a schema of the sort of `SCHEMA`.
+
+  Raises:
+    UserError: the first entry at fault, and what should be there.
+  """
+  if isinstance(schema, tuple):
+    if not any(_has_kind(value, option) for option in schema):
+      raise _wrong(value, schema, at, path)
+    schema = next(option for option in schema if _has_kind(value, option))
+  if not _has_kind(value, schema):
+    raise _wrong(value, schema, at, path)
+  if isinstance(schema, list):
+    for i, entry in enumerate(value):
+      check_shape(entry, schema[0], at, f'{path}[{i}]')
+  elif isinstance(schema, dict) and '*' in schema:
+    for name, entry in value.items():
+      check_shape(entry, schema['*'], at, _join(path, name))
+  elif isinstance(schema, dict):
+    known = {name.removesuffix('?'): name for name in schema}
+    for name in value:
+      if name not in known:
+        raise unknown('entry', _join(path, name), known, at)
+    for name, key in known.items():
+      if name in value:
+        check_shape(value[name], schema[key], at, _join(path, name))
+      elif not key.endswith('?'):
+        raise UserError(f'{at}: {_join(path, name)} is missing; add it')
+
+
+def _check_comparison(pair: dict, higher_is_better: bool, at: str) -> None:
+  """Checks that `holds` is what the interval says."""
+  if pair['ci95'] is None:
+    says = None
+  elif len(pair['ci95']) != 2 or pair['ci95'][0] > pair['ci95'][1]:
+    raise UserError(f'{at}.ci95 is {pair["ci95"]}; it must be [low, high]')
+  else:
+    low, high = pair['ci95']
+    says = higher_is_better if low > 0 else not higher_is_better
+    says = None if low <= 0 <= high else says
+  if pair['holds'] is not says:
+    raise UserError(
+      f'{at}.holds is {json.dumps(pair["holds"])} where ci95 '
+      f'{pair["ci95"]} says {json.dumps(says)}; run the config again'
+    )
+
+
+def _check_summary(summary: dict, metric: str, at: str) -> None:
+  """Checks that it is about the row's metric, with a value for each step."""
+  if summary['metric'].rpartition('/')[2] != metric:
+    raise UserError(
+      f'{at}.metric is {summary["metric"]!r}; it must be the metric of the '
+      f'row on some split, e.g. "validation/{metric}"'
+    )
+  for name, values in summary['arms'].items():
+    if len(values) != len(summary['step']):
+      raise UserError(
+        f'{at}.arms.{name} has {len(values)} values for '
+        f'{len(summary["step"])} steps; give one a step'
+      )
+
+
+def _place(row: dict) -> tuple:
+  """Where a row stands among the others."""
+  work = row['survey'].get('work')
+  numbered = isinstance(work, int) and work > 0
+  return (not numbered, work if numbered else 0, row['system'])
+
+
+def _join(path: str, name: str) -> str:
+  return f'{path}.{name}' if path else name
+
+
+def _has_kind(value: Any, schema: Any) -> bool:
+  if schema is None:
+    return value is None
+  if isinstance(schema, list | dict):
+    return isinstance(value, type(schema))
+  if schema is float:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  if schema is int:
+    return isinstance(value, int) and not isinstance(value, bool)
+  return isinstance(value, schema)
+
+
+def _wrong(value: Any, schema: Any, at: str, path: str) -> UserError:
+  names = {None: 'null', float: 'a number', int: 'a whole number', str: 'text',
+           bool: 'true or false'}  # fmt: skip
+  options = schema if isinstance(schema, tuple) else (schema,)
+  wanted = ' or '.join(
+    'a list'
+    if isinstance(option, list)
+    else 'a mapping'
+    if isinstance(option, dict)
+    else names[option]
+    for option in options
+  )
+  shown = json.dumps(value)
+  shown = shown if len(shown) < 60 else f'{shown[:57]}...'
+  return UserError(f'{at}: {path or "the file"} must be {wanted}, not {shown}')

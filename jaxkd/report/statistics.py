@@ -1,0 +1,82 @@
+"""Means with intervals, over seeds and over pairs of seeds."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+from jaxkd.errors import UserError
+
+CONFIDENCE = 0.95
+
+
+def interval(values: Sequence[float | None]) -> tuple[float, float]:
+  """The mean and half the width of its 95 % interval (Student's t).
+
+  Args:
+    values: one a seed, [N]; None counts as not a number.
+
+  Returns:
+    ``(mean, half_width)``. The half width of a single value is nan; where a
+    value is not finite both are.
+  """
+  array = np.array([math.nan if v is None else v for v in values], float)
+  if not array.size:
+    raise ValueError('there are no values to take the mean of')
+  if not np.isfinite(array).all():
+    return math.nan, math.nan
+  mean = float(array.mean())
+  if array.size == 1:
+    return mean, math.nan
+  error = array.std(ddof=1) / math.sqrt(array.size)
+  quantile = special.stdtrit(array.size - 1, (1 + CONFIDENCE) / 2)
+  return mean, float(quantile * error)
+
+
+def paired(
+  better: Sequence[float | None],
+  than: Sequence[float | None],
+  *,
+  higher_is_better: bool = True,
+) -> dict:
+  """Whether one arm beats another, seed by seed.
+
+  The i-th values share their seed (initialisation, order of examples, views),
+  and the interval is that of their differences.
+
+  Args:
+    better: values of the arm that is claimed to be better, [N].
+    than: values of the other arm, [N].
+    higher_is_better: which way is up.
+
+  Returns:
+    ``mean_difference`` (better - than), ``ci95`` (``[low, high]``), ``seeds``,
+    and ``holds``: True if the whole interval is on the better side of zero,
+    False if on the other, None if it spans or touches zero. With a single
+    seed, or a value that is not finite, there is no interval and ``holds`` is
+    None.
+
+  Raises:
+    UserError: there are not as many values of the one as of the other.
+  """
+  if len(better) != len(than):
+    raise UserError(
+      f'report.compare: {len(better)} values cannot be paired with '
+      f'{len(than)}; compare arms that ran with the same seeds'
+    )
+  difference = [
+    math.nan if b is None or t is None else b - t
+    for b, t in zip(better, than, strict=True)
+  ]
+  mean, half = interval(difference)
+  low, high = mean - half, mean + half
+  holds = None
+  if low > 0 or high < 0:
+    holds = (low > 0) == higher_is_better
+  return {
+    'mean_difference': mean if math.isfinite(mean) else None,
+    'ci95': [low, high] if math.isfinite(half) else None,
+    'seeds': len(difference),
+    'holds': holds,
+  }

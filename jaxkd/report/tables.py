@@ -1,0 +1,408 @@
+"""A row on the terminal, and all rows as BENCHMARKS.md."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from jaxkd.report import rows as row_files
+from jaxkd.report import wording
+
+SPEED_SCHEMA = [{'name': str, 'device': str, 'rows': [{'*': object}]}]
+
+
+def console(
+  row: Mapping[str, Any], directory: str | Path | None = None
+) -> Group:
+  """What is printed at the end of a run.
+
+  Args:
+    row: a valid row.
+    directory: where the run has left its files, to be named.
+
+  Returns:
+    A rich renderable: the arms with their intervals, the verdict in words,
+    where the files are, and what to run next.
+  """
+  header, lines = _results(row, '')
+  if len(header) - 2 > len(lines):  # more metrics than arms: arms side by side
+    header, *lines = map(list, zip(header, *lines, strict=True))
+  table = Table(
+    title=f'{row["system"]} on {row["dataset"]}', title_style='bold'
+  )
+  table.add_column(header[0])
+  for heading in header[1:]:
+    table.add_column(heading, justify='right')
+  matters = {row['comparison']['better'], wording.heading(row['metric'])}
+  for name, *cells in lines:
+    table.add_row(name, *cells, style='bold' if name in matters else '')
+  said = [
+    Text(
+      f'mean ± half the width of its {wording.CONFIDENCE} interval',
+      style='dim',
+    )
+  ]
+  colours = {True: 'green', False: 'red', None: 'yellow'}
+  for name, pair in _comparisons(row).items():
+    words = Text(f'control, {name}: ' if name else '')
+    words.append(wording.verdict(pair, row), f'bold {colours[pair["holds"]]}')
+    said.append(words)
+  if directory is not None:
+    said += map(Text, ['', *_directions(row, directory)])
+  return Group(table, *(Padding(line, (0, 1)) for line in said))
+
+
+def benchmarks_md(
+  rows: Iterable[Mapping[str, Any]], speed: Iterable[Mapping[str, Any]] = ()
+) -> str:
+  """BENCHMARKS.md, the same text for the same rows.
+
+  Args:
+    rows: valid rows, in the order of `jaxkd.report.rows.load_all`.
+    speed: measurements of speed, each of `SPEED_SCHEMA`'s form.
+  """
+  rows, speed = list(rows), list(speed)
+  works = [row for row in rows if _work(row)]
+  methods = [row for row in rows if not _work(row)]
+  parts = [_PROTOCOL]
+  if not rows:
+    parts.append('There are no rows yet.')
+  else:
+    parts += ['## The systems', _systems(rows), '## The claims', _claims(rows)]
+  for title, group in (
+    ('## The works of the survey', works),
+    ('## Further methods', methods),
+  ):
+    if group:
+      parts.append(title)
+      parts += [_section(row) for row in group]
+  if speed:
+    parts += ['## Speed', _SPEED]
+    parts += [_speed(measured) for measured in speed]
+  return '\n\n'.join(parts) + '\n'
+
+
+def load_speed(directory: str | Path) -> list[dict]:
+  """All measurements of speed in a directory, by file and in their order.
+
+  Raises:
+    UserError: a file is not a list of measurements.
+  """
+  measured = []
+  for path in sorted(Path(directory).glob('*.json')):
+    held = row_files.load_json(path)
+    row_files.check_shape(held, SPEED_SCHEMA, str(path))
+    measured += held
+  return measured
+
+
+_PROTOCOL = f"""\
+# Benchmarks
+
+Made by `python -m jaxkd.report` from the rows in `benchmarks/rows/`; every
+number comes from a run, none is typed. `python -m jaxkd.report --check` fails
+when this page and the rows disagree.
+
+## How to read it
+
+- **Paired seeds.** A seed gives every arm the same initialisation, the same
+  order of examples and the same views, so arms are compared seed by seed. What
+  the seeds of a row share, e.g. one teacher, is said in its notes.
+- **Intervals.** A mean ± half the width of its {wording.CONFIDENCE} interval,
+  Student's t over the seeds. A difference is the mean of the paired
+  differences with their own interval, which tends to be narrower than the
+  arms' intervals suggest.
+- **Verdicts.** A claim *holds* if the whole interval of its difference is on
+  the better side of zero, *does not hold* if it is on the other side, and is
+  *undecided* if the interval spans zero. Claims that do not hold stay here,
+  with what was tried. Fewer than {wording.ENOUGH_SEEDS} seeds are pointed out.
+- **Controls.** The teacher and the student trained alone stand beside every
+  distilled student; controls leave out or replace the part of the method that
+  is said to matter.
+- **Tuning** is done on a validation split, with the same number of trials for
+  every arm. The test split is used once, at the last step: the best step on
+  the test split is never reported.
+- **Units.** Accuracies, agreement and calibration error are in percent and
+  their differences in percentage points; `nll` and `teacher_kl` are in nats.
+- **Costs** are those of the device named in the row. FLOPs are what the
+  compiler counts for the forward pass of one example."""
+
+_SPEED = """\
+Steady-state times, compilation and warm-up excluded: medians over many steps,
+from `python experiments/benchmark.py`. Compare numbers of one device only."""
+
+_UNTUNED = 'Not tuned: the values of the config.'
+
+
+def _systems(rows: Sequence[Mapping]) -> str:
+  """The survey's columns for every row."""
+  fields = {
+    'objective': 'Objective',
+    'data': 'Data modification',
+    'teacher': 'Teacher model',
+    'knowledge': 'Knowledge type',
+    'method': 'KD method',
+    'student': 'Student model',
+  }
+  return _table(
+    ['Work', 'System', *fields.values(), 'Dataset'],
+    [
+      [
+        _work(row),
+        _link(row),
+        *(row['survey'].get(field, '') for field in fields),
+        row['dataset'],
+      ]
+      for row in rows
+    ],
+  )
+
+
+def _claims(rows: Sequence[Mapping]) -> str:
+  lines = [
+    [
+      '' if name else _work(row),
+      '' if name else _link(row),
+      _claim(name, pair),
+      f'{pair["better"]} - {pair["than"]}',
+      wording.difference(pair, row),
+      str(pair['seeds']),
+      wording.judgement(pair),
+    ]
+    for row in rows
+    for name, pair in _comparisons(row).items()
+  ]
+  header = ['Work', 'System', 'Claim', 'Arms', 'Difference', 'Seeds', 'Verdict']
+  return _table(header, lines)
+
+
+def _section(row: Mapping) -> str:
+  """All there is to say about one row."""
+  survey = row['survey']
+  parts = [f'### {_title(row)}']
+  cite = survey.get('cite', '')
+  if cite:
+    url = survey.get('url', '')
+    parts.append(f'[{cite}]({url})' if url else cite)
+  parts.append(_table(*_results(row, f'Arm on {row["dataset"]}')))
+  parts.append(
+    '\n'.join(
+      f'- {_claim(name, pair)}: {wording.verdict(pair, row)}; '
+      f'{wording.judgement(pair)}.'
+      for name, pair in _comparisons(row).items()
+    )
+  )
+  if row.get('sweep'):
+    parts += ['Sweep:', _points(row['sweep'], row['metric'])]
+  if 'summary' in row:
+    parts += _along_the_way(row['summary'], row['higher_is_better'])
+  if row.get('notes'):
+    parts.append('\n'.join(f'- {_line(note)}' for note in row['notes']))
+  parts.append(_tuning(row.get('tuning', {})))
+  parts.append(_costs(row))
+  versions = ', '.join(f'{k} {v}' for k, v in sorted(row['versions'].items()))
+  parts.append(
+    f'{_spoken(row["wall_s"])} on {row["device"]}; {versions}; commit '
+    f'{(row["commit"] or "unknown")[:12]}, config '
+    f'{row["config_sha256"][:12]}. To run it again:'
+  )
+  parts.append(f'```\n{row["command"]}\n```')
+  return '\n\n'.join(parts)
+
+
+def _results(row: Mapping, title: str) -> tuple[list[str], list[list[str]]]:
+  """The header and lines of the table of arms; `title` heads the first."""
+  metrics = wording.metrics(row)
+  lines = []
+  for arm in wording.arms(row):
+    cells = [
+      wording.mean(wording.values_of(row, arm, metric), metric)
+      for metric in metrics
+    ]
+    lines.append([arm, *cells, str(len(row['arms'][arm]['values']))])
+  return [title, *map(wording.heading, metrics), 'seeds'], lines
+
+
+def _comparisons(row: Mapping) -> dict[str, Mapping]:
+  """The claim itself under '', then the controls by name."""
+  return {'': row['comparison'], **row.get('comparisons', {})}
+
+
+def _claim(name: str, pair: Mapping) -> str:
+  if not name:
+    return f'**{pair["claim"]}**'
+  more = f': {pair["claim"]}' if pair['claim'] not in ('', name) else ''
+  return f'control, {name}{more}'
+
+
+def _points(points: Sequence[Mapping], metric: str) -> str:
+  """A sweep: its numbers as they are, its lists as means with intervals."""
+  columns = list(dict.fromkeys(name for point in points for name in point))
+
+  measured = {
+    name for point in points for name in point if isinstance(point[name], list)
+  }
+  heading = wording.heading(metric)
+
+  def cell(value: Any) -> str:
+    if isinstance(value, list):
+      return wording.mean(value, metric)
+    return wording.plain(value)
+
+  return _table(
+    [f'{name}, {heading}' if name in measured else name for name in columns],
+    [[cell(point.get(name, '')) for name in columns] for point in points],
+  )
+
+
+def _along_the_way(summary: Mapping, higher_is_better: bool) -> list[str]:
+  """Whether early stopping would have helped: the best step and the last."""
+  metric = summary['metric']
+  choose = max if higher_is_better else min
+  lines = []
+  for arm, values in summary['arms'].items():
+    known = [
+      (value, step)
+      for value, step in zip(values, summary['step'], strict=True)
+      if value is not None
+    ]
+    if known:
+      best, step = choose(known, key=lambda point: point[0])
+      last = known[-1][0]
+      lines.append(
+        [
+          arm,
+          wording.number(best, metric),
+          wording.plain(step),
+          wording.number(last, metric),
+          wording.number(last - best, metric, sign=True),
+        ]
+      )
+  heading = wording.heading(metric)
+  header = ['Arm', f'best {heading}', 'at step', 'at the last', 'last - best']
+  title = 'Along the way, means over the seeds (no step was chosen by them):'
+  return [title, _table(header, lines)]
+
+
+def _tuning(tuning: Mapping) -> str:
+  if not tuning:
+    return _UNTUNED
+  table = _table(
+    ['Tuned arm', 'Grid', 'Trials', 'Chosen', 'Split'],
+    [
+      [
+        arm,
+        _pairs(entry['grid']),
+        str(entry['trials']),
+        _pairs(entry['chosen']),
+        entry['split'],
+      ]
+      for arm, entry in tuning.items()
+    ],
+  )
+  if len({entry['trials'] for entry in tuning.values()}) > 1:
+    table += '\n\nThe arms did not have the same number of trials.'
+  return table
+
+
+def _costs(row: Mapping) -> str:
+  """What the nets cost, and a step."""
+  cost = row['cost']
+  kinds = {
+    'Parameters': row['params'],
+    'FLOPs': cost.get('flops', {}),
+    'Bytes': cost.get('bytes', {}),
+    'Latency, ms': cost.get('latency_ms', {}),
+    'Training, s': cost.get('train_s', {}),
+  }
+  kinds = {title: found for title, found in kinds.items() if found}
+  names = list(
+    dict.fromkeys(name for found in kinds.values() for name in found)
+  )
+  table = _table(
+    ['Cost', *names],
+    [
+      [title, *(wording.plain(found.get(name, '')) for name in names)]
+      for title, found in kinds.items()
+    ],
+  )
+  said = []
+  if cost.get('step_ms') is not None:
+    said.append(f'A step of all seeds takes {cost["step_ms"]:.3g} ms.')
+  if cost.get('teacher_share') is not None:
+    share = f'{100 * cost["teacher_share"]:.0f} %'
+    said.append(f'The teachers take {share} of its FLOPs.')
+  return '\n\n'.join(filter(None, [table, ' '.join(said)]))
+
+
+def _speed(measured: Mapping) -> str:
+  rows = measured['rows']
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  table = _table(
+    columns,
+    [[wording.plain(row.get(name, '')) for name in columns] for row in rows],
+  )
+  return f'### {measured["name"]}\n\nOn {measured["device"]}.\n\n{table}'
+
+
+def _directions(row: Mapping, directory: str | Path) -> list[str]:
+  """Where the files are, and what to run next."""
+  near = os.path.relpath(directory)
+  place = near if len(near) < len(str(directory)) else str(directory)
+  kept = f'benchmarks/rows/{row["system"]}.json'
+  return [
+    f'Files: {place}/ with row.json, curves.png, events/ for TensorBoard and '
+    'nets/.',
+    'Next, use the student:',
+    f'  python -c "import jaxkd; net, variables = jaxkd.load(\'{place}\')"',
+    'or put the row into BENCHMARKS.md:',
+    f'  cp {shlex.quote(f"{place}/row.json")} {kept} && python -m jaxkd.report',
+  ]
+
+
+def _work(row: Mapping) -> str:
+  return str(row['survey'].get('work') or '')
+
+
+def _link(row: Mapping) -> str:
+  """The system's name, linked to its section."""
+  kept = re.sub(r'[^\w\- ]', '', _title(row).lower())  # as GitHub does it
+  return f'[{row["system"]}](#{kept.replace(" ", "-")})'
+
+
+def _title(row: Mapping) -> str:
+  return f'[{_work(row)}] {row["system"]}' if _work(row) else row['system']
+
+
+def _pairs(values: Mapping) -> str:
+  return ', '.join(f'{k}={json.dumps(v)}' for k, v in sorted(values.items()))
+
+
+def _spoken(seconds: float | None) -> str:
+  if seconds is None:
+    return 'Ran'
+  if seconds < 120:
+    return f'{seconds:.0f} seconds'
+  return f'{seconds / 60:.0f} minutes'
+
+
+def _line(text: str) -> str:
+  return ' '.join(text.split())
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+  """A Markdown table; bars inside a cell are escaped."""
+  cells = [
+    [_line(cell).replace('|', r'\|') for cell in line]
+    for line in [header, *lines]
+  ]
+  ruled = [cells[0], ['---'] * len(header), *cells[1:]]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in ruled)

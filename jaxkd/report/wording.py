@@ -1,0 +1,128 @@
+"""How the reports word numbers, arms and comparisons."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxkd.report import statistics
+
+CONFIDENCE = f'{100 * statistics.CONFIDENCE:.0f} %'
+ENOUGH_SEEDS = 5
+# Metrics that are fractions, and read better in percent.
+_FRACTION = re.compile(
+  r'(top\d+|accuracy|agreement|error|ece|f1|m?iou|m?ap\d*|recall.*|precision.*)'
+)
+
+
+def verdict(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+  r"""A comparison in plain words.
+
+  >>> row = {'metric': 'top1', 'higher_is_better': True}
+  >>> pair = {
+  ...   'better': 'distilled',
+  ...   'than': 'student',
+  ...   'seeds': 10,
+  ...   'mean_difference': 0.04,
+  ...   'ci95': [0.034, 0.046],
+  ...   'holds': True,
+  ... }
+  >>> print(verdict(pair, row).replace(' (', '\n('))
+  distilled beats student by 4.00 ± 0.60 points
+  (95 % interval, 10 paired seeds)
+  """
+  better, than = pair['better'], pair['than']
+  signed = difference(pair, row)
+  how = f'({CONFIDENCE} interval, {pair["seeds"]} paired seeds)'
+  if pair['mean_difference'] is None:
+    return f'{better} and {than} cannot be compared: a value is not finite'
+  if pair['ci95'] is None:
+    return f'{better} - {than} is {signed} on one seed, without an interval'
+  if pair['holds'] is None:
+    return f'{better} and {than} cannot be told apart: {signed} {how}'
+  does = 'beats' if pair['holds'] else 'loses to'
+  return f'{better} {does} {than} by {signed.lstrip("+-")} {how}'
+
+
+def judgement(pair: Mapping[str, Any]) -> str:
+  """Whether a claim holds, and whether on too few seeds to lean on."""
+  words = {True: 'holds', False: 'does not hold', None: 'undecided'}
+  said = words[pair['holds']]
+  if pair['seeds'] < ENOUGH_SEEDS:
+    said += f' (seeds: {pair["seeds"]})'
+  return said
+
+
+def difference(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+  """The paired difference, signed, with its interval and unit."""
+  metric = row['metric']
+  if pair['mean_difference'] is None:
+    return '–'
+  said = number(pair['mean_difference'], metric, sign=True)
+  if pair['ci95'] is not None:
+    low, high = pair['ci95']
+    said += f' ± {number((high - low) / 2, metric)}'
+  return f'{said} {"points" if is_fraction(metric) else metric}'
+
+
+def arms(row: Mapping) -> list[str]:
+  """Teachers first, then what the claim compares with, then the others."""
+  first = row['comparison']['than']
+  return sorted(
+    row['arms'],
+    key=lambda arm: (not arm.startswith('teacher'), arm != first),
+  )
+
+
+def metrics(row: Mapping) -> list[str]:
+  """The row's own metric, then all others that some arm has."""
+  others = (name for arm in row.get('metrics', {}).values() for name in arm)
+  return list(dict.fromkeys([row['metric'], *others]))
+
+
+def values_of(row: Mapping, arm: str, metric: str) -> list:
+  """One value a seed; empty where the arm has no such metric."""
+  if metric == row['metric']:
+    return row['arms'][arm]['values']
+  return row.get('metrics', {}).get(arm, {}).get(metric, [])
+
+
+def is_fraction(metric: str) -> bool:
+  """Whether a metric is shown in percent."""
+  return bool(_FRACTION.fullmatch(metric.rpartition('/')[2]))
+
+
+def heading(metric: str) -> str:
+  """A metric's name with its unit."""
+  return f'{metric} (%)' if is_fraction(metric) else metric
+
+
+def number(value: float, metric: str, *, sign: bool = False) -> str:
+  """A value of a metric, without its unit."""
+  text = f'{100 * value:+.2f}' if is_fraction(metric) else f'{value:+.3f}'
+  if float(text) == 0:
+    text = text.replace('-', '+')
+  return text if sign or text[0] == '-' else text[1:]
+
+
+def mean(values: Sequence[float | None], metric: str) -> str:
+  """The mean of the seeds with its interval."""
+  if not values:
+    return '–'
+  centre, half = statistics.interval(values)
+  if math.isnan(centre):
+    return 'not finite'
+  spread = '' if math.isnan(half) else f' ± {number(half, metric)}'
+  return number(centre, metric) + spread
+
+
+def plain(value: Any) -> str:
+  """A number of no particular metric, or a text."""
+  if value is None:
+    return '–'
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    return value if isinstance(value, str) else json.dumps(value)
+  if value == int(value) and abs(value) < 1e15:
+    return f'{int(value):,}'
+  return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'

@@ -1,0 +1,110 @@
+"""Arms of a comparison: students that differ in what the arm changes.
+
+All arms share the teachers, the seeds and the budget.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxkd import config as configs
+from jaxkd import keys
+from jaxkd.data import partition
+from jaxkd.distill.step import Role
+from jaxkd.distill.training import Group, Job
+from jaxkd.errors import UserError
+
+# What an arm must not change, so that a difference is the method's own.
+SHARED = (
+  'name',
+  'task',
+  'teachers',
+  'arms',
+  'rounds',
+  'report',
+  'data.source',
+  'data.dir',
+  'data.fraction.teachers',
+  'data.partition.teachers',
+  'train.steps',
+  'train.batch_size',
+  'train.seeds',
+  'train.seed',
+)
+
+
+def configs_of(config: dict) -> dict[str, dict]:
+  """The config of each arm; without arms, of the one called 'student'.
+
+  Raises:
+    UserError: an arm that changes an entry that does not exist, or one that
+      all arms share.
+  """
+  found = {}
+  for arm, partial in (config['arms'] or {'student': {}}).items():
+    made = configs.override(config, partial, f'arms.{arm}')
+    for entry in SHARED:
+      if configs.get(made, entry) != configs.get(config, entry):
+        raise UserError(
+          f'arms.{arm}.{entry}: all arms share this; change it for all, or '
+          'use rounds'
+        )
+    found[arm] = made
+  return found
+
+
+def seeds_of(config: Mapping[str, Any]) -> list[int]:
+  """The seeds of the members, the same in every arm."""
+  return [config['train']['seed'] + i for i in range(config['train']['seeds'])]
+
+
+def job(
+  config: Mapping[str, Any],
+  roles: dict[str, Role],
+  groups: dict[str, Group],
+  *,
+  stage: str,
+  labels: np.ndarray,
+  seeds: list[int] | None = None,
+  start: dict | None = None,
+  hyper: dict[str, list[float]] | None = None,
+) -> Job:
+  """The population that trains an arm: a member for each seed.
+
+  Args:
+    config: the arm's.
+    roles: the nets that train.
+    groups: the teachers.
+    stage: where its checkpoints go.
+    labels: of the training examples.
+    seeds: of the members, if not those of the config.
+    start: role -> variables to start from.
+    hyper: config entry -> the value of each member.
+  """
+  data = config['data']
+  seeds = seeds_of(config) if seeds is None else seeds
+  weights = [
+    partition.weights(
+      labels,
+      fraction=data['fraction']['students'],
+      partition=data['partition']['students'],
+      seed=keys.seed(seed, 'data/students'),
+      role='students',
+    )
+    for seed in seeds
+  ]
+  return Job(
+    stage=stage,
+    students=roles,
+    groups=groups,
+    distill=config['distill'],
+    train={
+      k: v for k, v in config['train'].items() if k not in ('seeds', 'seed')
+    },
+    seeds=seeds,
+    weights=np.concatenate(weights),
+    order=data['order'],
+    start=start,
+    hyper=hyper,
+  )

@@ -1,0 +1,72 @@
+"""How closely a student follows a teacher, whatever the labels say."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd import losses
+from jaxkd.tasks.metrics import Metric, counted
+
+
+def metrics(teacher: str) -> dict[str, Metric]:
+  """Agreement, KL and CKA with a group of teachers, taken as its mean.
+
+  Args:
+    teacher: the group's name. Its members' probabilities are averaged.
+  """
+  return {
+    'agreement': Metric(_agreement(teacher), teacher=teacher),
+    'teacher_kl': Metric(_kl(teacher), higher_is_better=False, teacher=teacher),
+    'cka': Metric(_alignments(teacher), _cka, teacher=teacher),
+  }
+
+
+def _log_probabilities(teachers, name):
+  mean = losses.mean_probabilities(teachers[name]['logits'])
+  return jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
+
+
+def _agreement(teacher):
+  def measure(outputs, batch, teachers):
+    target = _log_probabilities(teachers, teacher).argmax(-1)
+    return counted(outputs['logits'].argmax(-1) == target, batch)
+
+  return measure
+
+
+def _kl(teacher):
+  def measure(outputs, batch, teachers):
+    target = _log_probabilities(teachers, teacher)
+    return counted(losses.kl(outputs['logits'], target), batch)
+
+  return measure
+
+
+def _alignments(teacher):
+  """Sums of the HSICs of student with teacher and of each with itself."""
+
+  def measure(outputs, batch, teachers):
+    where = batch.get('where', jnp.ones(batch['labels'].shape[:1], bool))
+    one = _centred_gram(outputs['logits'], where)
+    two = _centred_gram(_log_probabilities(teachers, teacher), where)
+    total = jnp.stack([(one * two).sum(), (one**2).sum(), (two**2).sum()])
+    return total, jnp.float32(1)
+
+  return measure
+
+
+def _centred_gram(features, where):
+  x = jnp.where(where[:, None], features.astype(jnp.float32), 0)
+  mean = x.sum(0, keepdims=True) / jnp.maximum(where.sum(), 1)
+  x = jnp.where(where[:, None], x - mean, 0)
+  return x @ x.T
+
+
+def _cka(total, count):
+  """Linear CKA (Kornblith et al., 2019) of the logits.
+
+  The three sums are taken over minibatches before their ratio (Nguyen et al.,
+  2021).
+  """
+  del count
+  norm = np.sqrt(total[..., 1] * total[..., 2])
+  return total[..., 0] / np.where(norm > 0, norm, np.nan)

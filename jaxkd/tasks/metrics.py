@@ -1,0 +1,43 @@
+"""Metrics as sums and counts, so that any batching gives the same value."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Pair = tuple[Array, Array]
+
+
+def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+  """The mean that a sum and a count stand for."""
+  return total / count
+
+
+class Metric(NamedTuple):
+  """A measure of a net's outputs.
+
+  Attributes:
+    measure: ``(outputs, batch, teachers) -> (sum, count)`` over one batch,
+      where ``batch['where']``, a [B] bool, says which examples count. Sums
+      and counts of batches add up.
+    value: ``(sum, count) -> value``, on arrays with any leading axes.
+    higher_is_better: which way is up.
+    teacher: the group that it compares with; such a metric is left out where
+      that group's outputs are not at hand.
+  """
+
+  measure: Callable[[dict, dict, dict], Pair]
+  value: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio
+  higher_is_better: bool = True
+  teacher: str = ''
+
+
+def counted(value: Array, batch: dict) -> Pair:
+  """Sum and count of a value per example [B], where the batch counts."""
+  where = batch.get('where')
+  value = value.astype(jnp.float32)
+  if where is None:
+    return value.sum(), jnp.float32(value.shape[0])
+  return jnp.where(where, value, 0).sum(), where.sum().astype(jnp.float32)

@@ -1,0 +1,153 @@
+"""Groups of teachers: trained here, or restored from where they are kept."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd import keys
+from jaxkd.data import partition
+from jaxkd.distill.step import Role
+from jaxkd.distill.training import Group, Job
+from jaxkd.errors import UserError
+from jaxkd.train import checkpoint
+
+
+def job(
+  name: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  *,
+  stage: str,
+  labels: np.ndarray,
+  data: Mapping[str, Any],
+  seeds: list[int],
+) -> Job:
+  """The population that trains a group.
+
+  Its members are the group's T teachers, or T for each of the seeds of the
+  students; each has a seed and a part of the data of its own.
+
+  Args:
+    name: the group's.
+    entry: its complete entry in the config.
+    role: its net.
+    stage: where its checkpoints go.
+    labels: of the training examples.
+    data: the section of the config.
+    seeds: of the students' members.
+  """
+  own = seeds if entry['per_seed'] else seeds[:1]
+  weights = [
+    partition.weights(
+      labels,
+      fraction=data['fraction']['teachers'],
+      partition=data['partition']['teachers'],
+      count=entry['count'],
+      seed=keys.seed(seed, f'data/teachers/{name}'),
+      role='teachers',
+    )
+    for seed in own
+  ]
+  return Job(
+    stage=stage,
+    students={name: role._replace(copies=1)},
+    groups={},
+    distill=entry['distill'],
+    train=entry['train'],
+    seeds=[
+      keys.seed(seed, f'teachers/{name}/{index}')
+      for seed in own
+      for index in range(entry['count'])
+    ],
+    weights=np.concatenate(weights),
+    order=data['order'],
+  )
+
+
+def group(
+  entry: Mapping[str, Any], role: Role, variables: dict, seeds: int
+) -> Group:
+  """A trained group, from variables with a leading axis of its members."""
+  if entry['per_seed']:
+    variables = jax.tree.map(
+      lambda x: x.reshape(seeds, entry['count'], *x.shape[1:]), variables
+    )
+  return Group(role, variables, entry['per_seed'])
+
+
+def shapes(entry: Mapping[str, Any], role: Role, seeds: int) -> Group:
+  """The group before it is trained: its shapes."""
+  lead = (seeds, entry['count']) if entry['per_seed'] else (entry['count'],)
+  one = jax.eval_shape(role.net.init, jax.random.key(0))
+  return Group(
+    role,
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), one
+    ),
+    entry['per_seed'],
+  )
+
+
+def restore(
+  name: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  seeds: int,
+  folder: Path,
+) -> dict:
+  """The variables of a group that was trained before, [members, ...].
+
+  Args:
+    name: the group's.
+    entry: its complete entry in the config.
+    role: its net.
+    seeds: how many the students have.
+    folder: where the nets were exported to.
+
+  Raises:
+    UserError: no such net, one of another architecture, or too few members.
+  """
+  at = f'teachers.{name}.restore'
+  try:
+    variables, spec = checkpoint.load(folder)
+  except UserError as error:
+    raise UserError(f'{at}: {error}') from error
+  check_same(variables, role, spec, at)
+  wanted = entry['count'] * (seeds if entry['per_seed'] else 1)
+  there = spec['members']
+  if there < wanted or (entry['per_seed'] and there != wanted):
+    raise UserError(
+      f'{at}: {folder} holds {there} nets and {wanted} are wanted '
+      f'(count × seeds where per_seed is set); change '
+      f'teachers.{name}.count or train.seeds'
+    )
+  return jax.tree.map(lambda x: x[:wanted], variables)
+
+
+def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:
+  """Refuses stored variables, [members, ...], of another architecture."""
+  own = jax.eval_shape(role.net.init, jax.random.key(0))
+  there = _named(variables)
+  here = _named(own)
+  there = {path: shape[1:] for path, shape in there.items()}
+  if there == here:
+    return
+  path = min(
+    path for path in {*there, *here} if there.get(path) != here.get(path)
+  )
+  raise UserError(
+    f'{at}: what is stored there is a {spec["model"]} with {spec["kw"]}, '
+    f'another architecture: {path} is {there.get(path, "missing")} there and '
+    f'{here.get(path, "missing")} here'
+  )
+
+
+def _named(tree: dict) -> dict[str, tuple]:
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): jnp.shape(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }

@@ -1,0 +1,461 @@
+"""Checkpoints of a run and exported networks: all that knows Orbax.
+
+A checkpoint is a folder ``DIR/STEP`` with two items: ``arrays``, the bytes of
+a tree's leaves, and ``record``, a JSON file that says of each leaf its path,
+shape, dtype, place among the bytes and checksum, and carries the caller's
+``meta``. Orbax writes both under a temporary name and renames the folder when
+everything is on disk, so what has a step's name is whole.
+
+The leaves go into one buffer for three reasons. It is the copy on the host
+that lets the caller donate the originals. A thousand small arrays take half a
+second of one core, their bytes a few milliseconds. And when one of many arrays
+is damaged, Orbax leaves the reads of the others to fail in a closed event
+loop, noisily. The checksums are there because TensorStore hands out flipped
+bytes without a word. Nothing is ever unpickled.
+"""
+
+import contextlib
+import json
+import logging as python_logging
+import math
+import os
+import re
+import textwrap
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from jaxkd.errors import UserError
+
+_ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
+
+
+class Checkpoints:
+  """The last few checkpoints of a run, written in the background.
+
+  Use it as a context manager: leaving it waits until all is on disk. On
+  several hosts every process makes the same calls.
+
+  Args:
+    directory: where the checkpoints live; made if it is not there.
+    keep: how many of the newest to keep, at least 1.
+
+  Raises:
+    UserError: the directory cannot be made or written.
+  """
+
+  def __init__(self, directory: str | os.PathLike, *, keep: int = 3):
+    if keep < 1:
+      raise ValueError(f'keep must be at least 1, got {keep}')
+    self._directory = _absolute(directory)
+    self._damaged: set[int] = set()
+    self._open = contextlib.ExitStack()
+    with _writing(self._directory):
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+          cleanup_tmp_directories=True,
+        ),
+      )
+    self._open.enter_context(_without_orbax_tracebacks())
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, kind, error, traceback) -> None:
+    with self._open:
+      try:
+        self.wait()
+      except UserError as failure:
+        if error is None:
+          raise
+        logging.error('%s', failure)  # not in place of the error underway
+      finally:
+        self._manager.close()
+
+  def save(self, step: int, tree: Any, meta: dict) -> None:
+    """Starts to write a checkpoint; returns once ``tree`` has been copied.
+
+    The arrays may be donated or overwritten as soon as this returns. An
+    earlier save that is still being written is waited for.
+
+    Args:
+      step: larger than that of every checkpoint there is.
+      tree: a pytree of jax or numpy arrays (typed PRNG keys excepted).
+      meta: what belongs with the arrays, of JSON's types.
+
+    Raises:
+      UserError: this or the save before it could not be written.
+    """
+    latest = self.latest_step()
+    if latest is not None and step <= latest:
+      raise ValueError(
+        f'the checkpoint of step {step} must come after that of step {latest}'
+      )
+    packed, arrays = _pack(tree)
+    chunks = [ocp.SaveArgs(chunk_byte_size=_ROW)] + [
+      ocp.SaveArgs() for _ in arrays[1:]
+    ]
+    items = ocp.args.Composite(
+      arrays=ocp.args.StandardSave(arrays, save_args=chunks),
+      record=ocp.args.JsonSave(_sealed({**packed, 'meta': meta})),
+    )
+    with _writing(self._directory):
+      while self._damaged:  # they would count among those to keep
+        self._manager.delete(self._damaged.pop())
+      self._manager.save(step, args=items, force=True)
+
+  def restore(self, like: Any) -> tuple[int, Any, dict] | None:
+    """Reads the newest checkpoint that is undamaged.
+
+    Args:
+      like: a pytree of arrays or ``jax.ShapeDtypeStruct``. A leaf comes back
+        as what stands there: a numpy array as a numpy array, all else as a
+        jax array with the sharding given, on the default device where none
+        is.
+
+    Returns:
+      ``(step, tree, meta)``, or None where no checkpoint was ever finished.
+
+    Raises:
+      UserError: the checkpoint holds another tree (the first path that
+        differs is named), or there are checkpoints and all are damaged.
+    """
+    self.wait()
+    self._damaged.clear()
+    found = sorted(self._manager.all_steps(), reverse=True)
+    for step in found:
+      folder = self._directory / str(step)
+      try:
+        with _reading(folder):
+          tree, meta = _read(folder, like)
+      except _DamagedError as damage:
+        self._damaged.add(step)
+        logging.warning(
+          'the checkpoint %s is damaged (%s); the one before it is tried',
+          folder,
+          damage,
+        )
+      else:
+        return step, tree, meta
+    if found:
+      raise UserError(
+        f'checkpoints: none of the {len(found)} in {self._directory} can be '
+        'read (the log says why); put an undamaged copy there, or remove the '
+        'folder to start afresh'
+      )
+    return None
+
+  def latest_step(self) -> int | None:
+    """The newest step that is saved or being saved, and not known damaged."""
+    steps = set(self._manager.all_steps()) - self._damaged
+    return max(steps, default=None)
+
+  def wait(self) -> None:
+    """Returns when everything is on disk.
+
+    Raises:
+      UserError: it could not be written.
+    """
+    with _writing(self._directory):
+      self._manager.wait_until_finished()
+
+
+def export(directory: str | os.PathLike, variables: dict, spec: dict) -> None:
+  """Writes a finished network with its description, in one atomic act.
+
+  A network exported there before is replaced once the new one is on disk.
+
+  Args:
+    directory: where to; nothing else may live in it.
+    variables: nested dicts of arrays, as ``Net.init`` makes them.
+    spec: what it takes to build the network again, of JSON's types.
+
+  Raises:
+    UserError: the directory holds something else or cannot be written.
+  """
+  directory = _absolute(directory)
+  with _writing(directory):
+    held = list(directory.iterdir()) if directory.exists() else []
+  steps = ocp.path.step.checkpoint_steps(directory)
+  if steps:
+    _network(directory / str(max(steps)))
+  elif any(ocp.utils.TMP_DIR_SUFFIX not in path.name for path in held):
+    raise UserError(
+      f'{directory} holds files that are not an exported network; '
+      'choose another directory or remove it'
+    )
+  leaves, structure = jax.tree.flatten(variables)
+  outline = jax.tree.unflatten(structure, range(len(leaves)))
+  if json.loads(json.dumps(outline)) != outline:
+    raise TypeError('variables must be nested dicts with strings as keys')
+  with Checkpoints(directory, keep=1) as checkpoints:
+    meta = {'network': {'spec': spec, 'outline': outline}}
+    checkpoints.save(max(steps, default=-1) + 1, variables, meta)
+
+
+def load(directory: str | os.PathLike) -> tuple[dict, dict]:
+  """Reads what `export` wrote: ``(variables, spec)``.
+
+  The arrays are jax arrays on the default device (numpy arrays where jax has
+  no such dtype: 64 bits without ``jax_enable_x64``).
+
+  Raises:
+    UserError: there is no exported network, or it is damaged.
+  """
+  directory = _absolute(directory)
+  steps = ocp.path.step.checkpoint_steps(directory)
+  if not steps:
+    raise UserError(
+      f'there is no exported network in {directory}; give the folder that a '
+      'finished run has written'
+    )
+  folder = directory / str(max(steps))
+  network, leaves = _network(folder)
+  like = jax.tree.map(
+    lambda i: jax.ShapeDtypeStruct(
+      leaves[i]['shape'], jnp.dtype(leaves[i]['dtype'])
+    ),
+    network['outline'],
+  )
+  try:
+    with _reading(folder):
+      variables, _ = _read(folder, like)
+  except _DamagedError as damage:
+    raise _damaged_export(folder, damage) from damage
+  return variables, network['spec']
+
+
+def _network(folder: epath.Path) -> tuple[dict, list[dict]]:
+  """What is recorded of an exported network: its description and leaves."""
+  try:
+    with _reading(folder):
+      record = _record(folder)
+  except _DamagedError as damage:
+    raise _damaged_export(folder, damage) from damage
+  if 'network' not in record['meta']:
+    raise UserError(
+      f'{folder.parent} holds the checkpoints of a run, not an exported '
+      'network; give the folder of a finished network'
+    )
+  return record['meta']['network'], record['leaves']
+
+
+def _damaged_export(folder: epath.Path, damage: Exception) -> UserError:
+  return UserError(
+    f'the exported network in {folder.parent} is damaged ({damage}); remove '
+    'it and export it again'
+  )
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree by path, e.g. ``params/dense/kernel``."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+  if len(named) != len(leaves):
+    raise ValueError('two leaves of the tree have the same path')
+  return named
+
+
+def _pack(tree: Any) -> tuple[dict, list[Any]]:
+  """What is recorded of a tree, and the arrays to store: its bytes first.
+
+  Arrays that span several hosts stay what they are, so that each host writes
+  its own shards; Orbax copies them before its save returns. They have no
+  checksum.
+  """
+  named = _by_path(tree)
+  spread = [leaf for leaf in named.values() if _is_spread(leaf)]
+  for leaf in named.values():
+    if isinstance(leaf, jax.Array) and not _is_spread(leaf):
+      leaf.copy_to_host_async()
+  size = sum(x.nbytes for x in named.values() if not _is_spread(x))
+  row = min(max(size, 1), _ROW)
+  buffer = np.zeros((max(1, math.ceil(size / row)), row), np.uint8)
+  leaves, end = [], 0
+  for path, leaf in named.items():
+    described = {
+      'path': path,
+      'shape': list(leaf.shape),
+      'dtype': jnp.dtype(leaf.dtype).name,
+    }
+    if not _is_spread(leaf):
+      start, end = end, end + leaf.nbytes
+      taken = buffer.reshape(-1)[start:end]
+      taken[:] = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+      described |= {'start': start, 'crc32': zlib.crc32(taken)}
+    leaves.append(described)
+  return {'leaves': leaves, 'buffer': list(buffer.shape)}, [buffer, *spread]
+
+
+def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
+  """The tree and ``meta`` of one checkpoint."""
+  record = _record(folder)
+  leaves = {leaf['path']: leaf for leaf in record['leaves']}
+  targets = _by_path(like)
+  _check_same_tree(folder, leaves, targets)
+  spread = [path for path, leaf in leaves.items() if 'start' not in leaf]
+  wanted = [
+    np.empty(record['buffer'], np.uint8),
+    *(_abstract(targets[path]) for path in spread),
+  ]
+  buffer, *others = _restore(
+    folder, arrays=ocp.args.StandardRestore(wanted)
+  ).arrays
+  arrays = dict(zip(spread, others, strict=True))
+  for path, leaf in leaves.items():
+    if 'start' in leaf:
+      size = math.prod(leaf['shape']) * jnp.dtype(leaf['dtype']).itemsize
+      taken = buffer.reshape(-1)[leaf['start'] :][:size]
+      if zlib.crc32(taken) != leaf['crc32']:
+        raise _DamagedError(f'the bytes of {path} have changed')
+      arrays[path] = taken.view(leaf['dtype']).reshape(leaf['shape'])
+  placed = [_place(arrays[path], target) for path, target in targets.items()]
+  return jax.tree.unflatten(jax.tree.structure(like), placed), record['meta']
+
+
+def _check_same_tree(folder: epath.Path, leaves: dict, targets: dict) -> None:
+  """Raises for the first leaf in which a checkpoint differs from what we want.
+
+  Args:
+    folder: the checkpoint.
+    leaves: path -> what the checkpoint records of that leaf.
+    targets: path -> array or ``jax.ShapeDtypeStruct``.
+  """
+  held = {
+    path: f'{leaf["dtype"]}{leaf["shape"]}' for path, leaf in leaves.items()
+  }
+  wanted = {
+    path: f'{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}'
+    for path, leaf in targets.items()
+  }
+  for path in [*wanted, *held]:
+    if held.get(path) != wanted.get(path):
+      raise UserError(
+        f'the checkpoint {folder} was made by another configuration: {path} '
+        f'is {held.get(path, "missing")} there and '
+        f'{wanted.get(path, "missing")} here; restore the configuration it '
+        'was made with, or choose another directory'
+      )
+
+
+def _is_spread(leaf: Any) -> bool:
+  """Whether other hosts hold a part of the array."""
+  sharding = getattr(leaf, 'sharding', None)
+  return sharding is not None and not sharding.is_fully_addressable
+
+
+def _abstract(target: Any) -> Any:
+  """What Orbax is asked for where the hosts have written their own shards."""
+  if _is_spread(target):
+    return jax.ShapeDtypeStruct(
+      target.shape, target.dtype, sharding=target.sharding
+    )
+  return np.empty(target.shape, target.dtype)
+
+
+def _place(array: Any, target: Any) -> Any:
+  """An array as ``target`` has it, in memory of its own (it may be donated)."""
+  if isinstance(array, jax.Array):
+    return array
+  sharding = getattr(target, 'sharding', None)
+  if _is_spread(target):
+    return jax.make_array_from_callback(
+      array.shape, sharding, lambda index: array[index]
+    )
+  no_such_dtype = jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype
+  if isinstance(target, np.ndarray) or no_such_dtype:
+    return array.copy()
+  if not getattr(target, 'committed', True):
+    sharding = None
+  return jax.device_put(array, sharding, may_alias=False)
+
+
+class _DamagedError(Exception):
+  """A checkpoint that cannot be read, or is not what was written."""
+
+
+def _sealed(record: dict) -> dict:
+  """The record as JSON will give it back, with a checksum of its own."""
+  record = json.loads(json.dumps(record))
+  return {**record, 'crc32': _crc32_of_record(record)}
+
+
+def _record(folder: epath.Path) -> dict:
+  record = _restore(folder, record=ocp.args.JsonRestore()).record
+  if record.pop('crc32') != _crc32_of_record(record):
+    raise _DamagedError('its record has changed')
+  return record
+
+
+def _crc32_of_record(record: dict) -> int:
+  return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _restore(folder: epath.Path, **items: Any) -> Any:
+  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    return reader.restore(folder, args=ocp.args.Composite(**items))
+
+
+def _absolute(directory: str | os.PathLike) -> epath.Path:
+  """Orbax asks for absolute paths; ``gs://`` and the like are."""
+  path = epath.Path(directory)
+  return path if '://' in os.fspath(directory) else path.absolute()
+
+
+@contextlib.contextmanager
+def _reading(folder: epath.Path) -> Iterator[None]:
+  """Whatever goes wrong while a checkpoint is read, it is damaged."""
+  try:
+    with _without_orbax_tracebacks():
+      yield
+  except (UserError, _DamagedError):
+    raise
+  except Exception as error:
+    # TensorStore appends pages of its specification in brackets.
+    reason = str(error).partition(' [')[0] or type(error).__name__
+    raise _DamagedError(textwrap.shorten(reason, 300)) from error
+
+
+@contextlib.contextmanager
+def _writing(directory: epath.Path) -> Iterator[None]:
+  """Says in one sentence that the disk is full or closed to us."""
+  try:
+    yield
+  except (OSError, ValueError) as error:
+    code = getattr(error, 'errno', None)
+    if code is None:  # TensorStore's errors are ValueErrors that quote it
+      quoted = re.search(r"os_error_code='(\d+)'", str(error))
+      if not quoted:
+        raise
+      code = int(quoted[1])
+    raise UserError(
+      f'{directory} cannot be written: {os.strerror(code)}; make room there '
+      'or choose another directory'
+    ) from error
+
+
+@contextlib.contextmanager
+def _without_orbax_tracebacks() -> Iterator[None]:
+  """Keeps Orbax from logging the tracebacks of what it raises anyway."""
+
+  def wanted(record: python_logging.LogRecord) -> bool:
+    return not (record.exc_info and '/orbax/' in record.pathname)
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(wanted)
+  try:
+    yield
+  finally:
+    logger.removeFilter(wanted)

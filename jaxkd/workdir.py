@@ -1,0 +1,199 @@
+"""The folder of a run: what is in it, and who may write there."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxkd import models
+from jaxkd.data import views
+from jaxkd.errors import UserError, unknown
+from jaxkd.train import checkpoint
+from jaxkd.types import Net
+
+CONFIG = 'config.json'
+ROW = 'row.json'
+# All that a run makes; what --overwrite removes, and nothing else.
+MADE = (
+  CONFIG,
+  ROW,
+  'tuning.json',
+  'curves.png',
+  'checkpoints',
+  'nets',
+  'events',
+)
+
+
+def enter(path: Path, config: str, *, overwrite: bool) -> None:
+  """Makes the folder this run's own, or finds that it is.
+
+  Args:
+    path: the folder.
+    config: the run's config as JSON.
+    overwrite: whether another config's run may be removed.
+
+  Raises:
+    UserError: the folder cannot be written, or holds another run.
+  """
+  held = path / CONFIG
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    if overwrite and held.exists():
+      for name in MADE:
+        _remove(path / name)
+    if not held.exists():
+      others = [name for name in MADE if (path / name).exists()]
+      if others:
+        raise UserError(
+          f'--workdir {path}: it holds {", ".join(others)} but no {CONFIG}, '
+          'so it is not known whose they are; choose another folder'
+        )
+      draft = path / f'.{CONFIG}'
+      draft.write_text(config)
+      draft.rename(held)
+      return
+    text = held.read_text()
+  except OSError as error:
+    raise UserError(
+      f'--workdir {path}: it cannot be written ({error.strerror}); choose '
+      'another folder'
+    ) from error
+  if text != config:
+    entry, there, here = _difference(text, config, held)
+    raise UserError(
+      f'--workdir {path}: it holds the run of another config, in which '
+      f'{entry} is {there} and not {here}; choose another folder, or '
+      '--overwrite to remove that run'
+    )
+
+
+def _remove(path: Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def _difference(there: str, here: str, path: Path) -> tuple[str, Any, Any]:
+  """The first entry in which two configs differ, and its values."""
+  try:
+    there = json.loads(there)
+  except ValueError as error:
+    raise UserError(
+      f'{path} is damaged ({error}); --overwrite starts afresh'
+    ) from error
+  there, here = _flat(there), _flat(json.loads(here))
+  for entry in sorted({*there, *here}):
+    if there.get(entry, 'absent') != here.get(entry, 'absent'):
+      return entry, there.get(entry, 'absent'), here.get(entry, 'absent')
+  return 'its layout', 'another', 'this'
+
+
+def _flat(tree: Any, at: str = '') -> dict[str, Any]:
+  if not isinstance(tree, Mapping) or not tree:
+    return {at: tree}
+  return {
+    path: value
+    for name, child in tree.items()
+    for path, value in _flat(child, f'{at}.{name}' if at else name).items()
+  }
+
+
+def net_folder(path: Path, stage: str) -> Path:
+  """Where the nets of a stage are exported."""
+  return path / 'nets' / stage
+
+
+def find_net(
+  where: str | Path, *, arm: str = '', role: str = '', at: str = ''
+) -> Path:
+  """The folder of an exported net, in a workdir or given itself.
+
+  Of a workdir it is the student of the arm, by default of the one that the
+  run's report claims to be better.
+
+  Raises:
+    UserError: there is none.
+  """
+  path = Path(where)
+  nets = path / 'nets'
+  if not nets.is_dir():
+    return path
+  students = nets / 'students'
+  if not students.is_dir():
+    raise UserError(f'{at}{path}: the run there has not trained its students')
+  arms = sorted(p.name for p in students.iterdir())
+  config = json.loads((path / CONFIG).read_text())
+  arm = arm or config['report']['compare']['better']
+  if arm not in arms:
+    arm_known = arms[0] if len(arms) == 1 else arm
+    if arm_known not in arms:
+      raise unknown('arm', arm, arms, f'{at}{path}')
+    arm = arm_known
+  roles = sorted(p.name for p in (students / arm).iterdir())
+  role = role or ('student' if 'student' in roles else roles[0])
+  if role not in roles:
+    raise unknown('role', role, roles, f'{at}{path}')
+  return students / arm / role
+
+
+def load(
+  where: str | Path, *, arm: str = '', role: str = '', member: int = 0
+) -> tuple[Net, dict]:
+  """A net that a run has exported, ready to predict.
+
+  It takes what the data holds, e.g. images as uint8 or as float32 in [0, 1],
+  and sees them as the net did in evaluation.
+
+  Args:
+    where: a finished workdir, or one of the folders below its ``nets``.
+    arm: the arm of a workdir; by default the one claimed to be better.
+    role: the role in that arm; by default the student.
+    member: which of the trained members: by default that of the first seed.
+
+  Returns:
+    ``(net, variables)``.
+
+  Raises:
+    UserError: there is no such net.
+
+  Examples:
+    >>> net, variables = jaxkd.load('runs/demo')  # doctest: +SKIP
+    >>> outputs, _ = net.apply(variables, images)  # doctest: +SKIP
+  """
+  folder = find_net(where, arm=arm, role=role)
+  variables, spec = checkpoint.load(folder)
+  if not 0 <= member < spec['members']:
+    raise UserError(
+      f'{folder} holds {spec["members"]} members, so member {member} is not '
+      'one of them'
+    )
+  net = models.build(
+    spec['model'],
+    num_classes=spec['num_classes'],
+    input_shape=_tuples(spec['input_shape']),
+    dtype=spec['dtype'],
+    **{name: _tuples(value) for name, value in spec['kw'].items()},
+  )
+  view = views.parse(spec['view'])
+
+  def apply(variables, inputs, *, key=None, train=False):
+    count = len(jax.tree.leaves(inputs)[0])
+    index = jax.numpy.arange(count)
+    seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
+    return net.apply(variables, seen, key=key, train=train)
+
+  return Net(net.init, apply), jax.tree.map(lambda x: x[member], variables)
+
+
+def _tuples(value: Any) -> Any:
+  """JSON has lists where the config had tuples."""
+  if isinstance(value, list):
+    return tuple(_tuples(v) for v in value)
+  if isinstance(value, dict):
+    return {name: _tuples(v) for name, v in value.items()}
+  return value

@@ -1,0 +1,89 @@
+"""Splits of data: arrays or streams, checked and cut."""
+
+import numpy as np
+import pytest
+
+from jaxkd.data import examples
+from jaxkd.data.examples import ArrayExamples, StreamedExamples
+from jaxkd.errors import UserError
+
+ALL = ArrayExamples(
+  np.arange(20.0, dtype=np.float32).reshape(10, 2), np.arange(10) % 2
+)
+STREAM = StreamedExamples(10, ALL.fetch, lambda: ALL.labels)
+
+
+@pytest.mark.parametrize('split', [ALL, STREAM])
+def test_holding_out_cuts_by_class_and_always_the_same(split):
+  rest, out = examples.hold_out(split, 4)
+  assert (len(rest), len(out)) == (6, 4)
+  np.testing.assert_array_equal(np.bincount(out.labels), [2, 2])
+  first = [x.fetch(np.arange(len(x)))['inputs'][:, 0] for x in (rest, out)]
+  assert sorted(np.concatenate(first)) == list(range(0, 20, 2))
+  again = examples.hold_out(ALL, 4)[1]
+  np.testing.assert_array_equal(
+    out.fetch(np.arange(4))['inputs'], again.fetch(np.arange(4))['inputs']
+  )
+
+
+def test_small_streams_are_held_in_memory(monkeypatch):
+  assert isinstance(examples.held(STREAM), ArrayExamples)
+  monkeypatch.setattr(examples, 'IN_MEMORY', 79)
+  assert examples.held(STREAM) is STREAM
+
+
+def test_an_empty_stream_is_left_to_the_source():
+  empty = examples.take(STREAM, np.arange(0))
+  assert examples.held(empty) is empty
+
+
+@pytest.mark.parametrize(
+  ('given', 'made'),
+  [
+    (np.zeros((3, 4)), ((3, 4), 'float32')),
+    (np.zeros((3, 4, 4), np.uint8), ((3, 4, 4, 1), 'uint8')),
+    (np.zeros((3, 4, 4, 3), np.uint8), ((3, 4, 4, 3), 'uint8')),
+    (np.zeros((3, 4, 4), np.int64), ((3, 4, 4), 'int32')),
+    (np.zeros((3, 4), bool), ((3, 4), 'float32')),
+  ],
+)
+def test_arrays_get_the_types_that_nets_take(given, made):
+  split = examples.from_arrays({'x': given}, [0.0, 1.0, 0.0], at='x')
+  batch = split.fetch(np.arange(3))
+  assert (batch['inputs']['x'].shape, batch['inputs']['x'].dtype) == made
+  assert batch['labels'].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'labels', 'message'),
+  [
+    (np.zeros((3, 2)), [0, 1], '2 labels for 3 inputs'),
+    (np.zeros((2, 2)), [0, 0.5], 'example 1 has the label 0.5'),
+    (np.zeros((2, 2)), [np.nan, 0], 'example 0 has the label nan'),
+    (np.zeros((2, 2)), ['a', 'b'], 'must be class numbers'),
+    (np.zeros((2, 2)), np.eye(2), r'labels of shape \(2, 2\)'),
+    (np.array([{}, {}]), [0, 1], 'type object; they must be numbers'),
+    (np.array(['a', 'b']), [0, 1], 'must be numbers'),
+  ],
+)
+def test_arrays_that_cannot_be_examples(inputs, labels, message):
+  with pytest.raises(UserError, match=f'^data.source: mine.*{message}'):
+    examples.from_arrays(inputs, labels, at='data.source: mine')
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_named_by_example(bad):
+  inputs = np.zeros((5000, 2), np.float32)
+  inputs[4321, 1] = bad
+  split = ArrayExamples({'x': inputs}, np.zeros(5000))
+  with pytest.raises(UserError, match='mine: example 4321 holds NaN or inf'):
+    examples.check_all(split, 2, at='mine')
+
+
+@pytest.mark.parametrize('bad', [-1, 3])
+def test_labels_out_of_range_are_named_by_example(bad):
+  labels = np.array([0, 1, 2, bad])
+  split = ArrayExamples(np.zeros((4, 1)), labels)
+  message = f'mine: example 3 has the label {bad}, .* 0 to 2'
+  with pytest.raises(UserError, match=message):
+    examples.check_all(split, 3, at='mine')

@@ -1,0 +1,116 @@
+"""Who sees which examples."""
+
+import numpy as np
+import pytest
+
+from jaxkd.data.partition import stratified, weights
+from jaxkd.errors import UserError
+
+LABELS = np.repeat([0, 1, 2], [50, 30, 20])[
+  np.random.default_rng(0).permutation(100)
+]
+
+
+def count(mask):
+  return np.bincount(LABELS[mask], minlength=3)
+
+
+def test_by_default_all_members_see_all():
+  made = weights(LABELS, count=3)
+  assert made.dtype == np.float32
+  np.testing.assert_array_equal(made, np.ones((3, 100)))
+
+
+@pytest.mark.parametrize('size', [0, 1, 7, 10, 50, 99, 100])
+def test_stratified_keeps_proportions(size):
+  chosen = stratified(LABELS, size, np.random.default_rng(1))
+  assert chosen.sum() == size
+  expected = np.array([50, 30, 20]) * size / 100
+  assert (np.abs(count(chosen) - expected) <= 1).all()
+
+
+class TestFraction:
+  def test_is_stratified_and_the_same_for_all_members(self):
+    made = weights(LABELS, fraction=0.2, count=3, seed=5)
+    np.testing.assert_array_equal(made, made[:1].repeat(3, axis=0))
+    np.testing.assert_array_equal(count(made[0] > 0), [10, 6, 4])
+
+  def test_keeps_one_of_each_class(self):
+    made = weights(LABELS, fraction=0.01)
+    np.testing.assert_array_equal(count(made[0] > 0), [1, 1, 1])
+
+  def test_is_drawn_from_the_seed_alone(self):
+    draw = {'fraction': 0.2, 'seed': 5}
+    one = weights(LABELS, **draw)
+    np.testing.assert_array_equal(one, weights(LABELS, **draw))
+    assert (one != weights(LABELS, fraction=0.2, seed=6)).any()
+    folds = weights(LABELS, partition='disjoint', count=4, **draw)
+    np.testing.assert_array_equal(folds.sum(axis=0), one[0])
+
+  @pytest.mark.parametrize('fraction', [0, -0.1, 1.1, float('nan')])
+  def test_must_be_a_share(self, fraction):
+    with pytest.raises(UserError, match=r'^data\.fraction\.students: '):
+      weights(LABELS, fraction=fraction, role='students')
+
+
+class TestPartition:
+  def test_disjoint_folds_are_stratified_and_cover_all(self):
+    made = weights(LABELS, partition='disjoint', count=4)
+    np.testing.assert_array_equal(made.sum(axis=0), np.ones(100))
+    for member in made:
+      assert member.sum() == 25
+      assert (np.abs(count(member > 0) - [12.5, 7.5, 5]) <= 1).all()
+
+  def test_bootstrap_members_draw_as_many_as_there_are(self):
+    made = weights(LABELS, partition='bootstrap', count=5, fraction=0.5)
+    np.testing.assert_array_equal(made.sum(axis=1), np.full(5, 50))
+    assert made.max() > 1
+    assert len(np.unique(made, axis=0)) == 5
+    assert ((made > 0).any(axis=0) <= weights(LABELS, fraction=0.5)[0]).all()
+
+  def test_bootstrap_members_do_not_depend_on_their_number(self):
+    few = weights(LABELS, partition='bootstrap', count=2, seed=3)
+    many = weights(LABELS, partition='bootstrap', count=5, seed=3)
+    np.testing.assert_array_equal(few, many[:2])
+
+  def test_classes_may_overlap(self):
+    subsets = np.array([[True, True, False], [False, True, True]])
+    made = weights(LABELS, partition='classes', count=2, subsets=subsets)
+    np.testing.assert_array_equal(made, subsets[:, LABELS])
+
+  def test_without_leaves_classes_out(self):
+    made = weights(LABELS, partition='without:0,2', count=2)
+    np.testing.assert_array_equal(made, np.tile(LABELS == 1, (2, 1)))
+
+  @pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+      ({'partition': 'disjoin'}, "did you mean 'disjoint'"),
+      ({'partition': 'without'}, "no partition 'without'"),
+      ({'partition': 'without:a'}, 'write class numbers'),
+      ({'partition': 'without:3'}, 'class 3, of which there are no'),
+      ({'partition': 'without:0,1,2'}, 'member 0 without examples'),
+      ({'partition': 'disjoint', 'count': 101}, 'there are 100'),
+      ({'partition': 'classes'}, 'needs subsets'),
+      ({'subsets': [[True] * 3]}, 'needs subsets'),
+      (
+        {'partition': 'classes', 'subsets': [[True, True]]},
+        r'shape \(1, 2\) do not fit 1 members and 3 classes',
+      ),
+      (
+        {'partition': 'classes', 'subsets': [[True] * 3], 'count': 2},
+        'do not fit 2 members',
+      ),
+      (
+        {
+          'partition': 'classes',
+          'subsets': [[True] * 3, [False] * 3],
+          'count': 2,
+        },
+        'member 1 without examples',
+      ),
+    ],
+  )
+  def test_must_make_sense(self, options, message):
+    with pytest.raises(UserError, match=rf'^data\.partition.*{message}'):
+      weights(LABELS, **options)

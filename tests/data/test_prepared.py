@@ -1,0 +1,179 @@
+"""Data sets that TFDS prepared are read without TensorFlow."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from jaxkd.data import examples, sources
+from jaxkd.data.examples import ArrayExamples, StreamedExamples
+from jaxkd.errors import UserError
+
+
+def pixels(i, side=4):
+  return np.full((side, side, 1), i, np.uint8)
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  """A folder with a data set and a copy called fashion_mnist."""
+  import tensorflow_datasets as tfds
+
+  folder = tmp_path_factory.mktemp('tfds')
+
+  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    VERSION = tfds.core.Version('1.0.0')
+
+    @classmethod
+    def _get_pkg_dir_path(cls):
+      return pathlib.Path(folder)  # without a package there is none
+
+    def _info(self):
+      return self.dataset_info_from_configs(
+        features=tfds.features.FeaturesDict(
+          {
+            'image': tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8),
+            'float': tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            'ragged': tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+            'label': tfds.features.ClassLabel(names=['a', 'b', 'c']),
+            'number': np.int64,
+          }
+        ),
+        supervised_keys=('image', 'label'),
+      )
+
+    def _split_generators(self, _):
+      return {
+        'train': self._generate_examples(30),
+        'test': self._generate_examples(12),
+      }
+
+    def _generate_examples(self, count):
+      for i in range(count):
+        yield (
+          i,
+          {
+            'image': pixels(i),
+            'float': [i, np.nan if i == 7 else 0],
+            'ragged': np.zeros((1 + i % 2, 2), np.float32),
+            'label': i % 3,
+            'number': i % 5,
+          },
+        )
+
+  for name in ('tiny_set', 'fashion_mnist'):
+    Builder.name = name
+    Builder(data_dir=folder, file_format='array_record').download_and_prepare()
+  return folder
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+  """A copy to damage."""
+  shutil.copytree(prepared, tmp_path / 'copy')
+  return tmp_path / 'copy'
+
+
+@pytest.mark.parametrize(
+  'name', ['tiny_set', 'tfds:tiny_set', 'tfds:tiny_set:1.0.0']
+)
+def test_reads_what_is_prepared(prepared, name):
+  source = sources.load(name, dir=str(prepared))
+  assert source.name == name
+  assert source.classes == ('a', 'b', 'c')
+  assert source.input_shape == (4, 4, 1)
+  assert {k: len(split) for k, split in source.splits.items()} == {
+    'train': 27,
+    'validation': 3,
+    'test': 12,
+  }
+  test = source.splits['test']
+  assert isinstance(test, ArrayExamples)
+  batch = test.fetch(np.arange(12))
+  assert sorted(batch['inputs'][:, 0, 0, 0]) == list(range(12))
+  np.testing.assert_array_equal(
+    batch['inputs'][:, 0, 0, 0] % 3, batch['labels']
+  )
+  assert 'tensorflow' not in sys.modules
+
+
+def test_large_sets_are_read_as_asked_for(prepared, monkeypatch):
+  small = sources.load('tiny_set', dir=str(prepared))
+  monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+  large = sources.load('tiny_set', dir=str(prepared))
+  for name, split in large.splits.items():
+    assert isinstance(split, StreamedExamples)
+    order = np.arange(len(split))[::-1]
+    a, b = small.splits[name].fetch(order), split.fetch(order)
+    np.testing.assert_array_equal(a['inputs'], b['inputs'])
+    np.testing.assert_array_equal(a['labels'], b['labels'])
+    np.testing.assert_array_equal(split.labels, small.splits[name].labels)
+
+
+def test_features_can_be_chosen_and_images_resized(prepared):
+  source = sources.load(
+    'tiny_set', dir=str(prepared), labels='number', resize=6, validation=0
+  )
+  assert source.num_classes == 5
+  assert source.input_shape == (6, 6, 1)
+  assert 'validation' not in source.splits
+
+
+def test_fashion_mnist_is_taken_from_tfds_where_it_is_prepared(prepared):
+  source = sources.load('fashion_mnist', dir=str(prepared))
+  assert source.name == 'fashion_mnist'
+  assert len(source.splits['validation']) == round(30 / 12)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'inputs': 'imag'}, r"^data\.kw\.inputs: .*'imag'; .*'image'"),
+    ({'labels': 'labl'}, r"^data\.kw\.labels: .*'label'"),
+    ({'test': 'tests'}, r"^data\.kw\.test: there is no split 'tests'"),
+    ({'test': 'train'}, 'splits test; it must have train and test'),
+    ({'inputs': 'float'}, r'example \d+ holds NaN or infinity'),
+    ({'inputs': 'ragged'}, r'example \d+ has the shape'),
+    ({'inputs': 'float', 'resize': 4}, r'^data\.kw\.resize: .*not images'),
+  ],
+)
+def test_options_that_do_not_fit(prepared, options, message):
+  with pytest.raises(UserError, match=message):
+    sources.load('tiny_set', dir=str(prepared), **options)
+
+
+def test_says_how_to_prepare_what_is_not(prepared, tmp_path):
+  command = 'tfds build cifar10 --file_format=array_record'
+  with pytest.raises(UserError, match=command) as caught:
+    sources.load('cifar10', dir=str(prepared))
+  assert "pip install 'jaxkd[tfds-prepare]' && " in str(caught.value)
+  assert f' --data_dir={prepared}`' in str(caught.value)
+  with pytest.raises(UserError, match=command + '`'):
+    sources.load('cifar10')
+  with pytest.raises(UserError, match=r"no source 'cifar11'.*'cifar10'"):
+    sources.load('cifar11')
+  with pytest.raises(UserError, match=r'data\.dir: there is no folder'):
+    sources.load('cifar10', dir=str(tmp_path / 'nowhere'))
+
+
+def test_says_how_to_convert_what_cannot_be_read_at_random(copy):
+  info = copy / 'tiny_set' / '1.0.0' / 'dataset_info.json'
+  entries = json.loads(info.read_text())
+  info.write_text(json.dumps(entries | {'fileFormat': 'tfrecord'}))
+  message = 'tfds convert_format --out_file_format=array_record .*tiny_set'
+  with pytest.raises(UserError, match=message):
+    sources.load('tiny_set', dir=str(copy))
+
+
+@pytest.mark.parametrize('file', ['*-train.array_record*', 'dataset_info.json'])
+@pytest.mark.parametrize('damage', ['truncated', 'empty', 'gone'])
+def test_names_what_is_damaged(copy, file, damage):
+  (path,) = (copy / 'tiny_set' / '1.0.0').glob(file)
+  path.write_bytes(path.read_bytes()[: 50 if damage == 'truncated' else 0])
+  if damage == 'gone':
+    path.unlink()
+  with pytest.raises(UserError, match=r'^data\.source: .*tiny_set'):
+    sources.load('tiny_set', dir=str(copy))

@@ -1,0 +1,432 @@
+"""Sources by name: fixed splits, checked data, one sentence for what fails."""
+
+import gzip
+import struct
+import textwrap
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxkd.data import examples, sources
+from jaxkd.data.examples import ArrayExamples, StreamedExamples
+from jaxkd.errors import UserError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (24, 4, 4), np.uint8)
+LABELS = np.arange(24) % 3
+
+
+def everything(split):
+  return split.fetch(np.arange(len(split)))
+
+
+def sizes(source):
+  return {name: len(split) for name, split in source.splits.items()}
+
+
+class TestDigits:
+  def test_is_split_by_class(self):
+    source = sources.load('digits')
+    assert sizes(source) == {'train': 1078, 'validation': 360, 'test': 359}
+    assert (source.num_classes, source.input_shape) == (10, (8, 8, 1))
+    assert source.classes == tuple('0123456789')
+    whole = np.concatenate([s.labels for s in source.splits.values()])
+    share = np.bincount(whole) / len(whole)
+    for split in source.splits.values():
+      expected = share * len(split)
+      assert (np.abs(np.bincount(split.labels) - expected) < 2).all()
+
+  def test_holds_each_image_once_in_the_unit_interval(self):
+    from sklearn.datasets import load_digits
+
+    source = sources.load('digits')
+    held = [everything(split)['inputs'] for split in source.splits.values()]
+    held = np.concatenate(held)
+    assert held.dtype == np.float32
+    rows = held.reshape(len(held), -1) * 16
+    np.testing.assert_array_equal(
+      rows[np.lexsort(rows.T)],
+      load_digits().data[np.lexsort(load_digits().data.T)],
+    )
+
+  def test_no_seed_moves_the_split(self):
+    a, b = sources.load('digits', seed=0), sources.load('digits', seed=1)
+    for split in a.splits:
+      np.testing.assert_array_equal(
+        everything(a.splits[split])['inputs'],
+        everything(b.splits[split])['inputs'],
+      )
+
+  @pytest.mark.parametrize(
+    ('amount', 'size'), [(100, 100), (0.5, 719), (0, None), (0.0, None)]
+  )
+  def test_the_validation_split_may_be_of_any_size(self, amount, size):
+    source = sources.load('digits', validation=amount)
+    assert sizes(source).get('validation') == size
+    assert sizes(source)['test'] == 359
+    assert sizes(source)['train'] == 1438 - (size or 0)
+
+  @pytest.mark.parametrize('amount', [-1, 1438, 1.0, -0.1, 1e-9])
+  def test_validation_must_leave_something(self, amount):
+    with pytest.raises(UserError, match=r'^data\.kw\.validation: .*of 1438'):
+      sources.load('digits', validation=amount)
+
+
+class TestSynthetic:
+  def test_can_be_learnt(self):
+    source = sources.load('synthetic', shape=(6, 6, 2), num_classes=4, size=200)
+    assert sizes(source) == {'train': 120, 'validation': 40, 'test': 40}
+    assert source.input_shape == (6, 6, 2)
+    train, test = (everything(source.splits[s]) for s in ('train', 'test'))
+    centres = np.stack(
+      [train['inputs'][train['labels'] == c].mean(axis=0) for c in range(4)]
+    )
+    distance = np.square(test['inputs'][:, None] - centres).sum(axis=(2, 3, 4))
+    assert (distance.argmin(axis=1) == test['labels']).mean() > 0.8
+    assert train['inputs'].min() >= 0
+    assert train['inputs'].max() <= 1
+
+  def test_its_seed_makes_the_data(self):
+    a, b, c = (
+      everything(sources.load('synthetic', size=50, seed=s).splits['train'])
+      for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(a['inputs'], b['inputs'])
+    assert (a['inputs'] != c['inputs']).any()
+
+  def test_examples_may_be_of_any_shape(self):
+    source = sources.load('synthetic', shape=(5,), num_classes=2, size=20)
+    assert source.input_shape == (5,)
+
+  @pytest.mark.parametrize(
+    'options', [{'size': 0}, {'shape': (0, 4)}, {'noise': -1}]
+  )
+  def test_numbers_must_make_sense(self, options):
+    with pytest.raises(UserError, match=r'^data\.kw: synthetic cannot make'):
+      sources.load('synthetic', **options)
+
+
+def idx(array):
+  header = struct.pack('>HBB', 0, 8, array.ndim)
+  header += struct.pack(f'>{array.ndim}I', *array.shape)
+  return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def fashion(tmp_path):
+  """A small folder as Fashion-MNIST's, two of its files compressed."""
+  folder = tmp_path / 'fashion'
+  folder.mkdir()
+  (folder / 'train-images-idx3-ubyte').write_bytes(idx(IMAGES))
+  (folder / 'train-labels-idx1-ubyte').write_bytes(idx(LABELS))
+  for name, array in (
+    ('images-idx3', IMAGES[:6]),
+    ('labels-idx1', LABELS[:6]),
+  ):
+    file = folder / f't10k-{name}-ubyte.gz'
+    file.write_bytes(gzip.compress(idx(array)))
+  return folder
+
+
+class TestFashionMnist:
+  def test_reads_idx_files(self, fashion):
+    source = sources.load('fashion_mnist', dir=str(fashion), validation=0)
+    assert (source.num_classes, source.input_shape) == (10, (4, 4, 1))
+    assert source.classes[-1] == 'Ankle boot'
+    train, test = (everything(source.splits[s]) for s in ('train', 'test'))
+    np.testing.assert_array_equal(train['inputs'], IMAGES[..., None])
+    np.testing.assert_array_equal(train['labels'], LABELS)
+    np.testing.assert_array_equal(test['inputs'], IMAGES[:6, ..., None])
+    assert train['inputs'].dtype == np.uint8
+
+  def test_holds_out_a_twelfth(self, fashion):
+    source = sources.load('fashion_mnist', dir=str(fashion))
+    assert sizes(source) == {'train': 22, 'validation': 2, 'test': 6}
+
+  def test_finds_debians_files(self, fashion, monkeypatch):
+    monkeypatch.setattr(sources, 'DEBIAN_FASHION_MNIST', fashion)
+    assert sizes(sources.load('fashion_mnist'))['test'] == 6
+
+  def test_says_how_to_get_it(self, tmp_path):
+    for options in ({}, {'dir': str(tmp_path)}):
+      with pytest.raises(UserError) as caught:
+        sources.load('fashion_mnist', **options)
+      message = str(caught.value)
+      assert message.startswith('data.source: fashion_mnist is not in ')
+      for way in (
+        'apt-get install dataset-fashion-mnist',
+        't10k-labels-idx1-ubyte.gz',
+        'tfds build fashion_mnist --file_format=array_record',
+      ):
+        assert way in message
+      assert (f'--data_dir={tmp_path}' in message) == bool(options)
+
+  def test_names_a_missing_folder_or_file(self, fashion):
+    with pytest.raises(UserError, match=r'data\.dir: there is no folder'):
+      sources.load('fashion_mnist', dir=str(fashion / 'nowhere'))
+    (fashion / 't10k-labels-idx1-ubyte.gz').unlink()
+    with pytest.raises(UserError, match=r'neither t10k-labels.*all four'):
+      sources.load('fashion_mnist', dir=str(fashion))
+
+  @pytest.mark.parametrize(
+    'name', ['train-images-idx3-ubyte', 't10k-images-idx3-ubyte.gz']
+  )
+  @pytest.mark.parametrize('damage', ['truncated', 'empty', 'of another kind'])
+  def test_names_a_damaged_file(self, fashion, name, damage):
+    file = fashion / name
+    whole = file.read_bytes()
+    damaged = {'truncated': whole[:-9], 'empty': b'', 'of another kind': b'x'}
+    file.write_bytes(damaged[damage] * (99 if damage[0] == 'o' else 1))
+    message = rf'^data\.dir: .*{name} is truncated or damaged'
+    with pytest.raises(UserError, match=message):
+      sources.load('fashion_mnist', dir=str(fashion))
+
+  def test_names_labels_and_counts_that_do_not_fit(self, fashion):
+    file = fashion / 'train-labels-idx1-ubyte'
+    labels = LABELS.copy()
+    labels[5] = 10
+    file.write_bytes(idx(labels))
+    message = "'train' of 'fashion_mnist': example 5 has the label 10"
+    with pytest.raises(UserError, match=message):
+      sources.load('fashion_mnist', dir=str(fashion))
+    file.write_bytes(idx(LABELS[:-1]))
+    with pytest.raises(UserError, match=r"'train'.*23 labels for 24 inputs"):
+      sources.load('fashion_mnist', dir=str(fashion))
+
+
+@pytest.fixture
+def npz(tmp_path):
+  """Writes an npz file; gives its source's name."""
+
+  def write(**arrays):
+    np.savez(tmp_path / 'mine.npz', **arrays)
+    return f'npz:{tmp_path / "mine.npz"}'
+
+  return write
+
+
+class TestNpz:
+  SPLITS = {  # noqa: RUF012 (never changed)
+    'x_train': IMAGES,
+    'y_train': LABELS,
+    'x_test': IMAGES[:6],
+    'y_test': LABELS[:6],
+  }
+
+  def test_takes_splits(self, npz):
+    source = sources.load(npz(**self.SPLITS), validation=3)
+    assert sizes(source) == {'train': 21, 'validation': 3, 'test': 6}
+    assert (source.num_classes, source.input_shape) == (3, (4, 4, 1))
+    own = {'x_validation': IMAGES[:9], 'y_validation': LABELS[:9]}
+    source = sources.load(npz(**self.SPLITS, **own))
+    assert sizes(source) == {'train': 24, 'validation': 9, 'test': 6}
+    with pytest.raises(UserError, match=r'data\.kw\.validation: .*its own'):
+      sources.load(npz(**self.SPLITS, **own), validation=3)
+
+  def test_splits_one_set(self, npz, tmp_path):
+    npz(inputs=RNG.random((20, 5)), labels=np.arange(20) % 2)
+    source = sources.load('npz:mine.npz', dir=str(tmp_path))
+    assert sizes(source) == {'train': 12, 'validation': 4, 'test': 4}
+    assert everything(source.splits['test'])['inputs'].dtype == np.float32
+
+  def test_never_unpickles(self, npz, tmp_path):
+    marker = tmp_path / 'executed'
+
+    class Bomb:
+      def __reduce__(self):
+        return (open, (str(marker), 'w'))
+
+    bombs = np.array([Bomb()] * 24, object)
+    with pytest.raises(UserError, match=r'cannot read .*mine\.npz'):
+      sources.load(npz(**self.SPLITS | {'x_train': bombs}))
+    assert not marker.exists()
+
+  @pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+      ({'x_train': IMAGES[:-1]}, '24 labels for 23 inputs'),
+      ({'x_test': IMAGES[:0], 'y_test': LABELS[:0]}, "'test' .* is empty"),
+      ({'y_train': LABELS - 1}, "'train' .*example 0 has the label -1"),
+      ({'x_test': IMAGES[:6, :3]}, r'\(4, 4, 1\) in .* \(3, 4, 1\) in test'),
+      ({'x_valid': IMAGES}, 'holds .*x_valid; it must hold'),
+      ({'x_validation': IMAGES}, 'it must hold'),
+    ],
+  )
+  def test_names_what_does_not_fit(self, npz, change, message):
+    with pytest.raises(UserError, match=rf'^data\.source: .*{message}'):
+      sources.load(npz(**self.SPLITS | change))
+
+  def test_names_examples_that_are_not_finite(self, npz):
+    inputs = np.zeros((24, 3))
+    inputs[7, 1] = np.nan
+    name = npz(inputs=inputs, labels=LABELS)
+    with pytest.raises(UserError, match=r'example \d+ holds NaN or infinity'):
+      sources.load(name)
+
+  @pytest.mark.parametrize('keep', [0, 100, -30])
+  def test_names_a_damaged_file(self, npz, tmp_path, keep):
+    name = npz(**self.SPLITS)
+    file = tmp_path / 'mine.npz'
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r'cannot read .*mine\.npz: '):
+      sources.load(name)
+
+  def test_names_a_missing_file(self):
+    with pytest.raises(UserError, match=r'there is no file .*nowhere\.npz'):
+      sources.load('npz:nowhere.npz')
+
+
+def write_images(top, count=5, size=(4, 3), mode='L'):
+  for label, name in enumerate(('ant', 'bee')):
+    (top / name).mkdir(parents=True)
+    for i in range(count):
+      image = Image.new('L', size, 10 * i + 100 * label).convert(mode)
+      image.save(top / name / f'{i}.png')
+  (top / 'ant' / 'notes.txt').write_text('not an image')
+
+
+class TestFolder:
+  def test_splits_class_folders(self, tmp_path):
+    write_images(tmp_path / 'mine')
+    source = sources.load('folder:mine', dir=str(tmp_path))
+    assert sizes(source) == {'train': 6, 'validation': 2, 'test': 2}
+    assert source.classes == ('ant', 'bee')
+    assert source.input_shape == (3, 4, 1)
+    for split in source.splits.values():
+      assert isinstance(split, ArrayExamples)
+      batch = everything(split)
+      np.testing.assert_array_equal(
+        batch['inputs'][:, 0, 0, 0] // 100, batch['labels']
+      )
+
+  def test_takes_splits_and_colours(self, tmp_path):
+    for split, mode in (('train', 'L'), ('test', 'RGBA')):
+      write_images(tmp_path / split, mode=mode)
+    source = sources.load(f'folder:{tmp_path}', validation=2, resize=2)
+    assert sizes(source) == {'train': 8, 'validation': 2, 'test': 10}
+    assert source.input_shape == (2, 2, 3)
+
+  def test_large_folders_are_read_as_asked_for(self, tmp_path, monkeypatch):
+    write_images(tmp_path)
+    small = sources.load(f'folder:{tmp_path}')
+    monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+    large = sources.load(f'folder:{tmp_path}')
+    for split in small.splits:
+      assert isinstance(large.splits[split], StreamedExamples)
+      a, b = everything(small.splits[split]), everything(large.splits[split])
+      np.testing.assert_array_equal(a['inputs'], b['inputs'])
+      np.testing.assert_array_equal(a['labels'], b['labels'])
+      np.testing.assert_array_equal(large.splits[split].labels, a['labels'])
+
+  def test_images_of_several_sizes_can_be_resized(self, tmp_path):
+    write_images(tmp_path)
+    Image.new('L', (5, 6)).save(tmp_path / 'bee' / '9.png')
+    message = r'ant.0\.png has 4x3 .*bee.9\.png has 5x6.*data\.kw\.resize=3'
+    with pytest.raises(UserError, match=message):
+      sources.load(f'folder:{tmp_path}')
+    source = sources.load(f'folder:{tmp_path}', resize=3)
+    assert source.input_shape == (3, 3, 1)
+
+  def test_names_a_damaged_file(self, tmp_path):
+    write_images(tmp_path, size=(40, 40))
+    file = tmp_path / 'bee' / '2.png'
+    for damaged in (file.read_bytes()[:60], b'', b'not a png'):
+      file.write_bytes(damaged)
+      with pytest.raises(UserError, match=r'bee.2\.png is no image, or a dam'):
+        sources.load(f'folder:{tmp_path}')
+
+  def test_names_what_is_missing(self, tmp_path):
+    with pytest.raises(UserError, match=r'there is no folder .*nowhere'):
+      sources.load('folder:nowhere')
+    with pytest.raises(UserError, match='has no class folders'):
+      sources.load(f'folder:{tmp_path}')
+    write_images(tmp_path / 'train')
+    with pytest.raises(UserError, match='splits train; it must have train and'):
+      sources.load(f'folder:{tmp_path}')
+    (tmp_path / 'test' / 'ant').mkdir(parents=True)
+    with pytest.raises(UserError, match=r'test has the class folders ant, and'):
+      sources.load(f'folder:{tmp_path}')
+    (tmp_path / 'test' / 'bee').mkdir()
+    with pytest.raises(UserError, match=r'ant holds no images'):
+      sources.load(f'folder:{tmp_path}')
+
+  def test_refuses_deep_pixels(self, tmp_path):
+    write_images(tmp_path)
+    deep = np.full((3, 4), 40_000, np.uint16)
+    Image.fromarray(deep).save(tmp_path / 'bee' / '9.png')
+    with pytest.raises(UserError, match=r'9\.png has pixels of more than eig'):
+      sources.load(f'folder:{tmp_path}')
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+  """A module of sources of one's own."""
+  (tmp_path / 'my_data.py').write_text(
+    textwrap.dedent("""
+      import numpy as np
+      from jaxkd.data.sources import ArrayExamples, Source
+
+      def arrays(size=20):
+        x, y = np.ones((size, 3)), np.arange(size) % 2
+        return {'test': (x, y), 'train': (x, y)}
+
+      def source(classes=('no', 'yes')):
+        made = ArrayExamples({'a': np.ones((20, 3))}, np.arange(20) % 2)
+        splits = {'train': made, 'test': made}
+        return Source('', splits, 2, {'a': (3,)}, classes)
+
+      def nothing():
+        return None
+
+      def other_names():
+        return {'training': arrays()['train'], 'test': arrays()['test']}
+    """)
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures('mine')
+class TestOnesOwn:
+  def test_may_return_arrays(self):
+    source = sources.load('my_data:arrays', size=10, validation=2)
+    assert sizes(source) == {'train': 8, 'validation': 2, 'test': 10}
+    assert [*source.splits] == ['train', 'validation', 'test']
+    assert (source.name, source.num_classes) == ('my_data:arrays', 2)
+
+  def test_may_return_a_source(self):
+    source = sources.load('my_data:source')
+    assert sizes(source) == {'train': 18, 'validation': 2, 'test': 20}
+    assert source.classes == ('no', 'yes')
+    assert source.input_shape == {'a': (3,)}
+    assert sources.load('my_data:source', classes=()).classes == ('0', '1')
+
+  @pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+      ('no_module:f', {}, "data.source: cannot import 'no_module'"),
+      ('my_data:array', {}, "there is no source 'array'; .*'arrays'"),
+      ('my_data:arrays', {'sizes': 1}, r'^data\.kw: .*sizes'),
+      ('my_data:nothing', {}, 'must return .* not NoneType'),
+      ('my_data:other_names', {}, 'has the splits training, test; it must'),
+      ('my_data:source', {'classes': ('a',)}, 'names 1 classes of 2'),
+    ],
+  )
+  def test_must_be_as_documented(self, name, options, message):
+    with pytest.raises(UserError, match=message):
+      sources.load(name, **options)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'message'),
+  [
+    ('digit', {}, "^data.source: there is no source 'digit'.*'digits'"),
+    ('npz', {}, "write 'npz:PATH', not 'npz'"),
+    ('digits:8', {}, "write 'digits', not 'digits:8'"),
+    ('digits', {'sise': 3}, r'^data\.kw: .*sise'),
+    ('synthetic', {'sise': 3}, r"^data\.kw: .*'sise'; did you mean 'size'"),
+  ],
+)
+def test_names_and_options_that_do_not_exist(name, options, message):
+  with pytest.raises(UserError, match=message):
+    sources.load(name, **options)

@@ -1,0 +1,124 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd import losses
+from jaxkd.distill.knowledge import Arguments, find_loss, knowledge
+from jaxkd.errors import UserError
+
+
+def value(term, context):
+  params, state = term.init(jax.random.key(0), context)
+  return term.loss(params, state, context)[0]
+
+
+def test_where_a_loss_gets_its_arguments_from():
+  kl = Arguments(losses.kl)
+  assert (kl.draws, kl.teacher, kl.fields, kl.coupled) == (
+    False,
+    True,
+    [],
+    False,
+  )
+  assert Arguments(losses.cross_entropy).fields == ['labels']
+  assert not Arguments(losses.cross_entropy).teacher
+  assert Arguments(losses.decoupled_kl).fields == ['labels']
+  assert Arguments(losses.dist).coupled
+
+  def drawn(key, student, teacher, weights):
+    return student
+
+  assert Arguments(drawn).draws
+  assert Arguments(drawn).fields == ['weights']
+
+
+def test_labels_come_from_the_batch(context):
+  got = value(knowledge(losses.cross_entropy), context)
+  want = losses.cross_entropy(
+    context.student['logits'], context.batch['labels']
+  )
+  np.testing.assert_allclose(got, want)
+
+
+def test_several_teachers_are_the_mean_of_the_losses(context):
+  term = knowledge(losses.kl, teachers=('main',), options={'temperature': 3.0})
+  each = [
+    losses.kl(context.student['logits'], teacher, temperature=3.0)
+    for teacher in context.teachers['main']['logits']
+  ]
+  np.testing.assert_allclose(
+    value(term, context), np.mean(each, axis=0), rtol=1e-5
+  )
+
+
+def test_an_adapter_is_sized_from_both_layers(context):
+  term = knowledge(
+    losses.hint, location=('map', 'map'), teachers=('main',), adapter='linear'
+  )
+  params, state = term.init(jax.random.key(0), context)
+  assert params['kernel'].shape == (2, 5)
+  loss, _ = term.loss(params, state, context)
+  assert loss.shape == (6,)
+  gradient = jax.grad(lambda p: term.loss(p, state, context)[0].sum())(params)
+  assert float(jnp.abs(gradient['kernel']).sum()) > 0
+
+
+def test_unequal_layers_are_refused_with_a_remedy(context):
+  term = knowledge(
+    losses.hint,
+    location=('map', 'map'),
+    teachers=('main',),
+    at='distill.hint',
+  )
+  with pytest.raises(UserError) as error:
+    value(term, context)
+  for part in (
+    'distill.hint',
+    "'map' of the student is float32[6, 8, 8, 2]",
+    'float32[6, 4, 4, 5]',
+    "distill.hint.adapter='linear'",
+  ):
+    assert part in str(error.value)
+
+
+def test_names_that_are_not_there(context):
+  with pytest.raises(UserError, match=r"no output 'mpa'.*'map'"):
+    value(
+      knowledge(losses.hint, location=('mpa', 'map'), teachers=('main',)),
+      context,
+    )
+  with pytest.raises(UserError, match=r"no teacher 'mian'.*'main'"):
+    value(knowledge(losses.kl, teachers=('mian',)), context)
+  with pytest.raises(UserError, match=r"no loss 'klm'.*'kl'"):
+    find_loss('klm', at='distill.soft.loss')
+  with pytest.raises(UserError, match=r"temperatur.*'temperature'"):
+    knowledge(losses.kl, teachers=('main',), options={'temperatur': 1.0})
+  with pytest.raises(UserError, match='compares with a teacher'):
+    knowledge(losses.kl)
+  with pytest.raises(UserError, match='looks at no teacher'):
+    knowledge(losses.cross_entropy, teachers=('main',))
+
+
+def test_a_masked_mean_is_over_what_counts_in_the_whole_batch(context):
+  mask = np.zeros((6, 8), np.float32)
+  mask[0], mask[1, :2] = 1, 1
+  context = context._replace(batch={**context.batch, 'tokens': mask})
+
+  def per_token(student):
+    return student[..., 0, 0] + 0 * student[..., 0].sum(-1)
+
+  got = value(
+    knowledge(per_token, location=('map', ''), mask='tokens'), context
+  )
+  tokens = np.asarray(context.student['map'])[..., 0, 0]
+  want = (tokens * mask).sum() / mask.sum()
+  np.testing.assert_allclose(got.mean(), want, rtol=1e-5)
+
+
+def test_a_loss_that_is_reduced_over_the_batch_is_refused(context):
+  def reduced(student):
+    return student.mean(0)
+
+  with pytest.raises(UserError, match='unreduced over the batch'):
+    value(knowledge(reduced), context)

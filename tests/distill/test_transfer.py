@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd import config, losses
+from jaxkd.distill import terms, transfer
+from jaxkd.distill.knowledge import knowledge
+from jaxkd.errors import UserError
+
+
+def entries(**terms_given):
+  made = config.complete(
+    {'teachers': {'main': {}}, 'students': {'student': {}},
+     'distill': terms_given}
+  )  # fmt: skip
+  return config.plain(made)['distill']
+
+
+def value(term, context):
+  params, state = term.init(jax.random.key(0), context)
+  return term.loss(params, state, context)[0]
+
+
+def test_weights_multiply(context):
+  plain = knowledge(losses.cross_entropy)
+  half = transfer.weighted(plain, 0.5)
+  np.testing.assert_allclose(value(half, context), value(plain, context) / 2)
+  ramp = transfer.weighted(plain, lambda context: context.step + 1.0)
+  later = context._replace(step=jnp.asarray(3, jnp.int32))
+  np.testing.assert_allclose(value(ramp, later), 4 * value(plain, context))
+
+
+def test_fused_teachers_are_one(context):
+  built = terms.build(
+    entries(
+      soft=dict(
+        loss='kl', teacher='main', fuse='mean_probabilities',
+        kw=dict(temperature=2.0),
+      )
+    ),
+    ['student'],
+  )  # fmt: skip
+  got = value(built['soft'].term, context)
+  p = np.mean(jax.nn.softmax(context.teachers['main']['logits'] / 2), axis=0)
+  log_q = jax.nn.log_softmax(context.student['logits'] / 2)
+  want = 4 * (p * (np.log(p) - log_q)).sum(-1)
+  np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_conditional_takes_the_labels_where_the_teacher_is_wrong(context):
+  one = {'main': jax.tree.map(lambda x: x[:1], context.teachers['main'])}
+  context = context._replace(teachers=one)
+  built = terms.build(
+    entries(
+      labels=dict(loss='cross_entropy', weight=0.0),
+      soft=dict(
+        loss='kl', teacher='main', when='teacher_is_correct',
+        otherwise='labels',
+      ),
+    ),
+    ['student'],
+  )  # fmt: skip
+  assert list(built) == ['soft']
+  got = value(built['soft'].term, context)
+  teacher, labels = one['main']['logits'][0], context.batch['labels']
+  right = np.asarray(teacher).argmax(-1) == labels
+  assert 0 < right.sum() < 6
+  student = context.student['logits']
+  want = np.where(
+    right, losses.kl(student, teacher), losses.cross_entropy(student, labels)
+  )
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_a_schedule_multiplies_the_weight(context):
+  built = terms.build(
+    entries(
+      labels=dict(
+        loss='cross_entropy',
+        weight=2.0,
+        schedule=dict(
+          name='linear_schedule',
+          kw=dict(init_value=1.0, end_value=0.0, transition_steps=10),
+        ),
+      )
+    ),
+    ['student'],
+  )
+  term = built['labels'].term
+  later = context._replace(step=jnp.asarray(5, jnp.int32))
+  np.testing.assert_allclose(
+    value(term, later), value(term, context) / 2, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('entry', 'message'),
+  [
+    (dict(when='teacher_is_corect', otherwise='labels'), 'teacher_is_correct'),
+    (dict(when='teacher_is_correct', otherwise='lables'), "'labels'"),
+    (dict(otherwise='labels'), 'set distill.soft.when'),
+    (dict(schedule=dict(name='linear')), "'linear_schedule'"),
+    (dict(fuse='mean_probability'), "'mean_probabilities'"),
+    (dict(adapter='liner'), "'linear'"),
+    (dict(of='studnet'), "'student'"),
+  ],
+)
+def test_entries_that_name_nothing(entry, message):
+  with pytest.raises(UserError, match=message):
+    terms.build(
+      entries(
+        labels=dict(loss='cross_entropy'),
+        soft=dict(loss='kl', teacher='main', **entry),
+      ),
+      ['student'],
+    )
+
+
+def test_a_term_of_several_roles_must_say_which():
+  with pytest.raises(UserError, match=r'distill.labels.of: several nets'):
+    terms.build(entries(labels=dict(loss='cross_entropy')), ['a', 'b'])
+
+
+def test_a_traced_weight_is_never_dropped():
+  given = entries(labels=dict(loss='cross_entropy', weight=0.0))
+  assert terms.build(given, ['student']) == {}
+  mapped = config.put(given, 'labels.weight', jnp.zeros(()))
+  assert list(terms.build(mapped, ['student'])) == ['labels']

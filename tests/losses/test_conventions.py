@@ -1,0 +1,349 @@
+"""What every public name of ``jaxkd.losses`` has to keep, the next one too."""
+
+import functools
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd import losses
+from jaxkd.losses import _docs
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = losses.__all__
+EVERY = pytest.mark.parametrize('name', NAMES)
+
+# Positional arguments, in the order in which they may come.
+PREDICTIONS = (
+  *('student', 'student_pair', 'student_maps', 'logits', 'mean', 'raw_scale'),
+  *('anchor', 'x', 'real_scores', 'critic', 'scale', 'errors', 'generalist'),
+)
+TARGETS = (
+  *('teacher', 'teacher_pair', 'teacher_maps', 'positive', 'negatives'),
+  *('real', 'fake', 'fake_scores', 'bias', 'teachers', 'specialists'),
+  *('subsets', 'labels', 'margin', 'mask'),
+)
+
+# An example of the positional arguments, with a batch of 4.
+B, K, D = 4, 3, 5
+random = np.random.default_rng(0)
+
+
+def draw(*shape):
+  return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+
+LOGITS, OTHER, LABELS = draw(B, K), draw(B, K), jnp.array([0, 2, 1, 1])
+MAP, MAP2 = draw(B, 4, 4, D), draw(B, 4, 4, D)
+ROWS, ROWS2 = draw(B, D), draw(B, D)
+BY_MODULE = {
+  'responses': (LOGITS, OTHER),
+  'features': (MAP, MAP2),
+  'relations': (ROWS, ROWS2),
+}
+INPUTS = {
+  'decoupled_kl': (LOGITS, OTHER, LABELS),
+  'standardize': (LOGITS,),
+  'weighted_soft_labels': (LOGITS, OTHER, LABELS),
+  'virtual_teacher': (LOGITS, LABELS),
+  'cross_entropy': (LOGITS, LABELS),
+  'flow_of_solution': ((MAP, MAP2), (MAP2, MAP)),
+  'overhaul': (MAP, MAP2, -abs(draw(D))),
+  'overhaul_margin': (abs(draw(D)), draw(D)),
+  'hierarchical_context': ((MAP, MAP2), (MAP2, MAP)),
+  'masked_imitation': (MAP, MAP2, abs(draw(B, 4, 4)) > 0.5),
+  'maximum_mean_discrepancy': (ROWS, ROWS2),
+  'inter_channel_correlation': (MAP, MAP2),
+  'pairwise_affinity': (MAP, MAP2),
+  'variational_information': (MAP, draw(D), MAP2),
+  'info_nce': (ROWS, ROWS2),
+  'contrastive': (ROWS, ROWS2, draw(B, 2, D)),
+  'contrastive_normalizer': (ROWS, ROWS2, draw(B, 2, D)),
+  'reverse_gradient': (ROWS,),
+  'wasserstein_critic': (draw(B), draw(B)),
+  'gradient_penalty': (
+    jax.random.key(0),
+    lambda x: jnp.sum(x**3, axis=1),
+    ROWS,
+    ROWS2,
+  ),
+  'teacher_is_correct': (LOGITS, LABELS),
+  'teacher_confidence': (LOGITS,),
+  'permute_dark_knowledge': (jax.random.key(0), LOGITS),
+  'error_weights': (abs(draw(B)) / 4,),
+  'mean_probabilities': (draw(2, B, K),),
+  'mean_logits': (draw(2, B, K),),
+  'geometric_mean': (draw(2, B, K),),
+  'majority_vote': (draw(2, B, K),),
+  'fuse_specialists': (
+    LOGITS,
+    draw(2, B, 3),
+    jnp.array([[True, True, False], [False, True, True]]),
+  ),
+}
+OPTIONS = {
+  'top_k_kl': dict(k=2),
+  'contrastive': dict(normalizer=9.0, num_data=8),
+  'contrastive_normalizer': dict(num_data=8),
+  'error_weights': dict(gamma=1.0),
+  'fuse_specialists': dict(steps=3),
+}
+
+# What is not one value, or one row, for each example.
+NOT_PER_EXAMPLE = {
+  'maximum_mean_discrepancy': (),
+  'contrastive_normalizer': (),
+  'overhaul_margin': (D,),
+}
+# Arguments that no gradient reaches, as their documentation says.
+NO_GRADIENT = {
+  ('pseudo_label', 'teacher'),
+  ('activation_boundary', 'teacher'),
+  ('teacher_is_correct', 'teacher'),
+  ('majority_vote', 'teachers'),
+}
+DTYPES = {'teacher_is_correct': jnp.bool_, 'majority_vote': jnp.int32}
+
+
+def parameters(name):
+  return list(inspect.signature(getattr(losses, name)).parameters.values())
+
+
+def positional(name):
+  return [p.name for p in parameters(name) if p.kind is not p.KEYWORD_ONLY]
+
+
+def example(name):
+  """The function of its positional arguments, and these."""
+  function = getattr(losses, name)
+  module = function.__module__.rpartition('.')[2]
+  arrays = INPUTS[name] if name in INPUTS else BY_MODULE[module]
+  assert len(arrays) == len(positional(name)), f'add {name} to INPUTS'
+  return functools.partial(function, **OPTIONS.get(name, {})), list(arrays)
+
+
+def is_floats(x):
+  return all(
+    hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating)
+    for leaf in jax.tree.leaves(x)
+  )
+
+
+def shape_of(function, arrays):
+  """What a call gives, by tracing alone; what is no array is closed over."""
+  at = [i for i, x in enumerate(arrays) if not callable(x)]
+
+  def of_arrays(*given):
+    full = list(arrays)
+    for i, x in zip(at, given, strict=True):
+      full[i] = x
+    return function(*full)
+
+  return jax.eval_shape(of_arrays, *(arrays[i] for i in at))
+
+
+def test_the_names_are_all_there_and_public():
+  assert len(set(NAMES)) == len(NAMES)
+  for module in _docs.MODULES.values():
+    own = {
+      name
+      for name, f in vars(module).items()
+      if inspect.isfunction(f)
+      and f.__module__ == module.__name__
+      and not name.startswith('_')
+    }
+    assert own <= set(NAMES), own - set(NAMES)
+  listed = {f.__module__ for f in (getattr(losses, n) for n in NAMES)}
+  assert listed == {m.__name__ for m in _docs.MODULES.values()}
+
+
+@EVERY
+def test_arguments(name):
+  """Predictions, then targets, a key before both; options by keyword."""
+  given = positional(name)
+  order = ('key', 'critic', *PREDICTIONS, *TARGETS)
+  assert set(given) <= set(order), 'name it as the others do, or add it here'
+  assert given == sorted(given, key=order.index)
+  for p in parameters(name):
+    assert p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    assert p.annotation is not p.empty
+    if p.name in given:
+      assert p.default is p.empty, f'{p.name} should be keyword-only'
+  assert inspect.signature(getattr(losses, name)).return_annotation is jax.Array
+
+
+@EVERY
+def test_documentation(name):
+  function = getattr(losses, name)
+  parts = _docs.sections(function)
+  assert tuple(parts) == ('', *_docs.SECTIONS)
+  line, _, idea = parts[''].partition('\n\n')
+  assert '\n' not in line
+  assert line.endswith('.')
+  assert idea, 'one line, then the idea'
+  described = re.findall(r'^(\w+):', parts['Args'], re.MULTILINE)
+  assert described == [p.name for p in parameters(name)]
+  for p in parameters(name):
+    about = re.search(
+      rf'^{p.name}:(.*?)(?=^\w|\Z)', parts['Args'], re.MULTILINE | re.DOTALL
+    ).group(1)
+    if p.name in positional(name) and p.name not in ('key', 'errors', 'x'):
+      assert re.search(r'\[|same shape|as wide', about), (
+        f'the shape of {p.name}'
+      )
+  assert re.search(r'\[.*\]|shape', parts['Returns'])
+  assert re.search(r'`[^`]+<https://[^>]+>`_,\s+\d{4}', parts['References'])
+  assert parts['Example'].startswith('>>> ')
+  assert name in parts['Example']
+  assert parts['Variants'].startswith('- ')
+
+
+def test_the_page_of_the_docs_is_that_of_the_docstrings():
+  written = (ROOT / 'docs' / 'losses.md').read_text()
+  assert written == _docs.page(), (
+    'python -m jaxkd.losses._docs > docs/losses.md'
+  )
+  for name in NAMES:
+    assert f'\n### {name}\n' in written
+
+
+def test_the_check_of_the_page(tmp_path, capsys):
+  page = tmp_path / 'losses.md'
+  page.write_text(_docs.page())
+  assert _docs.main(['--check', str(page)]) == 0
+  page.write_text(_docs.page() + '\n')
+  assert _docs.main(['--check', str(page)]) == 1
+  assert 'is stale' in capsys.readouterr().err
+  assert _docs.main([]) == 0
+  assert capsys.readouterr().out == _docs.page()
+
+
+@EVERY
+def test_is_tested(name):
+  here = pathlib.Path(__file__)
+  tests = [p for p in here.parent.glob('test_*.py') if p != here]
+  assert any(re.search(rf'\b{name}\b', p.read_text()) for p in tests)
+
+
+@EVERY
+def test_is_not_reduced(name):
+  function, arrays = example(name)
+  found = shape_of(function, arrays)
+  if name in NOT_PER_EXAMPLE:
+    assert found.shape == NOT_PER_EXAMPLE[name]
+  else:
+    assert found.shape[:1] == (B,)
+  assert not found.weak_type  # or a step would be traced twice
+
+
+@EVERY
+def test_computes_in_float32_at_least(name, strict_dtypes):
+  function, arrays = example(name)
+  for dtype in jnp.bfloat16, jnp.float16, jnp.float32:
+    low = jax.tree.map(
+      lambda x, d=dtype: x.astype(d) if is_floats(x) else x, arrays
+    )
+    expected = dtype if name == 'reverse_gradient' else DTYPES.get(name)
+    assert shape_of(function, low).dtype == (expected or jnp.float32)
+
+
+@EVERY
+def test_integers_are_an_error_that_names_the_argument(name):
+  function, arrays = example(name)
+  for i, argument in enumerate(positional(name)):
+    if is_floats(arrays[i]) and not callable(arrays[i]):
+      wrong = jax.tree.map(lambda x: x.astype(int), arrays[i])
+      with pytest.raises(ValueError, match=rf'^{argument}\b.* float'):
+        shape_of(function, [*arrays[:i], wrong, *arrays[i + 1 :]])
+
+
+def reached(jaxpr, inputs):
+  """Which variables of a jaxpr are computed from some of its inputs."""
+  seen = set(inputs)
+  for equation in jaxpr.eqns:
+    if any(not hasattr(v, 'val') and v in seen for v in equation.invars):
+      seen.update(equation.outvars)
+  return [not hasattr(v, 'val') and v in seen for v in jaxpr.outvars]
+
+
+@EVERY
+def test_no_gradient_is_stopped(name):
+  """By tracing: where it is, the slope is a constant 0."""
+  function, arrays = example(name)
+  at = [
+    i
+    for i, x in enumerate(arrays)
+    if is_floats(x) and not callable(x) and positional(name)[i] != 'key'
+  ]
+  assert at
+
+  def total(*floats):
+    full = list(arrays)
+    for i, x in zip(at, floats, strict=True):
+      full[i] = x
+    found = function(*full)
+    return jnp.sum(jnp.sin(found.astype(jnp.float32)))  # no constant slope
+
+  slope = jax.grad(total, argnums=tuple(range(len(at))))
+  for i, place in enumerate(at):
+    only = jax.make_jaxpr(lambda *x, i=i: jax.tree.leaves(slope(*x)[i]))(
+      *(arrays[i] for i in at)
+    )
+    flows = all(reached(only.jaxpr, only.jaxpr.invars))
+    argument = positional(name)[place]
+    assert flows == ((name, argument) not in NO_GRADIENT), argument
+
+
+# What takes where although it looks at each example alone: the negatives are
+# given, or it is a relation inside an example.
+ALONE = {'contrastive', 'inter_channel_correlation', 'pairwise_affinity'}
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - set(NOT_PER_EXAMPLE)))
+def test_an_example_is_on_its_own_or_the_loss_takes_where(name):
+  """And where it is not on its own, there is a ``where`` to leave it out."""
+  function, arrays = example(name)
+  given = positional(name)
+
+  def change(argument, x):
+    if not is_floats(x) or argument in ('critic', 'raw_scale', 'margin'):
+      return x
+    axis = 1 if argument in ('teachers', 'specialists') else 0
+    at = (slice(None),) * axis + (0,)
+    return jax.tree.map(lambda leaf: leaf.at[at].multiply(-2), x)
+
+  run = lambda arrays: function(*arrays)  # noqa: E731
+  if name != 'gradient_penalty':
+    run = jax.jit(run, compiler_options={'xla_backend_optimization_level': 0})
+  before = run(arrays)
+  after = run([change(*pair) for pair in zip(given, arrays, strict=True)])
+  alone = np.allclose(before[1:], after[1:], rtol=1e-6, atol=1e-6)
+  takes_where = any(p.name == 'where' for p in parameters(name))
+  assert alone != takes_where or name in ALONE
+
+
+def test_importing_the_losses_imports_nothing_else_of_the_project():
+  heavy = 'flax', 'orbax', 'tensorflow_datasets', 'grain', 'matplotlib'
+  code = (
+    'import sys, jaxkd.losses; '
+    'print(*sorted({m.partition(".")[0] for m in sys.modules}), '
+    '*(m for m in sys.modules if m.startswith("jaxkd.")))'
+  )
+  found = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=ROOT,
+  ).stdout.split()
+  assert 'jax' in found
+  assert not set(heavy) & set(found)
+  assert all(
+    m.startswith('jaxkd.losses') for m in found if m.startswith('jaxkd.')
+  )

@@ -1,0 +1,752 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd import losses
+
+quick = functools.partial(
+  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+)
+B, K = 5, 4
+random = np.random.default_rng(0)
+STUDENT = 2 * random.normal(size=(B, K))
+TEACHER = 3 * random.normal(size=(B, K))
+LABELS = np.array([0, 3, 1, 1, 2], np.int32)
+
+Z, V, Y = jnp.array(STUDENT), jnp.array(TEACHER), jnp.array(LABELS)
+
+
+def softmax(x, temperature=1.0):
+  e = np.exp((x - x.max(-1, keepdims=True)) / temperature)
+  return e / e.sum(-1, keepdims=True)
+
+
+def divergence(p, q):
+  return (p * np.log(p / q)).sum(-1)
+
+
+def np_kl(z, v, temperature):
+  return temperature**2 * divergence(
+    softmax(v, temperature), softmax(z, temperature)
+  )
+
+
+def np_jensen_shannon(z, v, beta, temperature):
+  p, q = softmax(v, temperature), softmax(z, temperature)
+  m = beta * p + (1 - beta) * q
+  return temperature**2 * (
+    beta * divergence(p, m) + (1 - beta) * divergence(q, m)
+  )
+
+
+def np_total_variation(z, v, temperature):
+  return abs(softmax(v, temperature) - softmax(z, temperature)).sum(-1) / 2
+
+
+def np_soft_cross_entropy(z, v, temperature):
+  log_q = np.log(softmax(z, temperature))
+  return -(temperature**2) * (softmax(v, temperature) * log_q).sum(-1)
+
+
+def np_top_k_kl(z, v, k, temperature, tail='renormalize'):
+  loss = []
+  for p, q in zip(
+    softmax(v, temperature), softmax(z, temperature), strict=True
+  ):
+    top = sorted(range(len(p)), key=lambda j: -p[j])[:k]
+    p, q = p[top], q[top]
+    if tail == 'renormalize':
+      p, q = p / p.sum(), q / q.sum()
+    else:
+      p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
+    loss.append(temperature**2 * divergence(p, q))
+  return np.array(loss)
+
+
+def np_decoupled_kl(z, v, labels, alpha, beta, temperature):
+  loss = []
+  for p, q, y in zip(
+    softmax(v, temperature), softmax(z, temperature), labels, strict=True
+  ):
+    target = divergence(np.array([p[y], 1 - p[y]]), np.array([q[y], 1 - q[y]]))
+    p, q = np.delete(p, y), np.delete(q, y)
+    others = divergence(p / p.sum(), q / q.sum())
+    loss.append(temperature**2 * (alpha * target + beta * others))
+  return np.array(loss)
+
+
+def np_dist(z, v, beta, gamma, temperature):
+  p, q = softmax(v, temperature), softmax(z, temperature)
+  inter = np.array(
+    [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)]
+  )
+  intra = np.mean(
+    [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)]
+  )
+  return temperature**2 * (beta * inter + gamma * intra)
+
+
+def np_standardize(x):
+  return (x - x.mean(-1, keepdims=True)) / (
+    x.std(-1, ddof=1, keepdims=True) + 1e-7
+  )
+
+
+def np_cross_entropy(z, labels, label_smoothing=0.0):
+  u = np.eye(z.shape[-1])[labels] * (1 - label_smoothing)
+  return -((u + label_smoothing / z.shape[-1]) * np.log(softmax(z))).sum(-1)
+
+
+def np_weighted_soft_labels(z, v, labels, temperature):
+  ratio = np_cross_entropy(z, labels) / np_cross_entropy(v, labels)
+  return (1 - np.exp(-ratio)) * np_soft_cross_entropy(z, v, temperature)
+
+
+def np_virtual_teacher(z, labels, correct, temperature, variant='paper'):
+  u = np.full(z.shape, (1 - correct) / (z.shape[-1] - 1))
+  np.put_along_axis(u, labels[..., None], correct, axis=-1)
+  u = softmax(u, temperature)
+  if variant == 'code':
+    return divergence(u, softmax(z)) / z.shape[-1]
+  return temperature**2 * divergence(u, softmax(z, temperature))
+
+
+def np_multi_level_logits(z, v, temperatures):
+  loss = np.zeros(len(z))
+  for t in temperatures:
+    p, q = softmax(v, t), softmax(z, t)
+    loss += t**2 * divergence(p, q)
+    for b in range(len(z)):
+      loss[b] += sum((q[b] @ q[a] - p[b] @ p[a]) ** 2 for a in range(len(z)))
+    for i in range(z.shape[1]):
+      for j in range(z.shape[1]):
+        gap = q[:, i] @ q[:, j] - p[:, i] @ p[:, j]
+        loss += gap**2 / z.shape[1]
+  return loss
+
+
+BOTH, LABELLED = [STUDENT, TEACHER], [STUDENT, TEACHER, LABELS]
+CASES = {
+  'kl': (losses.kl, np_kl, BOTH, dict(temperature=4.0)),
+  'reverse_kl': (
+    losses.reverse_kl,
+    lambda z, v, temperature: np_kl(v, z, temperature),
+    BOTH,
+    dict(temperature=2.0),
+  ),
+  'jensen_shannon': (
+    losses.jensen_shannon,
+    np_jensen_shannon,
+    BOTH,
+    dict(beta=0.3, temperature=2.0),
+  ),
+  'total_variation': (
+    losses.total_variation,
+    np_total_variation,
+    BOTH,
+    dict(temperature=2.0),
+  ),
+  'soft_cross_entropy': (
+    losses.soft_cross_entropy,
+    np_soft_cross_entropy,
+    BOTH,
+    dict(temperature=3.0),
+  ),
+  'logit_mse': (
+    losses.logit_mse,
+    lambda z, v: ((z - v) ** 2).mean(-1),
+    BOTH,
+    {},
+  ),
+  'top_k_kl': (losses.top_k_kl, np_top_k_kl, BOTH, dict(k=2, temperature=2.0)),
+  'top_k_kl_bucket': (
+    losses.top_k_kl,
+    np_top_k_kl,
+    BOTH,
+    dict(k=2, temperature=2.0, tail='bucket'),
+  ),
+  'decoupled_kl': (
+    losses.decoupled_kl,
+    np_decoupled_kl,
+    LABELLED,
+    dict(alpha=1.5, beta=6.0, temperature=3.0),
+  ),
+  'dist': (
+    losses.dist,
+    np_dist,
+    BOTH,
+    dict(beta=2.0, gamma=0.5, temperature=3.0),
+  ),
+  'standardize': (losses.standardize, np_standardize, [STUDENT], {}),
+  'weighted_soft_labels': (
+    losses.weighted_soft_labels,
+    np_weighted_soft_labels,
+    LABELLED,
+    dict(temperature=2.0),
+  ),
+  'virtual_teacher': (
+    losses.virtual_teacher,
+    np_virtual_teacher,
+    [STUDENT, LABELS],
+    dict(correct=0.9, temperature=5.0),
+  ),
+  'virtual_teacher_code': (
+    losses.virtual_teacher,
+    np_virtual_teacher,
+    [STUDENT, LABELS],
+    dict(correct=0.9, temperature=5.0, variant='code'),
+  ),
+  'cross_entropy': (
+    losses.cross_entropy,
+    np_cross_entropy,
+    [STUDENT, LABELS],
+    dict(label_smoothing=0.2),
+  ),
+  'pseudo_label': (
+    losses.pseudo_label,
+    lambda z, v: np_cross_entropy(z, v.argmax(-1)),
+    BOTH,
+    {},
+  ),
+  'multi_level_logits': (
+    losses.multi_level_logits,
+    np_multi_level_logits,
+    BOTH,
+    dict(temperatures=(2.0, 4.0)),
+  ),
+}
+ALL = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+
+
+@ALL
+def test_is_its_formula(case, agrees):
+  agrees(*case, rtol=5e-5, atol=1e-5)  # T² magnifies a rounding of 1e-7
+
+
+DETACHED = 'weighted_soft_labels'  # its weight, which has a test of its own
+
+
+@pytest.mark.parametrize('name', [n for n in CASES if n != DETACHED])
+def test_has_the_gradient_of_its_differences(name, slopes):
+  loss, _, arrays, options = CASES[name]
+  slopes(loss, arrays, options)
+
+
+@ALL
+def test_under_jit_and_vmap(case, transforms):
+  loss, _, arrays, options = case
+  transforms(loss, arrays, options)
+
+
+HARD = {
+  'equal': (STUDENT, STUDENT),
+  'zero': (0 * STUDENT, 0 * STUDENT),
+  'zero student': (0 * STUDENT, TEACHER),
+  'duplicates': (STUDENT[[0, 0, 1, 1, 1]], TEACHER[[2, 2, 1, 1, 1]]),
+  'sure': (1e4 * np.sign(STUDENT), 1e4 * np.sign(TEACHER)),
+  'one-hot and opposed': (
+    1e4 * (2 * np.eye(K)[LABELS] - 1),
+    1e4 * (2 * np.eye(K)[LABELS - 1] - 1),
+  ),
+  'one-hot and equal': (1e4 * np.eye(K)[LABELS], 1e4 * np.eye(K)[LABELS]),
+}
+
+
+@ALL
+def test_is_finite_where_it_is_hard(case, finite):
+  loss, _, arrays, options = case
+  many = {}
+  for name, logits in HARD.items():
+    logits = iter(logits)
+    many[name] = [next(logits) if x.dtype == float else x for x in arrays]
+  finite(loss, many, options)
+
+
+def test_by_hand():
+  @quick
+  def all_of(q, p):  # the student and the teacher
+    first, second = jnp.array([0]), jnp.array([1])
+    return {
+      'kl': losses.kl(q, p),
+      'reverse_kl': losses.reverse_kl(q, p),
+      'jensen_shannon': losses.jensen_shannon(q, p),
+      'total_variation': losses.total_variation(q, p),
+      'soft_cross_entropy': losses.soft_cross_entropy(q, p),
+      'logit_mse': losses.logit_mse(q, p),
+      'top_k_kl': losses.top_k_kl(q, p, k=1),
+      'bucket': losses.top_k_kl(q, p, k=1, tail='bucket'),
+      'decoupled_kl': losses.decoupled_kl(q, p, first, temperature=1.0),
+      'dist': losses.dist(q, p),
+      'weighted': losses.weighted_soft_labels(q, p, second, temperature=1.0),
+      'cross_entropy': losses.cross_entropy(p, second),
+      'smoothed': losses.cross_entropy(p, second, label_smoothing=0.5),
+      'pseudo_label': losses.pseudo_label(q, p),
+      'mlkd': losses.multi_level_logits(q, p, temperatures=(1.0,)),
+      'virtual': losses.virtual_teacher(
+        q, first, correct=0.75, temperature=1.0
+      ),
+      'code': losses.virtual_teacher(
+        q, first, correct=0.75, temperature=1.0, variant='code'
+      ),
+    }
+
+  log = np.log
+  kl = 0.75 * log(3 / 2) + 0.25 * log(1 / 2)
+  soft = 1 / (1 + np.exp(-0.5))  # softmax of the virtual (3/4, 1/4)
+  virtual = log(2) + soft * log(soft) + (1 - soft) * log(1 - soft)
+  expected = {
+    'kl': kl,
+    'reverse_kl': log(4 / 3) / 2,
+    'jensen_shannon': (  # m = (5/8, 3/8)
+      0.75 * log(6 / 5) + 0.25 * log(2 / 3) + log(4 / 5) / 2 + log(4 / 3) / 2
+    )
+    / 2,
+    'total_variation': 0.25,
+    'soft_cross_entropy': log(2),
+    'logit_mse': (log(3 / 2) ** 2 + log(2) ** 2) / 2,
+    'top_k_kl': 0,
+    'bucket': kl,
+    'decoupled_kl': kl,  # with two classes there is nothing to rank
+    'dist': 2,  # a constant correlates with nothing, twice
+    'weighted': (1 - np.exp(-1 / 2)) * log(2),  # log 2 / log 4
+    'cross_entropy': log(4),
+    'smoothed': 0.75 * log(4) + 0.25 * log(4 / 3),
+    'pseudo_label': log(2),
+    'mlkd': kl  # qᵀq of 1/4; pᵀp of 9/16, 3/16, 3/16, 1/16; 1/2 and 5/8
+    + (1 / 8) ** 2
+    + ((5 / 16) ** 2 + 2 * (1 / 16) ** 2 + (3 / 16) ** 2) / 2,
+    'virtual': virtual,
+    'code': virtual / 2,
+  }
+  found = all_of(
+    jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.75, 0.25]]))
+  )
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(
+      found[name], [value], rtol=1e-5, atol=1e-7, err_msg=name
+    )
+  np.testing.assert_allclose(
+    losses.standardize(jnp.array([1.0, 2.0, 3.0])), [-1, 0, 1], rtol=1e-6
+  )
+
+
+ZERO_AT_EQUALITY = [
+  'kl',
+  'reverse_kl',
+  'jensen_shannon',
+  'total_variation',
+  'logit_mse',
+  'top_k_kl',
+  'top_k_kl_bucket',
+  'decoupled_kl',
+  'dist',
+  'multi_level_logits',
+]
+
+
+@pytest.mark.parametrize('name', ZERO_AT_EQUALITY)
+def test_is_zero_and_flat_for_a_student_that_is_the_teacher(name, evaluate):
+  loss, _, (_, *rest), options = CASES[name]
+  value, slopes = evaluate(loss, [TEACHER, *rest], options)
+  np.testing.assert_allclose(value, 0, atol=1e-5)
+  np.testing.assert_allclose(slopes[0], 0, atol=1e-5)
+  value, _ = evaluate(loss, [-TEACHER, *rest], options)
+  assert (value > 0.01).all()
+
+
+def test_known_values_where_a_student_is_the_teacher(evaluate):
+  def at(name):
+    loss, _, (_, *rest), options = CASES[name]
+    value, slopes = evaluate(loss, [TEACHER, *rest], options)
+    p = softmax(TEACHER, options.get('temperature', 1.0))
+    entropy = -(p * np.log(p)).sum(-1)
+    return value, slopes[0], options.get('temperature', 1.0) ** 2 * entropy
+
+  value, slope, entropy = at('soft_cross_entropy')
+  np.testing.assert_allclose(value, entropy, rtol=1e-5)
+  np.testing.assert_allclose(slope, 0, atol=1e-5)  # its minimum
+  value, _, entropy = at('weighted_soft_labels')
+  np.testing.assert_allclose(value, entropy * (1 - np.exp(-1)), rtol=1e-5)
+  value, _, _ = at('pseudo_label')
+  expected = -np.log(softmax(TEACHER).max(-1))
+  np.testing.assert_allclose(value, expected, rtol=1e-4)
+  # The least of a virtual teacher is 0, at its own distribution.
+  loss, _, _, options = CASES['virtual_teacher']
+  made = np.where(np.eye(K, dtype=bool)[LABELS], 0.9, 0.1 / (K - 1))
+  value, slopes = evaluate(loss, [made, LABELS], options)
+  np.testing.assert_allclose(value, 0, atol=1e-4)
+  np.testing.assert_allclose(slopes[0], 0, atol=1e-4)
+
+
+def test_kl_tends_to_the_regression_of_logits(x64, evaluate):
+  """Section 2.1 of the paper: 1/(N T²) (z - v), for centred logits."""
+  z, v = (x - x.mean(-1, keepdims=True) for x in BOTH)
+  value, slopes = evaluate(losses.kl, [z, v], {'temperature': 1e4}, jnp.float64)
+  np.testing.assert_allclose(value, ((z - v) ** 2).mean(-1) / 2, rtol=1e-3)
+  slope = slopes[0] / np.cos(value)[:, None]
+  np.testing.assert_allclose(slope, (z - v) / K, rtol=5e-3, atol=1e-4)
+
+
+def test_temperature_squared_holds_the_size_of_the_gradient(evaluate):
+  @quick
+  def sizes(t):
+    def of(loss):
+      slope = jax.grad(lambda z: loss(z, V, temperature=t).mean())(Z)
+      return jnp.sqrt(jnp.sum(slope**2))
+
+    return [
+      of(losses.kl),
+      of(losses.reverse_kl),
+      of(losses.soft_cross_entropy),
+    ]
+
+  ratio = np.divide(sizes(20.0), sizes(40.0))
+  assert ((ratio > 0.8) & (ratio < 1.25)).all()
+
+
+def test_kl_is_summed_over_classes_and_not_over_the_batch():
+  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
+  whole = losses.kl(z, v)
+  # Classes that no one believes in change nothing, so nothing divides by K.
+  no = jnp.full((B, 96), -jnp.inf)
+  wide = losses.kl(jnp.concatenate([z, no], 1), jnp.concatenate([v, no], 1))
+  np.testing.assert_allclose(wide, whole, rtol=1e-5)
+  # And the mean does not grow with the batch.
+  twice = losses.kl(jnp.concatenate([z, z]), jnp.concatenate([v, v]))
+  np.testing.assert_allclose(twice.mean(), whole.mean(), rtol=1e-6)
+
+
+def test_a_class_at_minus_infinity_is_no_class():
+  """As in a vocabulary that is padded to a round number."""
+
+  @quick
+  def all_of(z, v):
+    def value(z, v):
+      loss = [
+        losses.kl(z, v),
+        losses.reverse_kl(z, v),
+        losses.jensen_shannon(z, v),
+        losses.total_variation(z, v),
+        losses.soft_cross_entropy(z, v),
+        losses.pseudo_label(z, v),
+        losses.top_k_kl(z, v, k=2),
+        losses.decoupled_kl(z, v, LABELS),
+        losses.weighted_soft_labels(z, v, LABELS),
+      ]
+      return jnp.sum(jnp.sin(jnp.stack(loss))), loss
+
+    return jax.grad(value, argnums=(0, 1), has_aux=True)(z, v)
+
+  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
+  pad = jnp.full((B, 1), -jnp.inf)
+  slopes, found = all_of(jnp.hstack([z, pad]), jnp.hstack([v, pad]))
+  expected_slopes, expected = all_of(z, v)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+  for slope, expected in zip(slopes, expected_slopes, strict=True):
+    assert not slope[:, K].any()
+    np.testing.assert_allclose(slope[:, :K], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_jensen_shannon_at_its_ends_and_in_between():
+  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
+  js = jax.jit(lambda beta: losses.jensen_shannon(z, v, beta=beta))  # traced
+  for beta, expected in (0.0, losses.kl(z, v)), (1.0, losses.reverse_kl(z, v)):
+    np.testing.assert_allclose(js(beta), expected, rtol=1e-5)
+    found = losses.jensen_shannon(z, v, beta=beta)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(
+    js(0.3), losses.jensen_shannon(z, v, beta=0.3), rtol=1e-5
+  )
+  other = losses.jensen_shannon(v, z)
+  np.testing.assert_allclose(js(0.5), other, rtol=1e-4)  # symmetric
+  far = losses.jensen_shannon(jnp.array([[1e4, 0.0]]), jnp.array([[0.0, 1e4]]))
+  np.testing.assert_allclose(far, np.log(2), rtol=1e-6)  # bounded
+  # Next to an end it goes to 0 and not to the end's value.
+  assert js(1e-4).max() < 0.01 < js(0.0).max()
+  # For a small share of the teacher, over that share, it is the forward KL.
+  np.testing.assert_allclose(js(1e-3) / 1e-3, js(0.0), rtol=0.05)
+  slope = jax.vmap(jax.grad(lambda b: js(b).sum()))(jnp.array([0.0, 0.5, 1.0]))
+  assert np.isfinite(slope).all()
+
+
+def test_total_variation_is_bounded():
+  far = losses.total_variation(jnp.array([[1e4, 0.0]]), jnp.array([[0.0, 1e4]]))
+  assert far.item() == 1
+
+
+def test_top_k_kl_of_all_classes_is_kl():
+  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
+  for tail in 'renormalize', 'bucket':
+    found = losses.top_k_kl(z, v, k=K, tail=tail, temperature=2.0)
+    expected = losses.kl(z, v, temperature=2.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_decoupled_kl_recombines_to_kl(evaluate):
+  t = 3.0
+  p = softmax(TEACHER, t)[np.arange(B), LABELS]
+
+  @quick
+  def both():
+    target, others = (
+      losses.decoupled_kl(Z, V, Y, alpha=a, beta=1.0 - a, temperature=t)
+      for a in (1.0, 0.0)
+    )
+    return target + (1 - p) * others, losses.kl(Z, V, temperature=t)
+
+  found, expected = both()
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_dist_asks_for_a_linear_function_and_not_for_its_opposite(evaluate):
+  loss, _, _, options = CASES['dist']
+  t, most = options['temperature'], options['beta'] + options['gamma']
+  p = softmax(TEACHER, t)
+  value, _ = evaluate(loss, [t * np.log(0.3 * p + 0.7 / K), TEACHER], options)
+  np.testing.assert_allclose(value, 0, atol=1e-4)
+  opposed = (0.5 - 0.3 * p) / (0.5 * K - 0.3)
+  value, _ = evaluate(loss, [t * np.log(opposed), TEACHER], options)
+  np.testing.assert_allclose(value, 2 * most * t**2, rtol=1e-5)
+
+
+def test_dist_sees_no_correlation_in_rounding(evaluate):
+  """Equal probabilities less their mean are not exactly 0 in float32."""
+  value, slopes = evaluate(
+    losses.dist, [np.full((7, 3), 0.1), random.normal(size=(7, 3))], {}
+  )
+  np.testing.assert_allclose(value, 2, rtol=1e-6)
+  assert not slopes[0].any()
+
+
+@pytest.mark.parametrize('name', ['dist', 'multi_level_logits'])
+def test_where_is_dropping(name, drops):
+  loss, _, arrays, options = CASES[name]
+  drops(loss, arrays, options)
+
+
+@pytest.mark.parametrize('name', ['dist', 'multi_level_logits'])
+def test_on_eight_devices(name, shards):
+  loss, _, _, options = CASES[name]
+  logits = np.random.default_rng(2).normal(size=(2, 8, K))
+  shards(loss, list(logits), options)
+
+
+def test_standardized_logits_forget_shift_and_scale(evaluate):
+  found, _ = evaluate(losses.standardize, [STUDENT], {})
+  np.testing.assert_allclose(np.mean(found, -1), 0, atol=1e-6)
+  np.testing.assert_allclose(np.std(found, -1, ddof=1), 1, rtol=1e-5)
+  moved, _ = evaluate(losses.standardize, [5 * STUDENT - 3], {})
+  np.testing.assert_allclose(moved, found, rtol=1e-4)
+  even, slopes = evaluate(losses.standardize, [np.full((B, K), 0.1)], {})
+  assert not even.any()
+  assert not slopes[0].any()
+
+
+def test_no_gradient_through_the_weight_of_weighted_soft_labels():
+  @quick
+  def both(z, v):
+    def weighted(z, v):
+      loss = losses.weighted_soft_labels(z, v, LABELS)
+      return loss.sum(), loss
+
+    def plain(z, v):
+      loss = losses.soft_cross_entropy(z, v, temperature=2.0)
+      return loss.sum(), loss
+
+    return [
+      jax.grad(f, argnums=(0, 1), has_aux=True)(z, v) for f in (weighted, plain)
+    ]
+
+  (found, weighted), (expected, plain) = both(Z, V)
+  weight = (weighted / plain)[:, None]
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, weight * b, rtol=1e-4, atol=1e-6)
+
+
+def test_weighted_soft_labels_of_a_teacher_that_is_sure():
+  sure = jnp.array([[1e4, 0.0]])
+  label = jnp.array([0])
+  # Both are right and sure, 0/0 but for the clamp: nothing is left to learn.
+  assert losses.weighted_soft_labels(sure, sure, label).item() == 0
+  behind = losses.weighted_soft_labels(0 * sure, sure, label, temperature=1.0)
+  assert behind.item() == pytest.approx(np.log(2))
+
+
+def test_virtual_teacher_is_label_smoothing_without_a_temperature():
+  """Softening u, and not log u, is what makes the two differ."""
+  z = jnp.array(STUDENT)
+  code = losses.virtual_teacher(z, LABELS, temperature=20.0, variant='code')
+  flat = -np.log(K) - np.log(softmax(STUDENT)).mean(-1)
+  np.testing.assert_allclose(K * code, flat, rtol=0.1)
+
+
+def test_labels_that_are_no_class_give_nan_and_no_gradient():
+  v = jnp.array(TEACHER[:3])
+  labels = jnp.array([-1, K, 2])
+
+  @quick
+  def all_of(z):
+    def value(z):
+      loss = [
+        losses.cross_entropy(z, labels),
+        losses.cross_entropy(z, labels, label_smoothing=0.1),
+        losses.virtual_teacher(z, labels),
+        losses.decoupled_kl(z, v, labels),
+        losses.weighted_soft_labels(z, v, labels),
+      ]
+      loss = jnp.stack(loss, axis=1)
+      return jnp.where(labels[:, None] == 2, loss, 0).sum(), loss
+
+    return jax.grad(value, has_aux=True)(z)
+
+  slope, loss = all_of(jnp.array(STUDENT[:3]))
+  assert np.isnan(loss[:2]).all()
+  assert np.isfinite(loss[2]).all()
+  assert not slope[:2].any()
+  assert np.isfinite(slope[2]).all()
+  assert slope[2].any()
+
+
+def test_any_leading_axes():
+  """Tokens and pixels, for all that do not couple the batch."""
+  names = [n for n in CASES if n not in ('dist', 'multi_level_logits')]
+
+  @quick
+  def all_of(z, v, labels):
+    given = {id(STUDENT): z, id(TEACHER): v, id(LABELS): labels}
+    return [
+      loss(*(given[id(x)] for x in arrays), **options)
+      for loss, _, arrays, options in (CASES[name] for name in names)
+    ]
+
+  one = all_of(*(jnp.asarray(x) for x in LABELLED))
+  two = all_of(*(jnp.stack([x, x[::-1]]) for x in LABELLED))
+  for name, found, expected in zip(names, two, one, strict=True):
+    expected = jnp.stack([expected, expected[::-1]])
+    np.testing.assert_allclose(
+      found, expected, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+
+
+def test_half_precision_does_not_overflow():
+  z, v = (jnp.array(x, jnp.float16) for x in HARD['one-hot and opposed'])
+  for loss in (
+    losses.kl(z, v),
+    losses.decoupled_kl(z, v, LABELS),
+    losses.multi_level_logits(z, v),
+    losses.logit_mse(z, v),
+  ):
+    assert loss.dtype == jnp.float32
+    assert np.isfinite(loss).all()
+
+
+def test_options_may_be_traced():
+  """A population maps over temperatures and weights."""
+  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
+
+  def all_of(t):
+    return [
+      losses.kl(z, v, temperature=t),
+      losses.top_k_kl(z, v, k=2, temperature=t),
+      losses.cross_entropy(z, LABELS, label_smoothing=t / 10),
+      losses.virtual_teacher(z, LABELS, correct=t / 10, temperature=t),
+      losses.multi_level_logits(z, v, temperatures=(t, 2.0)),
+      losses.dist(z, v, beta=t, gamma=t, temperature=t),
+      losses.decoupled_kl(z, v, LABELS, alpha=t, beta=t, temperature=t),
+    ]
+
+  t = jnp.array([1.0, 4.0])
+  found = quick(jax.vmap(all_of))(t)
+  for i in range(2):
+    for a, b in zip(found, all_of(t[i].item()), strict=True):
+      np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5)
+
+
+BAD = {
+  'integer logits': (
+    lambda: losses.kl(Y, Y),
+    r'student must be float\[..., K\], not int32\[5\]',
+  ),
+  'no axis': (lambda: losses.kl(Z[0, 0], V), r'student .* not float32\[\]'),
+  'shapes': (
+    lambda: losses.kl(Z, V[:, :3]),
+    r'teacher .* with ...=\(5,\) .*, K=4 as in student, not float32\[5, 3\]',
+  ),
+  'nothing broadcasts': (lambda: losses.kl(Z, V[:1]), r'teacher .*\[1, 4\]'),
+  'rank': (
+    lambda: losses.dist(Z[None], V[None]),
+    r'student must be float\[B, K',
+  ),
+  'list': (lambda: losses.kl([0.0], V), 'student must be an array .* not list'),
+  'temperature': (
+    lambda: losses.kl(Z, V, temperature=0.0),
+    'temperature must be a number above 0, not 0.0',
+  ),
+  'temperature array': (
+    lambda: losses.kl(Z, V, temperature=jnp.ones(5)),
+    r'temperature must be a number above 0, not an array of shape \(5,\)',
+  ),
+  'labels dtype': (
+    lambda: losses.cross_entropy(Z, Z[:, 0]),
+    r'labels must be int\[...\] .*, not float32\[5\]',
+  ),
+  'labels shape': (
+    lambda: losses.decoupled_kl(Z, V, Y[:3]),
+    r'labels must be int\[...\] with ...=\(5,\) as in student, not int32\[3\]',
+  ),
+  'one-hot labels': (
+    lambda: losses.cross_entropy(Z, jnp.eye(K, dtype=int)[Y]),
+    r'labels must be int\[...\] .* not int32\[5, 4\]',
+  ),
+  'k': (
+    lambda: losses.top_k_kl(Z, V, k=5),
+    'k must be an int of at least 1, at most 4, not 5',
+  ),
+  'fractional k': (lambda: losses.top_k_kl(Z, V, k=2.0), 'k must be an int'),
+  'tail': (
+    lambda: losses.top_k_kl(Z, V, k=2, tail='drop'),
+    "tail must be one of 'renormalize', 'bucket', not 'drop'",
+  ),
+  'beta': (
+    lambda: losses.jensen_shannon(Z, V, beta=1.5),
+    'beta must be a number from 0 to 1, not 1.5',
+  ),
+  'nan': (
+    lambda: losses.decoupled_kl(Z, V, Y, alpha=float('nan')),
+    'alpha must be a finite number, not nan',
+  ),
+  'one class': (
+    lambda: losses.standardize(Z[:, :1]),
+    r'logits must have a last axis of at least 2, not shape \(5, 1\)',
+  ),
+  'variant': (
+    lambda: losses.virtual_teacher(Z, Y, variant='kd'),
+    "variant must be one of 'paper', 'code', not 'kd'",
+  ),
+  'temperatures': (
+    lambda: losses.multi_level_logits(Z, V, temperatures=()),
+    'temperatures must be a tuple of numbers above 0',
+  ),
+  'where': (
+    lambda: losses.dist(Z, V, where=jnp.ones(5)),
+    r'where must be bool\[B\] or None with B=5 as in student, not float32',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD.values(), ids=BAD)
+def test_bad_input(case):
+  call, message = case
+  with pytest.raises(ValueError, match=message):
+    call()
+
+
+def test_bad_input_shows_at_trace_time():
+  with pytest.raises(ValueError, match='teacher must be'):
+    jax.eval_shape(losses.kl, Z, V[:, :3])
+  with pytest.raises(ValueError, match='number above 0'):
+    jax.jit(lambda z: losses.kl(z, V, temperature=-1.0))(Z)

@@ -1,0 +1,289 @@
+"""What a reader sees: the table of a run, and BENCHMARKS.md."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from jaxkd.errors import UserError
+from jaxkd.report import rows, tables, wording
+from jaxkd.report.__main__ import main
+
+GOLDEN = pathlib.Path(__file__).with_name('golden_benchmarks.md')
+
+
+def comparison(better, than, mean, half, holds, **other):
+  ci95 = None if half is None else [mean - half, mean + half]
+  return {'claim': f'{better} beats {than}', 'better': better, 'than': than,
+          'mean_difference': mean, 'ci95': ci95, 'seeds': 5,
+          'holds': holds, **other}  # fmt: skip
+
+
+@pytest.fixture
+def row():
+  """A row with everything that a row can have."""
+  return {
+    'system': 'hinton2015_soft_targets',
+    'survey': {
+      'work': 1,
+      'objective': 'limited data',
+      'data': 'decrease | training data',
+      'teacher': 'single',
+      'knowledge': 'soft labels',
+      'method': 'plain',
+      'student': 'single, simplified',
+      'claim': 'soft targets',
+      'cite': 'Hinton et al., 2015',
+      'url': 'https://arxiv.org/abs/1503.02531',
+    },
+    'dataset': 'digits',
+    'metric': 'top1',
+    'higher_is_better': True,
+    'arms': {
+      'distilled': {'values': [0.96, 0.95, 0.97, 0.96, 0.96]},
+      'shuffled': {'values': [0.96, 0.94, 0.96, None, 0.95]},
+      'student': {'values': [0.91, 0.92, 0.93, 0.92, 0.92]},
+      'teacher': {'values': [0.985]},
+    },
+    'comparison': comparison('distilled', 'student', 0.04, 0.0068, True)
+    | {'claim': 'soft targets beat hard labels on few labels'},
+    'comparisons': {
+      'shuffled targets': comparison('distilled', 'shuffled', None, None, None),
+    },
+    'metrics': {
+      'student': {'nll': [0.31, 0.3, 0.29, 0.3, 0.3]},
+      'distilled': {
+        'nll': [0.21, 0.2, 0.19, 0.2, 0.2],
+        'agreement': [0.97, 0.96, 0.97, 0.97, 0.97],
+      },
+    },
+    'sweep': [
+      {'temperature': 1.0, 'distilled': [0.93, 0.94], 'best': False},
+      {'temperature': 4.0, 'distilled': [0.95, 0.96], 'best': True},
+    ],
+    'summary': {
+      'metric': 'validation/top1',
+      'step': [100, 2000, 3000],
+      'arms': {'student': [0.90, 0.93, 0.915], 'distilled': [0.9, None, 0.96]},
+    },
+    'notes': ['One teacher is shared by all seeds.', 'Tried:\nT=1 and T=20.'],
+    'tuning': {
+      'student': {
+        'grid': {'train.learning_rate': [0.001, 0.003]},
+        'trials': 2,
+        'chosen': {'train.learning_rate': 0.003},
+        'split': 'validation',
+      },
+      'distilled': {
+        'grid': {'train.learning_rate': [0.001, 0.003, 0.01]},
+        'trials': 3,
+        'chosen': {'train.learning_rate': 0.001},
+        'split': 'validation',
+      },
+    },
+    'params': {'teacher': 85002, 'student': 2410},
+    'cost': {
+      'step_ms': 1.2345,
+      'teacher_share': 0.312,
+      'flops': {'teacher': 170000, 'student': 4800.5},
+      'latency_ms': {'student': 0.03125},
+    },
+    'wall_s': 93.4,
+    'device': '2 cores of a CPU',
+    'versions': {'jax': '0.10.2', 'flax': '0.12.8'},
+    'commit': '0123456789abcdef',
+    'config_sha256': 'fedcba9876543210',
+    'command': 'python experiments/distill.py --config configs/x.py',
+  }
+
+
+@pytest.fixture
+def plain_row(row):
+  """One with only what a row must have; a method, not a work."""
+  optional = {name.rstrip('?') for name in rows.SCHEMA if name.endswith('?')}
+  kept = {name: value for name, value in row.items() if name not in optional}
+  return kept | {
+    'system': 'at',
+    'survey': {},
+    'metric': 'nll',
+    'higher_is_better': False,
+    'comparison': comparison('distilled', 'student', -0.1, 0.02, True)
+    | {'seeds': 3},
+    'cost': {},
+    'wall_s': 7260,
+    'commit': None,
+  }
+
+
+SPEED = [
+  {
+    'name': 'resnet20 → resnet8',
+    'device': 'one GPU',
+    'rows': [
+      {'terms': 'soft', 'step ms': 1.23456, 'ratio': 1.01, 'traces': 1},
+      {'terms': 'soft + hint', 'step ms': 1234.56, 'traces': 1, 'note': None},
+    ],
+  }
+]
+
+
+def shown(row, width=100, **options):
+  output = io.StringIO()
+  Console(file=output, width=width).print(tables.console(row, **options))
+  return output.getvalue()
+
+
+def test_the_table_of_a_run(row, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  rows.check(row, 'row')
+  text = shown(row, directory=tmp_path / 'runs' / 'demo')
+  order = [text.index(f'│ {arm} ')
+           for arm in ('teacher', 'student', 'distilled')]  # fmt: skip
+  assert order == sorted(order)
+  assert '96.00 ± 0.88' in text
+  assert 'not finite' in text
+  assert (
+    'distilled beats student by 4.00 ± 0.68 points '
+    '(95 % interval, 5 paired seeds)'
+  ) in text
+  assert 'runs/demo/ with row.json, curves.png' in text
+  assert "jaxkd.load('runs/demo')" in text
+  assert 'benchmarks/rows/hinton2015_soft_targets.json' in text
+  assert str(tmp_path) not in text
+  assert '…' not in shown(row, width=60)  # nothing is cut off
+
+
+def test_more_metrics_than_arms_are_shown_side_by_side(row):
+  row['arms'] = {name: row['arms'][name] for name in ('student', 'distilled')}
+  del row['comparisons']
+  text = shown(row)
+  assert [line.split()[1] for line in text.splitlines() if '│' in line] == [
+    'top1', 'nll', 'agreement', 'seeds'
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('metric', 'pair', 'said'),
+  [
+    ('top1', comparison('a', 'b', 0.04, 0.006, True),
+     'a beats b by 4.00 ± 0.60 points (95 % interval, 5 paired seeds)'),
+    ('top1', comparison('a', 'b', -0.04, 0.006, False),
+     'a loses to b by 4.00 ± 0.60 points (95 % interval, 5 paired seeds)'),
+    ('top1', comparison('a', 'b', -0.04, 0.05, None),
+     'a and b cannot be told apart: -4.00 ± 5.00 points '
+     '(95 % interval, 5 paired seeds)'),
+    ('nll', comparison('a', 'b', -0.25, 0.05, True),
+     'a beats b by 0.250 ± 0.050 nll (95 % interval, 5 paired seeds)'),
+    ('top1', comparison('a', 'b', 0.04, None, None),
+     'a - b is +4.00 points on one seed, without an interval'),
+    ('top1', comparison('a', 'b', None, None, None),
+     'a and b cannot be compared: a value is not finite'),
+  ],
+)  # fmt: skip
+def test_verdicts(metric, pair, said):
+  assert wording.verdict(pair, {'metric': metric}) == said
+
+
+def test_numbers():
+  assert wording.number(-0.000001, 'top1') == '0.00'
+  assert wording.number(-0.000001, 'top1', sign=True) == '+0.00'
+  assert wording.number(-1.5, 'nll') == '-1.500'
+  assert wording.plain(1e9) == '1,000,000,000'
+  assert wording.plain(0.000123456) == '0.0001235'
+  assert wording.plain(True) == 'true'
+  assert wording.heading('validation/top5') == 'validation/top5 (%)'
+  assert wording.heading('teacher_kl') == 'teacher_kl'
+
+
+def test_benchmarks_md_is_as_it_was(row, plain_row):
+  """After a change that is meant, look at it and write it to the file."""
+  for held in (row, plain_row):
+    rows.check(held, held['system'])
+  assert tables.benchmarks_md([row, plain_row], SPEED) == GOLDEN.read_text()
+
+
+def folders(tmp_path, *held):
+  for name in ('rows', 'speed'):
+    (tmp_path / name).mkdir()
+  for i, row in enumerate(held):
+    rows.save(tmp_path / 'rows' / f'{i}.json', row)
+  return ['--rows', str(tmp_path / 'rows'), '--speed', str(tmp_path / 'speed'),
+          '--out', str(tmp_path / 'PAGE.md')]  # fmt: skip
+
+
+def test_write_then_check(tmp_path, row, plain_row, capsys):
+  flags = folders(tmp_path, plain_row, row)
+  (tmp_path / 'speed' / 'a.json').write_text(json.dumps(SPEED))
+  assert main([*flags, '--check']) == 1
+  assert main(flags) == 0
+  assert (tmp_path / 'PAGE.md').read_text() == GOLDEN.read_text()
+  capsys.readouterr()
+  assert main([*flags, '--check']) == 0
+  assert capsys.readouterr() == ('', '')
+  row['arms']['student']['values'][0] = 0.5
+  rows.save(tmp_path / 'rows' / '1.json', row)
+  assert main([*flags, '--check']) == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line == (
+    f'{tmp_path}/PAGE.md is stale: run python -m jaxkd.report and commit what '
+    'it writes'
+  )
+
+
+def test_without_any_rows(tmp_path):
+  flags = folders(tmp_path)
+  assert main(flags) == 0
+  assert main([*flags, '--check']) == 0
+  page = (tmp_path / 'PAGE.md').read_text()
+  assert page.startswith('# Benchmarks\n')
+  assert page.endswith('There are no rows yet.\n')
+
+
+def test_bad_rows_are_one_sentence(tmp_path, row, capsys):
+  flags = folders(tmp_path, row)
+  (tmp_path / 'speed' / 'a.json').write_text('[{"name": "x"}]')
+  assert main(flags) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.endswith('a.json: [0].device is missing; add it')
+  (tmp_path / 'rows' / '1.json').write_text('{')
+  assert main(flags) == 2
+  assert '1.json is not JSON' in capsys.readouterr().err
+  assert main(['--rows', str(tmp_path / 'x')]) == 2
+  assert '--rows' in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written(tmp_path, capsys):
+  flags = folders(tmp_path)
+  (tmp_path / 'file').write_text('')
+  assert main([*flags, '--out', str(tmp_path / 'file' / 'PAGE.md')]) == 2
+  assert 'PAGE.md cannot be written: Not a' in capsys.readouterr().err
+
+
+def test_load_speed_of_no_directory(tmp_path):
+  assert tables.load_speed(tmp_path / 'none') == []
+  (tmp_path / 'a.json').write_text('{}')
+  with pytest.raises(UserError, match='the file must be a list'):
+    tables.load_speed(tmp_path)
+
+
+def test_the_report_needs_neither_jax_nor_matplotlib(tmp_path):
+  code = (
+    'import sys, runpy\n'
+    'from jaxkd.report import rows, statistics, tables\n'
+    f'sys.argv = ["x", "--rows", {str(tmp_path)!r}, "--check",'
+    f' "--out", {str(tmp_path / "x")!r}]\n'
+    'try:\n'
+    '  runpy.run_module("jaxkd.report", run_name="__main__")\n'
+    'except SystemExit as end:\n'
+    '  assert end.code == 1\n'
+    'print(sorted({"jax", "matplotlib", "flax"} & set(sys.modules)))\n'
+  )
+  run = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert run.stdout == '[]\n'
+  assert 'is stale' in run.stderr

@@ -1,0 +1,54 @@
+"""The public names are all there, and loading one loads little else."""
+
+import subprocess
+import sys
+
+import pytest
+
+import jaxkd
+
+# What a user of the losses alone should not have to wait for.
+HEAVY = (
+  'flax',
+  'orbax',
+  'tensorflow_datasets',
+  'grain',
+  'matplotlib',
+  'sklearn',
+  'scipy',
+  'tensorboardX',
+)
+
+
+@pytest.mark.parametrize(
+  'statement',
+  [
+    'import jaxkd.losses',
+    'import jaxkd; dir(jaxkd), jaxkd.losses.kl, jaxkd.Net',
+  ],
+)
+def test_light_imports_load_nothing_heavy(statement):
+  script = f'{statement}\nimport sys\nprint(*sys.modules)'
+  command = [sys.executable, '-W', 'error', '-c', script]
+  loaded = subprocess.run(
+    command, check=True, stdout=subprocess.PIPE, text=True
+  ).stdout.split()
+  assert 'jaxkd' in loaded
+  assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.parametrize('name', jaxkd.__all__)
+def test_every_public_name_is_there(name):
+  assert getattr(jaxkd, name) is not None
+  assert name in dir(jaxkd)
+
+
+def test_star_import_brings_the_public_names():
+  namespace = {}
+  exec('from jaxkd import *', namespace)
+  assert set(jaxkd.__all__) <= set(namespace)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+  with pytest.raises(AttributeError, match=r"'jaxkd' has no attribute 'los'"):
+    _ = jaxkd.los

@@ -1,0 +1,122 @@
+"""What a person types: every mistake is one sentence that names it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from jaxkd import config as configs
+from jaxkd import launch
+from jaxkd.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+DEMO = str(ROOT / 'configs' / 'hinton2015_soft_targets.py')
+
+
+def parse(*arguments, file=f'{DEMO}:tiny'):
+  values = flags.FlagValues()
+  flags.DEFINE_string('workdir', '', '', flag_values=values)
+  flags.DEFINE_boolean('overwrite', False, '', flag_values=values)
+  given = [f'--config={file}'] if file else []
+  launch.parse(['script', *given, *arguments], values=values)
+  return configs.plain(values['config'].value)
+
+
+def test_every_entry_has_a_name_on_the_command_line():
+  got = parse(
+    '--config.train.seeds=3',
+    '--config.students.student.kw.widths=(16,)',
+    '--config.distill.soft.kw.temperature=2',
+    '--config.teachers.main.train.learning_rate=0.5',
+  )
+  assert got['train']['seeds'] == 3
+  assert got['students']['student']['kw']['widths'] == (16,)
+  assert got['distill']['soft']['kw'] == {'temperature': 2.0}
+  assert got['teachers']['main']['train']['learning_rate'] == 0.5
+
+
+def test_another_model_brings_its_own_options_and_takes_more():
+  got = parse(
+    '--config.students.student.kw.width=8',
+    '--config.students.student.model=vit',
+  )['students']['student']
+  assert got['model'] == 'vit'
+  assert got['kw']['width'] == 8
+  assert 'widths' not in got['kw']
+
+
+def test_another_loss_keeps_the_options_that_both_have():
+  got = parse('--config.distill.soft.loss=jensen_shannon')
+  assert got['distill']['soft']['kw'] == {'temperature': 4.0, 'beta': 0.5}
+
+
+def test_an_option_that_kw_does_not_name_yet():
+  got = parse(
+    '--config.train.optimizer.name=sgd',
+    '--config.train.optimizer.kw.momentum=0.9',
+  )
+  assert got['train']['optimizer']['kw']['momentum'] == 0.9
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--config.train.step=3'], r"no entry 'step'; did you mean 'steps'"),
+    (['--config.trian.steps=3'], r"no entry 'trian'; did you mean 'train'"),
+    (['--config.train.steps=many'], r'train\.steps'),
+    (['--config.train=3'], r'train'),
+    (['--config.students.student.model=mpl'], r"no model 'mpl'.*'mlp'"),
+    (['--config.distill.soft.loss=klm'], r"no loss 'klm'.*'kl'"),
+    (['--wrokdir=x'], r"no flag '--wrokdir'.*'--workdir'"),
+    (['--overwrite=perhaps'], r'overwrite'),
+  ],
+)
+def test_mistakes_on_the_command_line(arguments, message):
+  with pytest.raises(UserError, match=message) as error:
+    parse(*arguments)
+  assert '\n' not in str(error.value)
+
+
+def test_config_files_that_are_none(tmp_path):
+  with pytest.raises(UserError, match=r"no config file 'hinton.py'"):
+    parse(file=str(ROOT / 'configs' / 'hinton.py'))
+  with pytest.raises(UserError, match="no size 'tny'; did you mean 'tiny'"):
+    parse(file=f'{DEMO}:tny')
+  with pytest.raises(UserError, match='name a config file'):
+    parse(file='')
+  for text, message in (
+    ('x = 1', 'define get_config'),
+    ('def get_config(arg=None', 'was never closed'),
+    ('import nonsense_package', 'nonsense_package'),
+    (
+      'def get_config(arg=None):\n  return dict(tarin=dict(steps=1))',
+      "no entry 'tarin'; did you mean 'train'",
+    ),
+  ):
+    file = tmp_path / 'mine.py'
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+      parse(file=str(file))
+
+
+def test_the_script_says_one_sentence_and_exits_with_2(tmp_path):
+  def run(*arguments):
+    return subprocess.run(
+      [sys.executable, str(ROOT / 'experiments' / 'distill.py'), *arguments],
+      capture_output=True,
+      text=True,
+      cwd=tmp_path,
+    )
+
+  done = run(f'--config={DEMO}:tiny', '--config.train.step=3', '--workdir=w')
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  assert "'steps'" in done.stderr
+  done = run(f'--config={DEMO}:tiny')
+  assert done.returncode == 2
+  assert done.stderr == 'error: --workdir: say where the run is to be kept\n'
+  assert not list(tmp_path.iterdir())

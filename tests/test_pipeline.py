@@ -1,0 +1,367 @@
+"""Whole runs, as small as they can be."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import jaxkd
+from jaxkd import config as configs
+from jaxkd import pipeline, workdir
+from jaxkd.errors import UserError
+from jaxkd.report import rows
+from jaxkd.train import checkpoint
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
+
+
+def small(**changes):
+  """A run of a second or two; changes are entries of the config."""
+  given = dict(
+    name='small',
+    data=dict(
+      source='synthetic', kw=dict(shape=(4, 4, 1), num_classes=3, size=120)
+    ),
+    teachers=dict(
+      main=dict(model='mlp', kw=dict(widths=(8,)), train=dict(steps=6))
+    ),
+    students=dict(student=dict(model='mlp', kw=dict(widths=(4,)))),
+    distill=dict(
+      labels=dict(loss='cross_entropy'), soft=dict(loss='kl', teacher='main')
+    ),
+    arms=dict(student=dict(distill=dict(soft=dict(weight=0.0))), distilled={}),
+    train=dict(
+      steps=6,
+      seeds=2,
+      batch_size=8,
+      members='vmap',
+      eval_every=3,
+      save_every=2,
+      learning_rate=0.01,
+    ),
+  )
+  return configs.plain(configs.complete({**given, **changes}))
+
+
+def run(config, directory, **kw):
+  console = Console(file=io.StringIO())
+  return pipeline.run(config, directory, console=console, **kw)
+
+
+def found(row):
+  """What a row says of the nets, without what depends on the clock."""
+  kept = ('arms', 'metrics', 'comparison', 'comparisons', 'summary')
+  return {key: row[key] for key in kept}
+
+
+def nets(directory):
+  """All exported arrays of a run, by folder and path."""
+  steps = [p for p in (directory / 'nets').rglob('*') if p.name.isdigit()]
+  return {
+    str(step.parent.relative_to(directory)): checkpoint.load(step.parent)[0]
+    for step in sorted(steps)
+  }
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('finished')
+  return directory, run(small(), directory)
+
+
+@pytest.mark.parametrize(
+  'file', CONFIGS, ids=lambda p: str(p.relative_to(ROOT / 'configs'))
+)
+def test_every_config_runs_tiny(file, tmp_path):
+  config = configs.plain(configs.load(f'{file}:tiny'))
+  row = run(config, tmp_path)
+  rows.check(row, at=file.stem)
+  assert set(row['arms']) >= set(config['arms'])
+  for name in ('config.json', 'row.json', 'curves.png', 'events', 'nets'):
+    assert (tmp_path / name).exists()
+
+
+def test_a_row_has_what_it_takes_to_trust_it(finished):
+  directory, row = finished
+  assert row == rows.load(directory / 'row.json')
+  assert set(row['arms']) == {'teacher', 'student', 'distilled'}
+  assert len(row['arms']['distilled']['values']) == 2
+  assert row['comparison']['seeds'] == 2
+  difference = np.subtract(
+    row['arms']['distilled']['values'], row['arms']['student']['values']
+  )
+  assert row['comparison']['mean_difference'] == pytest.approx(
+    difference.mean()
+  )
+  assert row['params'] == {'teacher main': 163, 'student': 83}
+  assert 0 < row['cost']['teacher_share'] < 1
+  assert 'agreement' in row['metrics']['student']
+  assert any('share the teachers' in note for note in row['notes'])
+  assert row['device'] and row['versions']['jax'] == jax.__version__
+
+
+def test_the_student_can_be_loaded_and_predicts(finished):
+  directory, _ = finished
+  images = np.zeros((5, 4, 4, 1), np.float32)
+  net, variables = jaxkd.load(directory)
+  outputs, _ = net.apply(variables, images)
+  assert outputs['logits'].shape == (5, 3)
+  net, other = jaxkd.load(directory, arm='student', member=1)
+  assert not np.allclose(
+    net.apply(other, images + 1)[0]['logits'],
+    net.apply(variables, images + 1)[0]['logits'],
+  )
+  with pytest.raises(UserError, match=r"no arm 'studnet'.*'student'"):
+    jaxkd.load(directory, arm='studnet')
+  with pytest.raises(UserError, match='member 2 is not'):
+    jaxkd.load(directory, member=2)
+
+
+def test_a_finished_run_is_shown_again_and_never_mixed(finished):
+  directory, row = finished
+  before = (directory / 'row.json').stat().st_mtime_ns
+  assert run(small(), directory) == row
+  assert (directory / 'row.json').stat().st_mtime_ns == before
+  other = configs.put(small(), 'train.seed', 7)
+  with pytest.raises(UserError, match=r'train.seed is 0 and not 7.*overwrite'):
+    run(other, directory)
+
+
+def test_overwrite_removes_only_what_a_run_made(tmp_path):
+  (tmp_path / 'mine.txt').write_text('keep me')
+  run(small(), tmp_path)
+  other = configs.put(small(), 'train.seed', 7)
+  assert run(other, tmp_path, overwrite=True)['arms']
+  assert (tmp_path / 'mine.txt').read_text() == 'keep me'
+  assert (
+    json.loads((tmp_path / 'config.json').read_text())['train']['seed'] == 7
+  )
+
+
+def test_workdirs_that_cannot_be(tmp_path):
+  file = tmp_path / 'file'
+  file.write_text('')
+  with pytest.raises(UserError, match='cannot be written'):
+    workdir.enter(file / 'sub', '{}', overwrite=False)
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(UserError, match='it is not known whose'):
+    workdir.enter(tmp_path, '{}', overwrite=False)
+
+
+def test_stopped_anywhere_it_ends_as_an_unbroken_run(finished, tmp_path):
+  """Stopped at every stage in turn, through the event that SIGTERM sets."""
+  directory, row = finished
+  stop = threading.Event()
+  stop.set()
+  stops = 0
+  while True:
+    try:
+      again = run(small(), tmp_path, stop=stop)
+      break
+    except pipeline.Stopped:
+      stops += 1
+      assert not (tmp_path / 'row.json').exists()
+  assert stops > 6
+  assert found(again) == found(row)
+  assert again['wall_s'] is None
+  jax.tree.map(np.testing.assert_array_equal, nets(tmp_path), nets(directory))
+
+
+def script(directory, *flags):
+  demo = f'{ROOT}/configs/hinton2015_soft_targets.py:tiny'
+  return [
+    sys.executable,
+    f'{ROOT}/experiments/distill.py',
+    f'--config={demo}',
+    f'--workdir={directory}',
+    '--config.train.save_every=2',
+    '--config.train.steps=60',
+    *flags,
+  ]
+
+
+def test_killed_and_resumed_it_is_bit_identical(tmp_path):
+  """kill -9 in the middle of training, then the same command again."""
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  subprocess.run(script(whole), check=True, capture_output=True)
+  process = subprocess.Popen(
+    script(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+  )
+  training = broken / 'checkpoints' / 'students' / 'distilled'
+  deadline = time.time() + 120
+  while not (
+    training.is_dir() and any(p.name.isdigit() for p in training.iterdir())
+  ):
+    assert process.poll() is None and time.time() < deadline
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  assert not (broken / 'row.json').exists()
+  process = subprocess.Popen(
+    script(broken), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  os.kill(process.pid, 0)
+  output, errors = process.communicate()
+  assert process.returncode == 0, errors.decode()
+  assert b'distilled' in output
+  jax.tree.map(np.testing.assert_array_equal, nets(broken), nets(whole))
+  assert found(rows.load(broken / 'row.json')) == found(
+    rows.load(whole / 'row.json')
+  )
+
+
+def test_sigterm_saves_and_leaves(tmp_path):
+  process = subprocess.Popen(
+    script(
+      tmp_path, '--config.train.steps=100000', '--config.train.save_every=50000'
+    ),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  started = tmp_path / 'events' / 'students'
+  deadline = time.time() + 120
+  while not started.is_dir():
+    assert process.poll() is None and time.time() < deadline
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  output, errors = process.communicate()
+  assert process.returncode == 143, errors
+  assert 'run the same command to go on' in ' '.join(output.split())
+  assert 'Traceback' not in errors
+
+
+def test_adding_a_term_moves_no_other_draw(tmp_path):
+  """Of weight so small that the result cannot tell, but it does draw."""
+  extra = dict(
+    labels=dict(loss='cross_entropy'),
+    aaa=dict(loss='logit_mse', teacher='main', weight=1e-30),
+    soft=dict(loss='kl', teacher='main'),
+  )
+  noisy = dict(
+    student=dict(model='mlp', kw=dict(widths=(4,), dropout=0.5),
+                 views=dict(train='noise(0.3)'))
+  )  # fmt: skip
+  first = run(small(students=noisy), tmp_path / 'a')
+  second = run(small(students=noisy, distill=extra), tmp_path / 'b')
+  assert first['arms'] == second['arms']
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+    nets(tmp_path / 'a')['nets/students/distilled/student'],
+    nets(tmp_path / 'b')['nets/students/distilled/student'],
+  )
+
+
+def test_several_groups_each_seed_its_own_and_rounds(tmp_path):
+  """Two groups fused, teachers of each seed, and a second generation."""
+  row = run(
+    small(
+      teachers=dict(
+        one=dict(kw=dict(widths=(8,)), count=2, per_seed=True),
+        two=dict(kw=dict(widths=(6,)), views=dict(train='blur(0.5)')),
+      ),
+      distill=dict(
+        labels=dict(loss='cross_entropy'),
+        soft=dict(loss='kl', teacher=('one', 'two'), fuse='mean_probabilities'),
+      ),
+      arms=dict(
+        student=dict(distill=dict(soft=dict(weight=0.0))),
+        distilled=dict(),
+        each=dict(distill=dict(soft=dict(fuse=''))),
+      ),
+      rounds=dict(
+        r01={},
+        r02=dict(
+          teachers=dict(
+            one=dict(
+              kw=dict(widths=(4,)),
+              count=1,
+              restore='r01/students/student',
+            )
+          )
+        ),
+      ),
+      report=dict(compare=dict(better='r02/distilled', than='r01/student')),
+    ),
+    tmp_path,
+  )
+  assert len(row['arms']['r01/teacher one']['values']) == 4
+  assert len(row['arms']['r01/teacher two']['values']) == 1
+  # The second generation's teachers are the first's distilled students.
+  assert (
+    row['arms']['r02/teacher one']['values']
+    == row['arms']['r01/distilled']['values']
+  )
+  assert 'agreement:one' in row['metrics']['r02/each']
+
+
+def test_nets_of_another_architecture_are_not_restored(finished, tmp_path):
+  directory, _ = finished
+  where = str(directory / 'nets' / 'teachers' / 'main')
+  teacher = dict(kw=dict(widths=(8,)), restore=where)
+  row = run(small(teachers=dict(main=teacher)), tmp_path / 'same')
+  assert row['arms']['teacher'] == finished[1]['arms']['teacher']
+  teacher = dict(kw=dict(widths=(9,)), restore=where)
+  with pytest.raises(UserError) as error:
+    run(small(teachers=dict(main=teacher)), tmp_path / 'other')
+  for part in ('teachers.main.restore', 'another architecture', '(8, 3)',
+               '(9, 3)'):  # fmt: skip
+    assert part in str(error.value)
+  assert not (tmp_path / 'other').exists()
+
+
+def test_copies_of_a_role_learn_from_each_other(tmp_path):
+  """Deep mutual learning is one role of two copies that sees itself."""
+  config = small(
+    teachers={},
+    students=dict(student=dict(kw=dict(widths=(4,)), count=2)),
+    distill=dict(
+      labels=dict(loss='cross_entropy'),
+      peers=dict(loss='kl', teacher='student'),
+    ),
+    arms=dict(student=dict(distill=dict(peers=dict(weight=0.0))), distilled={}),
+  )
+  row = run(config, tmp_path)
+  assert set(row['arms']) == {'student', 'distilled'}
+  assert row['arms']['student'] != row['arms']['distilled'] or (
+    row['metrics']['student'] != row['metrics']['distilled']
+  )
+
+
+def test_tuning_gives_every_arm_as_many_trials(tmp_path):
+  grids = (
+    'train.learning_rate=0.001,0.1',
+    'distilled:distill.soft.weight=0.5,1.0',
+    'student:train.optimizer.kw.weight_decay=0.0001,0.1',
+  )
+  row = run(small(train=small()['train'] | dict(
+    optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)))),
+    tmp_path, tune=grids)  # fmt: skip
+  tuned = row['tuning']
+  assert tuned['student']['trials'] == tuned['distilled']['trials'] == 4
+  assert set(tuned['distilled']['chosen']) == {
+    'train.learning_rate', 'distill.soft.weight',
+  }  # fmt: skip
+  assert tuned['student']['split'] == 'validation'
+  for texts, message in (
+    (('distilled:distill.soft.weight=1,2',), 'as many trials'),
+    (('distill.soft.wieght=1,2',), "'weight'"),
+    (('train.steps=1,2',), 'budget'),
+    (('distilld:distill.soft.weight=1',), "'distilled'"),
+    (('distill.soft.weight=a,b',), 'should be of type float'),
+    (('nonsense',), 'write'),
+  ):
+    with pytest.raises(UserError, match=message):
+      run(small(), tmp_path / 'bad', tune=texts)
+  assert not (tmp_path / 'bad').exists()

@@ -1,0 +1,203 @@
+"""What does not fit together is found before anything trains."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxkd import config as configs
+from jaxkd import preflight
+from jaxkd.errors import UserError
+
+
+def small(**changes):
+  """A config of nets that take no time, with entries changed by name."""
+  made = configs.plain(
+    configs.complete(
+      dict(
+        name='small',
+        data=dict(source='synthetic', kw=dict(shape=(8, 8, 1), num_classes=3)),
+        teachers=dict(
+          main=dict(model='mlp', kw=dict(widths=(8, 8)), train=dict(steps=2))
+        ),
+        students=dict(student=dict(model='mlp', kw=dict(widths=(4,)))),
+        distill=dict(
+          labels=dict(loss='cross_entropy'),
+          soft=dict(loss='kl', teacher='main'),
+        ),
+        arms=dict(
+          student=dict(distill=dict(soft=dict(weight=0.0))), distilled={}
+        ),
+        train=dict(steps=2, seeds=2, batch_size=8, members='vmap'),
+      )
+    )
+  )
+  for entry, value in changes.items():
+    *above, last = entry.split('__')
+    section = made
+    for name in above:
+      section = section[name]
+    section[last] = value
+  return configs.plain(configs.complete(made))
+
+
+def test_a_sound_config_passes(tmp_path):
+  source, (part,) = preflight.prepare(small(), tmp_path)
+  assert set(part.arms) == {'student', 'distilled'}
+  assert part.seeds == [0, 1]
+  shares = preflight.shares(part, source)
+  assert shares['student'] == 0
+  assert 0 < shares['distilled'] < 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_explains_the_loss_and_every_layer(tmp_path):
+  console = Console(record=True, width=100, file=io.StringIO())
+  source, rounds = preflight.prepare(
+    small(
+      distill__hint=dict(
+        loss='hint', at=('layers/0', 'layers/1'), teacher='main',
+        adapter='linear', weight=0.5,
+      )
+    ),
+    tmp_path,
+  )  # fmt: skip
+  preflight.describe(console, source, rounds)
+  preflight.explain(console, source, rounds)
+  text = console.export_text()
+  for expected in (
+    'hint = 0.5 · hint(linear(layers/0), layers/1 of main)',
+    'soft = 1 · kl(logits, logits of main, temperature=1.0)',
+    'labels = 1 · cross_entropy(logits, labels, label_smoothing=0.0)',
+    'layers/1',
+    '[B, 8]',
+  ):
+    assert expected in text
+
+
+HINT = dict(loss='hint', at=('layers/0', 'layers/1'), teacher='main')
+FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'parts'),
+  [
+    (
+      dict(distill__hint=HINT),
+      ('distill.hint', "'layers/0' of the student", "'layers/1' of teacher",
+       '[8, 4]', '[8, 8]', "adapter='linear'"),
+    ),
+    (
+      dict(distill__hint={**HINT, 'at': ('layer/0', 'layers/1')}),
+      ('students.student', "'layer/0'", "'layers/0'"),
+    ),
+    (
+      dict(distill__hint={**HINT, 'at': ('layers/0', 'layers/7')}),
+      ('teachers.main', "'layers/7'", "'layers/1'"),
+    ),
+    (
+      dict(distill__hint={**HINT, 'teacher': 'mian'}),
+      ('distill.hint.teacher', "'mian'", "'main'"),
+    ),
+    (
+      dict(data__source='digit', data__kw={}),
+      ('data.source', "'digit'", "'digits'"),
+    ),
+    (
+      dict(students__student__views__train='noize(0.1)'),
+      ('students.student.views.train', "'noize'", "'noise'"),
+    ),
+    (
+      dict(students__student__views__eval='resize(4)'),
+      ('students.student.views', '(8, 8, 1)', '(4, 4, 1)'),
+    ),
+    (
+      dict(train__optimizer__name='adamx'),
+      ('train.optimizer.name', "'adamx'", "'adamax'"),
+    ),
+    (dict(train__batch_size=-1), ('train.batch_size', '-1')),
+    (dict(train__batch_size=4096), ('batch_size', '4096')),
+    (dict(train__seeds=0), ('train.seeds', '0')),
+    (dict(train__learning_rate=-1.0), ('train.learning_rate', '-1.0')),
+    (
+      dict(distill__soft__kw=dict(temperature=-1.0)),
+      ('distill.soft.kw.temperature', '-1.0'),
+    ),
+    (dict(distill__soft__weight=-1.0), ('distill.soft.weight', '-1.0')),
+    (dict(distill__soft__weight=float('nan')), ('distill.soft.weight', 'nan')),
+    (dict(data__fraction__students=0.0), ('data.fraction.students', '0.0')),
+    (
+      dict(data__kw=FEW, data__fraction__students=0.1),
+      ('batch_size', '8'),
+    ),
+    (dict(train__members='vamp'), ('train.members', "'vmap'")),
+    (dict(task='clasification'), ('task', "'classification'")),
+    (dict(report__metric='top2'), ('report.metric', "'top1'")),
+    (
+      dict(report__compare=dict(better='distiled', than='student')),
+      ('report.compare.better', "'distilled'"),
+    ),
+    (
+      dict(arms=dict(distilled=dict(distill=dict(sotf=dict(weight=1.0))))),
+      ('arms.distilled.distill', "'sotf'", "'soft'"),
+    ),
+    (
+      dict(arms=dict(distilled=dict(train=dict(steps=9)))),
+      ('arms.distilled.train.steps', 'all arms share'),
+    ),
+    (
+      dict(rounds=dict(r01=dict(trian=dict(steps=9)))),
+      ('rounds.r01', "'trian'", "'train'"),
+    ),
+    (
+      dict(teachers__main__restore='nowhere'),
+      ('teachers.main.restore', 'nowhere'),
+    ),
+    (
+      dict(distill__dist=dict(loss='dist', teacher='main'),
+           train__accumulate=2),
+      ('train.accumulate', 'the term dist'),
+    ),
+  ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(changes, parts, tmp_path):
+  with pytest.raises(UserError) as error:
+    preflight.prepare(small(**changes), tmp_path)
+  sentence = str(error.value)
+  assert '\n' not in sentence
+  for part in parts:
+    assert part in sentence
+
+
+def test_teacher_and_student_must_have_the_same_classes(tmp_path, monkeypatch):
+  (tmp_path / 'my_binary_model.py').write_text(
+    'from jaxkd.models import mlp\n\n'
+    'def binary(*, input_shape, rngs):\n'
+    '  return mlp.Model(num_classes=2, input_shape=input_shape, rngs=rngs)\n'
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  student = dict(model='my_binary_model:binary', kw={})
+  with pytest.raises(UserError) as error:
+    preflight.prepare(small(students__student=student), tmp_path)
+  for part in ('distill.soft', '[8, 2]', '[8, 3]', 'number of classes'):
+    assert part in str(error.value)
+
+
+def test_data_that_makes_no_sense_is_refused(tmp_path):
+  random = np.random.default_rng(0)
+  x = random.random((30, 4, 4, 1)).astype(np.float32)
+  y = np.arange(30) % 3
+  for change, parts in (
+    ((np.where(np.arange(30) == 7, np.nan, 1)[:, None, None, None] * x, y),
+     ('nan', '7')),
+    ((x, np.where(np.arange(30) == 5, -1, y)), ('5', '-1')),
+  ):  # fmt: skip
+    file = tmp_path / 'data.npz'
+    np.savez(file, x_train=change[0], y_train=change[1], x_test=x, y_test=y)
+    with pytest.raises(UserError) as error:
+      preflight.prepare(
+        small(data__source=f'npz:{file}', data__kw={}), tmp_path / 'w'
+      )
+    for part in parts:
+      assert part in str(error.value).lower()

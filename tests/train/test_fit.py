@@ -1,0 +1,118 @@
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd.errors import UserError
+from jaxkd.train.checkpoint import Checkpoints
+from jaxkd.train.fit import Plan, Stopped, fit
+from jaxkd.train.population import Learner, Population
+
+PLAN = Plan(12, eval_every=4, save_every=6, log_every=2, members='vmap')
+
+
+class Numbers:
+  """Batches that are a function of the step."""
+
+  def __init__(self, bad_from=99):
+    self._bad_from = bad_from
+
+  def batch(self, step):
+    value = np.inf if step >= self._bad_from else 1 + step % 3
+    return {'x': np.full((2, 4), value, np.float32)}
+
+  def iterate(self, start, stop):
+    return map(self.batch, range(start, stop))
+
+
+def learner():
+  def init(seed, hyper, shared):
+    return {'w': jax.random.normal(jax.random.key(seed)), 'n': jnp.int32(0)}
+
+  def step(carry, batch, shared, hyper):
+    w = carry['w'] - 0.1 * (carry['w'] - batch['x'].mean())
+    one = jnp.ones(())
+    return {'w': w, 'n': carry['n'] + 1}, {'loss/a': (w, one), 'loss': (w, one)}
+
+  return Learner(init, step, None)
+
+
+def run(directory, plan=PLAN, batches=None, **kw):
+  made = learner()
+  with Checkpoints(directory) as checkpoints:
+    return fit(
+      lambda mode: Population(made, seeds=[0, 1], mode=mode),
+      batches or Numbers(),
+      lambda population, carry: {
+        'validation/w': np.asarray(population.stacked(carry)['w'])
+      },
+      plan,
+      checkpoints,
+      **kw,
+    )
+
+
+def same(first, second):
+  one = first.population.stacked(first.carry)
+  two = second.population.stacked(second.carry)
+  np.testing.assert_array_equal(one['w'], two['w'])
+  assert first.history == second.history
+
+
+def test_evaluates_on_time_and_at_the_end(tmp_path):
+  result = run(tmp_path, PLAN._replace(steps=10))
+  assert result.history['step'] == [4, 8, 10]
+  metrics = result.history['metrics']
+  assert set(metrics) == {'train/loss', 'train/loss/a', 'validation/w'}
+  assert np.shape(metrics['validation/w']) == (3, 2)
+
+
+@pytest.mark.parametrize('members', ['vmap', 'sequence'])
+def test_a_run_that_was_stopped_ends_as_an_unbroken_one(tmp_path, members):
+  plan = PLAN._replace(members=members)
+  whole = run(tmp_path / 'whole', plan)
+  stop = threading.Event()
+
+  class Stops(Numbers):
+    def batch(self, step):
+      if step == 6:  # in the middle of what is logged
+        stop.set()
+      return super().batch(step)
+
+  with pytest.raises(Stopped, match='after step 7 of 12'):
+    run(tmp_path / 'broken', plan, Stops(), stop=stop)
+  same(run(tmp_path / 'broken', plan), whole)
+
+
+def test_a_finished_run_is_found_finished(tmp_path):
+  first = run(tmp_path)
+  seen = []
+  again = run(tmp_path, on_log=lambda step, values: seen.append(step))
+  assert seen == []
+  same(first, again)
+
+
+def test_what_becomes_infinite_is_named_and_not_saved(tmp_path):
+  with pytest.raises(
+    UserError, match=r'the term a became .* step 10 in member'
+  ):
+    run(tmp_path, batches=Numbers(bad_from=8))
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest_step() == 6
+
+
+def test_auto_keeps_its_choice(tmp_path):
+  stop = threading.Event()
+  stop.set()
+  plan = PLAN._replace(members='auto')
+  with pytest.raises(Stopped):
+    run(tmp_path, plan, stop=stop)
+  with Checkpoints(tmp_path) as checkpoints:
+    shapes = Population(learner(), seeds=[0, 1], mode='vmap')
+    totals = shapes.no_totals(Numbers().batch(0))
+    found = checkpoints.restore({'carry': shapes.shapes(), 'totals': totals})
+  chosen = found[2]['mode']
+  assert chosen in ('vmap', 'sequence')
+  assert run(tmp_path, plan).population.mode == chosen
