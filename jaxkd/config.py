@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxkd import models
+from jaxkd import models, tasks
 from jaxkd.distill.knowledge import find_loss
 from jaxkd.errors import UserError, unknown
 from jaxkd.train import population
@@ -159,7 +159,8 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       entry['kw'] = {**plain(options), **entry['kw']}
       made[section][name] = entry
   for name, teacher in made['teachers'].items():
-    terms = teacher['distill'] or {'labels': {'loss': 'cross_entropy'}}
+    truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
+    terms = teacher['distill'] or truth
     teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
   return ConfigDict(made, type_safe=True).lock()
 

@@ -1,6 +1,5 @@
 """Everything that is built and checked before anything trains."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxkd import config as configs
-from jaxkd import lookup, workdir
+from jaxkd import tasks, workdir
 from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
@@ -80,17 +79,6 @@ def prepare(config: dict, directory: Path) -> tuple[sources.Source, list]:
   return source, rounds
 
 
-def task_of(config: Mapping[str, Any]) -> Any:
-  """The module of the config's task."""
-  name = config['task']
-  if ':' in name:
-    return lookup.attribute(name, kind='task', at='task')
-  known = ('classification',)
-  if name not in known:
-    raise unknown('task', name, known, 'task')
-  return importlib.import_module(f'jaxkd.tasks.{name}')
-
-
 def restored_from(
   restore: str, directory: Path, prefixes: list[str]
 ) -> Path | None:
@@ -144,7 +132,7 @@ def _round(prefix: str, config: dict, source: sources.Source) -> Round:
       )
       for name, entry in own['students'].items()
     }
-  metrics = dict(task_of(config).metrics(source.num_classes))
+  metrics = dict(tasks.find(config['task']).metrics(source.num_classes))
   for name in taught:
     suffix = '' if len(taught) == 1 else f':{name}'
     metrics |= {

@@ -14,7 +14,11 @@ from jax import Array
 from jaxkd.models import layers
 
 NAMED = {
-  f'densenet_{depth}_{growth}': {'depth': depth, 'growth': growth}
+  f'densenet_{depth}_{growth}': {
+    'depth': depth,
+    'growth': growth,
+    'compression': 0.5,
+  }
   for depth, growth in ((100, 12), (250, 24), (190, 40))
 }
 

@@ -10,9 +10,10 @@ from jax import Array
 from jaxkd.models import layers
 from jaxkd.models.vit import MLP, Patches, layer_norm
 
+BASE = {'patch': 16, 'token_ratio': 0.5, 'channel_ratio': 4.0}
 NAMED = {
-  'mixer_s_16': {'patch': 16, 'width': 512, 'depth': 8},
-  'mixer_b_16': {'patch': 16, 'width': 768, 'depth': 12},
+  'mixer_s_16': {**BASE, 'width': 512, 'depth': 8},
+  'mixer_b_16': {**BASE, 'width': 768, 'depth': 12},
 }
 
 

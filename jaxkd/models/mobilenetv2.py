@@ -10,8 +10,6 @@ from jax import Array
 from jaxkd.models import layers
 from jaxkd.models.layers import ConvNorm
 
-NAMED = {'mobilenetv2_half': {'width': 0.5}}
-
 STAGES = (
   (16, 1, 1),
   (24, 2, 1),
@@ -21,6 +19,7 @@ STAGES = (
   (160, 3, 2),
   (320, 1, 1),
 )
+NAMED = {'mobilenetv2_half': {'width': 0.5, 'expansion': 6, 'stages': STAGES}}
 
 
 class Block(nnx.Module):

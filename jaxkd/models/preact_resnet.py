@@ -14,7 +14,9 @@ from jax import Array
 from jaxkd.errors import UserError
 from jaxkd.models import layers
 
-NAMED = {f'preact_resnet{depth}': {'depth': depth} for depth in (164, 1001)}
+NAMED = {
+  f'preact_resnet{depth}': {'depth': depth, 'width': 1} for depth in (164, 1001)
+}
 
 
 class Block(nnx.Module):

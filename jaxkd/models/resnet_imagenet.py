@@ -22,8 +22,9 @@ SHAPES = {
   'resnet101': {'block': 'bottleneck', 'sizes': (3, 4, 23, 3)},
 }
 NAMED = {
-  **{name: {**shape, 'stem': 'imagenet'} for name, shape in SHAPES.items()},
-  **{f'{name}_cifar': {**s, 'stem': 'cifar'} for name, s in SHAPES.items()},
+  name + suffix: {**shape, 'width': 64, 'stem': stem}
+  for name, shape in SHAPES.items()
+  for suffix, stem in (('', 'imagenet'), ('_cifar', 'cifar'))
 }
 
 

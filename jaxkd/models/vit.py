@@ -14,7 +14,7 @@ from jax import Array
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import layers
 
-BASE = {'patch': 16, 'depth': 12, 'pool': 'token'}
+BASE = {'patch': 16, 'depth': 12, 'mlp_ratio': 4.0, 'pool': 'token'}
 NAMED = {
   'vit_ti_16': {**BASE, 'width': 192, 'heads': 3},
   'vit_s_16': {**BASE, 'width': 384, 'heads': 6},

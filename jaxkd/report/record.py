@@ -102,7 +102,7 @@ def row(
 
 
 def _reached(stage) -> dict[str, list[float]]:
-  """metric -> value of each member, of the role that the row tells of."""
+  """Metric -> value of each member, of the role that the row tells of."""
   return {
     name.removeprefix('test/'): np.asarray(values).tolist()
     for name, values in sorted(stage.test.items())

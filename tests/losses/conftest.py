@@ -138,7 +138,7 @@ def transforms(strict_dtypes):
     np.testing.assert_allclose(eager, expected, rtol=rtol, atol=atol)
     expected = [expected, evaluate(loss, second, options)[0]]
     stacked = [jnp.stack(pair) for pair in zip(first, second, strict=True)]
-    mapped = jax.jit(jax.vmap(functools.partial(loss, **options)))
+    mapped = quick(jax.vmap(functools.partial(loss, **options)))
     found = mapped(*stacked)
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 

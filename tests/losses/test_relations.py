@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxkd import losses
 from jaxkd.losses import _pairwise, _pooling
@@ -352,12 +353,9 @@ def test_pooling_what_does_not_divide(size):
 
 
 @pytest.mark.parametrize('name', ['rkd_distance', 'rkd_angle'])
-def test_chunks(name, monkeypatch, shards):
-  """Three vertices at a time, with a rest of two, on eight devices too."""
-  _, _, shapes, options = case(name)
-
-  def loss(*arrays, **options):  # of its own, or it were compiled already
-    return getattr(losses, name)(*arrays, **options)
+def test_chunks(name, monkeypatch):
+  """A few vertices at a time, on eight devices, are all at once on one."""
+  loss, _, shapes, options = case(name)
 
   def both(*arrays):
     return jax.value_and_grad(
@@ -366,11 +364,20 @@ def test_chunks(name, monkeypatch, shards):
 
   arrays = [jnp.float32(x) for x in draw(*shapes)]
   expected = jax.tree.leaves(jax.jit(both)(*arrays))
-  monkeypatch.setattr(_pairwise, 'CHUNK_BYTES', 3 * 8 * 8 * 4)
+  monkeypatch.setattr(_pairwise, 'CHUNK_BYTES', 4 * 8 * 8 * 4)
+  spread = NamedSharding(Mesh(jax.devices(), ('data',)), PartitionSpec('data'))
+  arrays = [jax.device_put(x, spread) for x in arrays]
   found = jax.tree.leaves(jax.jit(lambda *x: both(*x))(*arrays))
   for mine, theirs in zip(found, expected, strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
-  shards(loss, draw(*shapes), options)
+
+
+def test_chunks_with_a_rest(monkeypatch):
+  (x,) = draw((8, 3))
+  monkeypatch.setattr(_pairwise, 'CHUNK_BYTES', 3 * 8 * 3 * 4)
+  found = jax.jit(_pairwise.squared_distances)(jnp.float32(x))
+  expected = ((x[:, None] - x) ** 2).sum(-1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -408,16 +408,18 @@ def test_temperature_squared_holds_the_size_of_the_gradient(evaluate):
   assert ((ratio > 0.8) & (ratio < 1.25)).all()
 
 
-def test_kl_is_summed_over_classes_and_not_over_the_batch():
-  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
-  whole = losses.kl(z, v)
-  # Classes that no one believes in change nothing, so nothing divides by K.
-  no = jnp.full((B, 96), -jnp.inf)
-  wide = losses.kl(jnp.concatenate([z, no], 1), jnp.concatenate([v, no], 1))
-  np.testing.assert_allclose(wide, whole, rtol=1e-5)
-  # And the mean does not grow with the batch.
-  twice = losses.kl(jnp.concatenate([z, z]), jnp.concatenate([v, v]))
-  np.testing.assert_allclose(twice.mean(), whole.mean(), rtol=1e-6)
+def test_kl_is_summed_over_classes_and_not_over_the_batch(evaluate):
+  """The mean is over the batch alone, and does not grow with it."""
+  loss, reference, _, options = CASES['kl']
+  p = softmax(TEACHER, options['temperature'])
+  q = softmax(STUDENT, options['temperature'])
+  value, _ = evaluate(loss, BOTH, options)
+  by_sums = 16 * (p * (np.log(p) - np.log(q))).sum() / B
+  np.testing.assert_allclose(value.mean(), by_sums, rtol=1e-5)
+  # Ten times the classes, none of which any one believes in: no 1/K in it.
+  no = np.full((B, 9 * K), -1e4)
+  wide, _ = evaluate(loss, [np.hstack([x, no]) for x in BOTH], options)
+  np.testing.assert_allclose(wide, value, rtol=1e-5)
 
 
 def test_a_class_at_minus_infinity_is_no_class():
@@ -427,50 +429,65 @@ def test_a_class_at_minus_infinity_is_no_class():
   def all_of(z, v):
     def value(z, v):
       loss = [
-        losses.kl(z, v),
-        losses.reverse_kl(z, v),
-        losses.jensen_shannon(z, v),
-        losses.total_variation(z, v),
-        losses.soft_cross_entropy(z, v),
-        losses.pseudo_label(z, v),
-        losses.top_k_kl(z, v, k=2),
-        losses.decoupled_kl(z, v, LABELS),
-        losses.weighted_soft_labels(z, v, LABELS),
+        losses.kl(z, v, temperature=2.0),
+        losses.reverse_kl(z, v, temperature=2.0),
+        losses.jensen_shannon(z, v, beta=0.3, temperature=2.0),
+        losses.total_variation(z, v, temperature=2.0),
+        losses.soft_cross_entropy(z, v, temperature=2.0),
+        losses.decoupled_kl(z, v, Y, alpha=1.0, beta=2.0, temperature=2.0),
       ]
-      return jnp.sum(jnp.sin(jnp.stack(loss))), loss
+      return jnp.sum(jnp.stack(loss)), loss
 
     return jax.grad(value, argnums=(0, 1), has_aux=True)(z, v)
 
-  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
   pad = jnp.full((B, 1), -jnp.inf)
-  slopes, found = all_of(jnp.hstack([z, pad]), jnp.hstack([v, pad]))
-  expected_slopes, expected = all_of(z, v)
+  slopes, found = all_of(jnp.hstack([Z, pad]), jnp.hstack([V, pad]))
+  expected = [
+    np_kl(*BOTH, 2.0),
+    np_kl(TEACHER, STUDENT, 2.0),
+    np_jensen_shannon(*BOTH, 0.3, 2.0),
+    np_total_variation(*BOTH, 2.0),
+    np_soft_cross_entropy(*BOTH, 2.0),
+    np_decoupled_kl(*LABELLED, 1.0, 2.0, 2.0),
+  ]
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-  for slope, expected in zip(slopes, expected_slopes, strict=True):
+  for slope in slopes:
+    assert np.isfinite(slope).all()
     assert not slope[:, K].any()
-    np.testing.assert_allclose(slope[:, :K], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_jensen_shannon_at_its_ends_and_in_between():
-  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
-  js = jax.jit(lambda beta: losses.jensen_shannon(z, v, beta=beta))  # traced
-  for beta, expected in (0.0, losses.kl(z, v)), (1.0, losses.reverse_kl(z, v)):
-    np.testing.assert_allclose(js(beta), expected, rtol=1e-5)
-    found = losses.jensen_shannon(z, v, beta=beta)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-  np.testing.assert_allclose(
-    js(0.3), losses.jensen_shannon(z, v, beta=0.3), rtol=1e-5
-  )
-  other = losses.jensen_shannon(v, z)
-  np.testing.assert_allclose(js(0.5), other, rtol=1e-4)  # symmetric
-  far = losses.jensen_shannon(jnp.array([[1e4, 0.0]]), jnp.array([[0.0, 1e4]]))
-  np.testing.assert_allclose(far, np.log(2), rtol=1e-6)  # bounded
-  # Next to an end it goes to 0 and not to the end's value.
-  assert js(1e-4).max() < 0.01 < js(0.0).max()
-  # For a small share of the teacher, over that share, it is the forward KL.
-  np.testing.assert_allclose(js(1e-3) / 1e-3, js(0.0), rtol=0.05)
-  slope = jax.vmap(jax.grad(lambda b: js(b).sum()))(jnp.array([0.0, 0.5, 1.0]))
-  assert np.isfinite(slope).all()
+  @quick
+  @jax.vmap
+  def js(beta):  # traced, as in a population
+    value = lambda beta: losses.jensen_shannon(Z, V, beta=beta)  # noqa: E731
+    return value(beta), jax.grad(lambda b: value(b).sum())(beta)
+
+  betas = np.array([0.0, 1e-3, 0.3, 0.5, 1.0])
+  found, slopes = js(betas)
+  forward, reverse = np_kl(*BOTH, 1.0), np_kl(TEACHER, STUDENT, 1.0)
+  np.testing.assert_allclose(found[0], forward, rtol=1e-4)
+  np.testing.assert_allclose(found[4], reverse, rtol=1e-4)
+  inner = np_jensen_shannon(*BOTH, 0.3, 1.0)
+  np.testing.assert_allclose(found[2], inner, rtol=1e-4)
+  assert np.isfinite(slopes).all()
+  # Next to an end it goes to 0 and not to the end's value: over the share of
+  # the teacher, it is the forward divergence.
+  assert found[1].max() < 0.01 < found[0].max()
+  np.testing.assert_allclose(found[1] / 1e-3, forward, rtol=0.05)
+
+  @quick
+  def others(z, v):
+    far = 1e4 * jnp.eye(2)
+    return [
+      losses.jensen_shannon(z, v, beta=0.0),
+      losses.jensen_shannon(z, v, beta=1.0),
+      losses.jensen_shannon(v, z),
+    ], losses.jensen_shannon(far, far[::-1])
+
+  ends, bound = others(Z, V)
+  np.testing.assert_allclose(ends, found[np.array([0, 4, 3])], rtol=1e-4)
+  np.testing.assert_allclose(bound, np.log(2), rtol=1e-6)
 
 
 def test_total_variation_is_bounded():
@@ -478,12 +495,11 @@ def test_total_variation_is_bounded():
   assert far.item() == 1
 
 
-def test_top_k_kl_of_all_classes_is_kl():
-  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
+def test_top_k_kl_of_all_classes_is_kl(evaluate):
   for tail in 'renormalize', 'bucket':
-    found = losses.top_k_kl(z, v, k=K, tail=tail, temperature=2.0)
-    expected = losses.kl(z, v, temperature=2.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    options = dict(k=K, tail=tail, temperature=2.0)
+    found, _ = evaluate(losses.top_k_kl, BOTH, options)
+    np.testing.assert_allclose(found, np_kl(*BOTH, 2.0), rtol=1e-4)
 
 
 def test_decoupled_kl_recombines_to_kl(evaluate):
@@ -567,21 +583,23 @@ def test_no_gradient_through_the_weight_of_weighted_soft_labels():
     np.testing.assert_allclose(a, weight * b, rtol=1e-4, atol=1e-6)
 
 
-def test_weighted_soft_labels_of_a_teacher_that_is_sure():
-  sure = jnp.array([[1e4, 0.0]])
-  label = jnp.array([0])
+def test_weighted_soft_labels_of_a_teacher_that_is_sure(evaluate):
+  loss, _, _, options = CASES['weighted_soft_labels']
+  sure = 1e4 * np.eye(K)[LABELS]
   # Both are right and sure, 0/0 but for the clamp: nothing is left to learn.
-  assert losses.weighted_soft_labels(sure, sure, label).item() == 0
-  behind = losses.weighted_soft_labels(0 * sure, sure, label, temperature=1.0)
-  assert behind.item() == pytest.approx(np.log(2))
+  value, _ = evaluate(loss, [sure, sure, LABELS], options)
+  assert not value.any()
+  # A student that is behind such a teacher has the full weight.
+  value, _ = evaluate(loss, [0 * sure, sure, LABELS], options)
+  np.testing.assert_allclose(value, 4 * np.log(K), rtol=1e-5)
 
 
-def test_virtual_teacher_is_label_smoothing_without_a_temperature():
-  """Softening u, and not log u, is what makes the two differ."""
-  z = jnp.array(STUDENT)
-  code = losses.virtual_teacher(z, LABELS, temperature=20.0, variant='code')
+def test_virtual_teacher_is_all_but_uniform(evaluate):
+  """Softening u, and not log u, at a high temperature: label smoothing of 1."""
+  options = dict(temperature=20.0, variant='code')
+  value, _ = evaluate(losses.virtual_teacher, [STUDENT, LABELS], options)
   flat = -np.log(K) - np.log(softmax(STUDENT)).mean(-1)
-  np.testing.assert_allclose(K * code, flat, rtol=0.1)
+  np.testing.assert_allclose(K * value, flat, rtol=0.1)
 
 
 def test_labels_that_are_no_class_give_nan_and_no_gradient():
@@ -611,7 +629,7 @@ def test_labels_that_are_no_class_give_nan_and_no_gradient():
   assert slope[2].any()
 
 
-def test_any_leading_axes():
+def test_any_leading_axes(evaluate):
   """Tokens and pixels, for all that do not couple the batch."""
   names = [n for n in CASES if n not in ('dist', 'multi_level_logits')]
 
@@ -623,47 +641,55 @@ def test_any_leading_axes():
       for loss, _, arrays, options in (CASES[name] for name in names)
     ]
 
-  one = all_of(*(jnp.asarray(x) for x in LABELLED))
-  two = all_of(*(jnp.stack([x, x[::-1]]) for x in LABELLED))
-  for name, found, expected in zip(names, two, one, strict=True):
-    expected = jnp.stack([expected, expected[::-1]])
+  two = all_of(*(np.float32([x, x[::-1]]) for x in BOTH), Y[None] * [[1], [1]])
+  for name, found in zip(names, two, strict=True):
+    loss, _, arrays, options = CASES[name]
+    expected, _ = evaluate(loss, arrays, options)
     np.testing.assert_allclose(
-      found, expected, rtol=1e-5, atol=1e-6, err_msg=name
+      found[0], expected, rtol=1e-5, atol=1e-5, err_msg=name
     )
 
 
 def test_half_precision_does_not_overflow():
-  z, v = (jnp.array(x, jnp.float16) for x in HARD['one-hot and opposed'])
-  for loss in (
-    losses.kl(z, v),
-    losses.decoupled_kl(z, v, LABELS),
-    losses.multi_level_logits(z, v),
-    losses.logit_mse(z, v),
-  ):
+  @quick
+  def both(z, v):
+    return losses.kl(z, v), losses.decoupled_kl(z, v, Y), losses.logit_mse(z, v)
+
+  logits = HARD['one-hot and opposed']
+  for loss in both(*(jnp.array(x, jnp.float16) for x in logits)):
     assert loss.dtype == jnp.float32
     assert np.isfinite(loss).all()
 
 
 def test_options_may_be_traced():
   """A population maps over temperatures and weights."""
-  z, v = jnp.array(STUDENT), jnp.array(TEACHER)
 
+  @quick
+  @jax.vmap
   def all_of(t):
     return [
-      losses.kl(z, v, temperature=t),
-      losses.top_k_kl(z, v, k=2, temperature=t),
-      losses.cross_entropy(z, LABELS, label_smoothing=t / 10),
-      losses.virtual_teacher(z, LABELS, correct=t / 10, temperature=t),
-      losses.multi_level_logits(z, v, temperatures=(t, 2.0)),
-      losses.dist(z, v, beta=t, gamma=t, temperature=t),
-      losses.decoupled_kl(z, v, LABELS, alpha=t, beta=t, temperature=t),
+      losses.kl(Z, V, temperature=t),
+      losses.top_k_kl(Z, V, k=2, temperature=t),
+      losses.cross_entropy(Z, Y, label_smoothing=t / 10),
+      losses.virtual_teacher(Z, Y, correct=t / 10, temperature=t),
+      losses.multi_level_logits(Z, V, temperatures=(t, 2.0)),
+      losses.dist(Z, V, beta=t, gamma=t, temperature=t),
+      losses.decoupled_kl(Z, V, Y, alpha=t, beta=t, temperature=t),
     ]
 
-  t = jnp.array([1.0, 4.0])
-  found = quick(jax.vmap(all_of))(t)
-  for i in range(2):
-    for a, b in zip(found, all_of(t[i].item()), strict=True):
-      np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5)
+  ts = np.array([1.0, 4.0])
+  for i, t in enumerate(ts):
+    expected = [
+      np_kl(*BOTH, t),
+      np_top_k_kl(*BOTH, 2, t),
+      np_cross_entropy(STUDENT, LABELS, t / 10),
+      np_virtual_teacher(STUDENT, LABELS, t / 10, t),
+      np_multi_level_logits(*BOTH, (t, 2.0)),
+      np_dist(*BOTH, t, t, t),
+      np_decoupled_kl(*LABELLED, t, t, t),
+    ]
+    found = [x[i] for x in all_of(ts)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 BAD = {
