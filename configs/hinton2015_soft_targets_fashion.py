@@ -20,10 +20,16 @@ validation.
 from ml_collections import ConfigDict
 
 from jaxkd import config
+from jaxkd.errors import UserError
 
 
 def get_config(arg=None):
   size = config.size(arg)
+  if size == 'paper':
+    raise UserError(
+      '--config ...:paper: the speech data of this experiment was never '
+      'published; leave :paper out'
+    )
   c = ConfigDict()
   c.survey = dict(
     work=1,
@@ -62,7 +68,7 @@ def get_config(arg=None):
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=3e-3,
     steps=4000,
-    batch_size=128,
+    batch_size=64,
     seeds=5,
   )
   c.report = dict(

@@ -46,7 +46,8 @@ def main(stop):
   except pipeline.Stopped as stopped:
     console.print(f'{stopped}; run the same command to go on')
     sys.exit(launch.STOPPED)
-  console.print(tables.console(row, FLAGS.workdir))
+  # Soft wrapping leaves commands whole, to be copied.
+  console.print(tables.console(row, FLAGS.workdir), soft_wrap=True)
 
 
 if __name__ == '__main__':

@@ -74,7 +74,7 @@ def run(
   config = configs.plain(config)
   directory = Path(directory).absolute()
   console = console or Console()
-  begun = time.perf_counter()
+  begun, commit = time.perf_counter(), record.commit()
   # Checked before the folder is touched: a mistake leaves no trace.
   finished = directory / workdir.ROW
   source, rounds = preflight.prepare(config, directory)
@@ -102,6 +102,7 @@ def run(
       _distil(session, part, arm, groups, directory) for arm in part.arms
     ]
   row = record.row(config, source, rounds, stages, tuned, shares, command)
+  row['commit'] = commit
   row['wall_s'] = None if resumed else time.perf_counter() - begun
   histories = {stage.name: stage.history for stage in stages if stage.history}
   plots.curves(histories, directory / 'curves.png')

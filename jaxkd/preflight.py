@@ -16,7 +16,7 @@ from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, unknown
-from jaxkd.report import cost
+from jaxkd.models import cost
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric

@@ -230,11 +230,8 @@ def _check(config: dict) -> None:
   configs.check_numbers(config)
   for own in arms.configs_of(config).values():
     terms.build(own['distill'], list(own['students']))
-    for at in (
-      'train',
-      *(f'teachers.{name}.train' for name in own['teachers']),
-    ):
-      optimizer.optimizer(configs.get(own, at))
+    for entry in (own, *own['teachers'].values()):
+      optimizer.optimizer(entry['train'])
     for section in ('teachers', 'students'):
       for name, entry in own[section].items():
         model, known = entry['model'], models.defaults(entry['model'])
@@ -270,7 +267,7 @@ def _command(combination: Combination, tune: Sequence[str]) -> str:
       'experiments/distill.py',
       *combination.flags,
       *(f'--tune={grid}' for grid in tune),
-      f'--workdir=runs/{combination.config["name"]}',
+      f'--workdir=runs/{combination.folder}',
     ]
   )
 

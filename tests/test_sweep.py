@@ -27,7 +27,7 @@ def quiet():
   return Console(file=io.StringIO(), width=100)
 
 
-def shown(outcomes, width=100):
+def shown(outcomes, width=160):
   console = Console(file=io.StringIO(), width=width)
   console.print(sweep.table(outcomes))
   return console.file.getvalue()
@@ -183,7 +183,7 @@ def test_folders_do_not_depend_on_the_order_of_flags():
     (['distill.soft.loss=kl,klm'], r"no loss 'klm'"),
     (['distill.soft.kw.temperture=2'], r"no option of kl 'temperture'"),
     (['distill.soft.kw.temperature=1,-1'], r'-1\.0 should be above 0'),
-    (['train.optimizer.name=adam,adma'], r"no optimiser 'adma'.*'adam'"),
+    (['train.optimizer.name=adamw,adma'], r"no optimiser 'adma'"),
     (['train.optimizer.kw.b3=1.0'], r"no option of adamw 'b3'"),
     (['train.learning_rate'], r'write ENTRY=VALUE,VALUE'),
     (['train.seeds=3', 'train.seeds=4'], r'train\.seeds is set twice'),

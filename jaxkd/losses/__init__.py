@@ -1,4 +1,9 @@
-"""Distillation losses: pure functions on arrays, unreduced over the batch."""
+"""Distillation losses: pure functions on arrays, unreduced over the batch.
+
+Predictions first, targets second, options by keyword; no gradient is stopped
+but where a docstring says so. All of it is listed in docs/losses.md, with what
+other implementations do differently.
+"""
 
 from jaxkd.losses.adversarial import (
   gradient_penalty,

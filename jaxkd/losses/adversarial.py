@@ -37,8 +37,8 @@ def reverse_gradient(x: Array, *, scale: float = 1.0) -> Array:
     -6.0
 
   Variants:
-    - CTKD passes -λ with its cosine schedule from 0 to 1 as a factor of the
-      gradient: the same thing with λ positive.
+    - CTKD's code multiplies the gradient by a factor that goes from 0 to -1
+      along a cosine: λ is minus that.
   """
   x = jnp.asarray(x)
   _checks.arrays(x=(x, 'float[...]'))
@@ -84,7 +84,8 @@ def wasserstein_critic(real_scores: Array, fake_scores: Array) -> Array:
     Array([-2.], dtype=float32)
 
   Variants:
-    - Holistic distillation also offers a hinge loss in its code.
+    - In holistic distillation the paper's critic sees the image as well, that
+      of the authors' code the score map alone.
   """
   _checks.arrays(
     real_scores=(real_scores, 'float[...]'),

@@ -46,7 +46,7 @@ def variational_information(
     1.347
 
   Variants:
-    - The paper sums over elements and keeps ½ log 2π, which is constant.
+    - The paper sums over the elements; the authors' code has the mean.
     - Code that leaves the variances out of the optimiser, as registering the
       loss apart from the student easily does, is ``hint`` at a fixed weight.
   """

@@ -125,8 +125,8 @@ def jensen_shannon(
     0.18
 
   Variants:
-    - TRL has no T², and its first release mixed logarithms in place of
-      probabilities, with β on the student's side.
+    - TRL and Liger have no T². An early version of TRL's mixed logarithms in
+      place of probabilities, with β on the student's side.
     - Elsewhere β → 0 is the limit: 0, or ``kl`` after dividing by β.
   """
   _checks.within(0, 1, beta=beta)

@@ -394,12 +394,11 @@ def fuse_specialists(
   slot = jnp.broadcast_to(slot[:, None], (*active.shape, slot.shape[1]))
   log_p = jnp.take_along_axis(log_p, slot, axis=-1)
   inside, asked = subsets[:, None], active[..., None]
-  outside = ~inside | jnp.all(inside, axis=-1, keepdims=True)  # never empty
 
   def step(_, log_q):
     # The dustbin's mass goes to the outer classes in proportion to q.
     outer = jax.nn.log_softmax(
-      jnp.broadcast_to(log_q, log_p.shape), where=outside
+      jnp.broadcast_to(log_q, log_p.shape), where=~inside
     )
     spread = jnp.where(inside, log_p, log_p + outer)
     spread = jnp.where(asked, spread, -jnp.inf)

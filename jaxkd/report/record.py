@@ -15,7 +15,8 @@ import numpy as np
 from jaxkd import config as configs
 from jaxkd import preflight
 from jaxkd.data.sources import Source
-from jaxkd.report import cost, statistics
+from jaxkd.models import cost
+from jaxkd.report import statistics
 
 PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 
@@ -93,7 +94,6 @@ def row(
     'notes': _notes(config, students),
     'device': device(),
     'versions': versions(),
-    'commit': commit(),
     'config_sha256': hashlib.sha256(
       configs.as_json(config).encode()
     ).hexdigest(),

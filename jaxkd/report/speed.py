@@ -26,7 +26,8 @@ from jaxkd.distill import roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group
 from jaxkd.errors import UserError
-from jaxkd.report import cost, record, rows, tables, wording
+from jaxkd.models import cost
+from jaxkd.report import record, rows, tables, wording
 from jaxkd.train.fit import Stopped
 from jaxkd.train.population import Population
 from jaxkd.types import Context

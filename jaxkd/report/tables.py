@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -57,7 +56,7 @@ def console(
     said.append(words)
   if directory is not None:
     said += map(Text, ['', *_directions(row, directory)])
-  return Group(table, *(Padding(line, (0, 1)) for line in said))
+  return Group(table, *said)
 
 
 def benchmarks_md(
