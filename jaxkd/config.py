@@ -25,6 +25,9 @@ SIZES = ('', 'tiny', 'paper')
 # Dicts whose entries the named function or model decides, not we.
 _FREE = ('kw', 'schedule_kw', 'survey', 'arms', 'rounds', 'controls')
 
+# What an entry may name; a change of it changes the ``kw`` beside it.
+NAMES = ('model', 'loss', 'name')
+
 _TERM = {
   'loss': '',
   'at': ('logits', 'logits'),  # of the student, of the teacher
@@ -225,14 +228,13 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
 def override(config: dict, partial: Mapping, at: str) -> dict:
   """A config with some entries changed, as an arm or a round does.
 
-  A change of model takes the new model's options, and a change of loss those
-  of the new loss, but for the ones that both have.
+  What is named anew brings options of its own; see `options_after`.
 
   Raises:
     UserError: an entry that does not exist, or of a wrong type.
   """
   made = dict(config)
-  for kind in ('model', 'loss'):
+  for kind in NAMES:
     if partial.get(kind, config.get(kind)) != config.get(kind):
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
@@ -249,9 +251,15 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
 
 
 def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
-  """The ``kw`` of an entry whose model or loss changes to another one."""
+  """The ``kw`` of an entry that names another model, loss or optimiser.
+
+  A model's are those of the new one, a loss's too but for the ones that both
+  have, and an optimiser or a schedule starts without any.
+  """
   if kind == 'model':
     return plain(models.defaults(name, at=f'{at}.model'))
+  if kind == 'name':
+    return {}
   options = loss_options(name, at=f'{at}.loss')
   kept = {k: v for k, v in config['kw'].items() if k in options}
   return {**options, **kept}

@@ -132,7 +132,7 @@ def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
 def _make_room(config: ConfigDict, argv: list[str]) -> None:
   """Prepares the config for what the flags are going to set.
 
-  A new model or loss brings its own options, whatever the order of the flags,
+  What is named anew brings its own options, whatever the order of the flags,
   and a ``kw`` may be given options that it does not name yet.
   """
   given = {}
@@ -143,14 +143,15 @@ def _make_room(config: ConfigDict, argv: list[str]) -> None:
     if matched:
       entry, value = matched.groups()
       given[entry] = argv[i + 1] if value is None and argv[i + 1 :] else value
-  for entry, value in sorted(
-    given.items(), key=lambda item: not item[0].endswith(('.model', '.loss'))
-  ):
+  names_first = sorted(
+    given.items(), key=lambda item: item[0].split('.')[-1] not in configs.NAMES
+  )
+  for entry, value in names_first:
     parent, _, last = entry.rpartition('.')
     held = configs.plain(config)
     above = configs.get(held, parent, f'--config.{entry}') if parent else held
     with config.unlocked():
-      if last in ('model', 'loss') and above.get(last, value) != value:
+      if 'kw' in above and last in configs.NAMES and above[last] != value:
         _at(config, parent).kw = configs.options_after(
           above, last, value, parent
         )

@@ -75,14 +75,14 @@ def run(
   directory = Path(directory).absolute()
   console = console or Console()
   begun, commit = time.perf_counter(), record.commit()
-  # Checked before the folder is touched: a mistake leaves no trace.
+  text = configs.as_json({**config, 'tune': tuple(tune)})
   finished = directory / workdir.ROW
+  if finished.exists() and not overwrite and workdir.holds(directory, text):
+    return rows.load(finished)
+  # Checked before the folder is touched: a mistake leaves no trace.
   source, rounds = preflight.prepare(config, directory)
   grids = tuning.parse(tune, config, list(rounds[0].arms))
-  text = configs.as_json({**config, 'tune': tuple(tune)})
   workdir.enter(directory, text, overwrite=overwrite)
-  if finished.exists():
-    return rows.load(finished)
   resumed = (directory / 'checkpoints').exists()
   shares = preflight.describe(console, source, rounds)
   reporter = progress.Reporter(

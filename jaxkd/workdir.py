@@ -71,6 +71,14 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
     )
 
 
+def holds(path: Path, config: str) -> bool:
+  """Whether the folder is that of a run of this config."""
+  try:
+    return (path / CONFIG).read_text() == config
+  except OSError:
+    return False
+
+
 def _remove(path: Path) -> None:
   if path.is_dir() and not path.is_symlink():
     shutil.rmtree(path)

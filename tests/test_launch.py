@@ -57,7 +57,7 @@ def test_an_option_that_kw_does_not_name_yet():
     '--config.train.optimizer.name=sgd',
     '--config.train.optimizer.kw.momentum=0.9',
   )
-  assert got['train']['optimizer']['kw']['momentum'] == 0.9
+  assert got['train']['optimizer'] == dict(name='sgd', kw=dict(momentum=0.9))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +15,8 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
+from jaxkd.errors import UserError
+
 LINES = 4  # of each stage, where there is no terminal
 
 
@@ -23,8 +26,8 @@ class Reporter:
   Args:
     console: where to.
     metric: the metric to show beside the loss.
-    writers: ``(stage, step, {name: mean over the members})``, each called
-      with all that is measured.
+    writers: ``(stage) -> context manager``, each of which gives a function
+      that is called with the steps taken and ``{name: mean over members}``.
   """
 
   def __init__(self, console: Console, metric: str, writers=()):
@@ -35,20 +38,17 @@ class Reporter:
   @contextlib.contextmanager
   def stage(self, name: str, steps: int) -> Iterator[Callable]:
     """The function to call with the steps taken and the newest values."""
-    if self._console.is_terminal:
-      with self._bar(name, steps) as show:
-        yield self._wrap(name, show)
-    else:
-      yield self._wrap(name, self._lines(name, steps))
+    with contextlib.ExitStack() as opened:
+      writes = [opened.enter_context(open_(name)) for open_ in self._writers]
+      shown = self._bar if self._console.is_terminal else self._lines
+      writes.append(opened.enter_context(shown(name, steps)))
 
-  def _wrap(self, stage, show):
-    def on_log(step, values):
-      means = {name: float(np.mean(value)) for name, value in values.items()}
-      for write in self._writers:
-        write(stage, step, means)
-      show(step, means)
+      def on_log(step, values):
+        means = {name: float(np.mean(value)) for name, value in values.items()}
+        for write in writes:
+          write(step, means)
 
-    return on_log
+      yield on_log
 
   @contextlib.contextmanager
   def _bar(self, name, steps):
@@ -73,6 +73,7 @@ class Reporter:
       if not news:
         progress.update(task, completed=steps, news='done before')
 
+  @contextlib.contextmanager
   def _lines(self, name, steps):
     begun = time.perf_counter()
     news = {}
@@ -93,7 +94,7 @@ class Reporter:
         soft_wrap=True,
       )
 
-    return show
+    yield show
 
   def _news(self, values):
     """What is worth showing of the newest values."""
@@ -108,30 +109,30 @@ class Reporter:
     return found
 
 
-def tensorboard(directory) -> Callable:
+def tensorboard(directory: Path) -> Callable:
   """A writer of TensorBoard event files; no TensorFlow is needed."""
-  from tensorboardX import SummaryWriter  # slow to import
 
-  writers = {}
+  @contextlib.contextmanager
+  def open_(stage):
+    from tensorboardX import SummaryWriter  # slow to import
 
-  def write(stage, step, values):
-    if stage not in writers:
-      writers[stage] = SummaryWriter(str(directory / stage))
-    for name, value in values.items():
-      writers[stage].add_scalar(name, value, step)
-    writers[stage].flush()
+    with SummaryWriter(str(directory / stage), flush_secs=10) as writer:
 
-  return write
+      def write(step, values):
+        for name, value in values.items():
+          writer.add_scalar(name, value, step)
+
+      yield write
+
+  return open_
 
 
-def wandb(project: str, directory, config: dict) -> Callable:
-  """A writer to Weights & Biases.
+def wandb(project: str, directory: Path, config: dict) -> Callable:
+  """A writer to Weights & Biases, one run for each stage.
 
   Raises:
     UserError: the package is not installed.
   """
-  from jaxkd.errors import UserError
-
   try:
     import wandb as client
   except ImportError as error:
@@ -139,9 +140,15 @@ def wandb(project: str, directory, config: dict) -> Callable:
       "report.wandb: the package wandb is not installed; pip install 'jaxkd"
       "[wandb]', or leave the entry empty"
     ) from error
-  run = client.init(project=project, dir=str(directory), config=config)
 
-  def write(stage, step, values):
-    run.log({f'{stage}/{k}': v for k, v in values.items()} | {'step': step})
+  @contextlib.contextmanager
+  def open_(stage):
+    with client.init(
+      project=project,
+      name=f'{config["name"]}/{stage}',
+      dir=str(directory),
+      config=config,
+    ) as run:
+      yield lambda step, values: run.log(values, step=step)
 
-  return write
+  return open_

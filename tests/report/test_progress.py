@@ -1,0 +1,66 @@
+import builtins
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxkd.errors import UserError
+from jaxkd.report import progress
+
+
+def show(terminal, steps=20, every=2):
+  out = io.StringIO()
+  seen = []
+  console = Console(file=out, force_terminal=terminal, width=100)
+
+  @contextlib.contextmanager
+  def writer(stage):
+    yield lambda step, means: seen.append((step, means))
+
+  reporter = progress.Reporter(console, 'top1', [writer])
+  with reporter.stage('students/distilled', steps) as on_log:
+    for step in range(every, steps + 1, every):
+      on_log(
+        step,
+        {'train/loss': np.array([1.0, 2.0]), 'validation/top1': np.ones(2)},
+      )
+  return out.getvalue(), seen
+
+
+def test_lines_where_there_is_no_terminal():
+  text, seen = show(terminal=False)
+  lines = text.splitlines()
+  assert len(lines) == 4
+  assert lines[-1].split()[:2] == ['students/distilled', '20/20']
+  assert 'loss 1.5000  top1 1.0000' in lines[-1]
+  assert [step for step, _ in seen] == list(range(2, 21, 2))
+  assert seen[0][1]['train/loss'] == 1.5
+
+
+def test_bars_on_a_terminal():
+  text, _ = show(terminal=True)
+  assert 'students/distilled' in text
+  assert '20/20' in text
+  assert 'loss 1.5000' in text
+
+
+def test_tensorboard_events_without_tensorflow(tmp_path):
+  with progress.tensorboard(tmp_path)('students/distilled') as write:
+    write(3, {'train/loss': 0.5})
+  (file,) = (tmp_path / 'students' / 'distilled').iterdir()
+  assert b'train/loss' in file.read_bytes()
+
+
+def test_a_missing_weights_and_biases_is_said(monkeypatch, tmp_path):
+  real = builtins.__import__
+
+  def without(name, *args, **kwargs):
+    if name == 'wandb':
+      raise ImportError(name)
+    return real(name, *args, **kwargs)
+
+  monkeypatch.setattr(builtins, '__import__', without)
+  with pytest.raises(UserError, match=r'report.wandb: .*pip install'):
+    progress.wandb('project', tmp_path, {})

@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd import config as configs
+from jaxkd.distill.step import Role
+from jaxkd.errors import UserError
+from jaxkd.teachers import groups
+from jaxkd.train import checkpoint
+from jaxkd.types import Net
+
+LABELS = np.arange(60) % 3
+
+
+def entry(**given):
+  made = configs.plain(configs.complete(dict(teachers=dict(main=given))))
+  return made['teachers']['main'], made['data']
+
+
+def role(width=2):
+  def init(key):
+    return {'params': {'w': jax.random.normal(key, (width,))}, 'state': {}}
+
+  return Role(Net(init, None))
+
+
+def job(name='main', seeds=(0, 1), **given):
+  made, data = entry(**given)
+  return groups.job(
+    name, made, role(), stage='s', labels=LABELS, data=data, seeds=list(seeds)
+  )
+
+
+def test_one_group_for_all_seeds_or_one_for_each():
+  assert len(job(count=3).seeds) == 3
+  each = job(count=3, per_seed=True)
+  assert len(set(each.seeds)) == 6
+  assert each.weights.shape == (6, 60)
+  # The first seed's teachers are the same either way.
+  assert each.seeds[:3] == job(count=3).seeds
+
+
+def test_seeds_follow_the_name_and_never_the_position():
+  assert job('a').seeds != job('b').seeds
+  assert job(count=2).seeds == job(count=5).seeds[:2]
+
+
+def test_members_of_seeds_lie_behind_their_seed():
+  made, _ = entry(count=3, per_seed=True)
+  variables = {'params': {'w': jnp.arange(12.0).reshape(6, 2)}, 'state': {}}
+  group = groups.group(made, role(), variables, seeds=2)
+  assert group.per_member
+  assert group.variables['params']['w'].shape == (2, 3, 2)
+  np.testing.assert_array_equal(group.variables['params']['w'][1, 0], [6, 7])
+  shapes = groups.shapes(made, role(), 2).variables
+  assert shapes['params']['w'].shape == (2, 3, 2)
+
+
+def test_restores_what_fits(tmp_path):
+  made, _ = entry(count=2)
+  variables = {'params': {'w': jnp.arange(6.0).reshape(3, 2)}, 'state': {}}
+  spec = {'model': 'mlp', 'kw': {}, 'members': 3}
+  checkpoint.export(tmp_path / 'net', variables, spec)
+  got = groups.restore('main', made, role(), 5, tmp_path / 'net')
+  np.testing.assert_array_equal(got['params']['w'], [[0, 1], [2, 3]])
+  for wrong, message in (
+    ((made, role(3)), 'another architecture: params/w is'),
+    ((entry(count=4)[0], role()), 'holds 3 nets and 4 are wanted'),
+    ((entry(per_seed=True)[0], role()), 'holds 3 nets and 5 are wanted'),
+  ):
+    with pytest.raises(UserError, match=f'teachers.main.restore: .*{message}'):
+      groups.restore('main', *wrong, 5, tmp_path / 'net')
+  with pytest.raises(UserError, match='no exported network'):
+    groups.restore('main', made, role(), 5, tmp_path / 'nothing')

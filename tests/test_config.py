@@ -1,0 +1,109 @@
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxkd import config as configs
+from jaxkd.errors import UserError
+
+SMALL = dict(
+  teachers=dict(main=dict(train=dict(steps=7))),
+  students=dict(student=dict(kw=dict(widths=[4]))),
+  distill=dict(
+    labels=dict(loss='cross_entropy', weight=1),
+    soft=dict(loss='kl', teacher='main'),
+  ),
+  train=dict(batch_size=32),
+)
+
+
+@pytest.fixture(scope='module')
+def complete():
+  return configs.plain(configs.complete(SMALL))
+
+
+def test_completes_what_is_not_said(complete):
+  assert complete['distill']['labels']['weight'] == 1.0
+  assert complete['distill']['soft']['kw'] == {'temperature': 1.0}
+  assert complete['students']['student']['kw'] == dict(widths=(4,), dropout=0.0)
+  teacher = complete['teachers']['main']
+  assert teacher['train']['steps'] == 7
+  assert teacher['train']['batch_size'] == 32
+  assert teacher['distill']['labels']['loss'] == 'cross_entropy'
+
+
+def test_completing_twice_changes_nothing(complete):
+  assert configs.plain(configs.complete(complete)) == complete
+
+
+def test_the_order_of_entries_does_not_matter(complete):
+  backwards = dict(reversed(list(complete.items())))
+  assert configs.as_json(backwards) == configs.as_json(complete)
+  assert json.loads(configs.as_json(complete))['train']['batch_size'] == 32
+
+
+def test_is_a_locked_config_dict():
+  made = configs.complete(SMALL)
+  assert isinstance(made, ConfigDict)
+  with pytest.raises(AttributeError):
+    made.trian = {}
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    (dict(trian={}), "config: there is no entry 'trian'; did you mean 'train'"),
+    (dict(train=dict(step=1)), "train: there is no entry 'step'.*'steps'"),
+    (dict(train=dict(steps=1.5)), r'train.steps: 1.5 is of type float'),
+    (dict(train=3), 'train: 3 should be a dict'),
+    (dict(students=dict(a=3)), 'students.a: 3 should be a dict'),
+    (dict(distill=dict(a=dict(loss=3))), 'distill.a.loss: 3 is of type int'),
+    (
+      dict(distill=dict(a=dict(loss='kl', teacher=3))),
+      'distill.a.teacher: 3 is of type int',
+    ),
+    (
+      dict(distill=dict(a=dict(loss='kl', weight='1'))),
+      "distill.a.weight: '1' is of type str",
+    ),
+    (
+      dict(students=dict(a=dict(kw=[1]))),
+      r'students.a.kw: \(1,\) should be a dict',
+    ),
+  ],
+)
+def test_names_the_entry_at_fault(given, message):
+  with pytest.raises(UserError, match=message):
+    configs.complete(given)
+
+
+def test_overrides_keep_the_rest(complete):
+  made = configs.override(
+    complete, dict(distill=dict(soft=dict(weight=2))), 'arms.a'
+  )
+  assert made['distill']['soft']['weight'] == 2.0
+  assert made['distill']['soft']['kw'] == {'temperature': 1.0}
+  assert complete['distill']['soft']['weight'] == 1.0
+  with pytest.raises(UserError, match=r"arms.a.distill: .*'sotf'.*'soft'"):
+    configs.override(complete, dict(distill=dict(sotf={})), 'arms.a')
+
+
+def test_naming_anew_brings_its_own_options(complete):
+  entry = configs.override(
+    complete, dict(students=dict(student=dict(model='vit'))), 'arms.a'
+  )['students']['student']
+  assert 'widths' not in entry['kw']
+  train = configs.override(
+    configs.put(complete, 'train.optimizer.kw', dict(weight_decay=0.1)),
+    dict(train=dict(optimizer=dict(name='sgd', kw=dict(momentum=0.9)))),
+    'arms.a',
+  )['train']
+  assert train['optimizer'] == dict(name='sgd', kw=dict(momentum=0.9))
+
+
+def test_entries_by_their_name(complete):
+  made = configs.put(complete, 'distill.soft.kw.temperature', 3.0)
+  assert configs.get(made, 'distill.soft.kw.temperature') == 3.0
+  assert configs.get(complete, 'distill.soft.kw.temperature') == 1.0
+  with pytest.raises(UserError, match="no entry 'sotf'"):
+    configs.get(complete, 'distill.sotf.weight')
