@@ -66,7 +66,7 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=3e-3,
+    learning_rate=1e-2,
     steps=4000,
     batch_size=64,
     seeds=5,

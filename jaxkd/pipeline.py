@@ -133,8 +133,8 @@ def _teach(
     test = training.evaluate(
       session, {name: alone}, {name: variables}, 'test', mode=mode
     )
-    shown = 'teacher' if len(part.teachers) == 1 else f'teacher {name}'
-    stages.append(Stage(f'{part.prefix}{shown}', history, seconds, mode, test))
+    shown = f'{part.prefix}{preflight.called(name, part)}'
+    stages.append(Stage(shown, history, seconds, mode, test))
     groups[name] = teachers.group(entry, role, variables, seeds)
   return groups, stages
 

@@ -148,8 +148,10 @@ def _check_report(config, rounds):
   metrics = {k: m for k, m in rounds[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
     raise unknown('metric', report['metric'], metrics, 'report.metric')
-  names = {f'{part.prefix}{arm}' for part in rounds for arm in part.arms} | {
-    f'{part.prefix}teacher' for part in rounds
+  names = {
+    f'{part.prefix}{name}'
+    for part in rounds
+    for name in [*part.arms, *(called(g, part) for g in part.teachers)]
   }
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
@@ -271,13 +273,18 @@ def nets(part: Round, source: sources.Source) -> list[tuple]:
       shape = roles.input_shape(entries[name], source, f'{section}.{name}')
       found.append(
         (
-          f'{section[:-1]} {name}' if name not in section else name,
+          called(name, part) if section == 'teachers' else name,
           entries[name],
           role.net,
           shape,
         )
       )
   return found
+
+
+def called(group: str, part: Round) -> str:
+  """What a group of teachers is called in a row."""
+  return 'teacher' if len(part.teachers) == 1 else f'teacher {group}'
 
 
 def shares(part: Round, source: sources.Source) -> dict[str, float]:

@@ -104,7 +104,7 @@ def test_a_row_has_what_it_takes_to_trust_it(finished):
   assert row['comparison']['mean_difference'] == pytest.approx(
     difference.mean()
   )
-  assert row['params'] == {'teacher main': 163, 'student': 83}
+  assert row['params'] == {'teacher': 163, 'student': 83}
   assert 0 < row['cost']['teacher_share'] < 1
   assert 'agreement' in row['metrics']['student']
   assert any('share the teachers' in note for note in row['notes'])

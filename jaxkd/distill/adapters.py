@@ -2,8 +2,20 @@
 
 They train with the student and are thrown away after it. Each function here
 takes the two shapes and returns an `Adapter`; the config names it.
+
+Where a map has another height or width than the teacher's, and no convolution
+of the adapter's own sees to it, it is averaged down (adaptive average pooling)
+or interpolated up (bilinearly) along each axis.
+
+BatchNorm here takes the statistics of the whole batch and keeps no running
+ones: those are for nets that are evaluated, and an adapter never is. A
+convolution or linear map before it has no bias, which it would subtract again.
+Parameters are float32; what is computed has the dtype of the student's layer,
+statistics and lengths at least float32.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,44 +23,510 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd.errors import UserError
+from jaxkd.keys import fold
+from jaxkd.losses import _numerics, _pooling
+
+Shape = tuple[int, ...]
+
 
 class Adapter(NamedTuple):
   """A trained map from the student's layer to the teacher's shape.
 
   Attributes:
     init: ``(key) -> (params, state)``.
-    apply: ``(params, state, student) -> (adapted, state)``.
+    apply: ``(params, state, student) -> (adapted, state)``. A tuple is the
+      loss's leading arguments, in place of the student's layer alone.
   """
 
   init: Callable[[Array], tuple[dict, dict]]
-  apply: Callable[[dict, dict, Array], tuple[Any, dict]]
+  apply: Callable[[dict, dict, Any], tuple[Any, dict]]
 
 
-def linear(student: tuple[int, ...], teacher: tuple[int, ...]) -> Adapter:
+def linear(student: Shape, teacher: Shape) -> Adapter:
   """A linear map over the last axis; on maps, a 1×1 convolution.
-
-  Where both are maps of different sizes, the result is then resized
-  bilinearly, with antialiasing, to the teacher's height and width.
 
   Args:
     student: shape of the student's layer, [B, ..., C].
-    teacher: shape of the teacher's layer, [B, ..., D].
+    teacher: shape of the teacher's layer, [B, ..., D], with as many axes; if
+      they are maps their sizes may differ.
+
+  Raises:
+    UserError: shapes that cannot be adapted.
   """
-  width, target = student[-1], teacher[-1]
+  _check_layers('linear', student, teacher)
 
   def init(key):
-    kernel = jax.nn.initializers.lecun_normal()(
-      key, (width, target), jnp.float32
-    )
-    return {'kernel': kernel, 'bias': jnp.zeros((target,), jnp.float32)}, {}
+    return _affine(key, (student[-1], teacher[-1])), {}
 
   def apply(params, state, x):
-    kernel, bias = (params[k].astype(x.dtype) for k in ('kernel', 'bias'))
-    y = x @ kernel
-    y = y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
-    if len(student) == len(teacher) == 4 and student[1:3] != teacher[1:3]:
-      size = (y.shape[0], *teacher[1:3], target)
-      y = jax.image.resize(y, size, 'linear', antialias=True)
-    return y, state
+    x = _resized(x, teacher)
+    return _shifted(x @ params['kernel'].astype(x.dtype), params), state
 
   return Adapter(init, apply)
+
+
+def conv3x3(student: Shape, teacher: Shape) -> Adapter:
+  """A 3×3 convolution, with a bias, of the map at the teacher's size.
+
+  Args:
+    student: shape of the student's map, [B, H, W, C].
+    teacher: shape of the teacher's map, [B, H', W', D].
+
+  Raises:
+    UserError: a layer that is no map.
+  """
+  _check_maps('conv3x3', student, teacher)
+
+  def init(key):
+    return _affine(key, (3, 3, student[-1], teacher[-1])), {}
+
+  def apply(params, state, x):
+    y = _convolved(_resized(x, teacher), params['kernel'])
+    return _shifted(y, params), state
+
+  return Adapter(init, apply)
+
+
+def conv_bn(student: Shape, teacher: Shape) -> Adapter:
+  """Convolution and BatchNorm, for losses on pre-activations (AB, OFD).
+
+  Along an axis the convolution is 3 wide with stride 2 if the student's map
+  is twice as large as the teacher's, transposed and 4 wide if it is half as
+  large, and else as wide as needed, without padding, for what remains to have
+  the teacher's size: 1 if the sizes are equal. It is what RepDistiller, whose
+  convolution has a bias, calls ConvReg.
+
+  Args:
+    student: shape of the student's map, [B, H, W, C].
+    teacher: shape of the teacher's map, [B, H', W', D].
+
+  Raises:
+    UserError: a layer that is no map, or a student's map that is smaller than
+      the teacher's, but not half as large.
+
+  References:
+    Heo et al., `A Comprehensive Overhaul of Feature Distillation
+    <https://arxiv.org/abs/1904.01866>`_, 2019; Tian et al., `Contrastive
+    Representation Distillation <https://arxiv.org/abs/1910.10699>`_, 2020
+  """
+  return _regressor('conv_bn', student, teacher, lambda x: x)
+
+
+def conv_bn_relu(student: Shape, teacher: Shape) -> Adapter:
+  """``conv_bn`` with a ReLU, for hints after an activation (FitNets).
+
+  Args:
+    student: shape of the student's map, [B, H, W, C].
+    teacher: shape of the teacher's map, [B, H', W', D].
+
+  Raises:
+    UserError: as in ``conv_bn``.
+
+  References:
+    Tian et al., `Contrastive Representation Distillation
+    <https://arxiv.org/abs/1910.10699>`_, 2020
+  """
+  return _regressor('conv_bn_relu', student, teacher, jax.nn.relu)
+
+
+def projector(student: Shape, teacher: Shape) -> Adapter:
+  """A linear map and BatchNorm without scale and bias (SRD).
+
+  Every feature comes out with mean 0 and variance 1 over the batch, so give
+  the loss a teacher that is normalised alike, as the authors do.
+
+  Args:
+    student: shape of the student's layer, [B, ..., C].
+    teacher: shape of the teacher's layer, [B, ..., D], as for ``linear``.
+
+  Raises:
+    UserError: shapes that cannot be adapted.
+
+  References:
+    Miles & Mikolajczyk, `Understanding the Role of the Projector in Knowledge
+    Distillation <https://arxiv.org/abs/2303.11098>`_, 2024; ε = 1e-4 as in
+    the authors' code for ImageNet
+  """
+  _check_layers('projector', student, teacher)
+
+  def init(key):
+    return {'kernel': _kernel(key, (student[-1], teacher[-1]))}, {}
+
+  def apply(params, state, x):
+    x = _resized(x, teacher)
+    y = x @ params['kernel'].astype(x.dtype)
+    return _standardized(y, eps=1e-4), state
+
+  return Adapter(init, apply)
+
+
+def variational(student: Shape, teacher: Shape) -> Adapter:
+  """The regressor of ``losses.variational_information`` (VID).
+
+  Three 1×1 convolutions without bias, a ReLU between them, predict the mean
+  of the teacher's layer; a variance for each channel, 5 at first, is trained
+  apart. The authors pool the teacher where the student's map is smaller; here
+  the student's is interpolated.
+
+  Args:
+    student: shape of the student's layer, [B, ..., C].
+    teacher: shape of the teacher's layer, [B, ..., D], as for ``linear``.
+
+  Returns:
+    An adapter that gives the mean, [B, ..., D], and the variance before
+    softplus, [D].
+
+  Raises:
+    UserError: shapes that cannot be adapted.
+
+  References:
+    Ahn et al., `Variational Information Distillation for Knowledge Transfer
+    <https://arxiv.org/abs/1904.05835>`_, 2019
+  """
+  _check_layers('variational', student, teacher)
+  width, variance, eps = teacher[-1], 5.0, 1e-5
+  layers = {'first': student[-1], 'second': width, 'third': width}
+
+  def init(key):
+    params = {
+      name: _kernel(fold(key, name), (below, width))
+      for name, below in layers.items()
+    }
+    raw = math.log(math.expm1(variance - eps))
+    return {**params, 'raw_scale': jnp.full((width,), raw, jnp.float32)}, {}
+
+  def apply(params, state, x):
+    first, second, third = (params[name].astype(x.dtype) for name in layers)
+    hidden = jax.nn.relu(_resized(x, teacher) @ first)
+    mean = jax.nn.relu(hidden @ second) @ third
+    return (mean, params['raw_scale']), state
+
+  return Adapter(init, apply)
+
+
+def resize(student: Shape, teacher: Shape) -> Adapter:
+  """The student's map at the teacher's height and width; nothing is trained.
+
+  Args:
+    student: shape of the student's map, [B, H, W, C].
+    teacher: shape of the teacher's map, [B, H', W', C].
+
+  Raises:
+    UserError: a layer that is no map, or maps of unequal width.
+  """
+  _check_maps('resize', student, teacher)
+  if student[-1] != teacher[-1]:
+    raise _refusal(
+      'resize',
+      student,
+      teacher,
+      f'it keeps the {student[-1]} channels; '
+      "set adapter='linear', which maps them too",
+    )
+
+  def init(key):
+    del key
+    return {}, {}
+
+  def apply(params, state, x):
+    return _resized(x, teacher), state
+
+  return Adapter(init, apply)
+
+
+def embed(student: Shape, teacher: Shape) -> Adapter:
+  """A linear map, with a bias, of all features to length 1 (CRD).
+
+  Args:
+    student: shape of the student's layer, [B, ...].
+    teacher: shape of the teacher's embedding, [B, D].
+
+  Raises:
+    UserError: a teacher's layer that is no vector, or a student's that has
+      no features.
+
+  References:
+    Tian et al., `Contrastive Representation Distillation
+    <https://arxiv.org/abs/1910.10699>`_, 2020
+  """
+  if not _is_layer(student) or not _is_layer(teacher) or len(teacher) != 2:
+    raise _refusal(
+      'embed', student, teacher, "choose a teacher's layer of [B, features]"
+    )
+
+  def init(key):
+    return _affine(key, (math.prod(student[1:]), teacher[-1])), {}
+
+  def apply(params, state, x):
+    x = x.reshape(x.shape[0], -1)
+    y = _shifted(x @ params['kernel'].astype(x.dtype), params)
+    return _numerics.l2_normalize(_numerics.upcast(y)).astype(x.dtype), state
+
+  return Adapter(init, apply)
+
+
+def translator(student: Shape, teacher: Shape) -> Adapter:
+  """The translator of ``losses.factor_transfer`` (FT).
+
+  Three blocks of a 3×3 convolution, BatchNorm and a leaky ReLU of slope 0.1;
+  the first keeps the student's width. BatchNorm is there as in RepDistiller
+  and mmrazor; the authors' code has it commented out.
+
+  Args:
+    student: shape of the student's map, [B, H, W, C].
+    teacher: shape of the factors, [B, H', W', D], which a paraphraser, trained
+      on the teacher, gives as its output: D is its rate, mostly ½, times the
+      width of the teacher's own map.
+
+  Raises:
+    UserError: a layer that is no map.
+
+  References:
+    Kim et al., `Paraphrasing Complex Network: Network Compression via Factor
+    Transfer <https://arxiv.org/abs/1802.04977>`_, 2018
+  """
+  _check_maps('translator', student, teacher)
+  width, factors = student[-1], teacher[-1]
+  blocks = {
+    'first': (width, width),
+    'second': (width, factors),
+    'third': (factors, factors),
+  }
+
+  def init(key):
+    return {
+      name: _conv_norm(fold(key, name), (3, 3, *widths))
+      for name, widths in blocks.items()
+    }, {}
+
+  def apply(params, state, x):
+    x = _resized(x, teacher)
+    for name in blocks:
+      y = _normalized(_convolved(x, params[name]['kernel']), params[name])
+      x = jax.nn.leaky_relu(y, 0.1)
+    return x, state
+
+  return Adapter(init, apply)
+
+
+def attention_fusion(
+  student: tuple[Shape, ...], teacher: tuple[Shape, ...]
+) -> Adapter:
+  """The student's levels, each reviewed with the deeper ones (ReviewKD).
+
+  From the deepest level up, a level is brought to a common width by a 1×1
+  convolution and BatchNorm; what the deeper ones have left is enlarged and
+  both are added, weighted at each position by two maps of attention, a
+  sigmoid of a 1×1 convolution of both. The sum goes on to the next level and,
+  through a 3×3 convolution and BatchNorm, to the loss. Sizes are changed by
+  taking the nearest position, and the common width is the deepest level's, at
+  most 512, as in the authors' code for CIFAR.
+
+  Args:
+    student: shapes of the student's maps, [B, H, W, C] of each level, the
+      deepest last.
+    teacher: shapes of as many maps of the teacher.
+
+  Returns:
+    An adapter that gives one argument of the loss, the tuple of maps that
+    ``losses.hierarchical_context`` takes.
+
+  Raises:
+    UserError: layers that are no maps, or not as many on both sides.
+
+  References:
+    Chen et al., `Distilling Knowledge via Knowledge Review
+    <https://arxiv.org/abs/2104.09044>`_, 2021
+  """
+  layers = (*student, *teacher)
+  if not len(student) == len(teacher) > 0 or not all(map(_is_map, layers)):
+    raise _refusal(
+      'attention_fusion',
+      student,
+      teacher,
+      'name a tuple of as many maps of [B, height, width, channels] on both '
+      'sides, the deepest last',
+    )
+  deepest = len(student) - 1
+  common = min(512, student[deepest][-1])
+
+  def init(key):
+    params = {}
+    for level, (below, above) in enumerate(zip(student, teacher, strict=True)):
+      name = f'level{level}'
+      part = functools.partial(fold, key, name)
+      params[name] = {
+        'reduce': _conv_norm(part('reduce'), (1, 1, below[-1], common)),
+        'expand': _conv_norm(part('expand'), (3, 3, common, above[-1])),
+      }
+      if level < deepest:
+        attention = _affine(part('attention'), (1, 1, 2 * common, 2))
+        params[name]['attention'] = attention
+    return params, {}
+
+  def apply(params, state, maps):
+    results, carried = [], None
+    for level in reversed(range(len(student))):
+      part, x = params[f'level{level}'], maps[level]
+      x = _normalized(_convolved(x, part['reduce']['kernel']), part['reduce'])
+      if level < deepest:
+        carried = _nearest(carried, student[level])
+        both = jnp.concatenate([x, carried], axis=-1)
+        scores = _convolved(both, part['attention']['kernel'])
+        weights = jax.nn.sigmoid(_shifted(scores, part['attention']))
+        x = x * weights[..., :1] + carried * weights[..., 1:]
+      carried = _nearest(x, teacher[level])
+      y = _convolved(carried, part['expand']['kernel'])
+      results.append(_normalized(y, part['expand']))
+    return (tuple(reversed(results)),), state
+
+  return Adapter(init, apply)
+
+
+def _regressor(name, student, teacher, activation) -> Adapter:
+  """Convolution to the teacher's size, BatchNorm, activation."""
+  _check_maps(name, student, teacher)
+  axes = zip(student[1:3], teacher[1:3], strict=True)
+  windows = [_window(*sizes) for sizes in axes]
+  if None in windows:
+    raise _refusal(
+      name,
+      student,
+      teacher,
+      "it takes a map of half the teacher's height and width, or of at least "
+      "as much; choose another layer or set adapter='conv3x3'",
+    )
+  kernel, strides, padding, dilation = zip(*windows, strict=True)
+
+  def init(key):
+    return _conv_norm(key, (*kernel, student[-1], teacher[-1])), {}
+
+  def apply(params, state, x):
+    y = _convolved(x, params['kernel'], strides, padding, dilation)
+    return activation(_normalized(y, params)), state
+
+  return Adapter(init, apply)
+
+
+def _window(student: int, teacher: int) -> tuple | None:
+  """Width, stride, padding and dilation of the input along one axis."""
+  if student == 2 * teacher:
+    return 3, 2, (1, 1), 1
+  if 2 * student == teacher:  # a transposed convolution, padded by 1
+    return 4, 1, (2, 2), 2
+  if student >= teacher:
+    return 1 + student - teacher, 1, (0, 0), 1
+  return None
+
+
+def _kernel(key, shape):
+  return jax.nn.initializers.lecun_normal()(key, shape, jnp.float32)
+
+
+def _affine(key, shape):
+  """Parameters of a linear map or a convolution, with a bias."""
+  bias = jnp.zeros(shape[-1:], jnp.float32)
+  return {'kernel': _kernel(key, shape), 'bias': bias}
+
+
+def _conv_norm(key, shape):
+  """Parameters of a convolution without a bias and of its BatchNorm."""
+  scale = jnp.ones(shape[-1:], jnp.float32)
+  return {**_affine(key, shape), 'scale': scale}
+
+
+def _convolved(x, kernel, strides=(1, 1), padding='SAME', dilation=(1, 1)):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    strides,
+    padding,
+    lhs_dilation=dilation,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def _shifted(x, params):
+  return x + _along_channels(params['bias'], x)
+
+
+def _normalized(x, params):
+  """BatchNorm: standardised, then scaled and shifted."""
+  x = _standardized(x, eps=1e-5)
+  return _shifted(x * _along_channels(params['scale'], x), params)
+
+
+def _standardized(x, eps):
+  """Mean 0 and variance 1 of each channel over batch and positions."""
+  y = _numerics.upcast(x)
+  axes = tuple(range(y.ndim - 1))
+  y = y - jnp.mean(y, axes, keepdims=True)
+  variance = jnp.mean(jnp.square(y), axes, keepdims=True)
+  return (y * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
+
+
+def _along_channels(vector, x):
+  return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def _resized(x, teacher):
+  """A map averaged down or interpolated up to the teacher's size."""
+  if x.ndim != 4:
+    return x
+  size = teacher[1:3]
+  x = _pooling.average(x, tuple(map(min, x.shape[1:3], size)))
+  return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), 'linear')
+
+
+def _nearest(x, shape):
+  size = (x.shape[0], *shape[1:3], x.shape[3])
+  return jax.image.resize(x, size, 'nearest')
+
+
+def _is_layer(shape) -> bool:
+  """Whether this is the shape of one layer, with features."""
+  return (
+    isinstance(shape, tuple)
+    and len(shape) > 1
+    and all(isinstance(n, int) for n in shape)
+  )
+
+
+def _is_map(shape) -> bool:
+  return _is_layer(shape) and len(shape) == 4
+
+
+def _check_layers(name, student, teacher) -> None:
+  """Refuses all but layers that differ in width or are maps."""
+  if not _is_layer(student) or not _is_layer(teacher):
+    remedy = 'name one layer of [B, ..., channels] on each side'
+  elif len(student) != len(teacher):
+    remedy = (
+      'choose layers with as many axes, both before or both after the pooling'
+    )
+  elif len(student) != 4 and student[1:-1] != teacher[1:-1]:
+    remedy = 'choose layers with as many positions'
+  else:
+    return
+  raise _refusal(name, student, teacher, remedy)
+
+
+def _check_maps(name, student, teacher) -> None:
+  if not _is_map(student) or not _is_map(teacher):
+    remedy = 'name a map of [B, height, width, channels] on each side'
+    raise _refusal(name, student, teacher, remedy)
+
+
+def _refusal(name, student, teacher, remedy) -> UserError:
+  return UserError(
+    f"adapter={name!r} cannot bring the student's {_text(student)} to the "
+    f"teacher's {_text(teacher)}: {remedy}"
+  )
+
+
+def _text(shape) -> str:
+  """`[B, 8, 8, 64]`, or several of them."""
+  if any(not isinstance(n, int) for n in shape):
+    return ' and '.join(map(_text, shape))
+  return f'[{", ".join(["B", *map(str, shape[1:])])}]'

@@ -20,6 +20,9 @@ from jaxkd.report import statistics
 
 PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 
+# Beside the row's own metric, shown on the validation split along the way.
+ALONG_THE_WAY = ('nll',)
+
 
 def row(
   config: Mapping[str, Any],
@@ -90,7 +93,11 @@ def row(
       },
       'train_s': {stage.name: round(stage.seconds, 3) for stage in stages},
     },
-    'summary': _summary(students, metric),
+    'summary': [
+      _summary(students, name, rounds[0].metrics[name].higher_is_better)
+      for name in dict.fromkeys((metric, *ALONG_THE_WAY))
+      if name in rounds[0].metrics
+    ],
     'notes': _notes(config, students),
     'device': device(),
     'versions': versions(),
@@ -116,11 +123,12 @@ def _step_ms(stage) -> float | None:
   return round(1e3 * stage.seconds / steps, 4) if steps else None
 
 
-def _summary(students: list, metric: str) -> dict:
+def _summary(students: list, metric: str, higher_is_better: bool) -> dict:
   """The students' metric on the validation split along the way."""
   name = f'validation/{metric}'
   return {
     'metric': name,
+    'higher_is_better': higher_is_better,
     'step': students[0].history['step'],
     'arms': {
       stage.name: np.mean(stage.history['metrics'][name], -1).tolist()

@@ -48,11 +48,14 @@ SCHEMA = {
   'comparisons?': {'*': _COMPARISON},  # controls
   'metrics?': {'*': {'*': [_NUMBER]}},  # arm -> other metric -> values
   'sweep?': [{'*': (float, str, bool, [_NUMBER], None)}],  # points
-  'summary?': {  # whether early stopping would have helped
-    'metric': str,  # the row's metric on a split, e.g. validation/top1
-    'step': [int],
-    'arms': {'*': [_NUMBER]},  # the mean over the seeds at each step
-  },
+  'summary?': [  # whether early stopping would have helped, by metric
+    {
+      'metric': str,  # on a split, e.g. validation/top1
+      'higher_is_better': bool,
+      'step': [int],
+      'arms': {'*': [_NUMBER]},  # the mean over the seeds at each step
+    }
+  ],
   'notes?': [str],  # what the seeds share, what was tried
   'tuning?': {
     '*': {
@@ -187,8 +190,8 @@ def check(row: Any, at: str) -> None:
   for name in row.get('metrics', {}):
     if name not in row['arms']:
       raise unknown('arm', name, row['arms'], f'{at}: metrics')
-  if 'summary' in row:
-    _check_summary(row['summary'], row['metric'], f'{at}: summary')
+  for i, summary in enumerate(row.get('summary', [])):
+    _check_summary(summary, f'{at}: summary[{i}]')
 
 
 def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:
@@ -238,13 +241,8 @@ def _check_comparison(pair: dict, higher_is_better: bool, at: str) -> None:
     )
 
 
-def _check_summary(summary: dict, metric: str, at: str) -> None:
-  """Checks that it is about the row's metric, with a value for each step."""
-  if summary['metric'].rpartition('/')[2] != metric:
-    raise UserError(
-      f'{at}.metric is {summary["metric"]!r}; it must be the metric of the '
-      f'row on some split, e.g. "validation/{metric}"'
-    )
+def _check_summary(summary: dict, at: str) -> None:
+  """Checks that it has a value for each step."""
   for name, values in summary['arms'].items():
     if len(values) != len(summary['step']):
       raise UserError(

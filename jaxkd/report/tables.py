@@ -201,8 +201,11 @@ def _section(row: Mapping) -> str:
   )
   if row.get('sweep'):
     parts += ['Sweep:', _points(row['sweep'], row['metric'])]
-  if 'summary' in row:
-    parts += _along_the_way(row['summary'], row['higher_is_better'])
+  if row.get('summary'):
+    parts.append(
+      'Along the way, means over the seeds (no step was chosen by them):'
+    )
+    parts += map(_along_the_way, row['summary'])
   if row.get('notes'):
     parts.append('\n'.join(f'- {_line(note)}' for note in row['notes']))
   parts.append(_tuning(row.get('tuning', {})))
@@ -262,10 +265,10 @@ def _points(points: Sequence[Mapping], metric: str) -> str:
   )
 
 
-def _along_the_way(summary: Mapping, higher_is_better: bool) -> list[str]:
+def _along_the_way(summary: Mapping) -> str:
   """Whether early stopping would have helped: the best step and the last."""
   metric = summary['metric']
-  choose = max if higher_is_better else min
+  choose = max if summary['higher_is_better'] else min
   lines = []
   for arm, values in summary['arms'].items():
     known = [
@@ -287,8 +290,7 @@ def _along_the_way(summary: Mapping, higher_is_better: bool) -> list[str]:
       )
   heading = wording.heading(metric)
   header = ['Arm', f'best {heading}', 'at step', 'at the last', 'last - best']
-  title = 'Along the way, means over the seeds (no step was chosen by them):'
-  return [title, _table(header, lines)]
+  return _table(header, lines)
 
 
 def _tuning(tuning: Mapping) -> str:

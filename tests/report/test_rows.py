@@ -99,10 +99,9 @@ CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 2,
     ('notes', 'a', r'notes must be a list, not "a"'),
     ('tuning', {'student': {'grid': {}, 'chosen': {}, 'split': 'validation'}},
      r'tuning.student.trials is missing'),
-    ('summary', {'metric': 'validation/nll', 'step': [], 'arms': {}},
-     r'summary.metric is .* must be the metric of the row'),
-    ('summary', {'metric': 'test/top1', 'step': [1, 2], 'arms': {'a': [1]}},
-     r'summary.arms.a has 1 values for 2 steps'),
+    ('summary', [{'metric': 'test/top1', 'higher_is_better': True,
+                  'step': [1, 2], 'arms': {'a': [1]}}],
+     r'summary\[0\].arms.a has 1 values for 2 steps'),
   ],
 )  # fmt: skip
 def test_the_entry_at_fault_is_named(tmp_path, row, path, value, said):

@@ -65,11 +65,17 @@ def row():
       {'temperature': 1.0, 'distilled': [0.93, 0.94], 'best': False},
       {'temperature': 4.0, 'distilled': [0.95, 0.96], 'best': True},
     ],
-    'summary': {
-      'metric': 'validation/top1',
-      'step': [100, 2000, 3000],
-      'arms': {'student': [0.90, 0.93, 0.915], 'distilled': [0.9, None, 0.96]},
-    },
+    'summary': [
+      {
+        'metric': 'validation/top1',
+        'higher_is_better': True,
+        'step': [100, 2000, 3000],
+        'arms': {
+          'student': [0.90, 0.93, 0.915],
+          'distilled': [0.9, None, 0.96],
+        },
+      }
+    ],
     'notes': ['One teacher is shared by all seeds.', 'Tried:\nT=1 and T=20.'],
     'tuning': {
       'student': {

@@ -1,0 +1,403 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkd import losses
+from jaxkd.distill import adapters
+from jaxkd.distill.knowledge import knowledge
+from jaxkd.errors import UserError
+
+LARGE, HALF, ODD = (3, 4, 4, 2), (3, 2, 2, 5), (3, 3, 5, 5)
+SHAPES = [
+  ('linear', (3, 4), (3, 5)),
+  ('linear', (3, 7, 4), (3, 7, 5)),
+  ('linear', LARGE, HALF),
+  ('linear', (3, 2, 2, 4), ODD),
+  ('conv3x3', LARGE, HALF),
+  ('conv3x3', LARGE, ODD),
+  ('conv_bn', LARGE, (3, 4, 4, 5)),
+  ('conv_bn', LARGE, HALF),
+  ('conv_bn', (3, 2, 2, 4), (3, 4, 4, 5)),
+  ('conv_bn', (3, 7, 4, 2), (3, 4, 2, 5)),
+  ('conv_bn_relu', LARGE, HALF),
+  ('projector', (3, 4), (3, 5)),
+  ('projector', LARGE, HALF),
+  ('resize', LARGE, (3, 2, 6, 2)),
+  ('embed', (3, 4), (3, 5)),
+  ('embed', LARGE, (3, 5)),
+  ('translator', LARGE, ODD),
+]
+FUSED = ((LARGE, (3, 2, 2, 3)), ((3, 6, 6, 4), (3, 2, 2, 6)))
+# One of each kind, and all that is trained.
+KINDS = [
+  ('linear', LARGE, HALF),
+  ('conv3x3', LARGE, ODD),
+  ('conv_bn_relu', (3, 2, 2, 4), (3, 4, 4, 5)),
+  ('projector', (3, 4), (3, 5)),
+  ('variational', LARGE, HALF),
+  ('embed', LARGE, (3, 5)),
+  ('translator', LARGE, HALF),
+  ('attention_fusion', *FUSED),
+]
+
+
+def make(name, student, teacher):
+  return getattr(adapters, name)(student, teacher)
+
+
+def normal(seed, shape, dtype=jnp.float32):
+  """An array of a shape, or a tuple of arrays."""
+  if not isinstance(shape[0], int):
+    return tuple(normal(seed + i, part) for i, part in enumerate(shape))
+  return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def run(name, student, teacher, x=None, seed=0):
+  """The parameters, the input and the output, as NumPy arrays."""
+  adapter = make(name, student, teacher)
+  params, state = adapter.init(jax.random.key(seed))
+  x = normal(seed + 1, student) if x is None else x
+  y, after = jax.jit(adapter.apply)(params, state, x)
+  assert state == after == {}
+  return jax.tree.map(np.asarray, (params, x, y))
+
+
+def convolve(x, kernel, stride=1, padding=1):
+  """A convolution by its definition."""
+  x = np.pad(x, [(0, 0), *[(padding, padding)] * 2, (0, 0)])
+  size = kernel.shape[0]
+  places = range(0, x.shape[1] - size + 1, stride)
+  return np.stack(
+    [
+      np.stack(
+        [
+          np.tensordot(x[:, i : i + size, j : j + size], kernel, 3)
+          for j in places
+        ],
+        axis=1,
+      )
+      for i in places
+    ],
+    axis=1,
+  )
+
+
+def batch_norm(x, part=None, eps=1e-5):
+  axes = tuple(range(x.ndim - 1))
+  x = (x - x.mean(axes)) / np.sqrt(x.var(axes) + eps)
+  return x * part['scale'] + part['bias'] if part else x
+
+
+def doubled(x):
+  """A map at twice its size, each position repeated."""
+  return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def disturbed(params):
+  """Parameters away from their initial zeros and ones."""
+  leaves, tree = jax.tree.flatten(params)
+  return jax.tree.unflatten(
+    tree, [x + normal(9 + i, x.shape) / 2 for i, x in enumerate(leaves)]
+  )
+
+
+@pytest.mark.usefixtures('strict_dtypes')
+@pytest.mark.parametrize(('name', 'student', 'teacher'), SHAPES)
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_the_teachers_shape_and_the_students_dtype(
+  name, student, teacher, dtype
+):
+  adapter = make(name, student, teacher)
+  params, state = jax.eval_shape(adapter.init, jax.random.key(0))
+  for x in jax.tree.leaves(params):
+    assert x.dtype == jnp.float32
+    assert not x.weak_type
+  x = jax.ShapeDtypeStruct((2, *student[1:]), dtype)
+  y, after = jax.eval_shape(adapter.apply, params, state, x)
+  assert y.shape == (2, *teacher[1:])  # in parts of a batch as well
+  assert y.dtype == dtype
+  assert not y.weak_type
+  assert after == state == {}
+
+
+@pytest.mark.usefixtures('strict_dtypes')
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_adapters_that_give_arguments(dtype):
+  def shapes(name, student, teacher):
+    adapter = make(name, student, teacher)
+    params, state = jax.eval_shape(adapter.init, jax.random.key(0))
+    x = jax.eval_shape(lambda: normal(0, student))
+    x = jax.tree.map(lambda x: x.update(dtype=dtype), x)
+    return jax.eval_shape(adapter.apply, params, state, x)[0]
+
+  for student in (LARGE, (3, 1, 1, 4)):
+    mean, raw_scale = shapes('variational', student, HALF)
+    assert (mean.shape, mean.dtype) == (HALF, dtype)
+    assert (raw_scale.shape, raw_scale.dtype) == ((5,), jnp.float32)
+    assert not raw_scale.weak_type
+  assert shapes('variational', (3, 4), (3, 5))[0].shape == (3, 5)
+  (maps,) = shapes('attention_fusion', *FUSED)
+  assert [y.shape for y in maps] == list(FUSED[1])
+  assert {y.dtype for y in maps} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize(('name', 'student', 'teacher'), KINDS)
+def test_all_is_trained_and_members_are_as_if_alone(name, student, teacher):
+  adapter = make(name, student, teacher)
+  params = jax.vmap(adapter.init)(jax.random.split(jax.random.key(0), 2))[0]
+  alone = adapter.init(jax.random.split(jax.random.key(0), 2)[1])[0]
+  chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], params), alone)
+  inputs = jax.tree.map(lambda *x: jnp.stack(x), *[
+    normal(seed, student) for seed in (1, 11)
+  ])  # fmt: skip
+
+  def loss(params, x):
+    y, _ = adapter.apply(params, {}, x)
+    parts = enumerate(jax.tree.leaves(y))
+    return sum((y * normal(50 + i, y.shape)).sum() for i, y in parts)
+
+  gradient = jax.grad(loss, argnums=(0, 1))
+  together = jax.jit(jax.vmap(gradient))(params, inputs)
+  one = jax.jit(gradient)
+  for member in range(2):
+    pick = functools.partial(jax.tree.map, lambda x, m=member: x[m])
+    want = one(pick(params), pick(inputs))
+    chex.assert_trees_all_close(pick(together), want, rtol=1e-3, atol=1e-4)
+    for part in jax.tree.leaves(want):
+      assert np.isfinite(part).all()
+      assert np.abs(part).max() > 1e-4
+
+
+def test_linear_is_a_product_of_the_average_and_a_bias():
+  adapter = make('linear', LARGE, HALF)
+  params = disturbed(adapter.init(jax.random.key(0))[0])
+  x = normal(1, LARGE)
+  y = jax.jit(adapter.apply)(params, {}, x)[0]
+  pooled = np.asarray(x).reshape(3, 2, 2, 2, 2, 2).mean((2, 4))
+  want = pooled @ params['kernel'] + params['bias']
+  np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
+
+
+def test_resize_averages_down_and_interpolates_up():
+  x = np.array([[1, 3], [5, 7]], np.float32).reshape(1, 2, 2, 1)
+  _, _, down = run('resize', (1, 2, 2, 1), (1, 1, 1, 1), x)
+  np.testing.assert_allclose(down.ravel(), [4])
+  _, _, up = run('resize', (1, 2, 2, 1), (1, 2, 4, 1), x)
+  want = [[1, 1.5, 2.5, 3], [5, 5.5, 6.5, 7]]
+  np.testing.assert_allclose(up[0, :, :, 0], want)
+  _, _, both = run('resize', (1, 2, 2, 1), (1, 1, 4, 1), x)
+  np.testing.assert_allclose(both.ravel(), [3, 3.5, 4.5, 5])
+
+
+def test_conv3x3_is_a_convolution():
+  student, teacher = (2, 3, 3, 2), (2, 3, 3, 4)
+  params, x, y = run('conv3x3', student, teacher)
+  np.testing.assert_allclose(
+    y, convolve(x, params['kernel']), rtol=1e-4, atol=1e-5
+  )
+  small, teacher = (2, 2, 2, 2), (2, 4, 4, 4)
+  params, x, y = run('conv3x3', small, teacher)
+  _, _, enlarged = run('resize', small, (2, 4, 4, 2), x)
+  np.testing.assert_allclose(
+    y, convolve(enlarged, params['kernel']), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('size', 'to', 'kernel', 'stride', 'padding'),
+  [(4, 2, 3, 2, 1), (4, 4, 1, 1, 0), (5, 3, 3, 1, 0)],
+)
+def test_conv_bn_relu_fits_the_sizes(size, to, kernel, stride, padding):
+  params, x, y = run('conv_bn_relu', (2, size, size, 3), (2, to, to, 4))
+  assert params['kernel'].shape == (kernel, kernel, 3, 4)
+  assert sorted(params) == ['bias', 'kernel', 'scale']
+  want = batch_norm(convolve(x, params['kernel'], stride, padding))
+  np.testing.assert_allclose(y, np.maximum(want, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_conv_bn_enlarges_by_a_transposed_convolution():
+  params, x, y = run('conv_bn', (2, 3, 3, 3), (2, 6, 6, 4))
+  assert params['kernel'].shape == (4, 4, 3, 4)
+  transposed = jax.lax.conv_transpose(x, params['kernel'], (2, 2), 'SAME')
+  want = batch_norm(np.asarray(transposed))
+  np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_are_the_batchs_also_far_from_zero():
+  shape = (16, 2, 2, 3)
+  adapter = make('conv_bn', shape, shape)
+  params, _ = adapter.init(jax.random.key(0))
+  params['scale'] = jnp.array([1.0, 2.0, 3.0])
+  params['bias'] = jnp.array([-1.0, 0.0, 1.0])
+  x = 1000 + normal(1, shape)
+  y = np.asarray(jax.jit(adapter.apply)(params, {}, x)[0])
+  np.testing.assert_allclose(y.mean((0, 1, 2)), [-1, 0, 1], atol=1e-3)
+  np.testing.assert_allclose(y.std((0, 1, 2)), [1, 2, 3], rtol=1e-3)
+
+
+def test_projector_standardises_each_feature():
+  params, x, y = run('projector', (32, 4), (32, 3))
+  assert sorted(params) == ['kernel']
+  want = batch_norm(x @ params['kernel'], eps=1e-4)
+  np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
+  _, _, constant = run('projector', (4, 2), (4, 3), np.ones((4, 2), np.float32))
+  np.testing.assert_allclose(constant, 0, atol=1e-4)
+
+
+def test_variational_regresses_the_mean_from_a_variance_of_five():
+  params, x, (mean, raw_scale) = run('variational', (6, 4), (6, 5))
+  hidden = x
+  for name in ('first', 'second'):
+    hidden = np.maximum(hidden @ params[name], 0)
+  np.testing.assert_allclose(
+    mean, hidden @ params['third'], rtol=1e-4, atol=1e-6
+  )
+  np.testing.assert_allclose(np.log1p(np.exp(raw_scale)) + 1e-5, 5, rtol=1e-6)
+
+
+def test_embeddings_have_length_one_and_zero_is_safe():
+  params, x, y = run('embed', (3, 2, 2, 2), (3, 5))
+  want = x.reshape(3, 8) @ params['kernel']
+  want /= np.linalg.norm(want, axis=1, keepdims=True)
+  np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-6)
+  adapter = make('embed', (3, 4), (3, 5))
+  params, _ = adapter.init(jax.random.key(0))
+  slope = jax.grad(lambda x: adapter.apply(params, {}, x)[0].sum())
+  assert np.isfinite(slope(jnp.zeros((3, 4)))).all()
+
+
+def test_translator_is_three_blocks_to_the_factors():
+  adapter = make('translator', (2, 3, 3, 2), (2, 3, 3, 4))
+  params = disturbed(adapter.init(jax.random.key(0))[0])
+  widths = [params[name]['kernel'].shape for name in sorted(params)]
+  assert widths == [(3, 3, 2, 2), (3, 3, 2, 4), (3, 3, 4, 4)]
+  x = normal(1, (2, 3, 3, 2))
+  y = jax.jit(adapter.apply)(params, {}, x)[0]
+  want = np.asarray(x)
+  for name in ('first', 'second', 'third'):
+    part = jax.tree.map(np.asarray, params[name])
+    want = batch_norm(convolve(want, part['kernel']), part)
+    want = np.where(want > 0, want, 0.1 * want)
+  np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-4)
+
+
+def test_attention_fusion_reviews_from_the_deepest_level_up():
+  shapes = (((4, 2, 2, 2), (4, 1, 1, 3)), ((4, 4, 4, 5), (4, 2, 2, 6)))
+  adapter = make('attention_fusion', *shapes)
+  params = disturbed(adapter.init(jax.random.key(0))[0])
+  x = normal(1, shapes[0])
+  ((shallow, deep),) = jax.jit(adapter.apply)(params, {}, x)[0]
+  params, x = jax.tree.map(np.asarray, (params, x))
+  low, top = params['level0'], params['level1']
+  assert 'attention' not in top
+  assert top['reduce']['kernel'].shape == (1, 1, 3, 3)
+
+  def conv_norm(x, part, padding):
+    return batch_norm(convolve(x, part['kernel'], padding=padding), part)
+
+  carried = doubled(conv_norm(x[1], top['reduce'], 0))
+  np.testing.assert_allclose(
+    deep, conv_norm(carried, top['expand'], 1), rtol=1e-3, atol=1e-4
+  )
+  own = conv_norm(x[0], low['reduce'], 0)
+  both = np.concatenate([own, carried], axis=-1)
+  scores = both @ low['attention']['kernel'][0, 0] + low['attention']['bias']
+  weights = 1 / (1 + np.exp(-scores))
+  fused = own * weights[..., :1] + carried * weights[..., 1:]
+  np.testing.assert_allclose(
+    shallow, conv_norm(doubled(fused), low['expand'], 1), rtol=1e-3, atol=1e-4
+  )
+
+
+def through_knowledge(context, loss, adapter, location=('map', 'map')):
+  """The value of a term, its gradient, and its parameters."""
+  term = knowledge(
+    loss, location=location, teachers=('main',), adapter=adapter, at='distill.x'
+  )
+  shapes = jax.eval_shape(lambda: context)
+  params, state = term.init(jax.random.key(0), shapes)
+
+  def total(params):
+    value, after = term.loss(params, state, context)
+    assert after == {}
+    return value.mean(), value
+
+  (_, value), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(
+    params
+  )
+  for part in jax.tree.leaves(gradient):
+    assert np.abs(part).max() > 0
+  return np.asarray(value), params
+
+
+def test_a_regression_to_hints(context):
+  value, params = through_knowledge(context, losses.hint, 'conv_bn_relu')
+  x, teachers = context.student['map'], context.teachers['main']['map']
+  kernel = np.asarray(params['kernel'])
+  y = np.maximum(batch_norm(convolve(np.asarray(x), kernel, 2, 1)), 0)
+  want = [np.square(y - t).mean((1, 2, 3)) for t in np.asarray(teachers)]
+  np.testing.assert_allclose(value, np.mean(want, axis=0), rtol=1e-4)
+
+
+def test_variational_information_of_two_maps(context):
+  value, params = through_knowledge(
+    context, losses.variational_information, 'variational'
+  )
+  assert params['raw_scale'].shape == (5,)
+  mean = make('variational', (6, 8, 8, 2), (6, 4, 4, 5)).apply(
+    params, {}, context.student['map']
+  )[0][0]
+  gaps = np.square(np.asarray(context.teachers['main']['map']) - mean)
+  want = 0.5 * (gaps / 5 + np.log(5)).mean((0, 2, 3, 4))
+  np.testing.assert_allclose(value, want, rtol=1e-4)
+
+
+def test_knowledge_review_of_two_levels(context):
+  deep = jnp.concatenate([context.student['map'][:, ::4, ::4]] * 2, axis=-1)
+  teacher = context.teachers['main']
+  context = context._replace(
+    student={**context.student, 'deep': deep},
+    teachers={'main': {**teacher, 'deep': teacher['map'][:, :, ::2, ::2]}},
+  )
+  levels = ('map', 'deep')
+  value, params = through_knowledge(
+    context, losses.hierarchical_context, 'attention_fusion', (levels, levels)
+  )
+  assert value.shape == (6,)
+  assert sorted(params) == ['level0', 'level1']
+
+
+@pytest.mark.parametrize(
+  ('name', 'student', 'teacher', 'parts'),
+  [
+    ('linear', (3, 4), HALF, ('[B, 4]', '[B, 2, 2, 5]', 'as many axes')),
+    ('linear', (3, 7, 4), (3, 8, 4), ('[B, 7, 4]', 'as many positions')),
+    ('linear', (LARGE, LARGE), HALF, ('[B, 4, 4, 2] and [B, 4', 'one layer')),
+    ('linear', (3,), (3,), ('[B]', 'one layer')),
+    ('variational', LARGE, (3, 5), ('[B, 4, 4, 2]', '[B, 5]', 'pooling')),
+    ('projector', LARGE, (3, 5), ('[B, 4, 4, 2]', '[B, 5]', 'pooling')),
+    ('conv3x3', (3, 4), HALF, ('[B, 4]', '[B, 2, 2, 5]', 'name a map')),
+    ('translator', LARGE, (3, 5), ('[B, 5]', 'name a map')),
+    ('resize', LARGE, HALF, ('[B, 4, 4, 2]', "adapter='linear'")),
+    ('resize', (3, 4), (3, 4), ('[B, 4]', 'name a map')),
+    ('embed', LARGE, HALF, ('[B, 2, 2, 5]', '[B, features]')),
+    (
+      'conv_bn_relu', (3, 2, 2, 2), (3, 3, 3, 5),
+      ('[B, 2, 2, 2]', '[B, 3, 3, 5]', 'half', "adapter='conv3x3'"),
+    ),
+    ('conv_bn', (3, 4), (3, 5), ('[B, 4]', '[B, 5]', 'name a map')),
+    ('attention_fusion', LARGE, HALF, ('[B, 4, 4, 2]', 'tuple')),
+    ('attention_fusion', (LARGE, LARGE), (HALF,), ('[B, 4', 'as many maps')),
+    ('attention_fusion', (LARGE, (3, 4)), (HALF, HALF), ('[B, 4]', 'maps')),
+    ('attention_fusion', (), (), ('as many maps',)),
+  ],
+)  # fmt: skip
+def test_layers_that_cannot_be_adapted(name, student, teacher, parts):
+  with pytest.raises(UserError) as error:
+    make(name, student, teacher)
+  for part in (f'adapter={name!r}', *parts):
+    assert part in str(error.value)
