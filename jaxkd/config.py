@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxkd import models, tasks
 from jaxkd.distill.knowledge import find_loss
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import population
 
 SIZES = ('', 'tiny', 'paper')
@@ -127,13 +128,17 @@ def load(file: str) -> ConfigDict:
   if spec is None or spec.loader is None:
     raise UserError(f'--config {path}: a config is a Python file, NAME.py')
   module = importlib.util.module_from_spec(spec)
-  try:
+  with blamed(f'--config {path}'):
     spec.loader.exec_module(module)
-  except (SyntaxError, ImportError) as error:
-    raise UserError(f'--config {path}: {error}') from error
-  if not hasattr(module, 'get_config'):
-    raise UserError(f'--config {path}: define get_config(arg=None) there')
-  config = complete(module.get_config(arg or None))
+    if not hasattr(module, 'get_config'):
+      raise UserError(f'--config {path}: define get_config(arg=None) there')
+    given = module.get_config(arg or None)
+    if not isinstance(given, Mapping | ConfigDict):
+      raise UserError(
+        f'--config {path}: get_config gives {given!r} and should give a '
+        'ConfigDict or a dict'
+      )
+    config = complete(given)
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
   return config
@@ -149,6 +154,12 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   """
   given = plain(config)
   made = merge(_CONFIG, given, '')
+  for section in ('teachers', 'students', 'distill', 'arms', 'rounds'):
+    for name in made[section]:
+      if not re.fullmatch(r'[A-Za-z_]\w*', str(name)):
+        raise UserError(
+          f'{section}: {name!r} cannot be a name; take letters, digits and _'
+        )
   train = {k: made['train'][k] for k in _TRAIN}
   made['distill'] = _terms(made['distill'], 'distill')
   for section, default in (
@@ -233,8 +244,9 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   Raises:
     UserError: an entry that does not exist, or of a wrong type.
   """
+  partial = _mapping(partial, at)
   made = dict(config)
-  for kind in NAMES:
+  for kind in NAMES if 'kw' in config else ():
     if partial.get(kind, config.get(kind)) != config.get(kind):
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
@@ -244,7 +256,7 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
     if name in _FREE:
       made[name] = {**made[name], **plain(_mapping(value, here))}
     elif isinstance(config[name], Mapping):
-      made[name] = override(config[name], _mapping(value, here), here)
+      made[name] = override(config[name], value, here)
     else:
       made[name] = typed(value, config[name], here)
   return made
@@ -291,6 +303,11 @@ def as_json(config: Mapping) -> str:
 def check_numbers(config: Mapping) -> None:
   """Refuses numbers that make no sense, by the entry's name."""
   _at_least(1, config['train'], 'seeds', 'train')
+  _at_least(0, config['train'], 'seed', 'train')
+  if config['train']['seed'] + config['train']['seeds'] > 2**31:
+    raise UserError(
+      f'train.seed: {config["train"]["seed"]} should be below 2147483648'
+    )
   for at, train in _trains(config):
     for name in ('steps', 'batch_size', 'accumulate'):
       _at_least(1, train, name, at)
@@ -314,6 +331,11 @@ def check_numbers(config: Mapping) -> None:
     for name, entry in config[section].items():
       _at_least(1, entry, 'count', f'{section}.{name}')
   for name, term in config['distill'].items():
+    if len(term['at']) != 2 or not _is_location(term['at']):
+      raise UserError(
+        f'distill.{name}.at: {term["at"]!r} should be the output of the '
+        "student and that of the teacher, e.g. ('logits', 'logits')"
+      )
     weight = term['weight']
     if not 0 <= weight < math.inf:
       raise UserError(
@@ -324,6 +346,12 @@ def check_numbers(config: Mapping) -> None:
       raise UserError(
         f'distill.{name}.kw.temperature: {temperature!r} should be above 0'
       )
+
+
+def _is_location(at: Any) -> bool:
+  if isinstance(at, tuple):
+    return bool(at) and all(map(_is_location, at))
+  return isinstance(at, str)
 
 
 def _trains(config):

@@ -1,7 +1,10 @@
 """One kind of error for everything that a user can put right."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -31,3 +34,32 @@ def unknown(
     f'{where}there is no {kind} {name!r}{did} '
     f'(known: {", ".join(known) or "none"})'
   )
+
+
+@contextlib.contextmanager
+def blamed(at: str) -> Iterator[None]:
+  """Whatever goes wrong inside is put down to an entry of the config.
+
+  For code that runs what a user has named or written: an exception of any
+  kind becomes a `UserError` that says where it came from. The scripts print
+  the whole of it with --verbosity=1.
+
+  Args:
+    at: the entry, e.g. ``'students.student'``.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:
+    said = (str(error).strip().splitlines() or ['without a word'])[0]
+    raise UserError(
+      f'{at}: {type(error).__name__}: {said} ({_place(error)})'
+    ) from error
+
+
+def _place(error: BaseException) -> str:
+  """The last line of a traceback that is not deep inside a package."""
+  frames = traceback.extract_tb(error.__traceback__)
+  ours = [f for f in frames if 'site-packages' not in f.filename] or frames
+  return f'{Path(ours[-1].filename).name}, line {ours[-1].lineno}'

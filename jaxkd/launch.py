@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def main(
   try:
     app.run(run, flags_parser=lambda argv: parse(argv, config=config))
   except UserError as error:
+    if logging.get_verbosity() > logging.INFO:
+      traceback.print_exception(error)
     print(f'error: {_one_line(error)}', file=sys.stderr)
     sys.exit(FAILED)
 
@@ -71,9 +74,11 @@ def parse(
   Raises:
     UserError: a flag or an entry that does not exist, or a wrong value.
   """
-  argv = _with_config(argv, values) if config else list(argv)
   try:
+    argv = _with_config(argv, values) if config else list(argv)
     return values(argv)
+  except UserError:
+    raise
   except flags.UnrecognizedFlagError as error:
     known = [f'--{name}' for name in values if '.' not in name]
     raise unknown('flag', f'--{error.flagname}', known) from error
@@ -150,6 +155,10 @@ def _make_room(config: ConfigDict, argv: list[str]) -> None:
     parent, _, last = entry.rpartition('.')
     held = configs.plain(config)
     above = configs.get(held, parent, f'--config.{entry}') if parent else held
+    if not isinstance(above, dict):
+      raise UserError(
+        f'--config.{entry}: {parent} is {above!r} and has no entries'
+      )
     with config.unlocked():
       if 'kw' in above and last in configs.NAMES and above[last] != value:
         _at(config, parent).kw = configs.options_after(

@@ -16,6 +16,8 @@ def attribute(path: str, *, kind: str, at: str) -> Any:
     UserError: no such module or attribute.
   """
   module_name, _, name = path.partition(':')
+  if not (module_name and name):
+    raise UserError(f'{at}: write package.module:attribute, not {path!r}')
   try:
     module = importlib.import_module(module_name)
   except ImportError as error:
@@ -25,7 +27,10 @@ def attribute(path: str, *, kind: str, at: str) -> Any:
     ) from error
   if not hasattr(module, name):
     raise unknown(kind, name, public(module), at)
-  return getattr(module, name)
+  found = getattr(module, name)
+  if not callable(found) and not isinstance(found, ModuleType):
+    raise UserError(f'{at}: {path!r} is {found!r}, which is no {kind}')
+  return found
 
 
 def public(module: ModuleType) -> list[str]:

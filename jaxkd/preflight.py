@@ -15,7 +15,7 @@ from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.models import cost
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
@@ -63,7 +63,8 @@ def prepare(config: dict, directory: Path) -> tuple[sources.Source, list]:
   """
   configs.check_numbers(config)
   data = config['data']
-  source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  with blamed('data.source'):
+    source = sources.load(data['source'], dir=data['dir'], **data['kw'])
   for split in ('train', 'validation', 'test'):
     if split not in source.splits:
       raise UserError(
@@ -105,6 +106,8 @@ def _configs_of(config: dict) -> dict[str, dict]:
 
 def _round(prefix: str, config: dict, source: sources.Source) -> Round:
   own_arms = arms.configs_of(config)
+  for own in own_arms.values():
+    configs.check_numbers(own)
   taught, students = {}, {}
   for name, entry in config['teachers'].items():
     wanted = [
@@ -157,7 +160,7 @@ def _check_report(config, rounds):
   for name, pair in report['controls'].items():
     pairs[f'report.controls.{name}'] = pair
   for at, pair in pairs.items():
-    if set(pair) != {'better', 'than'}:
+    if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
       raise UserError(f'{at}: it needs the entries better and than')
     for side, name in pair.items():
       if name not in names:

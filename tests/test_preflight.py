@@ -131,6 +131,39 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       dict(data__kw=FEW, data__fraction__students=0.1),
       ('batch_size', '8'),
     ),
+    (dict(distill__soft__at=('logits',)), ('distill.soft.at', 'logits')),
+    (
+      dict(students__student__kw=dict(widths=(0,))),
+      ('students.student.model', 'ZeroDivisionError'),
+    ),
+    (
+      dict(students__student__kw=dict(widths=3)),
+      ('students.student.model', 'TypeError'),
+    ),
+    (
+      dict(students__student__kw=dict(taps=('head',))),
+      ('students.student.kw', "'taps'"),
+    ),
+    (dict(train__seed=-1), ('train.seed', '-1')),
+    (dict(train__seed=2**31), ('train.seed', '2147483648')),
+    (
+      dict(data__kw=dict(num_classes='x')),
+      ('data.source', 'TypeError'),
+    ),
+    (
+      dict(distill__soft__fuse='kl'),
+      ('distill.soft.fuse', "missing 1 required positional argument"),
+    ),
+    (
+      dict(distill__soft__when='majority_vote',
+           distill__soft__otherwise='labels'),
+      ('distill.soft.when', 'majority_vote'),
+    ),
+    (
+      dict(distill__soft__kw=dict(temperature=1e200)),
+      ('distill.soft', 'overflow'),
+    ),
+    (dict(task='os.path:sep'), ('task', "'os.path:sep'")),
     (dict(train__members='vamp'), ('train.members', "'vmap'")),
     (dict(task='clasification'), ('task', "'classification'")),
     (dict(report__metric='top2'), ('report.metric', "'top1'")),

@@ -27,6 +27,19 @@ from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics, _pooling
 
+__all__ = [
+  'linear',
+  'conv3x3',
+  'conv_bn',
+  'conv_bn_relu',
+  'projector',
+  'variational',
+  'resize',
+  'embed',
+  'translator',
+  'attention_fusion',
+]
+
 Shape = tuple[int, ...]
 
 

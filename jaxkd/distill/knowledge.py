@@ -110,10 +110,13 @@ def knowledge(
 
   def adapt(student, group):
     """The adapter from the shapes of the student's and a teacher's layer."""
-    return build(
-      jax.tree.map(lambda x: tuple(x.shape), student),
-      jax.tree.map(lambda x: tuple(x.shape[1:]), group),
-    )
+    try:
+      return build(
+        jax.tree.map(lambda x: tuple(x.shape), student),
+        jax.tree.map(lambda x: tuple(x.shape[1:]), group),
+      )
+    except UserError as error:
+      raise UserError(f'{at}.adapter: {error}') from error
 
   def sides(context):
     student = pick(context.student, location[0], at=f'{at}.at')
@@ -144,8 +147,10 @@ def knowledge(
     if arguments.coupled and 'where' in context.batch:
       extra['where'] = context.batch['where']
     try:
-      result = loss(*positional, **extra)
-    except (ValueError, TypeError) as error:
+      result = jnp.asarray(loss(*positional, **extra))
+    except UserError:
+      raise
+    except Exception as error:
       raise UserError(_mismatch(error, student, teacher)) from error
     return _per_example(result, context.batch, mask, at)
 
@@ -186,6 +191,10 @@ def _shapes(tree) -> str:
 
 def _per_example(value: Array, batch: Mapping, mask: str, at: str) -> Array:
   """The loss of each example [B], whatever axes the loss has left."""
+  if not jnp.issubdtype(value.dtype, jnp.floating):
+    raise UserError(
+      f'{at}: the loss gives {value.dtype}, which has no gradient'
+    )
   size = jax.tree.leaves(batch['id'])[0].shape[0]
   if value.ndim == 0:  # one value for the whole batch, as of a set distance
     return jnp.full((size,), 1, value.dtype) * value

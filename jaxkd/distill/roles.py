@@ -11,7 +11,7 @@ from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import is_zero
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, blamed
 from jaxkd.types import Net
 
 
@@ -35,10 +35,14 @@ def role(
   Raises:
     UserError: a model, a view or an output that is not there.
   """
+  for option in entry['kw']:
+    if option in ('name', 'num_classes', 'input_shape', 'taps', 'dtype', 'at'):
+      raise UserError(f'{at}.kw: {option!r} is not for the config to set')
   shape = input_shape(entry, source, at)
-  build = _builder(entry, source, shape, at, dtype)
-  own = set(output_shapes(build(()), shape))
-  net = build(tuple(sorted(locations - own)))
+  with blamed(f'{at}.model'):
+    build = _builder(entry, source, shape, at, dtype)
+    own = set(output_shapes(build(()), shape))
+    net = build(tuple(sorted(locations - own)))
   train, test = (entry['views'][use] for use in ('train', 'eval'))
   return Role(net, train, test, entry.get('count', 1))
 
@@ -48,8 +52,9 @@ def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
   shapes = {}
   for use, text in entry['views'].items():
     here = f'{at}.views.{use}'
-    view = views.parse(text, at=here)
-    shapes[use] = views.output_shape(view, source.input_shape, at=here)
+    with blamed(here):
+      view = views.parse(text, at=here)
+      shapes[use] = views.output_shape(view, source.input_shape, at=here)
   if shapes['train'] != shapes['eval']:
     raise UserError(
       f'{at}.views: the net is shown {shapes["train"]} in training and '

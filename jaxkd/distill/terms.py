@@ -12,7 +12,7 @@ import optax
 from jaxkd import lookup, losses
 from jaxkd.distill import transfer
 from jaxkd.distill.knowledge import Arguments, find_loss, knowledge
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.types import Context, Term
 
 
@@ -41,11 +41,12 @@ def build(distill: Mapping[str, Any], roles: list[str]) -> dict[str, Entry]:
   Raises:
     UserError: an entry that names something that is not there.
   """
-  return {
-    name: _entry(name, distill, roles)
-    for name in sorted(distill)
-    if not is_zero(distill[name]['weight'])
-  }
+  built = {}
+  for name in sorted(distill):
+    if not is_zero(distill[name]['weight']):
+      with blamed(f'distill.{name}'):
+        built[name] = _entry(name, distill, roles)
+  return built
 
 
 def _entry(name: str, distill: Mapping[str, Any], roles: list[str]) -> Entry:
@@ -104,9 +105,10 @@ def _fusion(name: str, temperature, at: str) -> Callable:
   softens = 'temperature' in inspect.signature(function).parameters
 
   def fuse(logits):
-    if not softens:
-      return function(logits)
-    probabilities = function(logits, temperature=temperature)
+    with blamed(f'{at}.fuse'):
+      if not softens:
+        return function(logits)
+      probabilities = function(logits, temperature=temperature)
     tiny = jnp.finfo(probabilities.dtype).tiny
     return temperature * jnp.log(jnp.maximum(probabilities, tiny))
 
@@ -127,7 +129,14 @@ def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
         f'{at}: {name} looks at one teacher and {teachers[0]} has '
         f'{logits.shape[0]}; set fuse'
       )
-    return function(logits[0], *(context.batch[field] for field in fields))
+    with blamed(at):
+      found = function(logits[0], *(context.batch[f] for f in fields))
+      if found.shape != logits.shape[1:2]:
+        raise UserError(
+          f'{at}: {name} gives the shape {list(found.shape)}, not one value '
+          'for each example'
+        )
+      return found
 
   return when
 

@@ -20,7 +20,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import step, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, blamed
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train import optimizer
 from jaxkd.train.checkpoint import Checkpoints
@@ -198,7 +198,8 @@ def check(session: Session, job: Job) -> None:
         f'or distill.{name}.weight to 0'
       )
   batch = batches_of(session, job).batch(0)
-  populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+  with blamed(job.stage):
+    populations_of(session, job, batch)(mode='vmap').no_totals(batch)
 
 
 def train(session: Session, job: Job) -> Trained:

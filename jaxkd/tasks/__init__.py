@@ -10,7 +10,7 @@ import pkgutil
 from types import ModuleType
 
 from jaxkd import lookup
-from jaxkd.errors import unknown
+from jaxkd.errors import UserError, unknown
 
 
 def find(name: str) -> ModuleType:
@@ -20,7 +20,11 @@ def find(name: str) -> ModuleType:
     UserError: there is none.
   """
   if ':' in name:
-    return lookup.attribute(name, kind='task', at='task')
+    task = lookup.attribute(name, kind='task', at='task')
+    for needed in ('GROUND_TRUTH', 'metrics'):
+      if not hasattr(task, needed):
+        raise UserError(f'task: {name!r} has no {needed}, which a task needs')
+    return task
   modules = {
     info.name: importlib.import_module(f'{__name__}.{info.name}')
     for info in pkgutil.iter_modules(__path__)

@@ -7,7 +7,7 @@ from typing import Any
 import optax
 
 from jaxkd import lookup
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import blamed, unknown
 
 
 def schedule(
@@ -44,10 +44,8 @@ def schedule(
     )
     if key in parameters
   }
-  try:
+  with blamed(f'{at}_kw: optax.{full}'):
     return function(**{**given, **options})
-  except (TypeError, ValueError) as error:
-    raise UserError(f'{at}_kw: optax.{full}: {error}') from error
 
 
 def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -79,10 +77,8 @@ def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
       raise unknown(
         f'option of {name}', option, parameters, 'train.optimizer.kw'
       )
-  try:
+  with blamed(f'train.optimizer.kw: optax.{name}'):
     made = make(rate, **options)
-  except (TypeError, ValueError) as error:
-    raise UserError(f'train.optimizer.kw: optax.{name}: {error}') from error
   if train['clip']:
     made = optax.chain(optax.clip_by_global_norm(train['clip']), made)
   return made
