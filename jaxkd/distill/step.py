@@ -99,7 +99,12 @@ def learner(
 
     def outputs(name):
       apply = teachers[name].net.apply
-      return jax.vmap(lambda v: apply(v, inputs[name])[0])(frozen[name])
+      forward = lambda v: apply(v, inputs[name])[0]  # noqa: E731
+      if len(jax.tree.leaves(frozen[name])[0]) > 1:
+        return jax.vmap(forward)(frozen[name])
+      # One teacher: without vmap its products are plain, not batched by one.
+      alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
+      return jax.tree.map(lambda x: x[None], alone)
 
     return jax.lax.stop_gradient({name: outputs(name) for name in frozen})
 

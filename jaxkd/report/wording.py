@@ -67,12 +67,18 @@ def difference(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def arms(row: Mapping) -> list[str]:
-  """Teachers first, then what the claim compares with, then the others."""
+  """Teachers first, then what the claim compares with, then the others.
+
+  The others stand in the order of their names, t2 before t10.
+  """
   first = row['comparison']['than']
-  return sorted(
-    row['arms'],
-    key=lambda arm: (not arm.startswith('teacher'), arm != first),
-  )
+
+  def place(arm):
+    parts = re.split(r'(\d+)', arm)
+    parts[1::2] = map(int, parts[1::2])
+    return (not arm.startswith('teacher'), arm != first, parts)
+
+  return sorted(row['arms'], key=place)
 
 
 def metrics(row: Mapping) -> list[str]:
