@@ -82,6 +82,10 @@ def run(
   # Checked before the folder is touched: a mistake leaves no trace.
   source, rounds = preflight.prepare(config, directory)
   grids = tuning.parse(tune, config, list(rounds[0].arms))
+  if grids:
+    part = rounds[0]
+    quiet = preflight.session_of(part, source, directory, progress=None)
+    tuning.check(quiet, part, preflight.shapes_of(part), grids)
   workdir.enter(directory, text, overwrite=overwrite)
   resumed = (directory / 'checkpoints').exists()
   shares = preflight.describe(console, source, rounds)

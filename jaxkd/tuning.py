@@ -29,7 +29,11 @@ from jaxkd.students import arms
 Grid = dict[str, tuple]  # entry -> values
 
 SEEDS = 3  # of each trial; none is a seed of the run
-_TUNABLE = r'(distill|train)\..+'
+_TUNABLE = (
+  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|example_weight)'
+  r'|train\.(learning_rate|schedule|schedule_kw\..+|optimizer\.(name|kw\..+)'
+  r'|clip|accumulate|average)'
+)
 _MAPPED = (
   r'distill\.[^.]+\.(weight|kw\..+)'
   r'|train\.(learning_rate|optimizer\.kw\..+)'
@@ -60,12 +64,12 @@ def parse(
     arm, entry, values = matched.groups()
     if arm and arm not in names:
       raise unknown('arm', arm, names, f'--tune {text}')
-    if not re.fullmatch(_TUNABLE, entry) or entry in arms.SHARED:
-      raise UserError(
-        f'--tune {entry}: entries of distill and train can be tuned, but for '
-        'those that set the budget'
-      )
     default = configs.get(config, entry, f'--tune {entry}')
+    if not re.fullmatch(_TUNABLE, entry):
+      raise UserError(
+        f'--tune {entry}: what can be tuned are the weight, the kw, the '
+        'schedule and the fusion of a term, and the optimiser, not the budget'
+      )
     typed = tuple(
       configs.typed(_literal(value), default, f'--tune {entry}')
       for value in values.split(',')
@@ -79,6 +83,28 @@ def parse(
       'give the arms with fewer a grid of their own (ARM:ENTRY=...)'
     )
   return grids
+
+
+def check(
+  session: Session,
+  part: Round,
+  groups: Mapping[str, Group],
+  grids: Mapping[str, Grid],
+) -> None:
+  """Traces a step of every kind of trial, with groups of shapes.
+
+  Raises:
+    UserError: a trial that cannot work.
+  """
+  for arm, grid in grids.items():
+    for _, own, job in _jobs(session, part, arm, grid, groups):
+      configs.check_numbers(own)
+      training.check(session, job)
+    for point in _points(grid):
+      own = part.arms[arm]
+      for entry, value in point.items():
+        own = configs.put(own, entry, value)
+      configs.check_numbers(own)
 
 
 def choose(
@@ -120,23 +146,10 @@ def apply(part: Round, tuned: Mapping[str, dict]) -> Round:
 
 def _search(session, part, arm, grid, groups) -> dict:
   """Values on the validation split of every point of one arm's grid."""
-  config, source = part.arms[arm], session.source
-  mapped = {e for e in grid if _is_mapped(e, config)}
   metric = part.config['report']['metric']
   points = _points(grid)
   values = [0.0] * len(points)
-  fixed = sorted({_key(point, mapped) for point in points})
-  for index, key in enumerate(fixed):
-    members = [
-      i for i, point in enumerate(points) if _key(point, mapped) == key
-    ]
-    own = config
-    for entry, value in points[members[0]].items():
-      own = configs.put(own, entry, value)
-    job = _job(
-      own, part, arm, groups, source, [points[i] for i in members], mapped,
-      f'{part.prefix}tuning/{arm}/{index}',
-    )  # fmt: skip
+  for members, _, job in _jobs(session, part, arm, grid, groups):
     trained = training.train(session, job)
     reached = trained.history['metrics'][f'validation/{metric}'][-1]
     means = np.reshape(reached, (len(members), SEEDS)).mean(1)
@@ -152,6 +165,23 @@ def _search(session, part, arm, grid, groups) -> dict:
   }
 
 
+def _jobs(session, part, arm, grid, groups):
+  """The populations of a grid: (which points, their config, the job)."""
+  config = part.arms[arm]
+  mapped = {e for e in grid if _is_mapped(e, config)}
+  points = _points(grid)
+  fixed = sorted({_key(point, mapped) for point in points})
+  for index, key in enumerate(fixed):
+    members = [i for i, p in enumerate(points) if _key(p, mapped) == key]
+    own = config
+    for entry, value in points[members[0]].items():
+      own = configs.put(own, entry, value)
+    stage = f'{part.prefix}tuning/{arm}/{index}'
+    trials = [points[i] for i in members]
+    job = _job(own, part, arm, groups, session.source, trials, mapped, stage)
+    yield members, own, job
+
+
 def _job(config, part, arm, groups, source: Source, points, mapped, stage):
   """A population with SEEDS members for each point."""
   base = part.config['train']['seed']
@@ -164,8 +194,7 @@ def _job(config, part, arm, groups, source: Source, points, mapped, stage):
   for name, group in groups.items():
     if group.per_member:
       turn = np.arange(len(points) * SEEDS) % SEEDS % len(part.seeds)
-      variables = jax.tree.map(lambda x, t=turn: x[t], group.variables)
-      group = group._replace(variables=variables)
+      group = group._replace(variables=_taken(group.variables, turn))
     teaching[name] = group
   return arms.job(
     config,
@@ -176,6 +205,17 @@ def _job(config, part, arm, groups, source: Source, points, mapped, stage):
     seeds=seeds * len(points),
     hyper=hyper,
   )
+
+
+def _taken(tree, index):
+  """Rows of arrays, or the shapes of them."""
+
+  def take(x):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      return jax.ShapeDtypeStruct((len(index), *x.shape[1:]), x.dtype)
+    return x[index]
+
+  return jax.tree.map(take, tree)
 
 
 def _points(grid: Grid) -> list[dict[str, Any]]:

@@ -131,17 +131,23 @@ def find_net(
   nets = path / 'nets'
   if not nets.is_dir():
     return path
-  students = nets / 'students'
-  if not students.is_dir():
+  rounds = sorted(nets.glob('students')) or sorted(nets.glob('*/students'))
+  if not rounds:
     raise UserError(f'{at}{path}: the run there has not trained its students')
+  students = rounds[-1]  # of the last round, where there are several
   arms = sorted(p.name for p in students.iterdir())
-  config = json.loads((path / CONFIG).read_text())
-  arm = arm or config['report']['compare']['better']
+  if not arm:
+    try:
+      config = json.loads((path / CONFIG).read_text())
+      arm = config['report']['compare']['better'].split('/')[-1]
+    except (OSError, ValueError, KeyError) as error:
+      raise UserError(
+        f'{at}{path / CONFIG} cannot be read ({error!r}); name one of the '
+        f'folders below {nets}'
+      ) from error
+    arm = arms[0] if len(arms) == 1 else arm
   if arm not in arms:
-    arm_known = arms[0] if len(arms) == 1 else arm
-    if arm_known not in arms:
-      raise unknown('arm', arm, arms, f'{at}{path}')
-    arm = arm_known
+    raise unknown('arm', arm, arms, f'{at}{path}')
   roles = sorted(p.name for p in (students / arm).iterdir())
   role = role or ('student' if 'student' in roles else roles[0])
   if role not in roles:

@@ -212,7 +212,7 @@ def load(directory: str | os.PathLike) -> tuple[dict, dict]:
     UserError: there is no exported network, or it is damaged.
   """
   directory = _absolute(directory)
-  steps = ocp.path.step.checkpoint_steps(directory)
+  steps = directory.is_dir() and ocp.path.step.checkpoint_steps(directory)
   if not steps:
     raise UserError(
       f'there is no exported network in {directory}; give the folder that a '
