@@ -318,7 +318,7 @@ def _size(op: str, image: Any) -> tuple[int, int]:
 def _find(name: str, at: str) -> Callable:
   if ':' in name:
     op = lookup.attribute(name, kind='view', at=at)
-    if not callable(op) or len(inspect.signature(op).parameters) < 2:
+    if len(inspect.signature(op).parameters) < 2:
       raise UserError(f'{at}: {name} is not a function of (key, example, ...)')
     return op
   ops = {

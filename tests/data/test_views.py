@@ -227,7 +227,8 @@ def test_ops_of_ones_own_take_any_pytree(tmp_path, monkeypatch):
   (tmp_path / 'my_views.py').write_text(
     'def scale(key, example, by: float = 2.0):\n'
     '  return {name: by * x for name, x in example.items()}\n'
-    'alone = 3\n'
+    'alone = 3\n\n'
+    'def lonely(example):\n  return example\n'
   )
   monkeypatch.syspath_prepend(tmp_path)
   view = views.parse('my_views:scale(by=3)')
@@ -238,8 +239,10 @@ def test_ops_of_ones_own_take_any_pytree(tmp_path, monkeypatch):
   np.testing.assert_array_equal(made['a'], np.full((2, 3), 3.0))
   shapes = {'a': (3,), 'b': (1,)}
   assert views.output_shape(view, shapes) == shapes
-  with pytest.raises(UserError, match='not a function of'):
+  with pytest.raises(UserError, match='x: .* is 3, which is no view'):
     views.parse('my_views:alone', at='x')
+  with pytest.raises(UserError, match='x: .* is not a function of'):
+    views.parse('my_views:lonely', at='x')
 
 
 def test_views_have_one_canonical_text():
