@@ -175,9 +175,10 @@ def load(
   Raises:
     UserError: there is no such net.
 
-  Examples:
-    >>> net, variables = jaxkd.load('runs/demo')  # doctest: +SKIP
-    >>> outputs, _ = net.apply(variables, images)  # doctest: +SKIP
+  Examples::
+
+    net, variables = jaxkd.load('runs/demo')
+    outputs, _ = net.apply(variables, images)
   """
   folder = find_net(where, arm=arm, role=role)
   variables, spec = checkpoint.load(folder)

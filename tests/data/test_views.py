@@ -239,9 +239,9 @@ def test_ops_of_ones_own_take_any_pytree(tmp_path, monkeypatch):
   np.testing.assert_array_equal(made['a'], np.full((2, 3), 3.0))
   shapes = {'a': (3,), 'b': (1,)}
   assert views.output_shape(view, shapes) == shapes
-  with pytest.raises(UserError, match='x: .* is 3, which is no view'):
+  with pytest.raises(UserError, match=r'x: .* is 3, which is no view'):
     views.parse('my_views:alone', at='x')
-  with pytest.raises(UserError, match='x: .* is not a function of'):
+  with pytest.raises(UserError, match=r'x: .* is not a function of'):
     views.parse('my_views:lonely', at='x')
 
 
