@@ -330,6 +330,10 @@ def check_numbers(config: Mapping) -> None:
   for section in ('teachers', 'students'):
     for name, entry in config[section].items():
       _at_least(1, entry, 'count', f'{section}.{name}')
+      if entry.get('init', 'random') != 'random':
+        raise unknown(
+          'way to start', entry['init'], ['random'], f'{section}.{name}.init'
+        )
   for name, term in config['distill'].items():
     if len(term['at']) != 2 or not _is_location(term['at']):
       raise UserError(

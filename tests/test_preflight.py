@@ -145,6 +145,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('students.student.kw', "'taps'"),
     ),
     (dict(train__seed=-1), ('train.seed', '-1')),
+    (
+      dict(students__student__init='teacher'),
+      ('students.student.init', "'random'"),
+    ),
     (dict(train__seed=2**31), ('train.seed', '2147483648')),
     (
       dict(data__kw=dict(num_classes='x')),
