@@ -25,7 +25,8 @@ flags.DEFINE_multi_string(
 
 def main(stop):
   console = Console()
-  config = configs.plain(FLAGS.config)
+  # Completed anew: an override may have replaced a whole entry.
+  config = configs.plain(configs.complete(FLAGS.config))
   if FLAGS.explain:
     source, rounds = preflight.prepare(config, FLAGS.workdir)
     preflight.describe(console, source, rounds)

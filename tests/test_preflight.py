@@ -147,7 +147,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (dict(train__seed=-1), ('train.seed', '-1')),
     (
       dict(students__student__init='teacher'),
-      ('students.student.init', "'random'"),
+      ('students.student.init', 'known: random'),
     ),
     (dict(train__seed=2**31), ('train.seed', '2147483648')),
     (
