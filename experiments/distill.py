@@ -16,7 +16,7 @@ from jaxkd.report import tables
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', '', 'where the run is kept')
-flags.DEFINE_boolean('overwrite', False, 'remove the run that is there')
+flags.DEFINE_boolean('overwrite', False, 'remove the run of another config')
 flags.DEFINE_boolean('explain', False, 'print the loss and all layers; no run')
 flags.DEFINE_multi_string(
   'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched on the validation split'

@@ -77,7 +77,7 @@ def run(
   begun, commit = time.perf_counter(), record.commit()
   text = configs.as_json({**config, 'tune': tuple(tune)})
   finished = directory / workdir.ROW
-  if finished.exists() and not overwrite and workdir.holds(directory, text):
+  if finished.exists() and workdir.holds(directory, text):
     return rows.load(finished)
   # Checked before the folder is touched: a mistake leaves no trace.
   source, rounds = preflight.prepare(config, directory)

@@ -98,14 +98,40 @@ def _configs_of(config: dict) -> dict[str, dict]:
   """The config of each round, by the prefix of its stages."""
   if not config['rounds']:
     return {'': config}
-  return {
-    f'{name}/': configs.override(config, partial, f'rounds.{name}')
-    for name, partial in sorted(config['rounds'].items())
-  }
+  made = {}
+  for name, partial in sorted(config['rounds'].items()):
+    own = configs.override(config, partial, f'rounds.{name}')
+    for entry in _OF_THE_RUN:
+      if configs.get(own, entry) != configs.get(config, entry):
+        raise UserError(
+          f'rounds.{name}.{entry}: all rounds share this; change it for all'
+        )
+    made[f'{name}/'] = own
+  return made
+
+
+# What is the run's own, not a round's: all rounds are reported in one row.
+_OF_THE_RUN = (
+  'name',
+  'survey',
+  'task',
+  'report',
+  'rounds',
+  'data.source',
+  'data.dir',
+  'data.kw',
+  'train.seed',
+  'train.seeds',
+)
 
 
 def _round(prefix: str, config: dict, source: sources.Source) -> Round:
   own_arms = arms.configs_of(config)
+  for name in config['students']:
+    if name in config['teachers']:
+      raise UserError(
+        f'students.{name}: a group of teachers has this name too; rename one'
+      )
   for own in own_arms.values():
     configs.check_numbers(own)
   taught, students = {}, {}

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from jaxkd import config as configs
 from jaxkd import keys
@@ -127,11 +128,17 @@ def choose(
     arm -> ``{'grid', 'trials', 'values', 'chosen', 'split'}``.
   """
   file = directory / 'tuning.json'
-  found = json.loads(file.read_text()) if file.exists() else {}
+  try:
+    found = json.loads(file.read_text()) if file.exists() else {}
+  except ValueError:
+    logging.warning('%s is damaged; its trials are looked up again', file)
+    found = {}
   for arm, grid in grids.items():
     if arm not in found:
       found[arm] = _search(session, part, arm, grid, groups)
-      file.write_text(json.dumps(found, indent=2))
+      draft = file.with_suffix('.draft')
+      draft.write_text(json.dumps(found, indent=2))
+      draft.replace(file)
   return found
 
 

@@ -18,13 +18,13 @@ CONFIG = 'config.json'
 ROW = 'row.json'
 # All that a run makes; what --overwrite removes, and nothing else.
 MADE = (
-  CONFIG,
   ROW,
   'tuning.json',
   'curves.png',
   'checkpoints',
   'nets',
   'events',
+  CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
 
 
@@ -42,7 +42,7 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
   held = path / CONFIG
   try:
     path.mkdir(parents=True, exist_ok=True)
-    if overwrite and held.exists():
+    if overwrite and held.exists() and not holds(path, config):
       for name in MADE:
         _remove(path / name)
     if not held.exists():
@@ -56,7 +56,7 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
       draft.write_text(config)
       draft.rename(held)
       return
-    text = held.read_text()
+    text = held.read_text(errors='replace')
   except OSError as error:
     raise UserError(
       f'--workdir {path}: it cannot be written ({error.strerror}); choose '
@@ -75,7 +75,7 @@ def holds(path: Path, config: str) -> bool:
   """Whether the folder is that of a run of this config."""
   try:
     return (path / CONFIG).read_text() == config
-  except OSError:
+  except (OSError, ValueError):
     return False
 
 

@@ -339,6 +339,33 @@ def test_copies_of_a_role_learn_from_each_other(tmp_path):
   )
 
 
+def test_nets_need_not_be_called_student(tmp_path):
+  """A row tells of the first role where none is called so."""
+  row = run(
+    small(
+      students=dict(net=dict(kw=dict(widths=(4,)), count=2)),
+      teachers={},
+      distill=dict(
+        labels=dict(loss='cross_entropy'),
+        peers=dict(loss='kl', teacher='net'),
+      ),
+      arms=dict(
+        student=dict(distill=dict(peers=dict(weight=0.0))), distilled={}
+      ),
+    ),
+    tmp_path,
+  )
+  assert len(row['arms']['distilled']['values']) == 2
+
+
+def test_overwrite_leaves_a_run_of_the_same_config(finished):
+  directory, row = finished
+  before = (directory / 'row.json').stat().st_mtime_ns
+  assert run(small(), directory, overwrite=True) == row
+  assert (directory / 'row.json').stat().st_mtime_ns == before
+  assert workdir.MADE[-1] == workdir.CONFIG
+
+
 def test_tuning_gives_every_arm_as_many_trials(tmp_path):
   grids = (
     'train.learning_rate=0.001,0.1',

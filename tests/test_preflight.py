@@ -146,6 +146,30 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     ),
     (dict(train__seed=-1), ('train.seed', '-1')),
     (
+      dict(arms=dict(teacher={})),
+      ('arms.teacher', 'keeps this name'),
+    ),
+    (
+      dict(data__partition__students='disjoint'),
+      ('data.partition.students', 'for teachers'),
+    ),
+    (
+      dict(arms=dict(a=dict(data=dict(kw=dict(size=9))))),
+      ('arms.a.data.kw', 'all arms share'),
+    ),
+    (
+      dict(rounds=dict(r01=dict(data=dict(source='digits')))),
+      ('rounds.r01.data.source', 'all rounds share'),
+    ),
+    (
+      dict(rounds=dict(r01=dict(train=dict(seed=3)))),
+      ('rounds.r01.train.seed', 'all rounds share'),
+    ),
+    (
+      dict(students__main=dict(model='mlp')),
+      ('students.main', 'a group of teachers'),
+    ),
+    (
       dict(students__student__init='teacher'),
       ('students.student.init', 'known: random'),
     ),

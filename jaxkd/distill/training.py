@@ -29,7 +29,6 @@ from jaxkd.train.population import Learner, Population
 
 EVALUATIONS = 20
 SAVES = 4
-REPORTED = 'student'  # the role of several that a row tells of
 
 
 class Group(NamedTuple):
@@ -108,6 +107,11 @@ class Trained(NamedTuple):
   history: dict
   seconds: float
   mode: str
+
+
+def reported(roles: Mapping[str, Any]) -> str:
+  """The role of several that a row tells of: `student`, or the first."""
+  return 'student' if 'student' in roles else min(roles)
 
 
 def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
@@ -214,7 +218,8 @@ def train(session: Session, job: Job) -> Trained:
   )
 
   def validate(population, carry):
-    return _measure(session, population, carry, 'validation', {})
+    role = reported(job.students)
+    return _measure(session, population, carry, 'validation', {}, role)
 
   with (
     Checkpoints(session.directory / job.stage) as checkpoints,
@@ -277,21 +282,22 @@ def evaluate(
     'state': {'nets': {name: v['state'] for name, v in variables.items()}},
     'seed': jnp.zeros((members,), jnp.uint32),
   }
-  return _measure(session, population, population.split(carry), split, groups)
+  carry = population.split(carry)
+  return _measure(session, population, carry, split, groups, reported(roles))
 
 
-def _measure(session, population, carry, split, groups):
+def _measure(session, population, carry, split, groups, role):
   """Metrics on a split; with several nets, first the reported role's mean."""
   examples = session.source.splits[split]
   batches = loader.evaluation_batches(examples, min(512, len(examples)))
   totals = population.evaluate(carry, batches, *frozen_of(groups))
-  found, reported = {}, {}
+  found, of_role = {}, {}
   for name, pair in totals.items():
     net, _, metric = name.rpartition('/')
     found[name] = session.metrics[metric].value(*pair)
-    if net.split('/')[0] == REPORTED:
-      reported.setdefault(metric, []).append(found[name])
-  means = {metric: np.mean(values, 0) for metric, values in reported.items()}
+    if net.split('/')[0] == role:
+      of_role.setdefault(metric, []).append(found[name])
+  means = {metric: np.mean(values, 0) for metric, values in of_role.items()}
   return {f'{split}/{name}': v for name, v in {**means, **found}.items()}
 
 

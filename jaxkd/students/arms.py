@@ -25,6 +25,7 @@ SHARED = (
   'report',
   'data.source',
   'data.dir',
+  'data.kw',
   'data.fraction.teachers',
   'data.partition.teachers',
   'train.steps',
@@ -43,6 +44,10 @@ def configs_of(config: dict) -> dict[str, dict]:
   """
   found = {}
   for arm, partial in (config['arms'] or {'student': {}}).items():
+    if arm == 'teacher':
+      raise UserError(
+        'arms.teacher: a row keeps this name for the teachers; choose another'
+      )
     made = configs.override(config, partial, f'arms.{arm}')
     for entry in SHARED:
       if configs.get(made, entry) != configs.get(config, entry):
@@ -83,6 +88,11 @@ def job(
     hyper: config entry -> the value of each member.
   """
   data = config['data']
+  if data['partition']['students'] == 'disjoint':
+    raise UserError(
+      'data.partition.students: the seeds of an arm repeat the same '
+      "experiment and do not share the data; 'disjoint' is for teachers"
+    )
   seeds = seeds_of(config) if seeds is None else seeds
   weights = [
     partition.weights(
