@@ -51,6 +51,8 @@ def main(
 
   try:
     app.run(run, flags_parser=lambda argv: parse(argv, config=config))
+  except KeyboardInterrupt:
+    sys.exit(130)  # asked twice: what was saved last is what there is
   except UserError as error:
     if logging.get_verbosity() > logging.INFO:
       traceback.print_exception(error)

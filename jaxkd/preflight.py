@@ -17,6 +17,7 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.models import cost
+from jaxkd.report import rows
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
@@ -171,26 +172,42 @@ def _round(prefix: str, config: dict, source: sources.Source) -> Round:
   return Round(prefix, config, own_arms, taught, students, metrics)
 
 
-def _check_report(config, rounds):
+def _check_report(config, parts):
   """The report's metric and arms exist."""
   report = config['report']
-  metrics = {k: m for k, m in rounds[0].metrics.items() if not m.teacher}
+  metrics = {k: m for k, m in parts[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
     raise unknown('metric', report['metric'], metrics, 'report.metric')
   names = {
     f'{part.prefix}{name}'
-    for part in rounds
+    for part in parts
     for name in [*part.arms, *(called(g, part) for g in part.teachers)]
   }
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
     pairs[f'report.controls.{name}'] = pair
+  rows.check_shape(config['survey'], rows.SCHEMA['survey'], 'survey')
+  rows.check_shape(list(report['notes']), [str], 'report.notes')
+  counts = {
+    f'{part.prefix}{called(g, part)}': entry['count']
+    * (len(part.seeds) if entry['per_seed'] else 1)
+    for part in parts
+    for g, entry in part.config['teachers'].items()
+  }
   for at, pair in pairs.items():
     if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
       raise UserError(f'{at}: it needs the entries better and than')
     for side, name in pair.items():
       if name not in names:
         raise unknown('arm', name, names, f'{at}.{side}')
+    nets = {
+      name: counts.get(name, len(parts[0].seeds)) for name in pair.values()
+    }
+    if len(set(nets.values())) > 1:
+      raise UserError(
+        f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '
+        'count=1 for the teachers, or compare other arms'
+      )
 
 
 def session_of(part: Round, source, directory, progress, stop=None) -> Session:

@@ -145,6 +145,16 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('students.student.kw', "'taps'"),
     ),
     (dict(train__seed=-1), ('train.seed', '-1')),
+    (dict(survey=dict(work=1.5)), ('survey', 'work')),
+    (dict(report__notes=('a', 5)), ('report.notes', '5')),
+    (
+      dict(report__compare=dict(better='distilled', than='teacher')),
+      ('report.compare', 'seed by seed'),
+    ),
+    (
+      dict(teachers__main__train__batch_size=4096),
+      ('teachers.main.train.batch_size', '4096'),
+    ),
     (
       dict(arms=dict(teacher={})),
       ('arms.teacher', 'keeps this name'),

@@ -79,6 +79,7 @@ class Job(NamedTuple):
     order: 'own' or 'shared'.
     start: role -> variables to start from.
     hyper: config entry -> the value of each member.
+    at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
   """
 
   stage: str
@@ -91,6 +92,7 @@ class Job(NamedTuple):
   order: str = 'own'
   start: dict | None = None
   hyper: dict[str, list[float]] | None = None
+  at: str = ''
 
 
 class Trained(NamedTuple):
@@ -154,6 +156,7 @@ def batches_of(session: Session, job: Job) -> loader.Loader:
     job.seeds,
     job.train['batch_size'],
     order=job.order,
+    at=f'{job.at}train.batch_size',
   )
 
 

@@ -65,6 +65,7 @@ def job(
     ],
     weights=np.concatenate(weights),
     order=data['order'],
+    at=f'teachers.{name}.',
   )
 
 

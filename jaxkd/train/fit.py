@@ -119,6 +119,8 @@ def fit(
       seconds += time.perf_counter() - clock
     if looks:
       totals = population.split(jax.tree.map(jnp.asarray, nothing))
+    if step == plan.steps:
+      _check_weights(carry, step)
     if evaluates:
       values = {f'train/{name}': value for name, value in values.items()}
       values |= evaluate(population, carry)
@@ -177,6 +179,20 @@ def _record(history: dict, step: int, values: Values) -> None:
   history['step'].append(step)
   for name, value in values.items():
     history['metrics'].setdefault(name, []).append(np.asarray(value).tolist())
+
+
+def _check_weights(carry: Any, step: int) -> None:
+  """Refuses weights that the last step made infinite or not a number.
+
+  Those of earlier steps show in the loss of the step that follows.
+  """
+  for leaf in jax.tree.leaves(carry):
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    if floating and not bool(jnp.isfinite(leaf).all()):
+      raise UserError(
+        f'the weights became infinite or not a number in the last step, '
+        f'{step}; lower train.learning_rate or set train.clip'
+      )
 
 
 def _check_finite(values: Values, step: int) -> None:

@@ -116,3 +116,23 @@ def test_auto_keeps_its_choice(tmp_path):
   chosen = found[2]['mode']
   assert chosen in ('vmap', 'sequence')
   assert run(tmp_path, plan).population.mode == chosen
+
+
+def test_weights_that_the_last_step_ruined_are_refused(tmp_path):
+  def step(carry, batch, shared, hyper):
+    ruined = jnp.where(carry['n'] == 11, jnp.nan, carry['w'])
+    new = {'w': ruined, 'n': carry['n'] + 1}
+    return new, {'loss': (jnp.ones(()), jnp.ones(()))}
+
+  made = learner()._replace(step=step)
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(UserError, match='in the last step, 12'),
+  ):
+    fit(
+      lambda mode: Population(made, seeds=[0, 1], mode=mode),
+      Numbers(),
+      lambda population, carry: {},
+      PLAN,
+      checkpoints,
+    )
