@@ -11,7 +11,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import launch, pipeline, preflight
+from jaxkd import launch, pipeline, preflight, tuning
 from jaxkd.report import tables
 
 FLAGS = flags.FLAGS
@@ -28,9 +28,10 @@ def main(stop):
   # Completed anew: an override may have replaced a whole entry.
   config = configs.plain(configs.complete(FLAGS.config))
   if FLAGS.explain:
-    source, rounds = preflight.prepare(config, FLAGS.workdir)
+    source, rounds, grids = tuning.prepare(config, FLAGS.workdir, FLAGS.tune)
     preflight.describe(console, source, rounds)
     preflight.explain(console, source, rounds)
+    tuning.explain(console, grids)
     return
   if not FLAGS.workdir:
     raise launch.UserError('--workdir: say where the run is to be kept')

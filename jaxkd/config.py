@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -24,7 +25,17 @@ from jaxkd.train import population
 SIZES = ('', 'tiny', 'paper')
 
 # Dicts whose entries the named function or model decides, not we.
-_FREE = ('kw', 'schedule_kw', 'survey', 'arms', 'rounds', 'controls')
+FREE = (
+  'kw',
+  'schedule_kw',
+  'adapter_kw',
+  'teacher_adapter_kw',
+  'parts',
+  'survey',
+  'arms',
+  'rounds',
+  'controls',
+)
 
 # What an entry may name; a change of it changes the ``kw`` beside it.
 NAMES = ('model', 'loss', 'name')
@@ -35,7 +46,13 @@ _TERM = {
   'of': '',  # the role that it trains; the only one if empty
   'teacher': '',  # a group or a tuple of groups
   'fuse': '',  # how several teachers become one; their mean loss if empty
-  'adapter': '',
+  'adapter': '',  # of the student's side
+  'adapter_kw': {},
+  'teacher_adapter': '',
+  'teacher_adapter_kw': {},
+  'memory': {'negatives': 4096, 'momentum': 0.5},  # of losses that contrast
+  # an option of the loss that trains against the student, within bounds
+  'adversary': {'option': '', 'low': 1.0, 'high': 21.0, 'ramp': 0},
   'mask': '',
   'kw': {},
   'weight': 1.0,
@@ -49,9 +66,11 @@ _TRAIN = {
   'learning_rate': 1e-3,
   'schedule': 'cosine',
   'schedule_kw': {},
+  'weight_decay': 0.0,  # times the parameters, added to the gradient
   'clip': 0.0,  # largest norm of the gradient; 0 for none
   'accumulate': 1,  # parts that a batch is taken in
   'average': 0.0,  # decay of the running mean of the parameters
+  'parts': {},  # part of the loss -> its terms, for optimisers that want it
   'steps': 1000,
   'batch_size': 64,
   'dtype': 'float32',
@@ -61,10 +80,16 @@ _TRAIN = {
 }
 _RUN = {'seeds': 5, 'seed': 0}
 _VIEWS = {'train': '', 'eval': ''}
-_TEACHER = {
+_NET = {
   'model': 'mlp',
   'kw': {},
   'count': 1,
+  'reads': (),  # a group and its layer, as input in place of the examples
+  'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
+  'freeze': '',  # a pattern of parameters
+}
+_TEACHER = {
+  **_NET,
   'per_seed': False,  # every seed of the students has teachers of its own
   'views': _VIEWS,
   'distill': {},
@@ -72,11 +97,8 @@ _TEACHER = {
   'restore': '',
 }
 _STUDENT = {
-  'model': 'mlp',
-  'kw': {},
-  'count': 1,
-  'views': _VIEWS,
-  'init': 'random',
+  **_NET,
+  'views': {**_VIEWS, 'average': ''},  # of its running mean, as a teacher
 }
 _CONFIG = {
   'name': '',
@@ -103,6 +125,7 @@ _CONFIG = {
     'notes': (),
     'wandb': '',
   },
+  'tune': (),  # grids searched on the validation split, as --tune takes them
 }
 
 
@@ -124,12 +147,10 @@ def load(file: str) -> ConfigDict:
     folder = Path(path).parent
     there = [p.name for p in folder.glob('*.py')] if folder.is_dir() else []
     raise unknown('config file', Path(path).name, there, f'--config {path}')
-  spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-  if spec is None or spec.loader is None:
+  if Path(path).suffix != '.py':
     raise UserError(f'--config {path}: a config is a Python file, NAME.py')
-  module = importlib.util.module_from_spec(spec)
   with blamed(f'--config {path}'):
-    spec.loader.exec_module(module)
+    module = beside(path)
     if not hasattr(module, 'get_config'):
       raise UserError(f'--config {path}: define get_config(arg=None) there')
     given = module.get_config(arg or None)
@@ -142,6 +163,20 @@ def load(file: str) -> ConfigDict:
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
   return config
+
+
+def beside(file: str | Path, name: str = '') -> ModuleType:
+  """A config file as a module, for others that start from it.
+
+  Args:
+    file: its path; with `name`, that of a file in the same folder.
+    name: of the file.
+  """
+  path = Path(file).with_name(name) if name else Path(file)
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def complete(config: Mapping[str, Any]) -> ConfigDict:
@@ -160,7 +195,8 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
         raise UserError(
           f'{section}: {name!r} cannot be a name; take letters, digits and _'
         )
-  train = {k: made['train'][k] for k in _TRAIN}
+  # A teacher has terms of its own, and so no parts of these.
+  train = {k: made['train'][k] for k in _TRAIN} | {'parts': {}}
   made['distill'] = _terms(made['distill'], 'distill')
   for section, default in (
     ('teachers', {**_TEACHER, 'train': train}),
@@ -225,7 +261,7 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
       raise unknown('entry', name, default, at or 'config')
     if isinstance(default[name], Mapping):
       # The user's own names, or options that a model or function knows.
-      open_ended = name in _FREE or (not default[name])
+      open_ended = name in FREE or (not default[name])
       made[name] = (
         plain(_mapping(value, here))
         if open_ended
@@ -251,15 +287,24 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
     here = f'{at}.{name}'
-    if name not in config:
+    if name not in config and _is_term(value, at):
+      made[name] = _terms({name: value}, at)[name]
+    elif name not in config:
       raise unknown('entry', name, config, at)
-    if name in _FREE:
+    elif name in FREE:
       made[name] = {**made[name], **plain(_mapping(value, here))}
     elif isinstance(config[name], Mapping):
       made[name] = override(config[name], value, here)
     else:
       made[name] = typed(value, config[name], here)
   return made
+
+
+def _is_term(value: Any, at: str) -> bool:
+  """Whether an arm brings a term of its own: one that names its loss."""
+  return (
+    at.endswith('.distill') and isinstance(value, Mapping) and ('loss' in value)
+  )
 
 
 def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
@@ -311,14 +356,25 @@ def check_numbers(config: Mapping) -> None:
   for at, train in _trains(config):
     for name in ('steps', 'batch_size', 'accumulate'):
       _at_least(1, train, name, at)
-    for name in ('eval_every', 'save_every', 'clip', 'average'):
+    for name in (
+      'eval_every',
+      'save_every',
+      'weight_decay',
+      'clip',
+      'average',
+    ):
       _at_least(0, train, name, at)
     known = ('auto', *population.MODES)
     if train['members'] not in known:
       raise unknown('way to run', train['members'], known, f'{at}.members')
+    if train['dtype'] not in models.FLOATS:
+      raise unknown(
+        'floating-point type', train['dtype'], models.FLOATS, f'{at}.dtype'
+      )
     if not 0 < train['learning_rate'] < math.inf:
       raise UserError(
-        f'{at}.learning_rate: {train["learning_rate"]} should be above 0'
+        f'{at}.learning_rate: {train["learning_rate"]} should be above 0 and '
+        'finite'
       )
     if train['average'] >= 1:
       raise UserError(f'{at}.average: {train["average"]} should be below 1')
@@ -330,25 +386,33 @@ def check_numbers(config: Mapping) -> None:
   for section in ('teachers', 'students'):
     for name, entry in config[section].items():
       _at_least(1, entry, 'count', f'{section}.{name}')
-      if entry.get('init', 'random') != 'random':
-        raise unknown(
-          'way to start', entry['init'], ['random'], f'{section}.{name}.init'
+      dropout = entry['kw'].get('dropout', 0)
+      if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+        raise UserError(
+          f'{section}.{name}.kw.dropout: {dropout!r} should be a number from '
+          '0 to below 1'
         )
-  for name, term in config['distill'].items():
+      if len(entry['reads']) not in (0, 2):
+        raise UserError(
+          f'{section}.{name}.reads: {entry["reads"]!r} should be a group and '
+          "one of its layers, e.g. ('main', 'stages/2')"
+        )
+  for at, term in _all_terms(config):
     if len(term['at']) != 2 or not _is_location(term['at']):
       raise UserError(
-        f'distill.{name}.at: {term["at"]!r} should be the output of the '
+        f'{at}.at: {term["at"]!r} should be the output of the '
         "student and that of the teacher, e.g. ('logits', 'logits')"
       )
     weight = term['weight']
     if not 0 <= weight < math.inf:
       raise UserError(
-        f'distill.{name}.weight: {weight} should be a finite number, 0 or more'
+        f'{at}.weight: {weight} should be a finite number, 0 or more'
       )
     temperature = term['kw'].get('temperature', 1.0)
-    if not (isinstance(temperature, int | float) and temperature > 0):
+    number = isinstance(temperature, int | float)
+    if not (number and 0 < temperature < math.inf):
       raise UserError(
-        f'distill.{name}.kw.temperature: {temperature!r} should be above 0'
+        f'{at}.kw.temperature: {temperature!r} should be above 0 and finite'
       )
 
 
@@ -364,11 +428,19 @@ def _trains(config):
     yield f'teachers.{name}.train', teacher['train']
 
 
+def _all_terms(config):
+  for name, term in config['distill'].items():
+    yield f'distill.{name}', term
+  for group, teacher in config['teachers'].items():
+    for name, term in teacher['distill'].items():
+      yield f'teachers.{group}.distill.{name}', term
+
+
 def _at_least(least, config, entry, at=''):
   value = get(config, entry)
   if not least <= value < math.inf:
     here = f'{at}.{entry}' if at else entry
-    raise UserError(f'{here}: {value} should be {least} or more')
+    raise UserError(f'{here}: {value} should be {least} or more, and finite')
 
 
 def _mapping(value: Any, at: str) -> Mapping:

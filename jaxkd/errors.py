@@ -58,6 +58,21 @@ def blamed(at: str) -> Iterator[None]:
     ) from error
 
 
+@contextlib.contextmanager
+def within(where: str) -> Iterator[None]:
+  """A `UserError` raised inside says first where it arose.
+
+  Args:
+    where: what comes before its message, e.g. ``'teachers.main.'``.
+  """
+  try:
+    yield
+  except UserError as error:
+    if str(error).startswith(where):
+      raise
+    raise UserError(f'{where}{error}') from error
+
+
 def _place(error: BaseException) -> str:
   """The last line of a traceback that is not deep inside a package."""
   frames = traceback.extract_tb(error.__traceback__)

@@ -37,6 +37,8 @@ def main(
       ``--config.ENTRY=VALUE``.
   """
   stop = threading.Event()
+  if sys.stdout is not None:
+    sys.stdout.reconfigure(errors='replace')  # a terminal may lack '±'
 
   def run(argv):
     if len(argv) > 1:
@@ -124,10 +126,12 @@ def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
       file = argv[i + 1]
       del argv[i : i + 2]
       break
-  if file is None:
+  if not file:
     if any(a.lstrip('-') in ('help', 'h', 'helpfull') for a in argv):
       return argv
     raise UserError('--config: name a config file, e.g. --config configs/X.py')
+  if any(re.match(r'--?config(=|$)', argument) for argument in argv):
+    raise UserError('--config: it is given twice; name one config file')
   config = configs.load(file)
   _make_room(config, argv)
   config_flags.DEFINE_config_dict(
@@ -160,6 +164,14 @@ def _make_room(config: ConfigDict, argv: list[str]) -> None:
     if not isinstance(above, dict):
       raise UserError(
         f'--config.{entry}: {parent} is {above!r} and has no entries'
+      )
+    entries = above.get(last)
+    free = any(name in configs.FREE for name in entry.split('.'))
+    if isinstance(entries, dict) and entries and not free:
+      named = [name for name in configs.NAMES if name in entries]
+      raise UserError(
+        f'--config.{entry}: it has entries of its own; set them one by one, '
+        f'e.g. --config.{entry}.{(named or sorted(entries))[0]}'
       )
     with config.unlocked():
       if 'kw' in above and last in configs.NAMES and above[last] != value:

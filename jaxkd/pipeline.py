@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import preflight, tuning, workdir
-from jaxkd.distill import roles, training
+from jaxkd.distill import training
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
@@ -55,7 +55,7 @@ def run(
   """Runs a config, or goes on with a run of it that was cut short.
 
   Args:
-    config: a complete config (see `jaxkd.config.load`).
+    config: see docs/config.md; what it does not say is as by default.
     directory: the workdir; it is left with config.json, checkpoints/, nets/,
       events/, curves.png and row.json.
     overwrite: whether to remove the run of another config there.
@@ -71,47 +71,43 @@ def run(
     UserError: something that the user can put right.
     Stopped: `stop` was set.
   """
-  config = configs.plain(config)
+  config = configs.plain(configs.complete(config))
   directory = Path(directory).absolute()
   console = console or Console()
   begun, commit = time.perf_counter(), record.commit()
-  text = configs.as_json({**config, 'tune': tuple(tune)})
+  text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
   finished = directory / workdir.ROW
   if finished.exists() and workdir.holds(directory, text):
     return rows.load(finished)
   # Checked before the folder is touched: a mistake leaves no trace.
-  source, rounds = preflight.prepare(config, directory)
-  grids = tuning.parse(tune, config, list(rounds[0].arms))
-  if grids:
-    part = rounds[0]
-    quiet = preflight.session_of(part, source, directory, progress=None)
-    tuning.check(quiet, part, preflight.shapes_of(part), grids)
-  workdir.enter(directory, text, overwrite=overwrite)
-  resumed = (directory / 'checkpoints').exists()
-  shares = preflight.describe(console, source, rounds)
-  reporter = progress.Reporter(
-    console, config['report']['metric'], _writers(config, directory)
-  )
-  stages, tuned = [], {}
-  for part in rounds:
-    session = preflight.session_of(
-      part, source, directory, reporter.stage, stop
+  source, rounds, grids = tuning.prepare(config, directory, tune)
+  with workdir.locked(directory):
+    workdir.enter(directory, text, overwrite=overwrite)
+    resumed = (directory / 'checkpoints').exists()
+    shares = preflight.describe(console, source, rounds)
+    reporter = progress.Reporter(
+      console, config['report']['metric'], _writers(config, directory)
     )
-    groups, taught = _teach(session, part, directory, rounds)
-    if grids and part is rounds[0]:
-      tuned = tuning.choose(session, part, groups, grids, directory)
-      part = tuning.apply(part, tuned)
-    stages += taught
-    stages += [
-      _distil(session, part, arm, groups, directory) for arm in part.arms
-    ]
-  row = record.row(config, source, rounds, stages, tuned, shares, command)
-  row['commit'] = commit
-  row['wall_s'] = None if resumed else time.perf_counter() - begun
-  histories = {stage.name: stage.history for stage in stages if stage.history}
-  plots.curves(histories, directory / 'curves.png')
-  rows.save(finished, row)
-  return row
+    stages, tuned = [], {}
+    for part in rounds:
+      session = preflight.session_of(
+        part, source, directory, reporter.stage, stop
+      )
+      groups, taught = _teach(session, part, directory, rounds)
+      if grids and part is rounds[0]:
+        tuned = tuning.choose(session, part, groups, grids, directory)
+        part = tuning.apply(part, tuned)
+      stages += taught
+      stages += [
+        _distil(session, part, arm, groups, directory) for arm in part.arms
+      ]
+    row = record.row(config, source, rounds, stages, tuned, shares, command)
+    row['commit'] = commit
+    row['wall_s'] = None if resumed else time.perf_counter() - begun
+    histories = {stage.name: stage.history for stage in stages if stage.history}
+    plots.curves(histories, directory / 'curves.png')
+    rows.save(finished, row)
+    return row
 
 
 def _teach(
@@ -124,18 +120,25 @@ def _teach(
     seeds = len(part.seeds)
     stage = f'{part.prefix}teachers/{name}'
     history, seconds, mode = {}, 0.0, 'sequence'
+    job = preflight.teacher_job(part, name, session.source, groups)
     if entry['restore']:
-      folder = _folder(entry['restore'], directory, rounds)
+      at = f'teachers.{name}.restore'
+      folder = preflight.restored_from(entry['restore'], part, rounds, at)
+      if isinstance(folder, preflight.Made):
+        folder = workdir.net_folder(directory, folder.stage)
       variables = teachers.restore(name, entry, role, seeds, folder)
     else:
-      job = preflight.teacher_job(part, name, session.source)
       trained = training.train(session, job)
       variables = trained.variables[name]
       _export(session, directory, stage, entry, role, variables, job.train)
       history, seconds, mode = trained[1:]
-    alone = role._replace(copies=1)
     test = training.evaluate(
-      session, {name: alone}, {name: variables}, 'test', mode=mode
+      session,
+      job.students,
+      {name: variables},
+      'test',
+      groups=training.read_groups(job),
+      mode=mode,
     )
     shown = f'{part.prefix}{preflight.called(name, part)}'
     stages.append(Stage(shown, history, seconds, mode, test))
@@ -151,9 +154,10 @@ def _distil(
   directory: Path,
 ) -> Stage:
   """Stages 3 and 4: the students of one arm, trained and tested."""
-  job = preflight.jobs(part, session.source, groups)[arm]
-  trained = training.train(session, job)
   own = part.arms[arm]
+  # An arm that tuning left equal to an earlier one is found trained.
+  job = preflight.job(part, part.first(arm), session.source, groups)
+  trained = training.train(session, job)
   for name, role in part.students[arm].items():
     first = name if role.copies == 1 else f'{name}/0'
     stage = f'{part.prefix}students/{arm}/{name}'
@@ -177,19 +181,6 @@ def _distil(
   return Stage(f'{part.prefix}{arm}', *trained[1:], test)
 
 
-def _folder(restore: str, directory: Path, rounds: list[Round]) -> Path:
-  """Where the nets to restore are: in this run or in another."""
-  prefixes = [part.prefix for part in rounds]
-  found = preflight.restored_from(restore, directory, prefixes)
-  if found:
-    return found
-  prefix, students, name = restore.partition('students/')
-  if students and '/' not in name:
-    better = rounds[0].config['report']['compare']['better'].split('/')[-1]
-    restore = f'{prefix}{students}{better}/{name}'
-  return workdir.net_folder(directory, restore)
-
-
 def _export(
   session: Session,
   directory: Path,
@@ -209,7 +200,7 @@ def _export(
       'kw': entry['kw'],
       'num_classes': source.num_classes,
       'classes': list(source.classes),
-      'input_shape': roles.input_shape(entry, source, stage),
+      'input_shape': role.shape,
       'dtype': train['dtype'],
       'view': role.eval_view,
       'members': len(jax.tree.leaves(variables)[0]),

@@ -1,6 +1,10 @@
 """Everything that is built and checked before anything trains."""
 
-from collections.abc import Mapping
+import contextlib
+import graphlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +18,9 @@ from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
+from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
-from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import cost
 from jaxkd.report import rows
 from jaxkd.students import arms
@@ -32,9 +37,10 @@ class Round(NamedTuple):
       just one round.
     config: what it runs.
     arms: the config of each arm.
-    teachers: group -> its net.
+    teachers: group -> its net, those that others look at first.
     students: arm -> role -> its net.
     metrics: what is measured of every net.
+    predicts: the groups whose outputs can be measured.
   """
 
   prefix: str
@@ -43,18 +49,27 @@ class Round(NamedTuple):
   teachers: dict[str, Role]
   students: dict[str, dict[str, Role]]
   metrics: dict[str, Metric]
+  predicts: tuple[str, ...]
 
   @property
   def seeds(self) -> list[int]:
     return arms.seeds_of(self.config)
 
+  def first(self, arm: str) -> str:
+    """The first arm of the same config: what they do is done once."""
+    return next(n for n, own in self.arms.items() if own == self.arms[arm])
 
-def prepare(config: dict, directory: Path) -> tuple[sources.Source, list]:
+
+def prepare(
+  config: dict, directory: Path, grids: Mapping[str, Mapping] | None = None
+) -> tuple[sources.Source, list]:
   """Loads the data, builds all nets and traces every kind of step.
 
   Args:
     config: the run's, complete.
     directory: the workdir.
+    grids: arm of the first round -> entry -> the values that it is tuned
+      over; the nets show what any of them looks at.
 
   Returns:
     The source and the rounds.
@@ -72,30 +87,68 @@ def prepare(config: dict, directory: Path) -> tuple[sources.Source, list]:
         f'data.source: {source.name} has no {split} split, which every run '
         'needs; see data.kw.validation'
       )
-  rounds = [
-    _round(prefix, own, source) for prefix, own in _configs_of(config).items()
-  ]
+  rounds = []
+  for prefix, own in configs_of(config).items():
+    tuned = {} if rounds else grids or {}
+    rounds.append(_round(prefix, own, source, tuned))
   _check_report(config, rounds)
   for part in rounds:
-    _check(part, source, directory, [r.prefix for r in rounds])
+    _check(part, source, directory, rounds)
   return source, rounds
 
 
+class Made(NamedTuple):
+  """Nets that a round leaves to later ones."""
+
+  stage: str
+  entry: dict
+  role: Role
+  members: int
+
+
 def restored_from(
-  restore: str, directory: Path, prefixes: list[str]
-) -> Path | None:
-  """Where a net is restored from, None where an earlier round will make it.
+  restore: str, part: Round, rounds: list[Round], at: str
+) -> Path | Made:
+  """Where nets are restored from: a folder, or a stage of an earlier round.
 
-  ``r01/students/student`` is the role `student` of that round's better arm,
-  ``r01/students/ARM/student`` that of another arm.
+  ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
+  role `student` of that round's better arm, ``r01/students/ARM/student`` that
+  of another arm.
   """
-  name = f'{restore.split("/")[0]}/'
-  if name in prefixes:
-    return None
-  return workdir.find_net(restore)
+  made = {}
+  for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
+    made |= _made(earlier)
+  if restore in made:
+    return made[restore]
+  folder = Path(restore).expanduser()
+  if f'{restore.split("/")[0]}/' in [r.prefix for r in rounds] or (
+    made and not folder.exists()
+  ):
+    raise unknown('folder or net of an earlier round', restore, made, at)
+  return workdir.find_net(folder, at=f'{at}: ')
 
 
-def _configs_of(config: dict) -> dict[str, dict]:
+def _made(part: Round) -> dict[str, Made]:
+  """What a round leaves to later ones, by the name that they call it."""
+  made = {}
+  for name, role in part.teachers.items():
+    entry = part.config['teachers'][name]
+    if not entry['restore']:
+      stage = f'{part.prefix}teachers/{name}'
+      each = len(part.seeds) if entry['per_seed'] else 1
+      made[stage] = Made(stage, entry, role, entry['count'] * each)
+  better = part.config['report']['compare']['better'].split('/')[-1]
+  for arm, own in part.students.items():
+    for name, role in own.items():
+      stage = f'{part.prefix}students/{arm}/{name}'
+      entry = part.arms[arm]['students'][name]
+      made[stage] = Made(stage, entry, role, len(part.seeds))
+      if arm == better:
+        made[f'{part.prefix}students/{name}'] = made[stage]
+  return made
+
+
+def configs_of(config: dict) -> dict[str, dict]:
   """The config of each round, by the prefix of its stages."""
   if not config['rounds']:
     return {'': config}
@@ -118,6 +171,7 @@ _OF_THE_RUN = (
   'task',
   'report',
   'rounds',
+  'tune',
   'data.source',
   'data.dir',
   'data.kw',
@@ -126,50 +180,137 @@ _OF_THE_RUN = (
 )
 
 
-def _round(prefix: str, config: dict, source: sources.Source) -> Round:
+def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   own_arms = arms.configs_of(config)
   for name in config['students']:
     if name in config['teachers']:
       raise UserError(
         f'students.{name}: a group of teachers has this name too; rename one'
       )
+  for name in (*config['students'], *config['teachers']):
+    if name == AVERAGE:
+      raise UserError(
+        f'{name}: this is what terms call the running mean of a net; rename it'
+      )
   for own in own_arms.values():
     configs.check_numbers(own)
-  taught, students = {}, {}
-  for name, entry in config['teachers'].items():
-    wanted = [
-      roles.locations(arm['distill'], name, teacher=True)
-      for arm in own_arms.values()
-    ]
-    wanted.append(roles.locations(entry['distill'], name, teacher=False))
-    taught[name] = roles.role(
-      entry,
-      source,
-      at=f'teachers.{name}',
-      dtype=entry['train']['dtype'],
-      locations=set().union(*wanted),
-    )
-  for arm, own in own_arms.items():
     if not own['students']:
       raise UserError('students: name at least one student')
-    students[arm] = {
-      name: roles.role(
+  used = {
+    arm: _in_use(own['distill'], grids.get(arm, {}))
+    for arm, own in own_arms.items()
+  }
+  for arm, distill in used.items():
+    with within(f'arms.{arm}: ' if config['arms'] else ''):
+      _check_terms(distill, [*config['teachers'], *own_arms[arm]['students']])
+  for name, entry in config['teachers'].items():
+    with within(f'teachers.{name}.'):
+      _check_terms(entry['distill'], config['teachers'])
+  taught, students = {}, {}
+  entries = config['teachers']
+  looking = [
+    (f'{at}distill.{name}.at', term['at'])
+    for at, distill in [
+      *(('', distill) for distill in used.values()),
+      *((f'teachers.{n}.', e['distill']) for n, e in entries.items()),
+    ]
+    for name, term in distill.items()
+  ]
+  readers = [*entries.values()]
+  readers += [e for own in own_arms.values() for e in own['students'].values()]
+  for name in _in_order(entries):
+    entry = entries[name]
+    wanted = [
+      roles.locations(distill, name, teacher=True)
+      for distill in [*used.values(), *(e['distill'] for e in entries.values())]
+    ]
+    wanted.append(roles.locations(entry['distill'], name, teacher=False))
+    wanted.append({e['reads'][1] for e in readers if e['reads'][:1] == (name,)})
+    with _blaming(looking):
+      taught[name] = roles.role(
         entry,
         source,
-        at=f'students.{name}',
-        dtype=own['train']['dtype'],
-        locations=roles.locations(own['distill'], name, teacher=False),
+        taught,
+        at=f'teachers.{name}',
+        dtype=entry['train']['dtype'],
+        locations=set().union(*wanted),
       )
-      for name, entry in own['students'].items()
-    }
+  for arm, own in own_arms.items():
+    with _blaming(looking):
+      students[arm] = {
+        name: roles.role(
+          entry,
+          source,
+          taught,
+          at=f'students.{name}',
+          dtype=own['train']['dtype'],
+          locations=roles.locations(used[arm], name, teacher=False),
+        )
+        for name, entry in own['students'].items()
+      }
   metrics = dict(tasks.find(config['task']).metrics(source.num_classes))
-  for name in taught:
-    suffix = '' if len(taught) == 1 else f':{name}'
+  outputs = {metric.output for metric in metrics.values()}
+  predicts = tuple(
+    name
+    for name, role in taught.items()
+    if outputs & set(roles.output_shapes(role.net, role.shape))
+  )
+  for name in predicts:
+    suffix = '' if len(predicts) == 1 else f':{name}'
     metrics |= {
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
     }
-  return Round(prefix, config, own_arms, taught, students, metrics)
+  return Round(prefix, config, own_arms, taught, students, metrics, predicts)
+
+
+@contextlib.contextmanager
+def _blaming(looking: list[tuple[str, tuple]]) -> Iterator[None]:
+  """A layer that is not there is put down to the term that looks at it."""
+  try:
+    yield
+  except UserError as error:
+    missing = re.search(r"no layer ('.*?')", str(error))
+    for at, location in looking if missing else ():
+      if missing[1] in repr(location):
+        raise UserError(f'{at}: {error}') from error
+    raise
+
+
+def _in_order(entries: Mapping[str, dict]) -> list[str]:
+  """Groups of teachers, those that others look at before these."""
+  graph = {
+    name: roles.needs(entry, entry['distill']) & set(entries)
+    for name, entry in sorted(entries.items())
+  }
+  try:
+    return list(graphlib.TopologicalSorter(graph).static_order())
+  except graphlib.CycleError as error:
+    raise UserError(
+      f'teachers: {" and ".join(error.args[1])} look at each other in a '
+      'circle, so none can be trained first'
+    ) from error
+
+
+def _in_use(distill: dict, grid: Mapping[str, tuple]) -> dict:
+  """The terms of an arm, those whose weight is tuned never left out."""
+  for entry in grid:
+    if matched := re.fullmatch(r'distill\.([^.]+\.weight)', entry):
+      distill = configs.put(distill, matched[1], 1.0)
+  return distill
+
+
+def _check_terms(distill: dict, nets: Iterable[str]) -> None:
+  """Some term counts, and those that do name teachers that there are."""
+  used = {n: t for n, t in distill.items() if not terms.is_zero(t['weight'])}
+  if not used:
+    raise UserError(
+      'distill: no term has a weight above 0, so nothing would train'
+    )
+  for name, term in used.items():
+    for group in terms.groups_of(term):
+      if group not in (*nets, AVERAGE):
+        raise unknown('teacher', group, nets, f'distill.{name}.teacher')
 
 
 def _check_report(config, parts):
@@ -181,7 +322,7 @@ def _check_report(config, parts):
   names = {
     f'{part.prefix}{name}'
     for part in parts
-    for name in [*part.arms, *(called(g, part) for g in part.teachers)]
+    for name in [*part.arms, *(called(g, part) for g in part.predicts)]
   }
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
@@ -217,32 +358,34 @@ def session_of(part: Round, source, directory, progress, stop=None) -> Session:
   )
 
 
-def jobs(
-  part: Round, source: sources.Source, groups: dict[str, Group]
-) -> dict[str, training.Job]:
-  """The populations of students that a round trains, by arm."""
-  return {
-    arm: arms.job(
-      own,
-      part.students[arm],
-      groups,
-      stage=f'{part.prefix}students/{arm}',
-      labels=source.splits['train'].labels,
-    )
-    for arm, own in part.arms.items()
-  }
+def job(
+  part: Round, arm: str, source: sources.Source, groups: dict[str, Group]
+) -> training.Job:
+  """The population of students that an arm of a round trains."""
+  return arms.job(
+    part.arms[arm],
+    part.students[arm],
+    groups,
+    stage=f'{part.prefix}students/{arm}',
+    labels=source.splits['train'].labels,
+  )
 
 
-def teacher_job(part: Round, name: str, source: sources.Source) -> training.Job:
-  """The population that trains a group of teachers."""
+def teacher_job(
+  part: Round, name: str, source: sources.Source, groups: dict[str, Group]
+) -> training.Job:
+  """The population that trains a group of teachers, given earlier ones."""
+  entry = part.config['teachers'][name]
+  wanted = roles.needs(entry, entry['distill'])
   return teachers.job(
     name,
-    part.config['teachers'][name],
+    entry,
     part.teachers[name],
     stage=f'{part.prefix}teachers/{name}',
     labels=source.splits['train'].labels,
     data=part.config['data'],
     seeds=part.seeds,
+    groups={n: group for n, group in groups.items() if n in wanted},
   )
 
 
@@ -254,17 +397,36 @@ def shapes_of(part: Round) -> dict[str, Group]:
   }
 
 
-def _check(part: Round, source, directory, prefixes):
+def _check(part: Round, source, directory, rounds):
   """Traces a step of every stage, and reads what is to be restored."""
   session = session_of(part, source, directory, progress=None)
+  shapes = shapes_of(part)
   for name, role in part.teachers.items():
-    entry = part.config['teachers'][name]
+    entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if not entry['restore']:
-      training.check(session, teacher_job(part, name, source))
-    elif folder := restored_from(entry['restore'], directory, prefixes):
-      teachers.restore(name, entry, role, len(part.seeds), folder)
-  for job in jobs(part, source, shapes_of(part)).values():
-    training.check(session, job)
+      training.check(session, teacher_job(part, name, source, shapes))
+      continue
+    found = restored_from(entry['restore'], part, rounds, at)
+    if isinstance(found, Made):
+      _check_made(found, entry, role, len(part.seeds), at)
+    else:
+      teachers.restore(name, entry, role, len(part.seeds), found)
+  for arm in part.arms:
+    if arm == part.first(arm):
+      training.check(session, job(part, arm, source, shapes))
+
+
+def _check_made(made: Made, entry, role, seeds, at):
+  """Refuses nets of an earlier round that will not be what is wanted."""
+  count = entry['count'] * (seeds if entry['per_seed'] else 1)
+  short = made.members < count
+  if short or (entry['per_seed'] and made.members != count):
+    raise UserError(
+      f'{at}: {made.stage} makes {made.members} nets and {count} are wanted '
+      '(count × seeds where per_seed is set); change the count'
+    )
+  shapes = teachers.shapes({'per_seed': False, 'count': 1}, made.role, 0)
+  teachers.check_same(shapes.variables, role, made.entry, at)
 
 
 # What is printed before training.
@@ -316,13 +478,12 @@ def nets(part: Round, source: sources.Source) -> list[tuple]:
     ('students', part.arms[arm]['students'], part.students[arm]),
   ):
     for name, role in built.items():
-      shape = roles.input_shape(entries[name], source, f'{section}.{name}')
       found.append(
         (
           called(name, part) if section == 'teachers' else name,
           entries[name],
           role.net,
-          shape,
+          role.shape,
         )
       )
   return found
@@ -330,22 +491,27 @@ def nets(part: Round, source: sources.Source) -> list[tuple]:
 
 def called(group: str, part: Round) -> str:
   """What a group of teachers is called in a row."""
-  return 'teacher' if len(part.teachers) == 1 else f'teacher {group}'
+  return 'teacher' if part.predicts == (group,) else f'teacher {group}'
 
 
 def shares(part: Round, source: sources.Source) -> dict[str, float]:
   """The teachers' share of the FLOPs of a step, by arm."""
   session = session_of(part, source, Path(), progress=None)
   found = {}
-  for arm, job in jobs(part, source, shapes_of(part)).items():
-    learner, arguments = training.member_shapes(session, job)
+  groups = shapes_of(part)
+  for arm in part.arms:
+    if arm != part.first(arm):
+      found[arm] = found[part.first(arm)]
+      continue
+    own = job(part, arm, source, groups)
+    learner, arguments = training.member_shapes(session, own)
     total = cost.flops(learner.step, *arguments)
     teaching = 0
-    for name in training.used_groups(job):
+    for name in training.used_groups(own):
       entry = part.config['teachers'][name]
-      shape = roles.input_shape(entry, source, f'teachers.{name}')
-      one = cost.cost(part.teachers[name].net, shape)
-      teaching += one.flops * entry['count'] * job.train['batch_size']
+      role = part.teachers[name]
+      one = cost.cost(role.net, role.shape)
+      teaching += one.flops * entry['count'] * own.train['batch_size']
     found[arm] = teaching / total if total else 0.0
   return found
 
@@ -358,35 +524,51 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       for name, term in sorted(own['distill'].items()):
         if not terms.is_zero(term['weight']):
           console.print(f'  {_sentence(name, term)}', highlight=False)
-    for section, entries in (
-      ('teachers', part.config['teachers']),
-      ('students', part.config['students']),
-    ):
-      for name, entry in entries.items():
-        at = f'{section}.{name}'
-        console.print(
-          f'\n[bold]{part.prefix}{at}[/]: layers of {entry["model"]}'
-        )
-        for layer, leaf in roles.layers(entry, source, at).items():
-          shape = ', '.join(map(str, ('B', *leaf.shape[1:])))
-          console.print(
-            f'  {layer:<32} [{shape}]', highlight=False, markup=False
-          )
+    for at, entry, shape in _different(part):
+      console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
+      for layer, leaf in roles.layers(entry, shape, source, at).items():
+        size = ', '.join(map(str, ('B', *leaf.shape[1:])))
+        console.print(f'  {layer:<32} [{size}]', highlight=False, markup=False)
+
+
+def _different(part: Round) -> list[tuple]:
+  """(what it is called, entry, input shape) of each net, equal ones once."""
+  found = [
+    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role.shape)
+    for name, role in part.teachers.items()
+  ]
+  seen: dict[str, list] = {}
+  for arm, built in part.students.items():
+    for name, role in built.items():
+      entry = part.arms[arm]['students'][name]
+      known = seen.setdefault(name, [])
+      if entry not in known:
+        suffix = f' ({arm})' if known else ''
+        at = f'{part.prefix}students.{name}{suffix}'
+        found.append((at, entry, role.shape))
+        known.append(entry)
+  return found
 
 
 def _sentence(name: str, term: Mapping[str, Any]) -> str:
   """A term as a formula: weight · loss(student, teacher; options)."""
-  groups = term['teacher']
-  groups = (groups,) if isinstance(groups, str) else groups
+  groups = terms.groups_of(term)
   sides = [str(term['at'][0])]
-  if any(groups):
+  if groups:
     group = ' + '.join(groups)
     fused = f'{term["fuse"]} of {group}' if term['fuse'] else group
-    sides.append(f'{term["at"][1]} of {fused}')
+    side = f'{term["at"][1]} of {fused}'
+    adapter = term['teacher_adapter']
+    sides.append(f'{adapter}({side})' if adapter else side)
   if term['adapter']:
     sides[0] = f'{term["adapter"]}({sides[0]})'
   fields = Arguments(find_loss(term['loss'], at=name)).fields
-  options = [f'{k}={v}' for k, v in sorted(term['kw'].items())]
+  against = term['adversary']
+  options = term['kw']
+  if against['option']:
+    learned = f'{against["low"]:g} to {against["high"]:g}, learned'
+    options = {**options, against['option']: learned}
+  options = [f'{k}={v}' for k, v in sorted(options.items())]
   factors = [f'{term["weight"]:g}']
   if term['schedule']['name']:
     factors.append(f'{term["schedule"]["name"]}(step)')

@@ -25,7 +25,7 @@ from rich.text import Text
 from jaxkd import config as configs
 from jaxkd import launch, models, pipeline, tuning
 from jaxkd.distill import terms
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, unknown, within
 from jaxkd.report import wording
 from jaxkd.students import arms
 from jaxkd.train import optimizer
@@ -221,7 +221,7 @@ def _combination(
   launch.parse(['sweep', *made.flags], values=values)
   config = configs.plain(values['config'].value)
   _check(config)
-  tuning.parse(tune, config, list(arms.configs_of(config)))
+  tuning.parse((*config['tune'], *tune), config, arms.configs_of(config))
   return made._replace(config=config)
 
 
@@ -230,8 +230,10 @@ def _check(config: dict) -> None:
   configs.check_numbers(config)
   for own in arms.configs_of(config).values():
     terms.build(own['distill'], list(own['students']))
-    for entry in (own, *own['teachers'].values()):
-      optimizer.optimizer(entry['train'])
+    optimizer.optimizer(own['train'])
+    for name, entry in own['teachers'].items():
+      with within(f'teachers.{name}.'):
+        optimizer.optimizer(entry['train'])
     for section in ('teachers', 'students'):
       for name, entry in own[section].items():
         model, known = entry['model'], models.defaults(entry['model'])

@@ -1,14 +1,17 @@
-"""Grids searched on the validation split, every arm with as many trials.
+"""Grids searched on the validation split.
 
 ``distill.soft.weight=0.3,1,3`` is for every arm, ``student:train.
-learning_rate=0.001,0.01`` for the arm `student` alone; several entries make
-the product of their values. Numbers that only enter the step's arithmetic
-are mapped: their whole grid trains as one population.
+learning_rate=0.001,0.01`` for the arm `student` alone, and
+``distill.a.weight,distill.b.weight*=0.1,1,10`` multiplies what the arm has in
+both entries by each factor. Several grids make the product of their values.
+Arms that are compared get equally many trials. Numbers that only enter the
+step's arithmetic are mapped: their whole grid trains as one population.
 """
 
 import ast
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,23 +20,26 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import keys
+from jaxkd import keys, preflight
 from jaxkd.data.sources import Source
 from jaxkd.distill import training
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, unknown
 from jaxkd.preflight import Round
+from jaxkd.report import rows
 from jaxkd.students import arms
 
-Grid = dict[str, tuple]  # entry -> values
+# entry -> values, or 'entry,entry*' -> factors on what the arm has in them
+Grid = dict[str, tuple]
 
 SEEDS = 3  # of each trial; none is a seed of the run
 _TUNABLE = (
   r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|example_weight)'
   r'|train\.(learning_rate|schedule|schedule_kw\..+|optimizer\.(name|kw\..+)'
-  r'|clip|accumulate|average)'
+  r'|weight_decay|clip|accumulate|average)'
 )
 _MAPPED = (
   r'distill\.[^.]+\.(weight|kw\..+)'
@@ -42,48 +48,94 @@ _MAPPED = (
 
 
 def parse(
-  texts: Sequence[str], config: Mapping[str, Any], names: Sequence[str]
+  texts: Sequence[str], config: Mapping[str, Any], own: Mapping[str, dict]
 ) -> dict[str, Grid]:
-  """The grid of each arm; empty where nothing is to be tuned.
+  """The grid of each arm that is to be tuned.
 
   Args:
-    texts: ``[ARM:]ENTRY=VALUE,VALUE,...`` each.
+    texts: ``[ARM:]ENTRY=VALUE,VALUE,...`` each, or
+      ``[ARM:]ENTRY,ENTRY,...*=FACTOR,FACTOR,...``.
     config: the run's.
-    names: of the arms.
+    own: the config of each arm.
 
   Raises:
-    UserError: no such arm or entry, a value of a wrong type, or arms with
-      different numbers of trials.
+    UserError: no such arm or entry, a value of a wrong type, or arms that are
+      compared with different numbers of trials.
   """
-  if not texts:
-    return {}
-  grids: dict[str, Grid] = {name: {} for name in names}
+  grids: dict[str, Grid] = {}
   for text in texts:
-    matched = re.fullmatch(r'(?:([^:=]+):)?([\w.]+)=(.+)', text)
+    at = f'--tune {text}'
+    matched = re.fullmatch(r'(?:([^:=]+):)?([\w.,]+)(\*?)=(.+)', text)
     if not matched:
-      raise UserError(f'--tune {text!r}: write [ARM:]ENTRY=VALUE,VALUE,...')
-    arm, entry, values = matched.groups()
-    if arm and arm not in names:
-      raise unknown('arm', arm, names, f'--tune {text}')
-    default = configs.get(config, entry, f'--tune {entry}')
-    if not re.fullmatch(_TUNABLE, entry):
       raise UserError(
-        f'--tune {entry}: what can be tuned are the weight, the kw, the '
-        'schedule and the fusion of a term, and the optimiser, not the budget'
+        f'{at}: write [ARM:]ENTRY=VALUE,VALUE,... or '
+        '[ARM:]ENTRY,ENTRY*=FACTOR,FACTOR,...'
       )
-    typed = tuple(
-      configs.typed(_literal(value), default, f'--tune {entry}')
-      for value in values.split(',')
-    )
-    for name in [arm] if arm else names:
-      grids[name][entry] = typed
-  trials = {name: len(_points(grid)) for name, grid in grids.items()}
-  if len(set(trials.values())) > 1:
-    raise UserError(
-      f'--tune: every arm gets as many trials as the others, not {trials}; '
-      'give the arms with fewer a grid of their own (ARM:ENTRY=...)'
-    )
+    arm, entries, factor, given = matched.groups()
+    if arm and arm not in own:
+      raise unknown('arm', arm, own, at)
+    if ',' in entries and not factor:
+      raise UserError(f'{at}: several entries take factors; write *= for =')
+    for name in [arm] if arm else own:
+      grid = grids.setdefault(name, {})
+      values = [_literal(value) for value in given.split(',')]
+      for entry in entries.split(','):
+        if entry in _entries(grid):
+          raise UserError(
+            f'{at}: {entry} of the arm {name} is given twice; put all of its '
+            'values into one grid'
+          )
+        values = _checked(entry, values, own[name], at)
+      grid[entries + factor] = tuple(values)
+  trials = {name: _count(grids.get(name, {})) for name in own}
+  report = config['report']
+  for pair in (report['compare'], *report['controls'].values()):
+    compared = {name: trials[name] for name in pair.values() if name in trials}
+    if len(set(compared.values())) > 1:
+      raise UserError(
+        '--tune: arms that are compared get equally many trials, not '
+        f'{compared}; give the arm with fewer a grid of its own '
+        '(ARM:ENTRY=...)'
+      )
   return grids
+
+
+def _checked(entry, values, config, at) -> list:
+  """The values of an entry that may be tuned, of its type."""
+  default = configs.get(config, entry, at)
+  if not re.fullmatch(_TUNABLE, entry):
+    raise UserError(
+      f'{at}: what can be tuned are the weight, the kw, the schedule and the '
+      'fusion of a term, and the optimiser, not the budget'
+    )
+  typed = [configs.typed(value, default, at) for value in values]
+  if any(typed.count(value) > 1 for value in typed):
+    raise UserError(f'{at}: give every value once')
+  return typed
+
+
+def _entries(grid: Grid) -> set[str]:
+  """All entries that a grid sets."""
+  return {entry for key in grid for entry in key.rstrip('*').split(',')}
+
+
+def prepare(
+  config: dict, directory: Path, texts: Sequence[str]
+) -> tuple[Source, list[Round], dict[str, Grid]]:
+  """`preflight.prepare`, and the grids of the arms of the first round.
+
+  Raises:
+    UserError: something does not fit together, or a trial cannot work.
+  """
+  first = next(iter(preflight.configs_of(config).values()))
+  texts = (*config['tune'], *texts)
+  grids = parse(texts, first, arms.configs_of(first))
+  source, rounds = preflight.prepare(config, directory, grids)
+  if grids:
+    part = rounds[0]
+    session = preflight.session_of(part, source, directory, progress=None)
+    check(session, part, preflight.shapes_of(part), grids)
+  return source, rounds, grids
 
 
 def check(
@@ -101,7 +153,7 @@ def check(
     for _, own, job in _jobs(session, part, arm, grid, groups):
       configs.check_numbers(own)
       training.check(session, job)
-    for point in _points(grid):
+    for point in _points(grid, part.arms[arm]):
       own = part.arms[arm]
       for entry, value in point.items():
         own = configs.put(own, entry, value)
@@ -125,14 +177,14 @@ def choose(
     directory: the workdir; what is found is kept there in tuning.json.
 
   Returns:
-    arm -> ``{'grid', 'trials', 'values', 'chosen', 'split'}``.
+    arm -> ``{'grid', 'trials', 'values', 'chosen', 'split'}``. The value of
+    a point that became infinite or not a number is None.
+
+  Raises:
+    UserError: every point of an arm did.
   """
   file = directory / 'tuning.json'
-  try:
-    found = json.loads(file.read_text()) if file.exists() else {}
-  except ValueError:
-    logging.warning('%s is damaged; its trials are looked up again', file)
-    found = {}
+  found = _found(file, grids, part.arms)
   for arm, grid in grids.items():
     if arm not in found:
       found[arm] = _search(session, part, arm, grid, groups)
@@ -140,6 +192,16 @@ def choose(
       draft.write_text(json.dumps(found, indent=2))
       draft.replace(file)
   return found
+
+
+def explain(console: Console, grids: Mapping[str, Grid]) -> None:
+  """Prints what is searched for each arm."""
+  for arm, grid in grids.items():
+    console.print(f'\n[bold]{arm}[/] is tuned in {_count(grid)} trials')
+    for entry, values in grid.items():
+      console.print(
+        f'  {entry} = {", ".join(map(str, values))}', highlight=False
+      )
 
 
 def apply(part: Round, tuned: Mapping[str, dict]) -> Round:
@@ -151,22 +213,50 @@ def apply(part: Round, tuned: Mapping[str, dict]) -> Round:
   return part._replace(arms=chosen)
 
 
+def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
+  """What has been found so far; nothing where it is not what was written."""
+  if not file.exists():
+    return {}
+  try:
+    found = json.loads(file.read_text())
+    rows.check_shape(found, rows.SCHEMA['tuning?'], str(file))
+    for arm, result in found.items():
+      if configs.plain(result['chosen']) not in _points(grids[arm], own[arm]):
+        raise ValueError(f'{arm} has chosen what its grid does not hold')
+  except (ValueError, KeyError) as error:
+    logging.warning(
+      '%s is damaged (%s); its trials are looked up again', file, error
+    )
+    return {}
+  return found
+
+
 def _search(session, part, arm, grid, groups) -> dict:
-  """Values on the validation split of every point of one arm's grid."""
+  """Values on the validation split of every point of one arm's grid.
+
+  A point of which some seed diverges is worse than any other.
+  """
   metric = part.config['report']['metric']
-  points = _points(grid)
-  values = [0.0] * len(points)
+  points = _points(grid, part.arms[arm])
+  values = np.empty(len(points))
   for members, _, job in _jobs(session, part, arm, grid, groups):
-    trained = training.train(session, job)
+    trained = training.train(session, job, may_diverge=True)
     reached = trained.history['metrics'][f'validation/{metric}'][-1]
-    means = np.reshape(reached, (len(members), SEEDS)).mean(1)
-    for i, mean in zip(members, means, strict=True):
-      values[i] = float(mean)
+    values[members] = np.reshape(reached, (len(members), SEEDS)).mean(1)
+  lost = [points[i] for i in np.flatnonzero(np.isnan(values))]
+  if len(lost) == len(points):
+    raise UserError(
+      f'--tune: every point of the grid of the arm {arm} became infinite or '
+      'not a number; give it a lower train.learning_rate'
+    )
+  for point in lost:
+    logging.warning('%s: %s became infinite or not a number', arm, point)
   higher = part.metrics[metric].higher_is_better
-  best = (np.argmax if higher else np.argmin)(values)
+  best = (np.nanargmax if higher else np.nanargmin)(values)
   return {
     'grid': {entry: list(given) for entry, given in grid.items()},
     'trials': len(points),
+    'values': [None if np.isnan(value) else value for value in values.tolist()],
     'chosen': points[int(best)],
     'split': 'validation',
   }
@@ -175,8 +265,8 @@ def _search(session, part, arm, grid, groups) -> dict:
 def _jobs(session, part, arm, grid, groups):
   """The populations of a grid: (which points, their config, the job)."""
   config = part.arms[arm]
-  mapped = {e for e in grid if _is_mapped(e, config)}
-  points = _points(grid)
+  points = _points(grid, config)
+  mapped = {entry for entry in points[0] if _is_mapped(entry, config)}
   fixed = sorted({_key(point, mapped) for point in points})
   for index, key in enumerate(fixed):
     members = [i for i, p in enumerate(points) if _key(p, mapped) == key]
@@ -225,11 +315,28 @@ def _taken(tree, index):
   return jax.tree.map(take, tree)
 
 
-def _points(grid: Grid) -> list[dict[str, Any]]:
-  return [
-    dict(zip(grid, values, strict=True))
-    for values in itertools.product(*grid.values())
+def _points(grid: Grid, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """What each trial of an arm sets."""
+  axes = [
+    [_setting(key, value, config) for value in values]
+    for key, values in grid.items()
   ]
+  return [
+    {entry: value for setting in point for entry, value in setting.items()}
+    for point in itertools.product(*axes)
+  ]
+
+
+def _setting(key: str, value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+  if not key.endswith('*'):
+    return {key: value}
+  entries = _entries({key: ()})
+  return {entry: value * configs.get(config, entry) for entry in entries}
+
+
+def _count(grid: Grid) -> int:
+  """How many trials a grid takes; 0 without one."""
+  return math.prod(map(len, grid.values())) if grid else 0
 
 
 def _is_mapped(entry: str, config: Mapping[str, Any]) -> bool:

@@ -1,12 +1,17 @@
 """The folder of a run: what is in it, and who may write there."""
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from jaxkd import models
 from jaxkd.data import views
@@ -16,6 +21,7 @@ from jaxkd.types import Net
 
 CONFIG = 'config.json'
 ROW = 'row.json'
+LOCK = '.lock'
 # All that a run makes; what --overwrite removes, and nothing else.
 MADE = (
   ROW,
@@ -26,6 +32,38 @@ MADE = (
   'events',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+  """Keeps other processes out of the folder, which is made if need be.
+
+  The lock is the kernel's, on an open file, so that it ends with the process
+  however that ends. The file stays: removed, it could be locked twice.
+
+  Raises:
+    UserError: the folder cannot be written, or another process is at work.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    file = (path / LOCK).open('a+')
+  except OSError as error:
+    raise _unwritable(path, error) from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.seek(0)
+      raise UserError(
+        f'--workdir {path}: {file.read() or "another process"} is at work '
+        'there; wait until it has ended, or choose another folder'
+      ) from error
+    except OSError as error:
+      logging.warning('%s cannot be locked (%s)', path, error.strerror)
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}')
+    file.flush()
+    yield
 
 
 def enter(path: Path, config: str, *, overwrite: bool) -> None:
@@ -58,10 +96,7 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
       return
     text = held.read_text(errors='replace')
   except OSError as error:
-    raise UserError(
-      f'--workdir {path}: it cannot be written ({error.strerror}); choose '
-      'another folder'
-    ) from error
+    raise _unwritable(path, error) from error
   if text != config:
     entry, there, here = _difference(text, config, held)
     raise UserError(
@@ -69,6 +104,13 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
       f'{entry} is {there} and not {here}; choose another folder, or '
       '--overwrite to remove that run'
     )
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+  return UserError(
+    f'--workdir {path}: it cannot be written ({error.strerror}); choose '
+    'another folder'
+  )
 
 
 def holds(path: Path, config: str) -> bool:

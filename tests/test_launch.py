@@ -1,5 +1,6 @@
 """What a person types: every mistake is one sentence that names it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_every_entry_has_a_name_on_the_command_line():
   assert got['teachers']['main']['train']['learning_rate'] == 0.5
 
 
+def test_what_takes_options_of_any_name_may_be_given_at_once():
+  got = parse('--config.train.optimizer.kw={"b1": 0.5}', '--config.arms={}')
+  assert got['train']['optimizer']['kw'] == {'b1': 0.5}
+  assert got['arms'] == {}
+
+
+def test_how_teachers_train_is_said_of_them_alone():
+  got = parse('--config.train.batch_size=32')
+  assert got['train']['batch_size'] == 32
+  assert got['teachers']['main']['train']['batch_size'] == 64
+
+
 def test_another_model_brings_its_own_options_and_takes_more():
   got = parse(
     '--config.students.student.kw.width=8',
@@ -66,8 +79,15 @@ def test_an_option_that_kw_does_not_name_yet():
     (['--config.train.step=3'], r"no entry 'step'; did you mean 'steps'"),
     (['--config.trian.steps=3'], r"no entry 'trian'; did you mean 'train'"),
     (['--config.train.steps=many'], r'train\.steps'),
-    (['--config.train=3'], r'train'),
-    (['--config.train=x'], r'train'),
+    (['--config.train=3'], r'train: it has entries of its own'),
+    (['--config.train={"steps": 3}'], r'one by one, e\.g\. --config\.train\.'),
+    (['--config.train.optimizer=adam'], r'e\.g\. .*\.optimizer\.name'),
+    (
+      ['--config.teachers.main={"count": 2}'],
+      r'main: it has entries',
+    ),
+    ([f'--config={DEMO}'], r'--config: it is given twice'),
+    (['--config', DEMO], r'--config: it is given twice'),
     (['--config.train.seeds.more=1'], r'train.seeds is 2 and has no entries'),
     (['--config.train.steps='], r'train\.steps'),
     (['--config.students.student.model=mpl'], r"no model 'mpl'.*'mlp'"),
@@ -87,8 +107,9 @@ def test_config_files_that_are_none(tmp_path):
     parse(file=str(ROOT / 'configs' / 'hinton.py'))
   with pytest.raises(UserError, match="no size 'tny'; did you mean 'tiny'"):
     parse(file=f'{DEMO}:tny')
-  with pytest.raises(UserError, match='name a config file'):
-    parse(file='')
+  for flag in ((), ('--config=',), ('--config', '')):
+    with pytest.raises(UserError, match='name a config file'):
+      parse(*flag, file='')
   for text, message in (
     ('x = 1', 'define get_config'),
     ('def get_config(arg=None', 'was never closed'),
@@ -131,3 +152,17 @@ def test_the_script_says_one_sentence_and_exits_with_2(tmp_path):
   assert done.returncode == 2
   assert done.stderr == 'error: --workdir: say where the run is to be kept\n'
   assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_of_ascii_is_printed_to_all_the_same():
+  code = (
+    'from jaxkd import launch\n'
+    "launch.main(lambda stop: print('1 ± 2'), config=False)"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+  )
+  assert (done.stdout, done.stderr) == ('1 ? 2\n', '')

@@ -382,7 +382,7 @@ def test_tuning_gives_every_arm_as_many_trials(tmp_path):
   }  # fmt: skip
   assert tuned['student']['split'] == 'validation'
   for texts, message in (
-    (('distilled:distill.soft.weight=1,2',), 'as many trials'),
+    (('distilled:distill.soft.weight=1,2',), 'equally many trials'),
     (('distill.soft.wieght=1,2',), "'weight'"),
     (('train.steps=1,2',), 'budget'),
     (('train.dtype=float32,bfloat16',), 'what can be tuned'),

@@ -90,11 +90,11 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     ),
     (
       dict(distill__hint={**HINT, 'at': ('layer/0', 'layers/1')}),
-      ('students.student', "'layer/0'", "'layers/0'"),
+      ('distill.hint.at: ', 'students.student', "'layer/0'", "'layers/0'"),
     ),
     (
       dict(distill__hint={**HINT, 'at': ('layers/0', 'layers/7')}),
-      ('teachers.main', "'layers/7'", "'layers/1'"),
+      ('distill.hint.at: ', 'teachers.main', "'layers/7'", "'layers/1'"),
     ),
     (
       dict(distill__hint={**HINT, 'teacher': 'mian'}),
@@ -181,16 +181,49 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     ),
     (
       dict(students__student__init='teacher'),
-      ('students.student.init', 'known: random'),
+      ('students.student.init', 'known: main, random'),
     ),
     (dict(train__seed=2**31), ('train.seed', '2147483648')),
     (
       dict(data__kw=dict(num_classes='x')),
-      ('data.source', 'TypeError'),
+      ('data.kw.num_classes', "'x'"),
     ),
     (
       dict(distill__soft__fuse='kl'),
-      ('distill.soft.fuse', "missing 1 required positional argument"),
+      ('distill.soft.fuse', "no fusion 'kl'", 'known: geometric_mean'),
+    ),
+    (
+      dict(distill__soft__when='teacher_confidence',
+           distill__soft__otherwise='labels'),
+      ('distill.soft.when', 'gives float32, not true or false'),
+    ),
+    (
+      dict(teachers__main__distill=dict(
+        labels=dict(loss='cross_entropy', at=('layers/7', 'logits')))),
+      ('teachers.main.distill.labels.at: ', "'layers/7'"),
+    ),
+    (dict(students={}), ('students: name at least one',)),
+    (dict(train__dtype='float31'), ('train.dtype', "'float32'")),
+    (
+      dict(teachers__main__train__dtype='float31'),
+      ('teachers.main.train.dtype', "'float32'"),
+    ),
+    (
+      dict(students__student__kw=dict(dropout=1.0)),
+      ('students.student.kw.dropout', '1.0'),
+    ),
+    (
+      dict(teachers__main__distill=dict(
+        labels=dict(loss='cross_entropy', weight=-1.0))),
+      ('teachers.main.distill.labels.weight', '-1.0'),
+    ),
+    (
+      dict(distill__soft__kw=dict(temperature=float('inf'))),
+      ('distill.soft.kw.temperature', 'finite'),
+    ),
+    (
+      dict(distill__labels__weight=0.0),
+      ('arms.student: distill: no term has a weight above 0',),
     ),
     (
       dict(distill__soft__when='majority_vote',
@@ -272,3 +305,59 @@ def test_data_that_makes_no_sense_is_refused(tmp_path):
       )
     for part in parts:
       assert part in str(error.value).lower()
+
+
+SECOND = dict(compare=dict(better='r02/distilled', than='r01/student'))
+
+
+@pytest.mark.parametrize(
+  ('restore', 'changes', 'parts'),
+  [
+    ('r01/students/student', dict(kw=dict(widths=(4,))), ()),
+    ('r01/teachers/main', {}, ()),
+    ('r01/students/student', {}, ('another architecture', '(4, 3)', '(8, 3)')),
+    ('r01/students/studnet', {}, ("did you mean 'r01/students/student'",)),
+    ('r01/students/distiled/student', {}, ("'r01/students/distilled/",)),
+    ('r02/students/student', {}, ('no folder or net of an earlier round',)),
+    ('r1/students/student', {}, ("'r01/students/student'",)),
+    ('r01/teachers/main', dict(count=2), ('makes 1 nets and 2 are wanted',)),
+  ],
+)  # fmt: skip
+def test_what_an_earlier_round_makes(restore, changes, parts, tmp_path):
+  again = dict(main=dict(restore=restore, **changes))
+  config = small(rounds=dict(r01={}, r02=dict(teachers=again)), report=SECOND)
+  if not parts:
+    preflight.prepare(config, tmp_path)
+    return
+  with pytest.raises(UserError, match=r'^teachers\.main\.restore: ') as error:
+    preflight.prepare(config, tmp_path)
+  for part in parts:
+    assert part in str(error.value)
+
+
+def test_teachers_of_the_first_round_cannot_be_of_an_earlier_one(tmp_path):
+  config = small(
+    rounds=dict(r01={}, r02={}),
+    report=SECOND,
+    teachers=dict(main=dict(restore='r01/students/student')),
+  )
+  with pytest.raises(UserError, match=r'earlier round.*known: none'):
+    preflight.prepare(config, tmp_path)
+
+
+def test_a_mistake_in_how_a_teacher_trains_is_the_teachers(tmp_path):
+  for change, message in (
+    (dict(train=dict(schedule='cosin')), r'train\.schedule: .*cosin'),
+    (dict(train=dict(optimizer=dict(name='adm'))), r'train\.optimizer\.name'),
+    (
+      dict(distill=dict(labels=dict(loss='cross_entropy', adapter='linear'))),
+      r'distill\.labels\.adapter',
+    ),
+    (
+      dict(distill=dict(labels=dict(loss='cross_entropy', kw=dict(smooth=1)))),
+      r'distill\.labels\.kw',
+    ),
+  ):
+    teacher = dict(model='mlp', kw=dict(widths=(8, 8)), **change)
+    with pytest.raises(UserError, match=rf'^teachers\.main\.{message}'):
+      preflight.prepare(small(teachers=dict(main=teacher)), tmp_path)

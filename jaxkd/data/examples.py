@@ -42,11 +42,15 @@ class ArrayExamples:
 
     Args:
       inputs: array [N, ...], or a pytree of them.
-      labels: int [N].
+      labels: whole numbers [N].
       **fields: what else a batch should hold, [N, ...].
+
+    Raises:
+      UserError: labels of another kind, or arrays of different lengths.
     """
-    self.labels = np.asarray(labels, np.int32)
+    self.labels = as_labels(labels, 'data.source')
     self._fields = {'inputs': inputs, 'labels': self.labels, **fields}
+    _check_lengths(self._fields, 'data.source')
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -78,14 +82,14 @@ class StreamedExamples:
 
   @functools.cached_property
   def labels(self) -> np.ndarray:
-    return np.asarray(self._labels(), np.int32)
+    return as_labels(self._labels(), 'data.source')
 
 
 def from_arrays(inputs: Any, labels: Any, *, at: str) -> ArrayExamples:
   """Examples from a user's arrays, in the types that nets take.
 
-  Floats become float32, integers int32 except uint8, which stays; uint8
-  arrays [N, H, W] are images and get a channel.
+  Floats become float32; uint8 stays, and arrays [N, H, W] of it are images
+  and get a channel; other integers [N] or [N, L] become int32.
 
   Args:
     inputs: array [N, ...], or a pytree of them.
@@ -95,45 +99,92 @@ def from_arrays(inputs: Any, labels: Any, *, at: str) -> ArrayExamples:
   Raises:
     UserError: arrays of other things, or of different lengths.
   """
+  labels = as_labels(labels, at)
+  inputs = jax.tree.map(lambda x: as_numbers(np.asarray(x), at), inputs)
+  _check_lengths({'inputs': inputs, 'labels': labels}, at)
+  return ArrayExamples(inputs, labels)
+
+
+def as_labels(
+  labels: Any, at: str, numbers: np.ndarray | None = None
+) -> np.ndarray:
+  """Class numbers as int32 [n].
+
+  Args:
+    labels: whole numbers [n].
+    at: what to call the examples in errors.
+    numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
+
+  Raises:
+    UserError: something else; the first example that is wrong is named.
+  """
   labels = np.asarray(labels)
+  if labels.dtype == np.int32 and labels.ndim == 1:
+    return labels
   if labels.ndim != 1 or labels.dtype.kind not in 'iuf':
     raise UserError(
       f'{at} has labels of shape {labels.shape} and type {labels.dtype}; they '
       'must be class numbers, one for each example'
     )
-  wrong = np.flatnonzero(labels != np.floor(labels))  # NaN, too
-  if wrong.size:
+  made = _as_int32(labels)
+  for i in np.flatnonzero(made != labels):  # NaN, too
     raise UserError(
-      f'{at}: example {wrong[0]} has the label {labels[wrong[0]]}; labels must '
-      'be whole numbers'
+      f'{at}: example {_number(i, numbers)} has the label {labels[i]}; labels '
+      'must be whole numbers of at most 32 bits'
     )
-  inputs = jax.tree.map(lambda x: as_numbers(np.asarray(x), at), inputs)
-  sizes = {len(labels), *(len(x) for x in jax.tree.leaves(inputs))}
-  if len(sizes) > 1:
-    raise UserError(
-      f'{at} has {len(labels)} labels for '
-      f'{" and ".join(str(n) for n in sorted(sizes - {len(labels)}))} inputs'
-    )
-  return ArrayExamples(inputs, labels)
+  return made
 
 
-def as_numbers(x: np.ndarray, at: str) -> np.ndarray:
+def as_numbers(
+  x: np.ndarray, at: str, numbers: np.ndarray | None = None
+) -> np.ndarray:
   """The types that nets take, as `from_arrays`.
 
+  Args:
+    x: inputs [n, ...].
+    at: what to call them in errors.
+    numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
+
   Raises:
-    UserError: not an array of numbers.
+    UserError: not an array of numbers, or of integers that are too large or
+      whose range, as pixels, nobody knows.
   """
+  what = f'{at} has inputs of shape {x.shape} and type {x.dtype}'
   if x.ndim < 1 or x.dtype.kind not in 'biuf':
-    raise UserError(
-      f'{at} has inputs of shape {x.shape} and type {x.dtype}; they must be '
-      'numbers [examples, ...]'
-    )
+    raise UserError(f'{what}; they must be numbers [examples, ...]')
   if x.dtype == np.uint8:
     return x[..., None] if x.ndim == 3 else x
-  with np.errstate(over='ignore'):  # becomes infinite, which `check` refuses
-    return x.astype(
-      np.int32 if x.dtype.kind in 'iu' else np.float32, copy=False
+  if x.dtype.kind not in 'iu':
+    with np.errstate(over='ignore'):  # becomes infinite, which `check` refuses
+      return x.astype(np.float32, copy=False)
+  if x.ndim > 2:
+    raise UserError(
+      f'{what}; give images as uint8, from 0 to 255, or as floats, from 0 to 1'
     )
+  made = _as_int32(x)
+  for i, *rest in np.argwhere(made != x):
+    raise UserError(
+      f'{at}: example {_number(i, numbers)} holds {x[i, *rest]}; whole numbers '
+      'must have at most 32 bits'
+    )
+  return made
+
+
+def _number(i: int, numbers: np.ndarray | None) -> int:
+  return i if numbers is None else numbers[i]
+
+
+def _as_int32(x: np.ndarray) -> np.ndarray:
+  """Other numbers where it does not hold these."""
+  with np.errstate(invalid='ignore'):
+    return x.astype(np.int32, copy=False)
+
+
+def _check_lengths(fields: dict[str, Any], at: str) -> None:
+  count = len(fields['labels'])
+  for length in map(len, jax.tree.leaves(fields)):
+    if length != count:
+      raise UserError(f'{at} has {count} labels for {length} inputs')
 
 
 def check(
@@ -167,11 +218,20 @@ def check(
         )
 
 
-def check_all(examples: ArrayExamples, num_classes: int, *, at: str) -> None:
-  """`check` of all examples, a few at a time."""
-  for start in range(0, len(examples), 4096):
-    numbers = np.arange(start, min(start + 4096, len(examples)))
-    check(examples.fetch(numbers), numbers, num_classes, at=at)
+def checked(examples: Examples, num_classes: int, *, at: str) -> Examples:
+  """The examples under `check`: now if in memory, else when asked for."""
+  if isinstance(examples, ArrayExamples):
+    for start in range(0, len(examples), 4096):
+      numbers = np.arange(start, min(start + 4096, len(examples)))
+      check(examples.fetch(numbers), numbers, num_classes, at=at)
+    return examples
+
+  def fetch(numbers):
+    batch = examples.fetch(numbers)
+    check(batch, numbers, num_classes, at=at)
+    return batch
+
+  return StreamedExamples(len(examples), fetch, lambda: examples.labels)
 
 
 def held(examples: StreamedExamples) -> ArrayExamples | StreamedExamples:

@@ -24,7 +24,8 @@ def find(top: Path, names: list[str]) -> list[tuple[Path, int]]:
   """The image files in the class folders, in order, with their labels.
 
   Raises:
-    UserError: other class folders than these, or one without images.
+    UserError: other class folders than these, one without images, or an image
+      outside of them.
   """
   if not names:
     raise UserError(f'data.source: {top} has no class folders')
@@ -34,6 +35,11 @@ def find(top: Path, names: list[str]) -> list[tuple[Path, int]]:
       f'{", ".join(classes(top)) or "(none)"}, and train has {", ".join(names)}'
     )
   endings = Image.registered_extensions()
+  for path in top.iterdir():
+    if path.is_file() and path.suffix.lower() in endings:
+      raise UserError(
+        f'data.source: {path} is in no class folder; move or remove it'
+      )
   files = []
   for label, name in enumerate(names):
     images = [
@@ -60,12 +66,12 @@ def mode(files: list[Path], resize: int) -> str:
       with Image.open(path) as image:
         modes.add(image.mode)
         sizes.setdefault(image.size, path)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # a damaged file may raise anything
       raise _damaged(path, error) from error
     if image.mode.startswith(('I', 'F')):
       raise UserError(
         f'data.source: {path} has pixels of more than eight bits; convert it '
-        'to eight, or use npz'
+        'to eight, or use floats in npz'
       )
     if len(sizes) > 1 and not resize:
       (a, b), (first, second) = sizes, sizes.values()
@@ -91,10 +97,11 @@ def read(
 
   def pixels(path: Path) -> np.ndarray:
     try:
-      with Image.open(path) as image:
-        return resized(image.convert(mode), resize)
-    except (OSError, SyntaxError, ValueError) as error:
+      with Image.open(path) as file:
+        image = file.convert(mode)
+    except Exception as error:  # a damaged file may raise anything
       raise _damaged(path, error) from error
+    return resized(image, resize)
 
   def fetch(indices: np.ndarray) -> dict[str, Any]:
     images = np.stack([pixels(files[i][0]) for i in indices])
@@ -104,6 +111,15 @@ def read(
   return StreamedExamples(len(files), fetch, lambda: labels)
 
 
+def check_resize(side: int) -> None:
+  """Refuses what is no number of pixels."""
+  if side < 0:
+    raise UserError(
+      f'data.kw.resize: {side} is not a side in pixels; use 1 or more, or 0 to '
+      'leave the images as they are'
+    )
+
+
 def resized(image: Image.Image, side: int) -> np.ndarray:
   """Pixels [side, side, ...] of an image; all of them if ``side`` is 0."""
   if side:
@@ -111,19 +127,20 @@ def resized(image: Image.Image, side: int) -> np.ndarray:
   return np.asarray(image)
 
 
-def read_idx(path: Path) -> np.ndarray:
+def read_idx(path: Path, rank: int) -> np.ndarray:
   """Bytes from an IDX file: two zeros, 8, the rank, the sizes, the data.
 
   Raises:
-    UserError: a file that is truncated, damaged or of another kind.
+    UserError: a file that is truncated, damaged or of another kind or rank.
   """
   opened = gzip.open if path.suffix == '.gz' else open
   try:
     with opened(path, 'rb') as file:
       data = file.read()
-    zeros, kind, rank = struct.unpack_from('>HBB', data)
-    if (zeros, kind) != (0, 8):
-      raise ValueError('it does not start as an IDX file of bytes does')
+    if struct.unpack_from('>HBB', data) != (0, 8, rank):
+      raise ValueError(
+        f'it does not start as an IDX file of bytes of {rank} axes does'
+      )
     shape = struct.unpack_from(f'>{rank}I', data, 4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
   except (EOFError, OSError, ValueError, struct.error, zlib.error) as error:

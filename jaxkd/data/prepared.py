@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxkd.data import images
-from jaxkd.data.examples import StreamedExamples, as_numbers, check
+from jaxkd.data.examples import StreamedExamples, as_labels, as_numbers
 from jaxkd.errors import UserError, unknown
 
 _EXTRA = "pip install 'jaxkd[tfds-prepare]'"
@@ -68,8 +68,9 @@ def find(name: str, dir: str, others: Iterable[str]) -> Any:
       f'--dataset_version_dir={builder.data_path}`'
     ) from error
   except Exception as error:  # a damaged file may raise anything
+    said = str(error).partition('\n')[0]
     raise UserError(
-      f'data.source: cannot read {name} in {folder(dir)}: {error}'
+      f'data.source: cannot read {name} in {folder(dir)}: {said}'
     ) from error
 
 
@@ -78,7 +79,6 @@ def read(
   split: str,
   inputs: str,
   labels: str,
-  num_classes: int,
   resize: int,
 ) -> StreamedExamples:
   """The examples of a split, to be read when they are asked for.
@@ -88,7 +88,6 @@ def read(
     split: as TFDS has it.
     inputs: the feature to learn from.
     labels: the feature to predict.
-    num_classes: 0 if TFDS does not say.
     resize: side in pixels to bring all images to; 0 to leave them.
   """
   import tensorflow_datasets as tfds
@@ -118,23 +117,20 @@ def read(
           f'{indices[0]} {arrays[0].shape}; bring all images to one size with '
           f'data.kw.resize={min(arrays[0].shape[:2])}'
         )
-    batch = {
-      'inputs': as_numbers(np.stack(arrays), at),
-      'labels': np.array([record[labels] for record in found], np.int32),
+    return {
+      'inputs': as_numbers(np.stack(arrays), at, indices),
+      'labels': as_labels([record[labels] for record in found], at, indices),
     }
-    check(batch, indices, num_classes or 2**31, at=at)
-    return batch
 
   def all_labels() -> np.ndarray:
-    return np.array(
-      [
-        record[labels]
-        for start in range(0, len(records), 4096)
-        for record in get(
-          undecoded, np.arange(start, min(start + 4096, len(records)))
-        )
-      ]
-    )
+    found = [
+      record[labels]
+      for start in range(0, len(records), 4096)
+      for record in get(
+        undecoded, np.arange(start, min(start + 4096, len(records)))
+      )
+    ]
+    return as_labels(found, at)
 
   return StreamedExamples(len(records), fetch, all_labels)
 

@@ -9,6 +9,8 @@ example; larger ones are read, and checked, as they are asked for.
 """
 
 import inspect
+import types
+import typing
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -25,6 +27,8 @@ from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
 
 NAMES = ('digits', 'fashion_mnist', 'synthetic', 'folder', 'npz', 'tfds')
+_ALSO = {float: int, tuple: list}  # what an option takes as well
+MOST_CLASSES = 2**20  # more are numbers of something else
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
 
@@ -51,7 +55,6 @@ def load(
   *,
   dir: str = '',
   validation: int | float | None = None,
-  seed: int = 0,
   **options: Any,
 ) -> Source:
   """Loads a data set by name.
@@ -59,12 +62,12 @@ def load(
   Args:
     name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'tfds:NAME'), a bare TFDS
       name, or 'package.module:function', where the function takes the options
-      and returns a `Source` or a dict ``{split: (inputs, labels)}``.
-    dir: where the files are, for the sources that read files.
+      and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
+      test and perhaps validation, or of all, to be split 60 : 20 : 20.
+    dir: where the files are, for the sources that take it.
     validation: how much of the training split to hold out for validation, a
       number of examples or a share. By default what the source is usually
       given; 0 for no validation split.
-    seed: of data that is made in code. It moves no split.
     **options: of the source.
 
   Raises:
@@ -74,7 +77,8 @@ def load(
   kind, colon, path = name.partition(':')
   if colon and kind not in NAMES:
     function = lookup.attribute(name, kind='source', at='data.source')
-    return _from_user(name, function, options, validation)
+    given = _given_dir(name, function, dir)
+    return _from_user(name, function, {**given, **options}, validation)
   if kind not in NAMES:
     kind, path = 'tfds', name
   function = globals()[kind]
@@ -83,9 +87,11 @@ def load(
     form = f'{kind}:PATH' if 'path' in takes else kind
     raise UserError(f'data.source: write {form!r}, not {name!r}')
   lookup.check_options(function, options, name=kind, at='data.kw')
-  given = {'path': path, 'dir': dir, 'seed': seed, 'validation': validation}
-  given = {key: value for key, value in given.items() if key in takes}
-  return function(**given, **options)._replace(name=name)
+  _check_types(function, {**options, 'validation': validation})
+  given = _given_dir(name, function, dir)
+  if path:
+    given['path'] = path
+  return function(**given, validation=validation, **options)._replace(name=name)
 
 
 # The sources.
@@ -103,9 +109,9 @@ def digits(*, validation: int | float | None = None) -> Source:
 
   data = datasets.load_digits()
   images = (data.images[..., None] / 16).astype(np.float32)
-  splits = _split(ArrayExamples(images, data.target))
+  splits = {'all': ArrayExamples(images, data.target)}
   classes = tuple(map(str, range(10)))
-  return _source('digits', splits, validation, 0.25, classes)
+  return _source('digits', splits, validation, classes=classes)
 
 
 def fashion_mnist(
@@ -147,7 +153,9 @@ def fashion_mnist(
         f'data.dir: {folder} has neither {n}.gz nor {n}; all four files must '
         'be there'
       )
-  train, train_labels, test, test_labels = map(images.read_idx, paths)
+  train, train_labels, test, test_labels = map(
+    images.read_idx, paths, (3, 1, 3, 1)
+  )
   splits = {'train': (train, train_labels), 'test': (test, test_labels)}
   classes = (
     'T-shirt/top',
@@ -189,10 +197,10 @@ def synthetic(
     seed: of patterns and noise.
     validation: as in `load`.
   """
-  if min(*shape, num_classes, size) < 1 or noise < 0:
+  if min(*shape, num_classes, size) < 1 or noise < 0 or seed < 0:
     raise UserError(
       f'data.kw: synthetic cannot make {size} examples of shape {shape} in '
-      f'{num_classes} classes with noise {noise}'
+      f'{num_classes} classes with noise {noise} and seed {seed}'
     )
   from scipy import ndimage
 
@@ -205,9 +213,9 @@ def synthetic(
   labels = generator.permutation(np.arange(size) % num_classes)
   inputs = patterns[labels] + noise * generator.standard_normal((size, *shape))
   inputs = np.clip(0.5 + 0.15 * inputs, 0, 1).astype(np.float32)
-  splits = _split(ArrayExamples(inputs, labels))
+  splits = {'all': ArrayExamples(inputs, labels)}
   classes = tuple(map(str, range(num_classes)))
-  return _source('synthetic', splits, validation, 0.25, classes)
+  return _source('synthetic', splits, validation, classes=classes)
 
 
 def npz(
@@ -238,7 +246,7 @@ def npz(
 
   if arrays.keys() == {'inputs', 'labels'}:
     splits = _from_arrays(name, {'all': (arrays['inputs'], arrays['labels'])})
-    return _source(name, _split(splits['all']), validation, 0.25)
+    return _source(name, splits, validation)
   found = [
     split
     for split in ('train', 'validation', 'test')
@@ -273,10 +281,17 @@ def folder(
     resize: side in pixels to bring all images to; 0 to leave them.
     validation: as in `load`.
   """
+  images.check_resize(resize)
   name, root = f'folder:{path}', Path(dir, path).expanduser()
   if not root.is_dir():
     raise UserError(f'data.source: there is no folder {root}')
   found = [s for s in ('train', 'validation', 'test') if (root / s).is_dir()]
+  odd = {*images.classes(root)} - {*found}
+  if found and odd:
+    raise UserError(
+      f'data.source: {root} has the folders {", ".join(sorted(odd))} beside '
+      f'{", ".join(found)}; the splits are called train, validation and test'
+    )
   roots = {split: root / split for split in found} or {'all': root}
   classes = images.classes(next(iter(roots.values())))
   files = {split: images.find(top, classes) for split, top in roots.items()}
@@ -285,8 +300,6 @@ def folder(
     split: examples_lib.held(images.read(group, mode, resize))
     for split, group in files.items()
   }
-  if not found:
-    return _source(name, _split(splits['all']), validation, 0.25, classes)
   return _source(name, splits, validation, classes=classes)
 
 
@@ -311,20 +324,24 @@ def tfds(
     resize: side in pixels to bring all images to; 0 to leave them.
     validation: as in `load`.
   """
+  images.check_resize(resize)
   name, builder = f'tfds:{path}', prepared.find(path, dir, NAMES)
   keys = tuple(builder.info.supervised_keys or ('image', 'label'))[:2]
   inputs, labels = inputs or keys[0], labels or keys[1]
   for entry, key in (('inputs', inputs), ('labels', labels)):
     if key not in builder.info.features:
       raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
+  if builder.info.features[labels].shape != ():
+    raise UserError(
+      f'data.kw.labels: {labels!r} is not one class number for each example; '
+      'name another feature'
+    )
   if test not in builder.info.splits:
     raise unknown('split', test, builder.info.splits, 'data.kw.test')
   stored = {'train': 'train', 'validation': 'validation', 'test': test}
   classes = tuple(getattr(builder.info.features[labels], 'names', ()))
   splits = {
-    split: examples_lib.held(
-      prepared.read(builder, of, inputs, labels, len(classes), resize)
-    )
+    split: examples_lib.held(prepared.read(builder, of, inputs, labels, resize))
     for split, of in stored.items()
     if of in builder.info.splits and (split == 'test' or of != test)
   }
@@ -345,44 +362,65 @@ def _source(
 
   Args:
     name: of the source.
-    splits: 'train', 'test' and perhaps 'validation'.
+    splits: 'train', 'test' and perhaps 'validation'; or 'all', to be split
+      60 : 20 : 20.
     validation: as in `load`.
-    usual: what None stands for, where there is no validation split.
+    usual: what None stands for, where there is a train split alone.
     classes: their names, if known; else the labels tell how many there are.
   """
+  first = 'all' if splits.keys() == {'all'} else 'train'
   missing = {'train', 'test'} - splits.keys()
   odd = splits.keys() - {'train', 'validation', 'test'}
-  if missing or odd:
+  if first == 'train' and (missing or odd):
     raise UserError(
       f'data.source: {name!r} has the splits {", ".join(splits) or "(none)"}; '
-      'it must have train and test, and may have validation'
+      'it must have train and test, and may have validation, or all alone'
     )
-  shapes = {}
+  shapes, dtypes = {}, {}
   for split, examples in splits.items():
     if not len(examples):
-      raise UserError(f'data.source: the split {split!r} of {name!r} is empty')
+      raise UserError(f'{_at(name, split)} is empty')
     one = examples.fetch(np.arange(1))['inputs']
     shapes[split] = jax.tree.map(lambda x: x.shape[1:], one)
-  for split, shape in shapes.items():
-    if shape != shapes['train']:
+    dtypes[split] = jax.tree.map(lambda x: x.dtype.name, one)
+    if not all(leaf.size for leaf in jax.tree.leaves(one)):
       raise UserError(
-        f'data.source: inputs of {name!r} have shape {shapes["train"]} in the '
-        f'split train and {shape} in {split}'
+        f'{_at(name, split)} has inputs of shape {shapes[split]}, which hold '
+        'nothing'
       )
+  for what, found in (('shape', shapes), ('type', dtypes)):
+    for split, got in found.items():
+      if got != found[first]:
+        raise UserError(
+          f'data.source: inputs of {name!r} have the {what} {found[first]} in '
+          f'the split {first} and {got} in {split}; make them alike'
+        )
   if not classes:
     last = max(int(examples.labels.max()) for examples in splits.values())
+    if last >= MOST_CLASSES:
+      raise UserError(
+        f'data.source: {name!r} has the label {last}, and as many classes as '
+        'that says; number them 0, 1, 2 and so on'
+      )
     classes = map(str, range(last + 1))
   classes = tuple(classes)
-  for split, examples in splits.items():
-    if isinstance(examples, ArrayExamples):
-      at = _at(name, split)
-      examples_lib.check_all(examples, len(classes), at=at)
-
-  splits = dict(splits)
-  if 'validation' not in splits:
-    splits |= _hold_out(
-      splits['train'], usual if validation is None else validation
+  splits = {
+    split: examples_lib.checked(examples, len(classes), at=_at(name, split))
+    for split, examples in splits.items()
+  }
+  labels = splits[first].labels
+  if (labels == labels[0]).all():
+    raise UserError(
+      f'{_at(name, first)} has examples of the class {labels[0]} alone; there '
+      'must be two classes or more'
     )
+
+  if first == 'all':
+    fifth, usual = max(1, round(len(labels) / 5)), 0.25
+    splits = _hold_out(name, splits['all'], fifth, 'test')
+  if 'validation' not in splits:
+    usual = usual if validation is None else validation
+    splits |= _validation(name, splits['train'], usual)
   elif validation is not None:
     raise UserError(
       f'data.kw.validation: {name!r} has a validation split of its own; remove '
@@ -390,28 +428,37 @@ def _source(
     )
   order = [s for s in ('train', 'validation', 'test') if s in splits]
   return Source(
-    name, {s: splits[s] for s in order}, len(classes), shapes['train'], classes
+    name, {s: splits[s] for s in order}, len(classes), shapes[first], classes
   )
 
 
-def _hold_out(train: Examples, amount: int | float) -> dict[str, Examples]:
-  size = round(amount * len(train)) if isinstance(amount, float) else amount
+def _validation(
+  name: str, train: Examples, amount: int | float
+) -> dict[str, Examples]:
+  size = amount
+  if isinstance(amount, float):
+    size = round(amount * len(train)) if 0 <= amount <= 1 else -1
   if not 0 <= size < len(train) or (amount and not size):
     raise UserError(
       f'data.kw.validation: {amount} of {len(train)} training examples leaves '
       'nothing to train or to validate on; give a share such as 0.1, a number '
       'of examples, or 0 for no validation split'
     )
-  if not size:
-    return {}
-  train, validation = examples_lib.hold_out(train, size)
-  return {'train': train, 'validation': validation}
+  return _hold_out(name, train, size, 'validation') if size else {}
 
 
-def _split(examples: Examples) -> dict[str, Examples]:
-  """Four fifths to train on and one to test on."""
-  train, test = examples_lib.hold_out(examples, round(len(examples) / 5))
-  return {'train': train, 'test': test}
+def _hold_out(
+  name: str, examples: Examples, size: int, split: str
+) -> dict[str, Examples]:
+  """The rest, to train on, and the new split."""
+  train, out = examples_lib.hold_out(examples, size)
+  for label in np.setdiff1d(examples.labels, train.labels):
+    count = (examples.labels == label).sum()
+    raise UserError(
+      f'data.source: class {label} of {name!r} has too few examples, {count}, '
+      f'to hold some out for {split}; add examples, or leave the class out'
+    )
+  return {'train': train, split: out}
 
 
 def _from_user(
@@ -451,7 +498,32 @@ def _from_arrays(name: str, splits: Mapping[str, tuple]) -> dict[str, Examples]:
 
 
 def _at(name: str, split: str) -> str:
+  if split == 'all':
+    return f'data.source: {name!r}'
   return f'data.source: the split {split!r} of {name!r}'
+
+
+def _check_types(function: Any, options: Mapping[str, Any]) -> None:
+  hints = typing.get_type_hints(function)
+  for option, value in options.items():
+    hint = hints[option]
+    several = isinstance(hint, types.UnionType)
+    kinds = typing.get_args(hint) if several else (hint,)
+    kinds = {typing.get_origin(kind) or kind for kind in kinds}
+    kinds |= {other for kind, other in _ALSO.items() if kind in kinds}
+    if isinstance(value, bool) or not isinstance(value, tuple(kinds)):
+      raise UserError(
+        f'data.kw.{option}: {value!r} cannot be; it must be '
+        f'{inspect.formatannotation(hint)}'
+      )
+
+
+def _given_dir(name: str, function: Any, dir: str) -> dict[str, Any]:
+  if dir and 'dir' not in inspect.signature(function).parameters:
+    raise UserError(
+      f'data.dir: {name} reads nothing from a folder; leave the entry empty'
+    )
+  return {'dir': dir} if dir else {}
 
 
 def _check_dir(dir: str) -> None:

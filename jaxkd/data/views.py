@@ -71,13 +71,14 @@ def parse(text: str, *, at: str = 'view') -> View:
     >>> parse('noise( std=0.15 )|flip').text
     'noise(0.15)|flip'
   """
-  texts, ops = [], []
+  texts, ops, fresh = [], [], ''
   for step in text.split('|') if text.strip() else []:
     name, args, kwargs = _split(step, text, at)
     function = _find(name, at)
     arguments = _bind(function, name, args, kwargs, at)
     before = [op.name.partition('#')[0] for op in ops].count(name)
     key = f'{name}#{before}' if before else name
+    key, fresh = fresh + key, fresh + f'{name}/' * (function is redraw)
     ops.append(Op(key, functools.partial(function, **arguments)))
     values = ', '.join(map(repr, arguments.values()))
     texts.append(f'{name}({values})' if values else name)
@@ -141,6 +142,17 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
 
 
 # The ops.
+
+
+def redraw(key: Array, image: Array) -> Array:
+  """Leaves the example as it is; the ops behind it draw anew.
+
+  Two views share the draws of the ops that both name. What stands behind this
+  op in one of them is drawn apart, e.g. for a teacher that is to see noise of
+  its own.
+  """
+  del key
+  return image
 
 
 def noise(key: Array, image: Array, std: float) -> Array:

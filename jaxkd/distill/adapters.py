@@ -1,7 +1,8 @@
-"""Small trained maps that bring the student's layer to the teacher's shape.
+"""Small maps between the student's layer and the teacher's, mostly trained.
 
 They train with the student and are thrown away after it. Each function here
-takes the two shapes and returns an `Adapter`; the config names it.
+takes the two shapes and returns an `Adapter`; the config names it, for the
+student's side (``adapter``) or the teacher's (``teacher_adapter``).
 
 Where a map has another height or width than the teacher's, and no convolution
 of the adapter's own sees to it, it is averaged down (adaptive average pooling)
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd import losses
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics, _pooling
@@ -38,6 +40,9 @@ __all__ = [
   'embed',
   'translator',
   'attention_fusion',
+  'standardize_logits',
+  'standardize_features',
+  'margin',
 ]
 
 Shape = tuple[int, ...]
@@ -48,8 +53,8 @@ class Adapter(NamedTuple):
 
   Attributes:
     init: ``(key) -> (params, state)``.
-    apply: ``(params, state, student) -> (adapted, state)``. A tuple is the
-      loss's leading arguments, in place of the student's layer alone.
+    apply: ``(params, state, layer) -> (adapted, state)``. A tuple is several
+      arguments of the loss in place of the layer alone.
   """
 
   init: Callable[[Array], tuple[dict, dict]]
@@ -248,12 +253,14 @@ def resize(student: Shape, teacher: Shape) -> Adapter:
   return Adapter(init, apply)
 
 
-def embed(student: Shape, teacher: Shape) -> Adapter:
+def embed(student: Shape, teacher: Shape, *, width: int = 0) -> Adapter:
   """A linear map, with a bias, of all features to length 1 (CRD).
 
   Args:
-    student: shape of the student's layer, [B, ...].
+    student: shape of the student's layer, [B, ...]; or of the teacher's, for
+      an embedding of it.
     teacher: shape of the teacher's embedding, [B, D].
+    width: features of the embedding; 0 for D.
 
   Raises:
     UserError: a teacher's layer that is no vector, or a student's that has
@@ -263,13 +270,15 @@ def embed(student: Shape, teacher: Shape) -> Adapter:
     Tian et al., `Contrastive Representation Distillation
     <https://arxiv.org/abs/1910.10699>`_, 2020
   """
-  if not _is_layer(student) or not _is_layer(teacher) or len(teacher) != 2:
+  is_vector = _is_layer(teacher) and len(teacher) == 2
+  if not _is_layer(student) or not (is_vector or width):
     raise _refusal(
       'embed', student, teacher, "choose a teacher's layer of [B, features]"
     )
 
   def init(key):
-    return _affine(key, (math.prod(student[1:]), teacher[-1])), {}
+    shape = (math.prod(student[1:]), width or teacher[-1])
+    return _affine(key, shape), {}
 
   def apply(params, state, x):
     x = x.reshape(x.shape[0], -1)
@@ -395,6 +404,75 @@ def attention_fusion(
     return (tuple(reversed(results)),), state
 
   return Adapter(init, apply)
+
+
+def standardize_logits(student: Shape, teacher: Shape) -> Adapter:
+  """Each example's logits at mean 0 and deviation 1; nothing is trained.
+
+  For both sides of ``losses.kl`` it is logit standardisation: see
+  ``losses.standardize``.
+
+  Args:
+    student: shape of the student's logits, [B, ..., K].
+    teacher: shape of the teacher's, which plays no part.
+
+  References:
+    Sun et al., `Logit Standardization in Knowledge Distillation
+    <https://arxiv.org/abs/2403.01427>`_, 2024
+  """
+  del student, teacher
+  return _fixed(losses.standardize)
+
+
+def standardize_features(student: Shape, teacher: Shape) -> Adapter:
+  """Each feature at mean 0 and variance 1 over the batch; nothing is trained.
+
+  The teacher's side of ``projector`` (SRD).
+
+  Args:
+    student: shape of a layer, [B, ..., C].
+    teacher: shape of the teacher's, which plays no part.
+
+  References:
+    Miles & Mikolajczyk, `Understanding the Role of the Projector in Knowledge
+    Distillation <https://arxiv.org/abs/2303.11098>`_, 2024
+  """
+  del student, teacher
+  return _fixed(lambda x: _standardized(x, eps=1e-4))
+
+
+def margin(student: Shape, teacher: Shape) -> Adapter:
+  """The teacher's side of ``losses.overhaul`` (OFD): it brings the margin.
+
+  The margin of a channel is the mean of its negative pre-activations, which
+  the paper lets one compute from BatchNorm's parameters or while training.
+  Here it comes from each batch's mean and deviation, since a sum of residual
+  branches has no BatchNorm of its own.
+
+  Args:
+    student: shape of the teacher's pre-activations, [B, ..., C].
+    teacher: the same.
+
+  Returns:
+    An adapter that gives the pre-activations as they are, and the margin, [C].
+
+  References:
+    Heo et al., `A Comprehensive Overhaul of Feature Distillation
+    <https://arxiv.org/abs/1904.01866>`_, 2019
+  """
+  del student, teacher
+
+  def given(x):
+    y = _numerics.upcast(x)
+    axes = tuple(range(y.ndim - 1))
+    return x, losses.overhaul_margin(jnp.std(y, axes), jnp.mean(y, axes))
+
+  return _fixed(given)
+
+
+def _fixed(function) -> Adapter:
+  """An adapter of which nothing trains."""
+  return Adapter(lambda key: ({}, {}), lambda p, state, x: (function(x), state))
 
 
 def _regressor(name, student, teacher, activation) -> Adapter:

@@ -2,18 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import adapters
+from jaxkd.distill.location import Location, sides
 from jaxkd.errors import UserError, unknown
 from jaxkd.types import Term
-
-Location = str | tuple
 
 
 class Arguments:
@@ -50,13 +48,32 @@ def find_loss(name: str, *, at: str) -> Callable:
   return lookup.find(name, [losses], kind='loss', at=at)
 
 
-def pick(outputs: Mapping[str, Array], location: Location, *, at: str) -> Any:
-  """The outputs at a location, which is a name or a tuple of locations."""
-  if not isinstance(location, str):
-    return tuple(pick(outputs, part, at=at) for part in location)
-  if location not in outputs:
-    raise unknown('output', location, outputs, at)
-  return outputs[location]
+class Adversary(NamedTuple):
+  """An option of a loss that is trained to make the student's task harder.
+
+  It is ``low + (high - low) · sigmoid(θ)``, where θ, 1 at first, climbs the
+  loss that the student descends, at first slowly: its gradient is reversed and
+  multiplied by a factor that grows from 0 to 1 along a cosine.
+
+  Attributes:
+    option: the option, e.g. 'temperature' for curriculum temperature (CTKD,
+      Li et al., `2023 <https://arxiv.org/abs/2211.16231>`_).
+    low: its least value.
+    high: its largest value.
+    ramp: steps until the factor is 1.
+  """
+
+  option: str
+  low: float
+  high: float
+  ramp: int = 0
+
+  def value(self, theta: Array, step: Array) -> Array:
+    """The option's value at a step."""
+    share = jnp.minimum(step.astype(jnp.float32) / max(self.ramp, 1), 1)
+    factor = (1 - jnp.cos(jnp.pi * share)) / 2 if self.ramp else 1.0
+    theta = losses.reverse_gradient(theta, scale=factor)
+    return self.low + (self.high - self.low) * jax.nn.sigmoid(theta)
 
 
 def knowledge(
@@ -65,6 +82,10 @@ def knowledge(
   location: tuple[Location, Location] = ('logits', 'logits'),
   teachers: tuple[str, ...] = (),
   adapter: str = '',
+  adapter_kw: Mapping[str, Any] | None = None,
+  teacher_adapter: str = '',
+  teacher_adapter_kw: Mapping[str, Any] | None = None,
+  adversary: Adversary | None = None,
   mask: str = '',
   options: Mapping[str, Any] | None = None,
   at: str = 'term',
@@ -79,6 +100,10 @@ def knowledge(
     teachers: groups of teachers; empty for a loss that looks at none.
     adapter: a function of `jaxkd.distill.adapters` applied to the student's
       side, sized from both shapes.
+    adapter_kw: its options.
+    teacher_adapter: one applied to the teachers' side.
+    teacher_adapter_kw: its options.
+    adversary: an option of the loss that trains against the student.
     mask: a field of the batch, of the shape of the loss's value, that says
       what counts; the mean is then over what counts in the whole batch.
     options: keyword options of the loss.
@@ -91,6 +116,10 @@ def knowledge(
   options = dict(options or {})
   name = getattr(loss, '__name__', str(loss))
   lookup.check_options(loss, options, name=name, at=f'{at}.kw')
+  if adversary:
+    lookup.check_options(
+      loss, [adversary.option], name=name, at=f'{at}.adversary.option'
+    )
   if arguments.teacher and not teachers:
     raise UserError(
       f'{at}.teacher: the loss {name} compares with a teacher; name a group'
@@ -99,53 +128,32 @@ def knowledge(
     raise UserError(
       f'{at}.teacher: the loss {name} looks at no teacher; leave it empty'
     )
-  build = adapter and lookup.find(
-    adapter, [adapters], kind='adapter', at=f'{at}.adapter'
+  both = sides(
+    location,
+    teachers,
+    adapter=adapter,
+    adapter_kw=adapter_kw,
+    teacher_adapter=teacher_adapter,
+    teacher_adapter_kw=teacher_adapter_kw,
+    at=at,
   )
-  if build and not teachers:
-    raise UserError(
-      f'{at}.adapter: there is no teacher to adapt to; name a group in '
-      f'{at}.teacher, or leave the adapter out'
-    )
-
-  def adapt(student, group):
-    """The adapter from the shapes of the student's and a teacher's layer."""
-    try:
-      return build(
-        jax.tree.map(lambda x: tuple(x.shape), student),
-        jax.tree.map(lambda x: tuple(x.shape[1:]), group),
-      )
-    except UserError as error:
-      raise UserError(f'{at}.adapter: {error}') from error
-
-  def sides(context):
-    student = pick(context.student, location[0], at=f'{at}.at')
-    groups = []
-    for group in teachers:
-      if group not in context.teachers:
-        raise unknown('teacher', group, context.teachers, f'{at}.teacher')
-      groups.append(pick(context.teachers[group], location[1], at=f'{at}.at'))
-    return student, groups
 
   def init(key, context):
-    student, groups = sides(context)
-    if not build:
-      return {}, {}
-    return adapt(student, groups[0]).init(key)
+    params, state = both.init(key, context)
+    if adversary:
+      params['adversary'] = jnp.ones((), jnp.float32)
+    return params, state
 
-  def value(context, student, teacher=None):
+  def value(context, extra, student, teacher=()):
     positional = [context.key] if arguments.draws else []
-    # An adapter that gives several values gives the leading arguments.
-    several = isinstance(student, tuple) and build
-    positional += list(student) if several else [student]
-    positional += [teacher] if arguments.teacher else []
-    for field in arguments.fields:
+    positional += [*student, *teacher]
+    # What a teacher's adapter gives besides comes in place of fields.
+    for field in arguments.fields[max(0, len(teacher) - 1) :]:
       if field not in context.batch:
         raise unknown('field of the batch', field, context.batch, at)
       positional.append(context.batch[field])
-    extra = dict(options)
     if arguments.coupled and 'where' in context.batch:
-      extra['where'] = context.batch['where']
+      extra = {**extra, 'where': context.batch['where']}
     try:
       result = jnp.asarray(loss(*positional, **extra))
     except UserError:
@@ -155,20 +163,21 @@ def knowledge(
     return _per_example(result, context.batch, mask, at)
 
   def apply(params, state, context):
-    student, groups = sides(context)
-    if build:
-      made = adapt(student, groups[0])
-      student, state = made.apply(params, state, student)
+    student, groups, state = both.apply(params, state, context)
+    extra = dict(options)
+    if adversary:
+      theta = params['adversary']
+      extra[adversary.option] = adversary.value(theta, context.step)
     if not groups:
-      return value(context, student), state
+      return value(context, extra, student), state
     each = [
-      jax.vmap(lambda teacher: value(context, student, teacher))(group)
+      jax.vmap(lambda teacher: value(context, extra, student, teacher))(group)
       for group in groups
     ]
     return jnp.concatenate(each).mean(0), state
 
   def _mismatch(error, student, teacher):
-    if teacher is None or _shapes(student) == _shapes(teacher):
+    if not teacher or _shapes(student) == _shapes(teacher):
       return f'{at}: the loss {name}: {error}'
     sentence = (
       f'{at}: {location[0]!r} of the student is {_shapes(student)} and '
@@ -177,7 +186,7 @@ def knowledge(
     )
     if 'logits' in location:
       return f'{sentence}; give both the same number of classes'
-    if not build:
+    if not adapter:
       return f"{sentence}; set {at}.adapter='linear' or choose other layers"
     return f'{sentence}: {error}'
 
@@ -208,6 +217,11 @@ def _per_example(value: Array, batch: Mapping, mask: str, at: str) -> Array:
     return value.mean(rest)
   if mask not in batch:
     raise unknown('field of the batch', mask, batch, f'{at}.mask')
+  if mask in ('id', 'epoch', 'labels'):
+    raise UserError(
+      f'{at}.mask: {mask!r} numbers the examples and is no mask; name a field '
+      'of zeros and ones'
+    )
   count = batch[mask].astype(value.dtype)
   if count.shape != value.shape:
     raise UserError(

@@ -9,15 +9,18 @@ import jax.numpy as jnp
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.data.sources import Source
+from jaxkd.distill import terms
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import is_zero
-from jaxkd.errors import UserError, blamed
+from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.students import inherit
 from jaxkd.types import Net
 
 
 def role(
   entry: Mapping[str, Any],
   source: Source,
+  groups: Mapping[str, Role],
   *,
   at: str,
   dtype: str,
@@ -28,6 +31,7 @@ def role(
   Args:
     entry: the complete entry of a teacher or a student.
     source: the data, for its shapes and number of classes.
+    groups: the teachers that it may read.
     at: the entry's name.
     dtype: what the net computes in.
     locations: names of the outputs that terms look at.
@@ -38,28 +42,67 @@ def role(
   for option in entry['kw']:
     if option in ('name', 'num_classes', 'input_shape', 'taps', 'dtype', 'at'):
       raise UserError(f'{at}.kw: {option!r} is not for the config to set')
-  shape = input_shape(entry, source, at)
+  reads = entry['reads']
+  shape = (
+    _layer(groups, *reads, at) if reads else input_shape(entry, source, at)
+  )
   with blamed(f'{at}.model'):
     build = _builder(entry, source, shape, at, dtype)
     own = set(output_shapes(build(()), shape))
     net = build(tuple(sorted(locations - own)))
-  train, test = (entry['views'][use] for use in ('train', 'eval'))
-  return Role(net, train, test, entry.get('count', 1))
+  return Role(
+    net,
+    entry['views']['train'],
+    entry['views']['eval'],
+    entry['count'],
+    shape,
+    reads,
+    entry['init'],
+    entry['freeze'],
+    entry['views'].get('average', ''),
+    at,
+  )
+
+
+def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
+  """The groups that a net reads, starts from or learns from.
+
+  Args:
+    entry: the complete entry of a teacher or a student.
+    distill: the terms that it trains with.
+  """
+  found = set(entry['reads'][:1])
+  if entry['init'] != inherit.RANDOM:
+    found.add(entry['init'].partition('/')[0])
+  for term in distill.values():
+    found |= set(terms.groups_of(term))
+  return found
+
+
+def _layer(groups, group: str, location: str, at: str) -> Any:
+  """The shape of what a group gives at a location for one example."""
+  if group not in groups:
+    raise unknown('teacher', group, groups, f'{at}.reads')
+  outputs = output_shapes(groups[group].net, groups[group].shape)
+  return outputs[location].shape[1:]
 
 
 def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
   """The shape of one example as the entry's net sees it."""
   shapes = {}
   for use, text in entry['views'].items():
+    if use == 'average' and not text:
+      continue
     here = f'{at}.views.{use}'
     with blamed(here):
       view = views.parse(text, at=here)
       shapes[use] = views.output_shape(view, source.input_shape, at=here)
-  if shapes['train'] != shapes['eval']:
-    raise UserError(
-      f'{at}.views: the net is shown {shapes["train"]} in training and '
-      f'{shapes["eval"]} in evaluation; make both views give one shape'
-    )
+  for use, shape in shapes.items():
+    if shape != shapes['train']:
+      raise UserError(
+        f'{at}.views: the net is shown {shapes["train"]} by train and {shape} '
+        f'by {use}; make all views give one shape'
+      )
   return shapes['train']
 
 
@@ -75,13 +118,13 @@ def output_shapes(net: Net, shape: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def layers(
-  entry: Mapping[str, Any], source: Source, at: str
+  entry: Mapping[str, Any], shape: Any, source: Source, at: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Every layer that a term can look at, with its shape for one example."""
   return models.tap_shapes(
     entry['model'],
     num_classes=source.num_classes,
-    input_shape=input_shape(entry, source, at),
+    input_shape=shape,
     at=f'{at}.model',
     **entry['kw'],
   )
@@ -95,13 +138,14 @@ def locations(
   used += [distill[t['otherwise']] for t in used if t['otherwise'] in distill]
   found = set()
   for term in used:
-    groups = term['teacher']
-    groups = (groups,) if isinstance(groups, str) else groups
+    groups = terms.groups_of(term)
     if teacher and name in groups:
       found |= _flat(term['at'][1])
     if not teacher and term['of'] in ('', name):
       found |= _flat(term['at'][0])
-    if not teacher and name in groups:  # a peer is seen as a teacher is
+    # A peer is seen as a teacher is, and so is the net's own running mean.
+    own = terms.AVERAGE in groups and term['of'] in ('', name)
+    if not teacher and (name in groups or own):
       found |= _flat(term['at'][1])
   return found
 

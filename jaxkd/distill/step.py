@@ -3,16 +3,21 @@
 This is the one place where the teachers' gradient is stopped.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from jaxkd.data import views
-from jaxkd.distill.terms import Entry
+from jaxkd.distill.terms import AVERAGE, Entry
+from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
+from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train.population import Learner
 from jaxkd.types import Context, Net
@@ -26,12 +31,26 @@ class Role(NamedTuple):
     view: how it sees the examples while the student trains.
     eval_view: how it sees them in evaluation.
     copies: how many of it train together, seeing each other as peers.
+    shape: of one example as the net sees it.
+    reads: the group and the location whose output it takes in place of the
+      examples; empty for the examples.
+    init: where its first values come from; see `jaxkd.students.inherit`.
+    freeze: a glob of the parameters that do not train.
+    average_view: how its running mean sees the examples while it teaches;
+      empty for as the net itself does.
+    at: the config entry that it comes from, for error messages.
   """
 
   net: Net
   view: str = ''
   eval_view: str = ''
   copies: int = 1
+  shape: Any = ()
+  reads: tuple[str, ...] = ()
+  init: str = inherit.RANDOM
+  freeze: str = ''
+  average_view: str = ''
+  at: str = 'role'
 
 
 class Recipe(NamedTuple):
@@ -42,12 +61,15 @@ class Recipe(NamedTuple):
     optimizer: any optax transformation.
     accumulate: the batch is taken in this many parts, one after another.
     average: decay of the running mean of the parameters; 0 for none.
+    parts: part of the loss -> its terms, where the optimiser is to have the
+      gradient of each part; empty for one gradient of the sum.
   """
 
   terms: dict[str, Entry]
   optimizer: optax.GradientTransformation
   accumulate: int = 1
   average: float = 0.0
+  parts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def learner(
@@ -57,7 +79,6 @@ def learner(
   metrics: Mapping[str, Metric],
   *,
   example: dict,
-  start: Mapping[str, dict] | None = None,
 ) -> Learner:
   """The pure functions of one member: init, step, evaluate.
 
@@ -69,9 +90,7 @@ def learner(
       from config entry to number (traced; empty for most).
     metrics: what `evaluate` measures of each net.
     example: a batch of shapes, as one member gets it from the loader.
-    start: variables that a role starts from, instead of fresh ones.
   """
-  start = dict(start or {})
   nets = {
     copy: role
     for name, role in students.items()
@@ -81,7 +100,17 @@ def learner(
   def see(batch, seed, frozen, field):
     """The batch with each role's own view of the inputs; equal views once."""
     roles = {**nets, **{name: teachers[name] for name in frozen}}
-    texts = {name: getattr(role, field) for name, role in roles.items()}
+    texts = {
+      name: getattr(role, field)
+      for name, role in roles.items()
+      if not role.reads
+    }
+    if field == 'view':
+      texts |= {
+        f'{AVERAGE}/{name}': role.average_view or role.view
+        for name, role in nets.items()
+        if not role.reads
+      }
     seen = {
       text: views.apply(
         views.parse(text),
@@ -96,26 +125,37 @@ def learner(
 
   def teach(frozen, inputs):
     """Outputs of the frozen groups, each [T, B, ...], in evaluation mode."""
+    found = {}
 
     def outputs(name):
-      apply = teachers[name].net.apply
-      forward = lambda v: apply(v, inputs[name])[0]  # noqa: E731
+      if name in found:
+        return found[name]
+      role = teachers[name]
+      if role.reads:
+        outputs(role.reads[0])
+        x = _read(role, found)
+      else:
+        x = inputs[name]
+      forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
       if len(jax.tree.leaves(frozen[name])[0]) > 1:
-        return jax.vmap(forward)(frozen[name])
-      # One teacher: without vmap its products are plain, not batched by one.
-      alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
-      return jax.tree.map(lambda x: x[None], alone)
+        found[name] = jax.vmap(forward)(frozen[name])
+      else:
+        # One teacher: without vmap its products are plain, not batched by one.
+        alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
+        found[name] = jax.tree.map(lambda x: x[None], alone)
+      return found[name]
 
     return jax.lax.stop_gradient({name: outputs(name) for name in frozen})
 
-  def forward(train, state, inputs, key):
+  def forward(params, state, inputs, targets, key, prefix=''):
     """Outputs and new states of the nets that train."""
     outputs, states = {}, {}
     for name, role in nets.items():
+      x = _read(role, targets) if role.reads else inputs[f'{prefix}{name}']
       outputs[name], states[name] = role.net.apply(
-        {'params': train['nets'][name], 'state': state['nets'][name]},
-        inputs[name],
-        key=fold(key, 'net', name),
+        {'params': params[name], 'state': state['nets'][name]},
+        x,
+        key=fold(key, 'net', f'{prefix}{name}'),
         train=True,
       )
     return outputs, states
@@ -127,23 +167,19 @@ def learner(
       for copy in copies:
         yield name if copy == of else f'{name}/{copy}', term, of, copy
 
-  def contexts(entries, batch, outputs, targets, step, key):
+  def contexts(entries, batch, outputs, means, targets, step, key):
     """What each term may look at."""
     found = {}
     for name, _, _, copy in trained(entries):
-      peers = {
-        role: [
-          outputs[other]
-          for other in copies_of(role, students[role].copies)
-          if other != copy
-        ]
-        for role in students
-      }
-      peers = {
-        role: jax.tree.map(lambda *x: jnp.stack(x), *them)
-        for role, them in peers.items()
-        if them
-      }
+      peers = {}
+      for role, of in students.items():
+        # A net without peers is its own: one layer of it may teach another.
+        names = copies_of(role, of.copies)
+        others = [n for n in names if n != copy] or names
+        them = [outputs[other] for other in others]
+        peers[role] = jax.tree.map(lambda *x: jnp.stack(x), *them)
+      if copy in means:
+        peers[AVERAGE] = jax.tree.map(lambda x: x[None], means[copy])
       found[name] = Context(
         batch,
         outputs[copy],
@@ -153,40 +189,61 @@ def learner(
       )
     return found
 
+  def compute(made, carry, frozen, batch, key):
+    """The context of each term, and the new states of the nets."""
+    batch = see(batch, carry['seed'], frozen, 'view')
+    inputs, state = batch['inputs'], carry['state']
+    targets = teach(frozen, inputs)
+    params = carry['train']['nets']
+    outputs, states = forward(params, state, inputs, targets, key)
+    means = {}
+    if any(AVERAGE in entry.teachers for entry in made.terms.values()):
+      params = carry['average']
+      means, _ = forward(params, state, inputs, targets, key, f'{AVERAGE}/')
+    step = carry['step']
+    given = contexts(made.terms, batch, outputs, means, targets, step, key)
+    return given, states
+
   def init(seed, hyper, frozen):
     """The carry of a member before its first step."""
     key = jax.random.key(seed)
     variables = {
-      name: start[name] if name in start else role.net.init(
-        fold(key, 'init', name)
+      name: inherit.start(
+        role.init,
+        role.net.init(fold(key, 'init', name)),
+        frozen,
+        at=f'{role.at}.init',
       )
       for name, role in nets.items()
-    }  # fmt: skip
+    }
     train = {'nets': {name: v['params'] for name, v in variables.items()}}
     state = {'nets': {name: v['state'] for name, v in variables.items()}}
     made = recipe(hyper)
-
-    def shown(train, state, frozen, batch):
-      batch = see(batch, seed, frozen, 'view')
-      outputs, _ = forward(train, state, batch['inputs'], key)
-      targets = teach(frozen, batch['inputs'])
-      step = jnp.zeros((), jnp.int32)
-      return contexts(made.terms, batch, outputs, targets, step, key)
-
-    shapes = jax.eval_shape(shown, train, state, frozen, example)
+    carry = {
+      'train': train,
+      'state': state,
+      'step': jnp.zeros((), jnp.int32),
+      'seed': jnp.asarray(seed, jnp.uint32),
+    }
+    if made.average:
+      carry['average'] = train['nets']
+    shapes, _ = jax.eval_shape(
+      lambda *given: compute(made, *given, key), carry, frozen, example
+    )
     train['terms'], state['terms'] = {}, {}
     for name, term, _, _ in trained(made.terms):
       train['terms'][name], state['terms'][name] = term.init(
         fold(key, 'init', 'term', name), shapes[name]
       )
-    carry = {
-      'train': train,
-      'state': state,
-      'opt': made.optimizer.init(train),
-      'step': jnp.zeros((), jnp.int32),
-      'seed': jnp.asarray(seed, jnp.uint32),
+    return {**carry, 'opt': made.optimizer.init(train)}
+
+  def held(gradients):
+    """Gradients, or updates, without those of what is frozen."""
+    kept = {
+      name: inherit.without(tree, nets[name].freeze, at=nets[name].at)
+      for name, tree in gradients['nets'].items()
     }
-    return {**carry, 'average': train['nets']} if made.average else carry
+    return {**gradients, 'nets': kept}
 
   def step(carry, batch, frozen, hyper):
     """The carry after one more batch, and what was measured on it."""
@@ -194,10 +251,8 @@ def learner(
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
 
     def loss(train, state, batch, key):
-      batch = see(batch, carry['seed'], frozen, 'view')
-      outputs, states = forward(train, state, batch['inputs'], key)
-      targets = teach(frozen, batch['inputs'])
-      given = contexts(made.terms, batch, outputs, targets, carry['step'], key)
+      now = {**carry, 'train': train, 'state': state}
+      given, states = compute(made, now, frozen, batch, key)
       values, kept = {}, {}
       for name, term, _, _ in trained(made.terms):
         each, kept[name] = term.loss(
@@ -205,20 +260,28 @@ def learner(
         )
         values[name] = each.astype(jnp.float32).mean()
       state = {'nets': states, 'terms': jax.lax.stop_gradient(kept)}
-      return sum(values.values()), (values, state)
+      return _sums(values, made.parts), (values, state)
+
+    def gradient(train, state, batch, key):
+      """The gradient of each part, from one forward pass."""
+      of = lambda train: loss(train, state, batch, key)  # noqa: E731
+      sums, pull, aux = jax.vjp(of, train, has_aux=True)
+      chosen = {
+        part: {p: jnp.float32(p == part) for p in sums} for part in sums
+      }
+      return {part: pull(one)[0] for part, one in chosen.items()}, aux
 
     gradients, (values, state) = _in_parts(
-      jax.grad(loss, has_aux=True),
-      carry['train'],
-      carry['state'],
-      batch,
-      key,
-      made.accumulate,
+      gradient, carry['train'], carry['state'], batch, key, made.accumulate
     )
-    updates, opt = made.optimizer.update(
-      gradients, carry['opt'], carry['train']
+    gradients = {part: held(g) for part, g in gradients.items()}
+    total = functools.reduce(optax.tree.add, gradients.values())
+    extra = {'parts': gradients} if made.parts else {}
+    optimizer = optax.with_extra_args_support(made.optimizer)
+    updates, opt = optimizer.update(
+      total, carry['opt'], carry['train'], **extra
     )
-    train = optax.apply_updates(carry['train'], updates)
+    train = optax.apply_updates(carry['train'], held(updates))
     new = {
       'train': train,
       'state': state,
@@ -233,7 +296,7 @@ def learner(
     one = jnp.ones((), jnp.float32)
     measured = {
       'loss': (sum(values.values()), one),
-      'gradient_norm': (optax.tree.norm(gradients), one),
+      'gradient_norm': (optax.tree.norm(total), one),
     }
     return new, measured | {f'loss/{k}': (v, one) for k, v in values.items()}
 
@@ -248,9 +311,12 @@ def learner(
         'params': params[name],
         'state': carry['state']['nets'][name],
       }
-      outputs, _ = role.net.apply(variables, batch['inputs'][name])
+      x = _read(role, targets) if role.reads else batch['inputs'][name]
+      outputs, _ = role.net.apply(variables, x)
       prefix = '' if len(nets) == 1 else f'{name}/'
       for called, metric in metrics.items():
+        if metric.output not in outputs:
+          continue
         if not metric.teacher or metric.teacher in targets:
           measured[prefix + called] = metric.measure(outputs, batch, targets)
     return measured
@@ -261,6 +327,35 @@ def learner(
 def copies_of(role: str, copies: int) -> list[str]:
   """The names of a role's nets: its own, or `role/0`, `role/1`, ..."""
   return [role] if copies == 1 else [f'{role}/{i}' for i in range(copies)]
+
+
+def _read(role: Role, targets: Mapping[str, dict]) -> Array:
+  """What a role takes in place of the examples, [B, ...]."""
+  group, location = role.reads
+  at = f'{role.at}.reads'
+  if group not in targets:
+    raise unknown('teacher', group, targets, at)
+  if location not in targets[group]:
+    raise unknown('output', location, targets[group], at)
+  found = targets[group][location]
+  if len(found) != 1:
+    raise UserError(
+      f'{at}: it has {len(found)} nets, and what they give can be read of one '
+      f'only; set teachers.{group}.count=1'
+    )
+  return found[0]
+
+
+def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:
+  """The loss, part by part; all of it is one part where none are named."""
+  if not parts:
+    return {'': sum(values.values())}
+  term = lambda name: name.partition('/')[0]  # noqa: E731
+  return {
+    part: sum(value for name, value in values.items() if term(name) in names)
+    + jnp.zeros((), jnp.float32)
+    for part, names in parts.items()
+  }
 
 
 def _in_parts(gradient, train, state, batch, key, parts):
@@ -283,7 +378,9 @@ def _in_parts(gradient, train, state, batch, key, parts):
     )
     return (jax.tree.map(jnp.add, total, gradients), state), values
 
-  zero = jax.tree.map(jnp.zeros_like, train)
+  one = jax.tree.map(lambda x: x[0], batches)
+  shapes, _ = jax.eval_shape(gradient, train, state, one, key)
+  zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
   (total, state), values = jax.lax.scan(
     add, (zero, state), (jnp.arange(parts), batches)
   )

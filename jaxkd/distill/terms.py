@@ -10,10 +10,20 @@ import jax.numpy as jnp
 import optax
 
 from jaxkd import lookup, losses
-from jaxkd.distill import transfer
-from jaxkd.distill.knowledge import Arguments, find_loss, knowledge
+from jaxkd.distill import memory, transfer
+from jaxkd.distill.knowledge import (
+  Adversary,
+  Arguments,
+  find_loss,
+  knowledge,
+)
+from jaxkd.distill.location import sides
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.types import Context, Term
+
+AVERAGE = 'average'  # the teacher that is the net's own running mean
+
+_ADAPTING = ('adapter', 'adapter_kw', 'teacher_adapter', 'teacher_adapter_kw')
 
 
 class Entry(NamedTuple):
@@ -29,7 +39,16 @@ def is_zero(weight: Any) -> bool:
   return not isinstance(weight, jax.Array) and weight == 0
 
 
-def build(distill: Mapping[str, Any], roles: list[str]) -> dict[str, Entry]:
+def groups_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
+  """The groups that an entry's `teacher` names."""
+  names = entry['teacher']
+  names = (names,) if isinstance(names, str) else tuple(names)
+  return tuple(name for name in names if name)
+
+
+def build(
+  distill: Mapping[str, Any], roles: list[str], num_data: int = 0
+) -> dict[str, Entry]:
   """The terms of a config, by name; entries of weight 0 are left out.
 
   Weights and options may be traced values, as when a population maps them.
@@ -37,6 +56,7 @@ def build(distill: Mapping[str, Any], roles: list[str]) -> dict[str, Entry]:
   Args:
     distill: the entries, each complete (see `jaxkd.config`).
     roles: the nets that the step trains.
+    num_data: how many training examples there are, for terms with a memory.
 
   Raises:
     UserError: an entry that names something that is not there.
@@ -45,11 +65,11 @@ def build(distill: Mapping[str, Any], roles: list[str]) -> dict[str, Entry]:
   for name in sorted(distill):
     if not is_zero(distill[name]['weight']):
       with blamed(f'distill.{name}'):
-        built[name] = _entry(name, distill, roles)
+        built[name] = _entry(name, distill, roles, num_data)
   return built
 
 
-def _entry(name: str, distill: Mapping[str, Any], roles: list[str]) -> Entry:
+def _entry(name, distill, roles, num_data) -> Entry:
   entry, at = distill[name], f'distill.{name}'
   of = entry['of'] or (roles[0] if len(roles) == 1 else '')
   if not of:
@@ -58,13 +78,13 @@ def _entry(name: str, distill: Mapping[str, Any], roles: list[str]) -> Entry:
     )
   if of not in roles:
     raise unknown('role', of, roles, f'{at}.of')
-  term, teachers = _knowledge(entry, at)
+  term, teachers = _knowledge(entry, at, num_data)
   if entry['when']:
     other = entry['otherwise']
     if other not in distill or other == name:
       known = [known for known in distill if known != name]
       raise unknown('term', other, known, f'{at}.otherwise')
-    otherwise, more = _knowledge(distill[other], f'distill.{other}')
+    otherwise, more = _knowledge(distill[other], f'distill.{other}', num_data)
     when = _condition(entry['when'], teachers, f'{at}.when')
     term = transfer.conditional(when, term, otherwise)
     teachers = tuple(dict.fromkeys(teachers + more))
@@ -75,19 +95,33 @@ def _entry(name: str, distill: Mapping[str, Any], roles: list[str]) -> Entry:
   return Entry(term, of, teachers)
 
 
-def _knowledge(entry, at) -> tuple[Term, tuple[str, ...]]:
-  groups = entry['teacher']
-  groups = (groups,) if isinstance(groups, str) else tuple(groups)
-  groups = tuple(group for group in groups if group)
+def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
+  groups = groups_of(entry)
   loss = find_loss(entry['loss'], at=f'{at}.loss')
   options = dict(entry['kw'])
+  adapting = {name: entry[name] for name in _ADAPTING}
+  adversary = Adversary(**entry['adversary'])
+  if 'negatives' in Arguments(loss).fields:
+    for other in ('fuse', 'mask', 'when'):
+      if entry[other]:
+        raise UserError(f'{at}.{other}: the loss {entry["loss"]} takes none')
+    term = memory.contrast(
+      loss,
+      sides(tuple(entry['at']), groups, **adapting, at=at),
+      **entry['memory'],
+      num_data=num_data,
+      options=options,
+      at=at,
+    )
+    return term, groups
   make = functools.partial(
     knowledge,
     loss,
     location=tuple(entry['at']),
-    adapter=entry['adapter'],
+    **adapting,
+    adversary=adversary if adversary.option else None,
     mask=entry['mask'],
-    options=options,
+    options={k: v for k, v in options.items() if k != adversary.option},
     at=at,
   )
   if not entry['fuse']:
@@ -101,7 +135,7 @@ def _knowledge(entry, at) -> tuple[Term, tuple[str, ...]]:
 
 def _fusion(name: str, temperature, at: str) -> Callable:
   """Fused probabilities as logits whose softmax at T is the fusion at T."""
-  function = lookup.find(name, [losses], kind='fusion', at=f'{at}.fuse')
+  function = _of_teachers(name, 'teachers', kind='fusion', at=f'{at}.fuse')
   softens = 'temperature' in inspect.signature(function).parameters
 
   def fuse(logits):
@@ -115,9 +149,21 @@ def _fusion(name: str, temperature, at: str) -> Callable:
   return fuse
 
 
+def _of_teachers(name: str, argument: str, *, kind: str, at: str) -> Callable:
+  """A function of what teachers give, called `argument` and first in ours."""
+  known = []
+  for ours in losses.__all__:
+    parameters = inspect.signature(getattr(losses, ours)).parameters
+    if next(iter(parameters)) == argument:
+      known.append(ours)
+  if ':' not in name and name not in known:
+    raise unknown(kind, name, known, at)
+  return lookup.find(name, [losses], kind=kind, at=at)
+
+
 def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
   """A function of the one teacher's logits and of fields of the batch."""
-  function = lookup.find(name, [losses], kind='condition', at=at)
+  function = _of_teachers(name, 'teacher', kind='condition', at=at)
   if len(teachers) != 1:
     raise UserError(f'{at}: {name} looks at one teacher, not {len(teachers)}')
   fields = Arguments(function).fields
@@ -136,6 +182,8 @@ def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
           f'{at}: {name} gives the shape {list(found.shape)}, not one value '
           'for each example'
         )
+      if at.endswith('.when') and found.dtype != bool:
+        raise UserError(f'{at}: {name} gives {found.dtype}, not true or false')
       return found
 
   return when

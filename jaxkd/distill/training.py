@@ -20,7 +20,8 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import step, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
-from jaxkd.errors import UserError, blamed
+from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train import optimizer
 from jaxkd.train.checkpoint import Checkpoints
@@ -77,7 +78,6 @@ class Job(NamedTuple):
     seeds: of each member.
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
-    start: role -> variables to start from.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
   """
@@ -90,7 +90,6 @@ class Job(NamedTuple):
   seeds: list[int]
   weights: np.ndarray
   order: str = 'own'
-  start: dict | None = None
   hyper: dict[str, list[float]] | None = None
   at: str = ''
 
@@ -124,21 +123,47 @@ def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
     for entry, value in hyper.items():
       own = configs.put(own, entry, value)
     return step.Recipe(
-      terms.build(own['distill'], list(job.students)),
+      terms.build(own['distill'], list(job.students), job.weights.shape[1]),
       optimizer.optimizer(own['train']),
       own['train']['accumulate'],
       own['train']['average'],
+      own['train']['parts'],
     )
 
   return recipe
 
 
 def used_groups(job: Job) -> dict[str, Group]:
-  """The groups that the job's terms look at."""
+  """The groups that the job's nets learn from, start from or read."""
   values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
   entries = recipe_of(job)(values).terms.values()
   names = {name for entry in entries for name in entry.teachers}
-  return {name: g for name, g in job.groups.items() if name in names}
+  names |= {
+    role.init.partition('/')[0]
+    for role in job.students.values()
+    if role.init != inherit.RANDOM
+  }
+  return _with_read(names, job.students, job.groups)
+
+
+def read_groups(job: Job) -> dict[str, Group]:
+  """The groups without which the job's nets have no input."""
+  return _with_read(set(), job.students, job.groups)
+
+
+def _with_read(names, roles, groups) -> dict[str, Group]:
+  """The groups of these names, and all that they and the roles read."""
+  reading = [
+    *roles.values(),
+    *(g.role for n, g in groups.items() if n in names),
+  ]
+  while reading:
+    role = reading.pop()
+    for name in role.reads[:1]:
+      if name in groups and name not in names:
+        names = names | {name}
+        reading.append(groups[name].role)
+  return {name: g for name, g in groups.items() if name in names}
 
 
 def frozen_of(groups: Mapping[str, Group]) -> tuple[dict, dict]:
@@ -169,7 +194,6 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
     recipe_of(job),
     session.metrics,
     example=shapes,
-    start=job.start,
   )
 
 
@@ -195,6 +219,57 @@ def check(session: Session, job: Job) -> None:
   Raises:
     UserError: what the config names does not fit together.
   """
+  with within(job.at):
+    _check_accumulate(job)
+    _check_terms(job)
+  batch = batches_of(session, job).batch(0)
+  with blamed(job.stage), within(job.at):
+    populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+
+
+def _check_terms(job: Job) -> None:
+  """Refuses terms without effect, and parts that are not all of the loss."""
+  used = {
+    name: entry
+    for name, entry in job.distill.items()
+    if not terms.is_zero(entry['weight'])
+  }
+  for name, entry in used.items():
+    groups = terms.groups_of(entry)
+    if terms.AVERAGE in groups and not job.train['average']:
+      raise UserError(
+        f'distill.{name}.teacher: there is no running mean of the parameters; '
+        'set train.average, e.g. to 0.99'
+      )
+    of = entry['of'] or next(iter(job.students))
+    alone = of in job.students and job.students[of].copies == 1
+    if of in groups and alone and entry['at'][0] == entry['at'][1]:
+      raise UserError(
+        f'distill.{name}.teacher: {of} has no peers and would be compared with '
+        f'itself; set students.{of}.count=2 or compare two of its layers'
+      )
+  parts = job.train['parts']
+  if not parts:
+    return
+  if job.train['clip']:
+    raise UserError(
+      'train.clip: it would clip the sum and not its parts; set it to 0 or '
+      'leave train.parts empty'
+    )
+  named = [name for names in parts.values() for name in names]
+  for name in used:
+    if named.count(name) != 1:
+      raise UserError(
+        f'train.parts: the term {name} is in {named.count(name)} of the parts '
+        f'{", ".join(parts)}; put it into one'
+      )
+  for name in named:
+    if name not in job.distill:
+      raise unknown('term', name, job.distill, 'train.parts')
+
+
+def _check_accumulate(job: Job) -> None:
+  """Refuses parts of a batch where a term looks at the whole of it."""
   parts = job.train['accumulate']
   for name, entry in job.distill.items() if parts > 1 else ():
     coupled = Arguments(find_loss(entry['loss'], at=f'distill.{name}')).coupled
@@ -204,13 +279,16 @@ def check(session: Session, job: Job) -> None:
         f'{parts} parts of it are not the same; set train.accumulate to 1 '
         f'or distill.{name}.weight to 0'
       )
-  batch = batches_of(session, job).batch(0)
-  with blamed(job.stage):
-    populations_of(session, job, batch)(mode='vmap').no_totals(batch)
 
 
-def train(session: Session, job: Job) -> Trained:
-  """Trains the population, or goes on with it, or finds it trained."""
+def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
+  """Trains the population, or goes on with it, or finds it trained.
+
+  Args:
+    session: what the stages have in common.
+    job: the population.
+    may_diverge: see `jaxkd.train.fit.Plan`.
+  """
   batches = batches_of(session, job)
   steps = job.train['steps']
   plan = Plan(
@@ -218,13 +296,16 @@ def train(session: Session, job: Job) -> Trained:
     eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),
     save_every=job.train['save_every'] or max(1, steps // SAVES),
     members=job.train['members'],
+    may_diverge=may_diverge,
   )
 
   def validate(population, carry):
     role = reported(job.students)
-    return _measure(session, population, carry, 'validation', {}, role)
+    groups = read_groups(job)
+    return _measure(session, population, carry, 'validation', groups, role)
 
   with (
+    within(f'{job.stage}: '),
     Checkpoints(session.directory / job.stage) as checkpoints,
     session.progress(job.stage, steps) as on_log,
   ):

@@ -28,6 +28,8 @@ __all__ = ['build', 'count', 'defaults', 'families', 'resolve', 'tap_shapes']
 
 PyTree = Any
 
+FLOATS = ('bfloat16', 'float16', 'float32')  # what models compute in
+
 
 def build(
   name: str,
@@ -179,9 +181,8 @@ def _options(constructor: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _float(dtype: str, at: str) -> jnp.dtype:
-  known = ('bfloat16', 'float16', 'float32')
-  if str(dtype) not in known:
-    raise unknown('floating-point type', dtype, known, at)
+  if str(dtype) not in FLOATS:
+    raise unknown('floating-point type', dtype, FLOATS, at)
   return jnp.dtype(dtype)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd import compilation
 from jaxkd.types import Net
 
 
@@ -44,7 +45,7 @@ def flops(function, *shapes) -> int:
 
 def latency(net: Net, input_shape: Any) -> float:
   """Milliseconds that a net takes for one example: the median of thirty."""
-  variables = jax.jit(net.init)(jax.random.key(0))
+  variables = compilation.once(net.init)(jax.random.key(0))
   run = jax.jit(lambda v, x: net.apply(v, x)[0])
   inputs = jax.tree.map(
     lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), _one(input_shape)

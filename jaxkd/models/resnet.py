@@ -61,17 +61,39 @@ class Bottleneck(nnx.Module):
     return self.conv3(y) + self.shortcut(x)
 
 
+class Neck(nnx.Module):
+  """1x1, 3x3 and 1x1 convolutions to another width, a ReLU after each."""
+
+  def __init__(self, width_in: int, width: int, **options: Any):
+    half = max(1, width // 2)
+    self.convs = nnx.List(
+      [
+        ConvNorm(width_in, half, 1, **options),
+        ConvNorm(half, half, 3, **options),
+        ConvNorm(half, width, 1, **options),
+      ]
+    )
+
+  def __call__(self, x: Array) -> Array:
+    for conv in self.convs:
+      x = nnx.relu(conv(x))
+    return x
+
+
 class Model(nnx.Module):
   """A residual network of three stages.
 
   Taps: ``stem``, ``stages/*``, ``stages/*/preactivation`` (before the last
-  ReLU), ``stages/*/blocks/*`` (each block's sum before its ReLU).
+  ReLU), ``stages/*/blocks/*`` (each block's sum before its ReLU), ``neck``.
 
   Args:
     num_classes: the number of logits.
     input_shape: (H, W, C).
     depth: layers with weights, 6n + 2 for n blocks a stage.
     widths: channels of the first convolution and of the three stages.
+    neck: channels behind a projector between the last stage and the
+      classifier, so that this can be another net's (SimKD, Chen et al., 2022);
+      0 for none.
     dtype: what to compute in.
     rngs: where initial values come from.
 
@@ -86,6 +108,7 @@ class Model(nnx.Module):
     input_shape: Sequence[int],
     depth: int = 20,
     widths: Sequence[int] = NARROW,
+    neck: int = 0,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -100,12 +123,15 @@ class Model(nnx.Module):
     self.stages = make_stages(
       BasicBlock, widths[0], widths[1:], (size,) * 3, **options
     )
-    self.head = layers.head(widths[-1], num_classes, rngs=rngs)
+    self.neck = Neck(widths[-1], neck, **options) if neck else None
+    self.head = layers.head(neck or widths[-1], num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
     x = nnx.relu(self.stem(x))
     for stage in self.stages:
       x = stage(x)
+    if self.neck is not None:
+      x = self.neck(x)
     x = x.mean((1, 2))
     return {'logits': self.head(x), 'embedding': x}
 

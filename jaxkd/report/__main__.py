@@ -8,6 +8,8 @@ from pathlib import Path
 from jaxkd.errors import UserError
 from jaxkd.report import rows, tables
 
+SPEED = Path('benchmarks/speed')
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Returns the exit code: 0, 1 if the page is stale, 2 for a bad row."""
@@ -23,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help='where the rows are (default: %(default)s)',
   )  # fmt: skip
   parser.add_argument(
-    '--speed', type=Path, default=Path('benchmarks/speed'), metavar='DIR',
-    help='where measurements of speed are (default: %(default)s)',
+    '--speed', type=Path, metavar='DIR',
+    help=f'where measurements of speed are (default: {SPEED}, if it is there)',
   )  # fmt: skip
   parser.add_argument(
     '--out', type=Path, default=Path('BENCHMARKS.md'), metavar='FILE',
@@ -32,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )  # fmt: skip
   flags = parser.parse_args(arguments)
   try:
-    return _run(flags.rows, flags.speed, flags.out, check=flags.check)
+    if flags.speed and not flags.speed.is_dir():
+      raise UserError(f'--speed: there is no directory {flags.speed}')
+    return _run(flags.rows, flags.speed or SPEED, flags.out, check=flags.check)
   except UserError as error:
     print(error, file=sys.stderr)
     return 2
@@ -45,7 +49,7 @@ def _run(folder: Path, speed: Path, out: Path, *, check: bool) -> int:
       out.write_text(page, encoding='utf-8')
     except OSError as error:
       raise UserError(f'{out} cannot be written: {error.strerror}') from error
-  elif not out.is_file() or out.read_text(encoding='utf-8') != page:
+  elif not out.is_file() or out.read_text('utf-8', 'replace') != page:
     print(
       f'{out} is stale: run python -m jaxkd.report and commit what it writes',
       file=sys.stderr,

@@ -1,6 +1,7 @@
 """Progress of the stages: bars on a terminal, a line now and then elsewhere."""
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, blamed
 
 LINES = 4  # of each stage, where there is no terminal
 
@@ -70,7 +71,7 @@ class Reporter:
 
     with progress:
       yield show
-      if not news:
+      if not progress.tasks[task].completed:
         progress.update(task, completed=steps, news='done before')
 
   @contextlib.contextmanager
@@ -110,21 +111,55 @@ class Reporter:
 
 
 def tensorboard(directory: Path) -> Callable:
-  """A writer of TensorBoard event files; no TensorFlow is needed."""
+  """A writer of TensorBoard event files; no TensorFlow is needed.
+
+  It writes at once: the thread of tensorboardX's own writer would die of a
+  full disk without a word, and then nobody empties its queue.
+  """
 
   @contextlib.contextmanager
   def open_(stage):
-    from tensorboardX import SummaryWriter  # slow to import
+    from tensorboardX import RecordWriter  # slow to import
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
 
-    with SummaryWriter(str(directory / stage), flush_secs=10) as writer:
+    folder = directory / stage
+    name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}'
 
-      def write(step, values):
-        for name, value in values.items():
-          writer.add_scalar(name, value, step)
+    def add(**fields):
+      with _can_be_written(folder):
+        writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        writer.flush()
 
+    def write(step, values):
+      found = [
+        Summary.Value(tag=name, simple_value=value)
+        for name, value in values.items()
+      ]
+      add(step=step, summary=Summary(value=found))
+
+    with _can_be_written(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      writer = RecordWriter(str(folder / name))
+    try:
+      add(file_version='brain.Event:2')
       yield write
+    finally:
+      with contextlib.suppress(OSError):  # all that counts is flushed
+        writer.close()
 
   return open_
+
+
+@contextlib.contextmanager
+def _can_be_written(folder: Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f'{folder} cannot be written: {error.strerror}; make room there or '
+      'choose another directory'
+    ) from error
 
 
 def wandb(project: str, directory: Path, config: dict) -> Callable:
@@ -143,12 +178,14 @@ def wandb(project: str, directory: Path, config: dict) -> Callable:
 
   @contextlib.contextmanager
   def open_(stage):
-    with client.init(
-      project=project,
-      name=f'{config["name"]}/{stage}',
-      dir=str(directory),
-      config=config,
-    ) as run:
+    with blamed('report.wandb'):
+      run = client.init(
+        project=project,
+        name=f'{config["name"]}/{stage}',
+        dir=str(directory),
+        config=config,
+      )
+    with run:
       yield lambda step, values: run.log(values, step=step)
 
   return open_

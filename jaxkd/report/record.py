@@ -47,6 +47,8 @@ def row(
   report = config['report']
   metric = report['metric']
   reached = {stage.name: _reached(stage) for stage in stages}
+  # What cannot be measured, such as a paraphraser of features, is no arm.
+  reached = {name: found for name, found in reached.items() if metric in found}
   higher = rounds[0].metrics[metric].higher_is_better
 
   def compared(pair, claim):

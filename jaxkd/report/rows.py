@@ -9,11 +9,13 @@ what a value may be. Values that are not finite are stored as null.
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxkd.errors import UserError, unknown
+from jaxkd.report import statistics
 
 _NUMBER = (float, None)
 _BY_NET = {'*': _NUMBER}
@@ -123,7 +125,8 @@ def load_all(directory: str | Path) -> list[dict]:
   """All rows of a directory, those of the survey's works first, in order.
 
   Raises:
-    UserError: there is no such directory, or one of its files is not a row.
+    UserError: there is no such directory, one of its files is not a row, or
+      two are of one system.
   """
   directory = Path(directory)
   if not directory.is_dir():
@@ -131,24 +134,39 @@ def load_all(directory: str | Path) -> list[dict]:
       f'there is no directory {directory}; run this where the repository is, '
       'or say where the rows are with --rows'
     )
-  rows = [load(path) for path in sorted(directory.glob('*.json'))]
-  return sorted(rows, key=_place)
+  rows = {path: load(path) for path in sorted(directory.glob('*.json'))}
+  files = {}
+  for path, row in rows.items():
+    other = files.setdefault(row['system'], path)
+    if other != path:
+      raise UserError(
+        f'{path}: {other.name} has the system {row["system"]!r} too; rename or '
+        'remove one'
+      )
+  return sorted(rows.values(), key=_place)
 
 
 def load_json(path: str | Path) -> Any:
   """What a JSON file holds.
 
   Raises:
-    UserError: it cannot be read or is not JSON.
+    UserError: it cannot be read or is not JSON that could be written again.
   """
   try:
-    return json.loads(Path(path).read_text(encoding='utf-8'))
+    held = json.loads(Path(path).read_text(encoding='utf-8'))
+    # Refuses NaN and half a surrogate pair, which Python reads as they are.
+    json.dumps(held, ensure_ascii=False, allow_nan=False).encode()
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}') from error
+  except RecursionError as error:
+    raise UserError(
+      f'{path} is nested too deeply; restore it or remove it'
+    ) from error
   except ValueError as error:
     raise UserError(
       f'{path} is not JSON ({error}); restore it or remove it'
     ) from error
+  return held
 
 
 def plain(value: Any) -> Any:
@@ -186,10 +204,18 @@ def check(row: Any, at: str) -> None:
     for side in ('better', 'than'):
       if pair[side] not in row['arms']:
         raise unknown('arm', pair[side], row['arms'], f'{at}: {name}.{side}')
-    _check_comparison(pair, row['higher_is_better'], f'{at}: {name}')
-  for name in row.get('metrics', {}):
+    _check_holds(pair, row['higher_is_better'], f'{at}: {name}')
+    _check_figures(pair, row['arms'], f'{at}: {name}')
+  for name, metrics in row.get('metrics', {}).items():
     if name not in row['arms']:
       raise unknown('arm', name, row['arms'], f'{at}: metrics')
+    seeds = len(row['arms'][name]['values'])
+    for metric, values in metrics.items():
+      if len(values) != seeds:
+        raise UserError(
+          f'{at}: metrics.{name}.{metric} has {len(values)} values for '
+          f'{seeds} seeds; give one a seed'
+        )
   for i, summary in enumerate(row.get('summary', [])):
     _check_summary(summary, f'{at}: summary[{i}]')
 
@@ -224,7 +250,7 @@ def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:
         raise UserError(f'{at}: {_join(path, name)} is missing; add it')
 
 
-def _check_comparison(pair: dict, higher_is_better: bool, at: str) -> None:
+def _check_holds(pair: dict, higher_is_better: bool, at: str) -> None:
   """Checks that `holds` is what the interval says."""
   if pair['ci95'] is None:
     says = None
@@ -239,6 +265,32 @@ def _check_comparison(pair: dict, higher_is_better: bool, at: str) -> None:
       f'{at}.holds is {json.dumps(pair["holds"])} where ci95 '
       f'{pair["ci95"]} says {json.dumps(says)}; run the config again'
     )
+
+
+def _check_figures(pair: dict, arms: dict, at: str) -> None:
+  """Checks that a comparison is what the values of its arms say."""
+  better, than = (arms[pair[side]]['values'] for side in ('better', 'than'))
+  if len(better) != len(than):
+    raise UserError(
+      f'{at} has {len(better)} values of {pair["better"]} and {len(than)} of '
+      f'{pair["than"]}; compare arms that ran with the same seeds'
+    )
+  for name, says in statistics.paired(better, than).items():
+    if name != 'holds' and not _alike(pair[name], says):
+      raise UserError(
+        f'{at}.{name} is {json.dumps(pair[name])} where the values of '
+        f'{pair["better"]} and {pair["than"]} say {json.dumps(says)}; run the '
+        'config again'
+      )
+
+
+def _alike(a: Any, b: Any) -> bool:
+  """Whether numbers, or lists of them, differ by rounding alone."""
+  if isinstance(a, list) and isinstance(b, list):
+    return all(map(_alike, a, b))
+  if a is None or b is None or isinstance(a, list) or isinstance(b, list):
+    return a is b
+  return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _check_summary(summary: dict, at: str) -> None:
@@ -267,10 +319,9 @@ def _has_kind(value: Any, schema: Any) -> bool:
     return value is None
   if isinstance(schema, list | dict):
     return isinstance(value, type(schema))
-  if schema is float:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-  if schema is int:
-    return isinstance(value, int) and not isinstance(value, bool)
+  if schema in (float, int):
+    number = isinstance(value, int | schema) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
   return isinstance(value, schema)
 
 

@@ -5,11 +5,13 @@ the drift of a shared machine hits all of them alike. A measurement is a dict
 of the form of `jaxkd.report.tables.SPEED_SCHEMA`, which BENCHMARKS.md shows.
 """
 
+import contextlib
 import json
+import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +21,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from jaxkd import compilation, models
 from jaxkd import config as configs
-from jaxkd import models
+from jaxkd import keys as folding
 from jaxkd.data.sources import Source
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.step import Role
@@ -39,6 +42,7 @@ _TOGETHER = (
 )  # fmt: skip
 
 SAMPLE = 0.005  # seconds; a sample is as many calls as take about that long
+FEWEST = 5  # samples, however little time there is
 
 
 class Program(NamedTuple):
@@ -83,10 +87,10 @@ def cases(demo: Mapping[str, Any]) -> dict[str, Case]:
   """
   made = [
     Case('demo', configs.plain(demo), (8, 8, 1), 10, ('layers/0', 'layers/1')),
-    _images('resnet20', 'resnet8', 64),
+    images('resnet20', 'resnet8', 64),
   ]
   if jax.default_backend() != 'cpu':
-    made.append(_images('resnet32x4', 'resnet8x4', 256))
+    made.append(images('resnet32x4', 'resnet8x4', 256))
   return {case.name: case for case in made}
 
 
@@ -105,29 +109,29 @@ def steps(
     stop: when set, the measurement ends.
 
   Returns:
-    ``{'name', 'device', 'rows'}``, a row for each program with its median and
-    quartiles in milliseconds.
+    The measurement, a row for each program with its median and quartiles in
+    milliseconds.
 
   Raises:
     Stopped: `stop` was set.
   """
-  batch = _batch(case)
+  batch = synthetic(case)
   teacher = _role(case, 'teachers', 'main', {'logits'})
   student = _role(case, 'students', 'student', {'logits'})
-  variables = jax.jit(teacher.net.init)(jax.random.key(1))
-  inputs = _by(case.config['train']['batch_size'], *case.input_shape)
+  variables = compilation.once(teacher.net.init)(jax.random.key(1))
+  inputs = by(case.config['train']['batch_size'], *case.input_shape)
   plain, forward = 'plain step', 'teacher forward'
   nets = {'student': _size(student), 'teacher': _size(teacher)}
   programs, facts = {}, {}
 
-  programs[plain], traced = _step(case, _labels_only(case), batch, variables)
+  programs[plain], traced = plain_step(case, batch, variables)
   facts[plain] = {
     'nets': _label(case.config['students']['student']),
     'shapes': inputs,
     'parameters': nets['student'],
     'traces': traced,
   }
-  programs[forward] = _again(
+  programs[forward] = again(
     lambda variables, x: teacher.net.apply(variables, x)[0]['logits'],
     variables,
     batch['inputs'],
@@ -154,19 +158,45 @@ def steps(
       'parts': (plain, forward),
     }
   times = interleaved(programs, samples, stop)
+  return measurement(
+    f'Steps: {case.name}',
+    [_row(name, facts[name], programs[name], times) for name in programs],
+  )
+
+
+def measurement(
+  name: str, table: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+  """What was measured, with where and of what.
+
+  Args:
+    name: what it is called.
+    table: its rows.
+    notes: what a reader must know to read it, a sentence each.
+  """
   return {
-    'name': f'Steps: {case.name}',
+    'name': name,
     'device': record.device(),
-    'rows': [
-      _row(name, facts[name], programs[name], times) for name in programs
-    ],
+    'versions': record.versions(),
+    'commit': record.commit(),
+    'notes': list(notes),
+    'rows': list(table),
   }
+
+
+@contextlib.contextmanager
+def unseen(name: str, steps: int) -> Iterator[Callable]:
+  """A stage as `jaxkd.report.progress.Reporter` has them, shown nowhere."""
+  yield lambda step, values: None
 
 
 def interleaved(
   programs: Mapping[str, Program],
   samples: int,
   stop: threading.Event | None = None,
+  *,
+  seconds: float = math.inf,
+  stage: Callable = unseen,
 ) -> dict[str, np.ndarray]:
   """Seconds of a call of each program, [samples], taken in turns.
 
@@ -174,24 +204,46 @@ def interleaved(
   where one is too short to be timed by itself; they follow one another
   without the host waiting for each, as in training.
 
+  Args:
+    programs: what to time, by name.
+    samples: how many times of each to take.
+    stop: when set, the measurement ends.
+    seconds: about how long it may take; there are fewer samples where they
+      would take longer, but `FEWEST` are taken all the same.
+    stage: shows progress, see `jaxkd.report.progress.Reporter.stage`.
+
   Raises:
     Stopped: `stop` was set.
   """
-  states, calls = {}, {}
-  for name, program in programs.items():
-    state = program.state
-    for _ in range(WARM_UP):
-      state, seconds = _timed(program.call, state, 1)
-    states[name], calls[name] = state, max(1, round(SAMPLE / seconds))
+  begun = time.perf_counter()
+  states, calls, a_round = {}, {}, 0.0
+  with stage('warming up', len(programs)) as show:
+    for number, (name, program) in enumerate(programs.items(), 1):
+      check_stop(stop)
+      state = program.state
+      for _ in range(WARM_UP):
+        state, taken = _timed(program.call, state, 1)
+      states[name], calls[name] = state, max(1, round(SAMPLE / taken))
+      a_round += taken * calls[name]
+      show(number, {})
+  left = seconds - (time.perf_counter() - begun)
+  samples = min(samples, max(FEWEST, int(min(samples, left / a_round))))
   times = {name: np.empty(samples) for name in programs}
-  for sample in range(samples):
-    for name, program in programs.items():
-      if stop is not None and stop.is_set():
-        raise Stopped('stopped while measuring; nothing was kept')
-      states[name], times[name][sample] = _timed(
-        program.call, states[name], calls[name]
-      )
+  with stage('measuring', samples) as show:
+    for sample in range(samples):
+      for name, program in programs.items():
+        check_stop(stop)
+        states[name], times[name][sample] = _timed(
+          program.call, states[name], calls[name]
+        )
+      show(sample + 1, {})
   return times
+
+
+def check_stop(stop: threading.Event | None) -> None:
+  """Raises `Stopped` if `stop` was set."""
+  if stop is not None and stop.is_set():
+    raise Stopped('stopped while measuring; nothing was kept')
 
 
 def table(measured: Mapping[str, Any]) -> Table:
@@ -212,13 +264,21 @@ def table(measured: Mapping[str, Any]) -> Table:
     made.add_column(name, justify='right')
   for row in measured['rows']:
     about = ', '.join(filter(None, (row['nets'], row['shapes'])))
-    low, high = row['lower quartile'], row['upper quartile']
     made.add_row(
       Text.assemble(row['program'], (f'\n{about}', 'dim')),
-      f'{row["ms"]:.3g} ({low:.3g}–{high:.3g})',
+      with_quartiles(row),
       *(wording.plain(row.get(name)) for name in others),
     )
   return made
+
+
+def with_quartiles(row: Mapping[str, Any]) -> str:
+  """The milliseconds of a row for the terminal."""
+  middle, low, high = (
+    f'{float(f"{row[name]:.3g}"):,g}'
+    for name in ('ms', 'lower quartile', 'upper quartile')
+  )
+  return f'{middle} ({low}–{high})'
 
 
 def save(path: str | Path, measured: Sequence[Mapping[str, Any]]) -> None:
@@ -235,6 +295,25 @@ def save(path: str | Path, measured: Sequence[Mapping[str, Any]]) -> None:
       json.dumps(held, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
     )
     draft.replace(path)
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be written: {error.strerror}; choose another file'
+    ) from error
+
+
+def check_out(path: str | Path) -> None:
+  """Finds out before measuring whether `save` will work.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  path = Path(path)
+  if path.is_dir():
+    raise UserError(f'{path} is a folder; name a file in it')
+  draft = path.with_name(f'.{path.name}.draft')
+  try:
+    draft.touch()
+    draft.unlink()
   except OSError as error:
     raise UserError(
       f'{path} cannot be written: {error.strerror}; choose another file'
@@ -263,6 +342,16 @@ def store(
     UserError: the script does not run where the repository is, or the file
       is damaged or cannot be written.
   """
+  path, held = stored(kind, directory)
+  held |= {entry['name']: entry for entry in measured}
+  save(path, list(held.values()))
+  return path
+
+
+def stored(
+  kind: str, directory: str | Path = 'benchmarks/speed'
+) -> tuple[Path, dict[str, Any]]:
+  """The file of `store`, checked, and the measurements in it by name."""
   directory = Path(directory)
   if not directory.parent.is_dir():
     raise UserError(
@@ -282,12 +371,11 @@ def store(
     raise UserError(
       f'--store: {directory} cannot be made: {error.strerror}'
     ) from error
-  held |= {entry['name']: entry for entry in measured}
-  save(path, list(held.values()))
-  return path
+  check_out(path)
+  return path, held
 
 
-def _images(teacher: str, student: str, batch_size: int) -> Case:
+def images(teacher: str, student: str, batch_size: int) -> Case:
   """Nets on images of 32×32 pixels, trained as CIFAR-100 usually is."""
   config = configs.complete(
     {
@@ -314,8 +402,12 @@ def _images(teacher: str, student: str, batch_size: int) -> Case:
   return Case(name, configs.plain(config), (32, 32, 3), 100, layers)
 
 
-def _labels_only(case: Case) -> dict:
-  return {'labels': {**case.config['distill']['labels'], 'weight': 1.0}}
+def plain_step(
+  case: Case, batch: dict, variables: dict
+) -> tuple[Program, Callable[[], int]]:
+  """The student's step on the labels alone, as `_step` gives it."""
+  labels = {**case.config['distill']['labels'], 'weight': 1.0}
+  return _step(case, {'labels': labels}, batch, variables)
 
 
 def _distillations(case: Case) -> dict[str, dict]:
@@ -343,13 +435,14 @@ def _role(case: Case, section: str, name: str, locations: set[str]) -> Role:
   return roles.role(
     case.config[section][name],
     _source(case),
+    {},
     at=f'{section}.{name}',
     dtype=case.config['train']['dtype'],
     locations=locations,
   )
 
 
-def _batch(case: Case) -> dict[str, jax.Array]:
+def synthetic(case: Case) -> dict[str, jax.Array]:
   """A synthetic batch on the device."""
   size = case.config['train']['batch_size']
   keys = jax.random.split(jax.random.key(0))
@@ -358,6 +451,33 @@ def _batch(case: Case) -> dict[str, jax.Array]:
     'labels': jax.random.randint(keys[1], (size,), 0, case.num_classes),
     'id': jnp.arange(size, dtype=jnp.int32),
     'epoch': jnp.zeros((size,), jnp.int32),
+  }
+
+
+def outputs(
+  case: Case, section: str, name: str, locations: Iterable[str]
+) -> dict[str, jax.Array]:
+  """Numbers shaped as what a net gives at some locations, by location.
+
+  Args:
+    case: the nets.
+    section: of the config, 'students' or 'teachers'.
+    name: of the role in it.
+    locations: names of outputs and paths of layers.
+  """
+  role = _role(case, section, name, set(locations))
+  key = jax.random.key(2)
+  shapes = jax.eval_shape(
+    lambda x: role.net.apply(role.net.init(key), x)[0],
+    synthetic(case)['inputs'],
+  )
+  return {
+    place: jax.random.normal(
+      folding.fold(key, section, place),
+      shapes[place].shape,
+      shapes[place].dtype,
+    )
+    for place in sorted(locations)
   }
 
 
@@ -427,19 +547,12 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
   entries = terms.build(distill, ['student'])
   key = jax.random.key(2)
 
-  def arrays(section, name):
-    """Numbers shaped as what the terms look at of a net's outputs."""
+  def looked_at(section, name):
     wanted = roles.locations(distill, name, teacher=section == 'teachers')
-    role = _role(case, section, name, wanted)
-    outputs = jax.eval_shape(
-      lambda x: role.net.apply(role.net.init(key), x)[0], batch['inputs']
-    )
-    return {
-      name: jax.random.normal(key, outputs[name].shape, outputs[name].dtype)
-      for name in sorted(wanted)
-    }
+    return outputs(case, section, name, wanted)
 
-  student, teacher = arrays('students', 'student'), arrays('teachers', 'main')
+  student = looked_at('students', 'student')
+  teacher = looked_at('teachers', 'main')
   context = Context(
     batch,
     student,
@@ -452,8 +565,8 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
     params[name], state[name] = entry.term.init(key, context)
 
   def gradients(params, state, context):
-    def total(params, outputs):
-      given = context._replace(student=outputs)
+    def total(params, student):
+      given = context._replace(student=student)
       each = [
         entry.term.loss(params[name], state[name], given)[0].mean()
         for name, entry in entries.items()
@@ -463,13 +576,13 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
     return jax.grad(total, (0, 1))(params, context.student)
 
   shapes = sorted(
-    {_by(*x.shape) for x in (*student.values(), *teacher.values())}
+    {by(*x.shape) for x in (*student.values(), *teacher.values())}
   )
-  program = _again(gradients, params, state, context)
+  program = again(gradients, params, state, context)
   return program, ', '.join(shapes), models.count(params)
 
 
-def _again(function: Callable, *arguments: Any) -> Program:
+def again(function: Callable, *arguments: Any) -> Program:
   """A function called again and again with the same arguments.
 
   It is handed what it gave before, and its memory, though it needs neither:
@@ -497,13 +610,19 @@ def _timed(call: Callable, state: Any, calls: int) -> tuple[Any, float]:
   return state, (time.perf_counter() - begun) / calls
 
 
+def milliseconds(times: np.ndarray) -> dict[str, float]:
+  """The median and quartiles of times in seconds, as rows hold them."""
+  quantiles = 1e3 * np.quantile(times, (0.5, 0.25, 0.75))
+  names = 'ms', 'lower quartile', 'upper quartile'
+  return dict(zip(names, quantiles.round(6).tolist(), strict=True))
+
+
 def _row(
   name: str,
   facts: Mapping[str, Any],
   program: Program,
   times: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-  low, median, high = 1e3 * np.quantile(times[name], (0.25, 0.5, 0.75))
   ratio = None
   if 'parts' in facts:
     parts = sum(times[part] for part in facts['parts'])
@@ -514,9 +633,7 @@ def _row(
     'shapes': facts['shapes'],
     'parameters': facts['parameters'],
     'MFLOPs': round(program.flops / 1e6, 3),
-    'ms': round(median, 6),
-    'lower quartile': round(low, 6),
-    'upper quartile': round(high, 6),
+    **milliseconds(times[name]),
     'ratio': ratio,
     'traces': facts['traces']() if 'traces' in facts else None,
   }
@@ -534,5 +651,6 @@ def _label(entry: Mapping[str, Any]) -> str:
   return entry['model'] + (f'({", ".join(options)})' if options else '')
 
 
-def _by(*sizes: int) -> str:
+def by(*sizes: int) -> str:
+  """A shape in print."""
   return '×'.join(map(str, sizes))

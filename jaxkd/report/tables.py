@@ -15,7 +15,16 @@ from rich.text import Text
 from jaxkd.report import rows as row_files
 from jaxkd.report import wording
 
-SPEED_SCHEMA = [{'name': str, 'device': str, 'rows': [{'*': object}]}]
+SPEED_SCHEMA = [
+  {
+    'name': str,
+    'device': str,
+    'versions?': {'*': str},
+    'commit?': str,
+    'notes?': [str],  # what a reader must know of the figures
+    'rows': [{'*': (float, str, bool, None)}],
+  }
+]
 
 
 def console(
@@ -136,7 +145,8 @@ when this page and the rows disagree.
 
 _SPEED = """\
 Steady-state times, compilation and warm-up excluded: medians over many steps,
-from `python experiments/benchmark.py`. Compare numbers of one device only."""
+from `python experiments/benchmark.py`, with `--losses` for each loss by itself.
+Compare numbers of one device only."""
 
 _UNTUNED = 'Not tuned: the values of the config.'
 
@@ -207,12 +217,12 @@ def _section(row: Mapping) -> str:
     )
     parts += map(_along_the_way, row['summary'])
   if row.get('notes'):
-    parts.append('\n'.join(f'- {_line(note)}' for note in row['notes']))
+    parts.append(_bullets(row['notes']))
   parts.append(_tuning(row.get('tuning', {})))
   parts.append(_costs(row))
-  versions = ', '.join(f'{k} {v}' for k, v in sorted(row['versions'].items()))
   parts.append(
-    f'{_spoken(row["wall_s"])} on {row["device"]}; {versions}; commit '
+    f'{_spoken(row["wall_s"])} on {row["device"]}; '
+    f'{_versions(row["versions"])}; commit '
     f'{(row["commit"] or "unknown")[:12]}, config '
     f'{row["config_sha256"][:12]}. To run it again:'
   )
@@ -351,7 +361,15 @@ def _speed(measured: Mapping) -> str:
     columns,
     [[wording.plain(row.get(name, '')) for name in columns] for row in rows],
   )
-  return f'### {measured["name"]}\n\nOn {measured["device"]}.\n\n{table}'
+  where = [f'On {measured["device"]}']
+  if measured.get('versions'):
+    where.append(_versions(measured['versions']))
+  if measured.get('commit'):
+    where.append(f'commit {measured["commit"]}')
+  parts = [f'### {measured["name"]}', f'{"; ".join(where)}.', table]
+  if measured.get('notes'):
+    parts.append(_bullets(measured['notes']))
+  return '\n\n'.join(parts)
 
 
 def _directions(row: Mapping, directory: str | Path) -> list[str]:
@@ -393,6 +411,14 @@ def _spoken(seconds: float | None) -> str:
   if seconds < 120:
     return f'{seconds:.0f} seconds'
   return f'{seconds / 60:.0f} minutes'
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+  return ', '.join(f'{name} {v}' for name, v in sorted(versions.items()))
+
+
+def _bullets(notes: Iterable[str]) -> str:
+  return '\n'.join(f'- {_line(note)}' for note in notes)
 
 
 def _line(text: str) -> str:

@@ -23,6 +23,7 @@ SHARED = (
   'arms',
   'rounds',
   'report',
+  'tune',
   'data.source',
   'data.dir',
   'data.kw',
@@ -72,7 +73,6 @@ def job(
   stage: str,
   labels: np.ndarray,
   seeds: list[int] | None = None,
-  start: dict | None = None,
   hyper: dict[str, list[float]] | None = None,
 ) -> Job:
   """The population that trains an arm: a member for each seed.
@@ -84,7 +84,6 @@ def job(
     stage: where its checkpoints go.
     labels: of the training examples.
     seeds: of the members, if not those of the config.
-    start: role -> variables to start from.
     hyper: config entry -> the value of each member.
   """
   data = config['data']
@@ -115,6 +114,5 @@ def job(
     seeds=seeds,
     weights=np.concatenate(weights),
     order=data['order'],
-    start=start,
     hyper=hyper,
   )

@@ -26,12 +26,14 @@ class Metric(NamedTuple):
     higher_is_better: which way is up.
     teacher: the group that it compares with; such a metric is left out where
       that group's outputs are not at hand.
+    output: the output that it measures; nets without it are not measured.
   """
 
   measure: Callable[[dict, dict, dict], Pair]
   value: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio
   higher_is_better: bool = True
   teacher: str = ''
+  output: str = 'logits'
 
 
 def counted(value: Array, batch: dict) -> Pair:

@@ -25,6 +25,7 @@ def job(
   labels: np.ndarray,
   data: Mapping[str, Any],
   seeds: list[int],
+  groups: Mapping[str, Group] | None = None,
 ) -> Job:
   """The population that trains a group.
 
@@ -39,6 +40,7 @@ def job(
     labels: of the training examples.
     data: the section of the config.
     seeds: of the students' members.
+    groups: the groups that it reads or learns from.
   """
   own = seeds if entry['per_seed'] else seeds[:1]
   weights = [
@@ -55,7 +57,10 @@ def job(
   return Job(
     stage=stage,
     students={name: role._replace(copies=1)},
-    groups={},
+    groups={
+      other: _shared_out(group, entry, f'teachers.{name}', other)
+      for other, group in (groups or {}).items()
+    },
     distill=entry['distill'],
     train=entry['train'],
     seeds=[
@@ -67,6 +72,25 @@ def job(
     order=data['order'],
     at=f'teachers.{name}.',
   )
+
+
+def _shared_out(group: Group, entry, at: str, other: str) -> Group:
+  """A group as the members of another, T for each seed, look at it."""
+  if not group.per_member:
+    return group
+  if not entry['per_seed']:
+    raise UserError(
+      f'{at}.per_seed: {other} has teachers for each seed, so what learns from '
+      f'it must too; set it, or unset teachers.{other}.per_seed'
+    )
+
+  def repeated(x):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      members = x.shape[0] * entry['count']
+      return jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype)
+    return jnp.repeat(x, entry['count'], axis=0)
+
+  return group._replace(variables=jax.tree.map(repeated, group.variables))
 
 
 def group(

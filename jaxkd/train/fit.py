@@ -40,6 +40,8 @@ class Plan(NamedTuple):
     save_every: steps between checkpoints; the last step is one too.
     log_every: steps between looks at what the steps measured.
     members: how members run: see `jaxkd.train.population`, or 'auto'.
+    may_diverge: whether members that became infinite or not a number go
+      along with the others, all that they reach from then on being nan.
   """
 
   steps: int
@@ -47,6 +49,7 @@ class Plan(NamedTuple):
   save_every: int
   log_every: int = 50
   members: str = 'auto'
+  may_diverge: bool = False
 
 
 class Result(NamedTuple):
@@ -87,7 +90,8 @@ def fit(
     stop: when set, the state is saved and `Stopped` raised.
 
   Raises:
-    UserError: something measured became infinite or not a number.
+    UserError: a member became infinite or not a number, and the plan has no
+      place for that.
     Stopped: `stop` was set.
   """
   stacked = make(mode='vmap')  # for its shapes, which no way of running changes
@@ -98,10 +102,20 @@ def fit(
     population = make(mode=meta['mode'])
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
   else:
-    start, meta = 0, {'history': {'step': [], 'metrics': {}}, 'seconds': 0.0}
     population = _fastest(make, batches, plan)
     carry, totals = population.init(), population.split(nothing)
+    start = 0
+    meta = {
+      'history': {'step': [], 'metrics': {}},
+      'seconds': 0.0,
+      'diverged': [False] * population.members,
+      'mode': population.mode,
+    }
+    if plan.members == 'auto':  # another measurement may choose another way
+      tree = {'carry': population.stacked(carry), 'totals': nothing}
+      checkpoints.save(0, tree, meta)
   history, seconds = meta['history'], meta['seconds']
+  diverged = np.asarray(meta['diverged'])
 
   clock = None  # started after the first look, so compilation does not count
   for step, batch in enumerate(batches.iterate(start, plan.steps), start + 1):
@@ -114,25 +128,33 @@ def fit(
       continue
     measured = jax.device_get(population.stacked(totals))
     values = {name: total / count for name, (total, count) in measured.items()}
-    _check_finite(values, step)
+    finite = {name: np.isfinite(value) for name, value in values.items()}
+    if step == plan.steps:  # those of earlier steps show in the next loss
+      finite['the weights'] = _finite(population.stacked(carry))
+    diverged |= ~np.all(list(finite.values()), 0)
+    if diverged.any() and not plan.may_diverge:
+      raise _divergence(finite, step)
     if clock is not None:
       seconds += time.perf_counter() - clock
     if looks:
       totals = population.split(jax.tree.map(jnp.asarray, nothing))
-    if step == plan.steps:
-      _check_weights(carry, step)
     if evaluates:
       values = {f'train/{name}': value for name, value in values.items()}
       values |= evaluate(population, carry)
-      _record(history, step, values)
-    if looks:
-      on_log(step, values)
+      _record(history, step, values, diverged)
+    if looks and not diverged.all():
+      on_log(step, {name: value[~diverged] for name, value in values.items()})
     if saves:
       tree = {
         'carry': population.stacked(carry),
         'totals': population.stacked(totals),
       }
-      meta = {'history': history, 'seconds': seconds, 'mode': population.mode}
+      meta = {
+        'history': history,
+        'seconds': seconds,
+        'diverged': diverged.tolist(),
+        'mode': population.mode,
+      }
       checkpoints.save(step, tree, meta)
     if asked and step < plan.steps:
       checkpoints.wait()
@@ -174,41 +196,36 @@ def _step_time(population: Population, batch: dict) -> float:
   return statistics.median(times[2:])
 
 
-def _record(history: dict, step: int, values: Values) -> None:
+def _record(
+  history: dict, step: int, values: Values, diverged: np.ndarray
+) -> None:
   """Adds a point to the history; every metric has one for every point."""
   history['step'].append(step)
   for name, value in values.items():
-    history['metrics'].setdefault(name, []).append(np.asarray(value).tolist())
+    known = np.where(diverged, np.nan, value)
+    history['metrics'].setdefault(name, []).append(known.tolist())
 
 
-def _check_weights(carry: Any, step: int) -> None:
-  """Refuses weights that the last step made infinite or not a number.
-
-  Those of earlier steps show in the loss of the step that follows.
-  """
-  for leaf in jax.tree.leaves(carry):
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    if floating and not bool(jnp.isfinite(leaf).all()):
-      raise UserError(
-        f'the weights became infinite or not a number in the last step, '
-        f'{step}; lower train.learning_rate or set train.clip'
-      )
+def _finite(carry: Any) -> np.ndarray:
+  """Whether all weights of each member are finite, [M]."""
+  return np.all(
+    [
+      jnp.isfinite(leaf).reshape(len(leaf), -1).all(1)
+      for leaf in jax.tree.leaves(carry)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ],
+    0,
+  )
 
 
-def _check_finite(values: Values, step: int) -> None:
-  """Refuses to go on from a loss that is infinite or not a number."""
-  bad = {
-    name: np.flatnonzero(~np.isfinite(value)).tolist()
-    for name, value in values.items()
-    if not np.isfinite(value).all()
-  }
-  if not bad:
-    return
+def _divergence(finite: dict[str, np.ndarray], step: int) -> UserError:
+  """The error for what became infinite or not a number, by name."""
+  bad = [name for name, each in finite.items() if not each.all()]
   terms = [name.removeprefix('loss/') for name in bad if '/' in name]
   what = f'the term {" and ".join(terms)}' if terms else ' and '.join(bad)
-  members = sorted(set().union(*bad.values()))
-  raise UserError(
+  members = np.flatnonzero(~np.all(list(finite.values()), 0))
+  return UserError(
     f'{what} became infinite or not a number by step {step} in member '
-    f'{", ".join(map(str, members))}; lower train.learning_rate, set '
-    'train.clip, or look at the options of that term'
+    f'{", ".join(map(str, members))}; lower its train.learning_rate, set its '
+    'train.clip, or look at the options of its terms'
   )

@@ -79,9 +79,12 @@ def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
       )
   with blamed(f'train.optimizer.kw: optax.{name}'):
     made = make(rate, **options)
+  before = []
   if train['clip']:
-    made = optax.chain(optax.clip_by_global_norm(train['clip']), made)
-  return made
+    before.append(optax.clip_by_global_norm(train['clip']))
+  if train['weight_decay']:
+    before.append(optax.add_decayed_weights(train['weight_decay']))
+  return optax.chain(*before, made) if before else made
 
 
 def _optimizers() -> dict[str, Any]:

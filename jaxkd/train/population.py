@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd import compilation
+
 MODES = ('vmap', 'unroll', 'sequence')
 
 
@@ -95,7 +97,7 @@ class Population:
 
     Made one by one, so that they are the same however the members run.
     """
-    init = jax.jit(self._learner.init)
+    init = compilation.once(self._learner.init)
     carries = [
       init(
         self._seeds[member],

@@ -43,7 +43,8 @@ def test_an_empty_stream_is_left_to_the_source():
     (np.zeros((3, 4)), ((3, 4), 'float32')),
     (np.zeros((3, 4, 4), np.uint8), ((3, 4, 4, 1), 'uint8')),
     (np.zeros((3, 4, 4, 3), np.uint8), ((3, 4, 4, 3), 'uint8')),
-    (np.zeros((3, 4, 4), np.int64), ((3, 4, 4), 'int32')),
+    (np.full((3, 4), 2**31 - 1), ((3, 4), 'int32')),
+    (np.full((3, 4), -(2**31), '>i8'), ((3, 4), 'int32')),
     (np.zeros((3, 4), bool), ((3, 4), 'float32')),
   ],
 )
@@ -60,6 +61,12 @@ def test_arrays_get_the_types_that_nets_take(given, made):
     (np.zeros((3, 2)), [0, 1], '2 labels for 3 inputs'),
     (np.zeros((2, 2)), [0, 0.5], 'example 1 has the label 0.5'),
     (np.zeros((2, 2)), [np.nan, 0], 'example 0 has the label nan'),
+    (np.zeros((2, 2)), [0, -np.inf], 'example 1 has the label -inf'),
+    (np.zeros((2, 2)), [0, 2**32], 'example 1 has the label 4294967296;'),
+    (np.zeros((2, 2)), np.array([0, 2**64 - 1], np.uint64), 'example 1 has'),
+    (np.array([[1, 2], [3, 2**31]]), [0, 1], 'example 1 holds 2147483648;'),
+    (np.zeros((2, 4, 4), np.int32), [0, 1], 'type int32; give images as uint8'),
+    (np.zeros((2, 4, 4, 3), np.uint16), [0, 1], 'uint16; give images as uint8'),
     (np.zeros((2, 2)), ['a', 'b'], 'must be class numbers'),
     (np.zeros((2, 2)), np.eye(2), r'labels of shape \(2, 2\)'),
     (np.array([{}, {}]), [0, 1], 'type object; they must be numbers'),
@@ -77,7 +84,32 @@ def test_values_that_are_not_finite_are_named_by_example(bad):
   inputs[4321, 1] = bad
   split = ArrayExamples({'x': inputs}, np.zeros(5000))
   with pytest.raises(UserError, match='mine: example 4321 holds NaN or inf'):
-    examples.check_all(split, 2, at='mine')
+    examples.checked(split, 2, at='mine')
+
+
+def test_streams_are_checked_as_they_are_read():
+  inputs = np.zeros((9, 2), np.float32)
+  inputs[7] = np.nan
+  split = ArrayExamples(inputs, np.arange(9) % 3)
+  stream = StreamedExamples(9, split.fetch, lambda: split.labels)
+  made = examples.take(examples.checked(stream, 3, at='mine'), np.arange(5, 9))
+  assert len(made.fetch(np.arange(2))['labels']) == 2
+  with pytest.raises(UserError, match='mine: example 7 holds NaN'):
+    made.fetch(np.arange(4))
+  with pytest.raises(UserError, match='mine: example 2 has the label 2'):
+    examples.checked(stream, 2, at='mine').fetch(np.arange(4))
+
+
+@pytest.mark.parametrize(
+  ('labels', 'message'),
+  [([0.0, 0.5], 'example 1 has the label 0.5'), ([0], '1 labels for 2 inputs')],
+)
+def test_examples_of_ones_own_are_checked(labels, message):
+  with pytest.raises(UserError, match=f'^data.source.*{message}'):
+    ArrayExamples(np.zeros((2, 1)), labels)
+  stream = StreamedExamples(2, ALL.fetch, lambda: np.array([0.0, 0.5]))
+  with pytest.raises(UserError, match=r'example 1 has the label 0\.5'):
+    _ = stream.labels  # read when asked for
 
 
 @pytest.mark.parametrize('bad', [-1, 3])
@@ -86,4 +118,4 @@ def test_labels_out_of_range_are_named_by_example(bad):
   split = ArrayExamples(np.zeros((4, 1)), labels)
   message = f'mine: example 3 has the label {bad}, .* 0 to 2'
   with pytest.raises(UserError, match=message):
-    examples.check_all(split, 3, at='mine')
+    examples.checked(split, 3, at='mine')

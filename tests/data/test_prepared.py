@@ -40,6 +40,7 @@ def prepared(tmp_path_factory):
             'ragged': tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
             'label': tfds.features.ClassLabel(names=['a', 'b', 'c']),
             'number': np.int64,
+            'large': np.int64,
           }
         ),
         supervised_keys=('image', 'label'),
@@ -61,6 +62,7 @@ def prepared(tmp_path_factory):
             'ragged': np.zeros((1 + i % 2, 2), np.float32),
             'label': i % 3,
             'number': i % 5,
+            'large': 2**32 if i == 7 else 0,
           },
         )
 
@@ -137,6 +139,9 @@ def test_fashion_mnist_is_taken_from_tfds_where_it_is_prepared(prepared):
     ({'test': 'train'}, 'splits test; it must have train and test'),
     ({'inputs': 'float'}, r'example \d+ holds NaN or infinity'),
     ({'inputs': 'ragged'}, r'example \d+ has the shape'),
+    ({'labels': 'float'}, r"^data\.kw\.labels: 'float' is not one class num"),
+    ({'labels': 'large'}, r'example \d+ has the label 4294967296'),
+    ({'resize': -2}, r'^data\.kw\.resize: -2 is not a side'),
     ({'inputs': 'float', 'resize': 4}, r'^data\.kw\.resize: .*not images'),
   ],
 )

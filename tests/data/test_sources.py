@@ -50,8 +50,8 @@ class TestDigits:
       load_digits().data[np.lexsort(load_digits().data.T)],
     )
 
-  def test_no_seed_moves_the_split(self):
-    a, b = sources.load('digits', seed=0), sources.load('digits', seed=1)
+  def test_is_always_split_alike(self):
+    a, b = sources.load('digits'), sources.load('digits')
     for split in a.splits:
       np.testing.assert_array_equal(
         everything(a.splits[split])['inputs'],
@@ -67,7 +67,7 @@ class TestDigits:
     assert sizes(source)['test'] == 359
     assert sizes(source)['train'] == 1438 - (size or 0)
 
-  @pytest.mark.parametrize('amount', [-1, 1438, 1.0, -0.1, 1e-9])
+  @pytest.mark.parametrize('amount', [-1, 1438, 1.0, -0.1, 1e-9, 1.5, np.nan])
   def test_validation_must_leave_something(self, amount):
     with pytest.raises(UserError, match=r'^data\.kw\.validation: .*of 1438'):
       sources.load('digits', validation=amount)
@@ -182,6 +182,12 @@ class TestFashionMnist:
     with pytest.raises(UserError, match=message):
       sources.load('fashion_mnist', dir=str(fashion))
 
+  def test_names_labels_in_the_place_of_images(self, fashion):
+    labels = (fashion / 'train-labels-idx1-ubyte').read_bytes()
+    (fashion / 'train-images-idx3-ubyte').write_bytes(labels)
+    with pytest.raises(UserError, match=r'images.* bytes of 3 axes'):
+      sources.load('fashion_mnist', dir=str(fashion))
+
   def test_names_labels_and_counts_that_do_not_fit(self, fashion):
     file = fashion / 'train-labels-idx1-ubyte'
     labels = LABELS.copy()
@@ -251,18 +257,36 @@ class TestNpz:
       ({'x_test': IMAGES[:6, :3]}, r'\(4, 4, 1\) in .* \(3, 4, 1\) in test'),
       ({'x_valid': IMAGES}, 'holds .*x_valid; it must hold'),
       ({'x_validation': IMAGES}, 'it must hold'),
+      ({'x_test': IMAGES[:6, ..., None] / 255},
+       'the type uint8 in the split train and float32 in test'),
+      ({'x_train': IMAGES[:, :0]}, 'hold nothing'),
+      ({'y_train': LABELS * 0}, "'train' .*the class 0 alone"),
+      ({'y_test': LABELS[:6] + 2**20}, 'the label 1048578, and as many'),
     ],
-  )
+  )  # fmt: skip
   def test_names_what_does_not_fit(self, npz, change, message):
     with pytest.raises(UserError, match=rf'^data\.source: .*{message}'):
       sources.load(npz(**self.SPLITS | change))
 
-  def test_names_examples_that_are_not_finite(self, npz):
-    inputs = np.zeros((24, 3))
-    inputs[7, 1] = np.nan
-    name = npz(inputs=inputs, labels=LABELS)
-    with pytest.raises(UserError, match=r'example \d+ holds NaN or infinity'):
+  def test_names_examples_that_are_not_finite_as_the_file_numbers_them(
+    self, npz
+  ):
+    for i in (7, 23):
+      inputs = np.zeros((24, 3))
+      inputs[i, 1] = np.nan
+      name = npz(inputs=inputs, labels=LABELS)
+      message = rf"data\.source: 'npz:[^']*': example {i} holds NaN or infinity"
+      with pytest.raises(UserError, match=message):
+        sources.load(name)
+
+  def test_names_a_class_that_cannot_be_split(self, npz):
+    name = npz(inputs=np.zeros((3, 3)), labels=[0, 1, 2])
+    with pytest.raises(UserError, match=r'too few examples, 1, .* for test'):
       sources.load(name)
+    splits = {'x_train': np.zeros((3, 3)), 'y_train': [0, 1, 2]}
+    splits |= {'x_test': np.zeros((3, 3)), 'y_test': [0, 1, 2]}
+    with pytest.raises(UserError, match=r'too few .* for validation'):
+      sources.load(npz(**splits), validation=1)
 
   @pytest.mark.parametrize('keep', [0, 100, -30])
   def test_names_a_damaged_file(self, npz, tmp_path, keep):
@@ -351,6 +375,23 @@ class TestFolder:
     with pytest.raises(UserError, match=r'ant holds no images'):
       sources.load(f'folder:{tmp_path}')
 
+  def test_names_what_would_be_left_out(self, tmp_path):
+    write_images(tmp_path / 'train')
+    write_images(tmp_path / 'test')
+    (tmp_path / 'val').mkdir()
+    with pytest.raises(UserError, match='has the folders val beside train, t'):
+      sources.load(f'folder:{tmp_path}')
+    Image.new('L', (4, 3)).save(tmp_path / 'test' / 'stray.png')
+    (tmp_path / 'val').rmdir()
+    with pytest.raises(UserError, match=r'stray\.png is in no class folder'):
+      sources.load(f'folder:{tmp_path}')
+
+  def test_there_must_be_two_classes(self, tmp_path):
+    (tmp_path / 'ant').mkdir()
+    Image.new('L', (4, 3)).save(tmp_path / 'ant' / '0.png')
+    with pytest.raises(UserError, match='examples of the class 0 alone'):
+      sources.load(f'folder:{tmp_path}')
+
   def test_refuses_deep_pixels(self, tmp_path):
     write_images(tmp_path)
     deep = np.full((3, 4), 40_000, np.uint16)
@@ -376,6 +417,10 @@ def mine(tmp_path, monkeypatch):
         splits = {'train': made, 'test': made}
         return Source('', splits, 2, {'a': (3,)}, classes)
 
+      def whole(dir='', seed=0):
+        assert (dir, seed) == ('/', 3)
+        return {'all': arrays()['train']}
+
       def nothing():
         return None
 
@@ -393,6 +438,12 @@ class TestOnesOwn:
     assert sizes(source) == {'train': 8, 'validation': 2, 'test': 10}
     assert [*source.splits] == ['train', 'validation', 'test']
     assert (source.name, source.num_classes) == ('my_data:arrays', 2)
+
+  def test_may_take_a_folder_and_be_split(self):
+    source = sources.load('my_data:whole', dir='/', seed=3)
+    assert sizes(source) == {'train': 12, 'validation': 4, 'test': 4}
+    with pytest.raises(UserError, match=r'^data\.dir: my_data:arrays reads no'):
+      sources.load('my_data:arrays', dir='/')
 
   def test_may_return_a_source(self):
     source = sources.load('my_data:source')
@@ -425,6 +476,14 @@ class TestOnesOwn:
     ('digits:8', {}, "write 'digits', not 'digits:8'"),
     ('digits', {'sise': 3}, r'^data\.kw: .*sise'),
     ('synthetic', {'sise': 3}, r"^data\.kw: .*'sise'; did you mean 'size'"),
+    ('digits', {'seed': 3}, r"^data\.kw: .*option of digits 'seed'"),
+    ('digits', {'dir': '/'}, r'^data\.dir: digits reads nothing'),
+    ('folder:/', {'resize': -1}, r'^data\.kw\.resize: -1 is not a side'),
+    ('folder:/', {'resize': 2.0}, r'^data\.kw\.resize: 2\.0 .* must be int$'),
+    ('digits', {'validation': 'x'}, 'be; it must be int | float | None'),
+    ('digits', {'validation': True}, r'^data\.kw\.validation: True cannot be'),
+    ('synthetic', {'shape': 8}, r'must be tuple\[int, \.\.\.\]'),
+    ('synthetic', {'seed': -1}, 'and seed -1'),
   ],
 )
 def test_names_and_options_that_do_not_exist(name, options, message):

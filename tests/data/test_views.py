@@ -26,6 +26,7 @@ OPS = {
   'blur': ('blur(0.8)', (8, 8, 3)),
   'standardize': ('standardize(0.5, (0.1, 0.2, 0.4))', (8, 8, 3)),
   'grayscale': ('grayscale', (8, 8, 1)),
+  'redraw': ('redraw', (8, 8, 3)),
 }
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 
@@ -300,3 +301,9 @@ def test_views_that_cannot_be_read(text, message):
 def test_views_that_do_not_fit_the_data(text, shape, message):
   with pytest.raises(UserError, match=rf'^students\.s\.views: .*{message}'):
     views.output_shape(views.parse(text), shape, at='students.s.views')
+
+
+def test_what_is_drawn_anew_is_drawn_apart():
+  shared, apart = see('flip|noise(0.1)'), see('flip|redraw|noise(0.1)')
+  assert np.abs(shared - apart).max() > 0.01
+  np.testing.assert_array_equal(see('redraw|flip|redraw'), see('redraw|flip'))

@@ -57,11 +57,11 @@ def test_an_adapter_is_sized_from_both_layers(context):
     losses.hint, location=('map', 'map'), teachers=('main',), adapter='linear'
   )
   params, state = term.init(jax.random.key(0), context)
-  assert params['kernel'].shape == (2, 5)
+  assert params['adapter']['kernel'].shape == (2, 5)
   loss, _ = term.loss(params, state, context)
   assert loss.shape == (6,)
   gradient = jax.grad(lambda p: term.loss(p, state, context)[0].sum())(params)
-  assert float(jnp.abs(gradient['kernel']).sum()) > 0
+  assert float(jnp.abs(gradient['adapter']['kernel']).sum()) > 0
 
 
 def test_unequal_layers_are_refused_with_a_remedy(context):
@@ -114,6 +114,12 @@ def test_a_masked_mean_is_over_what_counts_in_the_whole_batch(context):
   tokens = np.asarray(context.student['map'])[..., 0, 0]
   want = (tokens * mask).sum() / mask.sum()
   np.testing.assert_allclose(got.mean(), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize('mask', ['labels', 'id'])
+def test_numbers_of_examples_are_no_mask(context, mask):
+  with pytest.raises(UserError, match=f'term.mask: {mask!r} numbers the exam'):
+    value(knowledge(losses.cross_entropy, mask=mask), context)
 
 
 def test_a_loss_that_is_reduced_over_the_batch_is_refused(context):

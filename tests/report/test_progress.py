@@ -1,6 +1,8 @@
 import builtins
 import contextlib
+import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -51,6 +53,48 @@ def test_tensorboard_events_without_tensorflow(tmp_path):
     write(3, {'train/loss': 0.5})
   (file,) = (tmp_path / 'students' / 'distilled').iterdir()
   assert b'train/loss' in file.read_bytes()
+
+
+def test_a_full_disk_is_one_sentence_and_hides_nothing(tmp_path, monkeypatch):
+  from tensorboardX import record_writer
+
+  full = []
+
+  class Disk:
+    def write(self, data=b''):
+      if full:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    flush = close = write
+
+  monkeypatch.setattr(record_writer, 'open_file', lambda path: Disk())
+  open_ = progress.tensorboard(tmp_path)
+
+  def log():
+    with open_('students') as write:
+      full.append(True)
+      write(3, {'train/loss': 0.5})
+
+  def fail():
+    with open_('students'):
+      full.append(True)
+      raise ZeroDivisionError
+
+  message = r'^\S*/students cannot be written: No space left on device; make'
+  with pytest.raises(UserError, match=message):
+    log()
+  with pytest.raises(UserError, match=message):
+    open_('students').__enter__()
+  full.clear()
+  with pytest.raises(ZeroDivisionError):
+    fail()
+
+
+def test_a_folder_for_events_that_cannot_be_made(tmp_path):
+  (tmp_path / 'events').write_text('a file')
+  open_ = progress.tensorboard(tmp_path / 'events')
+  with pytest.raises(UserError, match='cannot be written: Not a directory'):
+    open_('students').__enter__()
 
 
 def test_a_missing_weights_and_biases_is_said(monkeypatch, tmp_path):

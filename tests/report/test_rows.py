@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxkd.errors import UserError
-from jaxkd.report import rows
+from jaxkd.report import rows, statistics
 
 
 @pytest.fixture
@@ -21,16 +21,13 @@ def row():
     'arms': {
       'teacher': {'values': [0.98]},
       'student': {'values': [0.91, 0.90]},
-      'distilled': {'values': [0.94, 0.93]},
+      'distilled': {'values': [0.94, 0.931]},
     },
     'comparison': {
       'claim': 'soft targets beat hard labels',
       'better': 'distilled',
       'than': 'student',
-      'mean_difference': 0.03,
-      'ci95': [0.02, 0.04],
-      'seeds': 2,
-      'holds': True,
+      **statistics.paired([0.94, 0.931], [0.91, 0.90]),
     },
     'params': {'teacher': 100, 'student': 10},
     'cost': {'step_ms': 1.5, 'flops': {'student': 20}},
@@ -51,6 +48,7 @@ def test_round_trip(tmp_path, row):
 
 def test_arrays_become_lists_and_what_is_not_finite_null(tmp_path, row):
   row['arms']['student']['values'] = np.array([0.5, np.nan], np.float64)
+  row['comparison'] |= statistics.paired([0.94, 0.931], [0.5, np.nan])
   row['metrics'] = {'student': {'nll': (np.float32(0.25), -np.inf)}}
   row['params'] = {'student': np.int64(7)}
   rows.save(tmp_path / 'row.json', row)
@@ -83,6 +81,16 @@ CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 2,
     ('arms.student', {}, r'arms.student.values is missing'),
     ('arms.student.values', [], r'arms.student.values is empty'),
     ('arms.student.values', ['a'], r'arms.student.values\[0\] must be a num'),
+    ('arms.student.values', [10**400], r'values\[0\] must be a number or null'),
+    ('arms.student.values', [0.9], r'has 2 values of distilled and 1 of'),
+    ('arms.student.values', [0.9, 0.9], r'comparison.mean_difference is 0.03.* '
+     'where the values of distilled and student say 0.035'),
+    ('comparison.mean_difference', None, r'mean_difference is null where'),
+    ('comparison.ci95', [0.02, 0.04], r'ci95 is \[0.02, 0.04\] where'),
+    ('comparison.seeds', 10**400, r'comparison.seeds must be a whole number'),
+    ('comparison.seeds', 3, r'comparison.seeds is 3 where .* say 2; run'),
+    ('metrics', {'student': {'nll': [1]}},
+     'metrics.student.nll has 1 values for 2 seeds'),
     ('comparison.holds', None, r'comparison.holds is null where ci95'),
     ('comparison.ci95', [0.1], r'comparison.ci95 is \[0.1\]'),
     ('comparison.ci95', [-0.1, 0.1], r'holds is true where .* says null'),
@@ -129,7 +137,10 @@ def test_lower_can_be_better(row):
   row['higher_is_better'] = False
   with pytest.raises(UserError, match='holds is true where'):
     rows.check(row, 'row')
-  row['comparison']['ci95'] = [-0.04, -0.02]
+  arms = row['arms']
+  arms['student'], arms['distilled'] = arms['distilled'], arms['student']
+  row['comparison'] |= statistics.paired([0.91, 0.90], [0.94, 0.931])
+  row['comparison']['holds'] = True
   rows.check(row, 'row')
 
 
@@ -139,6 +150,16 @@ def test_files_that_are_not_rows(tmp_path):
   (tmp_path / 'row.json').write_text('{"system": ')
   with pytest.raises(UserError, match=r'row.json is not JSON'):
     rows.load(tmp_path / 'row.json')
+  for text, said in (
+    ('[' * 10**5 + ']' * 10**5, 'is nested too deeply'),
+    ('[NaN]', r'is not JSON \(Out of range float'),
+    ('[1e999]', r'is not JSON \(Out of range float'),
+    (r'["\ud800"]', r'is not JSON \(.*surrogates'),
+    (f'[{"1" * 10**4}]', r'is not JSON \(.*integer'),
+  ):
+    (tmp_path / 'row.json').write_text(text)
+    with pytest.raises(UserError, match=f'row.json {said}'):
+      rows.load(tmp_path / 'row.json')
   (tmp_path / 'row.json').write_text('[]')
   with pytest.raises(UserError, match=r'the file must be a mapping, not \[\]'):
     rows.load(tmp_path / 'row.json')
@@ -159,5 +180,8 @@ def test_works_of_the_survey_come_first(tmp_path, row):
   (tmp_path / 'README.md').write_text('not a row')
   found = [r['system'] for r in rows.load_all(tmp_path)]
   assert found == ['a', 'b', 'vid', 'rkd', 'at', 'fsp']
+  rows.save(tmp_path / 'x.json', row | {'system': 'rkd'})
+  with pytest.raises(UserError, match=r"x.json: 3.json has .* 'rkd' too"):
+    rows.load_all(tmp_path)
   with pytest.raises(UserError, match=r'no directory .*elsewhere; run this'):
     rows.load_all(tmp_path / 'elsewhere')

@@ -67,9 +67,7 @@ def test_each_program_has_its_row(measured):
 
 
 def test_traces_are_counted_from_the_first_step_on(case):
-  config = case.config
-  labels = {'labels': config['distill']['labels']}
-  program, traced = speed._step(case, labels, speed._batch(case), {})
+  program, traced = speed.plain_step(case, speed.synthetic(case), {})
   assert traced() == 0
   state = program.call(program.state)
   assert traced() == 1
@@ -142,6 +140,13 @@ def test_stored_measurements_are_those_of_the_report(
 def test_a_file_that_cannot_be_written(measured, tmp_path):
   with pytest.raises(UserError, match=r'x\.json cannot be written: No such'):
     speed.save(tmp_path / 'none' / 'x.json', [measured])
+  with pytest.raises(UserError, match=r'x\.json cannot be written: No such'):
+    speed.check_out(tmp_path / 'none' / 'x.json')
+  for folder in ('/', tmp_path):
+    with pytest.raises(UserError, match='is a folder; name a file in it'):
+      speed.check_out(folder)
+  speed.check_out(tmp_path / 'x.json')
+  assert not [*tmp_path.iterdir()]
   speed.save(tmp_path / 'x.json', [measured])
   assert json.loads((tmp_path / 'x.json').read_text()) == [measured]
 
@@ -167,16 +172,24 @@ def test_cases(monkeypatch):
   assert large.config['train']['batch_size'] == 256
 
 
-def test_the_script_refuses_a_case_that_is_not_there(tmp_path):
+@pytest.mark.parametrize(
+  ('flag', 'said'),
+  [
+    ('--case=dmeo', "--case: there is no case 'dmeo'; did you mean 'demo'? "
+     '(known: demo, resnet20-resnet8)'),
+    ('--out=none/x.json', 'none/x.json cannot be written: No such file or '
+     'directory; choose another file'),
+    ('--store', '--store: there is no folder benchmarks here; run this where '
+     'the repository is, or write to a file with --out'),
+  ],
+)  # fmt: skip
+def test_the_script_refuses_before_it_measures(tmp_path, flag, said):
   done = subprocess.run(
-    [sys.executable, str(ROOT / 'experiments/benchmark.py'), '--case=dmeo'],
+    [sys.executable, str(ROOT / 'experiments/benchmark.py'), flag],
     capture_output=True,
     text=True,
     cwd=tmp_path,
   )
   assert done.returncode == 2
   assert done.stdout == ''
-  assert done.stderr == (
-    "error: --case: there is no case 'dmeo'; did you mean 'demo'? "
-    '(known: demo, resnet20-resnet8)\n'
-  )
+  assert done.stderr == f'error: {said}\n'

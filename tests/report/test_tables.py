@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from jaxkd.errors import UserError
-from jaxkd.report import rows, tables, wording
+from jaxkd.report import rows, statistics, tables, wording
 from jaxkd.report.__main__ import main
 
 GOLDEN = pathlib.Path(__file__).with_name('golden_benchmarks.md')
@@ -49,8 +49,14 @@ def row():
       'student': {'values': [0.91, 0.92, 0.93, 0.92, 0.92]},
       'teacher': {'values': [0.985]},
     },
-    'comparison': comparison('distilled', 'student', 0.04, 0.0068, True)
-    | {'claim': 'soft targets beat hard labels on few labels'},
+    'comparison': {
+      'claim': 'soft targets beat hard labels on few labels',
+      'better': 'distilled',
+      'than': 'student',
+      **statistics.paired(
+        [0.96, 0.95, 0.97, 0.96, 0.96], [0.91, 0.92, 0.93, 0.92, 0.92]
+      ),
+    },
     'comparisons': {
       'shuffled targets': comparison('distilled', 'shuffled', None, None, None),
     },
@@ -117,8 +123,18 @@ def plain_row(row):
     'survey': {},
     'metric': 'nll',
     'higher_is_better': False,
-    'comparison': comparison('distilled', 'student', -0.1, 0.02, True)
-    | {'seeds': 3},
+    'arms': {
+      'student': {'values': [0.31, 0.3, 0.29]},
+      'distilled': {'values': [0.22, 0.2, 0.18]},
+    },
+    'comparison': {
+      'claim': 'distilled beats student',
+      'better': 'distilled',
+      'than': 'student',
+      **statistics.paired(
+        [0.22, 0.2, 0.18], [0.31, 0.3, 0.29], higher_is_better=False
+      ),
+    },
     'cost': {},
     'wall_s': 7260,
     'commit': None,
@@ -153,7 +169,7 @@ def test_the_table_of_a_run(row, tmp_path, monkeypatch):
   assert '96.00 ± 0.88' in text
   assert 'not finite' in text
   assert (
-    'distilled beats student by 4.00 ± 0.68 points '
+    'distilled beats student by 4.00 ± 0.88 points '
     '(95 % interval, 5 paired seeds)'
   ) in text
   assert 'runs/demo/ with row.json, curves.png' in text
@@ -230,7 +246,7 @@ def test_write_then_check(tmp_path, row, plain_row, capsys):
   capsys.readouterr()
   assert main([*flags, '--check']) == 0
   assert capsys.readouterr() == ('', '')
-  row['arms']['student']['values'][0] = 0.5
+  row['wall_s'] = 2.0
   rows.save(tmp_path / 'rows' / '1.json', row)
   assert main([*flags, '--check']) == 1
   (line,) = capsys.readouterr().err.splitlines()
@@ -260,10 +276,15 @@ def test_bad_rows_are_one_sentence(tmp_path, row, capsys):
   assert '1.json is not JSON' in capsys.readouterr().err
   assert main(['--rows', str(tmp_path / 'x')]) == 2
   assert '--rows' in capsys.readouterr().err
+  assert main([*flags, '--speed', str(tmp_path / 'x')]) == 2
+  assert '--speed: there is no directory' in capsys.readouterr().err
 
 
 def test_a_page_that_cannot_be_written(tmp_path, capsys):
   flags = folders(tmp_path)
+  (tmp_path / 'PAGE.md').write_bytes(b'\xff')
+  assert main([*flags, '--check']) == 1
+  assert 'PAGE.md is stale' in capsys.readouterr().err
   (tmp_path / 'file').write_text('')
   assert main([*flags, '--out', str(tmp_path / 'file' / 'PAGE.md')]) == 2
   assert 'PAGE.md cannot be written: Not a' in capsys.readouterr().err

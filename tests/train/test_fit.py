@@ -39,8 +39,8 @@ def learner():
   return Learner(init, step, None)
 
 
-def run(directory, plan=PLAN, batches=None, **kw):
-  made = learner()
+def run(directory, plan=PLAN, batches=None, made=None, **kw):
+  made = made or learner()
   with Checkpoints(directory) as checkpoints:
     return fit(
       lambda mode: Population(made, seeds=[0, 1], mode=mode),
@@ -103,6 +103,62 @@ def test_what_becomes_infinite_is_named_and_not_saved(tmp_path):
     assert checkpoints.latest_step() == 6
 
 
+@pytest.mark.parametrize('members', ['vmap', 'sequence'])
+def test_one_member_may_diverge_and_the_other_trains_on(tmp_path, members):
+  def step(carry, batch, shared, hyper):
+    # For one step alone, so that it must be remembered, resumed or not.
+    bad = (carry['seed'] == 1) & (carry['n'] == 4)
+    loss = jnp.where(bad, jnp.inf, 1.0)
+    new = {**carry, 'n': carry['n'] + 1}
+    return new, {'loss': (loss, jnp.ones(()))}
+
+  def init(seed, hyper, shared):
+    return {'seed': seed, 'n': jnp.int32(0), 'w': jnp.ones(())}
+
+  plan = PLAN._replace(members=members, may_diverge=True)
+  made, stop, seen = Learner(init, step, None), threading.Event(), []
+
+  class Stops(Numbers):
+    def batch(self, step):
+      if step == 6:
+        stop.set()
+      return super().batch(step)
+
+  with pytest.raises(Stopped):
+    run(tmp_path, plan, Stops(), made, stop=stop)
+  metrics = run(tmp_path, plan, made=made).history['metrics']
+  assert np.isnan(metrics['train/loss']).tolist() == [
+    [False, False], [False, True], [False, True],
+  ]  # fmt: skip
+  np.testing.assert_array_equal(
+    np.isnan(metrics['validation/w']), np.isnan(metrics['train/loss'])
+  )
+  run(
+    tmp_path / 'seen',
+    plan._replace(eval_every=99),
+    made=made,
+    on_log=lambda step, values: seen.append(len(next(iter(values.values())))),
+  )
+  assert seen == [2, 2, 1, 1, 1, 1]  # what is shown is of those that go on
+
+
+def test_all_may_diverge(tmp_path):
+  plan = PLAN._replace(may_diverge=True)
+  result = run(tmp_path, plan, Numbers(bad_from=6))
+  assert np.isnan(result.history['metrics']['validation/w'][-1]).all()
+
+
+def test_the_choice_of_auto_is_kept_from_the_start(tmp_path):
+  class Killed(Numbers):
+    def iterate(self, start, stop):
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path, PLAN._replace(members='auto'), Killed())
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest_step() == 0
+
+
 def test_auto_keeps_its_choice(tmp_path):
   stop = threading.Event()
   stop.set()
@@ -127,7 +183,7 @@ def test_weights_that_the_last_step_ruined_are_refused(tmp_path):
   made = learner()._replace(step=step)
   with (
     Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(UserError, match='in the last step, 12'),
+    pytest.raises(UserError, match=r'the weights became .* by step 12'),
   ):
     fit(
       lambda mode: Population(made, seeds=[0, 1], mode=mode),

@@ -1,0 +1,44 @@
+"""Mean teacher (Tarvainen & Valpola, 2017).
+
+The running mean of the student's own parameters is its teacher, sees the
+examples with noise of its own, and is what is reported. The consistency is the
+divergence of the authors' ImageNet code, ramped up over a sixth of the steps;
+all examples of the students are labelled.
+
+  python experiments/distill.py \
+      --config configs/methods/mean_teacher.py \
+      --workdir runs/mean_teacher
+"""
+
+from jaxkd import config
+
+base = config.beside(__file__, 'soft_targets.py')
+
+
+def get_config(arg=None):
+  view = base.setting(arg).students.student.views.eval
+  first = f'{view}|' if view else ''
+  return base.method(
+    arg,
+    knowledge='soft labels of itself',
+    claim='the running mean of a net is a teacher for it',
+    cite='Tarvainen & Valpola, 2017',
+    url='https://arxiv.org/abs/1703.01780',
+    students=dict(
+      views=dict(
+        train=f'{first}noise(0.1)',
+        eval=view,
+        average=f'{first}redraw|noise(0.1)',
+      )
+    ),
+    train=dict(average=0.97),
+    distill=dict(
+      consistency=dict(
+        loss='kl',
+        teacher='average',
+        kw=dict(temperature=1.0),
+        weight=10.0,
+        schedule=base.warm_up(base.steps(arg) // 6),
+      )
+    ),
+  )

@@ -1,0 +1,125 @@
+"""Contrast with what a term remembers of all examples (CRD)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd import lookup, losses
+from jaxkd.distill.location import Sides
+from jaxkd.errors import UserError
+from jaxkd.keys import fold
+from jaxkd.types import Term
+
+
+def contrast(
+  loss: Callable,
+  both: Sides,
+  *,
+  negatives: int,
+  momentum: float,
+  num_data: int,
+  options: Mapping[str, Any] | None = None,
+  at: str = 'term',
+) -> Term:
+  """A contrastive loss, in both directions, with negatives from a memory.
+
+  The term's state is a memory of each side's embedding of every example, a
+  running mean of length 1, and the normaliser Z of each direction, which the
+  first batch sets. Positives are this step's embeddings, as in the paper; the
+  authors' code takes them from the memory too.
+
+  Args:
+    loss: ``losses.contrastive`` or one with its arguments.
+    both: gives one embedding of each side, [B, D] and [1, B, D].
+    negatives: how many are drawn for each example, from all examples alike.
+    momentum: what is kept of an embedding when its example comes again.
+    num_data: how many examples there are; ``batch['id']`` numbers them.
+    options: keyword options of the loss.
+    at: the config entry, for error messages.
+
+  References:
+    Tian et al., `Contrastive Representation Distillation
+    <https://arxiv.org/abs/1910.10699>`_, 2020
+  """
+  options = dict(options or {})
+  name = getattr(loss, '__name__', str(loss))
+  lookup.check_options(loss, options, name=name, at=f'{at}.kw')
+  if negatives < 1 or not 0 <= momentum < 1:
+    raise UserError(
+      f'{at}.memory: negatives should be 1 or more and momentum from 0 to '
+      f'below 1, not {negatives} and {momentum}'
+    )
+
+  def embeddings(params, state, context):
+    student, groups, state = both.apply(params, state, context)
+    values = [*student, *(value for group in groups for value in group)]
+    shapes = [list(value.shape) for value in values]
+    if (
+      len(values) != 2
+      or values[0].ndim != 2
+      or values[1].shape != (1, *values[0].shape)
+    ):
+      raise UserError(
+        f'{at}: the loss {name} contrasts one embedding of the student with '
+        f"one of one teacher, not {shapes}; set {at}.adapter='embed', "
+        f"{at}.teacher_adapter='embed' and "
+        f'{at}.teacher_adapter_kw=dict(width=...)'
+      )
+    return values[0], values[1][0], state
+
+  def init(key, context):
+    params, state = both.init(key, context)
+    one, _, _ = jax.eval_shape(embeddings, params, state, context)
+    width = one.shape[1]
+    bound = jnp.sqrt(3 / width)
+    memory = {
+      side: jax.random.uniform(
+        fold(key, 'memory', side),
+        (num_data, width),
+        jnp.float32,
+        -bound,
+        bound,
+      )
+      for side in ('student', 'teacher')
+    }
+    zero = jnp.zeros((), jnp.float32)
+    normalizer = {'student': zero, 'teacher': zero}
+    return params, {**state, 'memory': memory, 'normalizer': normalizer}
+
+  def apply(params, state, context):
+    student, teacher, kept = embeddings(params, state, context)
+    now = {'student': student, 'teacher': teacher}
+    memory, ids = state['memory'], context.batch['id']
+    shape = (len(ids), negatives)
+    drawn = jax.random.randint(context.key, shape, 0, num_data)
+    total, normalizer = 0.0, {}
+    for side, other in (('student', 'teacher'), ('teacher', 'student')):
+      three = (now[side], now[other], memory[other][drawn])
+      first = losses.contrastive_normalizer(
+        *three, num_data=num_data, temperature=options.get('temperature', 0.07)
+      )
+      known = state['normalizer'][side]
+      normalizer[side] = jax.lax.stop_gradient(
+        jnp.where(known > 0, known, first)
+      )
+      total += loss(
+        *three, normalizer=normalizer[side], num_data=num_data, **options
+      )
+    memory = {
+      side: memory[side]
+      .at[ids]
+      .set(_mean(memory[side][ids], now[side], momentum))
+      for side in memory
+    }
+    return total, {**kept, 'memory': memory, 'normalizer': normalizer}
+
+  return Term(init, apply)
+
+
+def _mean(old, new, momentum):
+  """The running mean of embeddings, at length 1 again."""
+  mixed = momentum * old + (1 - momentum) * new.astype(old.dtype)
+  length = jnp.linalg.norm(mixed, axis=-1, keepdims=True)
+  return mixed / jnp.maximum(length, 1e-12)

@@ -1,0 +1,96 @@
+"""What a net takes over from a trained one, and what of it does not train.
+
+Paths are those of parameters, ``head/kernel``, and patterns globs of them as
+shells write them; ``head`` alone stands for all that lies below it.
+"""
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxkd.errors import UserError, unknown
+
+RANDOM = 'random'
+
+
+def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
+  """A net's first variables.
+
+  Args:
+    init: 'random'; 'GROUP', to take all over from that group of teachers; or
+      'GROUP/PATTERN', to take over what matches, and the rest as it is.
+    own: the net's own initial variables.
+    frozen: group -> its variables, with a leading axis of its T nets.
+    at: the config entry.
+
+  Raises:
+    UserError: no such group, one of several nets, nothing that matches, or
+      arrays of different shapes.
+  """
+  if init == RANDOM:
+    return own
+  group, _, pattern = init.partition('/')
+  if group not in frozen:
+    raise unknown('way to start', init, [RANDOM, *frozen], at)
+  there = _flat(frozen[group])
+  taken, mine = 0, _flat(own)
+  for path, leaf in mine.items():
+    kind, _, name = path.partition('/')
+    if not _matches(name, pattern):
+      continue
+    if path not in there or there[path].shape[1:] != leaf.shape:
+      found = there[path].shape[1:] if path in there else 'missing'
+      raise UserError(
+        f'{at}: {kind} {name} is {leaf.shape} here and {found} in {group}; '
+        f'take over what both have, with {group}/PATTERN'
+      )
+    if len(there[path]) != 1:
+      raise UserError(
+        f'{at}: {group} has {len(there[path])} nets, and one can be taken over;'
+        f' set teachers.{group}.count=1'
+      )
+    mine[path], taken = there[path][0], taken + 1
+  if not taken:
+    raise unknown('parameter', pattern, _parameters(own['params']), at)
+  return jax.tree.unflatten(jax.tree.structure(own), list(mine.values()))
+
+
+def without(tree: Any, pattern: str, *, at: str) -> Any:
+  """A tree shaped as a net's parameters, with 0 for those that match.
+
+  Raises:
+    UserError: nothing matches.
+  """
+  if not pattern:
+    return tree
+  flat = _flat(tree)
+  frozen = {path for path in flat if _matches(path, pattern)}
+  if not frozen:
+    raise unknown('parameter', pattern, _parameters(tree), f'{at}.freeze')
+  leaves = [
+    jnp.zeros_like(leaf) if path in frozen else leaf
+    for path, leaf in flat.items()
+  ]
+  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _matches(path: str, pattern: str) -> bool:
+  return (
+    not pattern
+    or fnmatch.fnmatchcase(path, pattern)
+    or fnmatch.fnmatchcase(path, f'{pattern}/*')
+  )
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _parameters(tree: Any) -> list[str]:
+  return list(_flat(tree))

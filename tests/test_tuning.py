@@ -1,0 +1,175 @@
+"""Grids: what may be tuned, and what becomes of points that fail."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from absl import logging
+from rich.console import Console
+
+from jaxkd import config as configs
+from jaxkd import pipeline, preflight, tuning
+from jaxkd.errors import UserError
+from jaxkd.students import arms
+
+
+def small(**changes):
+  """A run of a second or two; changes are entries of the config."""
+  given = dict(
+    name='small',
+    data=dict(
+      source='synthetic', kw=dict(shape=(4, 4, 1), num_classes=3, size=120)
+    ),
+    teachers=dict(
+      main=dict(model='mlp', kw=dict(widths=(8,)), train=dict(steps=3))
+    ),
+    students=dict(student=dict(model='mlp', kw=dict(widths=(8,)))),
+    distill=dict(
+      labels=dict(loss='cross_entropy'),
+      soft=dict(loss='kl', teacher='main'),
+      hint=dict(
+        loss='hint', at=('layers/0', 'layers/0'), teacher='main', weight=0.0
+      ),
+    ),
+    arms=dict(student=dict(distill=dict(soft=dict(weight=0.0))), distilled={}),
+    train=dict(
+      optimizer=dict(name='sgd'),
+      steps=4,
+      seeds=2,
+      batch_size=8,
+      members='vmap',
+      learning_rate=0.01,
+    ),
+  )
+  return configs.plain(configs.complete({**given, **changes}))
+
+
+def run(config, directory, **kw):
+  console = Console(file=io.StringIO())
+  return pipeline.run(config, directory, console=console, **kw)
+
+
+ALONE = dict(
+  teachers={},
+  distill=dict(labels=dict(loss='cross_entropy')),
+  arms=dict(student={}, distilled={}),
+)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  said = []
+  keep = lambda text, *values: said.append(text % values)  # noqa: E731
+  monkeypatch.setattr(logging, 'warning', keep)
+  return said
+
+
+def test_a_point_that_diverges_is_worse_than_any_other(tmp_path, warnings):
+  row = run(
+    small(**ALONE), tmp_path, tune=('train.learning_rate=1e30,0.01,0.1',)
+  )  # fmt: skip
+  tuned = row['tuning']['distilled']
+  assert tuned['values'][0] is None
+  assert np.isfinite(tuned['values'][1:]).all()
+  assert tuned['chosen'] != {'train.learning_rate': 1e30}
+  assert tuned['trials'] == 3
+  assert any("'train.learning_rate': 1e+30" in text for text in warnings)
+  assert json.loads((tmp_path / 'tuning.json').read_text()) == row['tuning']
+
+
+def test_where_every_point_diverges_the_arm_is_named(tmp_path):
+  with pytest.raises(UserError, match='of the grid of the arm distilled'):
+    run(small(**ALONE), tmp_path, tune=('train.learning_rate=1e37,1e38',))
+
+
+def test_outside_of_tuning_what_diverges_is_named_with_its_stage(tmp_path):
+  teacher = dict(kw=dict(widths=(8,)), train=dict(learning_rate=1e30))
+  with pytest.raises(UserError, match=r'^teachers/main: .* lower its train'):
+    run(small(teachers=dict(main=teacher)), tmp_path)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda found: {'distilled': {}},
+    lambda found: [found],
+    lambda found: {**found, 'other': found['student']},
+    lambda found: {**found, 'student': {**found['student'], 'chosen': {}}},
+    lambda found: None,
+  ],
+)
+def test_a_damaged_file_is_made_anew(tuned, change, tmp_path, warnings):
+  grids, found = tuned
+  file = tmp_path / 'tuning.json'
+  text = json.dumps(change(found)) if change(found) else '{"distilled": {'
+  file.write_text(text)
+  assert tuning._found(file, grids, OWN) == {}
+  assert 'is damaged' in warnings[0]
+  file.write_text(json.dumps(found))
+  assert tuning._found(file, grids, OWN) == found
+
+
+OWN = dict(student={}, b={})
+
+
+@pytest.fixture(scope='module')
+def tuned():
+  grids = {name: {'train.clip': (0.0, 1.0)} for name in OWN}
+  result = {
+    'grid': {'train.clip': [0.0, 1.0]},
+    'trials': 2,
+    'values': [None, 0.5],
+    'chosen': {'train.clip': 1.0},
+    'split': 'validation',
+  }
+  return grids, {'student': result}
+
+
+def test_a_term_that_is_only_in_the_grid_has_its_layers(tmp_path):
+  tune = ('distill.hint.weight=0.0,1.0',)
+  tuning.prepare(small(), tmp_path, tune)
+  with pytest.raises(UserError, match="'layers/9'"):
+    tuning.prepare(
+      small(
+        distill=dict(
+          labels=dict(loss='cross_entropy'),
+          soft=dict(loss='kl', teacher='main'),
+          hint=dict(loss='hint', at=('layers/0', 'layers/9'), teacher='main',
+                    weight=0.0),
+        )
+      ),
+      tmp_path,
+      tune,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('texts', 'message'),
+  [
+    (('train.clip=1.0,1',), 'every value once'),
+    (('train.clip=1.0,2.0', 'student:train.clip=3.0'), 'student is given tw'),
+  ],
+)
+def test_grids_that_are_refused(texts, message):
+  with pytest.raises(UserError, match=message):
+    tuning.parse(texts, small(), arms.configs_of(small()))
+
+
+def test_a_grid_is_explained(tmp_path):
+  console = Console(record=True, width=100, file=io.StringIO())
+  texts = ('train.clip=0.0,1.0', 'distill.soft.weight=0.5,1,2')
+  tuning.explain(console, tuning.prepare(small(), tmp_path, texts)[2])
+  text = console.export_text()
+  assert 'distilled is tuned in 6 trials' in text
+  assert 'distill.soft.weight = 0.5, 1.0, 2.0' in text
+
+
+def test_grids_are_those_of_the_first_round(tmp_path):
+  config = small(
+    rounds=dict(r01=dict(arms=dict(more={})), r02={}),
+    report=dict(compare=dict(better='r02/distilled', than='r01/student')),
+  )
+  _, rounds, grids = tuning.prepare(config, tmp_path, ('train.clip=0.0,1.0',))
+  assert set(grids) == set(rounds[0].arms) == {'student', 'distilled', 'more'}
+  assert list(preflight.configs_of(config)) == ['r01/', 'r02/']
