@@ -255,6 +255,8 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
   if not isinstance(given, Mapping):
     raise UserError(f'{at}: {given!r} should be a dict of entries')
   made = plain(default)
+  if given.get('name', default.get('name')) != default.get('name'):
+    made |= {'kw': {}} if 'kw' in default else {}  # of another optimiser
   for name, value in given.items():
     here = f'{at}.{name}' if at else name
     if name not in default:

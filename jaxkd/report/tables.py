@@ -150,6 +150,9 @@ Compare numbers of one device only."""
 
 _UNTUNED = 'Not tuned: the values of the config.'
 
+_TUNED = '_tuned'  # what an arm is called beside the one that was not tuned
+_MANY = 12  # comparisons, of which the overview shows the first alone
+
 
 def _systems(rows: Sequence[Mapping]) -> str:
   """The survey's columns for every row."""
@@ -176,6 +179,12 @@ def _systems(rows: Sequence[Mapping]) -> str:
 
 
 def _claims(rows: Sequence[Mapping]) -> str:
+  """The claim of every row and its controls, where these are not many."""
+
+  def shown(row):
+    pairs = list(_comparisons(row).items())
+    return pairs if len(pairs) <= _MANY else pairs[:1]
+
   lines = [
     [
       '' if name else _work(row),
@@ -187,7 +196,7 @@ def _claims(rows: Sequence[Mapping]) -> str:
       wording.judgement(pair),
     ]
     for row in rows
-    for name, pair in _comparisons(row).items()
+    for name, pair in shown(row)
   ]
   header = ['Work', 'System', 'Claim', 'Arms', 'Difference', 'Seeds', 'Verdict']
   return _table(header, lines)
@@ -202,13 +211,16 @@ def _section(row: Mapping) -> str:
     url = survey.get('url', '')
     parts.append(f'[{cite}]({url})' if url else cite)
   parts.append(_table(*_results(row, f'Arm on {row["dataset"]}')))
+  twice, once = _twice(row)
   parts.append(
     '\n'.join(
       f'- {_claim(name, pair)}: {wording.verdict(pair, row)}; '
       f'{wording.judgement(pair)}.'
-      for name, pair in _comparisons(row).items()
+      for name, pair in once.items()
     )
   )
+  if twice:
+    parts += [_TWICE, _with_and_without_tuning(row, twice)]
   if row.get('sweep'):
     parts += ['Sweep:', _points(row['sweep'], row['metric'])]
   if row.get('summary'):
@@ -241,6 +253,62 @@ def _results(row: Mapping, title: str) -> tuple[list[str], list[list[str]]]:
     ]
     lines.append([arm, *cells, str(len(row['arms'][arm]['values']))])
   return [title, *map(wording.heading, metrics), 'seeds'], lines
+
+
+_TWICE = """\
+Each with its published weights, and with the best factor on them that the
+validation split has chosen, against a rival that had as many trials:"""
+
+
+def _twice(row: Mapping) -> tuple[dict, dict]:
+  """Comparisons made without tuning and with it, and the rest."""
+  pairs = _comparisons(row)
+  twice = {
+    name: (pair, pairs[name + _TUNED])
+    for name, pair in pairs.items()
+    if name and name + _TUNED in pairs
+  }
+  known = {*twice, *(name + _TUNED for name in twice)}
+  return twice, {n: pair for n, pair in pairs.items() if n not in known}
+
+
+def _with_and_without_tuning(row: Mapping, twice: Mapping) -> str:
+  """Two columns of differences, the largest tuned one first."""
+  metric, sign = row['metric'], 1 if row['higher_is_better'] else -1
+
+  def order(item):
+    gain = item[1][1]['mean_difference']
+    return (gain is None, -sign * (gain or 0))
+
+  lines = []
+  for name, pairs in sorted(twice.items(), key=order):
+    line = [name]
+    for pair in pairs:
+      values = wording.values_of(row, pair['better'], metric)
+      line += [
+        wording.mean(values, metric),
+        wording.difference(pair, row),
+        wording.judgement(pair),
+      ]
+    line.insert(4, _factor(row, pairs[1]['better']))
+    lines.append(line)
+  than, tuned = (pair['than'] for pair in next(iter(twice.values())))
+  heading = wording.heading(metric)
+  header = ['Arm', heading, f'- {than}', 'beats it']
+  header += ['factor', f'tuned, {heading}', f'- {tuned}', 'beats it']
+  return _table(header, lines)
+
+
+def _factor(row: Mapping, arm: str) -> str:
+  """The factor on an arm's weights that its tuning has chosen."""
+  found = row.get('tuning', {}).get(arm, {})
+  for key, values in found.get('grid', {}).items():
+    reached = found.get('values') or []
+    if key.endswith('*') and len(reached) == len(values):
+      choose = max if row['higher_is_better'] else min
+      best = choose(value for value in reached if value is not None)
+      return wording.plain(values[reached.index(best)])
+  return '–'
 
 
 def _comparisons(row: Mapping) -> dict[str, Mapping]:
@@ -339,10 +407,10 @@ def _costs(row: Mapping) -> str:
     dict.fromkeys(name for found in kinds.values() for name in found)
   )
   table = _table(
-    ['Cost', *names],
+    ['Cost', *kinds],
     [
-      [title, *(wording.plain(found.get(name, '')) for name in names)]
-      for title, found in kinds.items()
+      [name, *(wording.plain(found.get(name, '')) for found in kinds.values())]
+      for name in names
     ],
   )
   said = []

@@ -314,3 +314,40 @@ def test_the_report_needs_neither_jax_nor_matplotlib(tmp_path):
   )
   assert run.stdout == '[]\n'
   assert 'is stale' in run.stderr
+
+
+def test_methods_stand_beside_their_tuned_selves(row):
+  """The largest tuned gain first, with the factor that was chosen."""
+  values = {
+    'soft': [0.90, 0.91, 0.92, 0.93, 0.94],
+    'soft_tuned': [0.92, 0.93, 0.94, 0.95, 0.96],
+    'hint': [0.91, 0.92, 0.93, 0.94, 0.95],
+    'hint_tuned': [0.93, 0.94, 0.95, 0.96, 0.97],
+    'map': [0.89, 0.90, 0.91, 0.92, 0.93],
+    'map_tuned': [0.95, 0.96, 0.97, 0.98, 0.99],
+  }
+  row['arms'] |= {arm: {'values': given} for arm, given in values.items()}
+  row['comparisons'] = {
+    'hint': comparison('hint', 'soft', 0.01, 0, True),
+    'hint_tuned': comparison('hint_tuned', 'soft_tuned', 0.01, 0, True),
+    'map': comparison('map', 'soft', -0.01, 0, False),
+    'map_tuned': comparison('map_tuned', 'soft_tuned', 0.03, 0, True),
+  }
+  grid = {'distill.a.weight,distill.b.weight*': [0.1, 1.0, 10.0]}
+  row['tuning'] = {
+    'map_tuned': {
+      'grid': grid,
+      'trials': 3,
+      'chosen': {'distill.a.weight': 0.5, 'distill.b.weight': 5.0},
+      'values': [0.8, None, 0.9],
+      'split': 'validation',
+    }
+  }
+  page = tables.benchmarks_md([row]).partition('### [1]')[2]
+  wide = [line for line in page.splitlines() if line.count('|') == 9][2:]
+  assert [line.split(' | ')[0] for line in wide] == ['| map', '| hint']
+  assert '| -1.00 ± 0.00 points |' in wide[0]
+  assert '| 10 | 97.00' in wide[0]
+  assert '| +3.00 ± 0.00 points |' in wide[0]
+  assert '| – | 95.00' in wide[1]
+  assert 'control, ' not in page
