@@ -7,7 +7,7 @@ its published weight, and, called `..._tuned`, with the best on validation of
 as many trials.
 
 Simplified: published weights were mostly found for CIFAR-100 and larger nets;
-400 steps of SGD; one teacher for all seeds. See each method's own file for
+300 steps of SGD; one teacher for all seeds. See each method's own file for
 what else differs from its paper.
 
   python experiments/distill.py --config configs/methods_compared.py \

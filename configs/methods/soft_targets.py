@@ -2,7 +2,7 @@
 
 The other files of this folder start from this one and change the terms of the
 loss, the students or the optimiser, so that they can be compared: one teacher,
-a narrow resnet20 that learns from all of Fashion-MNIST at 14×14 pixels; as
+a narrow resnet14 that learns from all of Fashion-MNIST at 14×14 pixels; as
 students resnet8 of the same widths that see 5 % of it. Weights are the
 published ones, mostly for CIFAR-100 and resnet32x4 to resnet8x4, where a
 term's value is the mean over the batch of what its loss returns.
@@ -106,11 +106,12 @@ def setting(arg):
     weight_decay=5e-4,
     average=0.0,
     batch_size=64,
+    members='sequence',
   )
   c.teachers = dict(
     main=dict(
       **net,
-      kw=dict(depth=20, widths=WIDTHS),
+      kw=dict(depth=14, widths=WIDTHS),
       train=dict(**how, steps=6000),
     )
   )
@@ -122,13 +123,13 @@ def setting(arg):
       role.views = dict(train='', eval='')
       role.kw = dict(depth=8, widths=(4, 4, 4, 8))
     c.teachers.main.train.update(steps=4, batch_size=16)
-    c.train.update(batch_size=16, seeds=2, members='sequence')
+    c.train.update(batch_size=16, seeds=2)
   return c
 
 
 def steps(arg):
   """How many steps students take."""
-  return 8 if config.size(arg) == 'tiny' else 400
+  return 8 if config.size(arg) == 'tiny' else 300
 
 
 def soft(weight, temperature=4.0):
