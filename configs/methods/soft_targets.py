@@ -2,7 +2,7 @@
 
 The other files of this folder start from this one and change the terms of the
 loss, the students or the optimiser, so that they can be compared: one teacher,
-a narrow resnet14 that learns from all of Fashion-MNIST at 14×14 pixels; as
+a narrow resnet14 that learns from all of Fashion-MNIST at 10×10 pixels; as
 students resnet8 of the same widths that see 5 % of it. Weights are the
 published ones, mostly for CIFAR-100 and resnet32x4 to resnet8x4, where a
 term's value is the mean over the batch of what its loss returns.
@@ -99,7 +99,7 @@ def setting(arg):
     student='single, simplified',
   )
   c.data = dict(source='fashion_mnist', fraction=dict(students=0.05))
-  net = dict(model='resnet', views=dict(train='resize(14)', eval='resize(14)'))
+  net = dict(model='resnet', views=dict(train='resize(10)', eval='resize(10)'))
   how = dict(
     optimizer=dict(name='sgd', kw=dict(momentum=0.9)),
     learning_rate=0.05,
