@@ -75,6 +75,7 @@ _TRAIN = {
   'batch_size': 64,
   'dtype': 'float32',
   'members': 'auto',
+  'mesh': {'member': -1, 'data': -1},  # devices along each axis; -1 for all
   'eval_every': 0,  # 0 for twenty times in all
   'save_every': 0,  # 0 for four times in all
 }

@@ -216,8 +216,10 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     ]
     for name, term in distill.items()
   ]
-  readers = [*entries.values()]
-  readers += [e for own in own_arms.values() for e in own['students'].values()]
+  readers = [(f'teachers.{n}', e) for n, e in entries.items()]
+  for own in own_arms.values():
+    readers += [(f'students.{n}', e) for n, e in own['students'].items()]
+  looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
   for name in _in_order(entries):
     entry = entries[name]
     wanted = [
@@ -225,7 +227,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
     wanted.append(roles.locations(entry['distill'], name, teacher=False))
-    wanted.append({e['reads'][1] for e in readers if e['reads'][:1] == (name,)})
+    read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
+    wanted.append({location for _, location in read})
     with _blaming(looking):
       taught[name] = roles.role(
         entry,
@@ -377,6 +380,9 @@ def teacher_job(
   """The population that trains a group of teachers, given earlier ones."""
   entry = part.config['teachers'][name]
   wanted = roles.needs(entry, entry['distill'])
+  for other in reversed(part.teachers):  # what a group reads stands before it
+    if other in wanted:
+      wanted |= set(part.config['teachers'][other]['reads'][:1])
   return teachers.job(
     name,
     entry,

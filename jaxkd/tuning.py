@@ -85,7 +85,7 @@ def parse(
             f'{at}: {entry} of the arm {name} is given twice; put all of its '
             'values into one grid'
           )
-        values = _checked(entry, values, own[name], at)
+        values = _checked(entry, values, own[name], bool(factor), at)
       grid[entries + factor] = tuple(values)
   trials = {name: _count(grids.get(name, {})) for name in own}
   report = config['report']
@@ -100,7 +100,7 @@ def parse(
   return grids
 
 
-def _checked(entry, values, config, at) -> list:
+def _checked(entry, values, config, factors, at) -> list:
   """The values of an entry that may be tuned, of its type."""
   default = configs.get(config, entry, at)
   if not re.fullmatch(_TUNABLE, entry):
@@ -109,6 +109,8 @@ def _checked(entry, values, config, at) -> list:
       'fusion of a term, and the optimiser, not the budget'
     )
   typed = [configs.typed(value, default, at) for value in values]
+  if factors and not isinstance(default, int | float):
+    raise UserError(f'{at}: {entry} is no number, so write = for *=')
   if any(typed.count(value) > 1 for value in typed):
     raise UserError(f'{at}: give every value once')
   return typed

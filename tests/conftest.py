@@ -18,7 +18,19 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from jaxkd.train import sharding  # noqa: E402
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+# Runs use one device, but in tests that are marked `all_devices`.
+sharding.devices = lambda: jax.devices()[:1]
+
+
+@pytest.fixture(autouse=True)
+def _devices(request, monkeypatch):
+  if 'all_devices' in request.keywords:
+    monkeypatch.setattr(sharding, 'devices', jax.devices)
 
 
 @pytest.fixture

@@ -107,3 +107,49 @@ def test_entries_by_their_name(complete):
   assert configs.get(complete, 'distill.soft.kw.temperature') == 1.0
   with pytest.raises(UserError, match="no entry 'sotf'"):
     configs.get(complete, 'distill.sotf.weight')
+
+
+def test_an_arm_may_bring_a_term_of_its_own(complete):
+  own = dict(loss='decoupled_kl', teacher='main', weight=2)
+  made = configs.override(complete, dict(distill=dict(dkd=own)), 'arms.a')
+  term = made['distill']['dkd']
+  assert term['weight'] == 2.0
+  assert term['at'] == ('logits', 'logits')
+  assert term['kw'] == configs.loss_options('decoupled_kl', at='') != {}
+  assert set(term) == set(made['distill']['soft'])
+  assert set(complete['distill']) == {'labels', 'soft'}
+  # So may a round, and what it changes of a teacher.
+  made = configs.override(
+    complete,
+    dict(teachers=dict(main=dict(distill=dict(dkd=own)))),
+    'rounds.r01',
+  )
+  assert made['teachers']['main']['distill']['dkd'] == term
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    (dict(sotf=dict(weight=2.0)), r"^arms\.a\.distill: .*'sotf'.*'soft'"),
+    (dict(sotf=3), r"^arms\.a\.distill: .*'sotf'.*'soft'"),
+    (dict(b=dict(loss='klm')), r"^arms\.a\.distill\.b\.loss: .*'klm'.*'kl'"),
+    (
+      dict(b=dict(loss='kl', wieght=1.0)),
+      r"^arms\.a\.distill\.b: .*'wieght'.*'weight'",
+    ),
+    (
+      dict(b=dict(loss='kl', weight='1')),
+      r"^arms\.a\.distill\.b\.weight: '1' is of type str",
+    ),
+  ],
+)
+def test_a_term_that_an_arm_cannot_bring(complete, given, message):
+  with pytest.raises(UserError, match=message):
+    configs.override(complete, dict(distill=given), 'arms.a')
+
+
+def test_only_terms_can_be_brought(complete):
+  """A group or an optimiser with an entry `loss` is a slip of the pen."""
+  net = dict(loss='kl')
+  with pytest.raises(UserError, match=r"^arms\.a\.students: .*'studnet'"):
+    configs.override(complete, dict(students=dict(studnet=net)), 'arms.a')

@@ -23,7 +23,8 @@ from jaxkd.report import rows
 from jaxkd.train import checkpoint
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
+# The methods, which are many, are in test_methods.py.
+CONFIGS = sorted((ROOT / 'configs').glob('hinton*.py'))
 
 
 def small(**changes):
@@ -397,3 +398,106 @@ def test_tuning_gives_every_arm_as_many_trials(tmp_path):
     with pytest.raises(UserError, match=message):
       run(small(), tmp_path / 'bad', tune=texts)
   assert not (tmp_path / 'bad').exists()
+
+
+NET = dict(model='mlp', kw=dict(widths=(8,)))
+SOFT = dict(loss='kl', teacher='main')
+
+
+def test_a_teacher_assistant_learns_from_the_teacher_first(tmp_path):
+  """TAKD: the teacher teaches an assistant, and it the student."""
+  assistant = dict(kw=dict(widths=(6,)), distill=dict(soft=SOFT))
+  config = small(
+    teachers=dict(main=NET, assistant=assistant),
+    distill=dict(
+      labels=dict(loss='cross_entropy'),
+      soft=dict(loss='kl', teacher='assistant'),
+    ),
+  )
+  row = run(config, tmp_path)
+  assert set(row['arms']) == {
+    'teacher main', 'teacher assistant', 'student', 'distilled',
+  }  # fmt: skip
+  assert set(row['params']) == {
+    'teacher main', 'teacher assistant', 'student',
+  }  # fmt: skip
+  assert {'agreement:main', 'agreement:assistant'} <= set(
+    row['metrics']['distilled']
+  )
+  made = [p.name for p in (tmp_path / 'checkpoints/teachers').iterdir()]
+  assert sorted(made) == ['assistant', 'main']
+
+
+def test_what_starts_from_a_group_has_its_trained_values(tmp_path):
+  """Groups of each seed: a group's own is what its students look at."""
+  still = dict(**NET, init='main', freeze='*')
+  row = run(
+    small(
+      teachers=dict(
+        main=dict(**NET, per_seed=True),
+        copies=dict(**still, count=2, per_seed=True, distill=dict(soft=SOFT)),
+      ),
+      students=dict(student=still),
+      distill=dict(
+        labels=dict(loss='cross_entropy'),
+        soft=dict(loss='kl', teacher='copies'),
+      ),
+    ),
+    tmp_path,
+  )
+  kept = nets(tmp_path)
+  main, copies, student = (
+    jax.tree.leaves(kept[f'nets/{name}'])
+    for name in (
+      'teachers/main',
+      'teachers/copies',
+      'students/distilled/student',
+    )
+  )
+  for one, two, same in zip(main, copies, student, strict=True):
+    assert one.shape[0] == 2
+    np.testing.assert_array_equal(two, np.repeat(one, 2, axis=0))
+    np.testing.assert_array_equal(same, one)
+  values = row['arms']['teacher main']['values']
+  assert row['arms']['distilled']['values'] == values
+  assert row['arms']['teacher copies']['values'] == [
+    value for value in values for _ in range(2)
+  ]
+
+
+class After(threading.Event):
+  """Set once, after being looked at so many times."""
+
+  def __init__(self, looks):
+    super().__init__()
+    self.looks = looks
+
+  def is_set(self):
+    self.looks -= 1
+    return self.looks == 0
+
+
+def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
+  contrast = dict(
+    loss='contrastive', teacher='main', at=('layers/0', 'layers/0'),
+    adapter='embed', teacher_adapter='embed',
+    teacher_adapter_kw=dict(width=4), memory=dict(negatives=5, momentum=0.5),
+  )  # fmt: skip
+  config = small(
+    distill=dict(labels=dict(loss='cross_entropy'), contrast=contrast),
+    arms=dict(
+      student=dict(distill=dict(contrast=dict(weight=0.0))), distilled={}
+    ),
+  )
+  row = run(config, tmp_path / 'whole')
+  # The teacher's six steps, and three of the first arm, which is distilled.
+  with pytest.raises(pipeline.Stopped, match='after step 3 of 6'):
+    run(config, tmp_path / 'broken', stop=After(6 + 3))
+  stopped = tmp_path / 'broken/checkpoints/students'
+  assert [p.name for p in stopped.iterdir()] == ['distilled']
+  assert found(run(config, tmp_path / 'broken')) == found(row)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    nets(tmp_path / 'broken'),
+    nets(tmp_path / 'whole'),
+  )

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import preflight
+from jaxkd.distill import roles
 from jaxkd.errors import UserError
 
 
@@ -263,6 +264,93 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
            train__accumulate=2),
       ('train.accumulate', 'the term dist'),
     ),
+    (
+      dict(distill__soft__teacher='average'),
+      ('distill.soft.teacher', 'no running mean', 'train.average'),
+    ),
+    (
+      dict(distill__soft__teacher='student'),
+      ('distill.soft.teacher', 'compared with itself',
+       'students.student.count=2'),
+    ),
+    (
+      dict(train__parts=dict(task=('labels',), distill=())),
+      ('train.parts', 'the term soft is in 0 of the parts'),
+    ),
+    (
+      dict(train__parts=dict(task=('labels', 'soft'), distill=('soft',))),
+      ('train.parts', 'the term soft is in 2 of the parts'),
+    ),
+    (
+      dict(train__parts=dict(task=('labels',), distill=('soft', 'sotf'))),
+      ('train.parts', "no term 'sotf'", "'soft'"),
+    ),
+    (
+      dict(train__parts=dict(task=('labels',), distill=('soft',)),
+           train__clip=1.0),
+      ('train.clip', 'train.parts'),
+    ),
+    (
+      dict(train__optimizer=dict(name='jaxkd.distill.dot:dot', kw={})),
+      ('train.parts: dot takes the parts task and distill',),
+    ),
+    (
+      dict(distill__soft__adapter_kw=dict(width=3)),
+      ('distill.soft.adapter_kw', 'name the adapter'),
+    ),
+    (
+      dict(distill__soft__adversary=dict(option='temperatur')),
+      ('distill.soft.adversary.option', "'temperature'"),
+    ),
+    (
+      dict(distill__contrast={**HINT, 'loss': 'contrastive'}),
+      ('distill.contrast', "distill.contrast.adapter='embed'"),
+    ),
+    (
+      dict(students__student__init='main'),
+      ('students.student.init', 'take over what both have', 'main/PATTERN'),
+    ),
+    (
+      dict(students__student__init='main/hed'),
+      ('students.student.init', "no parameter 'hed'", "'head/"),
+    ),
+    (
+      dict(students__student__freeze='hed'),
+      ('students.student.freeze', "no parameter 'hed'", "'head/"),
+    ),
+    (
+      dict(students__student__reads=('main',)),
+      ('students.student.reads', 'a group and one of its layers'),
+    ),
+    (
+      dict(students__student__reads=('mian', 'layers/0')),
+      ('students.student.reads', "no teacher 'mian'", "'main'"),
+    ),
+    (
+      dict(students__student__reads=('main', 'layers/9')),
+      ('students.student.reads', "'layers/9'", "'layers/0'"),
+    ),
+    (
+      dict(students__student__reads=('main', 'layers/0'),
+           teachers__main__count=2),
+      ('students.student.reads', 'has 2 nets', 'teachers.main.count=1'),
+    ),
+    (
+      dict(students__student__views__average='resize(4)'),
+      ('students.student.views', '(8, 8, 1)', '(4, 4, 1) by average'),
+    ),
+    (
+      dict(teachers__average=dict(model='mlp')),
+      ('average', 'the running mean', 'rename it'),
+    ),
+    (
+      dict(teachers__main__distill=dict(soft=dict(loss='kl', teacher='main'))),
+      ('teachers: main and main look at each other in a circle',),
+    ),
+    (
+      dict(teachers__main__distill=dict(soft=dict(loss='kl', teacher='mian'))),
+      ('teachers.main.distill.soft.teacher', "'mian'", "'main'"),
+    ),
   ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes, parts, tmp_path):
@@ -361,3 +449,106 @@ def test_a_mistake_in_how_a_teacher_trains_is_the_teachers(tmp_path):
     teacher = dict(model='mlp', kw=dict(widths=(8, 8)), **change)
     with pytest.raises(UserError, match=rf'^teachers\.main\.{message}'):
       preflight.prepare(small(teachers=dict(main=teacher)), tmp_path)
+
+
+NET = dict(model='mlp', kw=dict(widths=(4,)))
+
+
+def learning(*groups, **changes):
+  """A teacher that learns from others as well as from the labels."""
+  terms = {g: dict(loss='kl', teacher=g) for g in groups}
+  return {**NET, 'distill': dict(labels=LABELS, **terms), **changes}
+
+
+LABELS = dict(loss='cross_entropy')
+
+
+def test_teachers_come_in_the_order_that_they_are_needed_in(tmp_path):
+  """Whether they are read, learnt from or taken over."""
+  config = small(
+    teachers=dict(
+      a=learning('b'),
+      b={**NET, 'reads': ('c', 'layers/0')},
+      c={**NET, 'init': 'd'},
+      d=learning('main'),
+      main=NET,
+    )
+  )
+  _, (part,) = preflight.prepare(config, tmp_path)
+  assert list(part.teachers) == ['main', 'd', 'c', 'b', 'a']
+  assert part.teachers['b'].shape == (4,)
+  assert 'layers/0' in _outputs(part.teachers['c'])
+  # What it learns from reads another, which has to be there too.
+  source = preflight.prepare(config, tmp_path)[0]
+  job = preflight.teacher_job(part, 'a', source, preflight.shapes_of(part))
+  assert set(job.groups) == {'b', 'c'}
+
+
+def _outputs(role):
+  return roles.output_shapes(role.net, role.shape)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'circle'),
+  [
+    (dict(a=learning('main'), main=learning('a')), {'a', 'main'}),
+    (
+      dict(a={**NET, 'reads': ('b', 'layers/0')}, b={**NET, 'init': 'main'},
+           main=learning('a')),
+      {'a', 'b', 'main'},
+    ),
+  ],
+)  # fmt: skip
+def test_teachers_in_a_circle_are_refused(changes, circle, tmp_path):
+  with pytest.raises(UserError, match=r'^teachers: .* in a circle') as error:
+    preflight.prepare(small(teachers=changes), tmp_path)
+  names = str(error.value).split(': ')[1].split(' look at')[0].split(' and ')
+  assert set(names) == circle
+
+
+def test_what_a_group_of_each_seed_teaches_is_of_each_seed_too(tmp_path):
+  each = dict(main={**NET, 'per_seed': True}, a=learning('main'))
+  with pytest.raises(UserError, match=r'^teachers\.a\.per_seed: main has teac'):
+    preflight.prepare(small(teachers=each), tmp_path)
+  each['a']['per_seed'] = True
+  preflight.prepare(small(teachers=each), tmp_path)
+  # The reverse is sound: teachers of each seed learn from one for all.
+  each['main'] = NET
+  preflight.prepare(small(teachers=each), tmp_path)
+
+
+def test_what_does_not_predict_is_no_arm(tmp_path):
+  coder = dict(
+    model='paraphraser',
+    reads=('main', 'stages/2'),
+    distill=dict(
+      back=dict(loss='hint', teacher='main', at=('reconstruction', 'stages/2'))
+    ),
+  )
+  resnet = dict(model='resnet', kw=dict(depth=8, widths=(2, 2, 2, 4)))
+  teachers = dict(coder=coder, main=resnet)
+  _, (part,) = preflight.prepare(small(teachers=teachers), tmp_path)
+  assert part.predicts == ('main',)
+  assert preflight.called('main', part) == 'teacher'
+  assert preflight.called('coder', part) == 'teacher coder'
+  assert 'agreement' in part.metrics
+  outputs = _outputs(part.teachers['coder'])
+  assert outputs['factors'].shape == (1, 2, 2, 2)
+  assert outputs['reconstruction'].shape == (1, 2, 2, 4)
+  compare = dict(compare=dict(better='distilled', than='teacher coder'))
+  with pytest.raises(UserError, match=r"report\.compare\.than: .*'teacher cod"):
+    preflight.prepare(small(teachers=teachers, report=compare), tmp_path)
+  two = dict(main=resnet, second=NET)
+  _, (part,) = preflight.prepare(small(teachers=two), tmp_path)
+  assert part.predicts == ('main', 'second')
+  assert preflight.called('main', part) == 'teacher main'
+  assert {'agreement:main', 'agreement:second'} <= set(part.metrics)
+
+
+def test_equal_arms_are_found(tmp_path):
+  same = dict(distill=dict(soft=dict(weight=1.0)))
+  alone = dict(distill=dict(soft=dict(weight=0.0)))
+  config = small(arms=dict(student=alone, distilled={}, again=same))
+  _, (part,) = preflight.prepare(config, tmp_path)
+  assert part.first('again') == part.first('distilled')
+  assert part.first('student') == 'student'

@@ -173,3 +173,121 @@ def test_grids_are_those_of_the_first_round(tmp_path):
   _, rounds, grids = tuning.prepare(config, tmp_path, ('train.clip=0.0,1.0',))
   assert set(grids) == set(rounds[0].arms) == {'student', 'distilled', 'more'}
   assert list(preflight.configs_of(config)) == ['r01/', 'r02/']
+
+
+WEIGHTS = 'distill.soft.weight,distill.hint.weight'
+
+
+def weighted(**changes):
+  """Both terms of distillation count, the hint for a quarter of the other."""
+  terms = small()['distill']
+  terms['soft']['weight'], terms['hint']['weight'] = 2.0, 0.5
+  off = {name: dict(weight=0.0) for name in ('soft', 'hint')}
+  three = dict(student=dict(distill=off), distilled={}, more={})
+  return small(**{'distill': terms, 'arms': three} | changes)
+
+
+def test_factors_multiply_several_entries_together(tmp_path):
+  """Their proportion stays, and all trials train as one population."""
+  own = arms.configs_of(weighted())['distilled']
+  texts = (f'distilled:{WEIGHTS}*=0.1,1,10', 'student:train.clip=1.0,2.0,3.0')
+  grid = tuning.parse(texts, weighted(), arms.configs_of(weighted()))
+  assert grid['distilled'] == {f'{WEIGHTS}*': (0.1, 1.0, 10.0)}
+  for point, factor in zip(
+    tuning._points(grid['distilled'], own), (0.1, 1, 10), strict=True
+  ):
+    assert point == pytest.approx(
+      {'distill.soft.weight': 2 * factor, 'distill.hint.weight': factor / 2}
+    )
+  row = run(weighted(), tmp_path, tune=texts)
+  tuned = row['tuning']['distilled']
+  assert tuned['trials'] == len(tuned['values']) == 3
+  assert tuned['grid'] == {f'{WEIGHTS}*': [0.1, 1.0, 10.0]}
+  chosen = tuned['chosen']
+  assert chosen['distill.soft.weight'] == pytest.approx(
+    4 * chosen['distill.hint.weight']
+  )
+  trials = tmp_path / 'checkpoints' / 'tuning'
+  assert len(list((trials / 'distilled').iterdir())) == 1
+  # What was found is found again, products and all.
+  assert (
+    tuning._found(tmp_path / 'tuning.json', grid, arms.configs_of(weighted()))
+    == row['tuning']
+  )
+
+
+def test_factors_and_values_make_their_product():
+  texts = (f'{WEIGHTS}*=1,3', 'train.learning_rate=0.1,0.2,0.3')
+  own = arms.configs_of(weighted())
+  grid = tuning.parse(texts, weighted(), own)['distilled']
+  points = tuning._points(grid, own['distilled'])
+  found = {(p['distill.soft.weight'], p['train.learning_rate']) for p in points}
+  assert found == {(w, r) for w in (2.0, 6.0) for r in (0.1, 0.2, 0.3)}
+  assert all(len(point) == 3 for point in points)
+
+
+@pytest.mark.parametrize(
+  ('texts', 'message'),
+  [
+    ((f'{WEIGHTS}=1,2',), r'several entries take factors; write \*= for ='),
+    ((f'{WEIGHTS}*=1', 'distill.hint.weight=1'), 'weight .* is given twice'),
+    (('distill.soft.weight,distill.sotf.weight*=1',), "'sotf'.*'soft'"),
+    (('distill.soft.weight,train.steps*=1,2',), 'not the budget'),
+    (('train.schedule*=cosine',), 'is no number, so write = for'),
+    (('distill.soft.weight*=a',), 'should be of type float'),
+    (('distill.soft.weight*=-1,1',), r'weight: -2\.0 should be'),
+  ],
+)
+def test_factors_that_are_refused(texts, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    tuning.prepare(weighted(), tmp_path, texts)
+
+
+def test_only_arms_that_are_compared_need_as_many_trials():
+  def parse(*texts, **controls):
+    report = dict(
+      compare=dict(better='distilled', than='student'), controls=controls
+    )
+    config = weighted(report=report)
+    return tuning.parse(texts, config, arms.configs_of(config))
+
+  alone = 'more:train.clip=1.0,2.0,3.0'
+  assert set(parse(alone)) == {'more'}
+  grids = parse(alone, 'student:train.clip=1.0', 'distilled:train.clip=2.0')
+  assert [len(grids[n]['train.clip']) for n in ('more', 'student')] == [3, 1]
+  with pytest.raises(UserError, match=r"equally many.*'more': 3, 'student': 0"):
+    parse(alone, control=dict(better='more', than='student'))
+  with pytest.raises(UserError, match='equally many trials'):
+    parse('distilled:train.clip=1.0,2.0')
+
+
+def test_grids_of_the_config_and_of_the_command_line_add_up(tmp_path):
+  config = weighted(tune=('student:train.clip=0.0,1.0',))
+  given = ('distilled:train.clip=0.0,5.0',)
+  with pytest.raises(UserError, match='equally many trials'):
+    tuning.prepare(config, tmp_path, ())
+  with pytest.raises(UserError, match='student is given twice'):
+    tuning.prepare(config, tmp_path, ('student:train.clip=2.0', *given))
+  row = run(config, tmp_path, tune=given)
+  assert set(row['tuning']) == {'student', 'distilled'}
+  kept = json.loads((tmp_path / 'config.json').read_text())
+  assert kept['tune'] == [*config['tune'], *given]
+  # Said in another place it is the same run, and it is not done twice.
+  assert run({**config, 'tune': (*config['tune'], *given)}, tmp_path) == row
+
+
+def test_an_arm_that_tuning_leaves_equal_is_not_trained_twice(tmp_path):
+  """It has a place of its own in the row, and the same nets."""
+  arms = {**weighted()['arms'], 'other': {}}
+  texts = (f'more:{WEIGHTS}*=1.0', f'other:{WEIGHTS}*=10.0')
+  row = run(weighted(arms=arms), tmp_path, tune=texts)
+  assert row['tuning']['more']['chosen'] == {
+    'distill.soft.weight': 2.0, 'distill.hint.weight': 0.5,
+  }  # fmt: skip
+  folders = {p.name for p in (tmp_path / 'checkpoints/students').iterdir()}
+  assert folders == {'student', 'distilled', 'other'}
+  for part in ('arms', 'metrics'):
+    assert row[part]['more'] == row[part]['distilled']
+  assert row['metrics']['other'] != row['metrics']['distilled']
+  for arm in ('more', 'distilled', 'other'):
+    assert (tmp_path / f'nets/students/{arm}/student').is_dir()

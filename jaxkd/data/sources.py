@@ -22,11 +22,20 @@ import numpy as np
 
 from jaxkd import lookup
 from jaxkd.data import examples as examples_lib
+from jaxkd.data import glyphs as glyphs_lib
 from jaxkd.data import images, prepared
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
 
-NAMES = ('digits', 'fashion_mnist', 'synthetic', 'folder', 'npz', 'tfds')
+NAMES = (
+  'digits',
+  'fashion_mnist',
+  'glyphs',
+  'synthetic',
+  'folder',
+  'npz',
+  'tfds',
+)
 _ALSO = {float: int, tuple: list}  # what an option takes as well
 MOST_CLASSES = 2**20  # more are numbers of something else
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
@@ -41,6 +50,7 @@ class Source(NamedTuple):
     num_classes: labels are 0, ..., num_classes - 1.
     input_shape: shape of one example, or a pytree of shapes.
     classes: their names.
+    notes: what a reader of the row must know of the data.
   """
 
   name: str
@@ -48,6 +58,7 @@ class Source(NamedTuple):
   num_classes: int
   input_shape: Any
   classes: tuple[str, ...]
+  notes: tuple[str, ...] = ()
 
 
 def load(
@@ -176,6 +187,46 @@ def fashion_mnist(
     1 / 12,
     classes,
   )
+
+
+def glyphs(
+  *,
+  dir: str = '',
+  size: int = 28,
+  test: int | float = 0.2,
+  validation: int | float | None = None,
+  seed: int = 0,
+) -> Source:
+  """0-9, A-Z and a-z in the fonts of the machine, in white on black.
+
+  62 classes, many of them alike: O, 0 and o, or I, l and 1. Whole families of
+  fonts are in one split, 60 : 20 : 20 by default, all styles of each.
+
+  Args:
+    dir: a folder of .ttf and .otf files; empty for those of Debian's packages.
+    size: side of the images in pixels.
+    test: how many families to test on, or which share.
+    validation: how many of the others to validate on, or which share.
+    seed: of who is in which split.
+  """
+  _check_dir(dir)
+  drawn = glyphs_lib.load(dir, size)
+  usual = 0.25 if validation is None else validation
+  families = glyphs_lib.split(drawn.families, test, usual, seed)
+  splits = {}
+  for split, names in families.items():
+    inputs = drawn.images[np.isin(drawn.families, names)]
+    labels = np.tile(np.arange(inputs.shape[1]), len(inputs))
+    inputs = inputs.reshape(-1, size, size, 1)
+    splits[split] = ArrayExamples(inputs, labels)
+  left = None if 'validation' in splits else 0  # it has been cut already
+  source = _source('glyphs', splits, left, classes=glyphs_lib.CHARACTERS)
+  notes = (
+    f'{len(families[split])} families of fonts in {split}: '
+    f'{", ".join(families[split])}'
+    for split in source.splits
+  )
+  return source._replace(notes=tuple(notes))
 
 
 def synthetic(
@@ -479,7 +530,8 @@ def _from_user(
         f'data.source: {name} names {len(classes)} classes of '
         f'{made.num_classes}'
       )
-    return _source(name, made.splits, validation, classes=classes)
+    source = _source(name, made.splits, validation, classes=classes)
+    return source._replace(notes=tuple(made.notes))
   try:
     splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
   except (AttributeError, TypeError, ValueError) as error:

@@ -102,8 +102,9 @@ def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
   adapting = {name: entry[name] for name in _ADAPTING}
   adversary = Adversary(**entry['adversary'])
   if 'negatives' in Arguments(loss).fields:
-    for other in ('fuse', 'mask', 'when'):
-      if entry[other]:
+    refused = {name: entry[name] for name in ('fuse', 'mask', 'when')}
+    for other, value in {**refused, 'adversary': adversary.option}.items():
+      if value:
         raise UserError(f'{at}.{other}: the loss {entry["loss"]} takes none')
     term = memory.contrast(
       loss,

@@ -23,13 +23,14 @@ from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
-from jaxkd.train import optimizer
+from jaxkd.train import optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Plan, fit
 from jaxkd.train.population import Learner, Population
 
 EVALUATIONS = 20
 SAVES = 4
+EVALUATED = 512  # examples at once
 
 
 class Group(NamedTuple):
@@ -202,7 +203,7 @@ def populations_of(
 ) -> Callable[..., Population]:
   """The job's members, given the way that they run."""
   frozen, axes = frozen_of(used_groups(job))
-  return functools.partial(
+  make = functools.partial(
     Population,
     learner_of(session, job, batch),
     seeds=job.seeds,
@@ -211,6 +212,15 @@ def populations_of(
     hyper=job.hyper,
     batch_axis=0 if job.order == 'own' else None,
   )
+
+  def on_devices(mode):
+    members = 1 if mode == 'sequence' else len(job.seeds)
+    size, sizes = job.train['batch_size'], job.train['mesh']
+    at = f'{job.at}train.mesh'
+    mesh = sharding.mesh(members, size, **sizes, at=at)
+    return make(mode=mode, mesh=mesh)
+
+  return on_devices
 
 
 def check(session: Session, job: Job) -> None:
@@ -319,6 +329,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
       stop=session.stop,
     )
   carry = result.population.stacked(result.carry)
+  carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   params = carry.get('average', carry['train']['nets'])
   state = carry['state']['nets']
   return Trained(
@@ -360,7 +371,10 @@ def evaluate(
     metrics=session.metrics,
     example={},
   )
-  population = Population(made, seeds=[0] * members, mode=mode)
+  size = min(EVALUATED, len(session.source.splits[split]))
+  alone = mode == 'sequence'
+  mesh = sharding.mesh(1 if alone else members, size)
+  population = Population(made, seeds=[0] * members, mode=mode, mesh=mesh)
   carry = {
     'train': {'nets': {name: v['params'] for name, v in variables.items()}},
     'state': {'nets': {name: v['state'] for name, v in variables.items()}},
@@ -373,7 +387,7 @@ def evaluate(
 def _measure(session, population, carry, split, groups, role):
   """Metrics on a split; with several nets, first the reported role's mean."""
   examples = session.source.splits[split]
-  batches = loader.evaluation_batches(examples, min(512, len(examples)))
+  batches = loader.evaluation_batches(examples, min(EVALUATED, len(examples)))
   totals = population.evaluate(carry, batches, *frozen_of(groups))
   found, of_role = {}, {}
   for name, pair in totals.items():

@@ -100,7 +100,7 @@ def row(
       for name in dict.fromkeys((metric, *ALONG_THE_WAY))
       if name in rounds[0].metrics
     ],
-    'notes': _notes(config, students),
+    'notes': _notes(config, source, students),
     'device': device(),
     'versions': versions(),
     'config_sha256': hashlib.sha256(
@@ -139,9 +139,9 @@ def _summary(students: list, metric: str, higher_is_better: bool) -> dict:
   }
 
 
-def _notes(config, students) -> list[str]:
-  """What a reader must know of how seeds and teachers relate."""
-  notes = list(config['report']['notes'])
+def _notes(config, source, students) -> list[str]:
+  """What a reader must know of the data, and how seeds and teachers relate."""
+  notes = [*config['report']['notes'], *source.notes]
   for name, entry in config['teachers'].items():
     if entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')

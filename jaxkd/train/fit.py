@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.errors import UserError
+from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.population import Population
 
@@ -126,11 +127,13 @@ def fit(
     looks = step % plan.log_every == 0 or evaluates
     if not (looks or saves):
       continue
-    measured = jax.device_get(population.stacked(totals))
+    measured = sharding.fetch(population.stacked(totals))
     values = {name: total / count for name, (total, count) in measured.items()}
     finite = {name: np.isfinite(value) for name, value in values.items()}
     if step == plan.steps:  # those of earlier steps show in the next loss
-      finite['the weights'] = _finite(population.stacked(carry))
+      finite['the weights'] = sharding.fetch(
+        jax.jit(_finite)(population.stacked(carry))
+      )
     diverged |= ~np.all(list(finite.values()), 0)
     if diverged.any() and not plan.may_diverge:
       raise _divergence(finite, step)
@@ -208,14 +211,12 @@ def _record(
 
 def _finite(carry: Any) -> np.ndarray:
   """Whether all weights of each member are finite, [M]."""
-  return np.all(
-    [
-      jnp.isfinite(leaf).reshape(len(leaf), -1).all(1)
-      for leaf in jax.tree.leaves(carry)
-      if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ],
-    0,
-  )
+  each = [
+    jnp.isfinite(leaf).reshape(len(leaf), -1).all(1)
+    for leaf in jax.tree.leaves(carry)
+    if jnp.issubdtype(leaf.dtype, jnp.floating)
+  ]
+  return jnp.stack(each).all(0)
 
 
 def _divergence(finite: dict[str, np.ndarray], step: int) -> UserError:

@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jaxkd import compilation
+from jaxkd.train import sharding
+from jaxkd.train.sharding import DATA, MEMBER
 
 MODES = ('vmap', 'unroll', 'sequence')
 
@@ -55,6 +59,9 @@ class Population:
       all members see the same batch.
     mode: 'vmap' stacks the members into one program, 'unroll' writes them
       out one after another in one program, 'sequence' runs a program each.
+    mesh: devices that share the members and their batches; see
+      `jaxkd.train.sharding`. Members in sequence share all devices for the
+      batch of each.
   """
 
   def __init__(
@@ -67,8 +74,10 @@ class Population:
     hyper: Mapping[str, Any] | None = None,
     batch_axis: int | None = 0,
     mode: str = 'vmap',
+    mesh: Mesh | None = None,
   ):
     self.members = len(seeds)
+    self.mesh = mesh if mesh is not None and mesh.size > 1 else None
     self.mode = mode
     self.batch_axis = batch_axis
     self._learner = learner
@@ -106,12 +115,29 @@ class Population:
       )
       for member in range(self.members)
     ]
-    return carries if self.mode == 'sequence' else stack(carries)
+    return self.split(stack(carries))
 
   def step(self, carry: Any, totals: Any, batch: dict) -> tuple[Any, Any]:
     """Takes a step; adds what it measured to the totals. Both are donated."""
-    hyper = self.split(self._hyper)
-    return self._step(carry, totals, batch, self._placed, hyper)
+    return self._step(*self._arguments(carry, totals, batch))
+
+  def program(self, batch: dict) -> str:
+    """The step as the compiler has left it, to be read."""
+    carry, totals = self.init(), self.split(self.no_totals(batch))
+    arguments = self._arguments(carry, totals, batch)
+    return self._step.lower(*arguments).compile().as_text()
+
+  def _arguments(self, carry, totals, batch):
+    if self.mesh is None:
+      pass  # the call puts it on the device
+    elif self.batch_axis is None:
+      batch = sharding.put(batch, self.mesh, DATA)
+    elif self.mode != 'sequence':
+      batch = sharding.put(batch, self.mesh, MEMBER, DATA)
+    else:
+      own = [take(batch, member) for member in range(self.members)]
+      batch = sharding.put(own, self.mesh, DATA)
+    return carry, totals, batch, self._placed, self.split(self._hyper)
 
   def evaluate(
     self,
@@ -138,9 +164,12 @@ class Population:
     shared = self._place(shared, axes)
     totals = None
     for batch in batches:
+      size = len(jax.tree.leaves(batch)[0])
+      if self.mesh is not None and size % self.mesh.shape[DATA] == 0:
+        batch = sharding.put(batch, self.mesh, DATA)
       measured = self._evaluate[kind](carry, batch, shared)
       totals = measured if totals is None else add(totals, measured)
-    return jax.tree.map(np.asarray, self.stacked(totals))
+    return sharding.fetch(self.stacked(totals))
 
   def no_totals(self, batch: dict) -> Any:
     """Stacked sums and counts of nothing, shaped as the step measures."""
@@ -159,15 +188,18 @@ class Population:
     return stack(tree) if self.mode == 'sequence' else tree
 
   def split(self, tree: Any) -> Any:
-    """The inverse of `stacked`."""
+    """The inverse of `stacked`: the members' parts, where they belong."""
     if self.mode != 'sequence':
-      return tree
-    return [take(tree, member) for member in range(self.members)]
+      return sharding.put(tree, self.mesh, MEMBER)
+    own = [take(tree, member) for member in range(self.members)]
+    return sharding.put(own, self.mesh)
 
   def _place(self, shared, axes):
     """What is each member's own, split once rather than at every call."""
     return {
-      name: tree if axes[name] is None else self.split(tree)
+      name: sharding.put(tree, self.mesh)
+      if axes[name] is None
+      else self.split(tree)
       for name, tree in shared.items()
     }
 
@@ -178,18 +210,18 @@ class Population:
     where members run in sequence.
     """
     if self.mode == 'vmap':
-      return jax.jit(jax.vmap(function, axes), donate_argnums=donate)
+      return self._on_mesh(jax.vmap(function, axes), axes, donate)
 
     def run(call, arguments):
       results = []
-      for member in range(self.members):
+      for member in range(_count(arguments, axes)):
         pairs = zip(arguments, axes, strict=True)
         results.append(call(*(_own(a, axis, member) for a, axis in pairs)))
       return results
 
     if self.mode == 'unroll':
       unrolled = lambda *arguments: stack(run(function, arguments))  # noqa: E731
-      return jax.jit(unrolled, donate_argnums=donate)
+      return self._on_mesh(unrolled, axes, donate)
 
     compiled = jax.jit(function, donate_argnums=donate)
 
@@ -200,6 +232,26 @@ class Population:
       return results
 
     return in_sequence
+
+  def _on_mesh(self, function, axes, donate):
+    """A function of stacked members, compiled for the devices."""
+    if self.mesh is not None:
+      spec = lambda axis: P() if axis is None else P(MEMBER)  # noqa: E731
+      function = jax.shard_map(
+        function,
+        mesh=self.mesh,
+        in_specs=jax.tree.map(spec, axes, is_leaf=lambda x: x is None),
+        out_specs=P(MEMBER),
+        axis_names={MEMBER},
+        check_vma=False,
+      )
+    return jax.jit(function, donate_argnums=donate)
+
+
+def _count(arguments, axes) -> int:
+  """How many members the arguments, or a device's part of them, are of."""
+  own = next(a for a, axis in zip(arguments, axes, strict=True) if axis == 0)
+  return len(own) if isinstance(own, list) else len(jax.tree.leaves(own)[0])
 
 
 def _own(argument: Any, axis: Any, member: int) -> Any:

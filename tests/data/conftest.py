@@ -2,10 +2,12 @@
 
 import pytest
 
-from jaxkd.data import sources
+from jaxkd.data import glyphs, sources
 
 
 @pytest.fixture(autouse=True)
 def no_data_of_this_machine(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'DEBIAN_FASHION_MNIST', tmp_path / 'debian')
+  monkeypatch.setattr(glyphs, 'FONTS', tmp_path / 'fonts')
+  monkeypatch.setattr(glyphs, 'CACHE', tmp_path / 'glyphs')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))

@@ -415,7 +415,7 @@ def mine(tmp_path, monkeypatch):
       def source(classes=('no', 'yes')):
         made = ArrayExamples({'a': np.ones((20, 3))}, np.arange(20) % 2)
         splits = {'train': made, 'test': made}
-        return Source('', splits, 2, {'a': (3,)}, classes)
+        return Source('', splits, 2, {'a': (3,)}, classes, ('hm',))
 
       def whole(dir='', seed=0):
         assert (dir, seed) == ('/', 3)
@@ -450,6 +450,7 @@ class TestOnesOwn:
     assert sizes(source) == {'train': 18, 'validation': 2, 'test': 20}
     assert source.classes == ('no', 'yes')
     assert source.input_shape == {'a': (3,)}
+    assert source.notes == ('hm',)
     assert sources.load('my_data:source', classes=()).classes == ('0', '1')
 
   @pytest.mark.parametrize(

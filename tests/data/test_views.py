@@ -26,7 +26,7 @@ OPS = {
   'blur': ('blur(0.8)', (8, 8, 3)),
   'standardize': ('standardize(0.5, (0.1, 0.2, 0.4))', (8, 8, 3)),
   'grayscale': ('grayscale', (8, 8, 1)),
-  'redraw': ('redraw', (8, 8, 3)),
+  'redraw': ('redraw|noise(0.1)', (8, 8, 3)),
 }
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 

@@ -6,10 +6,13 @@ import optax
 import pytest
 
 from jaxkd import config, losses
+from jaxkd.data import views
 from jaxkd.distill import step, terms
+from jaxkd.distill.dot import dot
 from jaxkd.distill.step import Recipe, Role
+from jaxkd.errors import UserError
 from jaxkd.tasks import classification, fidelity
-from jaxkd.types import Term
+from jaxkd.types import Net, Term
 
 SGD = optax.sgd(0.1)
 
@@ -183,3 +186,364 @@ def test_one_trace_serves_all_steps(make_net, batch):
   run = jax.jit(chex.assert_max_traces(made.step, n=1))
   for _ in range(3):
     carry, _ = run(carry, batch, frozen, {})
+
+
+def deep_net(width=3):
+  """Two linear maps, the first of which can be seen."""
+
+  def init(key):
+    first, second = jax.random.split(key)
+    return {
+      'params': {
+        'a': {'kernel': jax.random.normal(first, (4, width)) / 2},
+        'b': {'kernel': jax.random.normal(second, (width, width)) / 2},
+      },
+      'state': {},
+    }
+
+  def apply(variables, inputs, *, key=None, train=False):
+    params = variables['params']
+    hidden = inputs @ params['a']['kernel']
+    return {'logits': hidden @ params['b']['kernel'], 'hidden': hidden}, {}
+
+  return Net(init, apply)
+
+
+def learner(students, teachers, distill, batch, optimizer=SGD, **recipe):
+  """A learner, its first carry and frozen groups of one net each."""
+  complete = config.plain(
+    config.complete({'distill': distill, 'students': {'student': {}}})
+  )['distill']
+  made = step.learner(
+    students,
+    teachers,
+    lambda hyper: Recipe(
+      terms.build(complete, list(students)), optimizer, **recipe
+    ),
+    {},
+    example=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
+    ),
+  )
+  frozen = {
+    name: jax.tree.map(lambda x: x[None], role.net.init(jax.random.key(20 + i)))
+    for i, (name, role) in enumerate(sorted(teachers.items()))
+  }
+  return made, made.init(jnp.uint32(0), {}, frozen), frozen
+
+
+LABELS = dict(loss='cross_entropy')
+SELF = dict(loss='logit_mse', teacher='average')
+NOISY, APART = 'noise(0.3)', 'redraw|noise(0.3)'
+
+
+def seen(text, batch):
+  """The inputs in a view of the run of seed 0."""
+  return views.apply(
+    views.parse(text),
+    batch['inputs'],
+    seed=0,
+    epoch=batch['epoch'],
+    id=batch['id'],
+  )
+
+
+@pytest.mark.parametrize('average_view', ['', APART])
+def test_a_nets_running_mean_teaches_it(make_net, batch, average_view):
+  role = Role(make_net(), view=NOISY, average_view=average_view)
+  distill = dict(labels=LABELS, consistency=SELF)
+  made, carry, _ = learner({'student': role}, {}, distill, batch, average=0.75)
+  own, theirs = seen(NOISY, batch), seen(average_view or NOISY, batch)
+  assert average_view == '' or np.abs(own - theirs).min() > 0
+  run = jax.jit(made.step)
+  w = carry['train']['nets']['student']['w']
+  mean = w
+  for number in range(3):
+    logits = theirs @ mean
+
+    def loss(w, logits=logits):
+      mse = losses.logit_mse(own @ w, logits).mean()
+      return losses.cross_entropy(own @ w, batch['labels']).mean() + mse, mse
+
+    (_, mse), gradient = jax.value_and_grad(loss, has_aux=True)(w)
+    carry, measured = run(carry, batch, {}, {})
+    got = measured['loss/consistency'][0]
+    np.testing.assert_allclose(got, mse, rtol=1e-3, atol=1e-7)
+    # At first the mean is the net itself, and differs by what it sees.
+    assert (got > 1e-4) == bool(number or average_view)
+    w = w - 0.1 * gradient
+    mean = 0.75 * mean + 0.25 * w
+    np.testing.assert_allclose(
+      carry['train']['nets']['student']['w'], w, rtol=1e-3, atol=1e-6
+    )
+    np.testing.assert_allclose(
+      carry['average']['student']['w'], mean, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_each_copy_has_a_running_mean_of_its_own(make_net, batch):
+  role = Role(make_net(), copies=2, view=NOISY, average_view=APART)
+  made, carry, _ = learner(
+    {'student': role}, {}, dict(consistency=SELF), batch, average=0.9
+  )
+  _, measured = made.step(carry, batch, {}, {})
+  for name in ('student/0', 'student/1'):
+    w = carry['average'][name]['w']
+    want = losses.logit_mse(seen(NOISY, batch) @ w, seen(APART, batch) @ w)
+    got = measured[f'loss/consistency/{name}'][0]
+    np.testing.assert_allclose(got, want.mean(), rtol=1e-4)
+
+
+def test_one_layer_of_a_net_teaches_another(batch):
+  """Without peers a role is its own teacher, its gradient stopped there."""
+  inner = dict(loss='logit_mse', at=('logits', 'hidden'), teacher='student')
+  made, carry, _ = learner(
+    {'student': Role(deep_net())}, {}, dict(inner=inner), batch
+  )
+  params = carry['train']['nets']['student']
+  hidden = batch['inputs'] @ params['a']['kernel']
+
+  def loss(params):
+    logits = batch['inputs'] @ params['a']['kernel'] @ params['b']['kernel']
+    return losses.logit_mse(logits, hidden).mean()
+
+  value, gradient = jax.value_and_grad(loss)(params)
+  new, measured = made.step(carry, batch, {}, {})
+  np.testing.assert_allclose(measured['loss'][0], value, rtol=1e-5)
+  want = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+  chex.assert_trees_all_close(
+    new['train']['nets']['student'], want, rtol=1e-4, atol=1e-6
+  )
+
+
+def test_nets_read_what_a_group_gives(make_net, batch):
+  """A trained one, and a frozen group that reads another."""
+  reads = ('main', 'logits')
+  made, carry, frozen = learner(
+    {'student': Role(make_net(), reads=reads)},
+    {
+      'main': Role(make_net(4)),
+      'reader': Role(make_net(), reads=reads),
+      'third': Role(make_net(), reads=('reader', 'features')),
+    },
+    dict(
+      soft=dict(loss='logit_mse', teacher='reader'),
+      third=dict(loss='logit_mse', teacher='third'),
+    ),
+    batch,
+  )
+  new, measured = made.step(carry, batch, frozen, {})
+  kernels = {name: v['params']['w'][0] for name, v in frozen.items()}
+  read = batch['inputs'] @ kernels['main']
+  for term, name in (('soft', 'reader'), ('third', 'third')):
+
+    def loss(w, name=name):
+      return losses.logit_mse(read @ w, read @ kernels[name]).mean()
+
+    w = carry['train']['nets']['student']['w']
+    np.testing.assert_allclose(
+      measured[f'loss/{term}'][0], loss(w), rtol=1e-4, atol=1e-7
+    )
+  gradient = sum(
+    jax.grad(
+      lambda w, k=kernels[n]: losses.logit_mse(read @ w, read @ k).mean()
+    )(w)
+    for n in ('reader', 'third')
+  )
+  np.testing.assert_allclose(
+    new['train']['nets']['student']['w'], w - 0.1 * gradient, rtol=1e-3
+  )
+
+
+@pytest.mark.parametrize(
+  ('reads', 'copies', 'message'),
+  [
+    (('mian', 'logits'), 1, r"r\.reads: there is no teacher 'mian'.*'main'"),
+    (('main', 'logit'), 1, r"r\.reads: there is no output 'logit'.*'logits'"),
+    (
+      ('main', 'logits'),
+      2,
+      r'r\.reads: it has 2 nets.*teachers\.main\.count=1',
+    ),
+  ],
+)
+def test_what_cannot_be_read(make_net, batch, reads, copies, message):
+  made = step.learner(
+    {'student': Role(make_net(), reads=reads, at='r')},
+    {'main': Role(make_net(4))},
+    lambda hyper: Recipe(terms.build({}, ['student']), SGD),
+    {},
+    example=batch,
+  )
+  one = make_net(4).init(jax.random.key(9))
+  frozen = {'main': jax.tree.map(lambda x: jnp.stack([x] * copies), one)}
+  with pytest.raises(UserError, match=f'^{message}'):
+    made.init(jnp.uint32(0), {}, frozen)
+
+
+def test_a_net_starts_from_a_group_and_keeps_what_is_frozen(batch):
+  """As a classifier that is the teacher's own does (SimKD)."""
+  role = Role(deep_net(), init='main/b', freeze='b')
+  hint = dict(loss='hint', at=('hidden', 'hidden'), teacher='main')
+  decaying = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
+  made, first, frozen = learner(
+    {'student': role},
+    {'main': Role(deep_net())},
+    dict(labels=LABELS, hint={**hint, 'adapter': 'linear'}),
+    batch,
+    optimizer=decaying,
+    average=0.5,
+  )
+  _, other, _ = learner(
+    {'student': Role(deep_net())}, {}, dict(labels=LABELS), batch
+  )
+  start = first['train']['nets']['student']
+  theirs = frozen['main']['params']['b']['kernel'][0]
+  np.testing.assert_array_equal(start['b']['kernel'], theirs)
+  alone = other['train']['nets']['student']
+  np.testing.assert_array_equal(start['a']['kernel'], alone['a']['kernel'])
+  assert np.abs(alone['b']['kernel'] - theirs).min() > 0
+  carry, run = first, jax.jit(made.step)
+  for _ in range(3):
+    carry, _ = run(carry, batch, frozen, {})
+  now = carry['train']['nets']['student']
+  np.testing.assert_array_equal(now['b']['kernel'], theirs)
+  assert np.abs(now['a']['kernel'] - start['a']['kernel']).min() > 0
+  adapters = (t['train']['terms']['hint']['adapter'] for t in (first, carry))
+  before, after = (adapter['kernel'] for adapter in adapters)
+  assert np.abs(after - before).min() > 0
+
+
+def test_a_net_that_starts_as_another_gives_the_same(batch):
+  made, carry, frozen = learner(
+    {'student': Role(deep_net(), init='main')},
+    {'main': Role(deep_net())},
+    dict(soft=dict(loss='kl', teacher='main')),
+    batch,
+  )
+  want = jax.tree.map(lambda x: x[0], frozen['main']['params'])
+  chex.assert_trees_all_equal(carry['train']['nets']['student'], want)
+  _, measured = made.step(carry, batch, frozen, {})
+  np.testing.assert_allclose(measured['loss'][0], 0, atol=1e-6)
+
+
+def keeping():
+  """SGD that keeps the gradient of each part in its state."""
+
+  def init(params):
+    zeros = optax.tree.zeros_like(params)
+    return {'task': zeros, 'distill': zeros, 'sum': zeros}
+
+  def update(updates, state, params=None, *, parts):
+    del state, params
+    return updates, {**parts, 'sum': updates}
+
+  made = optax.GradientTransformationExtraArgs(init, update)
+  return optax.chain(made, optax.scale_by_learning_rate(0.1))
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_each_part_of_the_loss_has_its_gradient(make_net, batch, accumulate):
+  hint = dict(
+    loss='hint', at=('logits', 'features'), teacher='main', adapter='linear'
+  )
+  made, carry, frozen = build(
+    make_net,
+    batch,
+    {**BOTH, 'hint': hint},
+    optimizer=keeping(),
+    accumulate=accumulate,
+    parts={'task': ('labels',), 'distill': ('soft', 'hint')},
+  )
+  new, measured = jax.jit(made.step)(carry, batch, frozen, {})
+  main = frozen['main']['params']['w'][0]
+  train, x = carry['train'], batch['inputs']
+
+  def task(w, adapter):
+    return 0.5 * losses.cross_entropy(x @ w, batch['labels']).mean()
+
+  def distill(w, adapter):
+    y = x @ w @ adapter['kernel'] + adapter['bias'][None]
+    soft = losses.kl(x @ w, x @ main, temperature=2.0)
+    return soft.mean() + jnp.square(y - x).mean()
+
+  given = train['nets']['student']['w'], train['terms']['hint']['adapter']
+  kept = new['opt'][0]
+  whole = 0
+  for name, by_hand in (('task', task), ('distill', distill)):
+    w, adapter = jax.grad(by_hand, (0, 1))(*given)
+    got = kept[name]
+    np.testing.assert_allclose(
+      got['nets']['student']['w'], w, rtol=1e-3, atol=1e-6
+    )
+    chex.assert_trees_all_close(
+      got['terms']['hint']['adapter'], adapter, rtol=1e-3, atol=1e-6
+    )
+    whole = whole + w
+  np.testing.assert_allclose(
+    kept['sum']['nets']['student']['w'], whole, rtol=1e-3, atol=1e-6
+  )
+  moved = new['train']['nets']['student']['w']
+  np.testing.assert_allclose(
+    moved, given[0] - 0.1 * whole, rtol=1e-3, atol=1e-6
+  )
+  value = task(*given) + distill(*given)
+  np.testing.assert_allclose(measured['loss'][0], value, rtol=1e-4)
+
+
+def test_copies_of_a_term_are_in_the_same_part(make_net, batch):
+  students = {'student': Role(make_net(), copies=2)}
+  distill = {'labels': LABELS, 'peer': dict(loss='kl', teacher='student')}
+  made, carry, _ = learner(
+    students,
+    {},
+    distill,
+    batch,
+    optimizer=keeping(),
+    parts={'task': ('labels',), 'distill': ('peer',)},
+  )
+  new, _ = made.step(carry, batch, {}, {})
+  plain, same, _ = learner(students, {}, distill, batch)
+  want, _ = plain.step(same, batch, {}, {})
+  chex.assert_trees_all_close(new['train'], want['train'], rtol=1e-4, atol=1e-6)
+  for name in ('student/0', 'student/1'):
+    for part in ('task', 'distill'):
+      assert np.abs(new['opt'][0][part]['nets'][name]['w']).max() > 1e-3
+
+
+def test_parts_and_what_is_frozen_stay_apart(batch):
+  """Three steps of DOT with weight decay and a classifier that stays."""
+  role = Role(deep_net(), freeze='b')
+  distill = {
+    'labels': LABELS,
+    'soft': dict(loss='kl', teacher='main'),
+  }
+  decaying = optax.chain(optax.add_decayed_weights(0.1), dot(0.1))
+  made, carry, frozen = learner(
+    {'student': role},
+    {'main': Role(deep_net())},
+    distill,
+    batch,
+    optimizer=decaying,
+    parts={'task': ('labels',), 'distill': ('soft',)},
+    accumulate=2,
+  )
+  start = carry['train']['nets']['student']
+  x, y = batch['inputs'], batch['labels']
+  theirs = jax.tree.map(lambda p: p[0], frozen['main']['params'])
+  target = x @ theirs['a']['kernel'] @ theirs['b']['kernel']
+  b = start['b']['kernel']
+  slope = {
+    'task': jax.grad(lambda a: losses.cross_entropy(x @ a @ b, y).mean()),
+    'distill': jax.grad(lambda a: losses.kl(x @ a @ b, target).mean()),
+  }
+  a, task, soft = start['a']['kernel'], 0.0, 0.0
+  run = jax.jit(made.step)
+  for _ in range(3):
+    task = (0.9 - 0.075) * task + slope['task'](a) + 0.1 * a
+    soft = (0.9 + 0.075) * soft + slope['distill'](a)
+    a = a - 0.1 * (task + soft)
+    carry, _ = run(carry, batch, frozen, {})
+    now = carry['train']['nets']['student']
+    np.testing.assert_allclose(now['a']['kernel'], a, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(now['b']['kernel'], b)

@@ -1,0 +1,100 @@
+"""Where members and the parts of their batches lie: a mesh of devices.
+
+Its axes are ``member`` and ``data``. Members are independent of each other, so
+the program of a population is manual over ``member``: nothing in it can cross
+that axis. Over ``data`` it is partitioned automatically, and BatchNorm and
+losses that couple a batch see the whole of it.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxkd.errors import UserError
+
+MEMBER, DATA = 'member', 'data'
+
+
+def devices() -> list:
+  """All devices, of all hosts."""
+  return jax.devices()
+
+
+def mesh(
+  members: int,
+  batch_size: int,
+  *,
+  member: int = -1,
+  data: int = -1,
+  at: str = 'train.mesh',
+) -> Mesh:
+  """The mesh of a population.
+
+  Args:
+    members: how many there are.
+    batch_size: examples in a member's batch.
+    member: how many groups of devices share the members; -1 for the greatest
+      common divisor of members and devices.
+    data: how many devices share a batch; -1 for as many of the rest as divide
+      the batch.
+    at: the config entry.
+
+  Raises:
+    UserError: sizes that the devices, the members or the batch do not allow.
+  """
+  there = devices()
+  if member == -1:
+    most = len(there) // max(data, 1)
+    member = math.gcd(members, most) if most else 1
+  if member < 1 or members % member:
+    raise UserError(
+      f'{at}.member: {members} members cannot be shared by {member} groups of '
+      'devices; choose a divisor of the members, or -1'
+    )
+  if data == -1:
+    rest = max(1, len(there) // member)
+    data = max(n for n in range(1, rest + 1) if batch_size % n == 0)
+  if data < 1 or batch_size % data:
+    raise UserError(
+      f'{at}.data: a batch of {batch_size} cannot be shared by {data} devices; '
+      'choose a divisor of train.batch_size, or -1'
+    )
+  if member * data > len(there):
+    raise UserError(
+      f'{at}: {member} × {data} devices are asked for and {len(there)} are '
+      'there; lower member or data, or set them to -1'
+    )
+  chosen = np.array(there[: member * data]).reshape(member, data)
+  return Mesh(chosen, (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2)
+
+
+def fetch(tree: Any) -> Any:
+  """A tree as NumPy arrays, whole on every host."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
+  """A tree on the devices, its leading axes shared out over the mesh's axes.
+
+  On several hosts each puts its own part of what all of them hold.
+  """
+
+  def one(x):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      return x
+    if mesh is None:
+      return jnp.asarray(x)
+    x = np.asarray(x) if jax.process_count() > 1 else x
+    own = NamedSharding(mesh, PartitionSpec(*axes[: np.ndim(x)]))
+    if jax.process_count() > 1:
+      return jax.make_array_from_callback(x.shape, own, lambda at: x[at])
+    return jax.device_put(x, own)
+
+  return jax.tree.map(one, tree)

@@ -1,0 +1,159 @@
+"""The methods of configs/methods: comparable, and all of them can be traced."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jaxkd import config as configs
+from jaxkd import pipeline, preflight, tuning
+from jaxkd.distill import terms
+from jaxkd.report import rows
+from jaxkd.students import arms
+
+FOLDER = Path(__file__).parents[1] / 'configs'
+COMPARED = FOLDER / 'methods_compared.py'
+METHODS = sorted(file.stem for file in (FOLDER / 'methods').glob('*.py'))
+BASELINE = 'soft_targets'
+SIZES = ('', ':tiny')
+
+
+def load(file, size=''):
+  return configs.plain(configs.load(f'{file}{size}'))
+
+
+def method(name, size=''):
+  return load(FOLDER / 'methods' / f'{name}.py', size)
+
+
+def in_use(arm):
+  """The terms of an arm that count."""
+  distill = arm['distill'].items()
+  return {n: term for n, term in distill if not terms.is_zero(term['weight'])}
+
+
+@pytest.fixture(scope='module', params=SIZES, ids=('full', 'tiny'))
+def size(request):
+  return request.param
+
+
+@pytest.fixture(scope='module')
+def baseline(size):
+  return method(BASELINE, size)
+
+
+@pytest.fixture(scope='module')
+def compared(size):
+  return load(COMPARED, size)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_a_method_is_compared_with_the_same_student_alone(name, size, baseline):
+  """It differs from the others in what it says, and in nothing else."""
+  config = method(name, size)
+  for entry in ('data', 'task', 'report', 'tune', 'rounds'):
+    assert config[entry] == baseline[entry]
+  assert config['teachers']['main'] == baseline['teachers']['main']
+  own, theirs = map(arms.configs_of, (config, baseline))
+  assert set(own) == {'student', 'distilled'}
+  assert own['student']['students'] == theirs['student']['students']
+  assert in_use(own['student']) == in_use(theirs['student'])
+  assert list(in_use(own['student'])) == ['labels']
+  # Parts, which an arm cannot take back, do nothing for an optimiser without.
+  train = {**own['student']['train'], 'parts': {}}
+  assert train == theirs['student']['train']
+  for entry in ('steps', 'batch_size', 'seeds', 'seed', 'dtype'):
+    assert own['distilled']['train'][entry] == train[entry]
+  distilled, student = own['distilled'], own['student']
+  assert in_use(distilled) != in_use(student)
+  if name != BASELINE:
+    parts = ('distill', 'students', 'train', 'teachers')
+    assert any(distilled[p] != theirs['distilled'][p] for p in parts)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_a_method_says_where_it_is_from(name):
+  config = method(name)
+  survey = config['survey']
+  for entry in ('knowledge', 'claim', 'cite', 'url', 'objective', 'teacher'):
+    assert survey[entry]
+  said = (FOLDER / 'methods' / f'{name}.py').read_text()
+  assert f'--config configs/methods/{name}.py' in ' '.join(said.split())
+  year = survey['cite'].split()[-1]
+  assert year.isdecimal() and year in said.split('"""')[1]
+  if name != BASELINE:
+    claims = method(BASELINE)['survey']
+    assert survey['claim'] != claims['claim']
+    assert survey['url'] != claims['url']
+
+
+def test_side_by_side_they_are_what_they_are_alone(size, compared):
+  """Each with its own weights and once more, to be tuned."""
+  own = arms.configs_of(compared)
+  tuned = {f'{name}_tuned' for name in METHODS}
+  assert set(own) == {'student', *METHODS, *tuned}
+  for name in METHODS:
+    alone = method(name, size)
+    teachers = alone['teachers']
+    assert {n: compared['teachers'][n] for n in teachers} == teachers
+    want = arms.configs_of(alone)['distilled']
+    for arm in (own[name], own[f'{name}_tuned']):
+      assert in_use(arm) == in_use(want)
+      assert arm['students'] == want['students']
+      assert arm['train'] == want['train']
+  want = arms.configs_of(method(BASELINE, size))['student']
+  assert in_use(own['student']) == in_use(want)
+  assert own['student']['students'] == want['students']
+  assert own['student']['train'] == want['train']
+
+
+def test_side_by_side_each_is_tuned_as_much_as_soft_targets(compared):
+  grids = tuning.parse(compared['tune'], compared, arms.configs_of(compared))
+  assert set(grids) == {f'{name}_tuned' for name in METHODS}
+  for arm, grid in grids.items():
+    ((entries, factors),) = grid.items()
+    assert factors == (0.1, 0.3, 1.0, 3.0, 10.0)
+    names = {e.split('.')[1] for e in entries.rstrip('*').split(',')}
+    own = arms.configs_of(compared)[arm]
+    kept = {'labels'} | ({'soft'} if arm == 'simple_recipe_tuned' else set())
+    assert names == set(in_use(own)) - kept
+  controls = compared['report']['controls']
+  assert controls == {
+    f'{name}{column}': dict(
+      better=f'{name}{column}', than=f'{BASELINE}{column}'
+    )
+    for name in METHODS if name != BASELINE
+    for column in ('', '_tuned')
+  }  # fmt: skip
+
+
+def test_a_step_of_every_method_can_be_traced(tmp_path):
+  """All side by side, so that what they share is built once."""
+  config = load(COMPARED, ':tiny')
+  config['arms'] = {
+    name: arm
+    for name, arm in config['arms'].items()
+    if not name.endswith('_tuned')
+  }
+  controls = config['report']['controls'].items()
+  config['report']['controls'] = {
+    name: pair for name, pair in controls if not name.endswith('_tuned')
+  }
+  _, (part,) = preflight.prepare({**config, 'tune': ()}, tmp_path)
+  assert set(part.arms) == {'student', *METHODS}
+  assert all(part.first(name) == name for name in METHODS)
+
+
+# One with a memory, one with a second teacher, one that teaches itself.
+@pytest.mark.parametrize(
+  'name', ['contrastive', 'factor_transfer', 'mean_teacher']
+)
+def test_a_method_runs_tiny(name, tmp_path):
+  config = method(name, ':tiny')
+  row = pipeline.run(config, tmp_path, console=Console(file=io.StringIO()))
+  rows.check(row, at=name)
+  assert set(row['arms']) == {'teacher', 'student', 'distilled'}
+  assert row['arms']['student']['values'] != [None, None]
+  differs = row['metrics']['student'] != row['metrics']['distilled']
+  assert differs or row['arms']['student'] != row['arms']['distilled']
