@@ -40,7 +40,8 @@ def get_config(arg=None):
     c.teachers.update(method.teachers)
     # The teacher of all is the baseline's, whatever a method's file says.
     c.teachers.main = methods[BASELINE].teachers.main
-    terms = method.distill.to_dict()
+    # All of them is said, so that nothing is left as the baseline has it.
+    terms = config.complete(method).distill.to_dict()
     unused = {term: dict(weight=0.0) for term in c.distill if term not in terms}
     arm = dict(
       distill={**unused, **terms},

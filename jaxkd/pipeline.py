@@ -18,6 +18,7 @@ from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.teachers import groups as teachers
+from jaxkd.teachers import many
 from jaxkd.train import checkpoint
 from jaxkd.train.fit import Stopped
 
@@ -141,9 +142,25 @@ def _teach(
       mode=mode,
     )
     shown = f'{part.prefix}{preflight.called(name, part)}'
-    stages.append(Stage(shown, history, seconds, mode, test))
     groups[name] = teachers.group(entry, role, variables, seeds)
+    if entry['per_seed']:  # a value for each seed: the mean of its teachers
+      test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
+    stages.append(Stage(shown, history, seconds, mode, test))
+    if entry['count'] > 1 and name in part.predicts:
+      together = _together(session, groups[name])
+      stages.append(Stage(f'{shown} ensemble', {}, 0.0, 'sequence', together))
   return groups, stages
+
+
+def _together(session: Session, group: Group) -> dict[str, np.ndarray]:
+  """What the teachers of a group reach together on the test split."""
+  variables = group.variables
+  if not group.per_member:
+    variables = jax.tree.map(lambda x: x[None], variables)
+  role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
+  return training.evaluate(
+    session, {'ensemble': role}, {'ensemble': variables}, 'test'
+  )
 
 
 def _distil(

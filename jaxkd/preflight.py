@@ -322,36 +322,41 @@ def _check_report(config, parts):
   metrics = {k: m for k, m in parts[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
     raise unknown('metric', report['metric'], metrics, 'report.metric')
-  names = {
-    f'{part.prefix}{name}'
+  counts = {
+    f'{part.prefix}{name}': count
     for part in parts
-    for name in [*part.arms, *(called(g, part) for g in part.predicts)]
+    for name, count in _values_of(part).items()
   }
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
     pairs[f'report.controls.{name}'] = pair
   rows.check_shape(config['survey'], rows.SCHEMA['survey'], 'survey')
   rows.check_shape(list(report['notes']), [str], 'report.notes')
-  counts = {
-    f'{part.prefix}{called(g, part)}': entry['count']
-    * (len(part.seeds) if entry['per_seed'] else 1)
-    for part in parts
-    for g, entry in part.config['teachers'].items()
-  }
   for at, pair in pairs.items():
     if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
       raise UserError(f'{at}: it needs the entries better and than')
     for side, name in pair.items():
-      if name not in names:
-        raise unknown('arm', name, names, f'{at}.{side}')
-    nets = {
-      name: counts.get(name, len(parts[0].seeds)) for name in pair.values()
-    }
+      if name not in counts:
+        raise unknown('arm', name, counts, f'{at}.{side}')
+    nets = {name: counts[name] for name in pair.values()}
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '
         'count=1 for the teachers, or compare other arms'
       )
+
+
+def _values_of(part: Round) -> dict[str, int]:
+  """How many values each arm of the row has: one a seed, mostly."""
+  seeds = len(part.seeds)
+  found = dict.fromkeys(part.arms, seeds)
+  for group in part.predicts:
+    entry = part.config['teachers'][group]
+    name = called(group, part)
+    found[name] = seeds if entry['per_seed'] else entry['count']
+    if entry['count'] > 1:
+      found[f'{name} ensemble'] = seeds if entry['per_seed'] else 1
+  return found
 
 
 def session_of(part: Round, source, directory, progress, stop=None) -> Session:

@@ -151,6 +151,9 @@ def test_a_step_of_every_method_can_be_traced(tmp_path):
 )
 def test_a_method_runs_tiny(name, tmp_path):
   config = method(name, ':tiny')
+  for at in ('train', *(f'teachers.{n}.train' for n in config['teachers'])):
+    config = configs.put(config, f'{at}.eval_every', 100)
+    config = configs.put(config, f'{at}.save_every', 100)
   row = pipeline.run(config, tmp_path, console=Console(file=io.StringIO()))
   rows.check(row, at=name)
   assert set(row['arms']) == {'teacher', 'student', 'distilled'}

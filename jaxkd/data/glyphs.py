@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw, ImageFont, features
-from scipy.sparse import csgraph
 
 from jaxkd.errors import UserError
 
@@ -184,11 +183,10 @@ def _name(path: Path) -> tuple[str, str] | None:
   with path.open('rb') as opened, ttLib.TTFont(opened, lazy=True) as font:
     cmap = font.getBestCmap() or {}
     said = ''.join(agl.toUnicode(cmap.get(ord(c), '')) for c in CHARACTERS)
-    latin = font['OS/2'].ulUnicodeRange1 & 1
-    if said != CHARACTERS or not latin:
+    if said != CHARACTERS or not font['OS/2'].ulUnicodeRange1 & 1:  # Latin
       return None
-    names = font['name']
-    return names.getBestFamilyName(), names.getBestSubFamilyName()
+    family = font['name'].getBestFamilyName()
+    return family and (family, font['name'].getBestSubFamilyName())
 
 
 def _draw(path: Path, size: int) -> np.ndarray:
@@ -220,6 +218,8 @@ def _kin(images: np.ndarray, families: list[str]) -> np.ndarray:
   """The family of each font, with all the names that it goes by."""
   if not families:
     return np.zeros(0, str)
+  from scipy.sparse import csgraph  # seldom needed, either
+
   flat = images.reshape(len(images), -1).astype(np.float32)
   ink = np.square(flat).sum(axis=1)
   difference = 1 - 2 * (flat @ flat.T) / (ink[:, None] + ink)

@@ -26,14 +26,15 @@ def contrast(
   """A contrastive loss, in both directions, with negatives from a memory.
 
   The term's state is a memory of each side's embedding of every example, a
-  running mean of length 1, and the normaliser Z of each direction, which the
-  first batch sets. Positives are this step's embeddings, as in the paper; the
-  authors' code takes them from the memory too.
+  running mean of length 1, which examples were seen, and the normaliser Z of
+  each direction, which the first batch sets. Positives are this step's
+  embeddings, as in the paper; the authors' code takes them from the memory too.
 
   Args:
     loss: ``losses.contrastive`` or one with its arguments.
     both: gives one embedding of each side, [B, D] and [1, B, D].
-    negatives: how many are drawn for each example, from all examples alike.
+    negatives: how many are drawn for each example, from all examples alike
+      that were seen before; the first batch's from what the memory starts as.
     momentum: what is kept of an embedding when its example comes again.
     num_data: how many examples there are; ``batch['id']`` numbers them.
     options: keyword options of the loss.
@@ -86,14 +87,15 @@ def contrast(
     }
     zero = jnp.zeros((), jnp.float32)
     normalizer = {'student': zero, 'teacher': zero}
-    return params, {**state, 'memory': memory, 'normalizer': normalizer}
+    seen = jnp.zeros((num_data,), bool)
+    kept = {'memory': memory, 'normalizer': normalizer, 'seen': seen}
+    return params, {**state, **kept}
 
   def apply(params, state, context):
     student, teacher, kept = embeddings(params, state, context)
     now = {'student': student, 'teacher': teacher}
     memory, ids = state['memory'], context.batch['id']
-    shape = (len(ids), negatives)
-    drawn = jax.random.randint(context.key, shape, 0, num_data)
+    drawn = _drawn(context.key, (len(ids), negatives), state['seen'])
     total, normalizer = 0.0, {}
     for side, other in (('student', 'teacher'), ('teacher', 'student')):
       three = (now[side], now[other], memory[other][drawn])
@@ -113,9 +115,22 @@ def contrast(
       .set(_mean(memory[side][ids], now[side], momentum))
       for side in memory
     }
-    return total, {**kept, 'memory': memory, 'normalizer': normalizer}
+    seen = state['seen'].at[ids].set(True)
+    kept = {**kept, 'memory': memory, 'normalizer': normalizer, 'seen': seen}
+    return total, kept
 
   return Term(init, apply)
+
+
+def _drawn(key, shape, seen):
+  """Examples drawn from those that were seen; from all before there are any.
+
+  A member may see a small part of all examples, and of the others the memory
+  holds but noise.
+  """
+  upto = jnp.cumsum(jnp.where(seen.any(), seen, True), dtype=jnp.int32)
+  number = jax.random.randint(key, shape, 0, upto[-1])
+  return jnp.searchsorted(upto, number, side='right')
 
 
 def _mean(old, new, momentum):

@@ -5,6 +5,7 @@ import numpy as np
 
 from jaxkd import losses
 from jaxkd.tasks.metrics import Metric, counted
+from jaxkd.teachers import many
 
 
 def metrics(teacher: str) -> dict[str, Metric]:
@@ -21,8 +22,7 @@ def metrics(teacher: str) -> dict[str, Metric]:
 
 
 def _log_probabilities(teachers, name):
-  mean = losses.mean_probabilities(teachers[name]['logits'])
-  return jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
+  return many.log_mean_probabilities(teachers[name]['logits'])
 
 
 def _agreement(teacher):

@@ -75,9 +75,11 @@ def direction(*three, z, np=np):
   return right - np.log(c / (h[:, 1:] + c)).sum(1)
 
 
-def drawn(context):
+def drawn(context, rows=SIZE):
+  """The examples that the key draws from all, or from those given."""
+  rows = np.arange(rows) if isinstance(rows, int) else np.sort(rows)
   shape = (6, NEGATIVES)
-  return np.asarray(jax.random.randint(context.key, shape, 0, SIZE))
+  return rows[jax.random.randint(context.key, shape, 0, len(rows))]
 
 
 def test_a_memory_starts_between_known_bounds_on_each_side(one):
@@ -128,12 +130,36 @@ def test_the_first_batch_alone_sets_the_normaliser(one):
   assert second['normalizer'] == first['normalizer']
   _, other = term.loss(params, state, later)
   assert other['normalizer'] != first['normalizer']
-  rows = jax.tree.map(lambda x: np.asarray(x)[drawn(later)], first['memory'])
+  # By now the first batch's are known, and the others nothing but noise.
+  known = drawn(later, IDS)
+  rows = jax.tree.map(lambda x: np.asarray(x)[known], first['memory'])
   student, teacher = embeddings(params, later)
   z = first['normalizer']
   want = direction(student, teacher, rows['teacher'], z=z['student'])
   want += direction(teacher, student, rows['student'], z=z['teacher'])
   np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_negatives_are_examples_that_were_seen(one):
+  """Of the others the memory may hold anything."""
+  term = contrast(negatives=40)
+  params, state = start(term, one)
+  _, first = term.loss(params, state, one)
+  np.testing.assert_array_equal(np.flatnonzero(first['seen']), np.sort(IDS))
+  others = np.setdiff1d(np.arange(SIZE), IDS)
+
+  def value(rows):
+    memory = {k: x.at[rows].set(-x[rows]) for k, x in first['memory'].items()}
+    given = {**first, 'memory': memory}
+    return term.loss(params, given, one)[0]
+
+  known = term.loss(params, first, one)[0]
+  np.testing.assert_array_equal(value(others), known)
+  for id in IDS:
+    assert np.abs(value(np.array([id])) - known).max() > 1e-3
+  half = one._replace(batch={**one.batch, 'id': (IDS + 1) % SIZE})
+  _, second = term.loss(params, first, half)
+  assert set(np.flatnonzero(second['seen'])) == {*IDS, *(IDS + 1) % SIZE}
 
 
 def test_only_the_batchs_rows_move_and_keep_length_one(one):

@@ -1,0 +1,90 @@
+"""An ensemble in one net (Hinton et al., 2015, section 3).
+
+Work [1] of the survey, algorithm A with many teachers: ten nets, trained from
+different initial values in different order, beat one of them, and a student of
+their own architecture that learns from their mean keeps most of what the
+ensemble gains. The paper's table is in the row: one teacher (the mean over its
+ten), the ensemble, and the distilled student; the student with hard labels and
+the student of a single teacher are the controls, and three other ways to
+combine the teachers stand beside the mean of their probabilities.
+
+Simplified: Fashion-MNIST and MLPs of 128-128 units instead of speech; every
+seed has ten teachers of its own, all trained as one population.
+
+  python experiments/distill.py --config configs/hinton2015_ensemble.py \
+      --workdir runs/hinton2015_ensemble
+"""
+
+from ml_collections import ConfigDict
+
+from jaxkd import config
+from jaxkd.errors import UserError
+
+
+def get_config(arg=None):
+  size = config.size(arg)
+  if size == 'paper':
+    raise UserError(
+      '--config ...:paper: the speech data of this experiment was never '
+      'published; leave :paper out'
+    )
+  c = ConfigDict()
+  c.survey = dict(
+    work=1,
+    objective='accuracy',
+    data='none',
+    teacher='many',
+    knowledge='soft labels',
+    method='aggregated',
+    student='single, as the teachers',
+    claim='one net distilled from ten beats one trained on labels',
+    cite='Hinton et al., 2015',
+    url='https://arxiv.org/abs/1503.02531',
+  )
+  c.data = dict(source='fashion_mnist')
+  net = dict(model='mlp', kw=dict(widths=(128, 128)))
+  steps = 3000
+  c.teachers = dict(
+    ten=dict(**net, count=10, per_seed=True, train=dict(members='vmap')),
+    one=dict(**net, count=1, per_seed=True),
+  )
+  c.students = dict(student=net)
+  soft = dict(loss='kl', teacher='ten', weight=0.9, kw=dict(temperature=3.0))
+  c.distill = dict(
+    labels=dict(loss='cross_entropy', weight=0.1),
+    soft=dict(**soft, fuse='mean_probabilities'),
+  )
+  c.arms = dict(
+    student=dict(distill=dict(labels=dict(weight=1.0), soft=dict(weight=0.0))),
+    distilled=dict(),
+    mean_logits=dict(distill=dict(soft=dict(fuse='mean_logits'))),
+    geometric_mean=dict(distill=dict(soft=dict(fuse='geometric_mean'))),
+    mean_of_losses=dict(distill=dict(soft=dict(fuse=''))),
+    one_teacher=dict(distill=dict(soft=dict(teacher='one', fuse=''))),
+  )
+  c.train = dict(
+    optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
+    learning_rate=2e-3,
+    steps=steps,
+    batch_size=64,
+    seeds=5,
+  )
+  c.report = dict(
+    compare=dict(better='distilled', than='student'),
+    controls=dict(
+      ensemble_beats_one=dict(
+        better='teacher ten ensemble', than='teacher ten'
+      ),
+      distilled_keeps_the_gain=dict(
+        better='distilled', than='teacher ten ensemble'
+      ),
+      ten_beat_one=dict(better='distilled', than='one_teacher'),
+    ),
+  )
+  if size == 'tiny':
+    c.data = dict(source='digits')
+    for role in (c.teachers.ten, c.teachers.one, c.students.student):
+      role.kw.widths = (8, 8)
+    c.teachers.ten.count = 3
+    c.train.update(steps=6, batch_size=16, seeds=2, members='vmap')
+  return config.complete(c)
