@@ -33,20 +33,21 @@ def get_config(arg=None):
   methods = {
     name: config.beside(FOLDER / f'{name}.py').get_config(arg) for name in names
   }
-  c = methods[BASELINE].copy_and_resolve_references()
+  base = methods[BASELINE]
+  c = base.copy_and_resolve_references()
   c.arms = dict(student=c.arms.student)
   c.tune = ()
   for name, method in methods.items():
     c.teachers.update(method.teachers)
     # The teacher of all is the baseline's, whatever a method's file says.
-    c.teachers.main = methods[BASELINE].teachers.main
+    c.teachers.main = base.teachers.main
     # All of them is said, so that nothing is left as the baseline has it.
     terms = config.complete(method).distill.to_dict()
     unused = {term: dict(weight=0.0) for term in c.distill if term not in terms}
     arm = dict(
       distill={**unused, **terms},
-      students=method.students.to_dict(),
-      train=method.train.to_dict(),
+      students=dict(student=_changed(method, base, 'students.student')),
+      train=_changed(method, base, 'train'),
     )
     c.arms[name] = arm
     c.arms[f'{name}_tuned'] = arm
@@ -69,3 +70,13 @@ def get_config(arg=None):
     },
   )
   return c
+
+
+def _changed(method, base, section):
+  """What a method changes of a section, so that all else stays shared."""
+  ours, theirs = (config.get(config.plain(c), section) for c in (method, base))
+  return {
+    name: value
+    for name, value in ours.items()
+    if name not in theirs or theirs[name] != value
+  }

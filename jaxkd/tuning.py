@@ -87,7 +87,8 @@ def parse(
           )
         values = _checked(entry, values, own[name], bool(factor), at)
       grid[entries + factor] = tuple(values)
-  trials = {name: _count(grids.get(name, {})) for name in own}
+  first = f'{min(config["rounds"])}/' if config['rounds'] else ''
+  trials = {f'{first}{name}': _count(grids.get(name, {})) for name in own}
   report = config['report']
   for pair in (report['compare'], *report['controls'].values()):
     compared = {name: trials[name] for name in pair.values() if name in trials}

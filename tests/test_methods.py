@@ -72,6 +72,22 @@ def test_a_method_is_compared_with_the_same_student_alone(name, size, baseline):
     assert any(distilled[p] != theirs['distilled'][p] for p in parts)
 
 
+@pytest.mark.parametrize('file', [*METHODS, None])
+def test_what_is_changed_for_all_reaches_every_arm(file):
+  """As on the command line: a method keeps only what is its own."""
+  config = method(file) if file else load(COMPARED)
+  for entry, value in (
+    ('train.steps', 7),
+    ('train.seeds', 2),
+    ('train.learning_rate', 0.5),
+    ('train.eval_every', 3),
+    ('train.weight_decay', 0.25),
+  ):
+    config = configs.put(config, entry, value)
+    for arm in arms.configs_of(config).values():
+      assert configs.get(arm, entry) == value
+
+
 @pytest.mark.parametrize('name', METHODS)
 def test_a_method_says_where_it_is_from(name):
   config = method(name)

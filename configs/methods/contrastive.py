@@ -1,6 +1,6 @@
 """Contrastive representation distillation (CRD, Tian et al., 2020).
 
-The authors' weight, momentum and width of the embeddings. Negatives are 1,024
+The authors' weight, momentum and width of the embeddings. Negatives are 512
 of all examples instead of 16,384 of the other classes; positives are this
 step's embeddings, as in the paper, and not the memory's.
 
@@ -29,7 +29,7 @@ def get_config(arg=None):
         adapter='embed',
         teacher_adapter='embed',
         teacher_adapter_kw=dict(width=128),
-        memory=dict(negatives=1024, momentum=0.5),
+        memory=dict(negatives=512, momentum=0.5),
         weight=0.8,
       )
     ),

@@ -62,7 +62,7 @@ def method(
     train: changes of how it trains.
   """
   c = setting(arg)
-  plain = config.complete(c)
+  plain = config.plain(config.complete(c))
   c.survey.update(knowledge=knowledge, claim=claim, cite=cite, url=url)
   hard = dict(labels=dict(loss='cross_entropy', weight=labels))
   c.distill = {**hard, **distill}
@@ -75,12 +75,23 @@ def method(
   c.arms = dict(
     student=dict(
       distill=alone,
-      students=plain.students.to_dict(),
-      train=plain.train.to_dict(),
+      students=dict(student=_before(plain['students']['student'], students)),
+      train=_before(plain['train'], train),
     ),
     distilled=dict(),
   )
   return c
+
+
+def _before(plain, changes):
+  """What a method changes, as it was, so that all else stays shared."""
+  return {
+    name: _before(plain[name], value)
+    if isinstance(value, dict)
+    else plain[name]
+    for name, value in (changes or {}).items()
+    if name in plain
+  }
 
 
 def setting(arg):
@@ -107,6 +118,7 @@ def setting(arg):
     average=0.0,
     batch_size=64,
     members='sequence',
+    eval_every=100,
   )
   c.teachers = dict(
     main=dict(

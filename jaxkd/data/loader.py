@@ -78,6 +78,7 @@ class Loader:
     self.examples, self.batch_size, self.order = examples, batch_size, order
     self._sizes = sizes
     self._weights = weights
+    self._seen = [np.flatnonzero(own) for own in weights]
     self._seeds = [int(seed) for seed in seeds]
     # Two epochs of each member: the one at hand and the one begun or ahead.
     self._epoch = functools.lru_cache(2 * len(seeds))(self._draw_epoch)
@@ -86,8 +87,9 @@ class Loader:
     """Which examples the batch of a step holds.
 
     Returns:
-      ``id``, the numbers of the examples, and ``epoch``, both int32 [M, B],
-      or [B] where the order is shared.
+      ``id``, the numbers of the examples, ``rank``, their numbers among those
+      that the member sees, and ``epoch``, all int32 [M, B], or [B] where the
+      order is shared.
     """
     position = step * self.batch_size + np.arange(self.batch_size)
     epoch, offset = np.divmod(position, self._sizes[:, None])
@@ -97,17 +99,20 @@ class Loader:
       if last != first:
         later = epoch[m] == last
         id[m, later] = self._epoch(m, last)[offset[m, later]]
-    epoch = epoch.astype(np.int32)
+    rank = np.empty_like(id)
+    for m, seen in enumerate(self._seen):
+      rank[m] = np.searchsorted(seen, id[m])
+    found = {'id': id, 'rank': rank, 'epoch': epoch.astype(np.int32)}
     if self.order == 'shared':
-      id, epoch = id[0], epoch[0]
-    return {'id': id, 'epoch': epoch}
+      return {name: x[0] for name, x in found.items()}
+    return found
 
   def batch(self, step: int) -> dict[str, Any]:
     """The batch of a step.
 
     Returns:
-      ``inputs``, ``labels`` and what else the examples have, ``id`` and
-      ``epoch``, each [M, B, ...], or [B, ...] where the order is shared.
+      ``inputs``, ``labels`` and what else the examples have, and what
+      `indices` gives, each [M, B, ...], or [B, ...] where the order is shared.
     """
     indices = self.indices(step)
     shape = indices['id'].shape
@@ -142,9 +147,8 @@ class Loader:
     generator = np.random.default_rng(
       [self._seeds[member], zlib.crc32(b'order'), epoch]
     )
-    weights = self._weights[member]
-    ids = np.flatnonzero(weights > 0).astype(np.int32)
-    weights = weights[ids].astype(np.float64)
+    ids = self._seen[member].astype(np.int32)
+    weights = self._weights[member][ids].astype(np.float64)
     if weights.min() != weights.max():
       ends = np.cumsum(weights)
       points = (np.arange(len(ids)) + generator.random()) / len(ids) * ends[-1]

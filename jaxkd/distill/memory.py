@@ -36,7 +36,7 @@ def contrast(
     negatives: how many are drawn for each example, from all examples alike
       that were seen before; the first batch's from what the memory starts as.
     momentum: what is kept of an embedding when its example comes again.
-    num_data: how many examples there are; ``batch['id']`` numbers them.
+    num_data: how many examples the net sees; ``batch['rank']`` numbers them.
     options: keyword options of the loss.
     at: the config entry, for error messages.
 
@@ -94,7 +94,7 @@ def contrast(
   def apply(params, state, context):
     student, teacher, kept = embeddings(params, state, context)
     now = {'student': student, 'teacher': teacher}
-    memory, ids = state['memory'], context.batch['id']
+    memory, ids = state['memory'], context.batch['rank']
     drawn = _drawn(context.key, (len(ids), negatives), state['seen'])
     total, normalizer = 0.0, {}
     for side, other in (('student', 'teacher'), ('teacher', 'student')):

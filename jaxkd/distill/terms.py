@@ -56,7 +56,7 @@ def build(
   Args:
     distill: the entries, each complete (see `jaxkd.config`).
     roles: the nets that the step trains.
-    num_data: how many training examples there are, for terms with a memory.
+    num_data: how many examples a net trains on, for terms with a memory.
 
   Raises:
     UserError: an entry that names something that is not there.

@@ -118,13 +118,14 @@ def reported(roles: Mapping[str, Any]) -> str:
 
 def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
   """What each member trains with, given its own values."""
+  seen = int((job.weights > 0).sum(1).max())
 
   def recipe(hyper):
     own = {'distill': job.distill, 'train': job.train}
     for entry, value in hyper.items():
       own = configs.put(own, entry, value)
     return step.Recipe(
-      terms.build(own['distill'], list(job.students), job.weights.shape[1]),
+      terms.build(own['distill'], list(job.students), seen),
       optimizer.optimizer(own['train']),
       own['train']['accumulate'],
       own['train']['average'],

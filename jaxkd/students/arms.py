@@ -31,6 +31,7 @@ SHARED = (
   'data.partition.teachers',
   'train.steps',
   'train.batch_size',
+  'train.eval_every',
   'train.seeds',
   'train.seed',
 )

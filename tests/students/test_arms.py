@@ -38,6 +38,7 @@ def test_arms_differ_in_what_they_change(config):
     dict(train=dict(steps=1)),
     dict(train=dict(seed=1)),
     dict(train=dict(batch_size=8)),
+    dict(train=dict(eval_every=8)),
     dict(data=dict(source='synthetic')),
     dict(report=dict(metric='nll')),
   ],
