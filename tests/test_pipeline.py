@@ -465,6 +465,18 @@ def test_what_starts_from_a_group_has_its_trained_values(tmp_path):
   ]
 
 
+def test_rounds_may_take_different_numbers_of_steps(tmp_path):
+  """What is seen along the way is that of the round that is compared."""
+  config = small(
+    rounds=dict(r01={}, r02=dict(train=dict(steps=3))),
+    report=dict(compare=dict(better='r02/distilled', than='r01/student')),
+  )
+  row = run(config, tmp_path)
+  for summary in row['summary']:
+    assert summary['step'] == [3]
+    assert set(summary['arms']) == {'r02/student', 'r02/distilled'}
+
+
 class After(threading.Event):
   """Set once, after being looked at so many times."""
 

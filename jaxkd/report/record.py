@@ -96,7 +96,12 @@ def row(
       'train_s': {stage.name: round(stage.seconds, 3) for stage in stages},
     },
     'summary': [
-      _summary(students, name, rounds[0].metrics[name].higher_is_better)
+      _summary(
+        students,
+        better.history['step'],
+        name,
+        rounds[0].metrics[name].higher_is_better,
+      )
       for name in dict.fromkeys((metric, *ALONG_THE_WAY))
       if name in rounds[0].metrics
     ],
@@ -125,16 +130,22 @@ def _step_ms(stage) -> float | None:
   return round(1e3 * stage.seconds / steps, 4) if steps else None
 
 
-def _summary(students: list, metric: str, higher_is_better: bool) -> dict:
-  """The students' metric on the validation split along the way."""
+def _summary(
+  students: list, step: list, metric: str, higher_is_better: bool
+) -> dict:
+  """The students' metric on the validation split along the way.
+
+  Of those that were measured at these steps; another round may have others.
+  """
   name = f'validation/{metric}'
   return {
     'metric': name,
     'higher_is_better': higher_is_better,
-    'step': students[0].history['step'],
+    'step': step,
     'arms': {
       stage.name: np.mean(stage.history['metrics'][name], -1).tolist()
       for stage in students
+      if stage.history['step'] == step
     },
   }
 

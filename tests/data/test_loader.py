@@ -48,13 +48,25 @@ def test_a_batch_holds_the_examples_of_its_ids():
     'inputs': (2, 4, 2),
     'labels': (2, 4),
     'id': (2, 4),
+    'rank': (2, 4),
     'epoch': (2, 4),
   }
-  assert {batch[name].dtype.name for name in ('labels', 'id', 'epoch')} == {
-    'int32'
-  }
+  whole = ('labels', 'id', 'rank', 'epoch')
+  assert {batch[name].dtype.name for name in whole} == {'int32'}
   np.testing.assert_array_equal(batch['inputs'][..., 0], 2 * batch['id'])
   np.testing.assert_array_equal(batch['labels'], batch['id'] % 3)
+
+
+def test_a_rank_numbers_the_examples_that_a_member_sees():
+  weights = np.zeros((2, N))
+  weights[0, [1, 4, 5, 8, 9]] = 1
+  weights[1, [0, 2, 3, 6, 7]] = 1
+  loader = make(weights=weights)
+  for step in range(3):
+    batch = loader.batch(step)
+    for m in range(2):
+      seen = np.flatnonzero(weights[m])
+      np.testing.assert_array_equal(seen[batch['rank'][m]], batch['id'][m])
 
 
 def test_inputs_may_be_a_pytree_and_fields_may_be_added():
