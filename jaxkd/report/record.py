@@ -98,7 +98,7 @@ def row(
     'summary': [
       _summary(
         students,
-        better.history['step'],
+        (better if better in students else students[-1]).history['step'],
         name,
         rounds[0].metrics[name].higher_is_better,
       )
