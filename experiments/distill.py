@@ -11,7 +11,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import launch, pipeline, preflight, tuning
+from jaxkd import launch, overview, pipeline, tuning
 from jaxkd.report import tables
 
 FLAGS = flags.FLAGS
@@ -29,8 +29,8 @@ def main(stop):
   config = configs.plain(configs.complete(FLAGS.config))
   if FLAGS.explain:
     source, rounds, grids = tuning.prepare(config, FLAGS.workdir, FLAGS.tune)
-    preflight.describe(console, source, rounds)
-    preflight.explain(console, source, rounds)
+    overview.describe(console, source, rounds)
+    overview.explain(console, source, rounds)
     tuning.explain(console, grids)
     return
   if not FLAGS.workdir:

@@ -92,6 +92,11 @@ _NET = {
 _TEACHER = {
   **_NET,
   'per_seed': False,  # every seed of the students has teachers of its own
+  # a generalist, how its classes are shared out, the most that a specialist
+  # has, and the share of what it sees that is its own
+  'specialize': {'of': '', 'by': 'covariance', 'size': 2, 'own': 0.5},
+  'made_of': (),  # groups that this one is, put together
+  'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
   'distill': {},
   'train': _TRAIN,

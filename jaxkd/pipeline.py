@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import preflight, tuning, workdir
+from jaxkd import overview, preflight, tuning, workdir
 from jaxkd.distill import training
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
@@ -85,7 +85,7 @@ def run(
   with workdir.locked(directory):
     workdir.enter(directory, text, overwrite=overwrite)
     resumed = (directory / 'checkpoints').exists()
-    shares = preflight.describe(console, source, rounds)
+    shares = overview.describe(console, source, rounds)
     reporter = progress.Reporter(
       console, config['report']['metric'], _writers(config, directory)
     )
@@ -138,7 +138,7 @@ def _teach(
       job.students,
       {name: variables},
       'test',
-      groups=training.read_groups(job),
+      groups=training.read_groups(job.students, job.groups),
       mode=mode,
     )
     shown = f'{part.prefix}{preflight.called(name, part)}'
@@ -147,19 +147,23 @@ def _teach(
       test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
     stages.append(Stage(shown, history, seconds, mode, test))
     if entry['count'] > 1 and name in part.predicts:
-      together = _together(session, groups[name])
+      together = _together(session, name, groups)
       stages.append(Stage(f'{shown} ensemble', {}, 0.0, 'sequence', together))
   return groups, stages
 
 
-def _together(session: Session, group: Group) -> dict[str, np.ndarray]:
+def _together(
+  session: Session, name: str, groups: dict[str, Group]
+) -> dict[str, np.ndarray]:
   """What the teachers of a group reach together on the test split."""
+  group = groups[name]
   variables = group.variables
   if not group.per_member:
     variables = jax.tree.map(lambda x: x[None], variables)
   role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
+  read = training.read_groups({name: role}, groups)
   return training.evaluate(
-    session, {'ensemble': role}, {'ensemble': variables}, 'test'
+    session, {name: role}, {name: variables}, 'test', groups=read
   )
 
 

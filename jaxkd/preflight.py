@@ -6,22 +6,16 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
-from rich.console import Console
-from rich.table import Table
+from typing import NamedTuple
 
 from jaxkd import config as configs
 from jaxkd import tasks, workdir
 from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
-from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.models import cost
 from jaxkd.report import rows
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
@@ -440,153 +434,6 @@ def _check_made(made: Made, entry, role, seeds, at):
   teachers.check_same(shapes.variables, role, made.entry, at)
 
 
-# What is printed before training.
-
-
-def describe(console: Console, source: sources.Source, rounds: list) -> dict:
-  """Prints what is going to train and what it costs; gives `shares`."""
-  sizes = ', '.join(
-    f'{len(examples):,} {split}' for split, examples in source.splits.items()
-  )
-  console.print(
-    f'[bold]{source.name}[/]: {sizes}; {source.num_classes} classes of '
-    f'{" × ".join(map(str, jax.tree.leaves(source.input_shape)))}'
-  )
-  table = Table(box=None, pad_edge=False)
-  for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):
-    table.add_column(column, justify='left' if column < 'n' else 'right')
-  part = rounds[-1]
-  for name, entry, net, shape in nets(part, source):
-    found = cost.cost(net, shape)
-    table.add_row(
-      name,
-      entry['model'],
-      str(entry['count']),
-      f'{found.params:,}',
-      f'{found.bytes / 2**20:.2f} MiB',
-      f'{found.flops:,}',
-    )
-  console.print(table)
-  found = shares(part, source)
-  for arm, share in found.items():
-    if share:
-      console.print(
-        f'[dim]{arm}: the teachers take {share:.0%} of the FLOPs of a step[/]'
-      )
-  return found
-
-
-def nets(part: Round, source: sources.Source) -> list[tuple]:
-  """(name, entry, net, input shape) of each group, then of each student.
-
-  Students are those of the arm that the report claims to be better.
-  """
-  better = part.config['report']['compare']['better'].removeprefix(part.prefix)
-  arm = better if better in part.arms else next(iter(part.arms))
-  found = []
-  for section, entries, built in (
-    ('teachers', part.config['teachers'], part.teachers),
-    ('students', part.arms[arm]['students'], part.students[arm]),
-  ):
-    for name, role in built.items():
-      found.append(
-        (
-          called(name, part) if section == 'teachers' else name,
-          entries[name],
-          role.net,
-          role.shape,
-        )
-      )
-  return found
-
-
 def called(group: str, part: Round) -> str:
   """What a group of teachers is called in a row."""
   return 'teacher' if part.predicts == (group,) else f'teacher {group}'
-
-
-def shares(part: Round, source: sources.Source) -> dict[str, float]:
-  """The teachers' share of the FLOPs of a step, by arm."""
-  session = session_of(part, source, Path(), progress=None)
-  found = {}
-  groups = shapes_of(part)
-  for arm in part.arms:
-    if arm != part.first(arm):
-      found[arm] = found[part.first(arm)]
-      continue
-    own = job(part, arm, source, groups)
-    learner, arguments = training.member_shapes(session, own)
-    total = cost.flops(learner.step, *arguments)
-    teaching = 0
-    for name in training.used_groups(own):
-      entry = part.config['teachers'][name]
-      role = part.teachers[name]
-      one = cost.cost(role.net, role.shape)
-      teaching += one.flops * entry['count'] * own.train['batch_size']
-    found[arm] = teaching / total if total else 0.0
-  return found
-
-
-def explain(console: Console, source: sources.Source, rounds: list) -> None:
-  """Prints the loss of each arm with its numbers, and every tap."""
-  for part in rounds:
-    for arm, own in part.arms.items():
-      console.print(f'\n[bold]{part.prefix}{arm}[/] minimises the sum of')
-      for name, term in sorted(own['distill'].items()):
-        if not terms.is_zero(term['weight']):
-          console.print(f'  {_sentence(name, term)}', highlight=False)
-    for at, entry, shape in _different(part):
-      console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
-      for layer, leaf in roles.layers(entry, shape, source, at).items():
-        size = ', '.join(map(str, ('B', *leaf.shape[1:])))
-        console.print(f'  {layer:<32} [{size}]', highlight=False, markup=False)
-
-
-def _different(part: Round) -> list[tuple]:
-  """(what it is called, entry, input shape) of each net, equal ones once."""
-  found = [
-    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role.shape)
-    for name, role in part.teachers.items()
-  ]
-  seen: dict[str, list] = {}
-  for arm, built in part.students.items():
-    for name, role in built.items():
-      entry = part.arms[arm]['students'][name]
-      known = seen.setdefault(name, [])
-      if entry not in known:
-        suffix = f' ({arm})' if known else ''
-        at = f'{part.prefix}students.{name}{suffix}'
-        found.append((at, entry, role.shape))
-        known.append(entry)
-  return found
-
-
-def _sentence(name: str, term: Mapping[str, Any]) -> str:
-  """A term as a formula: weight · loss(student, teacher; options)."""
-  groups = terms.groups_of(term)
-  sides = [str(term['at'][0])]
-  if groups:
-    group = ' + '.join(groups)
-    fused = f'{term["fuse"]} of {group}' if term['fuse'] else group
-    side = f'{term["at"][1]} of {fused}'
-    adapter = term['teacher_adapter']
-    sides.append(f'{adapter}({side})' if adapter else side)
-  if term['adapter']:
-    sides[0] = f'{term["adapter"]}({sides[0]})'
-  fields = Arguments(find_loss(term['loss'], at=name)).fields
-  against = term['adversary']
-  options = term['kw']
-  if against['option']:
-    learned = f'{against["low"]:g} to {against["high"]:g}, learned'
-    options = {**options, against['option']: learned}
-  options = [f'{k}={v}' for k, v in sorted(options.items())]
-  factors = [f'{term["weight"]:g}']
-  if term['schedule']['name']:
-    factors.append(f'{term["schedule"]["name"]}(step)')
-  if term['example_weight']:
-    factors.append(f'{term["example_weight"]}(example)')
-  arguments = ', '.join([*sides, *fields, *options])
-  text = f'{name} = {" · ".join(factors)} · {term["loss"]}({arguments})'
-  if term['when']:
-    text += f' where {term["when"]}, {term["otherwise"]} elsewhere'
-  return text

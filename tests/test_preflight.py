@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import preflight
+from jaxkd import overview, preflight
 from jaxkd.distill import roles
 from jaxkd.errors import UserError
 
@@ -47,7 +47,7 @@ def test_a_sound_config_passes(tmp_path):
   source, (part,) = preflight.prepare(small(), tmp_path)
   assert set(part.arms) == {'student', 'distilled'}
   assert part.seeds == [0, 1]
-  shares = preflight.shares(part, source)
+  shares = overview.shares(part, source)
   assert shares['student'] == 0
   assert 0 < shares['distilled'] < 1
   assert not list(tmp_path.iterdir())
@@ -64,8 +64,8 @@ def test_explains_the_loss_and_every_layer(tmp_path):
     ),
     tmp_path,
   )  # fmt: skip
-  preflight.describe(console, source, rounds)
-  preflight.explain(console, source, rounds)
+  overview.describe(console, source, rounds)
+  overview.explain(console, source, rounds)
   text = console.export_text()
   for expected in (
     'hint = 0.5 · hint(linear(layers/0), layers/1 of main)',

@@ -14,6 +14,7 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.terms import is_zero
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.students import inherit
+from jaxkd.teachers import specialists
 from jaxkd.types import Net
 
 
@@ -47,7 +48,8 @@ def role(
     _layer(groups, *reads, at) if reads else input_shape(entry, source, at)
   )
   with blamed(f'{at}.model'):
-    build = _builder(entry, source, shape, at, dtype)
+    special = bool(entry.get('specialize', {}).get('of'))
+    build = _builder(entry, source, shape, at, dtype, special)
     own = set(output_shapes(build(()), shape))
     net = build(tuple(sorted(locations - own)))
   return Role(
@@ -71,12 +73,13 @@ def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
     entry: the complete entry of a teacher or a student.
     distill: the terms that it trains with.
   """
-  found = set(entry['reads'][:1])
+  found = set(entry['reads'][:1]) | set(entry.get('made_of', ()))
+  found.add(entry.get('specialize', {}).get('of', ''))
   if entry['init'] != inherit.RANDOM:
     found.add(entry['init'].partition('/')[0])
   for term in distill.values():
     found |= set(terms.groups_of(term))
-  return found
+  return found - {''}
 
 
 def _layer(groups, group: str, location: str, at: str) -> Any:
@@ -156,12 +159,12 @@ def _flat(location) -> set[str]:
   return set().union(*map(_flat, location))
 
 
-def _builder(entry, source, shape, at, dtype):
+def _builder(entry, source, shape, at, dtype, special):
   def build(taps):
     try:
-      return models.build(
+      net = models.build(
         entry['model'],
-        num_classes=source.num_classes,
+        num_classes=source.num_classes + special,
         input_shape=shape,
         taps=taps,
         dtype=dtype,
@@ -172,5 +175,6 @@ def _builder(entry, source, shape, at, dtype):
       if str(error).startswith(at):
         raise
       raise UserError(f'{at}: {error}') from error
+    return specialists.specialist(net, source.num_classes) if special else net
 
   return build

@@ -204,7 +204,7 @@ def learner(
     given = contexts(made.terms, batch, outputs, means, targets, step, key)
     return given, states
 
-  def init(seed, hyper, frozen):
+  def init(seed, hyper, frozen, given=MappingProxyType({})):
     """The carry of a member before its first step."""
     key = jax.random.key(seed)
     variables = {
@@ -217,7 +217,11 @@ def learner(
       for name, role in nets.items()
     }
     train = {'nets': {name: v['params'] for name, v in variables.items()}}
-    state = {'nets': {name: v['state'] for name, v in variables.items()}}
+    state = {
+      name: {**v['state'], **given.get(name, {})}
+      for name, v in variables.items()
+    }
+    state = {'nets': state}
     made = recipe(hyper)
     carry = {
       'train': train,

@@ -101,6 +101,11 @@ def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
   options = dict(entry['kw'])
   adapting = {name: entry[name] for name in _ADAPTING}
   adversary = Adversary(**entry['adversary'])
+  if adversary.option and not adversary.low < adversary.high:
+    raise UserError(
+      f'{at}.adversary: low, {adversary.low:g}, should be below high, '
+      f'{adversary.high:g}'
+    )
   if 'negatives' in Arguments(loss).fields:
     refused = {name: entry[name] for name in ('fuse', 'mask', 'when')}
     for other, value in {**refused, 'adversary': adversary.option}.items():

@@ -7,6 +7,7 @@ import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -81,6 +82,7 @@ class Job(NamedTuple):
     order: 'own' or 'shared'.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
+    given: net -> what its first state holds for each member, [members, ...].
   """
 
   stage: str
@@ -93,6 +95,7 @@ class Job(NamedTuple):
   order: str = 'own'
   hyper: dict[str, list[float]] | None = None
   at: str = ''
+  given: Mapping[str, dict] = MappingProxyType({})
 
 
 class Trained(NamedTuple):
@@ -148,9 +151,11 @@ def used_groups(job: Job) -> dict[str, Group]:
   return _with_read(names, job.students, job.groups)
 
 
-def read_groups(job: Job) -> dict[str, Group]:
-  """The groups without which the job's nets have no input."""
-  return _with_read(set(), job.students, job.groups)
+def read_groups(
+  students: Mapping[str, Role], groups: Mapping[str, Group]
+) -> dict[str, Group]:
+  """The groups without which the nets have no input."""
+  return _with_read(set(), students, groups)
 
 
 def _with_read(names, roles, groups) -> dict[str, Group]:
@@ -211,6 +216,7 @@ def populations_of(
     shared=frozen,
     shared_axes=axes,
     hyper=job.hyper,
+    given=dict(job.given),
     batch_axis=0 if job.order == 'own' else None,
   )
 
@@ -312,7 +318,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
 
   def validate(population, carry):
     role = reported(job.students)
-    groups = read_groups(job)
+    groups = read_groups(job.students, job.groups)
     return _measure(session, population, carry, 'validation', groups, role)
 
   with (
@@ -414,7 +420,8 @@ def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
     name: jax.ShapeDtypeStruct((), jnp.float32) for name in job.hyper or {}
   }
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  carry = jax.eval_shape(learner.init, seed, hyper, frozen)
+  given = _member_shapes(dict(job.given), 0)
+  carry = jax.eval_shape(learner.init, seed, hyper, frozen, given)
   return learner, (carry, batch, frozen, hyper)
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxkd import config as configs
-from jaxkd import preflight
+from jaxkd import overview
 from jaxkd.data.sources import Source
 from jaxkd.models import cost
 from jaxkd.report import statistics
@@ -63,7 +63,7 @@ def row(
   students = [stage for stage in stages if stage.name in names]
   last = report['compare']['better']
   better = next(stage for stage in stages if stage.name == last)
-  nets = preflight.nets(rounds[-1], source)
+  nets = overview.nets(rounds[-1], source)
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
   claim = config['survey'].get('claim', '')
   return {

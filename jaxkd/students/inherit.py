@@ -21,7 +21,9 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
 
   Args:
     init: 'random'; 'GROUP', to take all over from that group of teachers; or
-      'GROUP/PATTERN', to take over what matches, and the rest as it is.
+      'GROUP/PATTERN', to take over what matches, and the rest as it is. An
+      array with one output more than the group's, as a specialist with a
+      dustbin has, keeps its own last one.
     own: the net's own initial variables.
     frozen: group -> its variables, with a leading axis of its T nets.
     at: the config entry.
@@ -41,6 +43,16 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
     kind, _, name = path.partition('/')
     if not _matches(name, pattern):
       continue
+    if name.startswith('specialist/'):  # what only a specialist has
+      continue
+    if path in there and _has_dustbin(leaf.shape, there[path].shape[1:]):
+      there[path] = jnp.concatenate(
+        [
+          there[path],
+          jnp.broadcast_to(leaf, (len(there[path]), *leaf.shape))[..., -1:],
+        ],
+        -1,
+      )
     if path not in there or there[path].shape[1:] != leaf.shape:
       found = there[path].shape[1:] if path in there else 'missing'
       raise UserError(
@@ -56,6 +68,11 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
   if not taken:
     raise unknown('parameter', pattern, _parameters(own['params']), at)
   return jax.tree.unflatten(jax.tree.structure(own), list(mine.values()))
+
+
+def _has_dustbin(own: tuple, there: tuple) -> bool:
+  """Whether an array has one output more than another: a specialist's."""
+  return own[:-1] == there[:-1] and own[-1:] == tuple(n + 1 for n in there[-1:])
 
 
 def without(tree: Any, pattern: str, *, at: str) -> Any:

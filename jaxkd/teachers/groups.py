@@ -13,6 +13,7 @@ from jaxkd.data import partition
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError
+from jaxkd.teachers import specialists
 from jaxkd.train import checkpoint
 
 
@@ -26,6 +27,7 @@ def job(
   data: Mapping[str, Any],
   seeds: list[int],
   groups: Mapping[str, Group] | None = None,
+  subsets: np.ndarray | None = None,
 ) -> Job:
   """The population that trains a group.
 
@@ -41,6 +43,7 @@ def job(
     data: the section of the config.
     seeds: of the students' members.
     groups: the groups that it reads or learns from.
+    subsets: of specialists: the classes of each, bool [members, K].
   """
   own = seeds if entry['per_seed'] else seeds[:1]
   weights = [
@@ -54,6 +57,14 @@ def job(
     )
     for seed in own
   ]
+  weights, state = np.concatenate(weights), {}
+  if subsets is not None:
+    share = {'own': entry['specialize']['own']}
+    weights = weights * specialists.weights(labels, subsets, **share)
+    state = {
+      'subset': subsets.astype(np.float32),
+      'dustbin': specialists.dustbin_bias(labels, subsets, **share),
+    }
   return Job(
     stage=stage,
     students={name: role._replace(copies=1)},
@@ -68,9 +79,10 @@ def job(
       for seed in own
       for index in range(entry['count'])
     ],
-    weights=np.concatenate(weights),
+    weights=weights,
     order=data['order'],
     at=f'teachers.{name}.',
+    given={name: {'specialist': state}} if state else {},
   )
 
 

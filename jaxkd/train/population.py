@@ -24,7 +24,8 @@ class Learner(NamedTuple):
   """What one member does, as pure functions.
 
   Attributes:
-    init: ``(seed, hyper, shared) -> carry``.
+    init: ``(seed, hyper, shared, given) -> carry``, where what is given is a
+      member's own from the start.
     step: ``(carry, batch, shared, hyper) -> (carry, measured)``, where
       ``measured`` is a dict of pairs (sum, count).
     evaluate: ``(carry, batch, shared) -> measured``.
@@ -55,6 +56,7 @@ class Population:
     shared_axes: for each entry of `shared`, None where all members get the
       same, 0 where it has a leading axis with one for each member.
     hyper: entry -> each member's own value [M].
+    given: what each member starts with of its own, [M, ...].
     batch_axis: 0 where batches have a leading axis of members, None where
       all members see the same batch.
     mode: 'vmap' stacks the members into one program, 'unroll' writes them
@@ -72,6 +74,7 @@ class Population:
     shared: Mapping[str, Any] | None = None,
     shared_axes: Mapping[str, int | None] | None = None,
     hyper: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
     batch_axis: int | None = 0,
     mode: str = 'vmap',
     mesh: Mesh | None = None,
@@ -89,6 +92,7 @@ class Population:
       name: np.asarray(value, np.float32)
       for name, value in (hyper or {}).items()
     }
+    self._given = dict(given or {})
     self._step = self._compiled(
       _accumulating(learner.step),
       (0, 0, batch_axis, self._axes, 0),
@@ -98,8 +102,10 @@ class Population:
 
   def shapes(self) -> Any:
     """Shapes and dtypes of the stacked carries; compiles nothing."""
-    init = jax.vmap(self._learner.init, (0, 0, self._axes))
-    return jax.eval_shape(init, self._seeds, self._hyper, self._shared)
+    init = jax.vmap(self._learner.init, (0, 0, self._axes, 0))
+    return jax.eval_shape(
+      init, self._seeds, self._hyper, self._shared, self._given
+    )
 
   def init(self) -> Any:
     """The carries of all members before the first step.
@@ -112,6 +118,7 @@ class Population:
         self._seeds[member],
         take(self._hyper, member),
         _own(self._shared, self._axes, member),
+        take(self._given, member),
       )
       for member in range(self.members)
     ]

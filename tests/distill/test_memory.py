@@ -22,7 +22,7 @@ def one(context):
   """Logits of the student [6, 3] and maps of one teacher."""
   main = jax.tree.map(lambda x: x[:1], context.teachers['main'])
   return context._replace(
-    teachers={'main': main}, batch={**context.batch, 'id': IDS}
+    teachers={'main': main}, batch={**context.batch, 'rank': IDS}
   )
 
 
@@ -157,7 +157,7 @@ def test_negatives_are_examples_that_were_seen(one):
   np.testing.assert_array_equal(value(others), known)
   for id in IDS:
     assert np.abs(value(np.array([id])) - known).max() > 1e-3
-  half = one._replace(batch={**one.batch, 'id': (IDS + 1) % SIZE})
+  half = one._replace(batch={**one.batch, 'rank': (IDS + 1) % SIZE})
   _, second = term.loss(params, first, half)
   assert set(np.flatnonzero(second['seen'])) == {*IDS, *(IDS + 1) % SIZE}
 

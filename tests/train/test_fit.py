@@ -28,7 +28,7 @@ class Numbers:
 
 
 def learner():
-  def init(seed, hyper, shared):
+  def init(seed, hyper, shared, given):
     return {'w': jax.random.normal(jax.random.key(seed)), 'n': jnp.int32(0)}
 
   def step(carry, batch, shared, hyper):
@@ -112,7 +112,7 @@ def test_one_member_may_diverge_and_the_other_trains_on(tmp_path, members):
     new = {**carry, 'n': carry['n'] + 1}
     return new, {'loss': (loss, jnp.ones(()))}
 
-  def init(seed, hyper, shared):
+  def init(seed, hyper, shared, given):
     return {'seed': seed, 'n': jnp.int32(0), 'w': jnp.ones(())}
 
   plan = PLAN._replace(members=members, may_diverge=True)

@@ -10,7 +10,7 @@ from jaxkd.train.population import MODES, Learner, Population, take
 def sgd_learner(rate=0.1):
   """A linear regression: enough to tell members and modes apart."""
 
-  def init(seed, hyper, shared):
+  def init(seed, hyper, shared, given):
     key = jax.random.key(seed)
     return {'w': jax.random.normal(key, (3,)), 'step': jnp.zeros((), jnp.int32)}
 

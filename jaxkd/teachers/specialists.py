@@ -1,0 +1,201 @@
+"""Specialists: nets that know some of the classes and call the rest one.
+
+A generalist confuses some classes with each other; a specialist for these is
+a net with a dustbin, one more class for all others (Hinton et al., 2015,
+section 5). Here a specialist has a logit for every class and the dustbin, and
+those outside of its classes count for nothing, so that specialists of any
+subsets are one population.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from sklearn.cluster import KMeans
+
+from jaxkd import losses
+from jaxkd.errors import UserError, unknown
+from jaxkd.types import Net
+
+CLUSTERS = ('covariance', 'random')
+OUTSIDE = -1e9  # the logit of a class that a specialist does not know
+
+
+def clusters(
+  probabilities: np.ndarray,
+  count: int,
+  size: int,
+  *,
+  by: str = 'covariance',
+  seed: int = 0,
+  at: str = 'specialists',
+) -> np.ndarray:
+  """Which classes each specialist is for.
+
+  The columns of the covariance of a generalist's predictions tell which
+  classes it takes for each other. K-means finds groups of like columns; since
+  it leaves one huge group of well-recognised classes, a class goes to the
+  nearest centre that has room for it. Where there is none, the class is left
+  to the generalist.
+
+  Args:
+    probabilities: what the generalist predicts, [N, K].
+    count: how many specialists.
+    size: the most classes that one has, fewer than K.
+    by: 'covariance', or 'random' for subsets of the same sizes as a control.
+    seed: of the draws.
+    at: the config entry, for error messages.
+
+  Returns:
+    bool [count, K]; a class is in one subset at most.
+
+  Raises:
+    UserError: numbers that make no sense for so many classes.
+  """
+  classes = probabilities.shape[1]
+  if not 1 <= count <= classes:
+    raise UserError(
+      f'{at}: {count} specialists for {classes} classes; use 1 to {classes}'
+    )
+  if not 1 <= size < classes:
+    raise UserError(
+      f'{at}: a specialist for {size} of {classes} classes; use 1 to '
+      f'{classes - 1}'
+    )
+  if by not in CLUSTERS:
+    raise unknown('way to choose classes', by, CLUSTERS, at)
+  if by == 'random':
+    distances = np.random.default_rng(seed).random((classes, count))
+  else:
+    covariance = np.cov(np.asarray(probabilities, np.float64).T)
+    # A class's own variance says how often it comes, not what it is taken for.
+    columns = covariance - np.diag(np.diag(covariance))
+    length = np.linalg.norm(columns, axis=1, keepdims=True)
+    columns = columns / np.maximum(length, 1e-12)
+    found = KMeans(count, n_init=10, random_state=seed).fit(columns)
+    distances = found.transform(columns)
+  subsets = np.zeros((count, classes), bool)
+  for nearest in np.argsort(distances, axis=None, kind='stable'):
+    label, specialist = np.unravel_index(nearest, distances.shape)
+    if not subsets[:, label].any() and subsets[specialist].sum() < size:
+      subsets[specialist, label] = True
+  return subsets
+
+
+def weights(
+  labels: np.ndarray, subsets: np.ndarray, *, own: float = 0.5
+) -> np.ndarray:
+  """Sampling weights: so much of a specialist's own classes, the rest others.
+
+  Args:
+    labels: class of each example, int [N].
+    subsets: bool [M, K].
+    own: the share of examples of its own classes.
+
+  Returns:
+    float32 [M, N], of mean 1.
+  """
+  special = subsets[:, labels]
+  share = special.mean(1, keepdims=True)
+  each = np.where(special, own / share, (1 - own) / (1 - share))
+  return each.astype(np.float32)
+
+
+def dustbin_bias(
+  labels: np.ndarray, subsets: np.ndarray, *, own: float = 0.5
+) -> np.ndarray:
+  """What undoes the oversampling: to be added to the dustbin's logit.
+
+  Training shows the special classes r times as often as the others do justice
+  to, which takes log r from the dustbin.
+
+  Args:
+    labels: class of each example, int [N].
+    subsets: bool [M, K].
+    own: the share of examples of its own classes in training.
+
+  Returns:
+    log r, float32 [M].
+  """
+  share = subsets[:, labels].mean(1)
+  return np.log(own / (1 - own) * (1 - share) / share).astype(np.float32)
+
+
+def specialist(net: Net, classes: int) -> Net:
+  """A net of K + 1 logits as a specialist.
+
+  In its state, below ``specialist``, are ``subset``, float [K], 1 for its own
+  classes (all, until it is set), and ``dustbin``, the bias of the dustbin's
+  logit in evaluation.
+
+  Outputs are ``specialist``, logits [B, K + 1] with the dustbin last, and
+  ``subset``, [B, K]; the net's other outputs stay, but for its logits.
+
+  Args:
+    net: gives K + 1 logits.
+    classes: K.
+  """
+
+  def init(key):
+    variables = net.init(key)
+    own = {
+      'subset': jnp.ones((classes,), jnp.float32),
+      'dustbin': jnp.zeros((), jnp.float32),
+    }
+    return {**variables, 'state': {**variables['state'], 'specialist': own}}
+
+  def apply(variables, inputs, *, key=None, train=False):
+    whole = dict(variables['state'])
+    state = whole.pop('specialist')
+    inner = {**variables, 'state': whole}
+    outputs, new = net.apply(inner, inputs, key=key, train=train)
+    logits = outputs.pop('logits').astype(jnp.float32)
+    inside = state['subset'] > 0
+    known = jnp.where(inside[None], logits[:, :classes], OUTSIDE)
+    bias = 0.0 if train else state['dustbin']
+    known = jnp.concatenate([known, logits[:, classes:] + bias], axis=1)
+    subset = jnp.broadcast_to(state['subset'], (len(known), classes))
+    outputs = {**outputs, 'specialist': known, 'subset': subset}
+    return outputs, {**new, 'specialist': state}
+
+  return Net(init, apply)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+  """The cross-entropy of a specialist: other classes' labels are its dustbin.
+
+  Args:
+    logits: as a specialist gives them, [B, K + 1].
+    labels: int [B], from 0 to K - 1.
+
+  Returns:
+    The loss of each example, [B].
+  """
+  own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+  dustbin = logits.shape[1] - 1
+  target = jnp.where(own > OUTSIDE / 2, labels, dustbin)
+  return losses.cross_entropy(logits, target)
+
+
+def fuse(generalist: Array, group: Mapping[str, Array]) -> dict[str, Array]:
+  """What a generalist and its specialists predict together.
+
+  Args:
+    generalist: logits, [B, K].
+    group: outputs of the specialists, each [M, B, ...].
+
+  Returns:
+    ``logits``, [B, K], see ``losses.fuse_specialists``, and ``covered``, by
+    how many specialists the generalist's first choice is covered, [B].
+  """
+  logits = group['specialist']
+  subsets = group['subset'][:, 0] > 0
+  # Its own classes first, in ascending order, then what is not read.
+  order = jnp.argsort(~subsets, axis=1, stable=True)[:, None]
+  order = jnp.broadcast_to(order, (*logits.shape[:2], order.shape[-1]))
+  own = jnp.take_along_axis(logits[..., :-1], order, axis=-1)
+  packed = jnp.concatenate([own, logits[..., -1:]], axis=-1)
+  covered = subsets[:, generalist.argmax(-1)].sum(0)
+  fused = losses.fuse_specialists(generalist, packed, subsets)
+  return {'logits': fused, 'covered': covered}
