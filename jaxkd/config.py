@@ -216,6 +216,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       made[section][name] = entry
   for name, teacher in made['teachers'].items():
     truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
+    if teacher['specialize']['of']:
+      loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
+      truth = {'labels': {'loss': loss, 'at': (at, at)}}
     terms = teacher['distill'] or truth
     teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
   return ConfigDict(made, type_safe=True).lock()

@@ -121,7 +121,19 @@ def _teach(
     seeds = len(part.seeds)
     stage = f'{part.prefix}teachers/{name}'
     history, seconds, mode = {}, 0.0, 'sequence'
-    job = preflight.teacher_job(part, name, session.source, groups)
+    shown = f'{part.prefix}{preflight.called(name, part)}'
+    if entry['made_of']:
+      parts = {other: groups[other] for other in entry['made_of']}
+      groups[name] = teachers.join(role, parts, seeds)
+      test = _joined(session, name, groups[name])
+      stages.append(Stage(shown, {}, 0.0, mode, test))
+      continue
+    subsets = None
+    if entry['specialize']['of'] and not entry['restore']:
+      generalist = groups[entry['specialize']['of']]
+      predicted = training.predict(session, generalist, 'train')
+      subsets = preflight.subsets_of(part, name, predicted)
+    job = preflight.teacher_job(part, name, session.source, groups, subsets)
     if entry['restore']:
       at = f'teachers.{name}.restore'
       folder = preflight.restored_from(entry['restore'], part, rounds, at)
@@ -141,7 +153,6 @@ def _teach(
       groups=training.read_groups(job.students, job.groups),
       mode=mode,
     )
-    shown = f'{part.prefix}{preflight.called(name, part)}'
     groups[name] = teachers.group(entry, role, variables, seeds)
     if entry['per_seed']:  # a value for each seed: the mean of its teachers
       test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
@@ -150,6 +161,16 @@ def _teach(
       together = _together(session, name, groups)
       stages.append(Stage(f'{shown} ensemble', {}, 0.0, 'sequence', together))
   return groups, stages
+
+
+def _joined(session: Session, name: str, group: Group) -> dict:
+  """What groups of teachers reach together on the test split."""
+  variables = group.variables
+  if group.per_member:
+    variables = jax.tree.map(lambda x: x[:, 0], variables)
+  return training.evaluate(
+    session, {name: group.role}, {name: variables}, 'test'
+  )
 
 
 def _together(

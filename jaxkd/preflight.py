@@ -4,12 +4,14 @@ import contextlib
 import graphlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxkd import config as configs
-from jaxkd import tasks, workdir
+from jaxkd import keys, tasks, workdir
 from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.step import Role
@@ -21,6 +23,7 @@ from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
+from jaxkd.teachers import many, specialists
 
 
 class Round(NamedTuple):
@@ -223,6 +226,10 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     wanted.append(roles.locations(entry['distill'], name, teacher=False))
     read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
     wanted.append({location for _, location in read})
+    if entry['made_of']:
+      at = f'teachers.{name}'
+      taught[name] = roles.joined(entry, entries, taught, at=at)
+      continue
     with _blaming(looking):
       taught[name] = roles.role(
         entry,
@@ -252,6 +259,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     for name, role in taught.items()
     if outputs & set(roles.output_shapes(role.net, role.shape))
   )
+  if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
+    metrics |= specialists.metrics()
   for name in predicts:
     suffix = '' if len(predicts) == 1 else f':{name}'
     metrics |= {
@@ -346,11 +355,17 @@ def _values_of(part: Round) -> dict[str, int]:
   found = dict.fromkeys(part.arms, seeds)
   for group in part.predicts:
     entry = part.config['teachers'][group]
-    name = called(group, part)
-    found[name] = seeds if entry['per_seed'] else entry['count']
+    name, own = called(group, part), per_seed(part, group)
+    found[name] = seeds if own else entry['count']
     if entry['count'] > 1:
-      found[f'{name} ensemble'] = seeds if entry['per_seed'] else 1
+      found[f'{name} ensemble'] = seeds if own else 1
   return found
+
+
+def per_seed(part: Round, group: str) -> bool:
+  """Whether each seed has a group of its own, or one made of such."""
+  entry = part.config['teachers'][group]
+  return entry['per_seed'] or any(per_seed(part, n) for n in entry['made_of'])
 
 
 def session_of(part: Round, source, directory, progress, stop=None) -> Session:
@@ -374,10 +389,22 @@ def job(
 
 
 def teacher_job(
-  part: Round, name: str, source: sources.Source, groups: dict[str, Group]
+  part: Round,
+  name: str,
+  source: sources.Source,
+  groups: dict[str, Group],
+  subsets: np.ndarray | None = None,
 ) -> training.Job:
-  """The population that trains a group of teachers, given earlier ones."""
+  """The population that trains a group of teachers, given earlier ones.
+
+  Specialists need their subsets, bool [members, K]; without them theirs are
+  random ones, to see whether they can be trained.
+  """
   entry = part.config['teachers'][name]
+  if entry['specialize']['of'] and subsets is None:
+    nothing = np.zeros((1, source.num_classes))
+    seeds = part.seeds if entry['per_seed'] else part.seeds[:1]
+    subsets = subsets_of(part, name, [nothing] * len(seeds), by='random')
   wanted = roles.needs(entry, entry['distill'])
   for other in reversed(part.teachers):  # what a group reads stands before it
     if other in wanted:
@@ -391,15 +418,49 @@ def teacher_job(
     data=part.config['data'],
     seeds=part.seeds,
     groups={n: group for n, group in groups.items() if n in wanted},
+    subsets=subsets,
+  )
+
+
+def subsets_of(
+  part: Round, name: str, probabilities: Sequence[np.ndarray], by: str = ''
+) -> np.ndarray:
+  """The classes of each specialist of a group, bool [members, K].
+
+  Args:
+    part: the round.
+    name: the group's.
+    probabilities: what the generalist of each seed predicts, [N, K].
+    by: how they are chosen; by default as the config says.
+  """
+  entry = part.config['teachers'][name]
+  special = entry['specialize']
+  return np.concatenate(
+    [
+      specialists.clusters(
+        each,
+        entry['count'],
+        special['size'],
+        by=by or special['by'],
+        seed=keys.seed(seed, f'teachers/{name}/subsets'),
+        at=f'teachers.{name}.specialize',
+      )
+      for each, seed in zip(probabilities, part.seeds, strict=False)
+    ]
   )
 
 
 def shapes_of(part: Round) -> dict[str, Group]:
   """The groups of a round before they are trained."""
-  return {
-    name: teachers.shapes(part.config['teachers'][name], role, len(part.seeds))
-    for name, role in part.teachers.items()
-  }
+  found, seeds = {}, len(part.seeds)
+  for name, role in part.teachers.items():
+    entry = part.config['teachers'][name]
+    if entry['made_of']:
+      parts = {other: found[other] for other in entry['made_of']}
+      found[name] = teachers.join(role, parts, seeds)
+    else:
+      found[name] = teachers.shapes(entry, role, seeds)
+  return found
 
 
 def _check(part: Round, source, directory, rounds):
@@ -408,6 +469,8 @@ def _check(part: Round, source, directory, rounds):
   shapes = shapes_of(part)
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
+    if entry['made_of']:
+      continue
     if not entry['restore']:
       training.check(session, teacher_job(part, name, source, shapes))
       continue

@@ -14,7 +14,7 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.terms import is_zero
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.students import inherit
-from jaxkd.teachers import specialists
+from jaxkd.teachers import many, specialists
 from jaxkd.types import Net
 
 
@@ -63,6 +63,57 @@ def role(
     entry['freeze'],
     entry['views'].get('average', ''),
     at,
+  )
+
+
+def joined(
+  entry: Mapping[str, Any],
+  entries: Mapping[str, dict],
+  groups: Mapping[str, Role],
+  *,
+  at: str,
+) -> Role:
+  """A group that is made of others: what they predict together.
+
+  Args:
+    entry: its complete entry.
+    entries: those of all groups.
+    groups: the nets of those before it.
+    at: the entry's name.
+
+  Raises:
+    UserError: a group or a fusion that is not there, or does not fit.
+  """
+  names, fuse = entry['made_of'], entry['fuse']
+  for name in names:
+    if name not in groups:
+      raise unknown('teacher', name, groups, f'{at}.made_of')
+    if groups[name].reads:
+      raise UserError(f'{at}.made_of: {name} reads another group; leave it out')
+  known = (*many.FUSIONS, many.SPECIALISTS)
+  if fuse not in known:
+    raise unknown('fusion', fuse, known, f'{at}.fuse')
+  special = [bool(entries[name]['specialize']['of']) for name in names]
+  if fuse == many.SPECIALISTS and (
+    special != [False, True] or entries[names[0]]['count'] > 1
+  ):
+    raise UserError(
+      f'{at}.made_of: {names!r} should be one generalist and then a group of '
+      'specialists'
+    )
+  if fuse != many.SPECIALISTS and any(special):
+    raise UserError(f"{at}.fuse: set it to 'specialists', which {names} are")
+  net = many.together(
+    {name: groups[name].net for name in names},
+    {name: entries[name]['count'] for name in names},
+    fuse,
+  )
+  return Role(
+    net,
+    entry['views']['train'],
+    entry['views']['eval'],
+    shape=groups[names[0]].shape,
+    at=at,
   )
 
 

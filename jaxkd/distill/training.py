@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxkd import config as configs
-from jaxkd.data import loader
+from jaxkd.data import loader, views
 from jaxkd.data.sources import Source
 from jaxkd.distill import step, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
@@ -24,6 +24,7 @@ from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
+from jaxkd.teachers import many
 from jaxkd.train import optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Plan, fit
@@ -389,6 +390,33 @@ def evaluate(
   }
   carry = population.split(carry)
   return _measure(session, population, carry, split, groups, reported(roles))
+
+
+def predict(session: Session, group: Group, split: str) -> np.ndarray:
+  """What a group's nets predict together on a split.
+
+  Returns:
+    Probabilities [members, N, K]; of one member where all seeds share the
+    group.
+  """
+  net, view = many.ensemble(group.role.net), views.parse(group.role.eval_view)
+  variables = group.variables
+  if not group.per_member:
+    variables = jax.tree.map(lambda x: x[None], variables)
+
+  @jax.jit
+  def run(variables, batch):
+    where = {'epoch': batch['epoch'], 'id': batch['id']}
+    inputs = views.apply(view, batch['inputs'], seed=0, **where)
+    forward = lambda v: net.apply(v, inputs)[0]['logits']  # noqa: E731
+    return jax.nn.softmax(jax.lax.map(forward, variables))
+
+  examples = session.source.splits[split]
+  size = min(EVALUATED, len(examples))
+  each = [
+    run(variables, batch) for batch in loader.evaluation_batches(examples, size)
+  ]
+  return np.concatenate(sharding.fetch(each), axis=1)[:, : len(examples)]
 
 
 def _measure(session, population, carry, split, groups, role):

@@ -116,6 +116,30 @@ def group(
   return Group(role, variables, entry['per_seed'])
 
 
+def join(role: Role, parts: Mapping[str, Group], seeds: int) -> Group:
+  """A group that is made of others, from theirs; of shapes too."""
+  per_member = any(group.per_member for group in parts.values())
+
+  def lift(x, own):
+    """[1, T, ...], or [S, 1, T, ...] where some part is each seed's own."""
+    shape = (*x.shape[:1], 1, *x.shape[1:]) if own else (1, *x.shape)
+    whole = (seeds, *shape) if per_member and not own else shape
+    if isinstance(x, jax.ShapeDtypeStruct):
+      return jax.ShapeDtypeStruct(whole, x.dtype)
+    return jnp.broadcast_to(jnp.reshape(x, shape), whole)
+
+  variables = {
+    kind: {
+      name: jax.tree.map(
+        lambda x, own=group.per_member: lift(x, own), group.variables[kind]
+      )
+      for name, group in parts.items()
+    }
+    for kind in ('params', 'state')
+  }
+  return Group(role, variables, per_member)
+
+
 def shapes(entry: Mapping[str, Any], role: Role, seeds: int) -> Group:
   """The group before it is trained: its shapes."""
   lead = (seeds, entry['count']) if entry['per_seed'] else (entry['count'],)

@@ -1,13 +1,16 @@
 """Many teachers as one net: what they predict together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import losses
+from jaxkd.teachers import specialists
 from jaxkd.types import Net
+
+SPECIALISTS = 'specialists'
 
 
 def ensemble(net: Net, fuse: Callable[[Array], Array] | None = None) -> Net:
@@ -24,15 +27,69 @@ def ensemble(net: Net, fuse: Callable[[Array], Array] | None = None) -> Net:
     return jax.tree.map(lambda x: x[None], net.init(key))
 
   def apply(variables, inputs, *, key=None, train=False):
-    each, state = jax.vmap(
-      lambda v: net.apply(v, inputs, key=key, train=train)
-    )(variables)
+    each, state = _each(net, variables, inputs, key, train)
     return {'logits': fuse(each['logits'])}, state
+
+  return Net(init, apply)
+
+
+def together(
+  nets: Mapping[str, Net], counts: Mapping[str, int], fuse: str
+) -> Net:
+  """Groups of nets as one net, whose variables hold those of each group.
+
+  Args:
+    nets: group -> one of its nets.
+    counts: group -> how many it has: the leading axis T of its variables.
+    fuse: 'mean_probabilities', 'mean_logits' or 'geometric_mean' of all nets
+      of all groups; or 'specialists', with the generalist first and then one
+      group of specialists: see `jaxkd.teachers.specialists.fuse`.
+  """
+
+  def init(key):
+    found = {
+      name: jax.vmap(net.init)(jax.random.split(key, counts[name]))
+      for name, net in nets.items()
+    }
+    return {
+      kind: {name: v[kind] for name, v in found.items()}
+      for kind in ('params', 'state')
+    }
+
+  def apply(variables, inputs, *, key=None, train=False):
+    outputs = {}
+    for name, net in nets.items():
+      own = {kind: variables[kind][name] for kind in ('params', 'state')}
+      outputs[name], _ = _each(net, own, inputs, key, train)
+    if fuse == SPECIALISTS:
+      generalist, group = outputs.values()
+      found = specialists.fuse(generalist['logits'][0], group)
+    else:
+      logits = jnp.concatenate([each['logits'] for each in outputs.values()])
+      found = {'logits': FUSIONS[fuse](logits)}
+    return found, variables['state']
 
   return Net(init, apply)
 
 
 def log_mean_probabilities(logits: Array) -> Array:
   """Logits of the mean of the probabilities of [T, B, K] logits, [B, K]."""
-  mean = losses.mean_probabilities(logits)
-  return jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
+  return _log(losses.mean_probabilities(logits))
+
+
+def _log(probabilities):
+  tiny = jnp.finfo(probabilities.dtype).tiny
+  return jnp.log(jnp.maximum(probabilities, tiny))
+
+
+FUSIONS = {
+  'mean_probabilities': log_mean_probabilities,
+  'mean_logits': losses.mean_logits,
+  'geometric_mean': lambda logits: _log(losses.geometric_mean(logits)),
+}
+
+
+def _each(net, variables, inputs, key, train):
+  """Outputs and states of nets that share their inputs, [T, ...]."""
+  run = lambda v: net.apply(v, inputs, key=key, train=train)  # noqa: E731
+  return jax.vmap(run)(variables)

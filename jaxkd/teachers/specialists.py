@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from sklearn.cluster import KMeans
 
 from jaxkd import losses
 from jaxkd.errors import UserError, unknown
+from jaxkd.tasks.metrics import Metric, counted
 from jaxkd.types import Net
 
 CLUSTERS = ('covariance', 'random')
@@ -73,6 +73,8 @@ def clusters(
     columns = covariance - np.diag(np.diag(covariance))
     length = np.linalg.norm(columns, axis=1, keepdims=True)
     columns = columns / np.maximum(length, 1e-12)
+    from sklearn.cluster import KMeans  # slow to import
+
     found = KMeans(count, n_init=10, random_state=seed).fit(columns)
     distances = found.transform(columns)
   subsets = np.zeros((count, classes), bool)
@@ -178,6 +180,32 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
   return losses.cross_entropy(logits, target)
 
 
+def metrics() -> dict[str, Metric]:
+  """Of a generalist with its specialists, by who is covered by one.
+
+  The share of the examples whose class, as the generalist sees it, has a
+  specialist, and the accuracy on them: of the generalist, and of all together.
+  """
+
+  def share(outputs, batch, teachers):
+    return counted(outputs['covered'] > 0, batch)
+
+  def right(name):
+    def measure(outputs, batch, teachers):
+      correct = outputs[name].argmax(-1) == batch['labels']
+      where = batch.get('where', jnp.ones(correct.shape, bool))
+      covered = where & (outputs['covered'] > 0)
+      return jnp.where(covered, correct, 0).sum() * 1.0, covered.sum() * 1.0
+
+    return measure
+
+  return {
+    'covered': Metric(share, output='covered'),
+    'top1_covered': Metric(right('logits'), output='covered'),
+    'generalist_top1_covered': Metric(right('generalist'), output='covered'),
+  }
+
+
 def fuse(generalist: Array, group: Mapping[str, Array]) -> dict[str, Array]:
   """What a generalist and its specialists predict together.
 
@@ -186,8 +214,9 @@ def fuse(generalist: Array, group: Mapping[str, Array]) -> dict[str, Array]:
     group: outputs of the specialists, each [M, B, ...].
 
   Returns:
-    ``logits``, [B, K], see ``losses.fuse_specialists``, and ``covered``, by
-    how many specialists the generalist's first choice is covered, [B].
+    ``logits``, [B, K], see ``losses.fuse_specialists``; ``covered``, by how
+    many specialists the generalist's first choice is covered, [B]; and
+    ``generalist``, its logits.
   """
   logits = group['specialist']
   subsets = group['subset'][:, 0] > 0
@@ -198,4 +227,4 @@ def fuse(generalist: Array, group: Mapping[str, Array]) -> dict[str, Array]:
   packed = jnp.concatenate([own, logits[..., -1:]], axis=-1)
   covered = subsets[:, generalist.argmax(-1)].sum(0)
   fused = losses.fuse_specialists(generalist, packed, subsets)
-  return {'logits': fused, 'covered': covered}
+  return {'logits': fused, 'covered': covered, 'generalist': generalist}
