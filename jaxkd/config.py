@@ -408,6 +408,12 @@ def check_numbers(config: Mapping) -> None:
           f'{section}.{name}.reads: {entry["reads"]!r} should be a group and '
           "one of its layers, e.g. ('main', 'stages/2')"
         )
+  for name, entry in config['teachers'].items():
+    if not 0 < entry['specialize']['own'] < 1:
+      raise UserError(
+        f'teachers.{name}.specialize.own: {entry["specialize"]["own"]} should '
+        'be above 0 and below 1'
+      )
   for at, term in _all_terms(config):
     if len(term['at']) != 2 or not _is_location(term['at']):
       raise UserError(

@@ -245,6 +245,7 @@ def _export(
       'input_shape': role.shape,
       'dtype': train['dtype'],
       'view': role.eval_view,
+      'specialist': bool(entry.get('specialize', {}).get('of')),
       'members': len(jax.tree.leaves(variables)[0]),
     },
   )

@@ -205,6 +205,10 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       _check_terms(entry['distill'], config['teachers'])
   taught, students = {}, {}
   entries = config['teachers']
+  for name, entry in entries.items():
+    of = entry['specialize']['of']
+    if of and of not in entries:
+      raise unknown('teacher', of, entries, f'teachers.{name}.specialize.of')
   looking = [
     (f'{at}distill.{name}.at', term['at'])
     for at, distill in [

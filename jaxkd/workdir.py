@@ -16,6 +16,7 @@ from absl import logging
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
+from jaxkd.teachers import specialists
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
 
@@ -229,13 +230,16 @@ def load(
       f'{folder} holds {spec["members"]} members, so member {member} is not '
       'one of them'
     )
+  special = spec.get('specialist', False)
   net = models.build(
     spec['model'],
-    num_classes=spec['num_classes'],
+    num_classes=spec['num_classes'] + special,
     input_shape=_tuples(spec['input_shape']),
     dtype=spec['dtype'],
     **{name: _tuples(value) for name, value in spec['kw'].items()},
   )
+  if special:
+    net = specialists.specialist(net, spec['num_classes'])
   view = views.parse(spec['view'])
 
   def apply(variables, inputs, *, key=None, train=False):

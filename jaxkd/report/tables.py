@@ -40,7 +40,9 @@ def console(
     A rich renderable: the arms with their intervals, the verdict in words,
     where the files are, and what to run next.
   """
-  header, lines = _results(row, '')
+  # Of several teachers, what is measured against each is left to the row.
+  shown = [name for name in wording.metrics(row) if ':' not in name]
+  header, lines = _results(row, '', shown)
   if len(header) - 2 > len(lines):  # more metrics than arms: arms side by side
     header, *lines = map(list, zip(header, *lines, strict=True))
   table = Table(
@@ -242,9 +244,11 @@ def _section(row: Mapping) -> str:
   return '\n\n'.join(parts)
 
 
-def _results(row: Mapping, title: str) -> tuple[list[str], list[list[str]]]:
+def _results(
+  row: Mapping, title: str, metrics: Sequence[str] = ()
+) -> tuple[list[str], list[list[str]]]:
   """The header and lines of the table of arms; `title` heads the first."""
-  metrics = wording.metrics(row)
+  metrics = metrics or wording.metrics(row)
   lines = []
   for arm in wording.arms(row):
     cells = [
