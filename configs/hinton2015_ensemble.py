@@ -8,7 +8,7 @@ ten), the ensemble, and the distilled student; the student with hard labels and
 the student of a single teacher are the controls, and three other ways to
 combine the teachers stand beside the mean of their probabilities.
 
-Simplified: Fashion-MNIST and MLPs of 128-128 units instead of speech; every
+Simplified: Fashion-MNIST and MLPs of 64-64 units instead of speech; every
 seed has ten teachers of its own, all trained as one population.
 
   python experiments/distill.py --config configs/hinton2015_ensemble.py \
@@ -42,8 +42,7 @@ def get_config(arg=None):
     url='https://arxiv.org/abs/1503.02531',
   )
   c.data = dict(source='fashion_mnist')
-  net = dict(model='mlp', kw=dict(widths=(128, 128)))
-  steps = 3000
+  net = dict(model='mlp', kw=dict(widths=(64, 64)))
   c.teachers = dict(
     ten=dict(**net, count=10, per_seed=True, train=dict(members='vmap')),
     one=dict(**net, count=1, per_seed=True),
@@ -65,7 +64,7 @@ def get_config(arg=None):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=2e-3,
-    steps=steps,
+    steps=2000,
     batch_size=64,
     seeds=5,
   )
