@@ -185,10 +185,8 @@ def test_a_plain_program_would_talk():
   ('kind', 'mode', 'member', 'data'),
   [
     ('dense', 'vmap', 4, 2),
-    ('dense', 'unroll', 2, 4),
     ('dense', 'sequence', 1, 8),
     ('conv with BatchNorm', 'vmap', 2, 4),
-    ('shared batch', 'vmap', 4, 2),
   ],
 )
 def test_eight_devices_give_what_one_gives(kind, mode, member, data):
