@@ -18,16 +18,12 @@ seed has ten teachers of its own, all trained as one population.
 from ml_collections import ConfigDict
 
 from jaxkd import config
-from jaxkd.errors import UserError
 
 
 def get_config(arg=None):
-  size = config.size(arg)
-  if size == 'paper':
-    raise UserError(
-      '--config ...:paper: the speech data of this experiment was never '
-      'published; leave :paper out'
-    )
+  size = config.size(
+    arg, no_paper='the speech data of this experiment was never published'
+  )
   c = ConfigDict()
   c.survey = dict(
     work=1,

@@ -18,16 +18,12 @@ instead of JFT's 15,000 classes; MLPs; a class has one specialist at most.
 from ml_collections import ConfigDict
 
 from jaxkd import config
-from jaxkd.errors import UserError
 
 
 def get_config(arg=None):
-  size = config.size(arg)
-  if size == 'paper':
-    raise UserError(
-      '--config ...:paper: the images of this experiment were never published; '
-      'leave :paper out'
-    )
+  size = config.size(
+    arg, no_paper='the images of this experiment were never published'
+  )
   c = ConfigDict()
   c.survey = dict(
     work=1,

@@ -135,8 +135,18 @@ _CONFIG = {
 }
 
 
-def size(arg: str | None) -> str:
-  """The part of ``--config FILE:SIZE`` behind the colon, checked."""
+def size(arg: str | None, *, no_paper: str = '') -> str:
+  """The part of ``--config FILE:SIZE`` behind the colon, checked.
+
+  Args:
+    arg: what stands there.
+    no_paper: why a config cannot be run as in its paper, if it cannot.
+
+  Raises:
+    UserError: no such size, or 'paper' where that cannot be.
+  """
+  if arg == 'paper' and no_paper:
+    raise UserError(f'--config ...:paper: {no_paper}; leave :paper out')
   if (arg or '') not in SIZES:
     raise unknown('size', str(arg), SIZES[1:], '--config FILE:SIZE')
   return arg or ''
@@ -264,8 +274,9 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
   if not isinstance(given, Mapping):
     raise UserError(f'{at}: {given!r} should be a dict of entries')
   made = plain(default)
-  if given.get('name', default.get('name')) != default.get('name'):
-    made |= {'kw': {}} if 'kw' in default else {}  # of another optimiser
+  named = default.get('name')
+  if 'kw' in default and given.get('name', named) != named:
+    made['kw'] = {}  # what stands there is another optimiser's
   for name, value in given.items():
     here = f'{at}.{name}' if at else name
     if name not in default:

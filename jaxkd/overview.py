@@ -28,7 +28,7 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
   for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):
     table.add_column(column, justify='left' if column < 'n' else 'right')
   part = rounds[-1]
-  for name, entry, net, shape in nets(part, source):
+  for name, entry, net, shape in nets(part):
     found = cost.cost(net, shape)
     table.add_row(
       name,
@@ -48,7 +48,7 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
   return found
 
 
-def nets(part: Round, source: sources.Source) -> list[tuple]:
+def nets(part: Round) -> list[tuple]:
   """(name, entry, net, input shape) of each group, then of each student.
 
   Students are those of the arm that the report claims to be better.
@@ -99,9 +99,8 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
   for part in rounds:
     for arm, own in part.arms.items():
       console.print(f'\n[bold]{part.prefix}{arm}[/] minimises the sum of')
-      for name, term in sorted(own['distill'].items()):
-        if not terms.is_zero(term['weight']):
-          console.print(f'  {_sentence(name, term)}', highlight=False)
+      for name, term in sorted(terms.in_use(own['distill']).items()):
+        console.print(f'  {_sentence(name, term)}', highlight=False)
     for at, entry, shape in _different(part):
       console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
       for layer, leaf in roles.layers(entry, shape, source, at).items():

@@ -165,9 +165,7 @@ def _teach(
 
 def _joined(session: Session, name: str, group: Group) -> dict:
   """What groups of teachers reach together on the test split."""
-  variables = group.variables
-  if group.per_member:
-    variables = jax.tree.map(lambda x: x[:, 0], variables)
+  variables = jax.tree.map(lambda x: x[:, 0], group.by_seed)
   return training.evaluate(
     session, {name: group.role}, {name: variables}, 'test'
   )
@@ -178,13 +176,10 @@ def _together(
 ) -> dict[str, np.ndarray]:
   """What the teachers of a group reach together on the test split."""
   group = groups[name]
-  variables = group.variables
-  if not group.per_member:
-    variables = jax.tree.map(lambda x: x[None], variables)
   role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
   read = training.read_groups({name: role}, groups)
   return training.evaluate(
-    session, {name: role}, {name: variables}, 'test', groups=read
+    session, {name: role}, {name: group.by_seed}, 'test', groups=read
   )
 
 

@@ -312,7 +312,7 @@ def _in_use(distill: dict, grid: Mapping[str, tuple]) -> dict:
 
 def _check_terms(distill: dict, nets: Iterable[str]) -> None:
   """Some term counts, and those that do name teachers that there are."""
-  used = {n: t for n, t in distill.items() if not terms.is_zero(t['weight'])}
+  used = terms.in_use(distill)
   if not used:
     raise UserError(
       'distill: no term has a weight above 0, so nothing would train'
@@ -410,9 +410,6 @@ def teacher_job(
     seeds = part.seeds if entry['per_seed'] else part.seeds[:1]
     subsets = subsets_of(part, name, [nothing] * len(seeds), by='random')
   wanted = roles.needs(entry, entry['distill'])
-  for other in reversed(part.teachers):  # what a group reads stands before it
-    if other in wanted:
-      wanted |= set(part.config['teachers'][other]['reads'][:1])
   return teachers.job(
     name,
     entry,
@@ -421,7 +418,7 @@ def teacher_job(
     labels=source.splits['train'].labels,
     data=part.config['data'],
     seeds=part.seeds,
-    groups={n: group for n, group in groups.items() if n in wanted},
+    groups=training.with_read(wanted, groups),
     subsets=subsets,
   )
 

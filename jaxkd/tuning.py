@@ -153,14 +153,11 @@ def check(
     UserError: a trial that cannot work.
   """
   for arm, grid in grids.items():
-    for _, own, job in _jobs(session, part, arm, grid, groups):
-      configs.check_numbers(own)
+    own = part.arms[arm]
+    for point in _points(grid, own):
+      configs.check_numbers(_with(own, point))
+    for _, _, job in _jobs(session, part, arm, grid, groups):
       training.check(session, job)
-    for point in _points(grid, part.arms[arm]):
-      own = part.arms[arm]
-      for entry, value in point.items():
-        own = configs.put(own, entry, value)
-      configs.check_numbers(own)
 
 
 def choose(
@@ -211,8 +208,7 @@ def apply(part: Round, tuned: Mapping[str, dict]) -> Round:
   """The round with each arm's best point in its config."""
   chosen = dict(part.arms)
   for arm, result in tuned.items():
-    for entry, value in result['chosen'].items():
-      chosen[arm] = configs.put(chosen[arm], entry, configs.plain(value))
+    chosen[arm] = _with(chosen[arm], configs.plain(result['chosen']))
   return part._replace(arms=chosen)
 
 
@@ -273,9 +269,7 @@ def _jobs(session, part, arm, grid, groups):
   fixed = sorted({_key(point, mapped) for point in points})
   for index, key in enumerate(fixed):
     members = [i for i, p in enumerate(points) if _key(p, mapped) == key]
-    own = config
-    for entry, value in points[members[0]].items():
-      own = configs.put(own, entry, value)
+    own = _with(config, points[members[0]])
     stage = f'{part.prefix}tuning/{arm}/{index}'
     trials = [points[i] for i in members]
     job = _job(own, part, arm, groups, session.source, trials, mapped, stage)
@@ -335,6 +329,13 @@ def _setting(key: str, value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value}
   entries = _entries({key: ()})
   return {entry: value * configs.get(config, entry) for entry in entries}
+
+
+def _with(config: dict, point: Mapping[str, Any]) -> dict:
+  """A config with what a trial sets."""
+  for entry, value in point.items():
+    config = configs.put(config, entry, value)
+  return config
 
 
 def _count(grid: Grid) -> int:

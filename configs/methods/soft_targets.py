@@ -15,7 +15,6 @@ term's value is the mean over the batch of what its loss returns.
 from ml_collections import ConfigDict
 
 from jaxkd import config
-from jaxkd.errors import UserError
 
 WIDTHS = (8, 8, 16, 32)
 STAGES = ('stages/0', 'stages/1', 'stages/2')
@@ -96,11 +95,7 @@ def _before(plain, changes):
 
 def setting(arg):
   """Data, teacher, student and budget, the same for every method."""
-  size = config.size(arg)
-  if size == 'paper':
-    raise UserError(
-      '--config ...:paper: the methods are compared at one size; leave it out'
-    )
+  size = config.size(arg, no_paper='the methods are compared at one size')
   c = ConfigDict()
   c.survey = dict(
     objective='limited data',

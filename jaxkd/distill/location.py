@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxkd import lookup
 from jaxkd.distill import adapters
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, unknown, within
 from jaxkd.keys import fold
 from jaxkd.types import Context
 
@@ -89,14 +89,12 @@ def sides(
     )
 
   def make(entry, student, teacher):
-    try:
+    with within(f'{at}.{entry}: '):
       return found[entry](
         jax.tree.map(lambda x: tuple(x.shape), student),
         jax.tree.map(lambda x: tuple(x.shape), teacher),
         **entries[entry][1],
       )
-    except UserError as error:
-      raise UserError(f'{at}.{entry}: {error}') from error
 
   def picked(context):
     student = pick(context.student, location[0], at=f'{at}.at')
@@ -119,12 +117,6 @@ def sides(
     one = jax.eval_shape(lambda x: jax.tree.map(lambda y: y[0], x), groups[0])
     return make('teacher_adapter', one, one)
 
-  def of_student(student, target):
-    """The student's adapter, given the teacher's side of one net."""
-    if 'adapter' not in found:
-      return None
-    return make('adapter', student, target)
-
   def target(made, params, groups):
     """Shapes of what one net of the first group is compared by."""
     return jax.eval_shape(
@@ -136,23 +128,23 @@ def sides(
   def init(key, context: Context):
     student, groups = picked(context)
     params, state = {}, {}
-    teacher = of_teacher(groups) if found else None
+    teacher = of_teacher(groups)
     if teacher:
       params['teacher_adapter'], _ = teacher.init(fold(key, 'teacher_adapter'))
     if 'adapter' in found:
       shape = target(teacher, params.get('teacher_adapter', {}), groups)
-      made = of_student(student, shape)
+      made = make('adapter', student, shape)
       params['adapter'], state['adapter'] = made.init(key)
     return params, state
 
   def apply(params, state, context: Context):
     student, groups = picked(context)
-    teacher = of_teacher(groups) if found else None
+    teacher = of_teacher(groups)
     own = params.get('teacher_adapter', {})
     compared = [taught(teacher, own, group) for group in groups]
     if 'adapter' not in found:
       return (student,), compared, state
-    made = of_student(student, target(teacher, own, groups))
+    made = make('adapter', student, target(teacher, own, groups))
     adapted, kept = made.apply(params['adapter'], state['adapter'], student)
     return _tuple(adapted), compared, {**state, 'adapter': kept}
 

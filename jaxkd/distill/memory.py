@@ -125,8 +125,7 @@ def contrast(
 def _drawn(key, shape, seen):
   """Examples drawn from those that were seen; from all before there are any.
 
-  A member may see a small part of all examples, and of the others the memory
-  holds but noise.
+  In the first epoch the memory holds but noise of the others.
   """
   upto = jnp.cumsum(jnp.where(seen.any(), seen, True), dtype=jnp.int32)
   number = jax.random.randint(key, shape, 0, upto[-1])

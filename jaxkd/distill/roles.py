@@ -11,7 +11,6 @@ from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import terms
 from jaxkd.distill.step import Role
-from jaxkd.distill.terms import is_zero
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.students import inherit
 from jaxkd.teachers import many, specialists
@@ -126,8 +125,7 @@ def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
   """
   found = set(entry['reads'][:1]) | set(entry.get('made_of', ()))
   found.add(entry.get('specialize', {}).get('of', ''))
-  if entry['init'] != inherit.RANDOM:
-    found.add(entry['init'].partition('/')[0])
+  found.add(inherit.source(entry['init']))
   for term in distill.values():
     found |= set(terms.groups_of(term))
   return found - {''}
@@ -188,7 +186,7 @@ def locations(
   distill: Mapping[str, Any], name: str, *, teacher: bool
 ) -> set[str]:
   """Names of the outputs of a net that the terms in use look at."""
-  used = [term for term in distill.values() if not is_zero(term['weight'])]
+  used = [*terms.in_use(distill).values()]
   used += [distill[t['otherwise']] for t in used if t['otherwise'] in distill]
   found = set()
   for term in used:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxkd import lookup, losses
@@ -19,6 +18,7 @@ from jaxkd.distill.knowledge import (
 )
 from jaxkd.distill.location import sides
 from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.teachers import many
 from jaxkd.types import Context, Term
 
 AVERAGE = 'average'  # the teacher that is the net's own running mean
@@ -37,6 +37,11 @@ class Entry(NamedTuple):
 def is_zero(weight: Any) -> bool:
   """Whether a weight is a number known to be 0, not one to be mapped."""
   return not isinstance(weight, jax.Array) and weight == 0
+
+
+def in_use(distill: Mapping[str, Any]) -> dict[str, Any]:
+  """The entries whose weight is not known to be 0."""
+  return {n: e for n, e in distill.items() if not is_zero(e['weight'])}
 
 
 def groups_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -62,10 +67,9 @@ def build(
     UserError: an entry that names something that is not there.
   """
   built = {}
-  for name in sorted(distill):
-    if not is_zero(distill[name]['weight']):
-      with blamed(f'distill.{name}'):
-        built[name] = _entry(name, distill, roles, num_data)
+  for name in sorted(in_use(distill)):
+    with blamed(f'distill.{name}'):
+      built[name] = _entry(name, distill, roles, num_data)
   return built
 
 
@@ -149,21 +153,20 @@ def _fusion(name: str, temperature, at: str) -> Callable:
       if not softens:
         return function(logits)
       probabilities = function(logits, temperature=temperature)
-    tiny = jnp.finfo(probabilities.dtype).tiny
-    return temperature * jnp.log(jnp.maximum(probabilities, tiny))
+    return many.as_logits(probabilities, temperature)
 
   return fuse
 
 
 def _of_teachers(name: str, argument: str, *, kind: str, at: str) -> Callable:
   """A function of what teachers give, called `argument` and first in ours."""
-  known = []
-  for ours in losses.__all__:
+
+  def fits(ours):
     parameters = inspect.signature(getattr(losses, ours)).parameters
-    if next(iter(parameters)) == argument:
-      known.append(ours)
-  if ':' not in name and name not in known:
-    raise unknown(kind, name, known, at)
+    return next(iter(parameters)) == argument
+
+  if ':' not in name and not (name in losses.__all__ and fits(name)):
+    raise unknown(kind, name, filter(fits, losses.__all__), at)
   return lookup.find(name, [losses], kind=kind, at=at)
 
 

@@ -49,6 +49,13 @@ class Group(NamedTuple):
   variables: dict
   per_member: bool = False
 
+  @property
+  def by_seed(self) -> dict:
+    """The variables [S, T, ...]; [1, T, ...] where all seeds share them."""
+    if self.per_member:
+      return self.variables
+    return jax.tree.map(lambda x: x[None], self.variables)
+
 
 class Session(NamedTuple):
   """What all stages of a run have in common.
@@ -144,22 +151,22 @@ def used_groups(job: Job) -> dict[str, Group]:
   values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
   entries = recipe_of(job)(values).terms.values()
   names = {name for entry in entries for name in entry.teachers}
-  names |= {
-    role.init.partition('/')[0]
-    for role in job.students.values()
-    if role.init != inherit.RANDOM
-  }
-  return _with_read(names, job.students, job.groups)
+  names |= {inherit.source(role.init) for role in job.students.values()}
+  return with_read(names, job.groups, job.students)
 
 
 def read_groups(
   students: Mapping[str, Role], groups: Mapping[str, Group]
 ) -> dict[str, Group]:
   """The groups without which the nets have no input."""
-  return _with_read(set(), students, groups)
+  return with_read(set(), groups, students)
 
 
-def _with_read(names, roles, groups) -> dict[str, Group]:
+def with_read(
+  names: set[str],
+  groups: Mapping[str, Group],
+  roles: Mapping[str, Role] = MappingProxyType({}),
+) -> dict[str, Group]:
   """The groups of these names, and all that they and the roles read."""
   reading = [
     *roles.values(),
@@ -222,13 +229,18 @@ def populations_of(
   )
 
   def on_devices(mode):
-    members = 1 if mode == 'sequence' else len(job.seeds)
     size, sizes = job.train['batch_size'], job.train['mesh']
     at = f'{job.at}train.mesh'
-    mesh = sharding.mesh(members, size, **sizes, at=at)
+    mesh = _mesh(mode, len(job.seeds), size, **sizes, at=at)
     return make(mode=mode, mesh=mesh)
 
   return on_devices
+
+
+def _mesh(mode: str, members: int, batch_size: int, **options):
+  """The devices: in sequence, each member has them all."""
+  members = 1 if mode == 'sequence' else members
+  return sharding.mesh(members, batch_size, **options)
 
 
 def check(session: Session, job: Job) -> None:
@@ -247,11 +259,7 @@ def check(session: Session, job: Job) -> None:
 
 def _check_terms(job: Job) -> None:
   """Refuses terms without effect, and parts that are not all of the loss."""
-  used = {
-    name: entry
-    for name, entry in job.distill.items()
-    if not terms.is_zero(entry['weight'])
-  }
+  used = terms.in_use(job.distill)
   for name, entry in used.items():
     groups = terms.groups_of(entry)
     if terms.AVERAGE in groups and not job.train['average']:
@@ -379,9 +387,7 @@ def evaluate(
     metrics=session.metrics,
     example={},
   )
-  size = min(EVALUATED, len(session.source.splits[split]))
-  alone = mode == 'sequence'
-  mesh = sharding.mesh(1 if alone else members, size)
+  mesh = _mesh(mode, members, _at_once(session, split))
   population = Population(made, seeds=[0] * members, mode=mode, mesh=mesh)
   carry = {
     'train': {'nets': {name: v['params'] for name, v in variables.items()}},
@@ -400,9 +406,6 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
     group.
   """
   net, view = many.ensemble(group.role.net), views.parse(group.role.eval_view)
-  variables = group.variables
-  if not group.per_member:
-    variables = jax.tree.map(lambda x: x[None], variables)
 
   @jax.jit
   def run(variables, batch):
@@ -411,18 +414,25 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
     forward = lambda v: net.apply(v, inputs)[0]['logits']  # noqa: E731
     return jax.nn.softmax(jax.lax.map(forward, variables))
 
-  examples = session.source.splits[split]
-  size = min(EVALUATED, len(examples))
-  each = [
-    run(variables, batch) for batch in loader.evaluation_batches(examples, size)
-  ]
+  variables, examples = group.by_seed, session.source.splits[split]
+  each = [run(variables, batch) for batch in _batches(session, split)]
   return np.concatenate(sharding.fetch(each), axis=1)[:, : len(examples)]
+
+
+def _at_once(session: Session, split: str) -> int:
+  """How many examples of a split are evaluated at once."""
+  return min(EVALUATED, len(session.source.splits[split]))
+
+
+def _batches(session: Session, split: str):
+  """All of a split, for evaluation."""
+  size = _at_once(session, split)
+  return loader.evaluation_batches(session.source.splits[split], size)
 
 
 def _measure(session, population, carry, split, groups, role):
   """Metrics on a split; with several nets, first the reported role's mean."""
-  examples = session.source.splits[split]
-  batches = loader.evaluation_batches(examples, min(EVALUATED, len(examples)))
+  batches = _batches(session, split)
   totals = population.evaluate(carry, batches, *frozen_of(groups))
   found, of_role = {}, {}
   for name, pair in totals.items():

@@ -63,7 +63,7 @@ def row(
   students = [stage for stage in stages if stage.name in names]
   last = report['compare']['better']
   better = next(stage for stage in stages if stage.name == last)
-  nets = overview.nets(rounds[-1], source)
+  nets = overview.nets(rounds[-1])
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
   claim = config['survey'].get('claim', '')
   return {

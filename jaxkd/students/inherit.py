@@ -12,8 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.errors import UserError, unknown
+from jaxkd.paths import by_path
 
 RANDOM = 'random'
+
+
+def source(init: str) -> str:
+  """The group that an `init` takes over from; empty for none."""
+  return '' if init == RANDOM else init.partition('/')[0]
 
 
 def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
@@ -37,24 +43,17 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
   group, _, pattern = init.partition('/')
   if group not in frozen:
     raise unknown('way to start', init, [RANDOM, *frozen], at)
-  there = _flat(frozen[group])
-  taken, mine = 0, _flat(own)
+  there = by_path(frozen[group])
+  taken, mine = 0, by_path(own)
   for path, leaf in mine.items():
     kind, _, name = path.partition('/')
     if not _matches(name, pattern):
       continue
     if name.startswith('specialist/'):  # what only a specialist has
       continue
-    if path in there and _has_dustbin(leaf.shape, there[path].shape[1:]):
-      there[path] = jnp.concatenate(
-        [
-          there[path],
-          jnp.broadcast_to(leaf, (len(there[path]), *leaf.shape))[..., -1:],
-        ],
-        -1,
-      )
-    if path not in there or there[path].shape[1:] != leaf.shape:
-      found = there[path].shape[1:] if path in there else 'missing'
+    found = there[path].shape[1:] if path in there else 'missing'
+    dustbin = path in there and _has_dustbin(leaf.shape, found)
+    if found != leaf.shape and not dustbin:
       raise UserError(
         f'{at}: {kind} {name} is {leaf.shape} here and {found} in {group}; '
         f'take over what both have, with {group}/PATTERN'
@@ -65,14 +64,16 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
         f' set teachers.{group}.count=1'
       )
     mine[path], taken = there[path][0], taken + 1
+    if dustbin:
+      mine[path] = jnp.concatenate([mine[path], leaf[..., -1:]], -1)
   if not taken:
-    raise unknown('parameter', pattern, _parameters(own['params']), at)
+    raise unknown('parameter', pattern, by_path(own['params']), at)
   return jax.tree.unflatten(jax.tree.structure(own), list(mine.values()))
 
 
 def _has_dustbin(own: tuple, there: tuple) -> bool:
   """Whether an array has one output more than another: a specialist's."""
-  return own[:-1] == there[:-1] and own[-1:] == tuple(n + 1 for n in there[-1:])
+  return bool(own and there) and own == (*there[:-1], there[-1] + 1)
 
 
 def without(tree: Any, pattern: str, *, at: str) -> Any:
@@ -83,10 +84,10 @@ def without(tree: Any, pattern: str, *, at: str) -> Any:
   """
   if not pattern:
     return tree
-  flat = _flat(tree)
+  flat = by_path(tree)
   frozen = {path for path in flat if _matches(path, pattern)}
   if not frozen:
-    raise unknown('parameter', pattern, _parameters(tree), f'{at}.freeze')
+    raise unknown('parameter', pattern, flat, f'{at}.freeze')
   leaves = [
     jnp.zeros_like(leaf) if path in frozen else leaf
     for path, leaf in flat.items()
@@ -100,14 +101,3 @@ def _matches(path: str, pattern: str) -> bool:
     or fnmatch.fnmatchcase(path, pattern)
     or fnmatch.fnmatchcase(path, f'{pattern}/*')
   )
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _parameters(tree: Any) -> list[str]:
-  return list(_flat(tree))

@@ -13,6 +13,7 @@ from jaxkd.data import partition
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError
+from jaxkd.paths import by_path
 from jaxkd.teachers import specialists
 from jaxkd.train import checkpoint
 
@@ -59,11 +60,11 @@ def job(
   ]
   weights, state = np.concatenate(weights), {}
   if subsets is not None:
-    share = {'own': entry['specialize']['own']}
-    weights = weights * specialists.weights(labels, subsets, **share)
+    share = entry['specialize']['own']
+    weights = weights * specialists.weights(labels, subsets, own=share)
     state = {
       'subset': subsets.astype(np.float32),
-      'dustbin': specialists.dustbin_bias(labels, subsets, **share),
+      'dustbin': specialists.dustbin_bias(labels, subsets, own=share),
     }
   return Job(
     stage=stage,
@@ -192,9 +193,8 @@ def restore(
 def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:
   """Refuses stored variables, [members, ...], of another architecture."""
   own = jax.eval_shape(role.net.init, jax.random.key(0))
-  there = _named(variables)
-  here = _named(own)
-  there = {path: shape[1:] for path, shape in there.items()}
+  there = {path: jnp.shape(x)[1:] for path, x in by_path(variables).items()}
+  here = {path: jnp.shape(x) for path, x in by_path(own).items()}
   if there == here:
     return
   path = min(
@@ -205,10 +205,3 @@ def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:
     f'another architecture: {path} is {there.get(path, "missing")} there and '
     f'{here.get(path, "missing")} here'
   )
-
-
-def _named(tree: dict) -> dict[str, tuple]:
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): jnp.shape(leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }

@@ -74,18 +74,19 @@ def together(
 
 def log_mean_probabilities(logits: Array) -> Array:
   """Logits of the mean of the probabilities of [T, B, K] logits, [B, K]."""
-  return _log(losses.mean_probabilities(logits))
+  return as_logits(losses.mean_probabilities(logits))
 
 
-def _log(probabilities):
+def as_logits(probabilities: Array, temperature: float = 1.0) -> Array:
+  """Logits whose softmax at a temperature gives the probabilities."""
   tiny = jnp.finfo(probabilities.dtype).tiny
-  return jnp.log(jnp.maximum(probabilities, tiny))
+  return temperature * jnp.log(jnp.maximum(probabilities, tiny))
 
 
 FUSIONS = {
   'mean_probabilities': log_mean_probabilities,
   'mean_logits': losses.mean_logits,
-  'geometric_mean': lambda logits: _log(losses.geometric_mean(logits)),
+  'geometric_mean': lambda logits: as_logits(losses.geometric_mean(logits)),
 }
 
 

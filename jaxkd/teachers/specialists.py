@@ -194,8 +194,7 @@ def metrics() -> dict[str, Metric]:
     def measure(outputs, batch, teachers):
       correct = outputs[name].argmax(-1) == batch['labels']
       where = batch.get('where', jnp.ones(correct.shape, bool))
-      covered = where & (outputs['covered'] > 0)
-      return jnp.where(covered, correct, 0).sum() * 1.0, covered.sum() * 1.0
+      return counted(correct, {'where': where & (outputs['covered'] > 0)})
 
     return measure
 

@@ -33,6 +33,7 @@ from absl import logging
 from etils import epath
 
 from jaxkd.errors import UserError
+from jaxkd.paths import by_path
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
 
@@ -256,18 +257,6 @@ def _damaged_export(folder: epath.Path, damage: Exception) -> UserError:
   )
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by path, e.g. ``params/dense/kernel``."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  named = {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in leaves
-  }
-  if len(named) != len(leaves):
-    raise ValueError('two leaves of the tree have the same path')
-  return named
-
-
 def _pack(tree: Any) -> tuple[dict, list[Any]]:
   """What is recorded of a tree, and the arrays to store: its bytes first.
 
@@ -275,7 +264,7 @@ def _pack(tree: Any) -> tuple[dict, list[Any]]:
   its own shards; Orbax copies them before its save returns. They have no
   checksum.
   """
-  named = _by_path(tree)
+  named = by_path(tree)
   spread = [leaf for leaf in named.values() if _is_spread(leaf)]
   for leaf in named.values():
     if isinstance(leaf, jax.Array) and not _is_spread(leaf):
@@ -303,7 +292,7 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
   """The tree and ``meta`` of one checkpoint."""
   record = _record(folder)
   leaves = {leaf['path']: leaf for leaf in record['leaves']}
-  targets = _by_path(like)
+  targets = by_path(like)
   _check_same_tree(folder, leaves, targets)
   spread = [path for path, leaf in leaves.items() if 'start' not in leaf]
   wanted = [
