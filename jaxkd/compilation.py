@@ -1,6 +1,7 @@
 """Compiling quickly what runs once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -12,7 +13,12 @@ _QUICK = {
 }
 
 
-def once(function: Callable) -> Callable:
-  """A compiled function whose compilation takes longer than its run."""
-  options = _QUICK if jax.default_backend() == 'cpu' else None
-  return jax.jit(function, compiler_options=options)
+def once(function: Callable, **options: Any) -> Callable:
+  """A compiled function whose compilation takes longer than its run.
+
+  Args:
+    function: any.
+    **options: as `jax.jit` takes them.
+  """
+  quick = _QUICK if jax.default_backend() == 'cpu' else None
+  return jax.jit(function, compiler_options=quick, **options)

@@ -75,7 +75,9 @@ _TRAIN = {
   'batch_size': 64,
   'dtype': 'float32',
   'members': 'auto',
+  'steps_per_execution': 0,  # 0: several where that is faster
   'mesh': {'member': -1, 'data': -1},  # devices along each axis; -1 for all
+  'shard_parameters': False,  # over the devices that share a batch
   'eval_every': 0,  # 0 for twenty times in all
   'save_every': 0,  # 0 for four times in all
 }
@@ -88,6 +90,7 @@ _NET = {
   'reads': (),  # a group and its layer, as input in place of the examples
   'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
   'freeze': '',  # a pattern of parameters
+  'remat': '',  # a pattern of layers that the backward pass computes again
 }
 _TEACHER = {
   **_NET,
@@ -381,6 +384,7 @@ def check_numbers(config: Mapping) -> None:
     for name in (
       'eval_every',
       'save_every',
+      'steps_per_execution',
       'weight_decay',
       'clip',
       'average',

@@ -20,7 +20,7 @@ from jaxkd.report import plots, progress, record, rows
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many
 from jaxkd.train import checkpoint
-from jaxkd.train.fit import Stopped
+from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
 
@@ -32,14 +32,14 @@ class Stage(NamedTuple):
     name: of the arm, or of the teachers, in the row.
     history: metrics along the way.
     seconds: time spent in its steps.
-    mode: how its members ran.
+    execution: how it ran.
     test: metric -> the value of each member.
   """
 
   name: str
   history: dict
   seconds: float
-  mode: str
+  execution: Execution
   test: dict[str, np.ndarray]
 
 
@@ -120,13 +120,13 @@ def _teach(
     entry = part.config['teachers'][name]
     seeds = len(part.seeds)
     stage = f'{part.prefix}teachers/{name}'
-    history, seconds, mode = {}, 0.0, 'sequence'
+    history, seconds, ran = {}, 0.0, Execution()
     shown = f'{part.prefix}{preflight.called(name, part)}'
     if entry['made_of']:
       parts = {other: groups[other] for other in entry['made_of']}
       groups[name] = teachers.join(role, parts, seeds)
       test = _joined(session, name, groups[name])
-      stages.append(Stage(shown, {}, 0.0, mode, test))
+      stages.append(Stage(shown, {}, 0.0, ran, test))
       continue
     subsets = None
     if entry['specialize']['of'] and not entry['restore']:
@@ -144,22 +144,23 @@ def _teach(
       trained = training.train(session, job)
       variables = trained.variables[name]
       _export(session, directory, stage, entry, role, variables, job.train)
-      history, seconds, mode = trained[1:]
+      history, seconds, ran = trained[1:]
     test = training.evaluate(
       session,
       job.students,
       {name: variables},
       'test',
       groups=training.read_groups(job.students, job.groups),
-      mode=mode,
+      mode=ran.mode,
+      shard_parameters=job.train['shard_parameters'],
     )
     groups[name] = teachers.group(entry, role, variables, seeds)
     if entry['per_seed']:  # a value for each seed: the mean of its teachers
       test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-    stages.append(Stage(shown, history, seconds, mode, test))
+    stages.append(Stage(shown, history, seconds, ran, test))
     if entry['count'] > 1 and name in part.predicts:
       together = _together(session, name, groups)
-      stages.append(Stage(f'{shown} ensemble', {}, 0.0, 'sequence', together))
+      stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return groups, stages
 
 
@@ -213,7 +214,8 @@ def _distil(
     trained.variables,
     'test',
     groups=groups,
-    mode=trained.mode,
+    mode=trained.execution.mode,
+    shard_parameters=job.train['shard_parameters'],
   )
   return Stage(f'{part.prefix}{arm}', *trained[1:], test)
 

@@ -16,6 +16,11 @@ from jaxkd.students import inherit
 from jaxkd.teachers import many, specialists
 from jaxkd.types import Net
 
+# Arguments of `models.build` that are not for a config's `kw`.
+_NOT_OPTIONS = (
+  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'dtype', 'at',
+)  # fmt: skip
+
 
 def role(
   entry: Mapping[str, Any],
@@ -40,7 +45,7 @@ def role(
     UserError: a model, a view or an output that is not there.
   """
   for option in entry['kw']:
-    if option in ('name', 'num_classes', 'input_shape', 'taps', 'dtype', 'at'):
+    if option in _NOT_OPTIONS:
       raise UserError(f'{at}.kw: {option!r} is not for the config to set')
   reads = entry['reads']
   shape = (
@@ -216,6 +221,7 @@ def _builder(entry, source, shape, at, dtype, special):
         num_classes=source.num_classes + special,
         input_shape=shape,
         taps=taps,
+        remat=entry['remat'],
         dtype=dtype,
         at=f'{at}.model',
         **entry['kw'],

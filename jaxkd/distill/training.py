@@ -27,7 +27,7 @@ from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Plan, fit
+from jaxkd.train.fit import Execution, Plan, fit
 from jaxkd.train.population import Learner, Population
 
 EVALUATIONS = 20
@@ -113,13 +113,13 @@ class Trained(NamedTuple):
     variables: net -> variables with a leading axis of members.
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
-    mode: how the members ran.
+    execution: how it ran.
   """
 
   variables: dict[str, dict]
   history: dict
   seconds: float
-  mode: str
+  execution: Execution
 
 
 def reported(roles: Mapping[str, Any]) -> str:
@@ -226,6 +226,7 @@ def populations_of(
     hyper=job.hyper,
     given=dict(job.given),
     batch_axis=0 if job.order == 'own' else None,
+    shard_parameters=job.train['shard_parameters'],
   )
 
   def on_devices(mode):
@@ -322,6 +323,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),
     save_every=job.train['save_every'] or max(1, steps // SAVES),
     members=job.train['members'],
+    steps_per_execution=job.train['steps_per_execution'],
     may_diverge=may_diverge,
   )
 
@@ -352,7 +354,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     {name: {'params': params[name], 'state': state[name]} for name in params},
     result.history,
     result.seconds,
-    result.population.mode,
+    result.execution,
   )
 
 
@@ -364,6 +366,7 @@ def evaluate(
   *,
   groups: Mapping[str, Group] | None = None,
   mode: str = 'sequence',
+  shard_parameters: bool = False,
 ) -> dict[str, np.ndarray]:
   """What finished nets reach on a split.
 
@@ -374,6 +377,7 @@ def evaluate(
     split: the part of the data.
     groups: teachers to compare them with.
     mode: how the members run.
+    shard_parameters: see `jaxkd.train.population`.
 
   Returns:
     ``{'split/metric': [members]}``.
@@ -388,7 +392,13 @@ def evaluate(
     example={},
   )
   mesh = _mesh(mode, members, _at_once(session, split))
-  population = Population(made, seeds=[0] * members, mode=mode, mesh=mesh)
+  population = Population(
+    made,
+    seeds=[0] * members,
+    mode=mode,
+    mesh=mesh,
+    shard_parameters=shard_parameters,
+  )
   carry = {
     'train': {'nets': {name: v['params'] for name, v in variables.items()}},
     'state': {'nets': {name: v['state'] for name, v in variables.items()}},

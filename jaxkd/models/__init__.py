@@ -37,6 +37,7 @@ def build(
   num_classes: int,
   input_shape: PyTree,
   taps: Sequence[str] = (),
+  remat: str = '',
   dtype: str = 'float32',
   at: str = 'model',
   **kw: Any,
@@ -52,6 +53,8 @@ def build(
       shapes and ``jax.ShapeDtypeStruct``. Plain shapes are float32.
     taps: layers whose outputs are wanted too, e.g. ``('stages/*',)``; see
       ``jaxkd.models.net``.
+    remat: layers of an NNX module whose insides are computed again in the
+      backward pass rather than kept, e.g. ``'blocks/*'``.
     dtype: what the model computes in. Parameters and outputs are float32.
     at: the config entry of the name, for error messages.
     **kw: the model's own options; see ``defaults``.
@@ -61,6 +64,11 @@ def build(
       already fixes.
   """
   made = _make(name, num_classes, input_shape, dtype, at, kw)
+  if remat and isinstance(made, Net | linen.Module):
+    raise UserError(
+      f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
+      'its layers; use linen.remat inside it'
+    )
   if isinstance(made, Net):
     if taps:
       raise UserError(
@@ -68,8 +76,9 @@ def build(
         f'outputs hold {", ".join(taps)}, or return the module itself'
       )
     return made
-  adapt = net.from_linen if isinstance(made, linen.Module) else net.from_nnx
-  return adapt(made, _inputs(input_shape), taps=taps)
+  if isinstance(made, linen.Module):
+    return net.from_linen(made, _inputs(input_shape), taps=taps)
+  return net.from_nnx(made, _inputs(input_shape), taps=taps, remat=remat)
 
 
 def tap_shapes(

@@ -33,7 +33,9 @@ PyTree = Any
 Make = Callable[[nnx.Rngs], nnx.Module]
 
 
-def from_nnx(make: Make, inputs: PyTree, *, taps: Sequence[str] = ()) -> Net:
+def from_nnx(
+  make: Make, inputs: PyTree, *, taps: Sequence[str] = (), remat: str = ''
+) -> Net:
   """The Net of an NNX module.
 
   Parameters (``nnx.Param``) become ``variables['params']``, all other arrays
@@ -46,6 +48,8 @@ def from_nnx(make: Make, inputs: PyTree, *, taps: Sequence[str] = ()) -> Net:
       the initial values of the others as they are.
     inputs: arrays of a batch of inputs, or their shapes.
     taps: names or globs of the layers whose outputs are to be added.
+    remat: a name or glob of layers that keep their inputs alone for the
+      backward pass, which computes again what is inside them; empty for none.
 
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
@@ -55,7 +59,7 @@ def from_nnx(make: Make, inputs: PyTree, *, taps: Sequence[str] = ()) -> Net:
   Raises:
     UserError: a tap that matches no layer, or two outputs of one name.
   """
-  return _net(_nnx(make), inputs, taps)
+  return _net(_nnx(make, remat), inputs, taps)
 
 
 def from_linen(
@@ -193,7 +197,9 @@ def _named(calls: Calls) -> dict[str, Array]:
   return named
 
 
-def _select(taps: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
+def _select(
+  taps: Sequence[str], names: Iterable[str], at: str = 'taps'
+) -> tuple[str, ...]:
   """The names that taps match, in the order of the names."""
   names = list(names)
   chosen = set()
@@ -203,7 +209,7 @@ def _select(taps: Sequence[str], names: Iterable[str]) -> tuple[str, ...]:
     if not matched:
       # Deep models have hundreds of layers: their numbers say little.
       short = {re.sub(r'(?<=/)\d+(?=/|$)', '*', name) for name in names}
-      raise unknown('layer', tap, names if len(names) <= 30 else short, 'taps')
+      raise unknown('layer', tap, names if len(names) <= 30 else short, at)
     chosen.update(matched)
   return tuple(name for name in names if name in chosen)
 
@@ -259,7 +265,7 @@ def _check(variables: dict, shapes: dict) -> None:
   )
 
 
-def _nnx(make: Make) -> _Adapter:
+def _nnx(make: Make, remat: str = '') -> _Adapter:
   def build(key):
     module = make(_rngs(key))
     for path, layer in nnx.iter_modules(module):
@@ -278,7 +284,7 @@ def _nnx(make: Make) -> _Adapter:
   layout = list(nnx.to_flat_state(state))
 
   def forward(wanted):
-    graphdefs = _modes(graphdef, state, wanted)
+    graphdefs = _modes(graphdef, state, wanted, remat)
 
     def run(variables, inputs, *, key, train):
       values = {
@@ -348,17 +354,22 @@ def _abstract(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def _modes(
-  graphdef: nnx.GraphDef, state: nnx.State, wanted: Callable | None
+  graphdef: nnx.GraphDef, state: nnx.State, wanted: Callable | None, remat: str
 ) -> dict[bool, nnx.GraphDef]:
   """A module's static part by whether it trains, with its outputs tapped."""
   modes = {}
 
   def visit(state):
     module = nnx.merge(graphdef, state)
-    if wanted is not None:
-      for path, layer in nnx.iter_modules(module):
-        if path and callable(layer) and wanted(_name(path)):
-          object.__setattr__(layer, '__class__', _sowing(type(layer)))
+    layers = {
+      _name(path): layer
+      for path, layer in nnx.iter_modules(module)
+      if path and callable(layer)
+    }
+    for name in _select((remat,), layers, 'remat') if remat else ():
+      _become(layers[name], _recomputing)
+    for name in filter(wanted, layers) if wanted else ():
+      _become(layers[name], _sowing)
     module.train()
     modes[True] = nnx.graphdef(module)
     module.eval()
@@ -366,6 +377,32 @@ def _modes(
 
   jax.eval_shape(visit, state)
   return modes
+
+
+def _become(layer: nnx.Module, kind: Callable[[type], type]) -> None:
+  object.__setattr__(layer, '__class__', kind(type(layer)))
+
+
+def _derived(cls: type[nnx.Module], call: Callable) -> type[nnx.Module]:
+  """A class of layers that differs from another in how it is called."""
+  pytree = getattr(cls, '_pytree__is_pytree', True)
+  return type(cls)(cls.__name__, (cls,), {'__call__': call}, pytree=pytree)
+
+
+@functools.cache
+def _recomputing(cls: type[nnx.Module]) -> type[nnx.Module]:
+  """The class of a layer that keeps nothing but its input for backward."""
+  recomputed = nnx.remat(cls.__call__)
+
+  def __call__(self, *args, **kwargs):
+    for _, inner in nnx.iter_modules(self):
+      # A list has numbers for keys, which cannot be sorted with this name that
+      # nnx.capture puts beside them. It has no output of its own.
+      if isinstance(inner, nnx.List) and hasattr(inner, '__captures__'):
+        del inner.__captures__
+    return recomputed(self, *args, **kwargs)
+
+  return _derived(cls, __call__)
 
 
 @functools.cache
@@ -381,8 +418,7 @@ def _sowing(cls: type[nnx.Module]) -> type[nnx.Module]:
     self.sow(nnx.Intermediate, '__call__', output)
     return output
 
-  pytree = getattr(cls, '_pytree__is_pytree', True)
-  return type(cls)(cls.__name__, (cls,), {'__call__': __call__}, pytree=pytree)
+  return _derived(cls, __call__)
 
 
 def _name(path: tuple) -> str:

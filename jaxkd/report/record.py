@@ -158,11 +158,17 @@ def _notes(config, source, students) -> list[str]:
       notes.append(f'each seed has its own teachers {name}')
     else:
       notes.append(f'all seeds share the teachers {name}')
-  modes = sorted({stage.mode for stage in students})
-  notes.append(f'the seeds trained as one population ({", ".join(modes)})')
+  ways = sorted({_way(stage.execution) for stage in students})
+  notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':
     notes.append('all seeds see the examples in the same order')
   return notes
+
+
+def _way(execution) -> str:
+  """How a population ran, in words."""
+  steps = execution.steps
+  return execution.mode + (f', {steps} steps at once' if steps > 1 else '')
 
 
 def device() -> str:

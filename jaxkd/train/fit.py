@@ -1,9 +1,11 @@
 """The training loop: steps, evaluations, checkpoints, and nothing else."""
 
+import itertools
+import math
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,6 +18,12 @@ from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.population import Population
 
 Values = dict[str, np.ndarray]  # name -> value of each member [M]
+
+# A second program is compiled only for runs that are long enough to pay for
+# it, of steps so short that the time between them matters.
+LONG_RUN = 4000  # steps
+SHORT_STEP = 5e-3  # seconds
+MOST_AT_ONCE = 32
 
 
 class Batches(Protocol):
@@ -32,6 +40,18 @@ class Stopped(Exception):
   """The run was asked to stop, and did so after saving its state."""
 
 
+class Execution(NamedTuple):
+  """How a population runs: nothing but the time that it takes depends on it.
+
+  Attributes:
+    mode: how the members run; see `jaxkd.train.population`.
+    steps: how many are taken in one call of the program.
+  """
+
+  mode: str = 'sequence'
+  steps: int = 1
+
+
 class Plan(NamedTuple):
   """How long to train and how often to look.
 
@@ -41,6 +61,8 @@ class Plan(NamedTuple):
     save_every: steps between checkpoints; the last step is one too.
     log_every: steps between looks at what the steps measured.
     members: how members run: see `jaxkd.train.population`, or 'auto'.
+    steps_per_execution: steps that are taken in one call of the program; 0
+      for one, or several where a measurement says that this is faster.
     may_diverge: whether members that became infinite or not a number go
       along with the others, all that they reach from then on being nan.
   """
@@ -50,6 +72,7 @@ class Plan(NamedTuple):
   save_every: int
   log_every: int = 50
   members: str = 'auto'
+  steps_per_execution: int = 0
   may_diverge: bool = False
 
 
@@ -61,12 +84,14 @@ class Result(NamedTuple):
     carry: their state after the last step.
     history: ``{'step': [...], 'metrics': {name: [[value of each member]]}}``.
     seconds: time spent in steps, without compilation and evaluation.
+    execution: how it ran.
   """
 
   population: Population
   carry: Any
   history: dict
   seconds: float
+  execution: Execution
 
 
 def fit(
@@ -100,27 +125,30 @@ def fit(
   found = checkpoints.restore({'carry': stacked.shapes(), 'totals': nothing})
   if found:
     start, tree, meta = found
-    population = make(mode=meta['mode'])
+    execution = Execution(*meta['execution'])
+    population = make(mode=execution.mode)
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
   else:
-    population = _fastest(make, batches, plan)
+    population, execution = _fastest(make, batches, plan)
     carry, totals = population.init(), population.split(nothing)
     start = 0
     meta = {
       'history': {'step': [], 'metrics': {}},
       'seconds': 0.0,
       'diverged': [False] * population.members,
-      'mode': population.mode,
+      'execution': execution,
     }
-    if plan.members == 'auto':  # another measurement may choose another way
+    if (
+      plan.members == 'auto' or not plan.steps_per_execution
+    ):  # another measurement may choose another way
       tree = {'carry': population.stacked(carry), 'totals': nothing}
       checkpoints.save(0, tree, meta)
   history, seconds = meta['history'], meta['seconds']
   diverged = np.asarray(meta['diverged'])
 
   clock = None  # started after the first look, so compilation does not count
-  for step, batch in enumerate(batches.iterate(start, plan.steps), start + 1):
-    carry, totals = population.step(carry, totals, batch)
+  for step, several in _calls(batches, start, plan, execution.steps):
+    carry, totals = population.step(carry, totals, *several)
     asked = stop is not None and stop.is_set()
     evaluates = step % plan.eval_every == 0 or step == plan.steps
     saves = step % plan.save_every == 0 or step == plan.steps or asked
@@ -156,7 +184,7 @@ def fit(
         'history': history,
         'seconds': seconds,
         'diverged': diverged.tolist(),
-        'mode': population.mode,
+        'execution': execution,
       }
       checkpoints.save(step, tree, meta)
     if asked and step < plan.steps:
@@ -164,39 +192,75 @@ def fit(
       raise Stopped(f'stopped after step {step} of {plan.steps}')
     clock = time.perf_counter()
   checkpoints.wait()
-  return Result(population, carry, history, seconds)
+  return Result(population, carry, history, seconds, execution)
+
+
+def _calls(
+  batches: Batches, start: int, plan: Plan, steps: int
+) -> Iterator[tuple[int, list[dict]]]:
+  """The batches of each call, and how many steps have been taken after it.
+
+  No call goes past a look or a checkpoint; where fewer steps are left before
+  one than a call takes, they are taken one by one. So a resumed run makes the
+  same calls as an unbroken one.
+  """
+  stream = batches.iterate(start, plan.steps)
+  looks = plan.eval_every, plan.save_every, plan.log_every
+  step = start
+  while step < plan.steps:
+    stop = min(plan.steps, *((step // every + 1) * every for every in looks))
+    taken = steps if steps <= stop - step else 1
+    step += taken
+    yield step, list(itertools.islice(stream, taken))
 
 
 def _fastest(
   make: Callable[..., Population], batches: Batches, plan: Plan
-) -> Population:
+) -> tuple[Population, Execution]:
   """The population under the way of running it that is asked for.
 
   'auto' times some steps of each way that can win and takes the fastest.
   Writing members out in one program was never clearly faster than running
   them in sequence, and takes longest to compile, so it is not tried.
   """
-  if plan.members != 'auto':
-    return make(mode=plan.members)
-  one = make(mode='sequence')
-  if one.members == 1:
-    return one
-  candidates = [one, make(mode='vmap')]
   batch = batches.batch(0)
-  return min(candidates, key=lambda population: _step_time(population, batch))
+  if plan.members != 'auto':
+    candidates = [make(mode=plan.members)]
+  else:
+    candidates = [make(mode='sequence')]
+    if candidates[0].members > 1:
+      candidates.append(make(mode='vmap'))
+  steps, most = plan.steps_per_execution, _most_at_once(plan)
+  tries_several = not steps and most > 1 and plan.steps >= LONG_RUN
+  times = {}
+  if len(candidates) > 1 or tries_several:
+    times = {p.mode: _step_time(p, batch) for p in candidates}
+  best = min(candidates, key=lambda population: times.get(population.mode, 0))
+  if tries_several and times[best.mode] < SHORT_STEP:
+    faster = _step_time(best, batch, most) < times[best.mode]
+    steps = most if faster else 1
+  return best, Execution(best.mode, steps or 1)
 
 
-def _step_time(population: Population, batch: dict) -> float:
-  """Seconds of a step: the median of ten, after two to warm up."""
+def _most_at_once(plan: Plan) -> int:
+  """The most steps of a call such that calls fill the time between looks."""
+  between = math.gcd(
+    plan.steps, plan.eval_every, plan.save_every, plan.log_every
+  )
+  return max(n for n in range(1, MOST_AT_ONCE + 1) if between % n == 0)
+
+
+def _step_time(population: Population, batch: dict, steps: int = 1) -> float:
+  """Seconds of a step: the median of ten calls, after two to warm up."""
   carry = population.init()
   totals = population.split(population.no_totals(batch))
   times = []
   for _ in range(12):
     begun = time.perf_counter()
-    carry, totals = population.step(carry, totals, batch)
+    carry, totals = population.step(carry, totals, *[batch] * steps)
     jax.block_until_ready(totals)
     times.append(time.perf_counter() - begun)
-  return statistics.median(times[2:])
+  return statistics.median(times[2:]) / steps
 
 
 def _record(

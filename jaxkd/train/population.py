@@ -4,6 +4,7 @@ The step is written for one member. How the members of a population run on
 one device is a choice that changes nothing but the time it takes.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,9 +42,9 @@ def stack(trees: list) -> Any:
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def take(tree: Any, member: int) -> Any:
-  """One member's part of a tree with a leading axis of members."""
-  return jax.tree.map(lambda x: x[member], tree)
+def take(tree: Any, member: int, axis: int = 0) -> Any:
+  """One member's part of a tree with an axis of members, the leading one."""
+  return jax.tree.map(lambda x: x[(slice(None),) * axis + (member,)], tree)
 
 
 class Population:
@@ -64,6 +65,8 @@ class Population:
     mesh: devices that share the members and their batches; see
       `jaxkd.train.sharding`. Members in sequence share all devices for the
       batch of each.
+    shard_parameters: whether the devices that share a batch hold a part each
+      of the carry and of what is shared, rather than all of it.
   """
 
   def __init__(
@@ -78,9 +81,12 @@ class Population:
     batch_axis: int | None = 0,
     mode: str = 'vmap',
     mesh: Mesh | None = None,
+    shard_parameters: bool = False,
   ):
     self.members = len(seeds)
     self.mesh = mesh if mesh is not None and mesh.size > 1 else None
+    self._spreads = shard_parameters and self.mesh is not None
+    self._lie = sharding.spread if self._spreads else sharding.whole
     self.mode = mode
     self.batch_axis = batch_axis
     self._learner = learner
@@ -93,11 +99,6 @@ class Population:
       for name, value in (hyper or {}).items()
     }
     self._given = dict(given or {})
-    self._step = self._compiled(
-      _accumulating(learner.step),
-      (0, 0, batch_axis, self._axes, 0),
-      donate=(0, 1),
-    )
     self._evaluate = {}
 
   def shapes(self) -> Any:
@@ -110,41 +111,87 @@ class Population:
   def init(self) -> Any:
     """The carries of all members before the first step.
 
-    Made one by one, so that they are the same however the members run.
+    Made one by one, so that they are the same however the members run, and in
+    parts where they are to be so: none need fit on one device.
     """
-    init = compilation.once(self._learner.init)
+    lies = self._spread(member=True)
+    init = compilation.once(self._learner.init, out_shardings=lies)
+    shared = self._placed if self._spreads else self._shared
     carries = [
       init(
         self._seeds[member],
         take(self._hyper, member),
-        _own(self._shared, self._axes, member),
+        _own(shared, self._axes, member),
         take(self._given, member),
       )
       for member in range(self.members)
     ]
     return self.split(stack(carries))
 
-  def step(self, carry: Any, totals: Any, batch: dict) -> tuple[Any, Any]:
-    """Takes a step; adds what it measured to the totals. Both are donated."""
-    return self._step(*self._arguments(carry, totals, batch))
+  def step(self, carry: Any, totals: Any, *batches: dict) -> tuple[Any, Any]:
+    """Takes a step for each batch, all in one call of a compiled program.
 
-  def program(self, batch: dict) -> str:
-    """The step as the compiler has left it, to be read."""
-    carry, totals = self.init(), self.split(self.no_totals(batch))
-    arguments = self._arguments(carry, totals, batch)
-    return self._step.lower(*arguments).compile().as_text()
+    What the steps measure is added to the totals. Both are donated.
+    """
+    run, arguments = self._call(carry, totals, batches)
+    return run(*arguments)
 
-  def _arguments(self, carry, totals, batch):
-    if self.mesh is None:
-      pass  # the call puts it on the device
-    elif self.batch_axis is None:
-      batch = sharding.put(batch, self.mesh, DATA)
-    elif self.mode != 'sequence':
-      batch = sharding.put(batch, self.mesh, MEMBER, DATA)
+  def program(self, *batches: dict) -> str:
+    """The step, or steps, as the compiler has left them, to be read."""
+    carry, totals = self.init(), self.split(self.no_totals(batches[0]))
+    run, arguments = self._call(carry, totals, batches)
+    return run.lower(*arguments).compile().as_text()
+
+  @functools.cached_property
+  def _one(self):
+    """A step of all members."""
+    return self._stepping(_accumulating, self.batch_axis)
+
+  @functools.cached_property
+  def _several(self):
+    """Several steps; in a batch their axis comes first."""
+    axis = None if self.batch_axis is None else 1
+    return self._stepping(_scanning, axis)
+
+  def _stepping(self, wrap, batch_axis):
+    lies = self._spread(member=self.mode == 'sequence')
+    return self._compiled(
+      wrap(self._learner.step),
+      (0, 0, batch_axis, self._axes, 0),
+      donate_argnums=(0, 1),
+      out_shardings=lies and (lies, None),
+    )
+
+  def _spread(self, *, member):
+    """How a member's carry, or all, lie in parts; None if they do not."""
+    if not self._spreads:
+      return None
+    shapes = self.shapes()
+    if not member:
+      return sharding.spread(shapes, self.mesh, MEMBER)
+    return sharding.spread(
+      jax.eval_shape(lambda x: take(x, 0), shapes), self.mesh
+    )
+
+  def _call(self, carry, totals, batches):
+    """What steps through the batches, and its arguments."""
+    if len(batches) == 1:
+      run, batch = self._one, self._put_batch(batches[0])
     else:
-      own = [take(batch, member) for member in range(self.members)]
-      batch = sharding.put(own, self.mesh, DATA)
-    return carry, totals, batch, self._placed, self.split(self._hyper)
+      stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+      run, batch = self._several, self._put_batch(stacked, None)
+    return run, (carry, totals, batch, self._placed, self.split(self._hyper))
+
+  def _put_batch(self, batch, *steps):
+    """A batch on the devices; `steps` stands for an axis before the others."""
+    if self.mesh is None:
+      return batch  # the call puts it on the device
+    if self.batch_axis is None:
+      return sharding.put(batch, self.mesh, *steps, DATA)
+    if self.mode != 'sequence':
+      return sharding.put(batch, self.mesh, *steps, MEMBER, DATA)
+    own = [take(batch, member, len(steps)) for member in range(self.members)]
+    return sharding.put(own, self.mesh, *steps, DATA)
 
   def evaluate(
     self,
@@ -197,27 +244,27 @@ class Population:
   def split(self, tree: Any) -> Any:
     """The inverse of `stacked`: the members' parts, where they belong."""
     if self.mode != 'sequence':
-      return sharding.put(tree, self.mesh, MEMBER)
+      return sharding.put(tree, self.mesh, MEMBER, lie=self._lie)
     own = [take(tree, member) for member in range(self.members)]
-    return sharding.put(own, self.mesh)
+    return sharding.put(own, self.mesh, lie=self._lie)
 
   def _place(self, shared, axes):
     """What is each member's own, split once rather than at every call."""
     return {
-      name: sharding.put(tree, self.mesh)
+      name: sharding.put(tree, self.mesh, lie=self._lie)
       if axes[name] is None
       else self.split(tree)
       for name, tree in shared.items()
     }
 
-  def _compiled(self, function, axes, donate=()):
+  def _compiled(self, function, axes, **options):
     """A function of one member as a compiled function of all.
 
-    Arguments of axis 0 have one for each member: a leading axis, or a list
-    where members run in sequence.
+    Arguments of an axis have one for each member there; in sequence they may
+    be a list. The options are those of `jax.jit`.
     """
     if self.mode == 'vmap':
-      return self._on_mesh(jax.vmap(function, axes), axes, donate)
+      return self._on_mesh(jax.vmap(function, axes), axes, options)
 
     def run(call, arguments):
       results = []
@@ -228,9 +275,9 @@ class Population:
 
     if self.mode == 'unroll':
       unrolled = lambda *arguments: stack(run(function, arguments))  # noqa: E731
-      return self._on_mesh(unrolled, axes, donate)
+      return self._on_mesh(unrolled, axes, options)
 
-    compiled = jax.jit(function, donate_argnums=donate)
+    compiled = jax.jit(function, **options)
 
     def in_sequence(*arguments):
       results = run(compiled, arguments)
@@ -240,10 +287,13 @@ class Population:
 
     return in_sequence
 
-  def _on_mesh(self, function, axes, donate):
+  def _on_mesh(self, function, axes, options):
     """A function of stacked members, compiled for the devices."""
     if self.mesh is not None:
-      spec = lambda axis: P() if axis is None else P(MEMBER)  # noqa: E731
+
+      def spec(axis):
+        return P() if axis is None else P(*[None] * axis, MEMBER)
+
       function = jax.shard_map(
         function,
         mesh=self.mesh,
@@ -252,7 +302,7 @@ class Population:
         axis_names={MEMBER},
         check_vma=False,
       )
-    return jax.jit(function, donate_argnums=donate)
+    return jax.jit(function, **options)
 
 
 def _count(arguments, axes) -> int:
@@ -269,7 +319,7 @@ def _own(argument: Any, axis: Any, member: int) -> Any:
     return argument
   if isinstance(argument, list):
     return argument[member]
-  return take(argument, member)
+  return take(argument, member, axis)
 
 
 def add(first: Any, second: Any) -> Any:
@@ -278,8 +328,23 @@ def add(first: Any, second: Any) -> Any:
 
 
 def _accumulating(step):
+  """A step that adds what it measured to the totals."""
+
   def run(carry, totals, batch, shared, hyper):
     carry, measured = step(carry, batch, shared, hyper)
     return carry, add(totals, measured)
+
+  return run
+
+
+def _scanning(step):
+  """As many steps as the batches have along their first axis."""
+  one = _accumulating(step)
+
+  def run(carry, totals, batches, shared, hyper):
+    def body(carried, batch):
+      return one(*carried, batch, shared, hyper), None
+
+    return jax.lax.scan(body, (carry, totals), batches)[0]
 
   return run

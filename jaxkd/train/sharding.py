@@ -7,6 +7,7 @@ losses that couple a batch see the whole of it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -80,10 +81,57 @@ def fetch(tree: Any) -> Any:
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
-  """A tree on the devices, its leading axes shared out over the mesh's axes.
+def whole(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
+  """How arrays lie if their leading axes alone are shared out over the mesh's.
+
+  Args:
+    tree: arrays, or their shapes.
+    mesh: the devices.
+    *axes: of the mesh.
+
+  Returns:
+    A tree of shardings.
+  """
+  return jax.tree.map(
+    lambda x: NamedSharding(mesh, PartitionSpec(*axes[: np.ndim(x)])), tree
+  )
+
+
+def spread(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
+  """As `whole`, with every array in parts on the devices that share a batch.
+
+  Its longest axis that they divide is shared out, behind the leading ones. An
+  array without such an axis is whole on each of them.
+  """
+  parts = mesh.shape[DATA]
+
+  def one(x):
+    lead = axes[: np.ndim(x)]
+    sizes = np.shape(x)[len(lead) :]
+    spec = [*lead, *[None] * len(sizes)]
+    divided = [i for i, size in enumerate(sizes) if size and size % parts == 0]
+    if divided:
+      spec[len(lead) + max(divided, key=sizes.__getitem__)] = DATA
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree.map(one, tree)
+
+
+def put(
+  tree: Any,
+  mesh: Mesh | None,
+  *axes: str | None,
+  lie: Callable[..., Any] = whole,
+) -> Any:
+  """A tree on the devices.
 
   On several hosts each puts its own part of what all of them hold.
+
+  Args:
+    tree: arrays.
+    mesh: the devices; None for the default one.
+    *axes: those of the mesh over which the arrays' leading axes are shared.
+    lie: how the arrays lie: `whole` or `spread`.
   """
 
   def one(x):
@@ -92,7 +140,7 @@ def put(tree: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     if mesh is None:
       return jnp.asarray(x)
     x = np.asarray(x) if jax.process_count() > 1 else x
-    own = NamedSharding(mesh, PartitionSpec(*axes[: np.ndim(x)]))
+    own = lie(x, mesh, *axes)
     if jax.process_count() > 1:
       return jax.make_array_from_callback(x.shape, own, lambda at: x[at])
     return jax.device_put(x, own)

@@ -13,7 +13,7 @@ from flax import linen, nnx
 from jax.sharding import PartitionSpec as P
 
 from jaxkd.errors import UserError
-from jaxkd.models import count
+from jaxkd.models import count, resnet
 from jaxkd.models.net import from_linen, from_nnx, tap_shapes
 
 X = jnp.linspace(-1.0, 1.0, 12, dtype=jnp.float32).reshape(3, 4)
@@ -331,6 +331,41 @@ def test_members_on_two_devices_equal_vmap(toy):
   )
 
 
+def test_layers_that_are_computed_again_keep_less_and_give_the_same():
+  def make(rngs):
+    return resnet.Model(
+      num_classes=3, input_shape=(8, 8, 1), depth=8, widths=(2, 2, 4, 4),
+      rngs=rngs,
+    )  # fmt: skip
+
+  x = jnp.ones((2, 8, 8, 1))
+  found, kept = [], []
+  for remat in ('', 'stages/*'):
+    net = from_nnx(make, x, taps=('stages/*', 'stages/0/*'), remat=remat)
+    variables = net.init(KEY)
+
+    def loss(params, net=net, state=variables['state']):
+      outputs, new = net.apply(
+        {'params': params, 'state': state}, x, key=KEY, train=True
+      )
+      return (outputs['logits'] ** 2).sum(), (outputs, new)
+
+    def pull(params, loss=loss):
+      return jax.vjp(loss, params, has_aux=True)[1]
+
+    residuals = jax.tree.leaves(jax.eval_shape(pull, variables['params']))
+    kept.append(sum(leaf.size for leaf in residuals))
+    grad = jax.jit(jax.grad(loss, has_aux=True))
+    found.append(grad(variables['params']))
+  chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
+  assert kept[1] < kept[0] / 2
+
+
+def test_layers_to_be_computed_again_must_be_there():
+  with pytest.raises(UserError, match="remat: there is no layer 'block'"):
+    from_nnx(Toy, X, remat='block')
+
+
 def test_variables_of_another_model_are_refused(toy):
   net, variables = toy
   params = variables['params']
@@ -453,7 +488,7 @@ assert jax.tree.structure(shapes) == jax.tree.structure(variables['params'])
 assert jax.tree.structure(state) == jax.tree.structure(variables['state'])
 small = models.build(
   'mlp', num_classes=3, input_shape=(4,), widths=(5,), dropout=0.5,
-  taps=('layers/*',)
+  taps=('layers/*',), remat='layers/*'
 )
 variables = small.init(jax.random.key(0))
 outputs, _ = small.apply(variables, jnp.ones((2, 4)), key=key, train=True)

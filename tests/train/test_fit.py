@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxkd.errors import UserError
+from jaxkd.train import fit as fit_module
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Plan, Stopped, fit
+from jaxkd.train.fit import Execution, Plan, Stopped, fit
 from jaxkd.train.population import Learner, Population
 
 PLAN = Plan(12, eval_every=4, save_every=6, log_every=2, members='vmap')
@@ -84,6 +85,65 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(tmp_path, members):
   with pytest.raises(Stopped, match='after step 7 of 12'):
     run(tmp_path / 'broken', plan, Stops(), stop=stop)
   same(run(tmp_path / 'broken', plan), whole)
+
+
+class Counting(Population):
+  """Keeps how many batches each call was given."""
+
+  calls = ()
+
+  def step(self, carry, totals, *batches):
+    Counting.calls += (len(batches),)
+    return super().step(carry, totals, *batches)
+
+
+@pytest.mark.parametrize('members', ['vmap', 'unroll', 'sequence'])
+def test_steps_of_one_call_are_those_of_many(tmp_path, monkeypatch, members):
+  plan = PLAN._replace(members=members, log_every=6)
+  one = run(tmp_path / 'one', plan._replace(steps_per_execution=1))
+  monkeypatch.setattr(Counting, 'calls', ())
+  monkeypatch.setitem(globals(), 'Population', Counting)
+  several = run(tmp_path / 'three', plan._replace(steps_per_execution=3))
+  # Never past an evaluation (4, 8), a look (6) or a checkpoint (6).
+  assert Counting.calls == (3, 1, 1, 1, 1, 1, 3, 1)
+  assert several.execution == Execution(members, 3)
+  first, second = one.history['metrics'], several.history['metrics']
+  for name in first:
+    np.testing.assert_allclose(first[name], second[name], rtol=1e-6)
+
+
+def test_several_steps_at_once_stop_and_go_on_as_an_unbroken_run(tmp_path):
+  plan = PLAN._replace(
+    eval_every=6, log_every=6, steps_per_execution=2
+  )  # fmt: skip
+  whole = run(tmp_path / 'whole', plan)
+  stop = threading.Event()
+
+  class Stops(Numbers):
+    def batch(self, step):
+      if step == 6:
+        stop.set()
+      return super().batch(step)
+
+  with pytest.raises(Stopped, match='after step 8 of 12'):
+    run(tmp_path / 'broken', plan, Stops(), stop=stop)
+  same(run(tmp_path / 'broken', plan), whole)
+
+
+@pytest.mark.parametrize(('faster', 'chosen'), [(True, 2), (False, 1)])
+def test_several_steps_at_once_where_that_is_faster(
+  tmp_path, monkeypatch, faster, chosen
+):
+  def step_time(population, batch, steps=1):
+    return 1e-3 * (0.5 if faster else 2) if steps > 1 else 1e-3
+
+  monkeypatch.setattr(fit_module, '_step_time', step_time)
+  assert run(tmp_path / 'short').execution.steps == 1
+  monkeypatch.setattr(fit_module, 'LONG_RUN', 12)
+  plan = PLAN._replace(save_every=4)
+  assert run(tmp_path / 'long', plan).execution.steps == chosen
+  monkeypatch.setattr(fit_module, 'SHORT_STEP', 1e-4)
+  assert run(tmp_path / 'slow', plan).execution.steps == 1
 
 
 def test_a_finished_run_is_found_finished(tmp_path):
@@ -169,9 +229,11 @@ def test_auto_keeps_its_choice(tmp_path):
     shapes = Population(learner(), seeds=[0, 1], mode='vmap')
     totals = shapes.no_totals(Numbers().batch(0))
     found = checkpoints.restore({'carry': shapes.shapes(), 'totals': totals})
-  chosen = found[2]['mode']
-  assert chosen in ('vmap', 'sequence')
-  assert run(tmp_path, plan).population.mode == chosen
+  chosen = Execution(*found[2]['execution'])
+  assert chosen.mode in ('vmap', 'sequence')
+  result = run(tmp_path, plan)
+  assert result.execution == chosen
+  assert result.population.mode == chosen.mode
 
 
 def test_weights_that_the_last_step_ruined_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxkd import config as configs
@@ -225,3 +226,57 @@ def test_a_mesh_that_does_not_fit(sizes, parts):
     sharding.mesh(4, 8, **sizes)
   for part in parts:
     assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'mode', 'member', 'data'),
+  [('dense', 'vmap', 2, 4), ('conv with BatchNorm', 'sequence', 1, 8)],
+)
+def test_parameters_in_parts_give_what_whole_ones_give(
+  kind, mode, member, data
+):
+  results = []
+  for sharded in (False, True):
+    config = run_config(**KINDS[kind], train__shard_parameters=sharded)
+    made, batch = population(config, mode, member=member, data=data)
+    carry, totals = made.init(), made.split(made.no_totals(batch))
+    for _ in range(2):
+      carry, totals = made.step(carry, totals, batch)
+    found = made.stacked(carry)['train'], made.stacked(totals)
+    results.append(jax.device_get(found))
+  chex.assert_trees_all_close(*results, rtol=2e-4, atol=1e-5)
+
+
+def test_each_device_holds_an_eighth_of_the_parameters():
+  config = run_config(
+    students__student__kw=dict(widths=(64, 32)),
+    teachers__main__kw=dict(widths=(128,)),
+    train__shard_parameters=True,
+    train__optimizer=dict(name='adam', kw={}),
+    data__kw=dict(shape=(8, 8, 1), num_classes=8, size=120),
+  )
+  made, batch = population(config, 'sequence', member=1, data=8)
+  carry, totals = made.init(), made.split(made.no_totals(batch))
+  for _ in range(2):
+    moments = optax.tree.get(carry[0]['opt'], 'mu')
+    for tree in (carry[0]['train'], moments, made._placed['main']):
+      leaves = jax.tree.leaves(tree)
+      whole = sum(leaf.nbytes for leaf in leaves)
+      assert whole > 1000
+      for device in jax.devices():
+        held = sum(
+          shard.data.nbytes
+          for leaf in leaves
+          for shard in leaf.addressable_shards
+          if shard.device == device
+        )
+        assert held == whole / 8
+    carry, totals = made.step(carry, totals, batch)
+
+
+def test_members_in_parts_never_talk():
+  config = run_config(train__shard_parameters=True)
+  made, batch = population(config, member=4, data=2)
+  lines, across = talking(made.program(batch), 2)
+  assert lines and not across
+  assert any('all-gather' in line for line in lines)
