@@ -166,12 +166,12 @@ def _systems(rows: Sequence[Mapping]) -> str:
     'method': 'KD method',
     'student': 'Student model',
   }
-  return _table(
+  return markdown_table(
     ['Work', 'System', *fields.values(), 'Dataset'],
     [
       [
         _work(row),
-        _link(row),
+        link(row),
         *(row['survey'].get(field, '') for field in fields),
         row['dataset'],
       ]
@@ -190,7 +190,7 @@ def _claims(rows: Sequence[Mapping]) -> str:
   lines = [
     [
       '' if name else _work(row),
-      '' if name else _link(row),
+      '' if name else link(row),
       _claim(name, pair),
       f'{pair["better"]} - {pair["than"]}',
       wording.difference(pair, row),
@@ -201,7 +201,7 @@ def _claims(rows: Sequence[Mapping]) -> str:
     for name, pair in shown(row)
   ]
   header = ['Work', 'System', 'Claim', 'Arms', 'Difference', 'Seeds', 'Verdict']
-  return _table(header, lines)
+  return markdown_table(header, lines)
 
 
 def _section(row: Mapping) -> str:
@@ -212,7 +212,7 @@ def _section(row: Mapping) -> str:
   if cite:
     url = survey.get('url', '')
     parts.append(f'[{cite}]({url})' if url else cite)
-  parts.append(_table(*_results(row, f'Arm on {row["dataset"]}')))
+  parts.append(markdown_table(*_results(row, f'Arm on {row["dataset"]}')))
   twice, once = _twice(row)
   parts.append(
     '\n'.join(
@@ -300,7 +300,7 @@ def _with_and_without_tuning(row: Mapping, twice: Mapping) -> str:
   heading = wording.heading(metric)
   header = ['Arm', heading, f'- {than}', 'beats it']
   header += ['factor', f'tuned, {heading}', f'- {tuned}', 'beats it']
-  return _table(header, lines)
+  return markdown_table(header, lines)
 
 
 def _factor(row: Mapping, arm: str) -> str:
@@ -341,7 +341,7 @@ def _points(points: Sequence[Mapping], metric: str) -> str:
       return wording.mean(value, metric)
     return wording.plain(value)
 
-  return _table(
+  return markdown_table(
     [f'{name}, {heading}' if name in measured else name for name in columns],
     [[cell(point.get(name, '')) for name in columns] for point in points],
   )
@@ -372,13 +372,13 @@ def _along_the_way(summary: Mapping) -> str:
       )
   heading = wording.heading(metric)
   header = ['Arm', f'best {heading}', 'at step', 'at the last', 'last - best']
-  return _table(header, lines)
+  return markdown_table(header, lines)
 
 
 def _tuning(tuning: Mapping) -> str:
   if not tuning:
     return _UNTUNED
-  table = _table(
+  table = markdown_table(
     ['Tuned arm', 'Grid', 'Trials', 'Chosen', 'Split'],
     [
       [
@@ -410,7 +410,7 @@ def _costs(row: Mapping) -> str:
   names = list(
     dict.fromkeys(name for found in kinds.values() for name in found)
   )
-  table = _table(
+  table = markdown_table(
     ['Cost', *kinds],
     [
       [name, *(wording.plain(found.get(name, '')) for found in kinds.values())]
@@ -429,7 +429,7 @@ def _costs(row: Mapping) -> str:
 def _speed(measured: Mapping) -> str:
   rows = measured['rows']
   columns = list(dict.fromkeys(name for row in rows for name in row))
-  table = _table(
+  table = markdown_table(
     columns,
     [[wording.plain(row.get(name, '')) for name in columns] for row in rows],
   )
@@ -463,10 +463,15 @@ def _work(row: Mapping) -> str:
   return str(row['survey'].get('work') or '')
 
 
-def _link(row: Mapping) -> str:
-  """The system's name, linked to its section."""
+def link(row: Mapping, page: str = '') -> str:
+  """A system's name, linked to its section of BENCHMARKS.md.
+
+  Args:
+    row: of the system.
+    page: where BENCHMARKS.md is, from the page that has the link.
+  """
   kept = re.sub(r'[^\w\- ]', '', _title(row).lower())  # as GitHub does it
-  return f'[{row["system"]}](#{kept.replace(" ", "-")})'
+  return f'[{row["system"]}]({page}#{kept.replace(" ", "-")})'
 
 
 def _title(row: Mapping) -> str:
@@ -497,7 +502,9 @@ def _line(text: str) -> str:
   return ' '.join(text.split())
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(
+  header: Sequence[str], lines: Sequence[Sequence[str]]
+) -> str:
   """A Markdown table; bars inside a cell are escaped."""
   cells = [
     [_line(cell).replace('|', r'\|') for cell in line]
