@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from jaxkd.errors import UserError
 from jaxkd.report import rows, survey, tables
@@ -67,7 +66,7 @@ def _run(flags: argparse.Namespace) -> int:
   found = rows.load_all(flags.rows)
   if flags.survey or flags.claims:
     page = _survey_pages(found)[SURVEY if flags.survey else CLAIMS]
-    Console().print(Markdown(page, hyperlinks=False))
+    Console().print(tables.Page(page))
     return 0
   speed = tables.load_speed(flags.speed or SPEED)
   pages = {flags.out or BENCHMARKS: tables.benchmarks_md(found, speed)}

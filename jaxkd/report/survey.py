@@ -24,6 +24,7 @@ VERDICTS = {
   ABSENT: ABSENT,
 }
 
+_UNCHANGED = ('-', 'none')  # what the survey and our configs call such data
 _CELLS = ('objective', 'data', 'teacher', 'knowledge', 'method', 'student')
 SCHEMA = {
   'cite': str,
@@ -47,7 +48,7 @@ SCHEMA = {
   'claim': [
     {
       'id': str,
-      'work': (int, str),
+      'works': [(int, str)],
       'short': str,
       'survey': str,
       # what the source shows, by how sure that is
@@ -57,17 +58,12 @@ SCHEMA = {
           'row': str,
           'compare?': str,  # a control; by default the row's own comparison
           'asks': str,
-          'opposite?': object,  # true: of what the comparison claims
+          'opposite?': bool,  # of what the comparison claims
           'may_lose?': float,  # in the metric's own units
         }
       ],
     }
   ],
-}
-_KNOWN = {
-  'read': 'read in the work, its code or an account of it',
-  'derived': 'derived from what was read',
-  'memory': 'not checked',
 }
 
 
@@ -130,8 +126,9 @@ def load(path: str | Path = FILE) -> dict:
         raise unknown('work', number, works, f'{path}: tables.{name}')
   for claim in held['claim']:
     at = f'{path}: claim {claim["id"]}'
-    if claim['work'] not in works:
-      raise unknown('work', claim['work'], works, at)
+    for number in claim['works']:
+      if number not in works:
+        raise unknown('work', number, works, at)
     if not claim['needs']:
       raise UserError(f'{at} needs nothing; say which row decides it')
     if re.search(r'\d', claim['source'].get('memory', '')):
@@ -190,28 +187,33 @@ def check(survey: Mapping[str, Any], configs: Mapping[str, Config]) -> None:
 def survey_md(survey: Mapping[str, Any], configs: Mapping[str, Config]) -> str:
   """The page of the survey's tables, in its words and in ours."""
   works = {work['number']: work for work in survey['work']}
-  parts = [_INTRODUCTION.format(survey=_cited(survey))]
-  for name, numbers in survey['tables'].items():
-    lines = [line for n in numbers for line in _lines(works[n], configs)]
-    header = ['Work', 'Objective', 'Data', 'Teacher', 'Knowledge', 'Student']
-    parts += [f'## Table {name}', tables.markdown_table(header, lines)]
+  parts = [_SURVEY.format(survey=_cited(survey))]
   tabled = {n for numbers in survey['tables'].values() for n in numbers}
-  lines = [
-    line
-    for number, work in works.items()
-    if number not in tabled
-    for line in _lines(work, configs)
+  for title, numbers in {
+    **{f'Table {name}': of for name, of in survey['tables'].items()},
+    'In neither table': [n for n in works if n not in tabled],
+  }.items():
+    lines = [line for n in numbers for line in _lines(works[n], configs)]
+    parts += [f'## {title}', tables.markdown_table(_HEADER, lines)]
+  parts += [
+    '## Its words and ours',
+    tables.markdown_table(
+      ['The survey', 'jaxkd'],
+      [[word['survey'], word['ours']] for word in survey['word']],
+    ),
+    '## Where the survey and the works differ',
+    '\n'.join(
+      f'- **{_reference(work)}** {note}'
+      for work in works.values()
+      for note in work.get('notes', ())
+    ),
+    '## The works',
+    '\n'.join(
+      f'- **{_reference(work)}** {_cited(work)}'
+      for number, work in works.items()
+      if isinstance(number, int)
+    ),
   ]
-  if lines:
-    parts += [
-      '## In neither table',
-      'A work that the survey cites in its text alone, and what it says by '
-      'itself.',
-      tables.markdown_table(header, lines),
-    ]
-  parts += ['## Its words and ours', _words(survey)]
-  parts += ['## Where the survey and the works differ', _notes(survey)]
-  parts += ['## The works', _bibliography(survey)]
   return '\n\n'.join(parts) + '\n'
 
 
@@ -225,34 +227,26 @@ def claims_md(
     rows: valid rows.
   """
   by_system = {row['system']: row for row in rows}
-  found = {
-    claim['id']: [look_up(need, by_system) for need in claim['needs']]
-    for claim in survey['claim']
-  }
-  verdicts = {name: VERDICTS[verdict(all_)] for name, all_ in found.items()}
-  counts = ', '.join(
-    f'{list(verdicts.values()).count(said)} {said}'
-    for said in VERDICTS.values()
-  )
-  overview = tables.markdown_table(
-    ['Claim', 'Work', 'In short', 'Verdict'],
-    [
-      [claim['id'], f'[{claim["work"]}]', claim['short'], verdicts[claim['id']]]
-      for claim in survey['claim']
-    ],
-  )
-  parts = [
-    _CLAIMS.format(survey=_cited(survey), known=_known()),
-    f'Of {len(verdicts)} claims: {counts}.',
-    overview,
-  ]
   works = {work['number']: work for work in survey['work']}
+  overview, sections, said = [], [], []
   for claim in survey['claim']:
-    name = claim['id']
-    parts += [
-      f'## {name}: {claim["short"]}',
-      _claim(claim, works[claim['work']], found[name], verdicts[name]),
+    found = [look_up(need, by_system) for need in claim['needs']]
+    said.append(VERDICTS[verdict(found)])
+    of = [works[number] for number in claim['works']]
+    references = ', '.join(map(_reference, of))
+    overview.append([claim['id'], references, claim['short'], said[-1]])
+    sections += [
+      f'## {claim["id"]}: {claim["short"]}',
+      _claim(claim, of, found, said[-1]),
     ]
+  counts = ', '.join(f'{v} {said.count(v)}' for v in VERDICTS.values())
+  header = ['Claim', 'Work', 'In short', 'Verdict']
+  parts = [
+    _CLAIMS.format(survey=_cited(survey)),
+    f'{len(said)} claims: {counts}.',
+    tables.markdown_table(header, overview),
+    *sections,
+  ]
   return '\n\n'.join(parts) + '\n'
 
 
@@ -316,93 +310,72 @@ def _lines(
   work: Mapping[str, Any], configs: Mapping[str, Config]
 ) -> list[list[str]]:
   """The lines of a work in a table: the survey's, then ours."""
-  number = work['number']
   lines = []
   for cells in work.get('cells', [{}]):
-    experiment = cells.get('experiment', '')
-    title = ' '.join(
-      filter(None, [f'**[{number}]**', work['cite'], experiment])
-    )
-    lines.append([title, *_six(cells, cells.get('dataset', ''))])
-  names = dict.fromkeys(work['configs'])
-  names |= dict.fromkeys(
-    name for name, c in configs.items() if c.survey.get('work') == number
+    title = f'**{_reference(work)}** {work["cite"]}'
+    if 'experiment' in cells:
+      title += f' ({cells["experiment"]})'
+    lines.append([title, *_line(cells, cells.get('dataset', ''))])
+  ours = (
+    name
+    for name, config in configs.items()
+    if config.survey.get('work') == work['number']
   )
-  for name in filter(configs.get, names):
-    config = configs[name]
-    link = f'[{name}](../configs/{name}.py)'
-    lines.append([link, *_six(config.survey, config.dataset)])
-  absent = [name for name in names if name not in configs]
+  absent = []
+  for name in dict.fromkeys([*work['configs'], *ours]):
+    if name in configs:
+      link = f'[{name}](../configs/{name}.py)'
+      config = configs[name]
+      lines.append([link, *_line(config.survey, config.dataset)])
+    else:
+      absent.append(name)
   if absent:
     lines.append([', '.join(absent), ABSENT, '', '', '', ''])
   return lines
 
 
-def _six(cells: Mapping[str, Any], dataset: str) -> list[str]:
-  """The cells of one line beside its title."""
+def _line(cells: Mapping[str, Any], dataset: str) -> list[str]:
+  """The cells of a line beside its title."""
   objective, data, teacher, knowledge, method, student = (
     str(cells.get(name) or '') for name in _CELLS
   )
+  data = '' if data in _UNCHANGED else data
 
-  def both(one, other):
-    return '; '.join(filter(None, [one, other]))
+  def both(*words):
+    return '; '.join(filter(None, words))
 
   return [
-    objective,
-    both(data, dataset),
-    teacher,
-    both(knowledge, method),
-    student,
-  ]
+    objective, both(data, dataset), teacher, both(knowledge, method), student
+  ]  # fmt: skip
 
 
-def _words(survey: Mapping[str, Any]) -> str:
-  return tables.markdown_table(
-    ['The survey', 'jaxkd'],
-    [[word['survey'], word['ours']] for word in survey['word']],
-  )
-
-
-def _notes(survey: Mapping[str, Any]) -> str:
-  return '\n'.join(
-    f'- **[{work["number"]}]** {note}'
-    for work in survey['work']
-    for note in work.get('notes', ())
-  )
-
-
-def _bibliography(survey: Mapping[str, Any]) -> str:
-  return '\n'.join(
-    f'- **[{work["number"]}]** {_cited(work)}'
-    for work in survey['work']
-    if isinstance(work['number'], int)
-  )
+def _reference(work: Mapping[str, Any]) -> str:
+  number = work['number']
+  return f'[{number}]' if isinstance(number, int) else number
 
 
 def _cited(work: Mapping[str, Any]) -> str:
   """Author, year and title, linked where there is a link."""
   title = work.get('title', '')
-  if work.get('url'):
+  if 'url' in work:
     title = f'[{title}]({work["url"]})'
   return ', '.join(filter(None, [work['cite'], title]))
 
 
 def _claim(
   claim: Mapping[str, Any],
-  work: Mapping[str, Any],
+  works: Sequence[Mapping[str, Any]],
   found: Sequence[Found],
   said: str,
 ) -> str:
   """One claim: the survey, its source, and our rows."""
   shows = ' '.join(
-    f'{claim["source"][known]} *({known})*'
-    for known in _KNOWN
-    if known in claim['source']
+    f'{text} *({known})*' for known, text in claim['source'].items()
   )
-  where = f'[{work["number"]}] {work["cite"]}'
+  cited = '; '.join(f'{_reference(work)} {work["cite"]}' for work in works)
   lines = [
     f'- The survey: {claim["survey"]}',
-    f'- The source, {where}: {shows}',
+    f'- The source ({cited}): {shows}',
     f'- Here: **{said}**.',
   ]
   for need, one in zip(claim['needs'], found, strict=True):
@@ -411,32 +384,24 @@ def _claim(
 
 
 def _evidence(need: Mapping[str, Any], found: Found) -> str:
-  said = VERDICTS[found.holds]
-  if found.row is None:
-    return f'{said} ({_comparison(need, need["row"])})'
-  where = _comparison(need, tables.link(found.row, '../BENCHMARKS.md'))
-  if found.pair is None:
-    return f'{said} ({where})'
-  pair, row = found.pair, found.row
-  seeds = pair['seeds']
-  few = 'only ' if seeds < wording.ENOUGH_SEEDS else ''
-  on = f'{few}{seeds} paired seed{"" if seeds == 1 else "s"}'
-  gap = wording.difference(pair, row)
-  if need.get('may_lose'):
+  """What one comparison says, with its figures."""
+  row, pair = found.row, found.pair
+  where = tables.link(row, '../BENCHMARKS.md') if row else need['row']
+  where = ', '.join(filter(None, [where, need.get('compare')]))
+  if pair is None:
+    return f'{ABSENT} ({where})'
+  difference = wording.difference(pair, row)
+  if 'may_lose' in need:
     unit = 'points' if wording.is_fraction(row['metric']) else row['metric']
-    lost = wording.number(need['may_lose'], row['metric'])
-    gap += f', where {lost} {unit} may be lost'
+    least = wording.number(need['may_lose'], row['metric'])
+    difference += f', where {least} {unit} may be lost'
+  seeds = pair['seeds']
+  on = 'only ' if seeds < wording.ENOUGH_SEEDS else ''
+  on += f'{seeds} paired seed{"s" if seeds > 1 else ""}'
   return (
-    f'**{said}**: {pair["better"]} - {pair["than"]} is {gap}, {on} ({where})'
+    f'**{VERDICTS[found.holds]}**, {pair["better"]} - {pair["than"]} is '
+    f'{difference} on {on} ({where})'
   )
-
-
-def _comparison(need: Mapping[str, Any], row: str) -> str:
-  return ', '.join(filter(None, [row, need.get('compare')]))
-
-
-def _known() -> str:
-  return ', '.join(f'*{name}* is {said}' for name, said in _KNOWN.items())
 
 
 def _one_line(held: Any) -> Any:
@@ -448,18 +413,21 @@ def _one_line(held: Any) -> Any:
   return ' '.join(held.split()) if isinstance(held, str) else held
 
 
-_INTRODUCTION = """\
+_HEADER = ['Work', 'Objective', 'Data', 'Teacher', 'Knowledge', 'Student']
+
+_SURVEY = """\
 # The survey
 
 Made by `python -m jaxkd.report` from `jaxkd/report/survey.toml` and the
 configs; `python -m jaxkd.report --survey` prints it.
 
-{survey}, puts eighteen works into two tables. Here they are in its own words,
-each with our configs below it in ours. [claims.md](claims.md) has what it
-claims, and whether that holds here.
+{survey},
+puts the works that it models into two tables. Here they are in its own words,
+and below each work our configs in ours. [claims.md](claims.md) has what the
+survey claims, and whether that holds here.
 
-*Data* is how the data is modified, then the dataset; *knowledge* is its type,
-then how it is transferred."""
+*Data* is how it is modified, where it is, then the dataset; *knowledge* is its
+type, then how it is transferred."""
 
 _CLAIMS = """\
 # The survey's claims
@@ -467,10 +435,14 @@ _CLAIMS = """\
 Made by `python -m jaxkd.report` from `jaxkd/report/survey.toml` and the rows;
 `python -m jaxkd.report --claims` prints it.
 
-What is claimed by {survey}, what the source of each claim shows, and what our
-rows say. Sources: {known}. A claim holds if the intervals of all comparisons
-that it needs are on its side, does not hold if one is on the other side, and
-cannot be told if one spans zero. Our data and nets are far smaller than those
-of the works, so it is the direction that can be repeated, not the figures.
-[survey.md](survey.md) has the works, [BENCHMARKS.md](../BENCHMARKS.md) the
-rows."""
+These are the claims of
+{survey},
+what the source of each shows, and what our rows say. Of a source, *(read)* was
+read in the work itself, in its code or in an account of it, *(derived)* follows
+from what was read, and *(memory)* was not checked and has no figures.
+
+A claim holds if all comparisons that it needs have their whole interval on its
+side, does not hold if one has it on the other side, and cannot be told if one
+spans zero. Our data and nets are far smaller than those of the works: what can
+be repeated is the direction, not the figure. [survey.md](survey.md) has the
+works, [BENCHMARKS.md](../BENCHMARKS.md) the rows and how to read them."""

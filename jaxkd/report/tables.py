@@ -6,9 +6,11 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from rich import box
 from rich.console import Group
+from rich.markdown import Markdown, TableElement
 from rich.table import Table
 from rich.text import Text
 
@@ -98,6 +100,31 @@ def benchmarks_md(
     parts += ['## Speed', _SPEED]
     parts += [_speed(measured) for measured in speed]
   return '\n\n'.join(parts) + '\n'
+
+
+class _Folded(TableElement):
+  """A table that breaks long words and rules off what starts in bold."""
+
+  def __rich_console__(self, console, options):
+    for table in super().__rich_console__(console, options):
+      table.box = box.HORIZONTALS
+      for column in table.columns:
+        column.overflow = 'fold'
+      following = [row.cells[0].content for row in self.body.rows[1:]]
+      for row, name in zip(table.rows, following, strict=False):
+        row.end_section = any('bold' in str(s.style) for s in name.spans)
+      yield table
+
+
+class Page(Markdown):
+  """A page of Markdown for the terminal."""
+
+  elements: ClassVar = {**Markdown.elements, 'table_open': _Folded}
+
+  def __init__(self, text: str):
+    # Links from page to page lead nowhere in a terminal.
+    text = re.sub(r'\[([^\]]+)\]\((?!http)[^)]*\)', r'\1', text)
+    super().__init__(text, hyperlinks=False)
 
 
 def load_speed(directory: str | Path) -> list[dict]:
