@@ -372,7 +372,12 @@ def _claim(
   shows = ' '.join(
     f'{text} *({known})*' for known, text in claim['source'].items()
   )
-  cited = '; '.join(f'{_reference(work)} {work["cite"]}' for work in works)
+  cited = '; '.join(
+    f'{_reference(work)} {work["cite"]}'
+    if 'cells' in work
+    else _reference(work)
+    for work in works
+  )
   lines = [
     f'- The survey: {claim["survey"]}',
     f'- The source ({cited}): {shows}',
