@@ -46,6 +46,7 @@ _TERM = {
   'of': '',  # the role that it trains; the only one if empty
   'teacher': '',  # a group or a tuple of groups
   'fuse': '',  # how several teachers become one; their mean loss if empty
+  'fuse_weights': '',  # how much each of them counts; equally if empty
   'adapter': '',  # of the student's side
   'adapter_kw': {},
   'teacher_adapter': '',

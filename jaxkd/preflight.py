@@ -13,7 +13,7 @@ import numpy as np
 from jaxkd import config as configs
 from jaxkd import keys, tasks, workdir
 from jaxkd.data import sources
-from jaxkd.distill import roles, terms, training
+from jaxkd.distill import fusion, roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
@@ -23,7 +23,7 @@ from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
-from jaxkd.teachers import many, specialists
+from jaxkd.teachers import many, mixture, specialists
 
 
 class Round(NamedTuple):
@@ -461,7 +461,17 @@ def shapes_of(part: Round) -> dict[str, Group]:
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
+  for names in weighed(part, found):
+    parts = [found[name] for name in names]
+    found[fusion.validated(names)] = mixture.shapes(parts)
   return found
+
+
+def weighed(part: Round, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
+  """The sets of these groups whose weights are found on validation."""
+  looking = [*part.config['teachers'].values(), *part.arms.values()]
+  sets = [mixture.wanted(own['distill'], groups) for own in looking]
+  return list(dict.fromkeys(itertools.chain(*sets)))
 
 
 def _check(part: Round, source, directory, rounds):
