@@ -95,14 +95,13 @@ def found(session: Session, parts: Sequence[Group]) -> Group:
   return _group(weights if per_member else weights[0], per_member)
 
 
-def weights_of(groups: Mapping[str, Group]) -> dict[str, np.ndarray]:
-  """The weights among some groups, by name, [S, T] each."""
+def weights_of(groups: Mapping[str, Group]) -> dict[str, list]:
+  """The weights among some groups, for each seed, by the teachers' names."""
+  start = fusion.validated(())
   return {
-    name.removeprefix(f'{fusion.VALIDATION} of '): np.asarray(
-      group.by_seed['params']['weight']
-    )
+    name.removeprefix(start): group.by_seed['params']['weight'].tolist()
     for name, group in groups.items()
-    if name.startswith(f'{fusion.VALIDATION} of ')
+    if name.startswith(start)
   }
 
 
