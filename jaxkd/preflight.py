@@ -264,7 +264,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     if outputs & set(roles.output_shapes(role.net, role.shape))
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
-    metrics |= specialists.metrics()
+    most = max(entry['specialize']['overlap'] for entry in entries.values())
+    metrics |= specialists.metrics(most)
   for name in predicts:
     suffix = '' if len(predicts) == 1 else f':{name}'
     metrics |= {
@@ -443,6 +444,8 @@ def subsets_of(
         entry['count'],
         special['size'],
         by=by or special['by'],
+        overlap=special['overlap'],
+        cover=special['cover'],
         seed=keys.seed(seed, f'teachers/{name}/subsets'),
         at=f'teachers.{name}.specialize',
       )

@@ -106,6 +106,7 @@ def joined(
     {name: groups[name].net for name in names},
     {name: entries[name]['count'] for name in names},
     fuse,
+    most=max(entries[name]['specialize']['overlap'] for name in names),
   )
   return Role(
     net,
