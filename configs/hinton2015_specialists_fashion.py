@@ -22,17 +22,15 @@ from jaxkd import config
 
 def get_config(arg=None):
   c = config.beside(__file__, 'hinton2015_specialists.py').get_config(arg)
-  tiny = arg == 'tiny'
-  if not tiny:
+  if arg != 'tiny':
     c.data = dict(
       c.data.to_dict(),
       source='fashion_mnist',
       fraction=dict(teachers=0.2, students=0.2),
     )
-  for name in ('generalist', 'specialists', 'random'):
-    role = c.teachers[name]
-    role.views = dict(train='shift(1)|noise(0.1)', eval='')
-    if name != 'generalist':
-      role.count = 4
-      role.specialize.update(size=3, overlap=2)
+  for role in (*c.teachers.values(), c.students.student):
+    role.views.train = 'shift(1)|noise(0.1)'
+  for group in (c.teachers.specialists, c.teachers.random):
+    group.count = 4
+    group.specialize.update(size=3, overlap=2)
   return c

@@ -207,11 +207,12 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def metrics(most: int = 1) -> dict[str, Metric]:
   """Of a generalist with its specialists, by who is covered by one.
 
-  The share of the examples whose class, as the generalist sees it, has a
-  specialist, and the accuracy on them: of the generalist, and of all together.
-  Then, over all examples and over those whose label is in 0, 1, ... subsets
-  (the table of the paper), the relative improvement: how many more are right
-  than of the generalist, over its own number; and the share of these examples.
+  `covered` is the share of the examples whose class, as the generalist sees
+  it, has a specialist, and `..._covered` the accuracy on them: of the
+  generalist, and of all together. `improvement` is the relative one, how many
+  more are right than of the generalist over its own number, also of the
+  examples whose label is in 0, 1, ... subsets (the table of the paper), of
+  which `in_0`, `in_1`, ... are the shares.
 
   Args:
     most: in how many subsets a class can be.
@@ -257,12 +258,12 @@ def metrics(most: int = 1) -> dict[str, Metric]:
     'generalist_top1_covered': Metric(
       right('generalist'), _of_some, output='covered'
     ),
-    'relative_improvement': Metric(improvement(), _of_some, output='covered'),
+    'improvement': Metric(improvement(), _of_some, output='covered'),
   }
   for number in range(most + 1):
     found |= {
-      f'share_in_{number}': Metric(share_in(number), output='covered'),
-      f'relative_improvement_in_{number}': Metric(
+      f'in_{number}': Metric(share_in(number), output='covered'),
+      f'improvement_in_{number}': Metric(
         improvement(number), _of_some, output='covered'
       ),
     }

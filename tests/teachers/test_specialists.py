@@ -216,13 +216,13 @@ def test_improvement_by_the_number_of_specialists(most):
   for number, held in enumerate(([3, 5], [1, 2, 4], [0])):
     mine = where & np.isin(labels, held)
     want = (after[mine].sum() - before[mine].sum()) / before[mine].sum()
-    got = found[f'relative_improvement_in_{number}']
+    got = found[f'improvement_in_{number}']
     np.testing.assert_allclose(got, want, rtol=1e-5)
     share = mine.sum() / where.sum()
-    np.testing.assert_allclose(found[f'share_in_{number}'], share, rtol=1e-5)
+    np.testing.assert_allclose(found[f'in_{number}'], share, rtol=1e-5)
   want = (after[where].sum() - before[where].sum()) / before[where].sum()
-  np.testing.assert_allclose(found['relative_improvement'], want, rtol=1e-5)
+  np.testing.assert_allclose(found['improvement'], want, rtol=1e-5)
   nobody = batch | {'where': jnp.zeros(40, bool)}
-  metric = specialists.metrics(2)['relative_improvement_in_2']
+  metric = specialists.metrics(2)['improvement_in_2']
   pair = map(np.asarray, metric.measure(outputs, nobody, {}))
   assert np.isnan(metric.value(*pair))
