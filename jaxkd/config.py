@@ -46,6 +46,7 @@ _TERM = {
   'of': '',  # the role that it trains; the only one if empty
   'teacher': '',  # a group or a tuple of groups
   'fuse': '',  # how several teachers become one; their mean loss if empty
+  'fuse_weights': '',  # how much each of them counts; equally if empty
   'adapter': '',  # of the student's side
   'adapter_kw': {},
   'teacher_adapter': '',
@@ -95,9 +96,14 @@ _NET = {
 _TEACHER = {
   **_NET,
   'per_seed': False,  # every seed of the students has teachers of its own
-  # a generalist, how its classes are shared out, the most that a specialist
-  # has, and the share of what it sees that is its own
-  'specialize': {'of': '', 'by': 'covariance', 'size': 2, 'own': 0.5},
+  'specialize': {
+    'of': '',  # a generalist
+    'by': 'covariance',  # how its classes are shared out
+    'size': 2,  # the most that a specialist has
+    'overlap': 1,  # the most specialists that a class has
+    'cover': False,  # whether every class is to have one
+    'own': 0.5,  # the share of what a specialist sees that is its own
+  },
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,

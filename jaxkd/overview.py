@@ -84,12 +84,12 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
     own = job(part, arm, source, groups)
     learner, arguments = training.member_shapes(session, own)
     total = cost.flops(learner.step, *arguments)
-    teaching = 0
-    for name in training.used_groups(own):
-      entry = part.config['teachers'][name]
+    teaching, drawn = 0, training.drawn_groups(own)
+    for name in sorted(training.used_groups(own).keys() & part.teachers.keys()):
+      count = 1 if name in drawn else part.config['teachers'][name]['count']
       role = part.teachers[name]
       one = cost.cost(role.net, role.shape)
-      teaching += one.flops * entry['count'] * own.train['batch_size']
+      teaching += one.flops * count * own.train['batch_size']
     found[arm] = teaching / total if total else 0.0
   return found
 
@@ -134,6 +134,8 @@ def _sentence(name: str, term: Mapping[str, Any]) -> str:
   if groups:
     group = ' + '.join(groups)
     fused = f'{term["fuse"]} of {group}' if term['fuse'] else group
+    if term['fuse_weights']:
+      fused += f' weighted by {term["fuse_weights"]}'
     side = f'{term["at"][1]} of {fused}'
     adapter = term['teacher_adapter']
     sides.append(f'{adapter}({side})' if adapter else side)

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import overview, preflight, tuning, workdir
-from jaxkd.distill import training
+from jaxkd.distill import fusion, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.teachers import groups as teachers
-from jaxkd.teachers import many
+from jaxkd.teachers import many, mixture
 from jaxkd.train import checkpoint
 from jaxkd.train.fit import Execution, Stopped
 
@@ -89,12 +89,14 @@ def run(
     reporter = progress.Reporter(
       console, config['report']['metric'], _writers(config, directory)
     )
-    stages, tuned = [], {}
+    stages, tuned, weights = [], {}, {}
     for part in rounds:
       session = preflight.session_of(
         part, source, directory, reporter.stage, stop
       )
       groups, taught = _teach(session, part, directory, rounds)
+      for name, each in mixture.weights_of(groups).items():
+        weights[f'{part.prefix}{name}'] = each
       if grids and part is rounds[0]:
         tuned = tuning.choose(session, part, groups, grids, directory)
         part = tuning.apply(part, tuned)
@@ -104,6 +106,8 @@ def run(
       ]
     row = record.row(config, source, rounds, stages, tuned, shares, command)
     row['commit'] = commit
+    if weights:
+      row['weights'] = weights
     row['wall_s'] = None if resumed else time.perf_counter() - begun
     histories = {stage.name: stage.history for stage in stages if stage.history}
     plots.curves(histories, directory / 'curves.png')
@@ -133,6 +137,7 @@ def _teach(
       generalist = groups[entry['specialize']['of']]
       predicted = training.predict(session, generalist, 'train')
       subsets = preflight.subsets_of(part, name, predicted)
+    _weigh(session, part, groups)
     job = preflight.teacher_job(part, name, session.source, groups, subsets)
     if entry['restore']:
       at = f'teachers.{name}.restore'
@@ -161,7 +166,17 @@ def _teach(
     if entry['count'] > 1 and name in part.predicts:
       together = _together(session, name, groups)
       stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
+  _weigh(session, part, groups)
   return groups, stages
+
+
+def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:
+  """Adds the weights of teachers that are there, where terms ask for them."""
+  for names in preflight.weighed(part, groups):
+    called = fusion.validated(names)
+    if called not in groups:
+      parts = [groups[name] for name in names]
+      groups[called] = mixture.found(session, parts)
 
 
 def _joined(session: Session, name: str, group: Group) -> dict:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxkd import config as configs
 from jaxkd import keys, tasks, workdir
 from jaxkd.data import sources
-from jaxkd.distill import roles, terms, training
+from jaxkd.distill import fusion, roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
@@ -23,7 +23,7 @@ from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
-from jaxkd.teachers import many, specialists
+from jaxkd.teachers import many, mixture, specialists
 
 
 class Round(NamedTuple):
@@ -264,7 +264,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     if outputs & set(roles.output_shapes(role.net, role.shape))
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
-    metrics |= specialists.metrics()
+    most = max(entry['specialize']['overlap'] for entry in entries.values())
+    metrics |= specialists.metrics(most)
   for name in predicts:
     suffix = '' if len(predicts) == 1 else f':{name}'
     metrics |= {
@@ -443,6 +444,8 @@ def subsets_of(
         entry['count'],
         special['size'],
         by=by or special['by'],
+        overlap=special['overlap'],
+        cover=special['cover'],
         seed=keys.seed(seed, f'teachers/{name}/subsets'),
         at=f'teachers.{name}.specialize',
       )
@@ -461,7 +464,17 @@ def shapes_of(part: Round) -> dict[str, Group]:
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
+  for names in weighed(part, found):
+    parts = [found[name] for name in names]
+    found[fusion.validated(names)] = mixture.shapes(parts)
   return found
+
+
+def weighed(part: Round, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
+  """The sets of these groups whose weights are found on validation."""
+  looking = [*part.config['teachers'].values(), *part.arms.values()]
+  sets = [mixture.wanted(own['distill'], groups) for own in looking]
+  return list(dict.fromkeys(itertools.chain(*sets)))
 
 
 def _check(part: Round, source, directory, rounds):

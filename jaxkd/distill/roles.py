@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.data.sources import Source
-from jaxkd.distill import terms
+from jaxkd.distill import fusion, terms
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.students import inherit
@@ -111,6 +111,7 @@ def joined(
     {name: groups[name].net for name in names},
     {name: entries[name]['count'] for name in names},
     fuse,
+    most=max(entries[name]['specialize']['overlap'] for name in names),
   )
   return Role(
     net,
@@ -133,6 +134,8 @@ def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
   found.add(inherit.source(entry['init']))
   for term in distill.values():
     found |= set(terms.groups_of(term))
+    if term['fuse_weights'] == fusion.VALIDATION:
+      found.add(fusion.validated(terms.groups_of(term)))
   return found - {''}
 
 

@@ -14,6 +14,7 @@ import optax
 from jax import Array
 
 from jaxkd.data import views
+from jaxkd.distill import fusion
 from jaxkd.distill.terms import AVERAGE, Entry
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
@@ -162,12 +163,33 @@ def learner(
 
   def trained(entries):
     """The terms with the net that each trains: one for each copy of it."""
-    for name, (term, of, _) in entries.items():
+    for name, (term, of, *_) in entries.items():
       copies = copies_of(of, students[of].copies)
       for copy in copies:
         yield name if copy == of else f'{name}/{copy}', term, of, copy
 
-  def contexts(entries, batch, outputs, means, targets, step, key):
+  def drawn(entries, carry, frozen):
+    """The groups, one net of those of which no more is looked at in a step.
+
+    It is taken before the forward pass, and so costs as much as one teacher.
+
+    Returns:
+      The variables, and what each group of which one is left is called then.
+    """
+    readers = [*nets.values(), *(teachers[name] for name in frozen)]
+    whole = {role.reads[0] for role in readers if role.reads}
+    whole |= {name for entry in entries.values() for name in entry.teachers}
+    draws = [draw for entry in entries.values() for draw in entry.draws]
+    called, found = {}, dict(frozen)
+    for group, draw in fusion.alone(whole, draws).items():
+      if group in frozen:  # it may be a role, which trains
+        count = len(jax.tree.leaves(frozen[group])[0])
+        i = draw.index(count, carry['seed'], carry['step'])
+        found[group] = jax.tree.map(lambda x, i=i: x[i][None], frozen[group])
+        called[group] = draw.name
+    return found, called
+
+  def contexts(entries, batch, outputs, means, targets, carry, key):
     """What each term may look at."""
     found = {}
     for name, _, _, copy in trained(entries):
@@ -180,28 +202,29 @@ def learner(
         peers[role] = jax.tree.map(lambda *x: jnp.stack(x), *them)
       if copy in means:
         peers[AVERAGE] = jax.tree.map(lambda x: x[None], means[copy])
+      them = {**targets, **jax.lax.stop_gradient(peers)}
+      for draw in entries[name.partition('/')[0]].draws:
+        if draw.name not in them:
+          them[draw.name] = draw.pick(them, carry['seed'], carry['step'])
       found[name] = Context(
-        batch,
-        outputs[copy],
-        {**targets, **jax.lax.stop_gradient(peers)},
-        step,
-        fold(key, 'term', name),
+        batch, outputs[copy], them, carry['step'], fold(key, 'term', name)
       )
     return found
 
   def compute(made, carry, frozen, batch, key):
     """The context of each term, and the new states of the nets."""
+    frozen, alone = drawn(made.terms, carry, frozen)
     batch = see(batch, carry['seed'], frozen, 'view')
     inputs, state = batch['inputs'], carry['state']
     targets = teach(frozen, inputs)
+    targets = {alone.get(name, name): them for name, them in targets.items()}
     params = carry['train']['nets']
     outputs, states = forward(params, state, inputs, targets, key)
     means = {}
-    if any(AVERAGE in entry.teachers for entry in made.terms.values()):
+    if any(AVERAGE in entry.groups for entry in made.terms.values()):
       params = carry['average']
       means, _ = forward(params, state, inputs, targets, key, f'{AVERAGE}/')
-    step = carry['step']
-    given = contexts(made.terms, batch, outputs, means, targets, step, key)
+    given = contexts(made.terms, batch, outputs, means, targets, carry, key)
     return given, states
 
   def init(seed, hyper, frozen, given=MappingProxyType({})):

@@ -16,9 +16,10 @@ import numpy as np
 import optax
 
 from jaxkd import config as configs
+from jaxkd import losses
 from jaxkd.data import loader, views
 from jaxkd.data.sources import Source
-from jaxkd.distill import step, terms
+from jaxkd.distill import fusion, step, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
@@ -148,11 +149,22 @@ def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
 
 def used_groups(job: Job) -> dict[str, Group]:
   """The groups that the job's nets learn from, start from or read."""
-  values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
-  entries = recipe_of(job)(values).terms.values()
-  names = {name for entry in entries for name in entry.teachers}
+  names = {name for entry in _entries(job) for name in entry.groups}
   names |= {inherit.source(role.init) for role in job.students.values()}
   return with_read(names, job.groups, job.students)
+
+
+def drawn_groups(job: Job) -> set[str]:
+  """The groups of which a step runs one net."""
+  whole = {name for entry in _entries(job) for name in entry.teachers}
+  draws = [draw for entry in _entries(job) for draw in entry.draws]
+  return set(fusion.alone(whole, draws))
+
+
+def _entries(job: Job) -> list[terms.Entry]:
+  """The terms that a member of the job trains with."""
+  values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
+  return list(recipe_of(job)(values).terms.values())
 
 
 def read_groups(
@@ -415,18 +427,46 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
     Probabilities [members, N, K]; of one member where all seeds share the
     group.
   """
-  net, view = many.ensemble(group.role.net), views.parse(group.role.eval_view)
+  net = many.ensemble(group.role.net)
+
+  def probabilities(variables, batch):
+    return jax.nn.softmax(net.apply(variables, batch['inputs'])[0]['logits'])
+
+  return _over(session, group, split, probabilities, axis=1)
+
+
+def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
+  """What each of a group's nets makes of the labels of a split.
+
+  Returns:
+    log p(label), [members, T, N]; of one member where all seeds share the
+    group.
+  """
+
+  def of_labels(variables, batch):
+    outputs = lambda v: group.role.net.apply(v, batch['inputs'])[0]  # noqa: E731
+    logits = jax.lax.map(lambda v: outputs(v)['logits'], variables)
+    cross = jax.vmap(losses.cross_entropy, (0, None))
+    return -cross(logits, batch['labels'])
+
+  return _over(session, group, split, of_labels, axis=2)
+
+
+def _over(session, group, split, measure, axis):
+  """A measure of each member's nets, over the examples along an axis."""
+  view = views.parse(group.role.eval_view)
 
   @jax.jit
   def run(variables, batch):
     where = {'epoch': batch['epoch'], 'id': batch['id']}
     inputs = views.apply(view, batch['inputs'], seed=0, **where)
-    forward = lambda v: net.apply(v, inputs)[0]['logits']  # noqa: E731
-    return jax.nn.softmax(jax.lax.map(forward, variables))
+    seen = {**batch, 'inputs': inputs}
+    return jax.lax.map(lambda own: measure(own, seen), variables)
 
-  variables, examples = group.by_seed, session.source.splits[split]
-  each = [run(variables, batch) for batch in _batches(session, split)]
-  return np.concatenate(sharding.fetch(each), axis=1)[:, : len(examples)]
+  each = [run(group.by_seed, batch) for batch in _batches(session, split)]
+  whole = np.concatenate(sharding.fetch(each), axis=axis)
+  count = len(session.source.splits[split])
+  return np.take(whole, np.arange(count), axis=axis)
 
 
 def _at_once(session: Session, split: str) -> int:

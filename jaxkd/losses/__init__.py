@@ -61,6 +61,7 @@ from jaxkd.losses.responses import (
   weighted_soft_labels,
 )
 from jaxkd.losses.targets import (
+  confidence_weights,
   error_weights,
   fuse_specialists,
   geometric_mean,
@@ -128,6 +129,7 @@ __all__ = [
   'teacher_confidence',
   'permute_dark_knowledge',
   'error_weights',
+  'confidence_weights',
   'mean_probabilities',
   'mean_logits',
   'geometric_mean',

@@ -257,8 +257,9 @@ def _section(row: Mapping) -> str:
       'Along the way, means over the seeds (no step was chosen by them):'
     )
     parts += map(_along_the_way, row['summary'])
-  if row.get('notes'):
-    parts.append(_bullets(row['notes']))
+  notes = [*row.get('notes', ()), *_weights(row)]
+  if notes:
+    parts.append(_bullets(notes))
   parts.append(_tuning(row.get('tuning', {})))
   parts.append(_costs(row))
   parts.append(
@@ -400,6 +401,18 @@ def _along_the_way(summary: Mapping) -> str:
   heading = wording.heading(metric)
   header = ['Arm', f'best {heading}', 'at step', 'at the last', 'last - best']
   return markdown_table(header, lines)
+
+
+def _weights(row: Mapping) -> list[str]:
+  """How unequal the weights of teachers are that validation has found."""
+  said = []
+  for name, seeds in row.get('weights', {}).items():
+    least, most = (f(map(f, seeds)) for f in (min, max))
+    said.append(
+      f'the weights of the teachers {name}, found on validation, go from '
+      f'{least:.3f} to {most:.3f}'
+    )
+  return said
 
 
 def _tuning(tuning: Mapping) -> str:

@@ -187,7 +187,17 @@ def restore(
       f'(count × seeds where per_seed is set); change '
       f'teachers.{name}.count or train.seeds'
     )
-  return jax.tree.map(lambda x: x[:wanted], variables)
+  variables = jax.tree.map(lambda x: x[:wanted], variables)
+  special = entry['specialize']
+  if special['of']:
+    subsets = np.asarray(variables['state']['specialist']['subset'])
+    held = subsets.reshape(-1, entry['count'], subsets.shape[-1]).sum(1).max()
+    if held > special['overlap']:
+      raise UserError(
+        f'{at}: a class is in {held:g} of the subsets that are stored there; '
+        f'set teachers.{name}.specialize.overlap to that'
+      )
+  return variables
 
 
 def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:

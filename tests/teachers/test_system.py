@@ -118,6 +118,21 @@ def test_the_system_is_measured_as_its_parts_predict(finished):
   assert 'teacher few' not in row['arms']  # alone they name no class
 
 
+def test_restored_specialists_share_no_more_than_is_said(finished, tmp_path):
+  """Or some that should be asked about an example would be left out."""
+  directory, _ = finished
+  folder = directory / 'nets' / 'teachers' / 'few'
+  kept = dict(few__restore=str(folder))
+  preflight.prepare(config(**kept), tmp_path)
+  variables, spec = checkpoint.load(folder)
+  own = variables['state']['specialist']
+  own['subset'] = jnp.ones_like(own['subset'])
+  checkpoint.export(tmp_path / 'alike', variables, spec)
+  kept = dict(few__restore=str(tmp_path / 'alike'))
+  with pytest.raises(UserError, match=r'few\.restore: .*\.specialize\.overlap'):
+    preflight.prepare(config(**kept), tmp_path)
+
+
 @pytest.mark.parametrize(
   ('changes', 'parts'),
   [
@@ -126,6 +141,10 @@ def test_the_system_is_measured_as_its_parts_predict(finished):
     (dict(few__count=9), ('teachers.few.specialize', '9 specialists')),
     (dict(few__specialize=dict(of='genralist')),
      ('teachers.few.specialize.of', "'generalist'")),
+    (dict(few__specialize=dict(of='generalist', cover=True)),
+     ('teachers.few.specialize.cover', 'of 5 to the generalist alone')),
+    (dict(few__specialize=dict(of='generalist', overlap=3)),
+     ('teachers.few.specialize.overlap', '3 of 2 subsets')),
     (dict(few__per_seed=False), ('teachers.few.per_seed',)),
     (dict(generalist__count=2), ('generalist', 'one')),
     (dict(system__made_of=('few', 'generalist')), ('teachers.system.made_of',)),
