@@ -92,7 +92,7 @@ def run(
     stages, tuned = [], {}
     for part in rounds:
       session = preflight.session_of(
-        part, source, directory, reporter.stage, stop
+        part, source, directory, reporter.stage, stop, reporter.say
       )
       groups, taught = _teach(session, part, directory, rounds)
       if grids and part is rounds[0]:
