@@ -196,16 +196,18 @@ def with_read(
     roles: nets that may read some.
     behind_kept: whether groups whose outputs are kept count as readers.
   """
-  reading = [
-    *roles.values(),
-    *(g.role for n, g in groups.items() if n in names),
-  ]
+
+  def reads(name):
+    role = groups[name].role
+    return () if role.kept and not behind_kept else role.reads[:1]
+
+  reading = [name for role in roles.values() for name in role.reads[:1]]
+  reading += [read for name in names & set(groups) for read in reads(name)]
   while reading:
-    role = reading.pop()
-    for name in () if role.kept and not behind_kept else role.reads[:1]:
-      if name in groups and name not in names:
-        names = names | {name}
-        reading.append(groups[name].role)
+    name = reading.pop()
+    if name in groups and name not in names:
+      names = names | {name}
+      reading += reads(name)
   return {name: g for name, g in groups.items() if name in names}
 
 
