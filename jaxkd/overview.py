@@ -106,7 +106,7 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       batches = training.batches_of(session, job(part, arm, source, groups))
       for outputs in map(str, batches.outputs.values()):
         if kept.setdefault(outputs, arm) == arm:
-          console.print(f'  keeps {outputs}', highlight=False)
+          console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
     for at, entry, shape in _different(part):
       console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
       for layer, leaf in roles.layers(entry, shape, source, at).items():

@@ -1,14 +1,16 @@
 """What is looked up of teachers is what they would have given."""
 
 import contextlib
+import io
 import threading
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import preflight
+from jaxkd import overview, preflight
 from jaxkd.data import cache
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.distill import taught, training
@@ -355,3 +357,28 @@ def test_other_seeds_and_shares_of_the_data_are_kept_beside(tmp_path):
     for run in (Run(given, tmp_path), Run(changed, tmp_path)):
       outputs(run)
   assert len(list((tmp_path / 'kept' / 'main').iterdir())) == 3
+
+
+def test_several_hosts_are_refused(tmp_path, monkeypatch):
+  run = Run(keep(config(main=NET), **LOGITS), tmp_path)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(
+    UserError, match=r'teachers\.main\.cache\.outputs: one host'
+  ):
+    training.batches_of(run.session, run.job())
+
+
+def test_it_is_said_what_is_kept(tmp_path):
+  given = keep(config(main=NET | NOISE), outputs=('logits',), top=2)
+  run = Run(given, tmp_path)
+  console = Console(record=True, width=200, file=io.StringIO())
+  overview.explain(console, run.source, [run.part])
+  outputs(run)
+  found = console.export_text()
+  # Two seeds that see 24 examples three times; 2 · 4 + 2 · 2 + 4 bytes each.
+  for text in (*run.said, found):
+    assert (
+      'teachers.main.cache: logits (the 2 largest) of 2 × 72 views of '
+      "examples, 4.4 kB, in the workdir's outputs/main/"
+    ) in text
+  assert found.count('outputs/main') == 1
