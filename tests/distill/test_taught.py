@@ -44,15 +44,11 @@ def config(data=None, terms=None, student=None, train=None, **teachers):
     distill=dict(
       labels=dict(loss='cross_entropy'), **({'soft': soft} | (terms or {}))
     ),
-    arms=dict(
-      distilled={}, colder=dict(distill=dict(soft=dict(weight=0.5)))
-    ) if terms is None else {},
     train=dict(
       optimizer=dict(name='sgd'), steps=9, seeds=2, batch_size=8,
       members='vmap', learning_rate=0.1,
     ) | (train or {}),
-    report=dict(compare=dict(better='distilled', than='colder'))
-    if terms is None else dict(compare=dict(better='student', than='student')),
+    report=dict(compare=dict(better='student', than='student')),
   )  # fmt: skip
   return configs.plain(configs.complete(given))
 
@@ -220,8 +216,11 @@ def test_all_devices_write_what_one_would(tmp_path, monkeypatch):
 
 def test_arms_and_sizes_of_batches_share_what_is_kept(tmp_path):
   given = keep(config(main=NET | NOISE), dir=str(tmp_path / 'kept'), **LOGITS)
+  given['arms'] = dict(
+    student={}, colder=dict(distill=dict(soft=dict(weight=0.5)))
+  )
   run = Run(given, tmp_path / 'a')
-  first, second = outputs(run, 'distilled'), outputs(run, 'colder')
+  first, second = outputs(run, 'student'), outputs(run, 'colder')
   np.testing.assert_equal(first.batch(2), second.batch(2))
   assert len(run.said) == 1
   shorter = dict(steps=6, batch_size=12)
