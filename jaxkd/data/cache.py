@@ -25,6 +25,7 @@ from urllib.parse import quote
 import jax
 import numpy as np
 import tensorstore as ts
+from absl import logging
 
 from jaxkd.errors import UserError, within, writing
 from jaxkd.paths import by_path
@@ -172,14 +173,22 @@ class Draft:
   def write(
     self, line: int, start: int, rows: Mapping[str, np.ndarray]
   ) -> None:
-    """Writes a shard; returns once it is on disk."""
-    with within(f'{self._at}: '), writing(self._folder.parent):
-      _all(
-        {
-          name: self._arrays[name][line, start : start + len(x)].write(x)
-          for name, x in rows.items()
-        }
-      )
+    """Writes a shard; returns once it is on disk.
+
+    Raises:
+      UserError: it cannot be written; all of the draft is removed.
+    """
+    try:
+      with within(f'{self._at}: '), writing(self._folder.parent):
+        _all(
+          {
+            name: self._arrays[name][line, start : start + len(x)].write(x)
+            for name, x in rows.items()
+          }
+        )
+    except UserError:
+      _remove(self._folder)
+      raise
 
 
 @contextlib.contextmanager
@@ -199,7 +208,7 @@ def drafted(
 
   Raises:
     UserError: another process is writing beside it, or the disk is full or
-      closed to us; there is no draft then.
+      closed to us.
   """
   draft, above = folder.with_name(f'.{folder.name}.draft'), folder.parent
   held = {'facts': dict(facts), 'layout': _described(layout)}
@@ -210,20 +219,17 @@ def drafted(
     if folder.exists():
       yield None
       return
-    try:
-      with within(f'{at}: '), writing(above):
-        if _json(record) != held:
-          _remove(draft)
-          draft.mkdir()
-          _save(record, held)
-      _check_room(draft, layout, at)
-      yield Draft(draft, layout, at)
-      with within(f'{at}: '), writing(above):
-        _save(record, {**held, 'files': _files(draft)})
-        draft.rename(folder)
-    except UserError:
+    if _json(record) != held:
       _remove(draft)
-      raise
+    _check_room(draft, layout, at)
+    with within(f'{at}: '), writing(above):
+      if not draft.exists():
+        draft.mkdir()
+        _save(record, held)
+    yield Draft(draft, layout, at)
+    with within(f'{at}: '), writing(above):
+      _save(record, {**held, 'files': _files(draft)})
+      draft.rename(folder)
 
 
 def find(
@@ -411,6 +417,8 @@ def _locked(folder: Path, at: str) -> Iterator[None]:
         f'{at}: another run is writing to {folder}; wait until it has, and '
         'give this command again'
       ) from error
+    except OSError as error:
+      logging.warning('%s cannot be locked (%s)', folder, error.strerror)
     yield
   finally:
     os.close(file)
