@@ -110,6 +110,9 @@ _TEACHER = {
   'distill': {},
   'train': _TRAIN,
   'restore': '',
+  # what is kept on disk of its outputs, how many of the largest logits (0 for
+  # all), and where, if not with the run
+  'cache': {'outputs': (), 'top': 0, 'dir': ''},
 }
 _STUDENT = {
   **_NET,
@@ -431,6 +434,17 @@ def check_numbers(config: Mapping) -> None:
           "one of its layers, e.g. ('main', 'stages/2')"
         )
   for name, entry in config['teachers'].items():
+    _at_least(0, entry, 'cache.top', f'teachers.{name}')
+    if not all(isinstance(at, str) for at in entry['cache']['outputs']):
+      raise UserError(
+        f'teachers.{name}.cache.outputs: {entry["cache"]["outputs"]!r} should '
+        "be names of outputs, e.g. ('logits',)"
+      )
+    if entry['cache']['top'] and 'logits' not in entry['cache']['outputs']:
+      raise UserError(
+        f"teachers.{name}.cache.top: it is about the logits; add 'logits' to "
+        f'teachers.{name}.cache.outputs, or set it to 0'
+      )
     if not 0 < entry['specialize']['own'] < 1:
       raise UserError(
         f'teachers.{name}.specialize.own: {entry["specialize"]["own"]} should '

@@ -97,10 +97,16 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
 def explain(console: Console, source: sources.Source, rounds: list) -> None:
   """Prints the loss of each arm with its numbers, and every tap."""
   for part in rounds:
+    session = session_of(part, source, Path(), progress=None)
+    groups, kept = shapes_of(part), {}
     for arm, own in part.arms.items():
       console.print(f'\n[bold]{part.prefix}{arm}[/] minimises the sum of')
       for name, term in sorted(terms.in_use(own['distill']).items()):
         console.print(f'  {_sentence(name, term)}', highlight=False)
+      batches = training.batches_of(session, job(part, arm, source, groups))
+      for outputs in map(str, batches.outputs.values()):
+        if kept.setdefault(outputs, arm) == arm:
+          console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
     for at, entry, shape in _different(part):
       console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
       for layer, leaf in roles.layers(entry, shape, source, at).items():

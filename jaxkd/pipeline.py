@@ -92,7 +92,7 @@ def run(
     stages, tuned, weights = [], {}, {}
     for part in rounds:
       session = preflight.session_of(
-        part, source, directory, reporter.stage, stop
+        part, source, directory, reporter.stage, stop, reporter.say
       )
       groups, taught = _teach(session, part, directory, rounds)
       for name, each in mixture.weights_of(groups).items():

@@ -221,28 +221,40 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   for own in own_arms.values():
     readers += [(f'students.{n}', e) for n, e in own['students'].items()]
   looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
+  looking += [
+    (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
+    for n, e in entries.items()
+  ]
   for name in _in_order(entries):
     entry = entries[name]
     wanted = [
       roles.locations(distill, name, teacher=True)
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
-    wanted.append(roles.locations(entry['distill'], name, teacher=False))
     read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
     wanted.append({location for _, location in read})
+    if entry['cache']['outputs'] and not any(wanted):
+      raise UserError(
+        f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
+        'so none would be kept; leave it empty'
+      )
+    wanted.append(roles.locations(entry['distill'], name, teacher=False))
+    wanted.append(entry['cache']['outputs'])
     if entry['made_of']:
       at = f'teachers.{name}'
-      taught[name] = roles.joined(entry, entries, taught, at=at)
-      continue
-    with _blaming(looking):
-      taught[name] = roles.role(
-        entry,
-        source,
-        taught,
-        at=f'teachers.{name}',
-        dtype=entry['train']['dtype'],
-        locations=set().union(*wanted),
-      )
+      role = roles.joined(entry, entries, taught, at=at)
+    else:
+      with _blaming(looking):
+        role = roles.role(
+          entry,
+          source,
+          taught,
+          at=f'teachers.{name}',
+          dtype=entry['train']['dtype'],
+          locations=set().union(*wanted),
+        )
+    kept = roles.kept(name, entries, f'{prefix}{name}')
+    taught[name] = role._replace(kept=kept)
   for arm, own in own_arms.items():
     with _blaming(looking):
       students[arm] = {
@@ -373,10 +385,12 @@ def per_seed(part: Round, group: str) -> bool:
   return entry['per_seed'] or any(per_seed(part, n) for n in entry['made_of'])
 
 
-def session_of(part: Round, source, directory, progress, stop=None) -> Session:
+def session_of(
+  part: Round, source, directory, progress, stop=None, say=lambda text: None
+) -> Session:
   """What the stages of a round have in common."""
   return Session(
-    source, part.metrics, Path(directory) / 'checkpoints', progress, stop
+    source, part.metrics, Path(directory) / 'checkpoints', progress, stop, say
   )
 
 

@@ -30,6 +30,7 @@ MADE = (
   'curves.png',
   'checkpoints',
   'nets',
+  'outputs',
   'events',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )

@@ -401,6 +401,40 @@ def test_tuning_gives_every_arm_as_many_trials(tmp_path):
   assert not (tmp_path / 'bad').exists()
 
 
+def test_a_run_that_keeps_what_its_teachers_give(tmp_path):
+  """Its trials, arms and a later run of other arms all look it up."""
+  noisy = dict(kw=dict(widths=(8,)), views=dict(train='noise(0.3)'))
+  kept = dict(outputs=('logits',), dir=str(tmp_path / 'kept'))
+  grids = ('distill.labels.weight=0.5,1.0',)
+  live = run(small(teachers=dict(main=noisy)), tmp_path / 'a', tune=grids)
+  config = small(teachers=dict(main=noisy | dict(cache=kept)))
+  row = run(config, tmp_path / 'b', tune=grids)
+  for name, values in live['metrics']['distilled'].items():
+    assert row['metrics']['distilled'][name] == pytest.approx(
+      values, rel=1e-3, abs=1e-3
+    )
+  chosen = [r['tuning']['distilled']['chosen'] for r in (live, row)]
+  assert chosen[0] == chosen[1]
+  assert row['cost']['teacher_share'] == 0 < live['cost']['teacher_share']
+  assert any('kept on disk (logits)' in note for note in row['notes'])
+  # Of the seeds of the trials, and of those of the run.
+  there = sorted((tmp_path / 'kept' / 'main').iterdir())
+  assert len(there) == 2
+  before = [path.stat().st_mtime_ns for path in there]
+  nets = str(tmp_path / 'b' / 'nets' / 'teachers' / 'main')
+  teacher = noisy | dict(cache=kept, restore=nets)
+  wider = dict(student=dict(model='mlp', kw=dict(widths=(6,))))
+  run(small(teachers=dict(main=teacher), students=wider), tmp_path / 'c')
+  assert sorted((tmp_path / 'kept' / 'main').iterdir()) == there
+  assert [path.stat().st_mtime_ns for path in there] == before
+  other = configs.put(small(teachers=dict(main=teacher)), 'train.seed', 3)
+  other = configs.put(other, 'teachers.main.restore', '')
+  assert run(other, tmp_path / 'd')['arms']  # its own seeds, its own rows
+  teacher['restore'] = str(tmp_path / 'd' / 'nets' / 'teachers' / 'main')
+  with pytest.raises(UserError, match=r'teachers\.main\.cache: .*another teac'):
+    run(small(teachers=dict(main=teacher)), tmp_path / 'e')
+
+
 NET = dict(model='mlp', kw=dict(widths=(8,)))
 SOFT = dict(loss='kl', teacher='main')
 

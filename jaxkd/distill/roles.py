@@ -10,7 +10,7 @@ from jaxkd import models
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, terms
-from jaxkd.distill.step import Role
+from jaxkd.distill.step import Kept, Role
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.students import inherit
 from jaxkd.teachers import many, specialists
@@ -120,6 +120,33 @@ def joined(
     shape=groups[names[0]].shape,
     at=at,
   )
+
+
+def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
+  """What is kept on disk of a group's outputs, if anything.
+
+  Args:
+    name: the group's.
+    entries: those of all groups.
+    stage: what the group is called among those of all rounds.
+  """
+  cache = entries[name]['cache']
+  if not cache['outputs']:
+    return None
+
+  def described(name):
+    entry = entries[name]
+    behind = [*entry['reads'][:1], *entry['made_of']]
+    if entry['made_of']:
+      own = [entry['fuse']]
+    else:
+      options = [f'{k}={v!r}' for k, v in sorted(entry['kw'].items())]
+      own = [entry['model'], *options, entry['train']['dtype']]
+    parts = [f'({described(other)})' for other in behind]
+    return ' '.join([*own, *entry['reads'][1:], *parts])
+
+  outputs = tuple(dict.fromkeys(cache['outputs']))
+  return Kept(outputs, cache['top'], cache['dir'], stage, described(name))
 
 
 def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:

@@ -24,6 +24,24 @@ from jaxkd.train.population import Learner
 from jaxkd.types import Context, Net
 
 
+class Kept(NamedTuple):
+  """What is kept on disk of a group's outputs.
+
+  Attributes:
+    outputs: their names.
+    top: how many of the largest logits; 0 for all.
+    dir: the folder; empty for one in the run's own.
+    stage: what the group is called below it.
+    model: what the nets are, as text.
+  """
+
+  outputs: tuple[str, ...]
+  top: int = 0
+  dir: str = ''
+  stage: str = ''
+  model: str = ''
+
+
 class Role(NamedTuple):
   """A net that takes part: it trains, or it teaches.
 
@@ -40,6 +58,7 @@ class Role(NamedTuple):
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
+    kept: what is kept on disk of its outputs, if anything.
   """
 
   net: Net
@@ -52,6 +71,7 @@ class Role(NamedTuple):
   freeze: str = ''
   average_view: str = ''
   at: str = 'role'
+  kept: Kept | None = None
 
 
 class Recipe(NamedTuple):
@@ -124,30 +144,6 @@ def learner(
     }
     return {**batch, 'inputs': {name: seen[t] for name, t in texts.items()}}
 
-  def teach(frozen, inputs):
-    """Outputs of the frozen groups, each [T, B, ...], in evaluation mode."""
-    found = {}
-
-    def outputs(name):
-      if name in found:
-        return found[name]
-      role = teachers[name]
-      if role.reads:
-        outputs(role.reads[0])
-        x = _read(role, found)
-      else:
-        x = inputs[name]
-      forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
-      if len(jax.tree.leaves(frozen[name])[0]) > 1:
-        found[name] = jax.vmap(forward)(frozen[name])
-      else:
-        # One teacher: without vmap its products are plain, not batched by one.
-        alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
-        found[name] = jax.tree.map(lambda x: x[None], alone)
-      return found[name]
-
-    return jax.lax.stop_gradient({name: outputs(name) for name in frozen})
-
   def forward(params, state, inputs, targets, key, prefix=''):
     """Outputs and new states of the nets that train."""
     outputs, states = {}, {}
@@ -216,7 +212,7 @@ def learner(
     frozen, alone = drawn(made.terms, carry, frozen)
     batch = see(batch, carry['seed'], frozen, 'view')
     inputs, state = batch['inputs'], carry['state']
-    targets = teach(frozen, inputs)
+    targets = teach(teachers, frozen, inputs, batch.pop('taught', {}))
     targets = {alone.get(name, name): them for name, them in targets.items()}
     params = carry['train']['nets']
     outputs, states = forward(params, state, inputs, targets, key)
@@ -330,7 +326,7 @@ def learner(
   def evaluate(carry, batch, frozen):
     """Sums and counts of the metrics of each net over one batch."""
     batch = see(batch, carry['seed'], frozen, 'eval_view')
-    targets = teach(frozen, batch['inputs'])
+    targets = teach(teachers, frozen, batch['inputs'])
     params = carry.get('average', carry['train']['nets'])
     measured = {}
     for name, role in nets.items():
@@ -349,6 +345,48 @@ def learner(
     return measured
 
   return Learner(init, step, evaluate)
+
+
+def teach(
+  roles: Mapping[str, Role],
+  frozen: Mapping[str, dict],
+  inputs: Mapping[str, Any],
+  kept: Mapping[str, dict] = MappingProxyType({}),
+) -> dict[str, dict]:
+  """Outputs of groups, each [T, B, ...], in evaluation mode.
+
+  Args:
+    roles: the net of each group.
+    frozen: group -> its variables, [T, ...].
+    inputs: group -> what it sees, of those that read no other.
+    kept: group -> outputs that are known already, each [B, T, ...].
+  """
+  found = {
+    name: {at: jnp.moveaxis(x, 1, 0) for at, x in outputs.items()}
+    for name, outputs in kept.items()
+  }
+
+  def outputs(name):
+    if name in found:
+      return found[name]
+    role = roles[name]
+    if role.reads:
+      if role.reads[0] in frozen:
+        outputs(role.reads[0])
+      x = _read(role, found)
+    else:
+      x = inputs[name]
+    forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
+    if len(jax.tree.leaves(frozen[name])[0]) > 1:
+      found[name] = jax.vmap(forward)(frozen[name])
+    else:
+      # One teacher: without vmap its products are plain, not batched by one.
+      alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
+      found[name] = jax.tree.map(lambda x: x[None], alone)
+    return found[name]
+
+  names = dict.fromkeys((*frozen, *kept))
+  return jax.lax.stop_gradient({name: outputs(name) for name in names})
 
 
 def copies_of(role: str, copies: int) -> list[str]:

@@ -36,6 +36,10 @@ class Reporter:
     self._metric = metric
     self._writers = list(writers)
 
+  def say(self, text: str) -> None:
+    """Prints a line."""
+    self._console.print(text, style='dim', highlight=False, soft_wrap=True)
+
   @contextlib.contextmanager
   def stage(self, name: str, steps: int) -> Iterator[Callable]:
     """The function to call with the steps taken and the newest values."""

@@ -158,6 +158,14 @@ def _notes(config, source, students) -> list[str]:
       notes.append(f'each seed has its own teachers {name}')
     else:
       notes.append(f'all seeds share the teachers {name}')
+    kept = entry['cache']['outputs']
+    if kept:
+      top = entry['cache']['top']
+      some = f', of the logits the {top} largest' if top else ''
+      notes.append(
+        f'what the teachers {name} give was kept on disk '
+        f'({", ".join(kept)}{some}) and not computed in the step'
+      )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':

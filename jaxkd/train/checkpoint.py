@@ -19,7 +19,6 @@ import json
 import logging as python_logging
 import math
 import os
-import re
 import textwrap
 import zlib
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, writing
 from jaxkd.paths import by_path
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
@@ -58,7 +57,7 @@ class Checkpoints:
     self._directory = _absolute(directory)
     self._damaged: set[int] = set()
     self._open = contextlib.ExitStack()
-    with _writing(self._directory):
+    with writing(self._directory):
       self._manager = ocp.CheckpointManager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
@@ -109,7 +108,7 @@ class Checkpoints:
       arrays=ocp.args.StandardSave(arrays, save_args=chunks),
       record=ocp.args.JsonSave(_sealed({**packed, 'meta': meta})),
     )
-    with _writing(self._directory):
+    with writing(self._directory):
       while self._damaged:  # they would count among those to keep
         self._manager.delete(self._damaged.pop())
       self._manager.save(step, args=items, force=True)
@@ -166,7 +165,7 @@ class Checkpoints:
     Raises:
       UserError: it could not be written.
     """
-    with _writing(self._directory):
+    with writing(self._directory):
       self._manager.wait_until_finished()
 
 
@@ -184,7 +183,7 @@ def export(directory: str | os.PathLike, variables: dict, spec: dict) -> None:
     UserError: the directory holds something else or cannot be written.
   """
   directory = _absolute(directory)
-  with _writing(directory):
+  with writing(directory):
     held = list(directory.iterdir()) if directory.exists() else []
   steps = ocp.path.step.checkpoint_steps(directory)
   if steps:
@@ -415,24 +414,6 @@ def _reading(folder: epath.Path) -> Iterator[None]:
     # TensorStore appends pages of its specification in brackets.
     reason = str(error).partition(' [')[0] or type(error).__name__
     raise _DamagedError(textwrap.shorten(reason, 300)) from error
-
-
-@contextlib.contextmanager
-def _writing(directory: epath.Path) -> Iterator[None]:
-  """Says in one sentence that the disk is full or closed to us."""
-  try:
-    yield
-  except (OSError, ValueError) as error:
-    code = getattr(error, 'errno', None)
-    if code is None:  # TensorStore's errors are ValueErrors that quote it
-      quoted = re.search(r"os_error_code='(\d+)'", str(error))
-      if not quoted:
-        raise
-      code = int(quoted[1])
-    raise UserError(
-      f'{directory} cannot be written: {os.strerror(code)}; make room there '
-      'or choose another directory'
-    ) from error
 
 
 @contextlib.contextmanager
