@@ -111,6 +111,7 @@ def run(
     row['wall_s'] = None if resumed else time.perf_counter() - begun
     histories = {stage.name: stage.history for stage in stages if stage.history}
     plots.curves(histories, directory / 'curves.png')
+    row = rows.plain(row)
     rows.save(finished, row)
     return row
 
