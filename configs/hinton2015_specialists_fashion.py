@@ -9,8 +9,8 @@ specialists that cover the label; with specialists for random classes as the
 control, and students of the generalist and of the system.
 
 Simplified: ten classes instead of 15,000, so most of what can be confused is in
-one or two subsets; MLPs; nets learn from 20 % of the images, which leaves room
-above the generalist.
+one or two subsets; MLPs; nets learn from 20 % of the images, all of a seed from
+the same, which leaves room above the generalist.
 
   python experiments/distill.py \
       --config configs/hinton2015_specialists_fashion.py \
@@ -27,6 +27,7 @@ def get_config(arg=None):
       c.data.to_dict(),
       source='fashion_mnist',
       fraction=dict(teachers=0.2, students=0.2),
+      draw='shared',
     )
   for role in (*c.teachers.values(), c.students.student):
     role.views.train = 'shift(1)|noise(0.1)'
