@@ -253,8 +253,17 @@ def check(session: Session, job: Job) -> None:
     _check_accumulate(job)
     _check_terms(job)
   batch = batches_of(session, job).batch(0)
+  _check_mesh(job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+
+
+def _check_mesh(job: Job) -> None:
+  """Refuses devices that some way to run the members cannot share."""
+  mode, sizes = job.train['members'], job.train['mesh']
+  for each in ('sequence', 'vmap') if mode == 'auto' else (mode,):
+    at = f'{job.at}train.mesh'
+    _mesh(each, len(job.seeds), job.train['batch_size'], **sizes, at=at)
 
 
 def _check_terms(job: Job) -> None:
@@ -420,8 +429,10 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
 
 
 def _at_once(session: Session, split: str) -> int:
-  """How many examples of a split are evaluated at once."""
-  return min(EVALUATED, len(session.source.splits[split]))
+  """How many examples of a split are evaluated at once, all devices alike."""
+  devices = len(sharding.devices())
+  examples = -(-len(session.source.splits[split]) // devices)
+  return devices * min(max(1, EVALUATED // devices), examples)
 
 
 def _batches(session: Session, split: str):

@@ -34,6 +34,7 @@ from etils import epath
 
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
+from jaxkd.train import hosts
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
 
@@ -47,23 +48,33 @@ class Checkpoints:
   Args:
     directory: where the checkpoints live; made if it is not there.
     keep: how many of the newest to keep, at least 1.
+    alone: whether this host writes without the others.
 
   Raises:
     UserError: the directory cannot be made or written.
   """
 
-  def __init__(self, directory: str | os.PathLike, *, keep: int = 3):
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    *,
+    keep: int = 3,
+    alone: bool = False,
+  ):
     if keep < 1:
       raise ValueError(f'keep must be at least 1, got {keep}')
     self._directory = _absolute(directory)
     self._damaged: set[int] = set()
     self._open = contextlib.ExitStack()
     with _writing(self._directory):
+      self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=ocp.checkpoint_managers.LatestN(keep),
           cleanup_tmp_directories=True,
+          create=False,
+          multiprocessing_options=_processes(alone),
         ),
       )
     self._open.enter_context(_without_orbax_tracebacks())
@@ -132,21 +143,25 @@ class Checkpoints:
     """
     self.wait()
     self._damaged.clear()
-    found = sorted(self._manager.all_steps(), reverse=True)
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    found = hosts.told('the checkpoints', steps)
     for step in found:
-      folder = self._directory / str(step)
-      try:
-        with _reading(folder):
-          tree, meta = _read(folder, like)
-      except _DamagedError as damage:
-        self._damaged.add(step)
-        logging.warning(
-          'the checkpoint %s is damaged (%s); the one before it is tried',
-          folder,
-          damage,
-        )
-      else:
+      folder, damage = self._directory / str(step), ''
+      with hosts.together('a checkpoint'):
+        try:
+          with _reading(folder):
+            tree, meta = _read(folder, like)
+        except _DamagedError as error:
+          damage = str(error)
+      damage = max(hosts.gather('its damage', damage))
+      if not damage:
         return step, tree, meta
+      self._damaged.add(step)
+      logging.warning(
+        'the checkpoint %s is damaged (%s); the one before it is tried',
+        folder,
+        damage,
+      )
     if found:
       raise UserError(
         f'checkpoints: none of the {len(found)} in {self._directory} can be '
@@ -198,7 +213,7 @@ def export(directory: str | os.PathLike, variables: dict, spec: dict) -> None:
   outline = jax.tree.unflatten(structure, range(len(leaves)))
   if json.loads(json.dumps(outline)) != outline:
     raise TypeError('variables must be nested dicts with strings as keys')
-  with Checkpoints(directory, keep=1) as checkpoints:
+  with Checkpoints(directory, keep=1, alone=True) as checkpoints:
     meta = {'network': {'spec': spec, 'outline': outline}}
     checkpoints.save(max(steps, default=-1) + 1, variables, meta)
 
@@ -340,9 +355,11 @@ def _check_same_tree(folder: epath.Path, leaves: dict, targets: dict) -> None:
 
 
 def _is_spread(leaf: Any) -> bool:
-  """Whether other hosts hold a part of the array."""
+  """Whether other hosts hold a part of the array that this one lacks."""
   sharding = getattr(leaf, 'sharding', None)
-  return sharding is not None and not sharding.is_fully_addressable
+  return sharding is not None and not (
+    sharding.is_fully_addressable or sharding.is_fully_replicated
+  )
 
 
 def _abstract(target: Any) -> Any:
@@ -359,7 +376,7 @@ def _place(array: Any, target: Any) -> Any:
   if isinstance(array, jax.Array):
     return array
   sharding = getattr(target, 'sharding', None)
-  if _is_spread(target):
+  if sharding is not None and not sharding.is_fully_addressable:
     return jax.make_array_from_callback(
       array.shape, sharding, lambda index: array[index]
     )
@@ -393,8 +410,28 @@ def _crc32_of_record(record: dict) -> int:
 
 
 def _restore(folder: epath.Path, **items: Any) -> Any:
-  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+  # Each host reads what it needs, when it does.
+  options = _processes(alone=True)
+  handler = ocp.CompositeCheckpointHandler(multiprocessing_options=options)
+  with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
     return reader.restore(folder, args=ocp.args.Composite(**items))
+
+
+def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
+  """Who takes part: this host, or all, which then wait for each other."""
+  if hosts.count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  own = jax.process_index()
+  if alone:
+    return ocp.options.MultiprocessingOptions(
+      primary_host=own,
+      active_processes={own},
+      barrier_sync_key_prefix=f'host{own}',
+    )
+  # Named, they wait in time limits and not in a collective of the devices.
+  return ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes=set(range(hosts.count()))
+  )
 
 
 def _absolute(directory: str | os.PathLike) -> epath.Path:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.errors import UserError
-from jaxkd.train import sharding
+from jaxkd.train import hosts, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.population import Population
 
@@ -24,8 +24,17 @@ class Batches(Protocol):
   def batch(self, step: int) -> dict:
     """The batch of one step."""
 
-  def iterate(self, start: int, stop: int):
-    """The batches of the steps from `start` up to, not with, `stop`."""
+  def iterate(self, start: int, stop: int, part: np.ndarray | None = None):
+    """The batches of the steps from `start` up to, not with, `stop`.
+
+    Of several hosts, each needs a part alone; what the others hold is any.
+
+    Args:
+      start: the first step.
+      stop: the step after the last one.
+      part: the examples that this host needs, bool [M, B], or [B] where the
+        members share their batches; None for all.
+    """
 
 
 class Stopped(Exception):
@@ -96,7 +105,8 @@ def fit(
     Stopped: `stop` was set.
   """
   stacked = make(mode='vmap')  # for its shapes, which no way of running changes
-  nothing = stacked.no_totals(batches.batch(0))
+  first = batches.batch(0)
+  nothing = stacked.no_totals(first)
   found = checkpoints.restore({'carry': stacked.shapes(), 'totals': nothing})
   if found:
     start, tree, meta = found
@@ -119,7 +129,8 @@ def fit(
   diverged = np.asarray(meta['diverged'])
 
   clock = None  # started after the first look, so compilation does not count
-  for step, batch in enumerate(batches.iterate(start, plan.steps), start + 1):
+  seen = batches.iterate(start, plan.steps, population.part(first))
+  for step, batch in enumerate(seen, start + 1):
     carry, totals = population.step(carry, totals, batch)
     asked = stop is not None and stop.is_set()
     evaluates = step % plan.eval_every == 0 or step == plan.steps
@@ -183,7 +194,8 @@ def _fastest(
     return one
   candidates = [one, make(mode='vmap')]
   batch = batches.batch(0)
-  return min(candidates, key=lambda population: _step_time(population, batch))
+  times = [_step_time(population, batch) for population in candidates]
+  return candidates[hosts.told('the fastest way', int(np.argmin(times)))]
 
 
 def _step_time(population: Population, batch: dict) -> float:
