@@ -39,6 +39,17 @@ from jaxkd.train import hosts
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, but for who decides when to save.
+
+  It would ask JAX whether this is the step at which all hosts stop, as the
+  training loop does (`jaxkd.train.hosts.Preemption`), and by another count.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 class Checkpoints:
   """The last few checkpoints of a run, written in the background.
 
@@ -68,7 +79,7 @@ class Checkpoints:
     self._open = contextlib.ExitStack()
     with _writing(self._directory):
       self._directory.mkdir(parents=True, exist_ok=True)
-      self._manager = ocp.CheckpointManager(
+      self._manager = _Manager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=ocp.checkpoint_managers.LatestN(keep),
@@ -412,7 +423,9 @@ def _crc32_of_record(record: dict) -> int:
 def _restore(folder: epath.Path, **items: Any) -> Any:
   # Each host reads what it needs, when it does.
   options = _processes(alone=True)
-  handler = ocp.CompositeCheckpointHandler(multiprocessing_options=options)
+  handler = ocp.CompositeCheckpointHandler(
+    composite_options=ocp.CompositeOptions(multiprocessing_options=options)
+  )
   with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
     return reader.restore(folder, args=ocp.args.Composite(**items))
 
