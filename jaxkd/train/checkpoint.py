@@ -20,9 +20,10 @@ import logging as python_logging
 import math
 import os
 import re
+import sys
 import textwrap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -77,6 +78,7 @@ class Checkpoints:
     self._directory = _absolute(directory)
     self._damaged: set[int] = set()
     self._open = contextlib.ExitStack()
+    processes = _processes(alone)
     with _writing(self._directory):
       self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = _Manager(
@@ -85,7 +87,8 @@ class Checkpoints:
           preservation_policy=ocp.checkpoint_managers.LatestN(keep),
           cleanup_tmp_directories=True,
           create=False,
-          multiprocessing_options=_processes(alone),
+          multiprocessing_options=processes,
+          async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier(processes)),
         ),
       )
     self._open.enter_context(_without_orbax_tracebacks())
@@ -445,6 +448,27 @@ def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
   return ocp.options.MultiprocessingOptions(
     primary_host=0, active_processes=set(range(hosts.count()))
   )
+
+
+def _barrier(
+  processes: ocp.options.MultiprocessingOptions,
+) -> Callable[..., None] | None:
+  """How the threads that write on the hosts wait for each other.
+
+  After a failure of its own Orbax would wait for the others, which wait for it
+  at another barrier; it is raised here in place of that.
+  """
+  if hosts.count() == 1:
+    return None
+  wait = ocp.multihost.get_barrier_sync_fn(processes=processes.active_processes)
+
+  def barrier(*, key: str, timeout_ms: int) -> None:
+    failure = sys.exc_info()[1]
+    if failure is not None:
+      raise failure
+    wait(key=key, timeout_ms=timeout_ms)
+
+  return barrier
 
 
 def _absolute(directory: str | os.PathLike) -> epath.Path:

@@ -206,7 +206,7 @@ def _check_port(coordinator: str) -> None:
   except OSError as error:
     raise UserError(
       f'--coordinator {coordinator}: the first host cannot listen there '
-      f'({error.strerror}); choose another port'
+      f'({os.strerror(error.errno)}); choose another port'
     ) from error
 
 
