@@ -99,13 +99,15 @@ class Checkpoints:
   def __exit__(self, kind, error, traceback) -> None:
     with self._open:
       try:
-        self.wait()
+        try:
+          self.wait()
+        finally:
+          with _writing(self._directory):
+            self._manager.close()
       except UserError as failure:
         if error is None:
           raise
         logging.error('%s', failure)  # not in place of the error underway
-      finally:
-        self._manager.close()
 
   def save(self, step: int, tree: Any, meta: dict) -> None:
     """Starts to write a checkpoint; returns once ``tree`` has been copied.
@@ -290,11 +292,11 @@ def _pack(tree: Any) -> tuple[dict, list[Any]]:
   """What is recorded of a tree, and the arrays to store: its bytes first.
 
   Arrays that span several hosts stay what they are, so that each host writes
-  its own shards; Orbax copies them before its save returns. They have no
-  checksum.
+  its own shards; Orbax copies them before its save returns.
   """
   named = by_path(tree)
   spread = [leaf for leaf in named.values() if _is_spread(leaf)]
+  checksums = iter(_checksums(spread))
   for leaf in named.values():
     if isinstance(leaf, jax.Array) and not _is_spread(leaf):
       leaf.copy_to_host_async()
@@ -313,6 +315,8 @@ def _pack(tree: Any) -> tuple[dict, list[Any]]:
       taken = buffer.reshape(-1)[start:end]
       taken[:] = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
       described |= {'start': start, 'crc32': zlib.crc32(taken)}
+    else:
+      described['sum'] = int(next(checksums))
     leaves.append(described)
   return {'leaves': leaves, 'buffer': list(buffer.shape)}, [buffer, *spread]
 
@@ -332,6 +336,11 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
     folder, arrays=ocp.args.StandardRestore(wanted)
   ).arrays
   arrays = dict(zip(spread, others, strict=True))
+  # Those that come back in parts could only be summed by all hosts together.
+  whole = {path: x for path, x in arrays.items() if not _is_spread(x)}
+  for path, found in zip(whole, _checksums([*whole.values()]), strict=True):
+    if int(found) != leaves[path]['sum']:
+      raise _DamagedError(f'the bytes of {path} have changed')
   for path, leaf in leaves.items():
     if 'start' in leaf:
       size = math.prod(leaf['shape']) * jnp.dtype(leaf['dtype']).itemsize
@@ -341,6 +350,31 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
       arrays[path] = taken.view(leaf['dtype']).reshape(leaf['shape'])
   placed = [_place(arrays[path], target) for path, target in targets.items()]
   return jax.tree.unflatten(jax.tree.structure(like), placed), record['meta']
+
+
+@jax.jit
+def _checksums(arrays: list) -> list:
+  """For each array, uint32, what any flipped bit changes.
+
+  The sum of all bits as whole numbers, each times an odd number that tells its
+  place. It is exact, so the same wherever the parts of an array lie.
+  """
+
+  def one(x):
+    if x.dtype == bool:
+      x = x.astype(jnp.uint8)
+    kind = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+    place, stride = jnp.uint32(0), 1
+    for axis in reversed(range(bits.ndim)):
+      index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+      place, stride = (
+        place + index * jnp.uint32(stride),
+        stride * bits.shape[axis],
+      )
+    return (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
+
+  return [one(x) for x in arrays]
 
 
 def _check_same_tree(folder: epath.Path, leaves: dict, targets: dict) -> None:
