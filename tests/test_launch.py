@@ -180,7 +180,6 @@ def test_a_terminal_of_ascii_is_printed_to_all_the_same():
     (['--hosts=many'], "--hosts=many: write how many there are, or 'auto'"),
     (['--host=1'], '--hosts=: write how many'),
     (['--hosts=auto', '--host=1'], '--hosts=auto: it finds --host'),
-    (['--hosts=auto'], '--hosts=auto: nothing here tells of other hosts'),
   ],
 )
 def test_mistakes_in_naming_hosts(arguments, message):

@@ -25,7 +25,7 @@ from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
-from jaxkd.train import optimizer, sharding
+from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Plan, fit
 from jaxkd.train.population import Learner, Population
@@ -259,11 +259,12 @@ def check(session: Session, job: Job) -> None:
 
 
 def _check_mesh(job: Job) -> None:
-  """Refuses devices that some way to run the members cannot share."""
+  """Refuses devices that members in sequence, if they may be, cannot share."""
   mode, sizes = job.train['members'], job.train['mesh']
-  for each in ('sequence', 'vmap') if mode == 'auto' else (mode,):
+  if mode == 'sequence' or (mode == 'auto' and hosts.count() > 1):
     at = f'{job.at}train.mesh'
-    _mesh(each, len(job.seeds), job.train['batch_size'], **sizes, at=at)
+    size = job.train['batch_size']
+    _mesh('sequence', len(job.seeds), size, **sizes, at=at)
 
 
 def _check_terms(job: Job) -> None:
