@@ -73,7 +73,7 @@ def start(*flags, hook=''):
   )
 
 
-def both(*flags, hooks=('', ''), own=((), ()), limit=30):
+def both(*flags, hooks=('', ''), own=((), ()), limit=60):
   """Exit code, output and errors of two hosts that run the same command."""
   with socket.create_server(('', 0)) as free:
     port = free.getsockname()[1]
@@ -209,7 +209,7 @@ def test_whatever_ends_the_hosts_the_run_goes_on(unbroken, file, tmp_path):
 
   killed = both(
     *command,
-    limit=10,
+    limit=20,
     hooks=('', SIGNAL.format(at=3, name='SIGKILL')),
   )
   assert killed[1][0] == -9
