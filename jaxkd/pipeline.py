@@ -1,7 +1,10 @@
 """A run: the four stages of a config, round after round, and its row."""
 
+import contextlib
+import json
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +15,7 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import overview, preflight, tuning, workdir
+from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
@@ -19,7 +23,7 @@ from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many, mixture
-from jaxkd.train import checkpoint
+from jaxkd.train import checkpoint, hosts
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
@@ -77,18 +81,26 @@ def run(
   console = console or Console()
   begun, commit = time.perf_counter(), record.commit()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
-  finished = directory / workdir.ROW
-  if finished.exists() and workdir.holds(directory, text):
-    return rows.load(finished)
+  _check_same(text)
+  finished, first = directory / workdir.ROW, hosts.is_first()
+  if not first:
+    console = Console(quiet=True)
+  if hosts.told('done', finished.exists() and workdir.holds(directory, text)):
+    return hosts.told('the row', rows.load(finished) if first else None)
   # Checked before the folder is touched: a mistake leaves no trace.
-  source, rounds, grids = tuning.prepare(config, directory, tune)
-  with workdir.locked(directory):
-    workdir.enter(directory, text, overwrite=overwrite)
+  with hosts.together('preflight'):
+    source, rounds, grids = tuning.prepare(config, directory, tune)
+  hosts.same('data', _told_apart(source))
+  with contextlib.ExitStack() as held:
+    with hosts.together('the lock'):
+      if first:
+        held.enter_context(workdir.locked(directory))
+        workdir.enter(directory, text, overwrite=overwrite)
+    workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
     shares = overview.describe(console, source, rounds)
-    reporter = progress.Reporter(
-      console, config['report']['metric'], _writers(config, directory)
-    )
+    writers = _writers(config, directory) if first else []
+    reporter = progress.Reporter(console, config['report']['metric'], writers)
     stages, tuned, weights = [], {}, {}
     for part in rounds:
       session = preflight.session_of(
@@ -104,16 +116,31 @@ def run(
       stages += [
         _distil(session, part, arm, groups, directory) for arm in part.arms
       ]
-    row = record.row(config, source, rounds, stages, tuned, shares, command)
-    row['commit'] = commit
-    if weights:
-      row['weights'] = weights
-    row['wall_s'] = None if resumed else time.perf_counter() - begun
-    histories = {stage.name: stage.history for stage in stages if stage.history}
-    plots.curves(histories, directory / 'curves.png')
-    row = rows.plain(row)
-    rows.save(finished, row)
-    return row
+    row = None
+    if first:
+      row = record.row(config, source, rounds, stages, tuned, shares, command)
+      row['commit'] = commit
+      if weights:
+        row['weights'] = weights
+      row['wall_s'] = None if resumed else time.perf_counter() - begun
+      histories = {s.name: s.history for s in stages if s.history}
+      plots.curves(histories, directory / 'curves.png')
+      row = rows.plain(row)
+      rows.save(finished, row)
+    return hosts.told('the row', row)
+
+
+def _check_same(text: str) -> None:
+  """Refuses hosts that have another config or other packages."""
+  versions = {f'the version of {k}': v for k, v in record.versions().items()}
+  hosts.same('config', {**workdir.flat(json.loads(text)), **versions})
+
+
+def _told_apart(source: Source) -> dict[str, int]:
+  """Numbers by which hosts see whether they have read the same data."""
+  sizes = {f'the size of {k}': len(v) for k, v in source.splits.items()}
+  labels = np.ascontiguousarray(source.splits['train'].labels)
+  return {**sizes, 'the checksum of its labels': zlib.crc32(labels)}
 
 
 def _teach(
@@ -137,7 +164,8 @@ def _teach(
     if entry['specialize']['of'] and not entry['restore']:
       generalist = groups[entry['specialize']['of']]
       predicted = training.predict(session, generalist, 'train')
-      subsets = preflight.subsets_of(part, name, predicted)
+      found = preflight.subsets_of(part, name, predicted)
+      subsets = np.array(hosts.told('the subsets', found.tolist()))
     _weigh(session, part, groups)
     job = preflight.teacher_job(part, name, session.source, groups, subsets)
     if entry['restore']:
@@ -247,21 +275,23 @@ def _export(
 ) -> None:
   """Keeps a population of nets where `jaxkd.load` finds it."""
   source = session.source
-  checkpoint.export(
-    workdir.net_folder(directory, stage),
-    variables,
-    {
-      'model': entry['model'],
-      'kw': entry['kw'],
-      'num_classes': source.num_classes,
-      'classes': list(source.classes),
-      'input_shape': role.shape,
-      'dtype': train['dtype'],
-      'view': role.eval_view,
-      'specialist': bool(entry.get('specialize', {}).get('of')),
-      'members': len(jax.tree.leaves(variables)[0]),
-    },
-  )
+  with hosts.together('the nets'):
+    if hosts.is_first():
+      checkpoint.export(
+        workdir.net_folder(directory, stage),
+        variables,
+        {
+          'model': entry['model'],
+          'kw': entry['kw'],
+          'num_classes': source.num_classes,
+          'classes': list(source.classes),
+          'input_shape': role.shape,
+          'dtype': train['dtype'],
+          'view': role.eval_view,
+          'specialist': bool(entry.get('specialize', {}).get('of')),
+          'members': len(jax.tree.leaves(variables)[0]),
+        },
+      )
 
 
 def _writers(config: Mapping[str, Any], directory: Path) -> list:

@@ -123,8 +123,13 @@ class Loader:
       id[now] = self._epoch(member, number)[offset[now]]
     return id, epoch.astype(np.int32)
 
-  def batch(self, step: int) -> dict[str, Any]:
+  def batch(self, step: int, part: np.ndarray | None = None) -> dict[str, Any]:
     """The batch of a step.
+
+    Args:
+      step: its number.
+      part: the examples to fetch, bool [M, B], or [B] where the order is
+        shared; None for all. The others are zeros.
 
     Returns:
       ``inputs``, ``labels`` and what else the examples have, and what
@@ -132,21 +137,30 @@ class Loader:
     """
     indices = self.indices(step)
     shape = indices['id'].shape
-    fields = self.examples.fetch(indices['id'].reshape(-1))
-    return indices | jax.tree.map(
-      lambda x: x.reshape(*shape, *x.shape[1:]), fields
-    )
+    part = np.ones(shape, bool) if part is None else part
+    fields = self.examples.fetch(indices['id'][part])
 
-  def iterate(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """The batches of the steps start, ..., stop - 1.
+    def place(x):
+      if len(x) == part.size:
+        return x.reshape(*shape, *x.shape[1:])
+      whole = np.zeros((*shape, *x.shape[1:]), x.dtype)
+      whole[part] = x
+      return whole
+
+    return indices | jax.tree.map(place, fields)
+
+  def iterate(
+    self, start: int, stop: int, part: np.ndarray | None = None
+  ) -> Iterator[dict[str, Any]]:
+    """The batches of the steps start, ..., stop - 1; of a part as in `batch`.
 
     Examples in memory are gathered as they are asked for, which costs less
     than handing them from thread to thread; others are read ahead by Grain.
     """
     if isinstance(self.examples, ArrayExamples):
-      yield from map(self.batch, range(start, stop))
+      yield from (self.batch(step, part) for step in range(start, stop))
     else:
-      yield from ahead(self.batch, start, stop)
+      yield from ahead(lambda step: self.batch(step, part), start, stop)
 
   def _draw_epoch(self, member: int, epoch: int) -> np.ndarray:
     """Numbers of the examples of one epoch, in order, int32 [n_m]."""

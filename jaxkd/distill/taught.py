@@ -368,8 +368,16 @@ class Batches:
     look = lambda own, id: own.look(step, id)  # noqa: E731
     return self._taught(self._loader.batch(step), look)
 
-  def iterate(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """The batches of the steps start, ..., stop - 1."""
+  def iterate(
+    self, start: int, stop: int, part: np.ndarray | None = None
+  ) -> Iterator[dict[str, Any]]:
+    """The batches of the steps start, ..., stop - 1.
+
+    Of several hosts, each fetches its part; what groups give is for one host.
+    """
+    if not self.outputs:
+      yield from self._loader.iterate(start, stop, part)
+      return
     examples = isinstance(self._loader.examples, ArrayExamples)
     if examples and all(own.in_memory for own in self.outputs.values()):
       yield from map(self.batch, range(start, stop))

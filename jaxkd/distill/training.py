@@ -27,7 +27,7 @@ from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
-from jaxkd.train import optimizer, sharding
+from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Execution, Plan, fit
 from jaxkd.train.population import Learner, Population
@@ -320,8 +320,18 @@ def check(session: Session, job: Job) -> None:
   batches = batches_of(session, job)
   batches.check()
   batch = batches.example()
+  _check_mesh(job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+
+
+def _check_mesh(job: Job) -> None:
+  """Refuses devices that members in sequence, if they may be, cannot share."""
+  mode, sizes = job.train['members'], job.train['mesh']
+  if mode == 'sequence' or (mode == 'auto' and hosts.count() > 1):
+    at = f'{job.at}train.mesh'
+    size = job.train['batch_size']
+    _mesh('sequence', len(job.seeds), size, **sizes, at=at)
 
 
 def _check_terms(job: Job) -> None:
@@ -550,8 +560,10 @@ def _over(session, group, split, measure, axis):
 
 
 def _at_once(session: Session, split: str) -> int:
-  """How many examples of a split are evaluated at once."""
-  return min(EVALUATED, len(session.source.splits[split]))
+  """How many examples of a split are evaluated at once, all devices alike."""
+  devices = len(sharding.devices())
+  examples = -(-len(session.source.splits[split]) // devices)
+  return devices * min(max(1, EVALUATED // devices), examples)
 
 
 def _batches(session: Session, split: str):

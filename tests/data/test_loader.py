@@ -172,6 +172,26 @@ def test_iterating_gives_the_batches_of_the_steps(examples):
   assert list(loader.iterate(4, 4)) == []
 
 
+@pytest.mark.parametrize(
+  'examples', [EXAMPLES, streamed()], ids=['held', 'read']
+)
+def test_a_part_of_a_batch_is_all_that_is_fetched(examples):
+  fetched = []
+
+  def read(indices):
+    fetched.extend(indices.tolist())
+    return examples.fetch(indices)
+
+  counted = StreamedExamples(N, read, lambda: examples.labels)
+  part = np.zeros((2, 4), bool)
+  part[0, 1:3] = part[1, 0] = True
+  (batch,) = make(examples=counted).iterate(5, 6, part)
+  whole = make(examples=examples).batch(5)
+  assert fetched == whole['id'][part].tolist()
+  for name in whole:
+    np.testing.assert_array_equal(batch[name][part], whole[name][part])
+
+
 def test_reading_ahead_stops_when_its_reader_does():
   before = set(threading.enumerate())
   batches = make(examples=streamed()).iterate(0, 10_000)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxkd.errors import UserError
-from jaxkd.train.checkpoint import Checkpoints, export, load
+from jaxkd.train.checkpoint import Checkpoints, _checksums, export, load
 
 META = {'history': {'train/loss': [[1.5, float('inf')], []]}, 'members': 'vmap'}
 PAYLOAD = np.array([0x7FC12345, 0x7F800001, 0x80000000], np.uint32)
@@ -446,3 +446,17 @@ def test_an_error_underway_is_not_hidden(tmp_path, caplog):
     interrupted()
   assert restore(tmp_path)[0] == 1
   assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'uint8', 'bool'])
+def test_the_checksum_of_what_hosts_write_together(dtype):
+  values = np.random.default_rng(0).normal(size=(8, 3, 2)) * 3
+  x = values.astype(jnp.dtype(dtype))
+  mesh = jax.sharding.Mesh(jax.devices(), 'member')
+  spread = jax.device_put(x, jax.NamedSharding(mesh, jax.P('member')))
+  (here,), (there,) = _checksums([x]), _checksums([spread])
+  assert int(here) == int(there)
+  for at in range(0, x.nbytes, 7):
+    flipped = x.copy()
+    flipped.view(np.uint8).reshape(-1)[at] ^= 1
+    assert int(_checksums([flipped])[0]) != int(here)
