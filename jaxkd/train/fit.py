@@ -148,9 +148,8 @@ def fit(
       'diverged': [False] * population.members,
       'execution': execution,
     }
-    if (
-      plan.members == 'auto' or not plan.steps_per_execution
-    ):  # another measurement may choose another way
+    if plan.members == 'auto' or _tries_several(plan):
+      # Another measurement may choose another way.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
       checkpoints.save(0, tree, meta)
   history, seconds = meta['history'], meta['seconds']
