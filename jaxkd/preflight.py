@@ -18,6 +18,7 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.models import pytorch
 from jaxkd.report import rows
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
@@ -106,12 +107,15 @@ class Made(NamedTuple):
 def restored_from(
   restore: str, part: Round, rounds: list[Round], at: str
 ) -> Path | Made:
-  """Where nets are restored from: a folder, or a stage of an earlier round.
+  """Where nets are restored from: a path, or a stage of an earlier round.
 
+  ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`;
   ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
   role `student` of that round's better arm, ``r01/students/ARM/student`` that
   of another arm.
   """
+  if restore.startswith(pytorch.PREFIX):
+    return Path(restore.removeprefix(pytorch.PREFIX))
   made = {}
   for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
     made |= _made(earlier)

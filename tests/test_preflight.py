@@ -263,6 +263,16 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.main.restore', 'nowhere'),
     ),
     (
+      dict(teachers__main__model='vgg',
+           teachers__main__kw=dict(widths=(4,), sizes=(1,)),
+           teachers__main__restore='pytorch:nowhere.safetensors'),
+      ('teachers.main.restore', 'no file nowhere.safetensors'),
+    ),
+    (
+      dict(teachers__main__restore='pytorch:nowhere.safetensors'),
+      ('teachers.main.restore', "'mlp' is not known", 'vgg'),
+    ),
+    (
       dict(distill__dist=dict(loss='dist', teacher='main'),
            train__accumulate=2),
       ('train.accumulate', 'the term dist'),

@@ -12,7 +12,8 @@ from jaxkd import keys
 from jaxkd.data import partition
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, within
+from jaxkd.models import pytorch
 from jaxkd.paths import by_path
 from jaxkd.teachers import specialists
 from jaxkd.train import checkpoint
@@ -168,19 +169,22 @@ def restore(
     entry: its complete entry in the config.
     role: its net.
     seeds: how many the students have.
-    folder: where the nets were exported to.
+    folder: where the nets were exported to, or a file of PyTorch's weights.
 
   Raises:
     UserError: no such net, one of another architecture, or too few members.
   """
   at = f'teachers.{name}.restore'
-  try:
-    variables, spec = checkpoint.load(folder)
-  except UserError as error:
-    raise UserError(f'{at}: {error}') from error
-  check_same(variables, role, spec, at)
+  with within(f'{at}: '):
+    if entry['restore'].startswith(pytorch.PREFIX):
+      like = jax.eval_shape(role.net.init, jax.random.key(0))
+      one = pytorch.load(folder, entry['model'], like)
+      variables, there = jax.tree.map(lambda x: x[None], one), 1
+    else:
+      variables, spec = checkpoint.load(folder)
+      check_same(variables, role, spec, at)
+      there = spec['members']
   wanted = entry['count'] * (seeds if entry['per_seed'] else 1)
-  there = spec['members']
   if there < wanted or (entry['per_seed'] and there != wanted):
     raise UserError(
       f'{at}: {folder} holds {there} nets and {wanted} are wanted '
