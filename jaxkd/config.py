@@ -119,6 +119,7 @@ _CONFIG = {
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
+    'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
   },
   'teachers': {},

@@ -135,7 +135,9 @@ def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
     at=at,
   )
   if not entry['fuse']:
-    return make(teachers=groups), groups
+    # A teacher may be there for nothing but the weights of the examples.
+    weighs = entry['example_weight'] and not Arguments(loss).teacher
+    return make(teachers=() if weighs else groups), groups
   if not groups:
     raise UserError(f'{at}.fuse: name the groups to fuse in {at}.teacher')
   name = '+'.join(groups)

@@ -53,7 +53,7 @@ def job(
       fraction=data['fraction']['teachers'],
       partition=data['partition']['teachers'],
       count=entry['count'],
-      seed=keys.seed(seed, f'data/teachers/{name}'),
+      seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
       role='teachers',
     )
     for seed in own

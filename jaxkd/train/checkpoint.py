@@ -21,6 +21,7 @@ import math
 import os
 import re
 import textwrap
+import threading
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,9 @@ from jaxkd.errors import UserError
 from jaxkd.paths import by_path
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
+# One starts to save at a time: the threads that write a checkpoint wait for
+# each other by a number that Orbax counts up in all of the process.
+_SAVING = threading.Lock()
 
 
 class Checkpoints:
@@ -112,7 +116,8 @@ class Checkpoints:
     with _writing(self._directory):
       while self._damaged:  # they would count among those to keep
         self._manager.delete(self._damaged.pop())
-      self._manager.save(step, args=items, force=True)
+      with _SAVING:
+        self._manager.save(step, args=items, force=True)
 
   def restore(self, like: Any) -> tuple[int, Any, dict] | None:
     """Reads the newest checkpoint that is undamaged.

@@ -49,6 +49,7 @@ BY_MODULE = {
 }
 INPUTS = {
   'decoupled_kl': (LOGITS, OTHER, LABELS),
+  'permuted_soft_cross_entropy': (jax.random.key(0), LOGITS, OTHER),
   'standardize': (LOGITS,),
   'weighted_soft_labels': (LOGITS, OTHER, LABELS),
   'virtual_teacher': (LOGITS, LABELS),

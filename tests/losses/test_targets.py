@@ -201,6 +201,22 @@ def test_permute_dark_knowledge_in_small_and_in_bfloat16():
   np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
 
 
+def test_cross_entropy_to_the_permuted_teacher():
+  key, teacher = jax.random.key(3), jnp.array(TEACHER)
+  student = jnp.asarray(random.normal(size=teacher.shape), jnp.float32)
+  found = losses.permuted_soft_cross_entropy(key, student, teacher)
+  p = np.asarray(losses.permute_dark_knowledge(key, teacher))
+  expected = -(p * np.log(softmax(np.asarray(student)))).sum(-1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  # Where all wrong classes are alike there is nothing to shuffle.
+  even = jnp.eye(4, dtype=jnp.float32)
+  np.testing.assert_allclose(
+    losses.permuted_soft_cross_entropy(key, even, even),
+    losses.soft_cross_entropy(even, even),
+    rtol=1e-6,
+  )
+
+
 def test_error_weights_by_hand():
   errors = jnp.array([0.0, 0.5, 1.0, 3.0, -1.0])
   found = losses.error_weights(errors, gamma=2.0)
