@@ -32,13 +32,17 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     found = cost.cost(net, shape)
     table.add_row(
       name,
-      entry['model'],
+      _model(entry),
       str(entry['count']),
       f'{found.params:,}',
       f'{found.bytes / 2**20:.2f} MiB',
       f'{found.flops:,}',
     )
   console.print(table)
+  for part in rounds:
+    for turn in part.turns:
+      if len(turn) > 1:
+        console.print(f'[dim]{_side_by_side(part, turn)}[/]')
   found = shares(part, source)
   for arm, share in found.items():
     if share:
@@ -70,6 +74,20 @@ def nets(part: Round) -> list[tuple]:
         )
       )
   return found
+
+
+def _model(entry: Mapping[str, Any]) -> str:
+  """What a net is: its model, or what it is made of."""
+  if entry.get('made_of'):
+    return f'{entry["fuse"]} of {" + ".join(entry["made_of"])}'
+  return entry['model']
+
+
+def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
+  """Who trains at the same time, and on how many devices."""
+  who = [f'{part.prefix}{name} on {len(own)}' for name, own in turn.items()]
+  many = sum(map(len, turn.values()))
+  return f'side by side, sharing {many} devices: {", ".join(who)}'
 
 
 def shares(part: Round, source: sources.Source) -> dict[str, float]:
@@ -107,17 +125,22 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       for outputs in map(str, batches.outputs.values()):
         if kept.setdefault(outputs, arm) == arm:
           console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
-    for at, entry, shape in _different(part):
-      console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
-      for layer, leaf in roles.layers(entry, shape, source, at).items():
+    for at, entry, role in _different(part):
+      if entry.get('made_of'):
+        console.print(f'\n[bold]{at}[/]: outputs of {_model(entry)}')
+        shown = roles.output_shapes(role.net, role.shape)
+      else:
+        console.print(f'\n[bold]{at}[/]: layers of {_model(entry)}')
+        shown = roles.layers(entry, role.shape, source, at)
+      for layer, leaf in shown.items():
         size = ', '.join(map(str, ('B', *leaf.shape[1:])))
         console.print(f'  {layer:<32} [{size}]', highlight=False, markup=False)
 
 
 def _different(part: Round) -> list[tuple]:
-  """(what it is called, entry, input shape) of each net, equal ones once."""
+  """(what it is called, entry, role) of each net, equal ones once."""
   found = [
-    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role.shape)
+    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role)
     for name, role in part.teachers.items()
   ]
   seen: dict[str, list] = {}
@@ -128,7 +151,7 @@ def _different(part: Round) -> list[tuple]:
       if entry not in known:
         suffix = f' ({arm})' if known else ''
         at = f'{part.prefix}students.{name}{suffix}'
-        found.append((at, entry, role.shape))
+        found.append((at, entry, role))
         known.append(entry)
   return found
 

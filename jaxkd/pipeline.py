@@ -1,6 +1,7 @@
 """A run: the four stages of a config, round after round, and its row."""
 
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -23,7 +24,7 @@ from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many, mixture
-from jaxkd.train import checkpoint, hosts
+from jaxkd.train import checkpoint, hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
@@ -147,56 +148,78 @@ def _teach(
   session: Session, part: Round, directory: Path, rounds: list[Round]
 ) -> tuple[dict[str, Group], list[Stage]]:
   """Stage 2: the groups of teachers, trained or restored, and tested."""
-  groups, stages = {}, []
-  for name, role in part.teachers.items():
-    entry = part.config['teachers'][name]
-    seeds = len(part.seeds)
-    stage = f'{part.prefix}teachers/{name}'
-    history, seconds, ran = {}, 0.0, Execution()
-    shown = f'{part.prefix}{preflight.called(name, part)}'
-    if entry['made_of']:
-      parts = {other: groups[other] for other in entry['made_of']}
-      groups[name] = teachers.join(role, parts, seeds)
-      test = _joined(session, name, groups[name])
-      stages.append(Stage(shown, {}, 0.0, ran, test))
-      continue
-    subsets = None
-    if entry['specialize']['of'] and not entry['restore']:
-      generalist = groups[entry['specialize']['of']]
-      predicted = training.predict(session, generalist, 'train')
-      found = preflight.subsets_of(part, name, predicted)
-      subsets = np.array(hosts.told('the subsets', found.tolist()))
+  groups, stages = {}, {}
+  for turn in part.turns:
     _weigh(session, part, groups)
-    job = preflight.teacher_job(part, name, session.source, groups, subsets)
-    if entry['restore']:
-      at = f'teachers.{name}.restore'
-      folder = preflight.restored_from(entry['restore'], part, rounds, at)
-      if isinstance(folder, preflight.Made):
-        folder = workdir.net_folder(directory, folder.stage)
-      variables = teachers.restore(name, entry, role, seeds, folder)
-    else:
-      trained = training.train(session, job)
-      variables = trained.variables[name]
-      _export(session, directory, stage, entry, role, variables, job.train)
-      history, seconds, ran = trained[1:]
-    test = training.evaluate(
-      session,
-      job.students,
-      {name: variables},
-      'test',
-      groups=training.read_groups(job.students, job.groups),
-      mode=ran.mode,
-      shard_parameters=job.train['shard_parameters'],
-    )
-    groups[name] = teachers.group(entry, role, variables, seeds)
-    if entry['per_seed']:  # a value for each seed: the mean of its teachers
-      test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-    stages.append(Stage(shown, history, seconds, ran, test))
-    if entry['count'] > 1 and name in part.predicts:
-      together = _together(session, name, groups)
-      stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
+    works = {
+      name: functools.partial(
+        _taught, session, part, name, dict(groups), directory, rounds
+      )
+      for name in turn
+    }
+    for name, found in side_by_side.run(works, turn, session.stop).items():
+      groups[name], stages[name] = found
   _weigh(session, part, groups)
-  return groups, stages
+  groups = {**{name: groups[name] for name in part.teachers}, **groups}
+  return groups, [stage for name in part.teachers for stage in stages[name]]
+
+
+def _taught(
+  session: Session,
+  part: Round,
+  name: str,
+  groups: dict[str, Group],
+  directory: Path,
+  rounds: list[Round],
+  stop: side_by_side.Flag | None,
+) -> tuple[Group, list[Stage]]:
+  """A group of teachers, given those that it may look at, and its stages."""
+  session = session._replace(stop=stop)
+  role, entry = part.teachers[name], part.config['teachers'][name]
+  seeds = len(part.seeds)
+  stage = f'{part.prefix}teachers/{name}'
+  history, seconds, ran = {}, 0.0, Execution()
+  shown = f'{part.prefix}{preflight.called(name, part)}'
+  if entry['made_of']:
+    parts = {other: groups[other] for other in entry['made_of']}
+    group = teachers.join(role, parts, seeds)
+    test = _joined(session, name, group)
+    return group, [Stage(shown, {}, 0.0, ran, test)]
+  subsets = None
+  if entry['specialize']['of'] and not entry['restore']:
+    generalist = groups[entry['specialize']['of']]
+    predicted = training.predict(session, generalist, 'train')
+    found = preflight.subsets_of(part, name, predicted)
+    subsets = np.array(hosts.told('the subsets', found.tolist()))
+  job = preflight.teacher_job(part, name, session.source, groups, subsets)
+  if entry['restore']:
+    at = f'teachers.{name}.restore'
+    folder = preflight.restored_from(entry['restore'], part, rounds, at)
+    if isinstance(folder, preflight.Made):
+      folder = workdir.net_folder(directory, folder.stage)
+    variables = teachers.restore(name, entry, role, seeds, folder)
+  else:
+    trained = training.train(session, job)
+    variables = trained.variables[name]
+    _export(session, directory, stage, entry, role, variables, job.train)
+    history, seconds, ran = trained[1:]
+  test = training.evaluate(
+    session,
+    job.students,
+    {name: variables},
+    'test',
+    groups=training.read_groups(job.students, job.groups),
+    mode=ran.mode,
+    shard_parameters=job.train['shard_parameters'],
+  )
+  group = teachers.group(entry, role, variables, seeds)
+  if entry['per_seed']:  # a value for each seed: the mean of its teachers
+    test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
+  stages = [Stage(shown, history, seconds, ran, test)]
+  if entry['count'] > 1 and name in part.predicts:
+    together = _together(session, name, {**groups, name: group})
+    stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
+  return group, stages
 
 
 def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:

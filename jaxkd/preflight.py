@@ -3,11 +3,13 @@
 import contextlib
 import graphlib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxkd import config as configs
@@ -18,13 +20,14 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.models import pytorch
+from jaxkd.models import cost, pytorch
 from jaxkd.report import rows
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many, mixture, specialists
+from jaxkd.train import sharding
 
 
 class Round(NamedTuple):
@@ -39,6 +42,8 @@ class Round(NamedTuple):
     students: arm -> role -> its net.
     metrics: what is measured of every net.
     predicts: the groups whose outputs can be measured.
+    turns: the groups that train at the same time, each with its devices, one
+      turn after another.
   """
 
   prefix: str
@@ -48,6 +53,7 @@ class Round(NamedTuple):
   students: dict[str, dict[str, Role]]
   metrics: dict[str, Metric]
   predicts: tuple[str, ...]
+  turns: tuple[dict[str, list], ...]
 
   @property
   def seeds(self) -> list[int]:
@@ -134,7 +140,7 @@ def _made(part: Round) -> dict[str, Made]:
   made = {}
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
-    if not entry['restore']:
+    if not entry['restore'] and not entry['made_of']:
       stage = f'{part.prefix}teachers/{name}'
       each = len(part.seeds) if entry['per_seed'] else 1
       made[stage] = Made(stage, entry, role, entry['count'] * each)
@@ -288,7 +294,10 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
     }
-  return Round(prefix, config, own_arms, taught, students, metrics, predicts)
+  turns = _turns(entries, taught, config['train']['seeds'])
+  return Round(
+    prefix, config, own_arms, taught, students, metrics, predicts, turns
+  )
 
 
 @contextlib.contextmanager
@@ -306,17 +315,68 @@ def _blaming(looking: list[tuple[str, tuple]]) -> Iterator[None]:
 
 def _in_order(entries: Mapping[str, dict]) -> list[str]:
   """Groups of teachers, those that others look at before these."""
+  return list(itertools.chain(*_generations(entries)))
+
+
+def _generations(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:
+  """Groups of teachers that do not look at each other, those before these."""
   graph = {
     name: roles.needs(entry, entry['distill']) & set(entries)
     for name, entry in sorted(entries.items())
   }
+  sorter, found = graphlib.TopologicalSorter(graph), []
   try:
-    return list(graphlib.TopologicalSorter(graph).static_order())
+    sorter.prepare()
   except graphlib.CycleError as error:
     raise UserError(
       f'teachers: {" and ".join(error.args[1])} look at each other in a '
       'circle, so none can be trained first'
     ) from error
+  while sorter.is_active():
+    found.append(sorter.get_ready())
+    sorter.done(*found[-1])
+  return found
+
+
+def _turns(
+  entries: Mapping[str, dict], built: Mapping[str, Role], seeds: int
+) -> tuple[dict[str, list], ...]:
+  """See `Round`. Groups train at the same time where devices are enough.
+
+  That is, where there is one for each of them, on one host, and no group asks
+  for a larger mesh than its share, or for the memory of all of them.
+  """
+  there, turns = sharding.devices(), []
+  alone = jax.process_count() > 1
+
+  def work(name):
+    """The FLOPs of the forward passes of its training."""
+    entry, role = entries[name], built[name]
+    members = entry['count'] * (seeds if entry['per_seed'] else 1)
+    examples = entry['train']['steps'] * entry['train']['batch_size']
+    return members * examples * cost.cost(role.net, role.shape).flops
+
+  def least(name):
+    """The fewest devices that it can have."""
+    train = entries[name]['train']
+    if train['shard_parameters']:
+      return len(there)
+    return math.prod(max(size, 1) for size in train['mesh'].values())
+
+  for names in _generations(entries):
+    training = [
+      name
+      for name in names
+      if not entries[name]['restore'] and not entries[name]['made_of']
+    ]
+    shared = {}
+    if 1 < len(training) <= len(there) and not alone:
+      shared = sharding.slices({name: work(name) for name in training})
+    if any(least(name) > len(own) for name, own in shared.items()):
+      shared = {}
+    turns += [{name: there} for name in names if name not in shared]
+    turns += [shared] if shared else []
+  return tuple(turns)
 
 
 def _in_use(distill: dict, grid: Mapping[str, tuple]) -> dict:
@@ -499,12 +559,14 @@ def _check(part: Round, source, directory, rounds):
   """Traces a step of every stage, and reads what is to be restored."""
   session = session_of(part, source, directory, progress=None)
   shapes = shapes_of(part)
+  devices = {name: own for turn in part.turns for name, own in turn.items()}
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if entry['made_of']:
       continue
     if not entry['restore']:
-      training.check(session, teacher_job(part, name, source, shapes))
+      with sharding.on(devices[name]):
+        training.check(session, teacher_job(part, name, source, shapes))
       continue
     found = restored_from(entry['restore'], part, rounds, at)
     if isinstance(found, Made):

@@ -17,10 +17,12 @@ from rich.console import Console
 
 import jaxkd
 from jaxkd import config as configs
-from jaxkd import pipeline, workdir
+from jaxkd import pipeline, preflight, workdir
+from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows
-from jaxkd.train import checkpoint
+from jaxkd.train import checkpoint, sharding
+from jaxkd.train.population import Population
 
 ROOT = Path(__file__).parents[1]
 # The methods, which are many, are in test_methods.py.
@@ -548,3 +550,119 @@ def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
     nets(tmp_path / 'broken'),
     nets(tmp_path / 'whole'),
   )
+
+
+def groups(**changes):
+  """Two groups of teachers that need not wait for each other, and one."""
+  net = dict(model='mlp', kw=dict(widths=(8,)))
+  soft = dict(loss='kl', teacher='one')
+  labels = dict(loss='cross_entropy')
+  teachers = dict(
+    one=dict(**net, count=2, train=dict(steps=6)),
+    two=dict(**net, train=dict(steps=6, batch_size=24)),
+    later=dict(**net, distill=dict(labels=labels, soft=soft)),
+  )
+  for name, own in changes.items():
+    teachers[name] = {**teachers[name], **own}
+  return small(
+    teachers=teachers,
+    distill=dict(labels=labels, soft=dict(loss='kl', teacher=('two', 'later'))),
+    arms={},
+    report=dict(compare=dict(better='student', than='student')),
+  )
+
+
+def turns(config, directory):
+  """How many devices each group has, turn after turn."""
+  (part,) = preflight.prepare(config, directory)[1]
+  return [{name: len(own) for name, own in turn.items()} for turn in part.turns]
+
+
+def test_groups_train_side_by_side_where_devices_are_enough(
+  tmp_path, monkeypatch
+):
+  config, alike = groups(), dict(rtol=1e-4, atol=1e-5)
+  one = dict(one=1), dict(two=1), dict(later=1)
+  assert turns(config, tmp_path) == list(one)
+  run(config, tmp_path / 'in turn')
+  monkeypatch.setattr(sharding, 'all_devices', jax.devices)
+  # Two nets with batches of 8 are less to do than one with batches of 24.
+  side_by_side = [dict(one=3, two=5), dict(later=8)]
+  assert turns(config, tmp_path) == side_by_side
+  used, console = {}, Console(record=True, width=100, file=io.StringIO())
+  train = training.train
+
+  def watched(session, job, **kw):
+    found = train(session, job, **kw)
+    used[job.stage] = sharding.devices()
+    return found
+
+  monkeypatch.setattr(training, 'train', watched)
+  row = pipeline.run(config, tmp_path / 'beside', console=console)
+  assert 'sharing 8 devices: one on 3, two on 5' in console.export_text()
+  assert not {*used['teachers/one']} & {*used['teachers/two']}
+  assert used['teachers/later'] == used['students/student'] == jax.devices()
+  assert list(row['arms']) == [
+    'teacher one', 'teacher one ensemble', 'teacher two', 'teacher later',
+    'student',
+  ]  # fmt: skip
+  want, got = nets(tmp_path / 'in turn'), nets(tmp_path / 'beside')
+  assert set(want) == set(got)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, **alike), want, got
+  )
+
+
+@pytest.mark.all_devices
+def test_groups_take_turns_where_one_asks_for_too_many_devices(tmp_path):
+  mesh = dict(steps=6, mesh=dict(member=2, data=4))
+  config = groups(one=dict(train=mesh))
+  assert turns(config, tmp_path) == [dict(one=8), dict(two=8), dict(later=8)]
+  in_parts = dict(steps=6, shard_parameters=True)  # for want of memory
+  config = groups(one=dict(train=in_parts))
+  assert turns(config, tmp_path) == [dict(one=8), dict(two=8), dict(later=8)]
+  mesh['mesh']['data'] = 1
+  config = groups(one=dict(train=mesh))
+  assert turns(config, tmp_path) == [dict(one=3, two=5), dict(later=8)]
+
+
+@pytest.mark.all_devices
+def test_groups_that_were_stopped_side_by_side_go_on(tmp_path, monkeypatch):
+  config = groups()
+  run(config, tmp_path / 'unbroken')
+  stop, steps = threading.Event(), []
+  step = Population.step
+
+  def counted(self, *arguments):
+    steps.append(True)
+    if len(steps) == 5:  # of both
+      stop.set()
+    return step(self, *arguments)
+
+  monkeypatch.setattr(Population, 'step', counted)
+  with pytest.raises(pipeline.Stopped):
+    run(config, tmp_path / 'stopped', stop=stop)
+  monkeypatch.undo()
+  monkeypatch.setattr(sharding, 'all_devices', jax.devices)
+  assert not (tmp_path / 'stopped' / 'nets' / 'teachers' / 'later').exists()
+  resumed = run(config, tmp_path / 'stopped')
+  assert found(resumed) == found(
+    json.loads((tmp_path / 'unbroken' / 'row.json').read_text())
+  )
+  want, got = nets(tmp_path / 'unbroken'), nets(tmp_path / 'stopped')
+  jax.tree.map(np.testing.assert_array_equal, want, got)
+
+
+@pytest.mark.all_devices
+def test_an_error_in_one_group_stops_the_other(tmp_path):
+  wild = dict(
+    steps=20, learning_rate=1e30, optimizer=dict(name='sgd', kw={}),
+    eval_every=1,
+  )  # fmt: skip
+  long = dict(steps=100_000, batch_size=8, eval_every=100_000)
+  config = groups(one=dict(train=wild), two=dict(train=long))
+  assert len(turns(config, tmp_path)[0]) == 2
+  with pytest.raises(UserError, match=r'^teachers/one: .*not a number'):
+    run(config, tmp_path / 'run')
+  kept = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints/teachers/two')
+  assert 0 < kept.latest_step() < 100_000  # it saved and left

@@ -52,8 +52,7 @@ def role(
     _layer(groups, *reads, at) if reads else input_shape(entry, source, at)
   )
   with blamed(f'{at}.model'):
-    special = bool(entry.get('specialize', {}).get('of'))
-    build = _builder(entry, source, shape, at, dtype, special)
+    build = _builder(entry, source, shape, at, dtype)
     own = set(output_shapes(build(()), shape))
     net = build(tuple(sorted(locations - own)))
   return Role(
@@ -210,7 +209,7 @@ def layers(
   """Every layer that a term can look at, with its shape for one example."""
   return models.tap_shapes(
     entry['model'],
-    num_classes=source.num_classes,
+    num_classes=source.num_classes + _is_special(entry),
     input_shape=shape,
     at=f'{at}.model',
     **entry['kw'],
@@ -243,7 +242,14 @@ def _flat(location) -> set[str]:
   return set().union(*map(_flat, location))
 
 
-def _builder(entry, source, shape, at, dtype, special):
+def _is_special(entry: Mapping[str, Any]) -> bool:
+  """Whether the net has a dustbin, one more class than there are."""
+  return bool(entry.get('specialize', {}).get('of'))
+
+
+def _builder(entry, source, shape, at, dtype):
+  special = _is_special(entry)
+
   def build(taps):
     try:
       net = models.build(

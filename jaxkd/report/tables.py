@@ -174,7 +174,8 @@ when this page and the rows disagree.
 
 _SPEED = """\
 Steady-state times, compilation and warm-up excluded: medians over many steps,
-from `python experiments/benchmark.py`, with `--losses` for each loss by itself.
+from `python experiments/benchmark.py`, with `--losses` for each loss by itself
+and `--population` for many members, devices and seeds.
 Compare numbers of one device only."""
 
 _UNTUNED = 'Not tuned: the values of the config.'

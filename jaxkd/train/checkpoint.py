@@ -21,6 +21,7 @@ import math
 import os
 import sys
 import textwrap
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,6 +38,9 @@ from jaxkd.paths import by_path
 from jaxkd.train import hosts
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
+# One starts to save at a time: the threads that write a checkpoint wait for
+# each other by a number that Orbax counts up in all of the process.
+_SAVING = threading.Lock()
 
 
 class _Manager(ocp.CheckpointManager):
@@ -138,7 +142,8 @@ class Checkpoints:
     with writing(self._directory):
       while self._damaged:  # they would count among those to keep
         self._manager.delete(self._damaged.pop())
-      self._manager.save(step, args=items, force=True)
+      with _SAVING:
+        self._manager.save(step, args=items, force=True)
 
   def restore(self, like: Any) -> tuple[int, Any, dict] | None:
     """Reads the newest checkpoint that is undamaged.

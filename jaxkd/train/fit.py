@@ -139,7 +139,7 @@ def fit(
     population = make(mode=execution.mode)
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
   else:
-    population, execution = _fastest(make, batches, plan)
+    population, execution = fastest(make, batches, plan)
     carry, totals = population.init(), population.split(nothing)
     start = 0
     meta = {
@@ -228,7 +228,7 @@ def _calls(
     yield step, list(itertools.islice(stream, taken))
 
 
-def _fastest(
+def fastest(
   make: Callable[..., Population], batches: Batches, plan: Plan
 ) -> tuple[Population, Execution]:
   """The population under the way of running it that is asked for.

@@ -8,8 +8,11 @@ devices, beside each other, so that as few batches as can be span hosts.
 """
 
 import collections
+import contextlib
+import contextvars
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,10 +24,53 @@ from jaxkd.errors import UserError
 
 MEMBER, DATA = 'member', 'data'
 
+# Those of this thread, where it does not have all of them.
+_own: contextvars.ContextVar[list | None] = contextvars.ContextVar(
+  'devices', default=None
+)
+
 
 def devices() -> list:
-  """All devices, those of a host beside each other."""
+  """The devices to use: all of them, or what `on` has set aside."""
+  return _own.get() or all_devices()
+
+
+def all_devices() -> list:
+  """All devices, of all hosts, those of a host beside each other."""
   return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+
+
+@contextlib.contextmanager
+def on(chosen: list) -> Iterator[None]:
+  """What this thread does inside, it does on these devices."""
+  token = _own.set(list(chosen))
+  here = jax.process_index()
+  first = next(d for d in chosen if d.process_index == here)
+  try:
+    with jax.default_device(first):
+      yield
+  finally:
+    _own.reset(token)
+
+
+def slices(work: Mapping[str, float]) -> dict[str, list]:
+  """Shares the devices out to what is to be done at the same time.
+
+  Everyone has one; each further device goes to the one that would end last.
+
+  Args:
+    work: how much each has to do, in any unit; at most one a device.
+  """
+  there = devices()
+  if len(work) > len(there):
+    raise ValueError(f'{len(work)} slices of {len(there)} devices')
+  sizes = dict.fromkeys(work, 1)
+  for _ in range(len(there) - len(work)):
+    sizes[max(work, key=lambda name: work[name] / sizes[name])] += 1
+  rest = iter(there)
+  return {
+    name: list(itertools.islice(rest, size)) for name, size in sizes.items()
+  }
 
 
 def mesh(

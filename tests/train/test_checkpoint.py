@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -460,3 +461,19 @@ def test_the_checksum_of_what_hosts_write_together(dtype):
     flipped = x.copy()
     flipped.view(np.uint8).reshape(-1)[at] ^= 1
     assert int(_checksums([flipped])[0]) != int(here)
+
+
+def test_runs_in_threads_save_at_the_same_time(tmp_path):
+  def run(name):
+    for part in range(2):
+      with Checkpoints(tmp_path / name) as checkpoints:
+        for step in range(5 * part, 5 * part + 5):
+          checkpoints.save(step, a_tree(step), META)
+      export(tmp_path / 'nets' / name, {'params': {'w': jnp.ones(3)}}, {})
+    with Checkpoints(tmp_path / name) as checkpoints:
+      return checkpoints.restore(abstract(a_tree()))
+
+  with ThreadPoolExecutor(4) as pool:
+    for step, tree, _ in pool.map(run, 'abcd'):
+      assert step == 9
+      assert tree['step'] == a_tree(9)['step']
