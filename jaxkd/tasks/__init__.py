@@ -2,7 +2,8 @@
 
 A task is a module with `GROUND_TRUTH`, the name of the loss that teachers
 train with where the config says nothing else, and
-``metrics(num_classes) -> {name: Metric}``.
+``metrics(num_classes) -> {name: Metric}``. It may have ``recall(classes) ->
+Metric``, for classes that some students never see.
 """
 
 import importlib
