@@ -5,8 +5,19 @@ learns from the soft targets of a teacher on a transfer set from which one class
 is left out, so that it knows this class from what the teacher says of others
 alone. It holds the class for rare; one number, found on the validation split
 and added to the class's logit, undoes that. In the paper 206 errors become 109,
-and 98.6 % of the threes are right. Then the transfer set has two classes alone,
-and one number is for all of the other eight.
+and 98.6 % of the threes are right. Then the transfer set has sevens and eights
+alone, and one number is for all of the other eight classes: 47.3 % of errors
+become 13.2 %. The ceiling has the whole set, and the control, of labels alone,
+gets such a number too.
+
+Simplified: scikit-learn's 8×8 digits, a teacher of 256-256 units for each seed,
+students of 64. The paper chose its numbers on the test set. `:paper` is MNIST,
+a teacher of 1200-1200 units with dropout and jitter, a student of 800-800.
+
+A minute on one CPU core. Without threes 85.0 % of them are right, 97.8 % with
++2.8 on their logit, and 96.9 and 98.2 % of all digits, as much as with the
+whole set (98.1 %); of labels alone, 5 % of the threes. With sevens and eights
+alone, 81.6 % and 94.3 %.
 
   python experiments/distill.py --config configs/hinton2015_missing_class.py \
       --workdir runs/hinton2015_missing_class

@@ -85,4 +85,19 @@ def get_config(arg=None):
       if name not in ('data', 'noise'):
         c.arms[name].data.generated.kw.steps = 4
     c.train.update(steps=6, batch_size=16, seeds=2, members='vmap')
+  if size == 'paper':
+    c.data = dict(source='tfds:mnist')
+    c.teachers.main = dict(
+      model='lenet5', train=dict(steps=60_000, learning_rate=1e-3)
+    )
+    view = dict(train='rotate(10)|shift(2)|noise(0.1)')
+    c.students.student = dict(model='lenet5_half', views=view)
+    for name in c.arms:
+      if name != 'data':
+        c.arms[name].data.generated.count = 24_000
+      if name not in ('data', 'noise'):
+        c.arms[name].data.generated.kw.update(steps=1500, learning_rate=1e-3)
+    c.train.update(
+      optimizer=dict(name='adam', kw=dict()), steps=75_000, learning_rate=1e-3
+    )
   return config.complete(c)
