@@ -22,9 +22,10 @@ def test_the_shift_is_the_middle_of_the_best_interval():
   logits = np.array([[3.0, 0, 0], [0, 5, 0], [1, 0, 0], [9, 0, 0]])
   labels = np.array([2, 2, 2, 0])
   assert correct.shift(logits, labels, UNSEEN) == pytest.approx(7)
-  # Two of its own against one of another's, which is the nearer by far.
-  logits[3, 0], logits[1, 1] = 2.0, 20.0
-  assert right(logits, labels, correct.shift(logits, labels, UNSEEN)) == 2
+  # Three of another's at 2 count for more than two of its own beyond.
+  logits = np.array([*logits[:3], *np.tile([2.0, 0, 0], (3, 1))])
+  labels = np.array([2, 2, 2, 0, 0, 0])
+  assert correct.shift(logits, labels, UNSEEN) == pytest.approx(1.5)
 
 
 def test_where_one_side_is_open_it_ends_one_beyond_the_last():
