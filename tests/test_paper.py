@@ -35,7 +35,7 @@ def stand_in(name, **options):
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda path: path.stem)
 def test_the_paper_form_can_be_traced(file, tmp_path, monkeypatch):
   if 'no_paper=' in file.read_text():  # says what cannot be had
-    with pytest.raises(UserError, match='leave :paper out$'):
+    with pytest.raises(UserError, match=r'leave :paper out$'):
       configs.load(f'{file}:paper')
     return
   config = configs.plain(configs.load(f'{file}:paper'))
