@@ -119,7 +119,7 @@ def shifted(net: Net, num_classes: int) -> Net:
     own = whole.pop('shift')
     inner = {**variables, 'state': whole}
     outputs, new = net.apply(inner, inputs, key=key, train=train)
-    outputs = {**outputs, 'logits': outputs['logits'] + own['bias']}
+    outputs = {**outputs, 'logits': outputs['logits'] + own['bias'][None]}
     return outputs, {**new, 'shift': own}
 
   return Net(init, apply)
