@@ -42,7 +42,11 @@ def get_config(arg=None):
       train=dict(steps=1500, learning_rate=3e-3),
     )
   )
-  c.students = dict(student=dict(model='mlp', kw=dict(widths=(64, 64))))
+  c.students = dict(
+    student=dict(
+      model='mlp', kw=dict(widths=(64, 64)), views=dict(train='noise(0.15)')
+    )
+  )
   c.distill = dict(
     soft=dict(loss='kl', teacher='main', kw=dict(temperature=20.0))
   )
@@ -62,10 +66,10 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=1e-3,
-    steps=3000,
+    learning_rate=3e-3,
+    steps=2000,
     batch_size=64,
-    seeds=5,
+    seeds=10,
   )
   c.report = dict(
     compare=dict(better='impressions', than='noise'),
