@@ -556,7 +556,6 @@ def generator_of(
 
 def _first(group: Group) -> dict:
   """The variables of the first of the T nets of each seed, or their shapes."""
-
   own = group.per_member
 
   def first(x):
