@@ -130,6 +130,10 @@ _CONFIG = {
     'partition': {'teachers': 'none', 'students': 'none'},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
+    'together': 1,  # examples of a class that follow one another
+    # numbers of the classes that a split keeps; () for all, in validation for
+    # those of train
+    'classes': {'train': (), 'validation': (), 'test': ()},
   },
   'teachers': {},
   'students': {},
@@ -238,7 +242,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       entry['kw'] = {**plain(options), **entry['kw']}
       made[section][name] = entry
   for name, teacher in made['teachers'].items():
-    truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
+    task = tasks.find(made['task'])
+    output = getattr(task, 'OUTPUT', 'logits')
+    truth = {'labels': {'loss': task.GROUND_TRUTH, 'at': (output, output)}}
     if teacher['specialize']['of']:
       loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
       truth = {'labels': {'loss': loss, 'at': (at, at)}}

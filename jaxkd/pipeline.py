@@ -216,7 +216,7 @@ def _taught(
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
   stages = [Stage(shown, history, seconds, ran, test)]
-  if entry['count'] > 1 and name in part.predicts:
+  if name in part.predicts and preflight.ensembled(part, name):
     together = _together(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages

@@ -91,6 +91,7 @@ def prepare(
         f'data.source: {source.name} has no {split} split, which every run '
         'needs; see data.kw.validation'
       )
+  source = sources.of_classes(source, data['classes'])
   rounds = []
   for prefix, own in configs_of(config).items():
     tuned = {} if rounds else grids or {}
@@ -182,6 +183,7 @@ _OF_THE_RUN = (
   'data.source',
   'data.dir',
   'data.kw',
+  'data.classes',
   'train.seed',
   'train.seeds',
 )
@@ -280,16 +282,14 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       }
   metrics = dict(tasks.find(config['task']).metrics(source.num_classes))
   outputs = {metric.output for metric in metrics.values()}
-  predicts = tuple(
-    name
-    for name, role in taught.items()
-    if outputs & set(roles.output_shapes(role.net, role.shape))
-  )
+  gives = {name: _gives(role) for name, role in taught.items()}
+  predicts = tuple(name for name in taught if outputs & gives[name])
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())
     metrics |= specialists.metrics(most)
-  for name in predicts:
-    suffix = '' if len(predicts) == 1 else f':{name}'
+  classify = [name for name in predicts if 'logits' in gives[name]]
+  for name in classify:
+    suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
@@ -298,6 +298,11 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   return Round(
     prefix, config, own_arms, taught, students, metrics, predicts, turns
   )
+
+
+def _gives(role: Role) -> set[str]:
+  """The outputs of a net."""
+  return set(roles.output_shapes(role.net, role.shape))
 
 
 @contextlib.contextmanager
@@ -438,9 +443,15 @@ def _values_of(part: Round) -> dict[str, int]:
     entry = part.config['teachers'][group]
     name, own = called(group, part), per_seed(part, group)
     found[name] = seeds if own else entry['count']
-    if entry['count'] > 1:
+    if ensembled(part, group):
       found[f'{name} ensemble'] = seeds if own else 1
   return found
+
+
+def ensembled(part: Round, group: str) -> bool:
+  """Whether the nets of a group are measured together too, as one."""
+  several = part.config['teachers'][group]['count'] > 1
+  return several and 'logits' in _gives(part.teachers[group])
 
 
 def per_seed(part: Round, group: str) -> bool:

@@ -607,6 +607,31 @@ def test_what_does_not_predict_is_no_arm(tmp_path):
   assert {'agreement:main', 'agreement:second'} <= set(part.metrics)
 
 
+def test_nets_that_embed_are_measured_one_by_one(tmp_path):
+  nets = dict(model='embedder', kw=dict(of_kw=dict(widths=(4,)), size=2))
+  at = ('embedding', 'embedding')
+  config = small(
+    task='retrieval',
+    teachers=dict(main=dict(**nets, count=2)),
+    students=dict(student=nets),
+    distill=dict(
+      labels=dict(loss='triplet', at=at),
+      soft=dict(loss='rkd_distance', at=at, teacher='main'),
+    ),
+    report__metric='recall_at_1',
+  )
+  _, (part,) = preflight.prepare(config, tmp_path)
+  assert part.predicts == ('main',)
+  assert set(part.metrics) == {
+    'recall_at_1', 'recall_at_2', 'recall_at_4', 'recall_at_8', 'nmi'
+  }  # fmt: skip
+  assert not preflight.ensembled(part, 'main')  # no probabilities to average
+  compare = dict(better='distilled', than='teacher ensemble')
+  config['report']['compare'] = compare
+  with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
+    preflight.prepare(config, tmp_path)
+
+
 def test_equal_arms_are_found(tmp_path):
   same = dict(distill=dict(soft=dict(weight=1.0)))
   alone = dict(distill=dict(soft=dict(weight=0.0)))

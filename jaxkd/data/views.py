@@ -216,6 +216,20 @@ def crop(
   return dm_pix.random_crop(key, jnp.pad(image, widths, mode), image.shape)
 
 
+def cut(key: Array, image: Array, size: int) -> Array:
+  """Cuts size x size pixels out at random."""
+  _fits('cut', image, size)
+  return dm_pix.random_crop(key, image, (size, size, image.shape[2]))
+
+
+def centre(key: Array, image: Array, size: int) -> Array:
+  """Cuts size x size pixels out of the middle."""
+  del key
+  height, width = _fits('centre', image, size)
+  top, left = (height - size) // 2, (width - size) // 2
+  return image[top : top + size, left : left + size]
+
+
 def flip(key: Array, image: Array) -> Array:
   """Swaps left and right, every other time."""
   _size('flip', image)
@@ -269,12 +283,7 @@ def cutout(key: Array, image: Array, size: int) -> Array:
 
 def resolution(key: Array, image: Array, size: int) -> Array:
   """Keeps what size x size pixels can show, at the old number of pixels."""
-  height, width = _size('resolution', image)
-  _require(
-    1 <= size <= min(height, width),
-    f'resolution(size={size}) of images of {height}x{width} needs a size from '
-    '1 to the shorter side',
-  )
+  _fits('resolution', image, size)
   small = resize(key, image, size)
   return jax.image.resize(small, image.shape, 'linear')
 
@@ -338,6 +347,16 @@ def _to_float(x: Array) -> Array:
 def _require(condition: bool, message: str) -> None:
   if not condition:
     raise UserError(message)
+
+
+def _fits(op: str, image: Any, size: int) -> tuple[int, int]:
+  height, width = _size(op, image)
+  _require(
+    1 <= size <= min(height, width),
+    f'{op}(size={size}) of images of {height}x{width} needs a size from 1 to '
+    'the shorter side',
+  )
+  return height, width
 
 
 def _size(op: str, image: Any) -> tuple[int, int]:

@@ -92,6 +92,7 @@ class Job(NamedTuple):
     seeds: of each member.
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
+    together: how many examples of a class follow one another.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
@@ -105,6 +106,7 @@ class Job(NamedTuple):
   seeds: list[int]
   weights: np.ndarray
   order: str = 'own'
+  together: int = 1
   hyper: dict[str, list[float]] | None = None
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
@@ -238,6 +240,7 @@ def batches_of(session: Session, job: Job) -> taught.Batches:
     job.seeds,
     job.train['batch_size'],
     order=job.order,
+    together=job.together,
     at=f'{job.at}train.batch_size',
   )
   outputs = {}

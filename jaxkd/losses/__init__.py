@@ -41,6 +41,7 @@ from jaxkd.losses.relations import (
   rkd_angle,
   rkd_distance,
   similarity_preserving,
+  triplet,
 )
 from jaxkd.losses.responses import (
   cross_entropy,
@@ -115,6 +116,7 @@ __all__ = [
   'correlation_congruence',
   'inter_channel_correlation',
   'pairwise_affinity',
+  'triplet',
   # Information and contrast
   'variational_information',
   'info_nce',

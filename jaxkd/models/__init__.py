@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen
+from flax import linen, nnx
 
 from jaxkd import lookup
 from jaxkd.errors import UserError, unknown
@@ -24,7 +24,15 @@ from jaxkd.models import net
 from jaxkd.models.net import count
 from jaxkd.types import Net
 
-__all__ = ['build', 'count', 'defaults', 'families', 'resolve', 'tap_shapes']
+__all__ = [
+  'build',
+  'count',
+  'defaults',
+  'families',
+  'part',
+  'resolve',
+  'tap_shapes',
+]
 
 PyTree = Any
 
@@ -79,6 +87,30 @@ def build(
   if isinstance(made, linen.Module):
     return net.from_linen(made, _inputs(input_shape), taps=taps)
   return net.from_nnx(made, _inputs(input_shape), taps=taps, remat=remat)
+
+
+def part(
+  name: str,
+  *,
+  num_classes: int,
+  input_shape: PyTree,
+  dtype: jnp.dtype,
+  rngs: nnx.Rngs,
+  at: str = 'model',
+  **kw: Any,
+) -> nnx.Module:
+  """A model as a part of another one; the arguments are those of ``build``.
+
+  Raises:
+    UserError: as ``build``, and a model that is not an NNX module.
+  """
+  dtype = jnp.dtype(dtype).name
+  made = _make(name, num_classes, input_shape, dtype, at, kw)
+  if isinstance(made, Net | linen.Module):
+    raise UserError(
+      f'{at}: {name!r} is not an NNX module, and no other can be a part of one'
+    )
+  return made(rngs)
 
 
 def tap_shapes(

@@ -26,6 +26,7 @@ SHARED = (
   'data.source',
   'data.dir',
   'data.kw',
+  'data.classes',
   'data.fraction.teachers',
   'data.partition.teachers',
   'train.steps',
@@ -114,5 +115,6 @@ def job(
     seeds=seeds,
     weights=np.concatenate(weights),
     order=data['order'],
+    together=data['together'],
     hyper=hyper,
   )

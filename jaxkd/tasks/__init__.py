@@ -2,7 +2,8 @@
 
 A task is a module with `GROUND_TRUTH`, the name of the loss that teachers
 train with where the config says nothing else, and
-``metrics(num_classes) -> {name: Metric}``.
+``metrics(num_classes) -> {name: Metric}``. That loss looks at `OUTPUT`, the
+logits if the task does not say.
 """
 
 import importlib

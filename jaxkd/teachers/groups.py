@@ -83,6 +83,7 @@ def job(
     ],
     weights=weights,
     order=data['order'],
+    together=data['together'],
     at=f'teachers.{name}.',
     given={name: {'specialist': state}} if state else {},
   )

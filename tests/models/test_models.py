@@ -11,8 +11,8 @@ import pytest
 from jaxkd import models
 from jaxkd.errors import UserError
 
-# The paraphraser reads another net's features and classifies nothing.
-FAMILIES = sorted(set(models.families()) - {'paraphraser'})
+# These classify nothing: one reads another net's features, one embeds.
+FAMILIES = sorted(set(models.families()) - {'paraphraser', 'embedder'})
 KEY = jax.random.key(0)
 
 # Options that make each family small enough to run, where it has any.
@@ -305,3 +305,38 @@ def test_mistakes_are_one_clear_sentence(name, options, message):
   options = {'num_classes': 3, 'input_shape': (8, 8, 1), **options}
   with pytest.raises(UserError, match=message):
     models.build(name, at='m', **options)
+
+
+def test_an_embedder_is_a_model_whose_last_layer_embeds():
+  images = np.random.default_rng(1).normal(size=(4, 6, 6, 1))
+  images = images.astype(np.float32)
+  options = dict(num_classes=7, input_shape=(6, 6, 1), size=3)
+  base = models.build(
+    'mlp', num_classes=3, input_shape=(6, 6, 1), widths=(8, 5)
+  )
+  for normalize in (False, True):
+    net = models.build(
+      'embedder',
+      of_kw={'widths': (8, 5)},
+      normalize=normalize,
+      taps=('base/layers/0',),
+      **options,
+    )
+    variables = draw(jax.eval_shape(net.init, KEY))
+    outputs, _ = net.apply(variables, images)
+    inner = {kind: variables[kind].get('base', {}) for kind in variables}
+    want, _ = base.apply(inner, images)
+    embedding = np.asarray(want['logits'])
+    if normalize:
+      embedding = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs['embedding'], embedding, rtol=1e-5)
+    np.testing.assert_array_equal(outputs['features'], want['embedding'])
+    assert set(outputs) == {'embedding', 'features', 'base/layers/0'}
+
+  def total(images):
+    return net.apply(variables, images)[0]['embedding'].sum()
+
+  variables = jax.tree.map(np.zeros_like, variables)
+  assert not jax.grad(total)(images).any()  # and is finite
+  with pytest.raises(UserError, match=r"^embedder: of: .*'mpl'"):
+    models.build('embedder', of='mpl', **options)
