@@ -117,6 +117,7 @@ _TEACHER = {
 _STUDENT = {
   **_NET,
   'views': {**_VIEWS, 'average': ''},  # of its running mean, as a teacher
+  'correct': '',  # whose logits are shifted afterwards: 'missing', or '3,7'
 }
 _CONFIG = {
   'name': '',
@@ -134,6 +135,16 @@ _CONFIG = {
     # numbers of the classes that a split keeps; () for all, in validation for
     # those of train
     'classes': {'train': (), 'validation': (), 'test': ()},
+    # what the students see in place of it: what makes it, of which teacher
+    # (the only one if empty), how much, and where it is kept, if not with the
+    # run
+    'generated': {
+      'name': '',
+      'teacher': '',
+      'count': 1000,
+      'dir': '',
+      'kw': {},
+    },
   },
   'teachers': {},
   'students': {},

@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxkd import config as configs
 from jaxkd import keys, tasks, workdir
-from jaxkd.data import sources
+from jaxkd.data import generated, partition, sources
+from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion, roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
@@ -22,7 +23,7 @@ from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import cost, pytorch
 from jaxkd.report import rows
-from jaxkd.students import arms
+from jaxkd.students import arms, correct
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
@@ -60,8 +61,9 @@ class Round(NamedTuple):
     return arms.seeds_of(self.config)
 
   def first(self, arm: str) -> str:
-    """The first arm of the same config: what they do is done once."""
-    return next(n for n, own in self.arms.items() if own == self.arms[arm])
+    """The first arm that trains alike: what they do is done once."""
+    own = {name: correct.uncorrected(c) for name, c in self.arms.items()}
+    return next(name for name in own if own[name] == own[arm])
 
 
 def prepare(
@@ -150,6 +152,8 @@ def _made(part: Round) -> dict[str, Made]:
     for name, role in own.items():
       stage = f'{part.prefix}students/{arm}/{name}'
       entry = part.arms[arm]['students'][name]
+      if entry['correct']:  # no longer a net of its model alone
+        continue
       made[stage] = Made(stage, entry, role, len(part.seeds))
       if arm == better:
         made[f'{part.prefix}students/{name}'] = made[stage]
@@ -280,7 +284,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
         )
         for name, entry in own['students'].items()
       }
-  metrics = dict(tasks.find(config['task']).metrics(source.num_classes))
+  task = tasks.find(config['task'])
+  metrics = dict(task.metrics(source.num_classes))
   outputs = {metric.output for metric in metrics.values()}
   gives = {name: _gives(role) for name, role in taught.items()}
   predicts = tuple(name for name in taught if outputs & gives[name])
@@ -294,6 +299,11 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
     }
+  if hasattr(task, 'recall'):
+    parts = [own['data']['partition']['students'] for own in own_arms.values()]
+    for classes in dict.fromkeys(map(partition.left_out, parts)):
+      name = '_'.join(('recall', *map(str, classes)))
+      metrics |= {name: task.recall(classes)} if classes else {}
   turns = _turns(entries, taught, config['train']['seeds'])
   return Round(
     prefix, config, own_arms, taught, students, metrics, predicts, turns
@@ -470,15 +480,128 @@ def session_of(
 
 
 def job(
-  part: Round, arm: str, source: sources.Source, groups: dict[str, Group]
+  part: Round,
+  arm: str,
+  source: sources.Source,
+  groups: dict[str, Group],
+  examples: Examples | None = None,
 ) -> training.Job:
-  """The population of students that an arm of a round trains."""
+  """The population of students that an arm of a round trains.
+
+  Args:
+    part: the round.
+    arm: its name.
+    source: the data.
+    groups: the teachers.
+    examples: what was generated for it; zeros stand for that if it is not
+      given.
+  """
+  made, generator = None, generator_of(part, arm, source, groups)
+  if generator is not None:
+    weights = generator.weights(range(len(part.seeds)))
+    made = (generator.shapes() if examples is None else examples, weights)
   return arms.job(
     part.arms[arm],
     part.students[arm],
     groups,
     stage=f'{part.prefix}students/{arm}',
     labels=source.splits['train'].labels,
+    made=made,
+  )
+
+
+def generator_of(
+  part: Round, arm: str, source: sources.Source, groups: dict[str, Group]
+) -> generated.Generator | None:
+  """What makes the examples of an arm; None where it sees the data.
+
+  Raises:
+    UserError: something about the data that does not go with it, or a teacher
+      of which nothing can be made.
+  """
+  data, at = part.arms[arm]['data'], 'data.generated'
+  entry = data['generated']
+  if not entry['name']:
+    return None
+  alone = next(iter(part.teachers)) if len(part.teachers) == 1 else ''
+  name = entry['teacher'] or alone
+  if name not in part.teachers:
+    raise unknown('teacher', name, part.teachers, f'{at}.teacher')
+  if data['fraction']['students'] != 1 or (
+    data['partition']['students'] != 'none'
+  ):
+    raise UserError(
+      f'{at}: it is seen whole; set data.fraction.students=1.0 and '
+      "data.partition.students='none', and its size by data.generated.count"
+    )
+  for other, teacher in part.config['teachers'].items():
+    if teacher['cache']['outputs']:
+      raise UserError(
+        f'teachers.{other}.cache.outputs: what is kept is of the data, and the '
+        f'arm {arm} sees examples that are generated; leave it empty'
+      )
+  if jax.process_count() > 1:
+    raise UserError(
+      f'{at}: one host alone can make examples so far; run on one'
+    )
+  group, teacher = groups[name], part.config['teachers'][name]
+  if teacher['count'] > 1:
+    raise UserError(
+      f'{at}.teacher: {name} has several nets, and examples are made of one; '
+      f'set teachers.{name}.count=1'
+    )
+  if group.role.reads or name not in part.predicts:
+    raise UserError(
+      f'{at}.teacher: {name} should see examples and give logits; name another'
+    )
+  return generated.Generator(
+    entry,
+    training.predicted_by(group.role),
+    jax.tree.map(_alone, group.by_seed),
+    input_shape=source.input_shape,
+    num_classes=source.num_classes,
+    seeds=part.seeds,
+    of=configs.as_json({k: teacher[k] for k in ('model', 'kw', 'views')}),
+  )
+
+
+def _alone(x):
+  """The first of the T nets of each seed, or its shape."""
+  if isinstance(x, jax.ShapeDtypeStruct):
+    return jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[2:]), x.dtype)
+  return x[:, 0]
+
+
+def shifted(
+  part: Round, arm: str, name: str, role: Role, source: sources.Source
+) -> np.ndarray | None:
+  """The classes whose logits are shifted for each seed, bool [S, K].
+
+  None where a student is left as it is.
+
+  Raises:
+    UserError: it cannot be corrected.
+  """
+  entry = part.arms[arm]['students'][name]
+  at = f'students.{name}.correct'
+  if not entry['correct']:
+    return None
+  if role.reads or 'logits' not in roles.output_shapes(role.net, role.shape):
+    raise UserError(
+      f'{at}: it is about the logits of a net that sees the examples itself, '
+      f'which {name} is not; leave it empty'
+    )
+  if part.arms[arm]['data']['generated']['name']:
+    raise UserError(
+      f'{at}: the arm {arm} sees examples that are generated, of which no '
+      'class is known to be missing; leave it empty'
+    )
+  return correct.classes(
+    entry['correct'],
+    source.splits['train'].labels,
+    job(part, arm, source, {}).weights,
+    source.num_classes,
+    at=at,
   )
 
 
@@ -587,6 +710,8 @@ def _check(part: Round, source, directory, rounds):
   for arm in part.arms:
     if arm == part.first(arm):
       training.check(session, job(part, arm, source, shapes))
+    for name, role in part.students[arm].items():
+      shifted(part, arm, name, role, source)
 
 
 def _check_made(made: Made, entry, role, seeds, at):

@@ -18,6 +18,7 @@ import optax
 from jaxkd import config as configs
 from jaxkd import losses
 from jaxkd.data import loader, views
+from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, step, taught, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
@@ -96,6 +97,7 @@ class Job(NamedTuple):
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
+    examples: what it sees in place of the data; None for the data.
   """
 
   stage: str
@@ -110,6 +112,7 @@ class Job(NamedTuple):
   hyper: dict[str, list[float]] | None = None
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
+  examples: Examples | None = None
 
 
 class Trained(NamedTuple):
@@ -234,8 +237,9 @@ def frozen_of(groups: Mapping[str, Group]) -> tuple[dict, dict]:
 
 def batches_of(session: Session, job: Job) -> taught.Batches:
   """What the job's steps see."""
+  train = session.source.splits['train']
   batches = loader.Loader(
-    session.source.splits['train'],
+    train if job.examples is None else job.examples,
     job.weights,
     job.seeds,
     job.train['batch_size'],
@@ -528,6 +532,21 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
   return _over(session, group, split, probabilities, axis=1)
 
 
+def predicted_by(role: Role) -> Callable[[dict, Any], jax.Array]:
+  """``(variables, inputs) -> logits`` of a net, of inputs as the data has them.
+
+  In evaluation, and without a draw.
+  """
+  view = views.parse(role.eval_view)
+
+  def logits(variables, inputs):
+    id = jnp.arange(len(jax.tree.leaves(inputs)[0]))
+    seen = views.apply(view, inputs, seed=0, epoch=0 * id, id=id)
+    return role.net.apply(variables, seen)[0]['logits']
+
+  return logits
+
+
 def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
   """What each of a group's nets makes of the labels of a split.
 
@@ -543,6 +562,28 @@ def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
     return -cross(logits, batch['labels'])
 
   return _over(session, group, split, of_labels, axis=2)
+
+
+def logits(
+  session: Session, role: Role, variables: dict, split: str
+) -> np.ndarray:
+  """What the net of each member gives on a split.
+
+  Args:
+    session: what the stages have in common.
+    role: the net; it reads no group.
+    variables: with a leading axis of members.
+    split: the part of the data.
+
+  Returns:
+    [members, N, K].
+  """
+
+  def of_member(variables, batch):
+    return role.net.apply(variables, batch['inputs'])[0]['logits']
+
+  members = Group(role, variables, per_member=True)
+  return _over(session, members, split, of_member, axis=1)
 
 
 def _over(session, group, split, measure, axis):

@@ -105,7 +105,7 @@ def row(
       for name in dict.fromkeys((metric, *ALONG_THE_WAY))
       if name in rounds[0].metrics
     ],
-    'notes': _notes(config, source, students),
+    'notes': _notes(config, source, students, rounds),
     'device': device(),
     'versions': versions(),
     'config_sha256': hashlib.sha256(
@@ -150,7 +150,7 @@ def _summary(
   }
 
 
-def _notes(config, source, students) -> list[str]:
+def _notes(config, source, students, rounds) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes]
   for name, entry in config['teachers'].items():
@@ -166,6 +166,15 @@ def _notes(config, source, students) -> list[str]:
         f'what the teachers {name} give was kept on disk '
         f'({", ".join(kept)}{some}) and not computed in the step'
       )
+  for part in rounds:
+    for arm, own in part.arms.items():
+      made = own['data']['generated']
+      if made['name']:
+        of = made['teacher'] or next(iter(part.teachers))
+        notes.append(
+          f'the students of {part.prefix}{arm} see {made["count"]:,} examples '
+          f'made by {made["name"]} of the teacher {of}, and no data'
+        )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':
