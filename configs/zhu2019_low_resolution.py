@@ -20,6 +20,12 @@ from ml_collections import ConfigDict
 
 from jaxkd import config
 
+SIZES = {  # resolutions of the students, the data, the net
+  '': ((14, 7), 'fashion_mnist', dict(model='mlp', kw=dict(widths=(128, 128)))),
+  'tiny': ((6, 4), 'digits', dict(model='mlp', kw=dict(widths=(16,)))),
+  'paper': ((16, 8), 'cifar10', dict(model='vgg16')),
+}
+
 
 def get_config(arg=None):
   size = config.size(arg)
@@ -35,11 +41,8 @@ def get_config(arg=None):
     claim='features of large images help a student of small ones',
     cite='Zhu et al., 2019',
   )
-  sizes = (6, 4) if size == 'tiny' else (14, 7)
-  c.data = dict(source='digits' if size == 'tiny' else 'fashion_mnist')
-  net = dict(
-    model='mlp', kw=dict(widths=(16,) if size == 'tiny' else (256, 256))
-  )
+  sizes, source, net = SIZES[size]
+  c.data = dict(source=source)
   c.teachers = dict(main=dict(**net, per_seed=True))
   c.students = dict(student=net)
   c.distill = dict(
