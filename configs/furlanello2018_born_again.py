@@ -134,7 +134,7 @@ def get_config(arg=None):
 def _as_in_the_paper(c):
   """DenseNets of 90 layers and growth 60 on CIFAR-100, all as WRNs train."""
   steps = 200 * 49_000 // 128
-  c.data = dict(source='cifar100', kw=dict(validation=1000), draw='shared')
+  c.data = dict(source='tfds:cifar100', kw=dict(validation=1000), draw='shared')
   views = dict(train=f'crop(4, "reflect")|flip|{SEEN}', eval=SEEN)
   nets = [c.teachers[name] for name in GENERATIONS]
   for role in (*nets, c.students.student):

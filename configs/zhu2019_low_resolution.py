@@ -14,8 +14,8 @@ learning rate are the best of three on validation.
 
 With :paper, CIFAR-10 from TFDS (`cifar10`, 32x32x3, 10 classes) at 16 and 8
 pixels and VGG-16, random crops and flips the same for teacher and student; for
-SVHN set data.source to svhn_cropped. How long and how fast the paper trains is
-not known: 200 epochs of SGD.
+SVHN set data.source to tfds:svhn_cropped. How long and how fast the paper
+trains is not known: 200 epochs of SGD.
 
   python experiments/distill.py --config configs/zhu2019_low_resolution.py \
       --workdir runs/zhu2019_low_resolution
@@ -30,7 +30,7 @@ from jaxkd import config
 SIZES = {
   '': ((14, 7), 'fashion_mnist', dict(kw=dict(widths=(128, 128))), ''),
   'tiny': ((6, 4), 'digits', dict(kw=dict(widths=(16,))), ''),
-  'paper': ((16, 8), 'cifar10', dict(model='vgg16'), 'crop(4)|flip'),
+  'paper': ((16, 8), 'tfds:cifar10', dict(model='vgg16'), 'crop(4)|flip'),
 }
 
 
