@@ -154,6 +154,8 @@ _CONFIG = {
   'train': _TRAIN | _RUN,
   'report': {
     'metric': 'top1',
+    'reach': 0.0,  # a value of it on validation; the row has the steps to it
+    'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
     'notes': (),

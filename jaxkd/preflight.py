@@ -22,7 +22,7 @@ from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import cost, pytorch
-from jaxkd.report import rows
+from jaxkd.report import rows, wording
 from jaxkd.students import arms, correct
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
@@ -421,6 +421,9 @@ def _check_report(config, parts):
   metrics = {k: m for k, m in parts[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
     raise unknown('metric', report['metric'], metrics, 'report.metric')
+  known = [*metrics]
+  if report['reach']:
+    known.append(wording.steps_to(report['reach']))
   counts = {
     f'{part.prefix}{name}': count
     for part in parts
@@ -432,12 +435,18 @@ def _check_report(config, parts):
   rows.check_shape(config['survey'], rows.SCHEMA['survey'], 'survey')
   rows.check_shape(list(report['notes']), [str], 'report.notes')
   for at, pair in pairs.items():
-    if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
-      raise UserError(f'{at}: it needs the entries better and than')
-    for side, name in pair.items():
+    named = set(pair) if isinstance(pair, dict) else set()
+    if named - {'metric'} != {'better', 'than'}:
+      raise UserError(
+        f'{at}: it needs the entries better and than, and may have a metric'
+      )
+    arms_of = {side: pair[side] for side in ('better', 'than')}
+    for side, name in arms_of.items():
       if name not in counts:
         raise unknown('arm', name, counts, f'{at}.{side}')
-    nets = {name: counts[name] for name in pair.values()}
+    if pair.get('metric', report['metric']) not in known:
+      raise unknown('metric', pair['metric'], known, f'{at}.metric')
+    nets = {name: counts[name] for name in arms_of.values()}
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '

@@ -20,6 +20,7 @@ PUBLISHED = {
   'tfds:mnist': ((28, 28, 1), 10),
   'tfds:cifar10': ((32, 32, 3), 10),
   'tfds:cifar100': ((32, 32, 3), 100),
+  'npz:chime3.npz': ((1, 87, 2), 3012),
 }
 
 

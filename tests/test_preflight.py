@@ -80,6 +80,7 @@ def test_explains_the_loss_and_every_layer(tmp_path):
 HINT = dict(loss='hint', at=('layers/0', 'layers/1'), teacher='main')
 LAYERS = HINT | dict(adapter='linear')
 WHEN = dict(when='teacher_is_correct', otherwise='labels')
+FASTER = dict(better='distilled', than='student', metric='steps_to_0.9')
 ALONE = dict(loss='cross_entropy')
 FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
 
@@ -151,6 +152,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (dict(train__seed=-1), ('train.seed', '-1')),
     (dict(survey=dict(work=1.5)), ('survey', 'work')),
     (dict(report__notes=('a', 5)), ('report.notes', '5')),
+    (
+      dict(report__controls=dict(c=FASTER)),
+      ('report.controls.c.metric', "'steps_to_0.9'"),
+    ),
     (
       dict(report__compare=dict(better='distilled', than='teacher')),
       ('report.compare', 'seed by seed'),

@@ -27,6 +27,8 @@ _COMPARISON = {
   'ci95': ([float], None),  # its 95 % interval; null with a single seed
   'seeds': int,
   'holds': (bool, None),  # null where the interval spans zero
+  'metric?': str,  # if not the row's own, and which way is up
+  'higher_is_better?': bool,
 }
 SCHEMA = {
   'system': str,  # the config's name
@@ -205,8 +207,6 @@ def check(row: Any, at: str) -> None:
     for side in ('better', 'than'):
       if pair[side] not in row['arms']:
         raise unknown('arm', pair[side], row['arms'], f'{at}: {name}.{side}')
-    _check_holds(pair, row['higher_is_better'], f'{at}: {name}')
-    _check_figures(pair, row['arms'], f'{at}: {name}')
   for name, metrics in row.get('metrics', {}).items():
     if name not in row['arms']:
       raise unknown('arm', name, row['arms'], f'{at}: metrics')
@@ -217,8 +217,28 @@ def check(row: Any, at: str) -> None:
           f'{at}: metrics.{name}.{metric} has {len(values)} values for '
           f'{seeds} seeds; give one a seed'
         )
+  for name, pair in pairs.items():
+    _check_holds(pair, is_up(pair, row), f'{at}: {name}')
+    _check_figures(pair, row, f'{at}: {name}')
   for i, summary in enumerate(row.get('summary', [])):
     _check_summary(summary, f'{at}: summary[{i}]')
+
+
+def metric_of(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+  """What a comparison of a row is about: its own metric or the row's."""
+  return pair.get('metric', row['metric'])
+
+
+def is_up(pair: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+  """Whether more of that metric is better."""
+  return pair.get('higher_is_better', row['higher_is_better'])
+
+
+def values_of(row: Mapping[str, Any], arm: str, metric: str) -> list:
+  """One value a seed; empty where the arm has no such metric."""
+  if metric == row['metric']:
+    return row['arms'][arm]['values']
+  return row.get('metrics', {}).get(arm, {}).get(metric, [])
 
 
 def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:
@@ -268,9 +288,16 @@ def _check_holds(pair: dict, higher_is_better: bool, at: str) -> None:
     )
 
 
-def _check_figures(pair: dict, arms: dict, at: str) -> None:
+def _check_figures(pair: dict, row: dict, at: str) -> None:
   """Checks that a comparison is what the values of its arms say."""
-  better, than = (arms[pair[side]]['values'] for side in ('better', 'than'))
+  metric = metric_of(pair, row)
+  better, than = (
+    values_of(row, pair[side], metric) for side in ('better', 'than')
+  )
+  if not better or not than:
+    raise UserError(
+      f'{at}.metric: {pair["better"]} and {pair["than"]} have no {metric}'
+    )
   if len(better) != len(than):
     raise UserError(
       f'{at} has {len(better)} values of {pair["better"]} and {len(than)} of '
