@@ -35,6 +35,7 @@ FREE = (
   'arms',
   'rounds',
   'controls',
+  'derived',
 )
 
 # What an entry may name; a change of it changes the ``kw`` beside it.
@@ -141,6 +142,7 @@ _CONFIG = {
     'metric': 'top1',
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
+    'derived': {},  # sums of arms, which comparisons may name too
     'notes': (),
     'wandb': '',
   },

@@ -411,6 +411,13 @@ def _check_report(config, parts):
     for part in parts
     for name, count in _values_of(part).items()
   }
+  derived = {
+    name: _derived(factors, counts, f'report.derived.{name}')
+    for name, factors in report['derived'].items()
+  }
+  for name in derived:
+    if name in counts:
+      raise UserError(f'report.derived.{name}: an arm has that name')
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
     pairs[f'report.controls.{name}'] = pair
@@ -419,15 +426,31 @@ def _check_report(config, parts):
   for at, pair in pairs.items():
     if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
       raise UserError(f'{at}: it needs the entries better and than')
+    # The claim itself is about arms; what it is compared by may be derived.
+    known = counts if at == 'report.compare' else {**counts, **derived}
     for side, name in pair.items():
-      if name not in counts:
-        raise unknown('arm', name, counts, f'{at}.{side}')
-    nets = {name: counts[name] for name in pair.values()}
+      if name not in known:
+        raise unknown('arm', name, known, f'{at}.{side}')
+    nets = {name: known[name] for name in pair.values()}
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '
         'count=1 for the teachers, or compare other arms'
       )
+
+
+def _derived(factors: object, counts: Mapping[str, int], at: str) -> int:
+  """How many values a sum of arms has."""
+  rows.check_shape(factors, rows.SCHEMA['derived?']['*'], at)
+  if not factors:
+    raise UserError(f'{at}: it needs arms, each with its factor')
+  for arm in factors:
+    if arm not in counts:
+      raise unknown('arm', arm, counts, at)
+  nets = {arm: counts[arm] for arm in factors}
+  if len(set(nets.values())) > 1:
+    raise UserError(f'{at}: {nets} nets cannot be added seed by seed')
+  return counts[next(iter(factors))]
 
 
 def _values_of(part: Round) -> dict[str, int]:

@@ -51,12 +51,15 @@ def row(
   reached = {name: found for name, found in reached.items() if metric in found}
   higher = rounds[0].metrics[metric].higher_is_better
 
+  values = {name: found[metric] for name, found in reached.items()}
+  derived = {
+    name: statistics.combination(factors, values)
+    for name, factors in report['derived'].items()
+  }
+
   def compared(pair, claim):
-    found = statistics.paired(
-      reached[pair['better']][metric],
-      reached[pair['than']][metric],
-      higher_is_better=higher,
-    )
+    better, than = ({**values, **derived}[pair[s]] for s in ('better', 'than'))
+    found = statistics.paired(better, than, higher_is_better=higher)
     return {'claim': claim, **pair, **found}
 
   names = {f'{part.prefix}{arm}' for part in rounds for arm in part.arms}
@@ -72,9 +75,7 @@ def row(
     'dataset': source.name,
     'metric': metric,
     'higher_is_better': higher,
-    'arms': {
-      name: {'values': found[metric]} for name, found in reached.items()
-    },
+    'arms': {name: {'values': found} for name, found in values.items()},
     'metrics': {
       name: {k: v for k, v in found.items() if k != metric}
       for name, found in reached.items()
@@ -83,6 +84,7 @@ def row(
     'comparisons': {
       name: compared(pair, name) for name, pair in report['controls'].items()
     },
+    'derived': {name: dict(of) for name, of in report['derived'].items()},
     'tuning': dict(tuned),
     'params': {name: found.params for name, found in costs.items()},
     'cost': {
@@ -153,6 +155,9 @@ def _summary(
 def _notes(config, source, students) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes]
+  for name, factors in config['report']['derived'].items():
+    terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
+    notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
     if entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')

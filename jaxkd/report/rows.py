@@ -48,6 +48,7 @@ SCHEMA = {
   'arms': {'*': {'values': [_NUMBER]}},  # one value for each seed
   'comparison': _COMPARISON,  # the claim itself
   'comparisons?': {'*': _COMPARISON},  # controls
+  'derived?': {'*': {'*': _NUMBER}},  # sums of arms that they name: factors
   'metrics?': {'*': {'*': [_NUMBER]}},  # arm -> other metric -> values
   'sweep?': [{'*': (float, str, bool, [_NUMBER], None)}],  # points
   'summary?': [  # whether early stopping would have helped, by metric
@@ -197,16 +198,23 @@ def check(row: Any, at: str) -> None:
   for name, arm in row['arms'].items():
     if not arm['values']:
       raise UserError(f'{at}: arms.{name}.values is empty; give one a seed')
+  known = dict(row['arms'])
+  for name, factors in row.get('derived', {}).items():
+    for arm in factors:
+      if arm not in row['arms']:
+        raise unknown('arm', arm, row['arms'], f'{at}: derived.{name}')
+    values = {arm: row['arms'][arm]['values'] for arm in factors}
+    known[name] = {'values': statistics.combination(factors, values)}
   pairs = {'comparison': row['comparison']} | {
     f'comparisons.{name}': pair
     for name, pair in row.get('comparisons', {}).items()
   }
   for name, pair in pairs.items():
     for side in ('better', 'than'):
-      if pair[side] not in row['arms']:
-        raise unknown('arm', pair[side], row['arms'], f'{at}: {name}.{side}')
+      if pair[side] not in known:
+        raise unknown('arm', pair[side], known, f'{at}: {name}.{side}')
     _check_holds(pair, row['higher_is_better'], f'{at}: {name}')
-    _check_figures(pair, row['arms'], f'{at}: {name}')
+    _check_figures(pair, known, f'{at}: {name}')
   for name, metrics in row.get('metrics', {}).items():
     if name not in row['arms']:
       raise unknown('arm', name, row['arms'], f'{at}: metrics')
