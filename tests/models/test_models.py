@@ -333,7 +333,7 @@ def test_branches():
   np.testing.assert_allclose(outputs['logits'], want['logits'], rtol=1e-6)
 
   gate = params['gate']
-  scores = outputs['embedding'] @ gate['kernel'] + gate['bias']
+  scores = outputs['embedding'] @ gate['kernel'] + gate['bias'][None]
   weights = jax.nn.softmax(scores)
   mixed = sum(weights[:, i, None] * x for i, x in enumerate(each))
   np.testing.assert_allclose(outputs['ensemble'], mixed, rtol=1e-5, atol=1e-7)
