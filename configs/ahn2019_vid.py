@@ -180,7 +180,7 @@ def _to_mlps(c):
 def _as_in_the_paper(c):
   recipe = config.beside(RECIPE).get_config()
   views = recipe.students.student.views
-  c.data = dict(source='cifar10', kw=dict(validation=1000))
+  c.data = dict(source='tfds:cifar10', kw=dict(validation=1000))
   c.teachers = dict(main=dict(model='wrn_40_2', views=views))
   c.students = dict(student=dict(model='wrn_16_1', views=views))
   c.train = recipe.train
