@@ -35,6 +35,7 @@ FREE = (
   'arms',
   'rounds',
   'controls',
+  'derived',
 )
 
 # What an entry may name; a change of it changes the ``kw`` beside it.
@@ -158,6 +159,7 @@ _CONFIG = {
     'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
+    'derived': {},  # sums of arms, which comparisons may name too
     'notes': (),
     'wandb': '',
   },

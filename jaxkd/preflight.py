@@ -429,6 +429,13 @@ def _check_report(config, parts):
     for part in parts
     for name, count in _values_of(part).items()
   }
+  derived = {
+    name: _derived(factors, counts, f'report.derived.{name}')
+    for name, factors in report['derived'].items()
+  }
+  for name in derived:
+    if name in counts:
+      raise UserError(f'report.derived.{name}: an arm has that name')
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
     pairs[f'report.controls.{name}'] = pair
@@ -441,17 +448,33 @@ def _check_report(config, parts):
         f'{at}: it needs the entries better and than, and may have a metric'
       )
     arms_of = {side: pair[side] for side in ('better', 'than')}
+    # The claim itself is about arms; what it is compared by may be derived.
+    there = counts if at == 'report.compare' else {**counts, **derived}
     for side, name in arms_of.items():
-      if name not in counts:
-        raise unknown('arm', name, counts, f'{at}.{side}')
+      if name not in there:
+        raise unknown('arm', name, there, f'{at}.{side}')
     if pair.get('metric', report['metric']) not in known:
       raise unknown('metric', pair['metric'], known, f'{at}.metric')
-    nets = {name: counts[name] for name in arms_of.values()}
+    nets = {name: there[name] for name in arms_of.values()}
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '
         'count=1 for the teachers, or compare other arms'
       )
+
+
+def _derived(factors: object, counts: Mapping[str, int], at: str) -> int:
+  """How many values a sum of arms has."""
+  rows.check_shape(factors, rows.SCHEMA['derived?']['*'], at)
+  if not factors:
+    raise UserError(f'{at}: it needs arms, each with its factor')
+  for arm in factors:
+    if arm not in counts:
+      raise unknown('arm', arm, counts, at)
+  nets = {arm: counts[arm] for arm in factors}
+  if len(set(nets.values())) > 1:
+    raise UserError(f'{at}: {nets} nets cannot be added seed by seed')
+  return counts[next(iter(factors))]
 
 
 def _values_of(part: Round) -> dict[str, int]:

@@ -644,3 +644,22 @@ def test_equal_arms_are_found(tmp_path):
   _, (part,) = preflight.prepare(config, tmp_path)
   assert part.first('again') == part.first('distilled')
   assert part.first('student') == 'student'
+
+
+def test_sums_of_arms_may_be_compared(tmp_path):
+  gain = dict(distilled=1.0, student=-1.0)
+  report = dict(
+    derived=dict(gain=gain, none=dict(student=0.0)),
+    controls=dict(some=dict(better='gain', than='none')),
+  )
+  preflight.prepare(small(report=report), tmp_path)
+  for changed, said in (
+    (dict(derived=dict(gain=dict(distiled=1.0))), "'distiled'.*'distilled'"),
+    (dict(derived=dict(student=gain)), 'report.derived.student: an arm has'),
+    (dict(derived=dict(gain={})), 'report.derived.gain: it needs arms'),
+    (dict(derived=dict(gain={'student': 'x'})), 'must be a number'),
+    (dict(derived=dict(gain={**gain, 'teacher': 1.0})), 'seed by seed'),
+    (dict(compare=dict(better='gain', than='student')), 'report.compare.bett'),
+  ):
+    with pytest.raises(UserError, match=said):
+      preflight.prepare(small(report={**report, **changed}), tmp_path)

@@ -64,11 +64,18 @@ def row(
         higher_is_better=higher,
       )
 
+  def values(name, seen):
+    if factors := report['derived'].get(name):
+      return statistics.combination(
+        factors, {arm: values(arm, seen) for arm in factors}
+      )
+    return reached[name].get(seen, [])
+
   def compared(pair, claim):
     seen = pair.get('metric', metric)
     arms = {side: pair[side] for side in ('better', 'than')}
     found = statistics.paired(
-      *(reached[name].get(seen, []) for name in arms.values()),
+      *(values(name, seen) for name in arms.values()),
       higher_is_better=ways_up[seen],
     )
     own = {'metric': seen, 'higher_is_better': ways_up[seen]}
@@ -97,6 +104,7 @@ def row(
     'comparisons': {
       name: compared(pair, name) for name, pair in report['controls'].items()
     },
+    'derived': {name: dict(of) for name, of in report['derived'].items()},
     'tuning': dict(tuned),
     'params': {name: found.params for name, found in costs.items()},
     'cost': {
@@ -200,6 +208,9 @@ def ranked(
 def _notes(config, source, students, rounds) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes]
+  for name, factors in config['report']['derived'].items():
+    terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
+    notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
     if entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')
