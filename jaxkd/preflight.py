@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxkd import config as configs
 from jaxkd import keys, tasks, workdir
-from jaxkd.data import sources
+from jaxkd.data import examples as examples_lib
+from jaxkd.data import partition, sources
 from jaxkd.distill import fusion, roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
@@ -83,14 +84,20 @@ def prepare(
   """
   configs.check_numbers(config)
   data = config['data']
-  with blamed('data.source'):
-    source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  try:
+    with blamed('data.source'):
+      source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  except UserError as error:
+    if data['layout']:
+      raise UserError(f'{error}; {data["layout"]}') from error
+    raise
   for split in ('train', 'validation', 'test'):
     if split not in source.splits:
       raise UserError(
         f'data.source: {source.name} has no {split} split, which every run '
         'needs; see data.kw.validation'
       )
+  source = _evaluated(source, data['partition']['evaluation'])
   rounds = []
   for prefix, own in configs_of(config).items():
     tuned = {} if rounds else grids or {}
@@ -99,6 +106,19 @@ def prepare(
   for part in rounds:
     _check(part, source, directory, rounds)
   return source, rounds
+
+
+def _evaluated(source: sources.Source, part: str) -> sources.Source:
+  """A source whose validation and test splits have a part of the classes."""
+  splits = dict(source.splits)
+  for split in ('validation', 'test'):
+    weights = partition.weights(
+      splits[split].labels, partition=part, role='evaluation'
+    )
+    if not weights.all():
+      chosen = np.flatnonzero(weights[0])
+      splits[split] = examples_lib.take(splits[split], chosen)
+  return source._replace(splits=splits)
 
 
 class Made(NamedTuple):
@@ -181,7 +201,9 @@ _OF_THE_RUN = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
+  'data.partition.evaluation',
   'train.seed',
   'train.seeds',
 )
@@ -230,7 +252,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   readers = [(f'teachers.{n}', e) for n, e in entries.items()]
   for own in own_arms.values():
     readers += [(f'students.{n}', e) for n, e in own['students'].items()]
-  looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
+  looking += [(f'{at}.reads', e['reads'][1::2]) for at, e in readers]
   looking += [
     (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
     for n, e in entries.items()
@@ -241,8 +263,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       roles.locations(distill, name, teacher=True)
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
-    read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
-    wanted.append({location for _, location in read})
+    read = [pair for _, e in readers for pair in roles.pairs(e['reads'])]
+    wanted.append({location for group, location in read if group == name})
     if entry['cache']['outputs'] and not any(wanted):
       raise UserError(
         f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
@@ -252,7 +274,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     wanted.append(entry['cache']['outputs'])
     if entry['made_of']:
       at = f'teachers.{name}'
-      role = roles.joined(entry, entries, taught, at=at)
+      role = roles.joined(entry, entries, taught, source, at=at)
     else:
       with _blaming(looking):
         role = roles.role(
@@ -284,6 +306,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     name
     for name, role in taught.items()
     if outputs & set(roles.output_shapes(role.net, role.shape))
+    and entries[name]['classes'] in (0, source.num_classes)
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())
@@ -538,7 +561,7 @@ def shapes_of(part: Round) -> dict[str, Group]:
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
     if entry['made_of']:
-      parts = {other: found[other] for other in entry['made_of']}
+      parts = training.with_read(set(entry['made_of']), found)
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
