@@ -77,7 +77,7 @@ def get_config(arg=None):
   )
   hidden, best = ('layers/0', 'layers/1'), 'conv'
   nets = dict(
-    conv=(dict(model='lenet', kw=dict(widths=(6, 16, 84, 64))), hidden),
+    conv=(dict(model='lenet', kw=dict(widths=(4, 10, 64, 48))), hidden),
     dense=(dict(model='mlp', kw=dict(widths=(128, 64))), hidden),
     mixer=(
       dict(model='mixer', kw=dict(width=32, depth=2, patch=7)),
