@@ -19,7 +19,7 @@ from jaxkd import overview, preflight, tuning, workdir
 from jaxkd.data import generated
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.distill import fusion, training
+from jaxkd.distill import fusion, roles, training
 from jaxkd.distill.step import Role, copies_of
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
@@ -184,7 +184,7 @@ def _taught(
   history, seconds, ran = {}, 0.0, Execution()
   shown = f'{part.prefix}{preflight.called(name, part)}'
   if entry['made_of']:
-    parts = {other: groups[other] for other in entry['made_of']}
+    parts = training.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
     test = _joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
@@ -206,15 +206,17 @@ def _taught(
     variables = trained.variables[name]
     _export(session, directory, stage, entry, role, variables, job.train)
     history, seconds, ran = trained[1:]
-  test = training.evaluate(
-    session,
-    job.students,
-    {name: variables},
-    'test',
-    groups=training.read_groups(job.students, job.groups),
-    mode=ran.mode,
-    shard_parameters=job.train['shard_parameters'],
-  )
+  test = {}
+  if name in part.predicts:
+    test = training.evaluate(
+      session,
+      job.students,
+      {name: variables},
+      'test',
+      groups=training.read_groups(job.students, job.groups),
+      mode=ran.mode,
+      shard_parameters=job.train['shard_parameters'],
+    )
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
@@ -368,7 +370,7 @@ def _export(
         {
           'model': entry['model'],
           'kw': entry['kw'],
-          'num_classes': source.num_classes,
+          'num_classes': roles.classes_of(entry, source),
           'classes': list(source.classes),
           'input_shape': role.shape,
           'dtype': train['dtype'],

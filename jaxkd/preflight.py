@@ -85,8 +85,13 @@ def prepare(
   """
   configs.check_numbers(config)
   data = config['data']
-  with blamed('data.source'):
-    source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  try:
+    with blamed('data.source'):
+      source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  except UserError as error:
+    if data['layout']:
+      raise UserError(f'{error}; {data["layout"]}') from error
+    raise
   for split in ('train', 'validation', 'test'):
     if split not in source.splits:
       raise UserError(
@@ -186,6 +191,7 @@ _OF_THE_RUN = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
   'data.classes',
   'train.seed',
@@ -236,7 +242,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   readers = [(f'teachers.{n}', e) for n, e in entries.items()]
   for own in own_arms.values():
     readers += [(f'students.{n}', e) for n, e in own['students'].items()]
-  looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
+  looking += [(f'{at}.reads', e['reads'][1::2]) for at, e in readers]
   looking += [
     (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
     for n, e in entries.items()
@@ -247,8 +253,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       roles.locations(distill, name, teacher=True)
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
-    read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
-    wanted.append({location for _, location in read})
+    read = [pair for _, e in readers for pair in roles.pairs(e['reads'])]
+    wanted.append({location for group, location in read if group == name})
     if entry['cache']['outputs'] and not any(wanted):
       raise UserError(
         f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
@@ -258,7 +264,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     wanted.append(entry['cache']['outputs'])
     if entry['made_of']:
       at = f'teachers.{name}'
-      role = roles.joined(entry, entries, taught, at=at)
+      role = roles.joined(entry, entries, taught, source, at=at)
     else:
       with _blaming(looking):
         role = roles.role(
@@ -288,7 +294,12 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   metrics = dict(task.metrics(source.num_classes))
   outputs = {metric.output for metric in metrics.values()}
   gives = {name: _gives(role) for name, role in taught.items()}
-  predicts = tuple(name for name in taught if outputs & gives[name])
+  predicts = tuple(
+    name
+    for name in taught
+    if outputs & gives[name]
+    and entries[name]['classes'] in (0, source.num_classes)
+  )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())
     metrics |= specialists.metrics(most)
@@ -704,7 +715,7 @@ def shapes_of(part: Round) -> dict[str, Group]:
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
     if entry['made_of']:
-      parts = {other: found[other] for other in entry['made_of']}
+      parts = training.with_read(set(entry['made_of']), found)
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)

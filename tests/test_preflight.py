@@ -462,6 +462,53 @@ def test_data_that_makes_no_sense_is_refused(tmp_path):
       assert part in str(error.value).lower()
 
 
+def test_a_group_has_a_part_of_the_data_of_its_own(tmp_path):
+  known, few = 'without:2', dict(fraction=0.1, partition='without:0,1')
+  config = small(
+    data__fraction=dict(teachers=0.5, students=1.0),
+    data__partition=dict(
+      teachers=known, students='none', evaluation='without:0,1'
+    ),
+    data__draw='shared',
+    teachers=dict(main=NET, few={**NET, 'data': few}),
+    train__batch_size=4,
+  )
+  source, (part,) = preflight.prepare(config, tmp_path)
+  labels = source.splits['train'].labels
+  for split in ('validation', 'test'):
+    assert set(source.splits[split].labels) == {2}
+  jobs = {
+    name: preflight.teacher_job(part, name, source, {})
+    for name in ('main', 'few')
+  }
+  seen = {name: job.weights[0] > 0 for name, job in jobs.items()}
+  assert set(labels[seen['main']]) == {0, 1}
+  assert set(labels[seen['few']]) == {2}
+  assert abs(seen['main'].sum() - len(labels) / 3) < 3
+  assert abs(seen['few'].sum() - len(labels) / 30) < 3
+  config['teachers']['few']['data']['fraction'] = 2.0
+  with pytest.raises(UserError, match=r'^teachers\.few\.data\.fraction: 2'):
+    preflight.prepare(config, tmp_path)
+
+
+def test_data_that_is_not_there_says_how_to_get_it(tmp_path):
+  config = small(
+    data__source='npz:none.npz', data__kw={}, data__layout='write to its owner'
+  )
+  with pytest.raises(UserError, match=r'no file none\.npz; write to its owner'):
+    preflight.prepare(config, tmp_path)
+
+
+def test_a_net_of_other_classes_is_read_and_not_measured(tmp_path):
+  teachers = dict(
+    main=NET, other={**NET, 'classes': 7},
+    reader={**NET, 'reads': ('other', 'logits')},
+  )  # fmt: skip
+  _, (part,) = preflight.prepare(small(teachers=teachers), tmp_path)
+  assert part.predicts == ('main', 'reader')
+  assert part.teachers['reader'].shape == (7,)
+
+
 SECOND = dict(compare=dict(better='r02/distilled', than='r01/student'))
 
 

@@ -120,7 +120,7 @@ def row(
     'summary': [
       _summary(
         students,
-        (better if better in students else students[-1]).history['step'],
+        (better if better in students else students[-1]).history.get('step'),
         name,
         rounds[0].metrics[name].higher_is_better,
       )
@@ -176,21 +176,22 @@ def _step_ms(stage) -> float | None:
 
 
 def _summary(
-  students: list, step: list, metric: str, higher_is_better: bool
+  students: list, step: list | None, metric: str, higher_is_better: bool
 ) -> dict:
   """The students' metric on the validation split along the way.
 
-  Of those that were measured at these steps; another round may have others.
+  Of those that were measured at these steps; another round may have others,
+  and a model that is fitted takes none.
   """
   name = f'validation/{metric}'
   return {
     'metric': name,
     'higher_is_better': higher_is_better,
-    'step': step,
+    'step': step or [],
     'arms': {
       stage.name: np.mean(stage.history['metrics'][name], -1).tolist()
       for stage in students
-      if stage.history['step'] == step
+      if step and stage.history.get('step') == step
     },
   }
 

@@ -26,6 +26,7 @@ SHARED = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
   'data.classes',
   'data.fraction.teachers',

@@ -12,14 +12,15 @@ from jaxkd import models
 from jaxkd.errors import UserError
 
 # These classify nothing, as one reads another net's features and one embeds;
-# branches have several heads.
+# branches have several heads, and machines are not trained.
 FAMILIES = sorted(
-  set(models.families()) - {'paraphraser', 'embedder', 'branches'}
+  set(models.families()) - {'paraphraser', 'embedder', 'branches', 'svm'}
 )
 KEY = jax.random.key(0)
 
 # Options that make each family small enough to run, where it has any.
 SMALL = {
+  'classics': {'features': ((0, 4, 3, 2), 2), 'side': 3, 'width': 8},
   'densenet': {'depth': 10, 'growth': 2},
   'mixer': {'width': 8, 'depth': 1},
   'mlp': {'widths': (8, 6), 'dropout': 0.5},
@@ -62,6 +63,8 @@ COUNTS = [
   ('lenet5', 10, (28, 28, 1), 61_706),
   ('lenet5', 10, (32, 32, 1), 61_706),
   ('alexnet', 10, (32, 32, 3), 1_659_178),
+  ('alexnet_imagenet', 1000, (224, 224, 3), 61_100_840),
+  ('vgg16_imagenet', 1000, (224, 224, 3), 138_357_544),
 ]
 
 
@@ -301,6 +304,7 @@ def test_options_of_your_own_module(own):
     ('resnet_imagenet', {'stem': 'cifra'}, "did you mean 'cifar'"),
     ('lenet', {}, 'at least 12 by 12 pixels, not 8 by 8'),
     ('alexnet', {}, 'at least 15 by 15 pixels, not 8 by 8'),
+    ('vgg16_imagenet', {}, 'resize them to 224'),
     ('vgg', {'input_shape': (64,)}, r'images of shape \(height, width'),
   ],
 )
