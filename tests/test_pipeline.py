@@ -26,7 +26,7 @@ from jaxkd.train.population import Population
 
 ROOT = Path(__file__).parents[1]
 # The methods, which are many, are in test_methods.py.
-CONFIGS = sorted((ROOT / 'configs').glob('hinton*.py'))
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 
 def small(**changes):
