@@ -12,6 +12,11 @@ CIFAR-10 and conv nets; the features are the last hidden layer, since the
 paper's layer and weight are not known. Weights and, for the student alone, the
 learning rate are the best of three on validation.
 
+With :paper, CIFAR-10 from TFDS (`cifar10`, 32x32x3, 10 classes) at 16 and 8
+pixels and VGG-16, random crops and flips the same for teacher and student; for
+SVHN set data.source to tfds:svhn_cropped. How long and how fast the paper
+trains is not known: 200 epochs of SGD.
+
   python experiments/distill.py --config configs/zhu2019_low_resolution.py \
       --workdir runs/zhu2019_low_resolution
 """
@@ -19,6 +24,14 @@ learning rate are the best of three on validation.
 from ml_collections import ConfigDict
 
 from jaxkd import config
+
+# Resolutions that students see, the data, the net, how training images are
+# changed before.
+SIZES = {
+  '': ((14, 7), 'fashion_mnist', dict(kw=dict(widths=(128, 128))), ''),
+  'tiny': ((6, 4), 'digits', dict(kw=dict(widths=(16,))), ''),
+  'paper': ((16, 8), 'tfds:cifar10', dict(model='vgg16'), 'crop(4)|flip'),
+}
 
 
 def get_config(arg=None):
@@ -35,12 +48,10 @@ def get_config(arg=None):
     claim='features of large images help a student of small ones',
     cite='Zhu et al., 2019',
   )
-  sizes = (6, 4) if size == 'tiny' else (14, 7)
-  c.data = dict(source='digits' if size == 'tiny' else 'fashion_mnist')
-  net = dict(
-    model='mlp', kw=dict(widths=(16,) if size == 'tiny' else (256, 256))
-  )
-  c.teachers = dict(main=dict(**net, per_seed=True))
+  sizes, source, net, changed = SIZES[size]
+  c.data = dict(source=source)
+  views = dict(train=changed, eval='')
+  c.teachers = dict(main=dict(**net, views=views, per_seed=True))
   c.students = dict(student=net)
   c.distill = dict(
     labels=dict(loss='cross_entropy'),
@@ -52,7 +63,8 @@ def get_config(arg=None):
   c.arms, c.tune, controls = {}, (), {}
   for pixels in sizes:
     view = f'resolution({pixels})'
-    seen = dict(views=dict(train=view, eval=view))
+    train = f'{changed}|{view}' if changed else view
+    seen = dict(views=dict(train=train, eval=view))
     plain, features = f'student_{pixels}', f'features_{pixels}'
     soft, started = f'soft_targets_{pixels}', f'started_{pixels}'
     ways = {
@@ -69,9 +81,7 @@ def get_config(arg=None):
       ),
     }
     c.arms.update(ways)
-    c.teachers[f'seeing_{pixels}'] = dict(
-      made_of=('main',), views=dict(train=view, eval=view)
-    )
+    c.teachers[f'seeing_{pixels}'] = dict(made_of=('main',), **seen)
     c.tune += (
       f'{plain}:train.learning_rate=5e-4,1e-3,2e-3',
       f'{features}:distill.features.weight=0.1,1.0,10.0',
@@ -95,6 +105,19 @@ def get_config(arg=None):
     batch_size=64,
     seeds=5,
   )
+  if size == 'paper':
+    steps = 200 * 45_000 // 128
+    c.train = dict(
+      optimizer=dict(name='sgd', kw=dict(momentum=0.9)),
+      learning_rate=0.1,
+      weight_decay=5e-4,
+      steps=steps,
+      batch_size=128,
+      seeds=5,
+    )
+    c.tune = tuple(
+      text.replace('5e-4,1e-3,2e-3', '0.05,0.1,0.2') for text in c.tune
+    )
   if size == 'tiny':
     c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
     c.tune = ()

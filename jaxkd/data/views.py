@@ -251,6 +251,27 @@ def rotate(key: Array, image: Array, degrees: float) -> Array:
     return dm_pix.rotate(image, angle, mode='constant')
 
 
+def turn(key: Array, image: Array) -> Array:
+  """Turns by a multiple of 90 degrees, and mirrors every other time."""
+  copies = turns(key, image)
+  return copies[jax.random.randint(key, (), 0, len(copies))]
+
+
+def turns(key: Array, image: Array) -> Array:
+  """All that `turn` can give, [8, H, W, C].
+
+  For a group that is made of others (`teachers.NAME.made_of`), which are shown
+  all eight and put together.
+  """
+  del key
+  height, width = _size('turn', image)
+  _require(
+    height == width, f'turn needs square images, got {height} by {width}'
+  )
+  turned = [jnp.rot90(image, count) for count in range(4)]
+  return jnp.stack([*turned, *(each[:, ::-1] for each in turned)])
+
+
 def brightness(key: Array, image: Array, delta: float) -> Array:
   """Adds one number from [-delta, delta) to all pixels."""
   _require(delta >= 0, f'brightness(delta={delta}) needs a delta of at least 0')
@@ -305,6 +326,55 @@ def blur(key: Array, image: Array, sigma: float) -> Array:
   widths = ((radius, radius), (radius, radius), (0, 0))
   padded = jnp.pad(image, widths, 'edge')
   return dm_pix.gaussian_blur(padded, sigma, 2 * radius + 1, padding='VALID')
+
+
+def gradient(key: Array, image: Array) -> Array:
+  """The length of the gradient at each pixel, by central differences."""
+  del key
+  height, width = _size('gradient', image)
+  _require(
+    min(height, width) > 1,
+    f'gradient needs two pixels or more each way, got {height} by {width}',
+  )
+  down, across = jnp.gradient(image, axis=(0, 1))
+  return jnp.sqrt(down**2 + across**2)
+
+
+def detail(key: Array, image: Array) -> Array:
+  """What the Haar wavelet sees at the finest scale, [H / 2, W / 2, 3 C].
+
+  Of each 2x2 block of pixels: the difference of its columns, of its rows, and
+  of its diagonals, each half a sum of four. An odd last row or column is left
+  out.
+
+  Haar, `Zur Theorie der orthogonalen Funktionensysteme
+  <https://doi.org/10.1007/BF01456326>`_, 1910.
+  """
+  del key
+  height, width = _size('detail', image)
+  _require(
+    min(height, width) > 1,
+    f'detail needs two pixels or more each way, got {height} by {width}',
+  )
+  height, width = height // 2 * 2, width // 2 * 2
+  (a, b), (c, d) = (
+    [image[i:height:2, j:width:2] for j in (0, 1)] for i in (0, 1)
+  )
+  bands = [a - b + c - d, a + b - c - d, a - b - c + d]
+  return jnp.concatenate(bands, axis=-1) / 2
+
+
+def channel(key: Array, image: Array, index: int) -> Array:
+  """One channel of an image, e.g. one of several registered modes."""
+  del key
+  _size('channel', image)
+  count = image.shape[2]
+  _require(
+    0 <= index < count,
+    f'channel(index={index}) of images of {count} channels needs 0 to '
+    f'{count - 1}',
+  )
+  return image[..., index : index + 1]
 
 
 def standardize(

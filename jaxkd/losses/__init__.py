@@ -42,6 +42,7 @@ from jaxkd.losses.relations import (
   rkd_distance,
   similarity_preserving,
   triplet,
+  triplet_votes,
 )
 from jaxkd.losses.responses import (
   cross_entropy,
@@ -51,6 +52,7 @@ from jaxkd.losses.responses import (
   kl,
   logit_mse,
   multi_level_logits,
+  noisy_logit_mse,
   permuted_soft_cross_entropy,
   pseudo_label,
   reverse_kl,
@@ -83,6 +85,7 @@ __all__ = [
   'soft_cross_entropy',
   'permuted_soft_cross_entropy',
   'logit_mse',
+  'noisy_logit_mse',
   'top_k_kl',
   'decoupled_kl',
   'dist',
@@ -117,6 +120,7 @@ __all__ = [
   'inter_channel_correlation',
   'pairwise_affinity',
   'triplet',
+  'triplet_votes',
   # Information and contrast
   'variational_information',
   'info_nce',

@@ -546,6 +546,86 @@ def pairwise_affinity(
   return jnp.sum(loss, axis=0) / nodes**2
 
 
+def triplet_votes(
+  student: Array,
+  teachers: tuple[Array, ...],
+  *,
+  margin: float = 0.1,
+  where: Array | None = None,
+) -> Array:
+  """Relative similarities between examples, as most teachers see them.
+
+  Of two examples, teachers whose features have nothing in common can still
+  say which is closer to a third. The student is to agree with the majority.
+  Needs the global batch. The B³ triplets are made a few examples at a time.
+
+  Args:
+    student: embeddings s, [B, Ds].
+    teachers: the embeddings t of each teacher, a tuple of [B, Dt]; their
+      widths are free. No gradient reaches them: only their order counts.
+    margin: δ of at least 0, by how much closer it should be, in mean
+      distances of the student.
+    where: [B] bool, false for examples that only pad the batch.
+
+  Returns:
+    The loss of each example as the one that others are closer to, [B].
+
+  Formula:
+    1/B² Σ_j Σ_k m² max(0, δ - m (d_ik - d_ij) / μ_s), j and k other than i,
+    d_ij = |s_i - s_j|, μ_s the mean of the distances above 0, and m = sign(Σ_t
+    sign(d^t_ik - d^t_ij)), 0 where the votes are equal
+
+  References:
+    You et al., `Learning from Multiple Teacher Networks
+    <https://doi.org/10.1145/3097983.3098135>`_, 2017
+
+  Example:
+    >>> student = jnp.array([[0.0], [1.0], [3.0]])
+    >>> same, other = student, jnp.array([[0.0], [3.0], [1.0]])
+    >>> triplet_votes(student, (same, same, other), margin=0.0)
+    Array([0., 0., 0.], dtype=float32)
+    >>> triplet_votes(student, (other,), margin=0.0).round(4)
+    Array([0.2222, 0.1111, 0.1111], dtype=float32)
+
+  Variants:
+    - Distances here are in units of their mean, as in ``rkd_distance``, so
+      that the margin does not depend on the size of the features.
+  """
+  _checks.arrays(
+    student=(student, 'float[B, Ds]'),
+    **{
+      f'teachers[{i}]': (t, f'float[B, Dt{i}]') for i, t in enumerate(teachers)
+    },
+    where=(where, 'bool[B] or None'),
+  )
+  if not teachers:
+    raise ValueError('teachers must have at least 1 teacher, not 0')
+  _checks.non_negative(margin=margin)
+  distances = _relative_distances(_numerics.upcast(student), where)
+  seen = [
+    _pairwise.squared_distances(_numerics.keep(where, _numerics.upcast(t)))
+    for t in teachers
+  ]
+  others = ~jnp.eye(len(student), dtype=bool)
+  if where is not None:
+    others &= where
+
+  def of_one(distance, seen, others):
+    votes = jnp.sign(seen[:, None, :] - seen[:, :, None])  # [T, j, k]
+    majority = jnp.sign(jnp.sum(votes, axis=0))
+    nearer = majority * (distance[None, :] - distance[:, None])
+    counts = (majority != 0) & others[:, None] & others[None, :]
+    return jnp.sum(jnp.maximum(margin - nearer, 0), where=counts)
+
+  loss = _pairwise.chunked(
+    lambda row: of_one(*row),
+    (distances, jnp.stack(seen, axis=1), others),
+    temporary=len(seen) * distances.size * distances.dtype.itemsize,
+  )
+  pairs = jnp.square(_numerics.count(where, distances))
+  return _numerics.keep(where, loss / pairs)
+
+
 def _embeddings(student, teacher, where):
   """Checks embeddings whose widths may differ."""
   return _checks.arrays(

@@ -29,6 +29,7 @@ __all__ = [
   'count',
   'defaults',
   'families',
+  'fitter',
   'part',
   'resolve',
   'tap_shapes',
@@ -136,6 +137,27 @@ def defaults(name: str, *, at: str = 'model') -> dict[str, Any]:
     for option, parameter in _options(constructor).items()
     if option not in fixed and parameter.default is not parameter.empty
   }
+
+
+def fitter(
+  name: str, *, num_classes: int, at: str = 'model', **kw: Any
+) -> Callable[..., dict] | None:
+  """What fits a model that is not trained; see `jaxkd.distill.fitted`.
+
+  Args:
+    name: of the model.
+    num_classes: of the labels.
+    at: the config entry of the name, for error messages.
+    **kw: the model's own options.
+
+  Returns:
+    ``(inputs, labels, ids, *, seed) -> variables``, or None for a model that
+    takes gradient steps, as most do.
+  """
+  constructor, fixed = resolve(name, at=at)
+  fit = getattr(constructor, 'fit', None)
+  given = {**fixed, **kw, 'num_classes': num_classes}
+  return functools.partial(fit, **given) if fit else None
 
 
 def resolve(

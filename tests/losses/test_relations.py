@@ -577,3 +577,81 @@ def test_triplet_in_chunks(monkeypatch):
   np.testing.assert_allclose(found, want, rtol=1e-6)
   with pytest.raises(ValueError, match='negatives must be one of'):
     losses.triplet(student, jnp.asarray(LABELS), negatives='hard')
+
+
+def votes_of(student, *teachers, margin=0.1, counts=None):
+  """Example by example, pair by pair."""
+  n = range(len(student))
+  counts = [True] * len(student) if counts is None else counts
+  kept = [i for i in n if counts[i]]
+  between = lambda x, i, j: np.linalg.norm(x[i] - x[j])  # noqa: E731
+  own = [between(student, i, j) for i in kept for j in kept]
+  mean = np.mean([d for d in own if d > 0])
+  found = np.zeros(len(student))
+  for i in kept:
+    for j in kept:
+      for k in kept:
+        if i in (j, k):
+          continue
+        sign = np.sign(
+          sum(np.sign(between(t, i, k) - between(t, i, j)) for t in teachers)
+        )
+        gap = between(student, i, k) - between(student, i, j)
+        found[i] += abs(sign) * max(0, margin - sign * gap / mean)
+  return found / len(kept) ** 2
+
+
+VOTERS = (6, 4), (6, 2), (6, 5), (6, 3)
+
+
+def vote(student, *teachers, **options):
+  return losses.triplet_votes(student, teachers, **options)
+
+
+@pytest.mark.parametrize('teachers', [1, 2, 3])  # two may disagree
+def test_triplet_votes(agrees, slopes, teachers):
+  arrays = draw(*VOTERS[: teachers + 1])
+  agrees(vote, votes_of, arrays, {'margin': 0.3})
+  slopes(lambda s: vote(s, *arrays[1:], margin=0.3), arrays[:1], {})
+
+
+def test_triplet_votes_by_hand():
+  points = jnp.array([[0.0], [1.0], [3.0]])
+  swapped = jnp.array([[0.0], [3.0], [1.0]])
+  # From the first, the others are at 1/2 and 3/2; from the second, at 1/2 and
+  # 1; from the third, at 3/2 and 1. The teacher says the opposite of each, and
+  # each counts twice of nine.
+  found = losses.triplet_votes(points, (swapped,), margin=0.0)
+  np.testing.assert_allclose(found, [2 / 9, 1 / 9, 1 / 9], rtol=1e-6)
+  found = losses.triplet_votes(points, (swapped, points, points), margin=0.0)
+  np.testing.assert_allclose(found, [0, 0, 0], atol=1e-7)
+  tie = losses.triplet_votes(points, (swapped, points), margin=1.0)
+  assert tie[0] == 0  # one teacher against one
+
+
+def test_triplet_votes_do_not_count_padding(monkeypatch):
+  student, *teachers = (np.float32(x) for x in draw(*VOTERS))
+  counts = np.array([True, False, True, True, True, False])
+  for x in (student, *teachers):
+    x[~counts] = np.nan
+  found = losses.triplet_votes(student, teachers, where=jnp.asarray(counts))
+  expected = votes_of(student, *teachers, counts=counts)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  slope = jax.grad(
+    lambda s: jnp.sum(
+      losses.triplet_votes(s, teachers, where=jnp.asarray(counts))
+    )
+  )(student)
+  assert np.isfinite(slope).all()
+  monkeypatch.setattr(_pairwise, 'CHUNK_BYTES', 2 * 3 * 36 * 4)
+  chunks = losses.triplet_votes(student, teachers, where=jnp.asarray(counts))
+  np.testing.assert_allclose(chunks, found, rtol=1e-6)
+
+
+def test_triplet_votes_need_teachers():
+  with pytest.raises(ValueError, match='at least 1 teacher'):
+    losses.triplet_votes(ZEROS, ())
+  with pytest.raises(ValueError, match=r'teachers\[1\] must be .*B=4'):
+    losses.triplet_votes(ZEROS, (ZEROS, ZEROS[:3]))
+  with pytest.raises(ValueError, match='margin must'):
+    losses.triplet_votes(ZEROS, (ZEROS,), margin=-1.0)
