@@ -3,6 +3,7 @@
 import io
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -22,7 +23,7 @@ class Means(nnx.Module):
 
   def __init__(self, *, num_classes, input_shape, rngs):
     del rngs
-    self.means = nnx.Param(np.zeros((num_classes, input_shape[-1]), np.float32))
+    self.means = nnx.Param(jnp.zeros((num_classes, input_shape[-1])))
 
   def __call__(self, x):
     gaps = x[:, None] - self.means[...][None]
