@@ -139,7 +139,7 @@ def _on_small_images(c, layers):
       kw=dict(width=48, depth=2, patch=7),
       views=view,
       cache=dict(outputs=kept),
-      train=dict(steps=3000, learning_rate=3e-3),
+      train=dict(steps=3000, batch_size=64, learning_rate=3e-3),
     ),
   )
   small = dict(width=16, depth=2, patch=7, channel_ratio=2.0)
@@ -147,10 +147,10 @@ def _on_small_images(c, layers):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=5e-3,
-    steps=500,
-    batch_size=64,
+    steps=1000,
+    batch_size=32,
     seeds=5,
-    eval_every=250,
+    eval_every=500,
   )
 
 
@@ -160,7 +160,7 @@ def _to_mlps(c):
   c.teachers.conv = dict(
     model='lenet5',
     views=c.teachers.main.views,
-    train=dict(steps=2000, learning_rate=2e-3),
+    train=dict(steps=2000, batch_size=64, learning_rate=2e-3),
   )
   student = dict(model='mlp', kw=dict(widths=(32, 32)))
   methods = _methods('conv', layers, hint=0.1, attention=0.0)

@@ -58,14 +58,15 @@ def get_config(arg=None):
   )
   c.data = dict(
     source='fashion_mnist',
-    fraction=dict(teachers=0.2, students=0.05),
+    fraction=dict(teachers=0.4, students=0.02),
     partition=dict(teachers='disjoint'),  # of the members of a group
     draw='shared',
   )
   seen, less = (
-    dict.fromkeys(('train', 'eval'), f'resize({n})') for n in (14, 7)
+    dict.fromkeys(('train', 'eval'), f'resize({n})') for n in (14, 10)
   )
-  each = dict(per_seed=True, train=dict(steps=1000, learning_rate=2e-3))
+  how = dict(steps=1500, batch_size=64, learning_rate=5e-3)
+  each = dict(per_seed=True, train=how)
   kept = dict(cache=dict(outputs=('logits', 'embedding')))
   fold = dict(model='mlp', kw=dict(widths=(64, 64)))
   c.teachers = dict(
@@ -98,7 +99,7 @@ def get_config(arg=None):
   noisy = dict(loss='noisy_logit_mse', teacher='wide')
   peers = dict(students=dict(student=dict(count=2)))
   everything = dict(
-    data=dict(fraction=dict(students=0.2)), students=dict(student=fold)
+    data=dict(fraction=dict(students=0.4)), students=dict(student=fold)
   )
   c.arms = dict(
     student=dict(distill=hard),
@@ -133,7 +134,7 @@ def get_config(arg=None):
   grids = dict.fromkeys(c.arms, f'distill.soft.weight={weights}')
   branches = ','.join(f'distill.soft{i}.weight' for i in range(BRANCHES))
   grids |= dict(
-    student='train.learning_rate=2e-3,5e-3,1e-2',
+    student='train.learning_rate=5e-3,1e-2,2e-2',
     best_single=f'distill.soft.teacher={",".join(UNLIKE)}',
     votes='distill.votes.weight=0.1,1.0,10.0',
     noisy=f'distill.noisy.weight={lower}',
@@ -147,11 +148,11 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=5e-3,
-    steps=600,
-    batch_size=64,
+    learning_rate=1e-2,
+    steps=2000,
+    batch_size=32,
     seeds=5,
-    eval_every=200,
+    eval_every=500,
   )
   ways = ('mean_logits', 'weighted', 'switch', 'in_turn', 'multi_stream')
   c.report = dict(
