@@ -56,7 +56,7 @@ def get_config(arg=None):
     draw='shared',
   )
   view = dict(train='shift(1)', eval='')
-  net = dict(model='mlp', kw=dict(widths=(256, 256)), views=view)
+  net = dict(model='mlp', kw=dict(widths=(128, 128)), views=view)
   other = dict(model='mixer', kw=dict(width=32, depth=2, patch=7))
   soft = dict(loss='soft_cross_entropy', teacher='main')
   c.teachers = dict(main=dict(**net, per_seed=True))
@@ -100,9 +100,11 @@ def get_config(arg=None):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=1e-3,
-    steps=3000,
+    steps=2000,
     batch_size=64,
     seeds=5,
+    members='vmap',
+    eval_every=500,
   )
   c.report = dict(
     compare=dict(better='ban', than='teacher main'),
@@ -126,8 +128,8 @@ def get_config(arg=None):
     ):
       role.kw.widths = (16,)
     for arm in (c.arms.other, c.arms.other_ban):
-      arm.students.student.kw = dict(width=8, depth=1, patch=4)
-    c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
+      arm.students.student = dict(model='mlp', kw=dict(widths=(8, 8)))
+    c.train.update(steps=4, batch_size=16, seeds=2, eval_every=2)
   return config.complete(c)
 
 
