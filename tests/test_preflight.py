@@ -466,9 +466,8 @@ def test_a_group_has_a_part_of_the_data_of_its_own(tmp_path):
   known, few = 'without:2', dict(fraction=0.1, partition='without:0,1')
   config = small(
     data__fraction=dict(teachers=0.5, students=1.0),
-    data__partition=dict(
-      teachers=known, students='none', evaluation='without:0,1'
-    ),
+    data__partition=dict(teachers=known, students='none'),
+    data__classes=dict(train=(), validation=(2,), test=(2,)),
     data__draw='shared',
     teachers=dict(main=NET, few={**NET, 'data': few}),
     train__batch_size=4,

@@ -90,9 +90,9 @@ def test_a_shifted_net_is_the_net_and_a_bias():
   both = correct.with_shift(both, bias)
   run = jax.jit(jax.vmap(lambda v: net.apply(v, x)))
   outputs, state = run(both)
-  want = [plain.apply(own, x)[0]['logits'] + bias[0]]
+  want = [plain.apply(own, x)[0]['logits'] + bias[:1]]
   double = jax.tree.map(lambda x: 2 * x, own)
-  want.append(plain.apply(double, x)[0]['logits'] + bias[1])
+  want.append(plain.apply(double, x)[0]['logits'] + bias[1:])
   np.testing.assert_allclose(outputs['logits'], want, rtol=1e-5)
   np.testing.assert_array_equal(state['shift']['bias'], bias)
   np.testing.assert_array_equal(outputs['embedding'].shape, (2, 5, 4))
