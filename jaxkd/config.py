@@ -91,6 +91,8 @@ _NET = {
   'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
   'freeze': '',  # a pattern of parameters
   'remat': '',  # a pattern of layers that the backward pass computes again
+  'quantize': '',  # of weights and activations; see students/quantize.py
+  'prune': '',  # of weights; see students/prune.py
 }
 _TEACHER = {
   **_NET,

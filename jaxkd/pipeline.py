@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,9 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
+from jaxkd.students import compression, stored
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many
-from jaxkd.train import checkpoint
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
@@ -34,6 +35,7 @@ class Stage(NamedTuple):
     seconds: time spent in its steps.
     execution: how it ran.
     test: metric -> the value of each member.
+    bytes: of each of its nets that is quantised or pruned.
   """
 
   name: str
@@ -41,6 +43,7 @@ class Stage(NamedTuple):
   seconds: float
   execution: Execution
   test: dict[str, np.ndarray]
+  bytes: Mapping[str, int] = MappingProxyType({})
 
 
 def run(
@@ -120,7 +123,7 @@ def _teach(
     entry = part.config['teachers'][name]
     seeds = len(part.seeds)
     stage = f'{part.prefix}teachers/{name}'
-    history, seconds, ran = {}, 0.0, Execution()
+    history, seconds, ran, sizes = {}, 0.0, Execution(), {}
     shown = f'{part.prefix}{preflight.called(name, part)}'
     if entry['made_of']:
       parts = {other: groups[other] for other in entry['made_of']}
@@ -139,12 +142,16 @@ def _teach(
       folder = preflight.restored_from(entry['restore'], part, rounds, at)
       if isinstance(folder, preflight.Made):
         folder = workdir.net_folder(directory, folder.stage)
-      variables = teachers.restore(name, entry, role, seeds, folder)
+      found = teachers.restore(name, entry, role, seeds, folder)
+      found = compression.apply_once(role.compression, found)
+      variables = stored.dense(found)
     else:
       trained = training.train(session, job)
-      variables = trained.variables[name]
-      _export(session, directory, stage, entry, role, variables, job.train)
-      history, seconds, ran = trained[1:]
+      variables, found = trained.variables[name], trained.stored[name]
+      _export(session, directory, stage, entry, role, found, job.train)
+      history, seconds, ran = trained[2:]
+    if role.compression:
+      sizes = {shown: stored.size(found)}
     test = training.evaluate(
       session,
       job.students,
@@ -157,7 +164,7 @@ def _teach(
     groups[name] = teachers.group(entry, role, variables, seeds)
     if entry['per_seed']:  # a value for each seed: the mean of its teachers
       test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-    stages.append(Stage(shown, history, seconds, ran, test))
+    stages.append(Stage(shown, history, seconds, ran, test, sizes))
     if entry['count'] > 1 and name in part.predicts:
       together = _together(session, name, groups)
       stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
@@ -196,8 +203,11 @@ def _distil(
   # An arm that tuning left equal to an earlier one is found trained.
   job = preflight.job(part, part.first(arm), session.source, groups)
   trained = training.train(session, job)
+  sizes = {}
   for name, role in part.students[arm].items():
     first = name if role.copies == 1 else f'{name}/0'
+    if role.compression:
+      sizes[name] = stored.size(trained.stored[first])
     stage = f'{part.prefix}students/{arm}/{name}'
     _export(
       session,
@@ -205,7 +215,7 @@ def _distil(
       stage,
       own['students'][name],
       role,
-      trained.variables[first],
+      trained.stored[first],
       job.train,
     )
   test = training.evaluate(
@@ -217,7 +227,7 @@ def _distil(
     mode=trained.execution.mode,
     shard_parameters=job.train['shard_parameters'],
   )
-  return Stage(f'{part.prefix}{arm}', *trained[1:], test)
+  return Stage(f'{part.prefix}{arm}', *trained[2:], test, sizes)
 
 
 def _export(
@@ -231,7 +241,7 @@ def _export(
 ) -> None:
   """Keeps a population of nets where `jaxkd.load` finds it."""
   source = session.source
-  checkpoint.export(
+  stored.export(
     workdir.net_folder(directory, stage),
     variables,
     {
@@ -243,6 +253,7 @@ def _export(
       'dtype': train['dtype'],
       'view': role.eval_view,
       'specialist': bool(entry.get('specialize', {}).get('of')),
+      'quantize': entry['quantize'],
       'members': len(jax.tree.leaves(variables)[0]),
     },
   )

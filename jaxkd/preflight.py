@@ -242,6 +242,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
         at=f'teachers.{name}',
         dtype=entry['train']['dtype'],
         locations=set().union(*wanted),
+        steps=0 if entry['restore'] else entry['train']['steps'],
       )
   for arm, own in own_arms.items():
     with _blaming(looking):
@@ -253,6 +254,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'students.{name}',
           dtype=own['train']['dtype'],
           locations=roles.locations(used[arm], name, teacher=False),
+          steps=own['train']['steps'],
         )
         for name, entry in own['students'].items()
       }

@@ -11,14 +11,15 @@ from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import terms
 from jaxkd.distill.step import Role
-from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.students import inherit
+from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.students import compression, inherit
 from jaxkd.teachers import many, specialists
 from jaxkd.types import Net
 
 # Arguments of `models.build` that are not for a config's `kw`.
 _NOT_OPTIONS = (
-  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'dtype', 'at',
+  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'before', 'after',
+  'dtype', 'at',
 )  # fmt: skip
 
 
@@ -30,6 +31,7 @@ def role(
   at: str,
   dtype: str,
   locations: set[str],
+  steps: int = 0,
 ) -> Role:
   """A net that shows what the terms want to see of it.
 
@@ -40,6 +42,7 @@ def role(
     at: the entry's name.
     dtype: what the net computes in.
     locations: names of the outputs that terms look at.
+    steps: how many it trains; 0 if it does not.
 
   Raises:
     UserError: a model, a view or an output that is not there.
@@ -54,8 +57,14 @@ def role(
   with blamed(f'{at}.model'):
     special = bool(entry.get('specialize', {}).get('of'))
     build = _builder(entry, source, shape, at, dtype, special)
-    own = set(output_shapes(build(()), shape))
-    net = build(tuple(sorted(locations - own)))
+    plain = build(())
+    own = set(output_shapes(plain, shape))
+    quantised = f'{at}.quantize'
+    hooks = compression.hooks(plain, entry['quantize'], at=quantised)
+    if any(hooks.values()):
+      with within(f'{quantised}: '):
+        build((), **hooks)
+    net = build(tuple(sorted(locations - own)), **hooks)
   return Role(
     net,
     entry['views']['train'],
@@ -67,6 +76,13 @@ def role(
     entry['freeze'],
     entry['views'].get('average', ''),
     at,
+    compression.compression(
+      net,
+      entry['quantize'],
+      entry['prune'],
+      steps=steps,
+      at=at,
+    ),
   )
 
 
@@ -98,6 +114,11 @@ def joined(
   if fuse not in known:
     raise unknown('fusion', fuse, known, f'{at}.fuse')
   special = [bool(entries[name]['specialize']['of']) for name in names]
+  for kind in ('quantize', 'prune'):
+    if entry[kind]:
+      raise UserError(
+        f'{at}.{kind}: the group is made of others; set it for these'
+      )
   if fuse == many.SPECIALISTS and (
     special != [False, True] or entries[names[0]]['count'] > 1
   ):
@@ -214,7 +235,7 @@ def _flat(location) -> set[str]:
 
 
 def _builder(entry, source, shape, at, dtype, special):
-  def build(taps):
+  def build(taps, **hooks):
     try:
       net = models.build(
         entry['model'],
@@ -222,6 +243,7 @@ def _builder(entry, source, shape, at, dtype, special):
         input_shape=shape,
         taps=taps,
         remat=entry['remat'],
+        **hooks,
         dtype=dtype,
         at=f'{at}.model',
         **entry['kw'],

@@ -22,7 +22,7 @@ from jaxkd.distill import step, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.students import inherit
+from jaxkd.students import compression, inherit, stored
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import optimizer, sharding
@@ -111,12 +111,14 @@ class Trained(NamedTuple):
 
   Attributes:
     variables: net -> variables with a leading axis of members.
+    stored: the same as they are stored; see `jaxkd.students.stored`.
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
     execution: how it ran.
   """
 
   variables: dict[str, dict]
+  stored: dict[str, dict]
   history: dict
   seconds: float
   execution: Execution
@@ -350,8 +352,14 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   params = carry.get('average', carry['train']['nets'])
   state = carry['state']['nets']
+  finished = {}
+  for name in params:
+    role = job.students[name.partition('/')[0]]
+    variables = {'params': params[name], 'state': state[name]}
+    finished[name] = compression.finish(role.compression, variables)
   return Trained(
-    {name: {'params': params[name], 'state': state[name]} for name in params},
+    {name: stored.dense(tree) for name, tree in finished.items()},
+    finished,
     result.history,
     result.seconds,
     result.execution,
@@ -385,7 +393,7 @@ def evaluate(
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
   made = step.learner(
-    roles,
+    {name: role._replace(compression=None) for name, role in roles.items()},
     {name: group.role for name, group in groups.items()},
     recipe=lambda hyper: step.Recipe({}, optax.identity()),
     metrics=session.metrics,

@@ -14,8 +14,8 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
+from jaxkd.students import stored
 from jaxkd.teachers import specialists
-from jaxkd.train import checkpoint
 
 
 def job(
@@ -175,7 +175,7 @@ def restore(
   """
   at = f'teachers.{name}.restore'
   try:
-    variables, spec = checkpoint.load(folder)
+    variables, spec = stored.load(folder)
   except UserError as error:
     raise UserError(f'{at}: {error}') from error
   check_same(variables, role, spec, at)
