@@ -39,7 +39,7 @@ def get_config(arg=None):
   )
   c.data = dict(source='glyphs')
   view = dict(train='shift(2)|noise(0.1)', eval='')
-  net = dict(model='mlp', kw=dict(widths=(256, 256)), views=view)
+  net = dict(model='mlp', kw=dict(widths=(128, 128)), views=view)
   special = dict(
     **net,
     count=12,

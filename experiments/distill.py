@@ -13,6 +13,7 @@ from rich.console import Console
 from jaxkd import config as configs
 from jaxkd import launch, overview, pipeline, tuning
 from jaxkd.report import tables
+from jaxkd.train import hosts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', '', 'where the run is kept')
@@ -24,7 +25,7 @@ flags.DEFINE_multi_string(
 
 
 def main(stop):
-  console = Console()
+  console = Console(quiet=not hosts.is_first())
   # Completed anew: an override may have replaced a whole entry.
   config = configs.plain(configs.complete(FLAGS.config))
   if FLAGS.explain:
@@ -53,4 +54,4 @@ def main(stop):
 
 
 if __name__ == '__main__':
-  launch.main(main)
+  launch.main(main, several=True)

@@ -46,6 +46,7 @@ _TERM = {
   'of': '',  # the role that it trains; the only one if empty
   'teacher': '',  # a group or a tuple of groups
   'fuse': '',  # how several teachers become one; their mean loss if empty
+  'fuse_weights': '',  # how much each of them counts; equally if empty
   'adapter': '',  # of the student's side
   'adapter_kw': {},
   'teacher_adapter': '',
@@ -97,15 +98,24 @@ _NET = {
 _TEACHER = {
   **_NET,
   'per_seed': False,  # every seed of the students has teachers of its own
-  # a generalist, how its classes are shared out, the most that a specialist
-  # has, and the share of what it sees that is its own
-  'specialize': {'of': '', 'by': 'covariance', 'size': 2, 'own': 0.5},
+  'fraction': 0.0,  # share of the examples; 0 for data.fraction.teachers
+  'specialize': {
+    'of': '',  # a generalist
+    'by': 'covariance',  # how its classes are shared out
+    'size': 2,  # the most that a specialist has
+    'overlap': 1,  # the most specialists that a class has
+    'cover': False,  # whether every class is to have one
+    'own': 0.5,  # the share of what a specialist sees that is its own
+  },
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
   'distill': {},
   'train': _TRAIN,
   'restore': '',
+  # what is kept on disk of its outputs, how many of the largest logits (0 for
+  # all), and where, if not with the run
+  'cache': {'outputs': (), 'top': 0, 'dir': ''},
 }
 _STUDENT = {
   **_NET,
@@ -121,6 +131,7 @@ _CONFIG = {
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
+    'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
   },
   'teachers': {},
@@ -224,11 +235,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     ('students', _STUDENT),
   ):
     for name, entry in made[section].items():
-      at = f'{section}.{name}'
-      entry = merge(default, entry, at)
-      options = models.defaults(entry['model'], at=f'{at}.model')
-      entry['kw'] = {**plain(options), **entry['kw']}
-      made[section][name] = entry
+      made[section][name] = _net(default, entry, f'{section}.{name}')
   for name, teacher in made['teachers'].items():
     truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
     if teacher['specialize']['of']:
@@ -237,6 +244,13 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     terms = teacher['distill'] or truth
     teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
   return ConfigDict(made, type_safe=True).lock()
+
+
+def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
+  """A complete net, with what its model takes by default."""
+  entry = merge(default, entry, at)
+  options = models.defaults(entry['model'], at=f'{at}.model')
+  return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
 
 def _terms(terms: Mapping[str, Any], at: str) -> dict:
@@ -314,8 +328,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
     here = f'{at}.{name}'
-    if name not in config and _is_term(value, at):
+    if name not in config and _is_new(value, at, 'distill', 'loss'):
       made[name] = _terms({name: value}, at)[name]
+    elif name not in config and _is_new(value, at, 'students', 'model'):
+      made[name] = _net(_STUDENT, value, here)
     elif name not in config:
       raise unknown('entry', name, config, at)
     elif name in FREE:
@@ -327,11 +343,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   return made
 
 
-def _is_term(value: Any, at: str) -> bool:
-  """Whether an arm brings a term of its own: one that names its loss."""
-  return (
-    at.endswith('.distill') and isinstance(value, Mapping) and ('loss' in value)
-  )
+def _is_new(value: Any, at: str, section: str, named: str) -> bool:
+  """Whether an arm brings a term or a role: it names its loss or model."""
+  is_dict = isinstance(value, Mapping)
+  return at.endswith(f'.{section}') and is_dict and named in value
 
 
 def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
@@ -426,6 +441,22 @@ def check_numbers(config: Mapping) -> None:
           "one of its layers, e.g. ('main', 'stages/2')"
         )
   for name, entry in config['teachers'].items():
+    if not 0 <= entry['fraction'] <= 1:
+      raise UserError(
+        f'teachers.{name}.fraction: {entry["fraction"]} should be a share up '
+        'to 1, or 0 for data.fraction.teachers'
+      )
+    _at_least(0, entry, 'cache.top', f'teachers.{name}')
+    if not all(isinstance(at, str) for at in entry['cache']['outputs']):
+      raise UserError(
+        f'teachers.{name}.cache.outputs: {entry["cache"]["outputs"]!r} should '
+        "be names of outputs, e.g. ('logits',)"
+      )
+    if entry['cache']['top'] and 'logits' not in entry['cache']['outputs']:
+      raise UserError(
+        f"teachers.{name}.cache.top: it is about the logits; add 'logits' to "
+        f'teachers.{name}.cache.outputs, or set it to 0'
+      )
     if not 0 < entry['specialize']['own'] < 1:
       raise UserError(
         f'teachers.{name}.specialize.own: {entry["specialize"]["own"]} should '

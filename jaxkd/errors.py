@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import os
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -71,6 +73,24 @@ def within(where: str) -> Iterator[None]:
     if str(error).startswith(where):
       raise
     raise UserError(f'{where}{error}') from error
+
+
+@contextlib.contextmanager
+def writing(directory: str | os.PathLike) -> Iterator[None]:
+  """Says in one sentence that the disk is full or closed to us."""
+  try:
+    yield
+  except (OSError, ValueError) as error:
+    code = getattr(error, 'errno', None)
+    if code is None:  # TensorStore's errors are ValueErrors that quote it
+      quoted = re.search(r"os_error_code='(\d+)'", str(error))
+      if not quoted:
+        raise
+      code = int(quoted[1])
+    raise UserError(
+      f'{directory} cannot be written: {os.strerror(code)}; make room there '
+      'or choose another directory'
+    ) from error
 
 
 def _place(error: BaseException) -> str:

@@ -17,49 +17,113 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxkd import config as configs
 from jaxkd.errors import UserError, unknown
+from jaxkd.train import hosts
 
-FAILED = 2
+FAILED = hosts.FAILED
 CACHE = Path.home() / '.cache' / 'jaxkd'  # of compiled programs
 STOPPED = 143  # what a shell reports of a program ended by SIGTERM
 
+# Flags that say where a run runs, and not what it does.
+_HERE = '(workdir|hosts|host|coordinator|hosts_timeout)'
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+  'hosts', '', "how many share the run, or 'auto' where the cluster tells"
+)
+flags.DEFINE_integer('host', None, 'which of them this is: 0, 1, ...')
+flags.DEFINE_string('coordinator', '', 'HOST:PORT on which host 0 listens')
+flags.DEFINE_integer(
+  'hosts_timeout', 300, 'seconds to wait for all hosts', lower_bound=1
+)
+
 
 def main(
-  function: Callable[[threading.Event], None], *, config: bool = True
+  function: Callable[[threading.Event | hosts.Preemption], None],
+  *,
+  config: bool = True,
+  several: bool = False,
 ) -> None:
   """Runs a script's function; a `UserError` is one sentence and exit code 2.
 
   SIGTERM and SIGINT set the event that the function is given, so that it can
-  save its state and leave; a second SIGINT ends it at once.
+  save its state and leave; a second SIGINT ends it at once. What ends the
+  script on one of several hosts ends it on all.
 
   Args:
     function: the script, given the event.
     config: whether the script takes ``--config FILE[:SIZE]`` and overrides
       ``--config.ENTRY=VALUE``.
+    several: whether the script can run on several hosts.
   """
-  stop = threading.Event()
+  stop, watch = threading.Event(), None
   if sys.stdout is not None:
     sys.stdout.reconfigure(errors='replace')  # a terminal may lack '±'
 
   def run(argv):
+    nonlocal watch
     if len(argv) > 1:
       raise UserError(f'{argv[1]!r} is not a flag; write --NAME=VALUE')
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # Orbax tells all it does
     if jax.config.jax_compilation_cache_dir is None:
       jax.config.update('jax_compilation_cache_dir', str(CACHE))
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, _asks(stop))
-    function(stop)
+    _join(several)
+    if not jax.distributed.is_initialized() or hosts.count() == 1:
+      for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _asks(stop))
+      return function(stop)
+    # SIGTERM is JAX's own there, which tells the other hosts.
+    signal.signal(signal.SIGINT, _terminates(stop))
+    watch = hosts.Watch()
+    return function(hosts.Preemption())
 
   try:
     app.run(run, flags_parser=lambda argv: parse(argv, config=config))
   except KeyboardInterrupt:
+    if watch:
+      watch.fail('it was interrupted')
     sys.exit(130)  # asked twice: what was saved last is what there is
   except UserError as error:
     if logging.get_verbosity() > logging.INFO:
       traceback.print_exception(error)
-    print(f'error: {_one_line(error)}', file=sys.stderr)
+    print(f'error: {_one_line(error)}', file=sys.stderr, flush=True)
+    if watch:
+      watch.fail(_one_line(error))
     sys.exit(FAILED)
+  except Exception as error:
+    if watch:
+      watch.fail(_one_line(traceback.format_exception_only(error)[-1]))
+    raise
+
+
+def _join(several: bool) -> None:
+  """Finds the other hosts that the flags name, if any."""
+  given, host, coordinator = FLAGS.hosts, FLAGS.host, FLAGS.coordinator
+  if not given and host is None and not coordinator:
+    return
+  if not several:
+    raise UserError(
+      '--hosts: this script uses one host; run each config on several with '
+      'experiments/distill.py, or leave the flag out'
+    )
+  if given == 'auto':
+    if host is not None or coordinator:
+      raise UserError(
+        '--hosts=auto: it finds --host and --coordinator by itself; leave them '
+        'out, or write --hosts=N'
+      )
+    hosts.join(None, None, None, FLAGS.hosts_timeout)
+    return
+  if not given.isdecimal() or int(given) < 1:
+    raise UserError(f"--hosts={given}: write how many there are, or 'auto'")
+  if host is None or not 0 <= host < int(given):
+    raise UserError(f'--host: say which one this is, 0 to {int(given) - 1}')
+  if not re.fullmatch(r'.+:\d{1,5}', coordinator):
+    raise UserError(
+      '--coordinator: write HOST:PORT, the address of host 0 and a free port '
+      'there'
+    )
+  hosts.join(int(given), host, coordinator, FLAGS.hosts_timeout)
 
 
 def parse(
@@ -97,9 +161,9 @@ def command(workdir: str) -> str:
   for argument in sys.argv[1:]:
     if skip:
       skip = False
-    elif re.fullmatch(r'--?workdir', argument):
+    elif re.fullmatch(f'--?{_HERE}', argument):
       skip = True
-    elif not re.match(r'--?(workdir=|(no)?overwrite)', argument):
+    elif not re.match(f'--?({_HERE}=|(no)?overwrite)', argument):
       kept.append(argument)
   return shlex.join(['python', script, *kept, '--workdir', workdir])
 
@@ -109,6 +173,18 @@ def _asks(stop):
     if stop.is_set() and number == signal.SIGINT:
       raise KeyboardInterrupt
     stop.set()
+
+  return handler
+
+
+def _terminates(stop):
+  """SIGINT as SIGTERM, the second time as it is."""
+
+  def handler(number, frame):
+    if stop.is_set():
+      raise KeyboardInterrupt
+    stop.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
   return handler
 

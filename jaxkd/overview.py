@@ -36,13 +36,17 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     found = cost.cost(net, shape)
     table.add_row(
       name,
-      ' '.join(filter(None, (entry[kind] for kind in _KINDS))),
+      _model(entry),
       str(entry['count']),
       f'{found.params:,}',
       f'{found.bytes / 2**20:.2f} MiB',
       f'{found.flops:,}',
     )
   console.print(table)
+  for part in rounds:
+    for turn in part.turns:
+      if len(turn) > 1:
+        console.print(f'[dim]{_side_by_side(part, turn)}[/]')
   found = shares(part, source)
   for arm, share in found.items():
     if share:
@@ -111,6 +115,20 @@ def better(part: Round) -> str:
   return arm if arm in part.arms else next(iter(part.arms))
 
 
+def _model(entry: Mapping[str, Any]) -> str:
+  """What a net is: its model, or what it is made of."""
+  if entry.get('made_of'):
+    return f'{entry["fuse"]} of {" + ".join(entry["made_of"])}'
+  return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))
+
+
+def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
+  """Who trains at the same time, and on how many devices."""
+  who = [f'{part.prefix}{name} on {len(own)}' for name, own in turn.items()]
+  many = sum(map(len, turn.values()))
+  return f'side by side, sharing {many} devices: {", ".join(who)}'
+
+
 def shares(part: Round, source: sources.Source) -> dict[str, float]:
   """The teachers' share of the FLOPs of a step, by arm."""
   session = session_of(part, source, Path(), progress=None)
@@ -123,12 +141,12 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
     own = job(part, arm, source, groups)
     learner, arguments = training.member_shapes(session, own)
     total = cost.flops(learner.step, *arguments)
-    teaching = 0
-    for name in training.used_groups(own):
-      entry = part.config['teachers'][name]
+    teaching, drawn = 0, training.drawn_groups(own)
+    for name in sorted(training.used_groups(own).keys() & part.teachers.keys()):
+      count = 1 if name in drawn else part.config['teachers'][name]['count']
       role = part.teachers[name]
       one = cost.cost(role.net, role.shape)
-      teaching += one.flops * entry['count'] * own.train['batch_size']
+      teaching += one.flops * count * own.train['batch_size']
     found[arm] = teaching / total if total else 0.0
   return found
 
@@ -136,21 +154,32 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
 def explain(console: Console, source: sources.Source, rounds: list) -> None:
   """Prints the loss of each arm with its numbers, and every tap."""
   for part in rounds:
+    session = session_of(part, source, Path(), progress=None)
+    groups, kept = shapes_of(part), {}
     for arm, own in part.arms.items():
       console.print(f'\n[bold]{part.prefix}{arm}[/] minimises the sum of')
       for name, term in sorted(terms.in_use(own['distill']).items()):
         console.print(f'  {_sentence(name, term)}', highlight=False)
-    for at, entry, shape in _different(part):
-      console.print(f'\n[bold]{at}[/]: layers of {entry["model"]}')
-      for layer, leaf in roles.layers(entry, shape, source, at).items():
+      batches = training.batches_of(session, job(part, arm, source, groups))
+      for outputs in map(str, batches.outputs.values()):
+        if kept.setdefault(outputs, arm) == arm:
+          console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
+    for at, entry, role in _different(part):
+      if entry.get('made_of'):
+        console.print(f'\n[bold]{at}[/]: outputs of {_model(entry)}')
+        shown = roles.output_shapes(role.net, role.shape)
+      else:
+        console.print(f'\n[bold]{at}[/]: layers of {_model(entry)}')
+        shown = roles.layers(entry, role.shape, source, at)
+      for layer, leaf in shown.items():
         size = ', '.join(map(str, ('B', *leaf.shape[1:])))
         console.print(f'  {layer:<32} [{size}]', highlight=False, markup=False)
 
 
 def _different(part: Round) -> list[tuple]:
-  """(what it is called, entry, input shape) of each net, equal ones once."""
+  """(what it is called, entry, role) of each net, equal ones once."""
   found = [
-    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role.shape)
+    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role)
     for name, role in part.teachers.items()
   ]
   seen: dict[str, list] = {}
@@ -161,7 +190,7 @@ def _different(part: Round) -> list[tuple]:
       if entry not in known:
         suffix = f' ({arm})' if known else ''
         at = f'{part.prefix}students.{name}{suffix}'
-        found.append((at, entry, role.shape))
+        found.append((at, entry, role))
         known.append(entry)
   return found
 
@@ -173,6 +202,8 @@ def _sentence(name: str, term: Mapping[str, Any]) -> str:
   if groups:
     group = ' + '.join(groups)
     fused = f'{term["fuse"]} of {group}' if term['fuse'] else group
+    if term['fuse_weights']:
+      fused += f' weighted by {term["fuse_weights"]}'
     side = f'{term["at"][1]} of {fused}'
     adapter = term['teacher_adapter']
     sides.append(f'{adapter}({side})' if adapter else side)

@@ -1,7 +1,11 @@
 """A run: the four stages of a config, round after round, and its row."""
 
+import contextlib
+import functools
+import json
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +17,16 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import overview, preflight, tuning, workdir
-from jaxkd.distill import training
+from jaxkd.data.sources import Source
+from jaxkd.distill import fusion, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.students import compression, stored
 from jaxkd.teachers import groups as teachers
-from jaxkd.teachers import many
+from jaxkd.teachers import many, mixture
+from jaxkd.train import hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
@@ -80,24 +86,34 @@ def run(
   console = console or Console()
   begun, commit = time.perf_counter(), record.commit()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
-  finished = directory / workdir.ROW
-  if finished.exists() and workdir.holds(directory, text):
-    return rows.load(finished)
+  _check_same(text)
+  finished, first = directory / workdir.ROW, hosts.is_first()
+  if not first:
+    console = Console(quiet=True)
+  if hosts.told('done', finished.exists() and workdir.holds(directory, text)):
+    return hosts.told('the row', rows.load(finished) if first else None)
   # Checked before the folder is touched: a mistake leaves no trace.
-  source, rounds, grids = tuning.prepare(config, directory, tune)
-  with workdir.locked(directory):
-    workdir.enter(directory, text, overwrite=overwrite)
+  with hosts.together('preflight'):
+    source, rounds, grids = tuning.prepare(config, directory, tune)
+  hosts.same('data', _told_apart(source))
+  with contextlib.ExitStack() as held:
+    with hosts.together('the lock'):
+      if first:
+        held.enter_context(workdir.locked(directory))
+        workdir.enter(directory, text, overwrite=overwrite)
+    workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
     shares = overview.describe(console, source, rounds)
-    reporter = progress.Reporter(
-      console, config['report']['metric'], _writers(config, directory)
-    )
-    stages, tuned = [], {}
+    writers = _writers(config, directory) if first else []
+    reporter = progress.Reporter(console, config['report']['metric'], writers)
+    stages, tuned, weights = [], {}, {}
     for part in rounds:
       session = preflight.session_of(
-        part, source, directory, reporter.stage, stop
+        part, source, directory, reporter.stage, stop, reporter.say
       )
       groups, taught = _teach(session, part, directory, rounds)
+      for name, each in mixture.weights_of(groups).items():
+        weights[f'{part.prefix}{name}'] = each
       if grids and part is rounds[0]:
         tuned = tuning.choose(session, part, groups, grids, directory)
         part = tuning.apply(part, tuned)
@@ -105,70 +121,122 @@ def run(
       stages += [
         _distil(session, part, arm, groups, directory) for arm in part.arms
       ]
-    row = record.row(config, source, rounds, stages, tuned, shares, command)
-    row['commit'] = commit
-    row['wall_s'] = None if resumed else time.perf_counter() - begun
-    histories = {stage.name: stage.history for stage in stages if stage.history}
-    plots.curves(histories, directory / 'curves.png')
-    rows.save(finished, row)
-    return row
+    row = None
+    if first:
+      row = record.row(config, source, rounds, stages, tuned, shares, command)
+      row['commit'] = commit
+      if weights:
+        row['weights'] = weights
+      row['wall_s'] = None if resumed else time.perf_counter() - begun
+      histories = {s.name: s.history for s in stages if s.history}
+      plots.curves(histories, directory / 'curves.png')
+      row = rows.plain(row)
+      rows.save(finished, row)
+    return hosts.told('the row', row)
+
+
+def _check_same(text: str) -> None:
+  """Refuses hosts that have another config or other packages."""
+  versions = {f'the version of {k}': v for k, v in record.versions().items()}
+  hosts.same('config', {**workdir.flat(json.loads(text)), **versions})
+
+
+def _told_apart(source: Source) -> dict[str, int]:
+  """Numbers by which hosts see whether they have read the same data."""
+  sizes = {f'the size of {k}': len(v) for k, v in source.splits.items()}
+  labels = np.ascontiguousarray(source.splits['train'].labels)
+  return {**sizes, 'the checksum of its labels': zlib.crc32(labels)}
 
 
 def _teach(
   session: Session, part: Round, directory: Path, rounds: list[Round]
 ) -> tuple[dict[str, Group], list[Stage]]:
   """Stage 2: the groups of teachers, trained or restored, and tested."""
-  groups, stages = {}, []
-  for name, role in part.teachers.items():
-    entry = part.config['teachers'][name]
-    seeds = len(part.seeds)
-    stage = f'{part.prefix}teachers/{name}'
-    history, seconds, ran, sizes = {}, 0.0, Execution(), {}
-    shown = f'{part.prefix}{preflight.called(name, part)}'
-    if entry['made_of']:
-      parts = {other: groups[other] for other in entry['made_of']}
-      groups[name] = teachers.join(role, parts, seeds)
-      test = _joined(session, name, groups[name])
-      stages.append(Stage(shown, {}, 0.0, ran, test))
-      continue
-    subsets = None
-    if entry['specialize']['of'] and not entry['restore']:
-      generalist = groups[entry['specialize']['of']]
-      predicted = training.predict(session, generalist, 'train')
-      subsets = preflight.subsets_of(part, name, predicted)
-    job = preflight.teacher_job(part, name, session.source, groups, subsets)
-    if entry['restore']:
-      at = f'teachers.{name}.restore'
-      folder = preflight.restored_from(entry['restore'], part, rounds, at)
-      if isinstance(folder, preflight.Made):
-        folder = workdir.net_folder(directory, folder.stage)
-      found = teachers.restore(name, entry, role, seeds, folder)
-      found = compression.apply_once(role.compression, found)
-      variables = stored.dense(found)
-    else:
-      trained = training.train(session, job)
-      variables, found = trained.variables[name], trained.stored[name]
-      _export(session, directory, stage, entry, role, found, job.train)
-      history, seconds, ran = trained[2:]
-    if role.compression:
-      sizes = {shown: stored.size(found)}
-    test = training.evaluate(
-      session,
-      job.students,
-      {name: variables},
-      'test',
-      groups=training.read_groups(job.students, job.groups),
-      mode=ran.mode,
-      shard_parameters=job.train['shard_parameters'],
-    )
-    groups[name] = teachers.group(entry, role, variables, seeds)
-    if entry['per_seed']:  # a value for each seed: the mean of its teachers
-      test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-    stages.append(Stage(shown, history, seconds, ran, test, sizes))
-    if entry['count'] > 1 and name in part.predicts:
-      together = _together(session, name, groups)
-      stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
-  return groups, stages
+  groups, stages = {}, {}
+  for turn in part.turns:
+    _weigh(session, part, groups)
+    works = {
+      name: functools.partial(
+        _taught, session, part, name, dict(groups), directory, rounds
+      )
+      for name in turn
+    }
+    for name, found in side_by_side.run(works, turn, session.stop).items():
+      groups[name], stages[name] = found
+  _weigh(session, part, groups)
+  groups = {**{name: groups[name] for name in part.teachers}, **groups}
+  return groups, [stage for name in part.teachers for stage in stages[name]]
+
+
+def _taught(
+  session: Session,
+  part: Round,
+  name: str,
+  groups: dict[str, Group],
+  directory: Path,
+  rounds: list[Round],
+  stop: side_by_side.Flag | None,
+) -> tuple[Group, list[Stage]]:
+  """A group of teachers, given those that it may look at, and its stages."""
+  session = session._replace(stop=stop)
+  role, entry = part.teachers[name], part.config['teachers'][name]
+  seeds = len(part.seeds)
+  stage = f'{part.prefix}teachers/{name}'
+  history, seconds, ran, sizes = {}, 0.0, Execution(), {}
+  shown = f'{part.prefix}{preflight.called(name, part)}'
+  if entry['made_of']:
+    parts = {other: groups[other] for other in entry['made_of']}
+    group = teachers.join(role, parts, seeds)
+    test = _joined(session, name, group)
+    return group, [Stage(shown, {}, 0.0, ran, test)]
+  subsets = None
+  if entry['specialize']['of'] and not entry['restore']:
+    generalist = groups[entry['specialize']['of']]
+    predicted = training.predict(session, generalist, 'train')
+    found = preflight.subsets_of(part, name, predicted)
+    subsets = np.array(hosts.told('the subsets', found.tolist()))
+  job = preflight.teacher_job(part, name, session.source, groups, subsets)
+  if entry['restore']:
+    at = f'teachers.{name}.restore'
+    folder = preflight.restored_from(entry['restore'], part, rounds, at)
+    if isinstance(folder, preflight.Made):
+      folder = workdir.net_folder(directory, folder.stage)
+    found = teachers.restore(name, entry, role, seeds, folder)
+    found = compression.apply_once(role.compression, found)
+    variables = stored.dense(found)
+  else:
+    trained = training.train(session, job)
+    variables, found = trained.variables[name], trained.stored[name]
+    _export(session, directory, stage, entry, role, found, job.train)
+    history, seconds, ran = trained[2:]
+  if role.compression:
+    sizes = {shown: stored.size(found)}
+  test = training.evaluate(
+    session,
+    job.students,
+    {name: variables},
+    'test',
+    groups=training.read_groups(job.students, job.groups),
+    mode=ran.mode,
+    shard_parameters=job.train['shard_parameters'],
+  )
+  group = teachers.group(entry, role, variables, seeds)
+  if entry['per_seed']:  # a value for each seed: the mean of its teachers
+    test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
+  stages = [Stage(shown, history, seconds, ran, test, sizes)]
+  if entry['count'] > 1 and name in part.predicts:
+    together = _together(session, name, {**groups, name: group})
+    stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
+  return group, stages
+
+
+def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:
+  """Adds the weights of teachers that are there, where terms ask for them."""
+  for names in preflight.weighed(part, groups):
+    called = fusion.validated(names)
+    if called not in groups:
+      parts = [groups[name] for name in names]
+      groups[called] = mixture.found(session, parts)
 
 
 def _joined(session: Session, name: str, group: Group) -> dict:
@@ -241,22 +309,24 @@ def _export(
 ) -> None:
   """Keeps a population of nets where `jaxkd.load` finds it."""
   source = session.source
-  stored.export(
-    workdir.net_folder(directory, stage),
-    variables,
-    {
-      'model': entry['model'],
-      'kw': entry['kw'],
-      'num_classes': source.num_classes,
-      'classes': list(source.classes),
-      'input_shape': role.shape,
-      'dtype': train['dtype'],
-      'view': role.eval_view,
-      'specialist': bool(entry.get('specialize', {}).get('of')),
-      'quantize': entry['quantize'],
-      'members': len(jax.tree.leaves(variables)[0]),
-    },
-  )
+  with hosts.together('the nets'):
+    if hosts.is_first():
+      stored.export(
+        workdir.net_folder(directory, stage),
+        variables,
+        {
+          'model': entry['model'],
+          'kw': entry['kw'],
+          'num_classes': source.num_classes,
+          'classes': list(source.classes),
+          'input_shape': role.shape,
+          'dtype': train['dtype'],
+          'view': role.eval_view,
+          'specialist': bool(entry.get('specialize', {}).get('of')),
+          'quantize': entry['quantize'],
+          'members': len(jax.tree.leaves(variables)[0]),
+        },
+      )
 
 
 def _writers(config: Mapping[str, Any], directory: Path) -> list:

@@ -3,27 +3,31 @@
 import contextlib
 import graphlib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxkd import config as configs
 from jaxkd import keys, tasks, workdir
 from jaxkd.data import sources
-from jaxkd.distill import roles, terms, training
+from jaxkd.distill import fusion, roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.models import cost, pytorch
 from jaxkd.report import rows
 from jaxkd.students import arms
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
-from jaxkd.teachers import many, specialists
+from jaxkd.teachers import many, mixture, specialists
+from jaxkd.train import sharding
 
 
 class Round(NamedTuple):
@@ -38,6 +42,8 @@ class Round(NamedTuple):
     students: arm -> role -> its net.
     metrics: what is measured of every net.
     predicts: the groups whose outputs can be measured.
+    turns: the groups that train at the same time, each with its devices, one
+      turn after another.
   """
 
   prefix: str
@@ -47,6 +53,7 @@ class Round(NamedTuple):
   students: dict[str, dict[str, Role]]
   metrics: dict[str, Metric]
   predicts: tuple[str, ...]
+  turns: tuple[dict[str, list], ...]
 
   @property
   def seeds(self) -> list[int]:
@@ -106,12 +113,15 @@ class Made(NamedTuple):
 def restored_from(
   restore: str, part: Round, rounds: list[Round], at: str
 ) -> Path | Made:
-  """Where nets are restored from: a folder, or a stage of an earlier round.
+  """Where nets are restored from: a path, or a stage of an earlier round.
 
+  ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`;
   ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
   role `student` of that round's better arm, ``r01/students/ARM/student`` that
   of another arm.
   """
+  if restore.startswith(pytorch.PREFIX):
+    return Path(restore.removeprefix(pytorch.PREFIX))
   made = {}
   for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
     made |= _made(earlier)
@@ -130,7 +140,7 @@ def _made(part: Round) -> dict[str, Made]:
   made = {}
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
-    if not entry['restore']:
+    if not entry['restore'] and not entry['made_of']:
       stage = f'{part.prefix}teachers/{name}'
       each = len(part.seeds) if entry['per_seed'] else 1
       made[stage] = Made(stage, entry, role, entry['count'] * each)
@@ -179,12 +189,13 @@ _OF_THE_RUN = (
 
 def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   own_arms = arms.configs_of(config)
-  for name in config['students']:
+  trained = {name for own in own_arms.values() for name in own['students']}
+  for name in sorted(trained):
     if name in config['teachers']:
       raise UserError(
         f'students.{name}: a group of teachers has this name too; rename one'
       )
-  for name in (*config['students'], *config['teachers']):
+  for name in (*trained, *config['teachers']):
     if name == AVERAGE:
       raise UserError(
         f'{name}: this is what terms call the running mean of a net; rename it'
@@ -221,29 +232,41 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   for own in own_arms.values():
     readers += [(f'students.{n}', e) for n, e in own['students'].items()]
   looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
+  looking += [
+    (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
+    for n, e in entries.items()
+  ]
   for name in _in_order(entries):
     entry = entries[name]
     wanted = [
       roles.locations(distill, name, teacher=True)
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
-    wanted.append(roles.locations(entry['distill'], name, teacher=False))
     read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
     wanted.append({location for _, location in read})
+    if entry['cache']['outputs'] and not any(wanted):
+      raise UserError(
+        f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
+        'so none would be kept; leave it empty'
+      )
+    wanted.append(roles.locations(entry['distill'], name, teacher=False))
+    wanted.append(entry['cache']['outputs'])
     if entry['made_of']:
       at = f'teachers.{name}'
-      taught[name] = roles.joined(entry, entries, taught, at=at)
-      continue
-    with _blaming(looking):
-      taught[name] = roles.role(
-        entry,
-        source,
-        taught,
-        at=f'teachers.{name}',
-        dtype=entry['train']['dtype'],
-        locations=set().union(*wanted),
-        steps=0 if entry['restore'] else entry['train']['steps'],
-      )
+      role = roles.joined(entry, entries, taught, at=at)
+    else:
+      with _blaming(looking):
+        role = roles.role(
+          entry,
+          source,
+          taught,
+          at=f'teachers.{name}',
+          dtype=entry['train']['dtype'],
+          locations=set().union(*wanted),
+          steps=0 if entry['restore'] else entry['train']['steps'],
+        )
+    kept = roles.kept(name, entries, f'{prefix}{name}')
+    taught[name] = role._replace(kept=kept)
   for arm, own in own_arms.items():
     with _blaming(looking):
       students[arm] = {
@@ -266,14 +289,18 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     if outputs & set(roles.output_shapes(role.net, role.shape))
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
-    metrics |= specialists.metrics()
+    most = max(entry['specialize']['overlap'] for entry in entries.values())
+    metrics |= specialists.metrics(most)
   for name in predicts:
     suffix = '' if len(predicts) == 1 else f':{name}'
     metrics |= {
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
     }
-  return Round(prefix, config, own_arms, taught, students, metrics, predicts)
+  turns = _turns(entries, taught, config['train']['seeds'])
+  return Round(
+    prefix, config, own_arms, taught, students, metrics, predicts, turns
+  )
 
 
 @contextlib.contextmanager
@@ -291,17 +318,68 @@ def _blaming(looking: list[tuple[str, tuple]]) -> Iterator[None]:
 
 def _in_order(entries: Mapping[str, dict]) -> list[str]:
   """Groups of teachers, those that others look at before these."""
+  return list(itertools.chain(*_generations(entries)))
+
+
+def _generations(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:
+  """Groups of teachers that do not look at each other, those before these."""
   graph = {
     name: roles.needs(entry, entry['distill']) & set(entries)
     for name, entry in sorted(entries.items())
   }
+  sorter, found = graphlib.TopologicalSorter(graph), []
   try:
-    return list(graphlib.TopologicalSorter(graph).static_order())
+    sorter.prepare()
   except graphlib.CycleError as error:
     raise UserError(
       f'teachers: {" and ".join(error.args[1])} look at each other in a '
       'circle, so none can be trained first'
     ) from error
+  while sorter.is_active():
+    found.append(sorter.get_ready())
+    sorter.done(*found[-1])
+  return found
+
+
+def _turns(
+  entries: Mapping[str, dict], built: Mapping[str, Role], seeds: int
+) -> tuple[dict[str, list], ...]:
+  """See `Round`. Groups train at the same time where devices are enough.
+
+  That is, where there is one for each of them, on one host, and no group asks
+  for a larger mesh than its share, or for the memory of all of them.
+  """
+  there, turns = sharding.devices(), []
+  alone = jax.process_count() > 1
+
+  def work(name):
+    """The FLOPs of the forward passes of its training."""
+    entry, role = entries[name], built[name]
+    members = entry['count'] * (seeds if entry['per_seed'] else 1)
+    examples = entry['train']['steps'] * entry['train']['batch_size']
+    return members * examples * cost.cost(role.net, role.shape).flops
+
+  def least(name):
+    """The fewest devices that it can have."""
+    train = entries[name]['train']
+    if train['shard_parameters']:
+      return len(there)
+    return math.prod(max(size, 1) for size in train['mesh'].values())
+
+  for names in _generations(entries):
+    training = [
+      name
+      for name in names
+      if not entries[name]['restore'] and not entries[name]['made_of']
+    ]
+    shared = {}
+    if 1 < len(training) <= len(there) and not alone:
+      shared = sharding.slices({name: work(name) for name in training})
+    if any(least(name) > len(own) for name, own in shared.items()):
+      shared = {}
+    turns += [{name: there} for name in names if name not in shared]
+    turns += [shared] if shared else []
+  return tuple(turns)
 
 
 def _in_use(distill: dict, grid: Mapping[str, tuple]) -> dict:
@@ -374,10 +452,12 @@ def per_seed(part: Round, group: str) -> bool:
   return entry['per_seed'] or any(per_seed(part, n) for n in entry['made_of'])
 
 
-def session_of(part: Round, source, directory, progress, stop=None) -> Session:
+def session_of(
+  part: Round, source, directory, progress, stop=None, say=lambda text: None
+) -> Session:
   """What the stages of a round have in common."""
   return Session(
-    source, part.metrics, Path(directory) / 'checkpoints', progress, stop
+    source, part.metrics, Path(directory) / 'checkpoints', progress, stop, say
   )
 
 
@@ -445,6 +525,8 @@ def subsets_of(
         entry['count'],
         special['size'],
         by=by or special['by'],
+        overlap=special['overlap'],
+        cover=special['cover'],
         seed=keys.seed(seed, f'teachers/{name}/subsets'),
         at=f'teachers.{name}.specialize',
       )
@@ -463,19 +545,31 @@ def shapes_of(part: Round) -> dict[str, Group]:
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
+  for names in weighed(part, found):
+    parts = [found[name] for name in names]
+    found[fusion.validated(names)] = mixture.shapes(parts)
   return found
+
+
+def weighed(part: Round, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
+  """The sets of these groups whose weights are found on validation."""
+  looking = [*part.config['teachers'].values(), *part.arms.values()]
+  sets = [mixture.wanted(own['distill'], groups) for own in looking]
+  return list(dict.fromkeys(itertools.chain(*sets)))
 
 
 def _check(part: Round, source, directory, rounds):
   """Traces a step of every stage, and reads what is to be restored."""
   session = session_of(part, source, directory, progress=None)
   shapes = shapes_of(part)
+  devices = {name: own for turn in part.turns for name, own in turn.items()}
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if entry['made_of']:
       continue
     if not entry['restore']:
-      training.check(session, teacher_job(part, name, source, shapes))
+      with sharding.on(devices[name]):
+        training.check(session, teacher_job(part, name, source, shapes))
       continue
     found = restored_from(entry['restore'], part, rounds, at)
     if isinstance(found, Made):

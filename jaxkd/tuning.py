@@ -31,6 +31,7 @@ from jaxkd.errors import UserError, unknown
 from jaxkd.preflight import Round
 from jaxkd.report import rows
 from jaxkd.students import arms
+from jaxkd.train import hosts
 
 # entry -> values, or 'entry,entry*' -> factors on what the arm has in them
 Grid = dict[str, tuple]
@@ -184,13 +185,15 @@ def choose(
     UserError: every point of an arm did.
   """
   file = directory / 'tuning.json'
-  found = _found(file, grids, part.arms)
+  found = _found(file, grids, part.arms) if hosts.is_first() else {}
+  found = hosts.told('what was tuned', found)
   for arm, grid in grids.items():
     if arm not in found:
       found[arm] = _search(session, part, arm, grid, groups)
-      draft = file.with_suffix('.draft')
-      draft.write_text(json.dumps(found, indent=2))
-      draft.replace(file)
+      if hosts.is_first():
+        draft = file.with_suffix('.draft')
+        draft.write_text(json.dumps(found, indent=2))
+        draft.replace(file)
   return found
 
 

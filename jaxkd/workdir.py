@@ -19,6 +19,7 @@ from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
 from jaxkd.students import compression, stored
 from jaxkd.teachers import specialists
+from jaxkd.train import hosts
 from jaxkd.types import Net
 
 CONFIG = 'config.json'
@@ -31,6 +32,7 @@ MADE = (
   'curves.png',
   'checkpoints',
   'nets',
+  'outputs',
   'events',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
@@ -65,7 +67,24 @@ def locked(path: Path) -> Iterator[None]:
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}')
     file.flush()
+    os.fsync(file.fileno())  # for other hosts to see
     yield
+
+
+def check_shared(path: Path) -> None:
+  """Refuses a folder that is not the same one on all hosts.
+
+  Raises:
+    UserError: some host does not see the first one's lock.
+  """
+  file = path / LOCK
+  owner = hosts.told('the owner', file.read_text() if hosts.is_first() else '')
+  with hosts.together('the workdir'):
+    if not file.exists() or file.read_text() != owner:
+      raise UserError(
+        f'--workdir {path}: it is another folder than on host 0; give one on a '
+        'disk that all hosts share'
+      )
 
 
 def enter(path: Path, config: str, *, overwrite: bool) -> None:
@@ -138,20 +157,21 @@ def _difference(there: str, here: str, path: Path) -> tuple[str, Any, Any]:
     raise UserError(
       f'{path} is damaged ({error}); --overwrite starts afresh'
     ) from error
-  there, here = _flat(there), _flat(json.loads(here))
+  there, here = flat(there), flat(json.loads(here))
   for entry in sorted({*there, *here}):
     if there.get(entry, 'absent') != here.get(entry, 'absent'):
       return entry, there.get(entry, 'absent'), here.get(entry, 'absent')
   return 'its layout', 'another', 'this'
 
 
-def _flat(tree: Any, at: str = '') -> dict[str, Any]:
+def flat(tree: Any, at: str = '') -> dict[str, Any]:
+  """The entries of a config by name."""
   if not isinstance(tree, Mapping) or not tree:
     return {at: tree}
   return {
     path: value
     for name, child in tree.items()
-    for path, value in _flat(child, f'{at}.{name}' if at else name).items()
+    for path, value in flat(child, f'{at}.{name}' if at else name).items()
   }
 
 

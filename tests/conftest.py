@@ -24,13 +24,13 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 # Runs use one device, but in tests that are marked `all_devices`.
-sharding.devices = lambda: jax.devices()[:1]
+sharding.all_devices = lambda: jax.devices()[:1]
 
 
 @pytest.fixture(autouse=True)
 def _devices(request, monkeypatch):
   if 'all_devices' in request.keywords:
-    monkeypatch.setattr(sharding, 'devices', jax.devices)
+    monkeypatch.setattr(sharding, 'all_devices', jax.devices)
 
 
 @pytest.fixture

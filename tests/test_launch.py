@@ -1,16 +1,19 @@
 """What a person types: every mistake is one sentence that names it."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from jaxkd import config as configs
 from jaxkd import launch
 from jaxkd.errors import UserError
+from jaxkd.train import hosts
 
 ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / 'configs' / 'hinton2015_soft_targets.py')
@@ -166,3 +169,35 @@ def test_a_terminal_of_ascii_is_printed_to_all_the_same():
     env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
   )
   assert (done.stdout, done.stderr) == ('1 ? 2\n', '')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--hosts=2'], '--host: say which one this is, 0 to 1'),
+    (['--hosts=2', '--host=2'], '--host: say which one'),
+    (['--hosts=2', '--host=1'], '--coordinator: write HOST:PORT'),
+    (['--hosts=many'], "--hosts=many: write how many there are, or 'auto'"),
+    (['--host=1'], '--hosts=: write how many'),
+    (['--hosts=auto', '--host=1'], '--hosts=auto: it finds --host'),
+  ],
+)
+def test_mistakes_in_naming_hosts(arguments, message):
+  values = flags.FLAGS
+  saved = flagsaver.save_flag_values()
+  try:
+    values(['script', *arguments])
+    with pytest.raises(UserError, match=message):
+      launch._join(several=True)
+    with pytest.raises(UserError, match='this script uses one host'):
+      launch._join(several=False)
+  finally:
+    flagsaver.restore_flag_values(saved)
+
+
+def test_a_port_of_the_first_host_that_is_taken():
+  with (
+    socket.create_server(('', 0)) as taken,
+    pytest.raises(UserError, match='cannot listen there'),
+  ):
+    hosts.join(2, 0, f'127.0.0.1:{taken.getsockname()[1]}', 1)

@@ -17,11 +17,13 @@ from rich.console import Console
 
 import jaxkd
 from jaxkd import config as configs
-from jaxkd import pipeline, workdir
+from jaxkd import pipeline, preflight, workdir
 from jaxkd.data import sources
+from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows
-from jaxkd.train import checkpoint
+from jaxkd.train import checkpoint, sharding
+from jaxkd.train.population import Population
 
 ROOT = Path(__file__).parents[1]
 # The methods, which are many, are in test_methods.py.
@@ -402,6 +404,40 @@ def test_tuning_gives_every_arm_as_many_trials(tmp_path):
   assert not (tmp_path / 'bad').exists()
 
 
+def test_a_run_that_keeps_what_its_teachers_give(tmp_path):
+  """Its trials, arms and a later run of other arms all look it up."""
+  noisy = dict(kw=dict(widths=(8,)), views=dict(train='noise(0.3)'))
+  kept = dict(outputs=('logits',), dir=str(tmp_path / 'kept'))
+  grids = ('distill.labels.weight=0.5,1.0',)
+  live = run(small(teachers=dict(main=noisy)), tmp_path / 'a', tune=grids)
+  config = small(teachers=dict(main=noisy | dict(cache=kept)))
+  row = run(config, tmp_path / 'b', tune=grids)
+  for name, values in live['metrics']['distilled'].items():
+    assert row['metrics']['distilled'][name] == pytest.approx(
+      values, rel=1e-3, abs=1e-3
+    )
+  chosen = [r['tuning']['distilled']['chosen'] for r in (live, row)]
+  assert chosen[0] == chosen[1]
+  assert row['cost']['teacher_share'] == 0 < live['cost']['teacher_share']
+  assert any('kept on disk (logits)' in note for note in row['notes'])
+  # Of the seeds of the trials, and of those of the run.
+  there = sorted((tmp_path / 'kept' / 'main').iterdir())
+  assert len(there) == 2
+  before = [path.stat().st_mtime_ns for path in there]
+  nets = str(tmp_path / 'b' / 'nets' / 'teachers' / 'main')
+  teacher = noisy | dict(cache=kept, restore=nets)
+  wider = dict(student=dict(model='mlp', kw=dict(widths=(6,))))
+  run(small(teachers=dict(main=teacher), students=wider), tmp_path / 'c')
+  assert sorted((tmp_path / 'kept' / 'main').iterdir()) == there
+  assert [path.stat().st_mtime_ns for path in there] == before
+  other = configs.put(small(teachers=dict(main=teacher)), 'train.seed', 3)
+  other = configs.put(other, 'teachers.main.restore', '')
+  assert run(other, tmp_path / 'd')['arms']  # its own seeds, its own rows
+  teacher['restore'] = str(tmp_path / 'd' / 'nets' / 'teachers' / 'main')
+  with pytest.raises(UserError, match=r'teachers\.main\.cache: .*another teac'):
+    run(small(teachers=dict(main=teacher)), tmp_path / 'e')
+
+
 NET = dict(model='mlp', kw=dict(widths=(8,)))
 SOFT = dict(loss='kl', teacher='main')
 
@@ -576,3 +612,119 @@ def test_quantised_and_pruned_nets_are_what_was_tested(tmp_path):
         assert all(len(np.unique(k)) <= 5 for k in kernels)
       if arm == 'r01/teacher':
         assert all(len(np.unique(k)) <= 3 for k in kernels)
+
+
+def groups(**changes):
+  """Two groups of teachers that need not wait for each other, and one."""
+  net = dict(model='mlp', kw=dict(widths=(8,)))
+  soft = dict(loss='kl', teacher='one')
+  labels = dict(loss='cross_entropy')
+  teachers = dict(
+    one=dict(**net, count=2, train=dict(steps=6)),
+    two=dict(**net, train=dict(steps=6, batch_size=24)),
+    later=dict(**net, distill=dict(labels=labels, soft=soft)),
+  )
+  for name, own in changes.items():
+    teachers[name] = {**teachers[name], **own}
+  return small(
+    teachers=teachers,
+    distill=dict(labels=labels, soft=dict(loss='kl', teacher=('two', 'later'))),
+    arms={},
+    report=dict(compare=dict(better='student', than='student')),
+  )
+
+
+def turns(config, directory):
+  """How many devices each group has, turn after turn."""
+  (part,) = preflight.prepare(config, directory)[1]
+  return [{name: len(own) for name, own in turn.items()} for turn in part.turns]
+
+
+def test_groups_train_side_by_side_where_devices_are_enough(
+  tmp_path, monkeypatch
+):
+  config, alike = groups(), dict(rtol=1e-4, atol=1e-5)
+  one = dict(one=1), dict(two=1), dict(later=1)
+  assert turns(config, tmp_path) == list(one)
+  run(config, tmp_path / 'in turn')
+  monkeypatch.setattr(sharding, 'all_devices', jax.devices)
+  # Two nets with batches of 8 are less to do than one with batches of 24.
+  side_by_side = [dict(one=3, two=5), dict(later=8)]
+  assert turns(config, tmp_path) == side_by_side
+  used, console = {}, Console(record=True, width=100, file=io.StringIO())
+  train = training.train
+
+  def watched(session, job, **kw):
+    found = train(session, job, **kw)
+    used[job.stage] = sharding.devices()
+    return found
+
+  monkeypatch.setattr(training, 'train', watched)
+  row = pipeline.run(config, tmp_path / 'beside', console=console)
+  assert 'sharing 8 devices: one on 3, two on 5' in console.export_text()
+  assert not {*used['teachers/one']} & {*used['teachers/two']}
+  assert used['teachers/later'] == used['students/student'] == jax.devices()
+  assert list(row['arms']) == [
+    'teacher one', 'teacher one ensemble', 'teacher two', 'teacher later',
+    'student',
+  ]  # fmt: skip
+  want, got = nets(tmp_path / 'in turn'), nets(tmp_path / 'beside')
+  assert set(want) == set(got)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, **alike), want, got
+  )
+
+
+@pytest.mark.all_devices
+def test_groups_take_turns_where_one_asks_for_too_many_devices(tmp_path):
+  mesh = dict(steps=6, mesh=dict(member=2, data=4))
+  config = groups(one=dict(train=mesh))
+  assert turns(config, tmp_path) == [dict(one=8), dict(two=8), dict(later=8)]
+  in_parts = dict(steps=6, shard_parameters=True)  # for want of memory
+  config = groups(one=dict(train=in_parts))
+  assert turns(config, tmp_path) == [dict(one=8), dict(two=8), dict(later=8)]
+  mesh['mesh']['data'] = 1
+  config = groups(one=dict(train=mesh))
+  assert turns(config, tmp_path) == [dict(one=3, two=5), dict(later=8)]
+
+
+@pytest.mark.all_devices
+def test_groups_that_were_stopped_side_by_side_go_on(tmp_path, monkeypatch):
+  config = groups()
+  run(config, tmp_path / 'unbroken')
+  stop, steps = threading.Event(), []
+  step = Population.step
+
+  def counted(self, *arguments):
+    steps.append(True)
+    if len(steps) == 5:  # of both
+      stop.set()
+    return step(self, *arguments)
+
+  monkeypatch.setattr(Population, 'step', counted)
+  with pytest.raises(pipeline.Stopped):
+    run(config, tmp_path / 'stopped', stop=stop)
+  monkeypatch.undo()
+  monkeypatch.setattr(sharding, 'all_devices', jax.devices)
+  assert not (tmp_path / 'stopped' / 'nets' / 'teachers' / 'later').exists()
+  resumed = run(config, tmp_path / 'stopped')
+  assert found(resumed) == found(
+    json.loads((tmp_path / 'unbroken' / 'row.json').read_text())
+  )
+  want, got = nets(tmp_path / 'unbroken'), nets(tmp_path / 'stopped')
+  jax.tree.map(np.testing.assert_array_equal, want, got)
+
+
+@pytest.mark.all_devices
+def test_an_error_in_one_group_stops_the_other(tmp_path):
+  wild = dict(
+    steps=20, learning_rate=1e30, optimizer=dict(name='sgd', kw={}),
+    eval_every=1,
+  )  # fmt: skip
+  long = dict(steps=100_000, batch_size=8, eval_every=100_000)
+  config = groups(one=dict(train=wild), two=dict(train=long))
+  assert len(turns(config, tmp_path)[0]) == 2
+  with pytest.raises(UserError, match=r'^teachers/one: .*not a number'):
+    run(config, tmp_path / 'run')
+  kept = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints/teachers/two')
+  assert 0 < kept.latest_step() < 100_000  # it saved and left

@@ -78,6 +78,9 @@ def test_explains_the_loss_and_every_layer(tmp_path):
 
 
 HINT = dict(loss='hint', at=('layers/0', 'layers/1'), teacher='main')
+LAYERS = HINT | dict(adapter='linear')
+WHEN = dict(when='teacher_is_correct', otherwise='labels')
+ALONE = dict(loss='cross_entropy')
 FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
 
 
@@ -260,6 +263,16 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.main.restore', 'nowhere'),
     ),
     (
+      dict(teachers__main__model='vgg',
+           teachers__main__kw=dict(widths=(4,), sizes=(1,)),
+           teachers__main__restore='pytorch:nowhere.safetensors'),
+      ('teachers.main.restore', 'no file nowhere.safetensors'),
+    ),
+    (
+      dict(teachers__main__restore='pytorch:nowhere.safetensors'),
+      ('teachers.main.restore', "'mlp' is not known", 'vgg'),
+    ),
+    (
       dict(distill__dist=dict(loss='dist', teacher='main'),
            train__accumulate=2),
       ('train.accumulate', 'the term dist'),
@@ -339,6 +352,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       dict(students__student__views__average='resize(4)'),
       ('students.student.views', '(8, 8, 1)', '(4, 4, 1) by average'),
     ),
+    (dict(teachers__main__fraction=1.5), ('teachers.main.fraction', '1.5')),
     (
       dict(students__student__quantize='uniform(9)'),
       ('students.student.quantize: uniform(bits=9)', '1 to 8'),
@@ -378,6 +392,55 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (
       dict(teachers__main__distill=dict(soft=dict(loss='kl', teacher='mian'))),
       ('teachers.main.distill.soft.teacher', "'mian'", "'main'"),
+    ),
+    (
+      dict(teachers__main__cache__outputs=('logits', 'layer/0')),
+      ('teachers.main.cache.outputs: ', "'layer/0'", "'layers/0'"),
+    ),
+    (
+      dict(teachers__main__cache__outputs=('layers/0',)),
+      ('teachers.main.cache.outputs: distill.soft looks at', "'logits'"),
+    ),
+    (
+      dict(teachers__main__cache__outputs=('logits',), distill__hint=LAYERS),
+      ('teachers.main.cache.outputs: distill.hint looks at', "'layers/1'"),
+    ),
+    (
+      dict(teachers__main__cache__outputs=('layers/1',),
+           distill__soft=ALONE, distill__hint=LAYERS | WHEN),
+      ('teachers.main.cache.outputs: distill.hint looks at', "'logits'"),
+    ),
+    (
+      dict(teachers__main__cache__outputs=('logits',),
+           students__student__reads=('main', 'layers/0')),
+      ('teachers.main.cache.outputs: students.student looks at', "'layers/0'"),
+    ),
+    (
+      dict(teachers__main__cache__outputs=('logits',), distill__soft=ALONE),
+      ('teachers.main.cache.outputs: nothing that trains looks at main',),
+    ),
+    (
+      dict(teachers__main__cache__outputs=(1,)),
+      ('teachers.main.cache.outputs: (1,)', "('logits',)"),
+    ),
+    (
+      dict(teachers__main__cache__top=2),
+      ('teachers.main.cache.top', "add 'logits' to teachers.main.cache.out"),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=4)),
+      ('teachers.main.cache.top: there are 3 classes and not 4; use 3',),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=-1)),
+      ('teachers.main.cache.top: -1 should be 0 or more',),
+    ),
+    (
+      dict(teachers__both=dict(made_of=('main',),
+                               cache=dict(outputs=('layers/0',))),
+           distill__soft=dict(loss='kl', teacher='both',
+                              at=('logits', 'layers/0'))),
+      ('teachers.both.cache.outputs', "'layers/0'", 'known: logits'),
     ),
   ],
 )  # fmt: skip

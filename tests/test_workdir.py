@@ -58,3 +58,11 @@ def test_a_run_needs_no_complete_config_to_say_what_is_missing(tmp_path):
   with pytest.raises(UserError, match='students: name at least one student'):
     jaxkd.run({}, tmp_path / 'new')
   assert not (tmp_path / 'new').exists()
+
+
+def test_a_folder_that_other_hosts_do_not_see(tmp_path, monkeypatch):
+  with workdir.locked(tmp_path):
+    workdir.check_shared(tmp_path)
+    monkeypatch.setattr(workdir.hosts, 'told', lambda what, value: 'another')
+    with pytest.raises(UserError, match='another folder than on host 0'):
+      workdir.check_shared(tmp_path)

@@ -7,7 +7,7 @@ step 1000 sees what an unbroken one sees there, without replaying anything.
 
 import functools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -91,24 +91,45 @@ class Loader:
       that the member sees, and ``epoch``, all int32 [M, B], or [B] where the
       order is shared.
     """
-    position = step * self.batch_size + np.arange(self.batch_size)
-    epoch, offset = np.divmod(position, self._sizes[:, None])
-    id = np.empty(epoch.shape, np.int32)
-    for m, (first, last) in enumerate(epoch[:, [0, -1]].tolist()):
-      id[m] = self._epoch(m, first)[offset[m]]
-      if last != first:
-        later = epoch[m] == last
-        id[m, later] = self._epoch(m, last)[offset[m, later]]
+    first = step * self.batch_size
+    each = [
+      self.stream(member, first, first + self.batch_size)
+      for member in range(len(self._seen))
+    ]
+    id, epoch = (np.stack(found) for found in zip(*each, strict=True))
     rank = np.empty_like(id)
     for m, seen in enumerate(self._seen):
       rank[m] = np.searchsorted(seen, id[m])
-    found = {'id': id, 'rank': rank, 'epoch': epoch.astype(np.int32)}
+    found = {'id': id, 'rank': rank, 'epoch': epoch}
     if self.order == 'shared':
       return {name: x[0] for name, x in found.items()}
     return found
 
-  def batch(self, step: int) -> dict[str, Any]:
+  def stream(
+    self, member: int, start: int, stop: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """A member's examples from the start-th that it sees to the stop-th.
+
+    Batches are cut from this, whatever their size.
+
+    Returns:
+      The numbers of the examples and their epochs, int32 [stop - start].
+    """
+    position = np.arange(start, stop)
+    epoch, offset = np.divmod(position, self._sizes[member])
+    id = np.empty(epoch.shape, np.int32)
+    for number in np.unique(epoch).tolist():
+      now = epoch == number
+      id[now] = self._epoch(member, number)[offset[now]]
+    return id, epoch.astype(np.int32)
+
+  def batch(self, step: int, part: np.ndarray | None = None) -> dict[str, Any]:
     """The batch of a step.
+
+    Args:
+      step: its number.
+      part: the examples to fetch, bool [M, B], or [B] where the order is
+        shared; None for all. The others are zeros.
 
     Returns:
       ``inputs``, ``labels`` and what else the examples have, and what
@@ -116,31 +137,30 @@ class Loader:
     """
     indices = self.indices(step)
     shape = indices['id'].shape
-    fields = self.examples.fetch(indices['id'].reshape(-1))
-    return indices | jax.tree.map(
-      lambda x: x.reshape(*shape, *x.shape[1:]), fields
-    )
+    part = np.ones(shape, bool) if part is None else part
+    fields = self.examples.fetch(indices['id'][part])
 
-  def iterate(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """The batches of the steps start, ..., stop - 1.
+    def place(x):
+      if len(x) == part.size:
+        return x.reshape(*shape, *x.shape[1:])
+      whole = np.zeros((*shape, *x.shape[1:]), x.dtype)
+      whole[part] = x
+      return whole
+
+    return indices | jax.tree.map(place, fields)
+
+  def iterate(
+    self, start: int, stop: int, part: np.ndarray | None = None
+  ) -> Iterator[dict[str, Any]]:
+    """The batches of the steps start, ..., stop - 1; of a part as in `batch`.
 
     Examples in memory are gathered as they are asked for, which costs less
     than handing them from thread to thread; others are read ahead by Grain.
     """
     if isinstance(self.examples, ArrayExamples):
-      yield from map(self.batch, range(start, stop))
-      return
-    import grain  # takes a second, which most runs need not spend
-
-    batches = iter(
-      grain.MapDataset.range(start, stop)
-      .map(self.batch)
-      .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-    )
-    try:
-      yield from batches
-    finally:
-      batches.close()
+      yield from (self.batch(step, part) for step in range(start, stop))
+    else:
+      yield from ahead(lambda step: self.batch(step, part), start, stop)
 
   def _draw_epoch(self, member: int, epoch: int) -> np.ndarray:
     """Numbers of the examples of one epoch, in order, int32 [n_m]."""
@@ -155,6 +175,23 @@ class Loader:
       drawn = np.searchsorted(ends, points, side='right')
       ids = ids[np.minimum(drawn, len(ids) - 1)]
     return generator.permutation(ids)
+
+
+def ahead(
+  batch: Callable[[int], dict[str, Any]], start: int, stop: int
+) -> Iterator[dict[str, Any]]:
+  """The batches of the steps start, ..., stop - 1, made ahead of time."""
+  import grain  # takes a second, which most runs need not spend
+
+  batches = iter(
+    grain.MapDataset.range(start, stop)
+    .map(batch)
+    .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+  )
+  try:
+    yield from batches
+  finally:
+    batches.close()
 
 
 def evaluation_batches(

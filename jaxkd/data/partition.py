@@ -11,9 +11,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxkd import keys
 from jaxkd.errors import UserError, unknown
 
+DRAWS = ('own', 'shared')
 PARTITIONS = ('none', 'disjoint', 'bootstrap', 'classes', 'without:3,7')
+
+
+def seed_of(seed: int, who: str, draw: str) -> int:
+  """What one's part of the data is drawn from.
+
+  Args:
+    seed: of the member.
+    who: 'students' or 'teachers/NAME'.
+    draw: 'own', or 'shared' where all of a seed have the same.
+
+  Raises:
+    UserError: another word.
+  """
+  if draw not in DRAWS:
+    raise unknown('draw', draw, DRAWS, 'data.draw')
+  return keys.seed(seed, 'data' if draw == 'shared' else f'data/{who}')
 
 
 def weights(

@@ -140,6 +140,29 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
   return jax.tree.map(lambda x: x.shape[1:], outputs)
 
 
+def draws(view: View, input_shape: Any) -> bool:
+  """Whether what a view makes of an example depends on seed and epoch.
+
+  It does where an op, of ours or of yours, does anything with its key.
+
+  Args:
+    view: from `parse`.
+    input_shape: shape of one example, or a pytree of shapes.
+  """
+  example = jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+    input_shape,
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
+  key = jax.eval_shape(jax.random.key, 0)
+  for op in view.ops:
+    traced, example = jax.make_jaxpr(op.apply, return_shape=True)(key, example)
+    own = traced.jaxpr.invars[0]
+    if any(own is taken for eqn in traced.eqns for taken in eqn.invars):
+      return True
+  return False
+
+
 # The ops.
 
 

@@ -11,7 +11,7 @@ from jax import Array
 from jaxkd import lookup, losses
 from jaxkd.distill.location import Location, sides
 from jaxkd.errors import UserError, unknown
-from jaxkd.types import Term
+from jaxkd.types import Context, Term
 
 
 class Arguments:
@@ -87,6 +87,7 @@ def knowledge(
   teacher_adapter_kw: Mapping[str, Any] | None = None,
   adversary: Adversary | None = None,
   mask: str = '',
+  weigh: Callable[[Context], Array] | None = None,
   options: Mapping[str, Any] | None = None,
   at: str = 'term',
 ) -> Term:
@@ -106,6 +107,8 @@ def knowledge(
     adversary: an option of the loss that trains against the student.
     mask: a field of the batch, of the shape of the loss's value, that says
       what counts; the mean is then over what counts in the whole batch.
+    weigh: how much each teacher counts in that mean, [T] or for each example
+      [B, T], of sum 1; by default they are equal.
     options: keyword options of the loss.
     at: the config entry, for error messages.
 
@@ -174,7 +177,11 @@ def knowledge(
       jax.vmap(lambda teacher: value(context, extra, student, teacher))(group)
       for group in groups
     ]
-    return jnp.concatenate(each).mean(0), state
+    each = jnp.concatenate(each)
+    if weigh is None:
+      return each.mean(0), state
+    weights = jnp.broadcast_to(weigh(context), each.shape[::-1]).T
+    return (weights.astype(each.dtype) * each).sum(0), state
 
   def _mismatch(error, student, teacher):
     if not teacher or _shapes(student) == _shapes(teacher):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.data.sources import Source
-from jaxkd.distill import terms
-from jaxkd.distill.step import Role
+from jaxkd.distill import fusion, terms
+from jaxkd.distill.step import Kept, Role
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.students import compression, inherit
 from jaxkd.teachers import many, specialists
@@ -55,8 +55,7 @@ def role(
     _layer(groups, *reads, at) if reads else input_shape(entry, source, at)
   )
   with blamed(f'{at}.model'):
-    special = bool(entry.get('specialize', {}).get('of'))
-    build = _builder(entry, source, shape, at, dtype, special)
+    build = _builder(entry, source, shape, at, dtype)
     plain = build(())
     own = set(output_shapes(plain, shape))
     quantised = f'{at}.quantize'
@@ -76,12 +75,8 @@ def role(
     entry['freeze'],
     entry['views'].get('average', ''),
     at,
-    compression.compression(
-      net,
-      entry['quantize'],
-      entry['prune'],
-      steps=steps,
-      at=at,
+    compression=compression.compression(
+      net, entry['quantize'], entry['prune'], steps=steps, at=at
     ),
   )
 
@@ -132,6 +127,7 @@ def joined(
     {name: groups[name].net for name in names},
     {name: entries[name]['count'] for name in names},
     fuse,
+    most=max(entries[name]['specialize']['overlap'] for name in names),
   )
   return Role(
     net,
@@ -140,6 +136,38 @@ def joined(
     shape=groups[names[0]].shape,
     at=at,
   )
+
+
+def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
+  """What is kept on disk of a group's outputs, if anything.
+
+  Args:
+    name: the group's.
+    entries: those of all groups.
+    stage: what the group is called among those of all rounds.
+  """
+  cache = entries[name]['cache']
+  if not cache['outputs']:
+    return None
+
+  def described(name):
+    entry = entries[name]
+    behind = [*entry['reads'][:1], *entry['made_of']]
+    if entry['made_of']:
+      own = [entry['fuse']]
+    else:
+      options = [f'{k}={v!r}' for k, v in sorted(entry['kw'].items())]
+      own = [
+        entry['model'],
+        *options,
+        entry['quantize'],
+        entry['train']['dtype'],
+      ]
+    parts = [f'({described(other)})' for other in behind]
+    return ' '.join(filter(None, [*own, *entry['reads'][1:], *parts]))
+
+  outputs = tuple(dict.fromkeys(cache['outputs']))
+  return Kept(outputs, cache['top'], cache['dir'], stage, described(name))
 
 
 def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
@@ -154,6 +182,8 @@ def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
   found.add(inherit.source(entry['init']))
   for term in distill.values():
     found |= set(terms.groups_of(term))
+    if term['fuse_weights'] == fusion.VALIDATION:
+      found.add(fusion.validated(terms.groups_of(term)))
   return found - {''}
 
 
@@ -201,7 +231,7 @@ def layers(
   """Every layer that a term can look at, with its shape for one example."""
   return models.tap_shapes(
     entry['model'],
-    num_classes=source.num_classes,
+    num_classes=source.num_classes + _is_special(entry),
     input_shape=shape,
     at=f'{at}.model',
     **entry['kw'],
@@ -234,7 +264,14 @@ def _flat(location) -> set[str]:
   return set().union(*map(_flat, location))
 
 
-def _builder(entry, source, shape, at, dtype, special):
+def _is_special(entry: Mapping[str, Any]) -> bool:
+  """Whether the net has a dustbin, one more class than there are."""
+  return bool(entry.get('specialize', {}).get('of'))
+
+
+def _builder(entry, source, shape, at, dtype):
+  special = _is_special(entry)
+
   def build(taps, **hooks):
     try:
       net = models.build(

@@ -14,6 +14,7 @@ import optax
 from jax import Array
 
 from jaxkd.data import views
+from jaxkd.distill import fusion
 from jaxkd.distill.terms import AVERAGE, Entry
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
@@ -21,6 +22,24 @@ from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train.population import Learner
 from jaxkd.types import Compression, Context, Net
+
+
+class Kept(NamedTuple):
+  """What is kept on disk of a group's outputs.
+
+  Attributes:
+    outputs: their names.
+    top: how many of the largest logits; 0 for all.
+    dir: the folder; empty for one in the run's own.
+    stage: what the group is called below it.
+    model: what the nets are, as text.
+  """
+
+  outputs: tuple[str, ...]
+  top: int = 0
+  dir: str = ''
+  stage: str = ''
+  model: str = ''
 
 
 class Role(NamedTuple):
@@ -39,6 +58,7 @@ class Role(NamedTuple):
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
+    kept: what is kept on disk of its outputs, if anything.
     compression: how it trains, if it is to end smaller than it is built.
   """
 
@@ -52,6 +72,7 @@ class Role(NamedTuple):
   freeze: str = ''
   average_view: str = ''
   at: str = 'role'
+  kept: Kept | None = None
   compression: Compression | None = None
 
   @property
@@ -130,30 +151,6 @@ def learner(
     }
     return {**batch, 'inputs': {name: seen[t] for name, t in texts.items()}}
 
-  def teach(frozen, inputs):
-    """Outputs of the frozen groups, each [T, B, ...], in evaluation mode."""
-    found = {}
-
-    def outputs(name):
-      if name in found:
-        return found[name]
-      role = teachers[name]
-      if role.reads:
-        outputs(role.reads[0])
-        x = _read(role, found)
-      else:
-        x = inputs[name]
-      forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
-      if len(jax.tree.leaves(frozen[name])[0]) > 1:
-        found[name] = jax.vmap(forward)(frozen[name])
-      else:
-        # One teacher: without vmap its products are plain, not batched by one.
-        alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
-        found[name] = jax.tree.map(lambda x: x[None], alone)
-      return found[name]
-
-    return jax.lax.stop_gradient({name: outputs(name) for name in frozen})
-
   def forward(params, state, inputs, targets, key, prefix=''):
     """Outputs and new states of the nets that train."""
     outputs, states = {}, {}
@@ -169,12 +166,33 @@ def learner(
 
   def trained(entries):
     """The terms with the net that each trains: one for each copy of it."""
-    for name, (term, of, _) in entries.items():
+    for name, (term, of, *_) in entries.items():
       copies = copies_of(of, students[of].copies)
       for copy in copies:
         yield name if copy == of else f'{name}/{copy}', term, of, copy
 
-  def contexts(entries, batch, outputs, means, targets, step, key):
+  def drawn(entries, carry, frozen):
+    """The groups, one net of those of which no more is looked at in a step.
+
+    It is taken before the forward pass, and so costs as much as one teacher.
+
+    Returns:
+      The variables, and what each group of which one is left is called then.
+    """
+    readers = [*nets.values(), *(teachers[name] for name in frozen)]
+    whole = {role.reads[0] for role in readers if role.reads}
+    whole |= {name for entry in entries.values() for name in entry.teachers}
+    draws = [draw for entry in entries.values() for draw in entry.draws]
+    called, found = {}, dict(frozen)
+    for group, draw in fusion.alone(whole, draws).items():
+      if group in frozen:  # it may be a role, which trains
+        count = len(jax.tree.leaves(frozen[group])[0])
+        i = draw.index(count, carry['seed'], carry['step'])
+        found[group] = jax.tree.map(lambda x, i=i: x[i][None], frozen[group])
+        called[group] = draw.name
+    return found, called
+
+  def contexts(entries, batch, outputs, means, targets, carry, key):
     """What each term may look at."""
     found = {}
     for name, _, _, copy in trained(entries):
@@ -187,28 +205,29 @@ def learner(
         peers[role] = jax.tree.map(lambda *x: jnp.stack(x), *them)
       if copy in means:
         peers[AVERAGE] = jax.tree.map(lambda x: x[None], means[copy])
+      them = {**targets, **jax.lax.stop_gradient(peers)}
+      for draw in entries[name.partition('/')[0]].draws:
+        if draw.name not in them:
+          them[draw.name] = draw.pick(them, carry['seed'], carry['step'])
       found[name] = Context(
-        batch,
-        outputs[copy],
-        {**targets, **jax.lax.stop_gradient(peers)},
-        step,
-        fold(key, 'term', name),
+        batch, outputs[copy], them, carry['step'], fold(key, 'term', name)
       )
     return found
 
   def compute(made, carry, frozen, batch, key):
     """The context of each term, and the new states of the nets."""
+    frozen, alone = drawn(made.terms, carry, frozen)
     batch = see(batch, carry['seed'], frozen, 'view')
     inputs, state = batch['inputs'], carry['state']
-    targets = teach(frozen, inputs)
+    targets = teach(teachers, frozen, inputs, batch.pop('taught', {}))
+    targets = {alone.get(name, name): them for name, them in targets.items()}
     params = carry['train']['nets']
     outputs, states = forward(params, state, inputs, targets, key)
     means = {}
-    if any(AVERAGE in entry.teachers for entry in made.terms.values()):
+    if any(AVERAGE in entry.groups for entry in made.terms.values()):
       params = carry['average']
       means, _ = forward(params, state, inputs, targets, key, f'{AVERAGE}/')
-    step = carry['step']
-    given = contexts(made.terms, batch, outputs, means, targets, step, key)
+    given = contexts(made.terms, batch, outputs, means, targets, carry, key)
     return given, states
 
   def init(seed, hyper, frozen, given=MappingProxyType({})):
@@ -329,7 +348,7 @@ def learner(
   def evaluate(carry, batch, frozen):
     """Sums and counts of the metrics of each net over one batch."""
     batch = see(batch, carry['seed'], frozen, 'eval_view')
-    targets = teach(frozen, batch['inputs'])
+    targets = teach(teachers, frozen, batch['inputs'])
     params = carry.get('average', carry['train']['nets'])
     measured = {}
     for name, role in nets.items():
@@ -348,6 +367,48 @@ def learner(
     return measured
 
   return Learner(init, step, evaluate)
+
+
+def teach(
+  roles: Mapping[str, Role],
+  frozen: Mapping[str, dict],
+  inputs: Mapping[str, Any],
+  kept: Mapping[str, dict] = MappingProxyType({}),
+) -> dict[str, dict]:
+  """Outputs of groups, each [T, B, ...], in evaluation mode.
+
+  Args:
+    roles: the net of each group.
+    frozen: group -> its variables, [T, ...].
+    inputs: group -> what it sees, of those that read no other.
+    kept: group -> outputs that are known already, each [B, T, ...].
+  """
+  found = {
+    name: {at: jnp.moveaxis(x, 1, 0) for at, x in outputs.items()}
+    for name, outputs in kept.items()
+  }
+
+  def outputs(name):
+    if name in found:
+      return found[name]
+    role = roles[name]
+    if role.reads:
+      if role.reads[0] in frozen:
+        outputs(role.reads[0])
+      x = _read(role, found)
+    else:
+      x = inputs[name]
+    forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
+    if len(jax.tree.leaves(frozen[name])[0]) > 1:
+      found[name] = jax.vmap(forward)(frozen[name])
+    else:
+      # One teacher: without vmap its products are plain, not batched by one.
+      alone = forward(jax.tree.map(lambda x: x[0], frozen[name]))
+      found[name] = jax.tree.map(lambda x: x[None], alone)
+    return found[name]
+
+  names = dict.fromkeys((*frozen, *kept))
+  return jax.lax.stop_gradient({name: outputs(name) for name in names})
 
 
 def copies_of(role: str, copies: int) -> list[str]:

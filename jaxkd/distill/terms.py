@@ -1,6 +1,5 @@
 """From the entries of ``config.distill`` to terms."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import jax
 import optax
 
 from jaxkd import lookup, losses
-from jaxkd.distill import memory, transfer
+from jaxkd.distill import fusion, memory, transfer
 from jaxkd.distill.knowledge import (
   Adversary,
   Arguments,
@@ -18,7 +17,6 @@ from jaxkd.distill.knowledge import (
 )
 from jaxkd.distill.location import sides
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.teachers import many
 from jaxkd.types import Context, Term
 
 AVERAGE = 'average'  # the teacher that is the net's own running mean
@@ -27,11 +25,25 @@ _ADAPTING = ('adapter', 'adapter_kw', 'teacher_adapter', 'teacher_adapter_kw')
 
 
 class Entry(NamedTuple):
-  """A term and the role whose net it trains."""
+  """A term and the role whose net it trains.
+
+  Attributes:
+    term: the loss.
+    of: the role.
+    teachers: the groups, or roles, of which it looks at all nets.
+    draws: those of which it looks at one in each step.
+  """
 
   term: Term
   of: str
   teachers: tuple[str, ...]
+  draws: tuple[fusion.Draw, ...] = ()
+
+  @property
+  def groups(self) -> set[str]:
+    """All groups that it looks at."""
+    drawn = (group for draw in self.draws for group in draw.groups)
+    return {*self.teachers, *drawn}
 
 
 def is_zero(weight: Any) -> bool:
@@ -82,24 +94,29 @@ def _entry(name, distill, roles, num_data) -> Entry:
     )
   if of not in roles:
     raise unknown('role', of, roles, f'{at}.of')
-  term, teachers = _knowledge(entry, at, num_data)
+  term, shown = _knowledge(entry, at, num_data, roles)
+  teachers, draws = shown.teachers, shown.draws
   if entry['when']:
     other = entry['otherwise']
     if other not in distill or other == name:
       known = [known for known in distill if known != name]
       raise unknown('term', other, known, f'{at}.otherwise')
-    otherwise, more = _knowledge(distill[other], f'distill.{other}', num_data)
-    when = _condition(entry['when'], teachers, f'{at}.when')
-    term = transfer.conditional(when, term, otherwise)
-    teachers = tuple(dict.fromkeys(teachers + more))
+    otherwise, more = _knowledge(
+      distill[other], f'distill.{other}', num_data, roles
+    )
+    when = _condition(entry['when'], shown.names, f'{at}.when')
+    term = transfer.conditional(when, term, more.wrap(otherwise))
+    teachers = tuple(dict.fromkeys(teachers + more.teachers))
+    draws += more.draws
   elif entry['otherwise']:
     raise UserError(f'{at}.otherwise: set {at}.when too, or leave it empty')
-  for weight in _weights(entry, teachers, at):
+  for weight in _weights(entry, shown.names, at):
     term = transfer.weighted(term, weight)
-  return Entry(term, of, teachers)
+  return Entry(shown.wrap(term), of, teachers, draws)
 
 
-def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
+def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
+  """The term of an entry, and what it is to be shown of its teachers."""
   groups = groups_of(entry)
   loss = find_loss(entry['loss'], at=f'{at}.loss')
   options = dict(entry['kw'])
@@ -111,7 +128,8 @@ def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
       f'{adversary.high:g}'
     )
   if 'negatives' in Arguments(loss).fields:
-    refused = {name: entry[name] for name in ('fuse', 'mask', 'when')}
+    refused = ('fuse', 'fuse_weights', 'mask', 'when')
+    refused = {name: entry[name] for name in refused}
     for other, value in {**refused, 'adversary': adversary.option}.items():
       if value:
         raise UserError(f'{at}.{other}: the loss {entry["loss"]} takes none')
@@ -123,10 +141,14 @@ def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
       options=options,
       at=at,
     )
-    return term, groups
-  make = functools.partial(
-    knowledge,
+    return term, fusion.Shown(groups, groups)
+  shown = fusion.shown(entry, groups, (*roles, AVERAGE), at)
+  # A teacher may be there for nothing but the weights of the examples.
+  weighs = entry['example_weight'] and not Arguments(loss).teacher
+  term = knowledge(
     loss,
+    teachers=() if weighs else shown.names,
+    weigh=shown.weigh,
     location=tuple(entry['at']),
     **adapting,
     adversary=adversary if adversary.option else None,
@@ -134,36 +156,15 @@ def _knowledge(entry, at, num_data) -> tuple[Term, tuple[str, ...]]:
     options={k: v for k, v in options.items() if k != adversary.option},
     at=at,
   )
-  if not entry['fuse']:
-    return make(teachers=groups), groups
-  if not groups:
-    raise UserError(f'{at}.fuse: name the groups to fuse in {at}.teacher')
-  name = '+'.join(groups)
-  fuse = _fusion(entry['fuse'], options.get('temperature', 1.0), at)
-  return transfer.aggregated(make(teachers=(name,)), groups, fuse, name), groups
+  return term, shown
 
 
-def _fusion(name: str, temperature, at: str) -> Callable:
-  """Fused probabilities as logits whose softmax at T is the fusion at T."""
-  function = _of_teachers(name, 'teachers', kind='fusion', at=f'{at}.fuse')
-  softens = 'temperature' in inspect.signature(function).parameters
-
-  def fuse(logits):
-    with blamed(f'{at}.fuse'):
-      if not softens:
-        return function(logits)
-      probabilities = function(logits, temperature=temperature)
-    return many.as_logits(probabilities, temperature)
-
-  return fuse
-
-
-def _of_teachers(name: str, argument: str, *, kind: str, at: str) -> Callable:
-  """A function of what teachers give, called `argument` and first in ours."""
+def _of_teacher(name: str, *, kind: str, at: str) -> Callable:
+  """A function of what one teacher gives, which is first in ours."""
 
   def fits(ours):
     parameters = inspect.signature(getattr(losses, ours)).parameters
-    return next(iter(parameters)) == argument
+    return next(iter(parameters)) == 'teacher'
 
   if ':' not in name and not (name in losses.__all__ and fits(name)):
     raise unknown(kind, name, filter(fits, losses.__all__), at)
@@ -172,7 +173,7 @@ def _of_teachers(name: str, argument: str, *, kind: str, at: str) -> Callable:
 
 def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
   """A function of the one teacher's logits and of fields of the batch."""
-  function = _of_teachers(name, 'teacher', kind='condition', at=at)
+  function = _of_teacher(name, kind='condition', at=at)
   if len(teachers) != 1:
     raise UserError(f'{at}: {name} looks at one teacher, not {len(teachers)}')
   fields = Arguments(function).fields

@@ -16,16 +16,18 @@ import numpy as np
 import optax
 
 from jaxkd import config as configs
+from jaxkd import losses
 from jaxkd.data import loader, views
 from jaxkd.data.sources import Source
-from jaxkd.distill import step, terms
+from jaxkd.distill import fusion, step, taught, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
+from jaxkd.distill.roles import locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.students import compression, inherit, stored
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
-from jaxkd.train import optimizer, sharding
+from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Execution, Plan, fit
 from jaxkd.train.population import Learner, Population
@@ -67,6 +69,7 @@ class Session(NamedTuple):
     progress: ``(stage, steps) -> context manager`` giving the function that
       is called with the steps taken and the newest values.
     stop: set when the run should save its state and leave.
+    say: prints a line.
   """
 
   source: Source
@@ -74,6 +77,7 @@ class Session(NamedTuple):
   directory: Path
   progress: Callable
   stop: threading.Event | None = None
+  say: Callable[[str], None] = lambda text: None
 
 
 class Job(NamedTuple):
@@ -149,12 +153,39 @@ def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
 
 
 def used_groups(job: Job) -> dict[str, Group]:
-  """The groups that the job's nets learn from, start from or read."""
+  """The groups whose nets a step takes.
+
+  The job's nets start from them, or learn from them or read them where what
+  they give is not looked up.
+  """
+  looked_at = _looked_at(job)
+  starts = {inherit.source(role.init) for role in job.students.values()}
+  started = with_read(starts, job.groups)
+  return {
+    name: group
+    for name, group in job.groups.items()
+    if name in started or (name in looked_at and not group.role.kept)
+  }
+
+
+def _looked_at(job: Job) -> dict[str, Group]:
+  """The groups whose outputs a step needs."""
+  names = {name for entry in _entries(job) for name in entry.groups}
+  return with_read(names, job.groups, job.students, behind_kept=False)
+
+
+def drawn_groups(job: Job) -> set[str]:
+  """The groups of which a step runs one net."""
+  whole = {name for entry in _entries(job) for name in entry.teachers}
+  draws = [draw for entry in _entries(job) for draw in entry.draws]
+  return set(fusion.alone(whole, draws))
+
+
+def _entries(job: Job) -> list[terms.Entry]:
+  """The terms that a member of the job trains with."""
   values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
-  entries = recipe_of(job)(values).terms.values()
-  names = {name for entry in entries for name in entry.teachers}
-  names |= {inherit.source(role.init) for role in job.students.values()}
-  return with_read(names, job.groups, job.students)
+  with blamed(job.stage), within(job.at):
+    return list(recipe_of(job)(values).terms.values())
 
 
 def read_groups(
@@ -168,18 +199,29 @@ def with_read(
   names: set[str],
   groups: Mapping[str, Group],
   roles: Mapping[str, Role] = MappingProxyType({}),
+  *,
+  behind_kept: bool = True,
 ) -> dict[str, Group]:
-  """The groups of these names, and all that they and the roles read."""
-  reading = [
-    *roles.values(),
-    *(g.role for n, g in groups.items() if n in names),
-  ]
+  """The groups of these names, and all that they and the roles read.
+
+  Args:
+    names: of groups.
+    groups: all of them.
+    roles: nets that may read some.
+    behind_kept: whether groups whose outputs are kept count as readers.
+  """
+
+  def reads(name):
+    role = groups[name].role
+    return () if role.kept and not behind_kept else role.reads[:1]
+
+  reading = [name for role in roles.values() for name in role.reads[:1]]
+  reading += [read for name in names & set(groups) for read in reads(name)]
   while reading:
-    role = reading.pop()
-    for name in role.reads[:1]:
-      if name in groups and name not in names:
-        names = names | {name}
-        reading.append(groups[name].role)
+    name = reading.pop()
+    if name in groups and name not in names:
+      names = names | {name}
+      reading += reads(name)
   return {name: g for name, g in groups.items() if name in names}
 
 
@@ -190,9 +232,9 @@ def frozen_of(groups: Mapping[str, Group]) -> tuple[dict, dict]:
   return variables, axes
 
 
-def batches_of(session: Session, job: Job) -> loader.Loader:
+def batches_of(session: Session, job: Job) -> taught.Batches:
   """What the job's steps see."""
-  return loader.Loader(
+  batches = loader.Loader(
     session.source.splits['train'],
     job.weights,
     job.seeds,
@@ -200,11 +242,32 @@ def batches_of(session: Session, job: Job) -> loader.Loader:
     order=job.order,
     at=f'{job.at}train.batch_size',
   )
+  outputs = {}
+  for name, group in _looked_at(job).items():
+    if group.role.kept:
+      chain = with_read({name}, job.groups)
+      outputs[name] = taught.Outputs(
+        name,
+        {n: g.role for n, g in chain.items()},
+        *frozen_of(chain),
+        source=session.source,
+        loader=batches,
+        seeds=job.seeds,
+        weights=job.weights,
+        steps=job.train['steps'],
+        root=session.directory.parent / 'outputs',
+      )
+  return taught.Batches(batches, outputs, len(job.seeds))
+
+
+def _axis(batch: dict) -> int | None:
+  """The axis of a batch's members; None where all see the same."""
+  return 0 if batch['id'].ndim > 1 else None
 
 
 def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   """The functions of one member, given a batch of all."""
-  shapes = _member_shapes(batch, 0 if job.order == 'own' else None)
+  shapes = _member_shapes(batch, _axis(batch))
   return step.learner(
     job.students,
     {name: group.role for name, group in job.groups.items()},
@@ -227,7 +290,7 @@ def populations_of(
     shared_axes=axes,
     hyper=job.hyper,
     given=dict(job.given),
-    batch_axis=0 if job.order == 'own' else None,
+    batch_axis=_axis(batch),
     shard_parameters=job.train['shard_parameters'],
   )
 
@@ -255,9 +318,22 @@ def check(session: Session, job: Job) -> None:
   with within(job.at):
     _check_accumulate(job)
     _check_terms(job)
-  batch = batches_of(session, job).batch(0)
+  _check_kept(job)
+  batches = batches_of(session, job)
+  batches.check()
+  batch = batches.example()
+  _check_mesh(job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+
+
+def _check_mesh(job: Job) -> None:
+  """Refuses devices that members in sequence, if they may be, cannot share."""
+  mode, sizes = job.train['members'], job.train['mesh']
+  if mode == 'sequence' or (mode == 'auto' and hosts.count() > 1):
+    at = f'{job.at}train.mesh'
+    size = job.train['batch_size']
+    _mesh('sequence', len(job.seeds), size, **sizes, at=at)
 
 
 def _check_terms(job: Job) -> None:
@@ -297,6 +373,31 @@ def _check_terms(job: Job) -> None:
       raise unknown('term', name, job.distill, 'train.parts')
 
 
+def _check_kept(job: Job) -> None:
+  """Refuses terms and nets that look at what is not kept of a group."""
+  looked_at = _looked_at(job)
+  for group, (role, *_) in looked_at.items():
+    if not role.kept:
+      continue
+    wanted = {}
+    for name, entry in terms.in_use(job.distill).items():
+      other = entry['otherwise']
+      own = {name: entry, **({other: job.distill[other]} if other else {})}
+      found = locations(own, group, teacher=True)
+      wholes = ('fuse', 'fuse_weights', 'when', 'example_weight')
+      if group in terms.groups_of(entry) and any(entry[w] for w in wholes):
+        found = {*found, 'logits'}
+      wanted |= dict.fromkeys(sorted(found), f'{job.at}distill.{name}')
+    readers = [*job.students.values(), *(g.role for g in looked_at.values())]
+    wanted |= {r.reads[1]: r.at for r in readers if r.reads[:1] == (group,)}
+    for location, at in wanted.items():
+      if location not in role.kept.outputs:
+        raise UserError(
+          f'teachers.{group}.cache.outputs: {at} looks at {location!r} of '
+          f'{group}, which is not kept; add it'
+        )
+
+
 def _check_accumulate(job: Job) -> None:
   """Refuses parts of a batch where a term looks at the whole of it."""
   parts = job.train['accumulate']
@@ -319,6 +420,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     may_diverge: see `jaxkd.train.fit.Plan`.
   """
   batches = batches_of(session, job)
+  batches.keep(session.progress, session.say, session.stop)
   steps = job.train['steps']
   plan = Plan(
     steps,
@@ -423,23 +525,53 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
     Probabilities [members, N, K]; of one member where all seeds share the
     group.
   """
-  net, view = many.ensemble(group.role.net), views.parse(group.role.eval_view)
+  net = many.ensemble(group.role.net)
+
+  def probabilities(variables, batch):
+    return jax.nn.softmax(net.apply(variables, batch['inputs'])[0]['logits'])
+
+  return _over(session, group, split, probabilities, axis=1)
+
+
+def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
+  """What each of a group's nets makes of the labels of a split.
+
+  Returns:
+    log p(label), [members, T, N]; of one member where all seeds share the
+    group.
+  """
+
+  def of_labels(variables, batch):
+    outputs = lambda v: group.role.net.apply(v, batch['inputs'])[0]  # noqa: E731
+    logits = jax.lax.map(lambda v: outputs(v)['logits'], variables)
+    cross = jax.vmap(losses.cross_entropy, (0, None))
+    return -cross(logits, batch['labels'])
+
+  return _over(session, group, split, of_labels, axis=2)
+
+
+def _over(session, group, split, measure, axis):
+  """A measure of each member's nets, over the examples along an axis."""
+  view = views.parse(group.role.eval_view)
 
   @jax.jit
   def run(variables, batch):
     where = {'epoch': batch['epoch'], 'id': batch['id']}
     inputs = views.apply(view, batch['inputs'], seed=0, **where)
-    forward = lambda v: net.apply(v, inputs)[0]['logits']  # noqa: E731
-    return jax.nn.softmax(jax.lax.map(forward, variables))
+    seen = {**batch, 'inputs': inputs}
+    return jax.lax.map(lambda own: measure(own, seen), variables)
 
-  variables, examples = group.by_seed, session.source.splits[split]
-  each = [run(variables, batch) for batch in _batches(session, split)]
-  return np.concatenate(sharding.fetch(each), axis=1)[:, : len(examples)]
+  each = [run(group.by_seed, batch) for batch in _batches(session, split)]
+  whole = np.concatenate(sharding.fetch(each), axis=axis)
+  count = len(session.source.splits[split])
+  return np.take(whole, np.arange(count), axis=axis)
 
 
 def _at_once(session: Session, split: str) -> int:
-  """How many examples of a split are evaluated at once."""
-  return min(EVALUATED, len(session.source.splits[split]))
+  """How many examples of a split are evaluated at once, all devices alike."""
+  devices = len(sharding.devices())
+  examples = -(-len(session.source.splits[split]) // devices)
+  return devices * min(max(1, EVALUATED // devices), examples)
 
 
 def _batches(session: Session, split: str):
@@ -464,11 +596,11 @@ def _measure(session, population, carry, split, groups, role):
 
 def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
   """A member's functions, and the shapes of its step's arguments."""
-  batch = batches_of(session, job).batch(0)
+  batch = batches_of(session, job).example()
   learner = learner_of(session, job, batch)
   variables, axes = frozen_of(used_groups(job))
 
-  batch = _member_shapes(batch, 0 if job.order == 'own' else None)
+  batch = _member_shapes(batch, _axis(batch))
   frozen = {
     name: _member_shapes(tree, axes[name]) for name, tree in variables.items()
   }

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd.errors import unknown
 from jaxkd.types import Context, Term
 
 Weight = float | Array | Callable[[Context], Array]
@@ -34,30 +33,31 @@ def weighted(term: Term, weight: Weight) -> Term:
 
 
 def aggregated(
-  term: Term, groups: tuple[str, ...], fuse: Callable[[Array], Array], name: str
+  term: Term,
+  fused: Callable[[Context, Array | None], Array],
+  name: str,
+  weigh: Callable[[Context], Array] | None = None,
 ) -> Term:
-  """Shows the term one teacher called `name`: the groups' logits fused.
+  """Shows the term one teacher called `name`: several, fused.
 
   Args:
     term: looks at the teacher `name`.
-    groups: the groups whose members are fused, all with equal say.
-    fuse: ``[T, B, K] logits -> [B, K] logits``.
+    fused: ``(context, weights) -> [B, ..., K] logits``.
     name: what the fused teacher is called.
+    weigh: gives the weights of the teachers, [T] or for each example
+      [B, ..., T]; by default all have equal say.
   """
 
-  def fused(context):
-    for group in groups:
-      if group not in context.teachers:
-        raise unknown('teacher', group, context.teachers, name)
-    logits = [context.teachers[group]['logits'] for group in groups]
-    teacher = {'logits': fuse(jnp.concatenate(logits))[None]}
+  def within(context):
+    weights = weigh(context) if weigh else None
+    teacher = {'logits': fused(context, weights)[None]}
     return context._replace(teachers={**context.teachers, name: teacher})
 
   def init(key, context):
-    return term.init(key, jax.eval_shape(fused, context))
+    return term.init(key, jax.eval_shape(within, context))
 
   def loss(params, state, context):
-    return term.loss(params, state, fused(context))
+    return term.loss(params, state, within(context))
 
   return Term(init, loss)
 

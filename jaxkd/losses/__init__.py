@@ -50,6 +50,7 @@ from jaxkd.losses.responses import (
   kl,
   logit_mse,
   multi_level_logits,
+  permuted_soft_cross_entropy,
   pseudo_label,
   reverse_kl,
   soft_cross_entropy,
@@ -60,6 +61,7 @@ from jaxkd.losses.responses import (
   weighted_soft_labels,
 )
 from jaxkd.losses.targets import (
+  confidence_weights,
   error_weights,
   fuse_specialists,
   geometric_mean,
@@ -78,6 +80,7 @@ __all__ = [
   'jensen_shannon',
   'total_variation',
   'soft_cross_entropy',
+  'permuted_soft_cross_entropy',
   'logit_mse',
   'top_k_kl',
   'decoupled_kl',
@@ -126,6 +129,7 @@ __all__ = [
   'teacher_confidence',
   'permute_dark_knowledge',
   'error_weights',
+  'confidence_weights',
   'mean_probabilities',
   'mean_logits',
   'geometric_mean',

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxkd.losses import _checks, _numerics
+from jaxkd.losses import _checks, _numerics, targets
 
 
 def kl(student: Array, teacher: Array, *, temperature: float = 1.0) -> Array:
@@ -217,6 +217,46 @@ def soft_cross_entropy(
   """
   log_q, log_p = _softened(student, teacher, temperature)
   return temperature**2 * _soft_cross_entropy(log_q, log_p)
+
+
+def permuted_soft_cross_entropy(
+  key: Array, student: Array, teacher: Array
+) -> Array:
+  """Cross-entropy to the teacher with its wrong classes shuffled (DKPP).
+
+  What is left of soft targets when they no longer say which wrong classes are
+  alike: a control for dark knowledge.
+
+  Args:
+    key: draws a permutation for each example, a PRNG key.
+    student: logits z, [B, K].
+    teacher: logits v, [B, K].
+
+  Returns:
+    The loss of each example, nats, [B].
+
+  Formula:
+    -Σ_k p'_k log softmax(z)_k, p' of ``permute_dark_knowledge(key, v)``
+
+  References:
+    Furlanello et al., `Born-Again Neural Networks
+    <https://arxiv.org/abs/1805.04770>`_, 2018
+
+  Example:
+    >>> student, teacher = jnp.zeros((1, 2)), jnp.array([[0.0, 4.0]])
+    >>> key = jax.random.key(0)
+    >>> round(permuted_soft_cross_entropy(key, student, teacher).item(), 3)
+    0.693
+
+  Variants:
+    - The permutations must be drawn anew in each step; fixed ones would be
+      another label set.
+  """
+  _checks.arrays(
+    student=(student, 'float[B, K]'), teacher=(teacher, 'float[B, K]')
+  )
+  p = targets.permute_dark_knowledge(key, teacher)
+  return -jnp.sum(p * jax.nn.log_softmax(_numerics.upcast(student)), axis=-1)
 
 
 def logit_mse(student: Array, teacher: Array) -> Array:

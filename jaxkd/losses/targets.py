@@ -174,8 +174,8 @@ def mean_probabilities(
   Args:
     teachers: logits v, [T, ..., K], one row for each of T teachers.
     temperature: τ > 0 that divides them.
-    weights: of the teachers, [T], not below 0; over their sum. Equal by
-      default.
+    weights: of the teachers, [T], or for each example [..., T], not below 0;
+      over their sum. Equal by default.
 
   Returns:
     Probabilities, [..., K].
@@ -199,7 +199,7 @@ def mean_probabilities(
   """
   teachers, weights = _ensemble(teachers, weights)
   _checks.positive(temperature=temperature)
-  return jnp.tensordot(weights, jax.nn.softmax(teachers / temperature), 1)
+  return _mean(jax.nn.softmax(teachers / temperature), weights)
 
 
 def mean_logits(teachers: Array, *, weights: Array | None = None) -> Array:
@@ -210,8 +210,8 @@ def mean_logits(teachers: Array, *, weights: Array | None = None) -> Array:
 
   Args:
     teachers: logits v, [T, ..., K], one row for each of T teachers.
-    weights: of the teachers, [T], not below 0; over their sum. Equal by
-      default.
+    weights: of the teachers, [T], or for each example [..., T], not below 0;
+      over their sum. Equal by default.
 
   Returns:
     Logits, [..., K]. Their softmax at any temperature is the
@@ -233,7 +233,7 @@ def mean_logits(teachers: Array, *, weights: Array | None = None) -> Array:
       logits differ in size that is another ensemble.
   """
   teachers, weights = _ensemble(teachers, weights)
-  return jnp.tensordot(weights, teachers, 1)
+  return _mean(teachers, weights)
 
 
 def geometric_mean(
@@ -246,8 +246,8 @@ def geometric_mean(
   Args:
     teachers: logits v, [T, ..., K], one row for each of T teachers.
     temperature: τ > 0 that divides them.
-    weights: of the teachers, [T], not below 0; over their sum. Equal by
-      default.
+    weights: of the teachers, [T], or for each example [..., T], not below 0;
+      over their sum. Equal by default.
 
   Returns:
     Probabilities, [..., K].
@@ -270,7 +270,51 @@ def geometric_mean(
   """
   teachers, weights = _ensemble(teachers, weights)
   _checks.positive(temperature=temperature)
-  return jax.nn.softmax(jnp.tensordot(weights, teachers / temperature, 1))
+  return jax.nn.softmax(_mean(teachers / temperature, weights))
+
+
+def confidence_weights(teachers: Array, labels: Array) -> Array:
+  """How much each teacher is believed about an example (CA-MKD).
+
+  A teacher whose prediction is far from the label counts less there than the
+  others do. The weights go into a fusion or on the losses to the teachers.
+
+  Args:
+    teachers: logits v, [T, ..., K], one row for each of T > 1 teachers.
+    labels: class indices from 0 to K - 1, integers [...].
+
+  Returns:
+    The weights of the teachers for each example, [..., T], that sum to 1.
+
+  Formula:
+    (1 - exp(h_t) / Σ_s exp(h_s)) / (T - 1), h_t = -log softmax(v_t)_label
+
+  References:
+    Zhang et al., `Confidence-Aware Multi-Teacher Knowledge Distillation
+    <https://arxiv.org/abs/2201.00007>`_, 2022
+
+  Example:
+    >>> teachers = jnp.log(jnp.array([[[0.75, 0.25]], [[0.25, 0.75]]]))
+    >>> confidence_weights(teachers, jnp.array([0]))
+    Array([[0.75, 0.25]], dtype=float32)
+
+  Variants:
+    - No weight is above 1 / (T - 1), so many teachers that are mostly right
+      count nearly alike. exp(-h_t) over its sum, what a mixture holds each of
+      them responsible for, has no such bound.
+    - The paper weighs hints too, by the labels' cross-entropy of the student's
+      features under each teacher's classifier.
+  """
+  _checks.arrays(
+    teachers=(teachers, 'float[T, ..., K]'), labels=(labels, 'int[...]')
+  )
+  if len(teachers) < 2:
+    raise ValueError(f'teachers must be two or more, not {teachers.shape}')
+  each = jax.nn.log_softmax(_numerics.upcast(teachers))
+  label = jnp.broadcast_to(labels[None, ..., None], (*each.shape[:-1], 1))
+  gap = -jnp.take_along_axis(each, label, axis=-1)[..., 0]
+  weights = (1 - jax.nn.softmax(gap, axis=0)) / (len(teachers) - 1)
+  return jnp.moveaxis(weights, 0, -1)
 
 
 def majority_vote(teachers: Array) -> Array:
@@ -306,7 +350,7 @@ def majority_vote(teachers: Array) -> Array:
     jnp.argmax(teachers, axis=-1), teachers.shape[-1], dtype=jnp.int32
   )
   votes = jnp.sum(first, axis=0)
-  mean = jnp.tensordot(weights, jax.nn.softmax(teachers), 1)
+  mean = _mean(jax.nn.softmax(teachers), weights)
   winners = votes == jnp.max(votes, axis=-1, keepdims=True)
   return jnp.argmax(jnp.where(winners, mean, -1), axis=-1).astype(jnp.int32)
 
@@ -317,6 +361,7 @@ def fuse_specialists(
   subsets: Array,
   *,
   active: Array | None = None,
+  most: int | None = None,
   steps: int = 100,
 ) -> Array:
   """One distribution that agrees best with a generalist and its specialists.
@@ -334,7 +379,11 @@ def fuse_specialists(
     subsets: the classes of each specialist, bool [M, K], at most S each.
     active: who is asked about which example, bool [M, B]; by default those
       whose subset holds the generalist's first choice.
-    steps: how many updates; none makes it worse, and 100 leave less than 0.01
+    most: how many specialists are asked about one example, at most, where that
+      is known, as of subsets that share no class it is 1: nothing is computed
+      for the others, which changes no value. All by default.
+    steps: how many updates; the first is exact where no example has more than
+      one active specialist; none makes it worse, and 100 leave less than 0.01
       nats even where sharp specialists contradict each other.
 
   Returns:
@@ -370,6 +419,8 @@ def fuse_specialists(
     active=(active, 'bool[M, B] or None'),
   )
   _checks.integer(1, steps=steps)
+  if most is not None:
+    _checks.integer(1, most=most)
   _checks.last_axis(2, specialists=specialists)
   slots = sizes['S + 1'] - 1
   if not isinstance(subsets, jax.core.Tracer):
@@ -382,6 +433,13 @@ def fuse_specialists(
   subsets = jnp.asarray(subsets)
   if active is None:
     active = subsets[:, jnp.argmax(generalist, axis=-1)]
+  if most is not None and not isinstance(active, jax.core.Tracer):
+    largest = np.asarray(active).sum(axis=0).max(initial=0)
+    if largest > most:
+      raise ValueError(
+        f'most must be {largest} or more, as many as are active for one '
+        f'example, not {most}'
+      )
   generalist, specialists = _numerics.upcast(generalist, specialists)
   log_g = jax.nn.log_softmax(generalist)
 
@@ -393,7 +451,14 @@ def fuse_specialists(
   slot = jnp.where(subsets, jnp.cumsum(subsets, axis=1) - 1, slots)
   slot = jnp.broadcast_to(slot[:, None], (*active.shape, slot.shape[1]))
   log_p = jnp.take_along_axis(log_p, slot, axis=-1)
-  inside, asked = subsets[:, None], active[..., None]
+  inside = jnp.broadcast_to(subsets[:, None], log_p.shape)
+  asked = active[..., None]
+  if most is not None and most < len(active):
+    first = jnp.argsort(~active, axis=0, stable=True)[:most, :, None]
+    pick = lambda x: jnp.take_along_axis(x, first, axis=0)  # noqa: E731
+    log_p, inside, asked = pick(log_p), pick(inside), pick(asked)
+  if most == 1:
+    steps = 1  # at which it is exact
 
   def step(_, log_q):
     # The dustbin's mass goes to the outer classes in proportion to q.
@@ -410,9 +475,10 @@ def fuse_specialists(
 
 def _ensemble(teachers, weights):
   """Checked, upcast logits and weights that sum to 1."""
+  each = 'T' if weights is None or np.ndim(weights) == 1 else '..., T'
   _checks.arrays(
     teachers=(teachers, 'float[T, ..., K]'),
-    weights=(weights, 'float[T] or None'),
+    weights=(weights, f'float[{each}] or None'),
   )
   if not len(teachers):
     raise ValueError(f'teachers must not be empty, not {teachers.shape}')
@@ -420,4 +486,11 @@ def _ensemble(teachers, weights):
   if weights is None:
     weights = jnp.ones(len(teachers), teachers.dtype)
   weights = jnp.asarray(weights, teachers.dtype)
-  return teachers, weights / jnp.sum(weights)
+  return teachers, weights / jnp.sum(weights, axis=-1, keepdims=True)
+
+
+def _mean(values, weights):
+  """The mean of [T, ..., K] under weights [T] or [..., T], [..., K]."""
+  if weights.ndim == 1:
+    return jnp.tensordot(weights, values, 1)
+  return jnp.einsum('...t,t...k->...k', weights, values)

@@ -19,6 +19,9 @@ from jaxkd.errors import UserError
 
 he_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
+# What PyTorch's code numbers in turn where layers have no names.
+IN_TURN = ('conv', 'norm', 'relu')
+
 
 class Identity(nnx.Module):
   """Passes its input on: a value inside a layer that has a name to tap."""

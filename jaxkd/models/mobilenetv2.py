@@ -20,6 +20,16 @@ STAGES = (
   (320, 1, 1),
 )
 NAMED = {'mobilenetv2_half': {'width': 0.5, 'expansion': 6, 'stages': STAGES}}
+# Layers of the CIFAR zoos -> ours, see models/pytorch.py.
+PYTORCH = {
+  r'conv1\.([01])': lambda k: f'stem/{layers.IN_TURN[k]}',
+  r'blocks\.(\d)\.(\d)\.conv\.([0-8])': lambda i, j, k: (
+    f'stages/{i}/blocks/{j}/{PARTS[k // 3]}/{layers.IN_TURN[k % 3]}'
+  ),
+  r'conv2\.([01])': lambda k: f'neck/{layers.IN_TURN[k]}',
+  r'classifier\.0': lambda: 'head',
+}
+PARTS = ('expand', 'depthwise', 'project')  # of a block
 
 
 class Block(nnx.Module):

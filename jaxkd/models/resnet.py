@@ -27,6 +27,17 @@ NAMED = {
     for depth in (8, 14, 32)
   },
 }
+# Layers of the CIFAR zoos and of torchvision -> ours, see models/pytorch.py.
+PYTORCH = {
+  r'(conv|bn)1': lambda kind: f'stem/{kind}',
+  r'layer(\d)\.(\d+)\.(conv|bn)(\d)': lambda i, j, kind, k: (
+    f'stages/{i - 1}/blocks/{j}/conv{k}/{kind}'
+  ),
+  r'layer(\d)\.(\d+)\.(?:downsample|shortcut)\.([01])': lambda i, j, k: (
+    f'stages/{i - 1}/blocks/{j}/shortcut/{layers.IN_TURN[k]}'
+  ),
+  r'fc|linear': lambda: 'head',
+}
 
 
 class BasicBlock(nnx.Module):

@@ -13,6 +13,7 @@ from jax import Array
 from jaxkd.errors import unknown
 from jaxkd.models import layers
 from jaxkd.models.layers import ConvNorm
+from jaxkd.models.resnet import PYTORCH as PYTORCH  # the same layers
 from jaxkd.models.resnet import BasicBlock, Bottleneck, make_stages
 
 SHAPES = {

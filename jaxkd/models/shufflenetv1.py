@@ -11,6 +11,14 @@ from jaxkd.models import layers
 from jaxkd.models.layers import ConvNorm
 
 STEM = 24
+# Layers of the CIFAR zoos -> ours, see models/pytorch.py.
+PYTORCH = {
+  r'(conv|bn)1': lambda kind: f'stem/{kind}',
+  r'layer(\d)\.(\d)\.(conv|bn)(\d)': lambda i, j, kind, k: (
+    f'stages/{i - 1}/blocks/{j}/conv{k}/{kind}'
+  ),
+  r'linear': lambda: 'head',
+}
 
 
 class Block(nnx.Module):

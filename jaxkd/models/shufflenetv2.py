@@ -10,6 +10,23 @@ from jax import Array
 from jaxkd.models import layers
 from jaxkd.models.layers import ConvNorm
 
+# Layers of the CIFAR zoos -> ours, see models/pytorch.py. Where the size is
+# halved theirs are numbered through both branches.
+PYTORCH = {
+  r'(conv|bn)1': lambda kind: f'stem/{kind}',
+  r'layer(\d)\.0\.(conv|bn)([12])': lambda i, kind, k: (
+    f'stages/{i - 1}/blocks/0/conv{k}/{kind}'
+  ),
+  r'layer(\d)\.0\.(conv|bn)([345])': lambda i, kind, k: (
+    f'stages/{i - 1}/blocks/0/branch/conv{k - 2}/{kind}'
+  ),
+  r'layer(\d)\.([1-9])\.(conv|bn)(\d)': lambda i, j, kind, k: (
+    f'stages/{i - 1}/blocks/{j}/branch/conv{k}/{kind}'
+  ),
+  r'(conv|bn)2': lambda kind: f'neck/{kind}',
+  r'linear': lambda: 'head',
+}
+
 
 class Branch(nnx.Module):
   """1x1, depthwise 3x3 and 1x1 convolutions, with a ReLU after the 1x1 ones."""

@@ -24,6 +24,13 @@ SIZES = {
 NAMED = {
   name: {'widths': CHANNELS, 'sizes': sizes} for name, sizes in SIZES.items()
 }
+# Layers of the CIFAR zoos -> ours, see models/pytorch.py.
+PYTORCH = {
+  r'block(\d)\.(\d+)': lambda i, k: (
+    f'stages/{i}/blocks/{k // 3}/{layers.IN_TURN[k % 3]}'
+  ),
+  r'classifier': lambda: 'head',
+}
 
 
 class Model(nnx.Module):

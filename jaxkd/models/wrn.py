@@ -18,6 +18,18 @@ NAMED = {
   for depth in (10, 16, 22, 28, 40)
   for width in (1, 2, 4, 8, 10)
 }
+# Layers of the CIFAR zoos -> ours, see models/pytorch.py.
+PYTORCH = {
+  r'conv1': lambda: 'stem',
+  r'block(\d)\.layer\.(\d+)\.(conv|bn)(\d)': lambda i, j, kind, k: (
+    f'stages/{i - 1}/blocks/{j}/{kind}{k}'
+  ),
+  r'block(\d)\.layer\.(\d+)\.convShortcut': lambda i, j: (
+    f'stages/{i - 1}/blocks/{j}/shortcut'
+  ),
+  r'bn1': lambda: 'norm',
+  r'fc': lambda: 'head',
+}
 
 
 class Block(nnx.Module):

@@ -1,25 +1,43 @@
-"""``python -m jaxkd.report`` makes BENCHMARKS.md; with --check it compares."""
+"""``python -m jaxkd.report`` makes BENCHMARKS.md and the survey's pages.
+
+With --check it compares; --survey and --claims print a page.
+"""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from jaxkd.errors import UserError
-from jaxkd.report import rows, tables
+from jaxkd.report import rows, survey, tables
 
 SPEED = Path('benchmarks/speed')
+BENCHMARKS = Path('BENCHMARKS.md')
+CONFIGS = Path('configs')
+SURVEY, CLAIMS = Path('docs/survey.md'), Path('docs/claims.md')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Returns the exit code: 0, 1 if the page is stale, 2 for a bad row."""
+  """Returns the exit code: 0, 1 if a page is stale, 2 for a bad file."""
   parser = argparse.ArgumentParser(
     prog='python -m jaxkd.report',
-    description='Makes BENCHMARKS.md from the rows of finished runs.',
+    description=f'Makes {BENCHMARKS}, {SURVEY} and {CLAIMS} from the rows of '
+    'finished runs and the configs.',
   )
-  parser.add_argument(
-    '--check', action='store_true', help='write nothing; fail if it is stale'
+  instead = parser.add_mutually_exclusive_group()
+  instead.add_argument(
+    '--check', action='store_true', help='write nothing; fail if one is stale'
   )
+  instead.add_argument(
+    '--survey', action='store_true',
+    help="print the survey's tables, in its words and in ours",
+  )  # fmt: skip
+  instead.add_argument(
+    '--claims', action='store_true',
+    help="print the survey's claims and whether they hold here",
+  )  # fmt: skip
   parser.add_argument(
     '--rows', type=Path, default=Path('benchmarks/rows'), metavar='DIR',
     help='where the rows are (default: %(default)s)',
@@ -29,33 +47,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help=f'where measurements of speed are (default: {SPEED}, if it is there)',
   )  # fmt: skip
   parser.add_argument(
-    '--out', type=Path, default=Path('BENCHMARKS.md'), metavar='FILE',
-    help='the page (default: %(default)s)',
+    '--out', type=Path, metavar='FILE',
+    help=f'the page of the rows, in place of {BENCHMARKS} and all others',
   )  # fmt: skip
   flags = parser.parse_args(arguments)
+  if flags.out and (flags.survey or flags.claims):
+    parser.error('--out: what --survey and --claims print goes to no file')
   try:
-    if flags.speed and not flags.speed.is_dir():
-      raise UserError(f'--speed: there is no directory {flags.speed}')
-    return _run(flags.rows, flags.speed or SPEED, flags.out, check=flags.check)
+    return _run(flags)
   except UserError as error:
     print(error, file=sys.stderr)
     return 2
 
 
-def _run(folder: Path, speed: Path, out: Path, *, check: bool) -> int:
-  page = tables.benchmarks_md(rows.load_all(folder), tables.load_speed(speed))
-  if not check:
-    try:
-      out.write_text(page, encoding='utf-8')
-    except OSError as error:
-      raise UserError(f'{out} cannot be written: {error.strerror}') from error
-  elif not out.is_file() or out.read_text('utf-8', 'replace') != page:
-    print(
-      f'{out} is stale: run python -m jaxkd.report and commit what it writes',
-      file=sys.stderr,
-    )
-    return 1
+def _run(flags: argparse.Namespace) -> int:
+  if flags.speed and not flags.speed.is_dir():
+    raise UserError(f'--speed: there is no directory {flags.speed}')
+  found = rows.load_all(flags.rows)
+  if flags.survey or flags.claims:
+    page = _survey_pages(found)[SURVEY if flags.survey else CLAIMS]
+    Console().print(tables.Page(page))
+    return 0
+  speed = tables.load_speed(flags.speed or SPEED)
+  pages = {flags.out or BENCHMARKS: tables.benchmarks_md(found, speed)}
+  if not flags.out:
+    pages |= _survey_pages(found)
+  stale = [path for path in pages if not _is(path, pages[path])]
+  if flags.check:
+    for path in stale:
+      print(
+        f'{path} is stale: run python -m jaxkd.report and commit what it '
+        'writes',
+        file=sys.stderr,
+      )
+    return 1 if stale else 0
+  for path in stale:
+    _write(path, pages[path])
   return 0
+
+
+def _survey_pages(found: Iterable[Mapping]) -> dict[Path, str]:
+  held, configs = survey.load(), survey.read_configs(CONFIGS)
+  survey.check(held, configs)
+  return {
+    SURVEY: survey.survey_md(held, configs),
+    CLAIMS: survey.claims_md(held, found),
+  }
+
+
+def _is(path: Path, page: str) -> bool:
+  return path.is_file() and path.read_text('utf-8', 'replace') == page
+
+
+def _write(path: Path, page: str) -> None:
+  try:
+    path.write_text(page, encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'{path} cannot be written: {error.strerror}') from error
 
 
 if __name__ == '__main__':

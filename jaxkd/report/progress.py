@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ LINES = 4  # of each stage, where there is no terminal
 class Reporter:
   """Shows what the stages do, and writes it to TensorBoard event files.
 
+  Several may be at work at the same time, each in a thread.
+
   Args:
     console: where to.
     metric: the metric to show beside the loss.
@@ -35,6 +38,12 @@ class Reporter:
     self._console = console
     self._metric = metric
     self._writers = list(writers)
+    self._lock = threading.Lock()
+    self._bars, self._shown = None, 0
+
+  def say(self, text: str) -> None:
+    """Prints a line."""
+    self._console.print(text, style='dim', highlight=False, soft_wrap=True)
 
   @contextlib.contextmanager
   def stage(self, name: str, steps: int) -> Iterator[Callable]:
@@ -53,26 +62,41 @@ class Reporter:
 
   @contextlib.contextmanager
   def _bar(self, name, steps):
-    progress = Progress(
-      TextColumn('{task.description:<24}'),
-      BarColumn(bar_width=24),
-      MofNCompleteColumn(),
-      TextColumn('{task.fields[news]}'),
-      TimeRemainingColumn(),
-      console=self._console,
-    )
-    task = progress.add_task(name, total=steps, news='compiling')
-    news = {}
+    with self._display() as bars:
+      task = bars.add_task(name, total=steps, news='compiling')
+      news = {}
 
-    def show(step, values):
-      news.update(self._news(values))
-      text = '  '.join(news.values())
-      progress.update(task, completed=step, news=text)
+      def show(step, values):
+        news.update(self._news(values))
+        text = '  '.join(news.values())
+        bars.update(task, completed=step, news=text)
 
-    with progress:
       yield show
-      if not progress.tasks[task].completed:
-        progress.update(task, completed=steps, news='done before')
+      if not bars.tasks[task].completed:
+        bars.update(task, completed=steps, news='done before')
+
+  @contextlib.contextmanager
+  def _display(self):
+    """The bars on the terminal, which has room for one display at a time."""
+    with self._lock:
+      if not self._shown:
+        self._bars = Progress(
+          TextColumn('{task.description:<24}'),
+          BarColumn(bar_width=24),
+          MofNCompleteColumn(),
+          TextColumn('{task.fields[news]}'),
+          TimeRemainingColumn(),
+          console=self._console,
+        )
+        self._bars.start()
+      self._shown += 1
+    try:
+      yield self._bars
+    finally:
+      with self._lock:
+        self._shown -= 1
+        if not self._shown:
+          self._bars.stop()
 
   @contextlib.contextmanager
   def _lines(self, name, steps):
@@ -184,6 +208,7 @@ def wandb(project: str, directory: Path, config: dict) -> Callable:
         name=f'{config["name"]}/{stage}',
         dir=str(directory),
         config=config,
+        reinit='create_new',  # beside those of stages at the same time
       )
     with run:
       yield lambda step, values: run.log(values, step=step)

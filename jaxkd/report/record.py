@@ -67,7 +67,8 @@ def row(
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
   sizes = {name: found.bytes for name, found in costs.items()}
   for stage in stages:
-    arm = f'{stage.name}/' if stage in students and stage is not better else ''
+    other = stage.name in names and stage is not better
+    arm = f'{stage.name}/' if other else ''
     sizes |= {f'{arm}{name}': size for name, size in stage.bytes.items()}
   claim = config['survey'].get('claim', '')
   return {
@@ -163,6 +164,14 @@ def _notes(config, source, students) -> list[str]:
       notes.append(f'each seed has its own teachers {name}')
     else:
       notes.append(f'all seeds share the teachers {name}')
+    kept = entry['cache']['outputs']
+    if kept:
+      top = entry['cache']['top']
+      some = f', of the logits the {top} largest' if top else ''
+      notes.append(
+        f'what the teachers {name} give was kept on disk '
+        f'({", ".join(kept)}{some}) and not computed in the step'
+      )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':

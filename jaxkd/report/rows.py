@@ -58,6 +58,7 @@ SCHEMA = {
       'arms': {'*': [_NUMBER]},  # the mean over the seeds at each step
     }
   ],
+  'weights?': {'*': [[_NUMBER]]},  # of teachers, for each seed, on validation
   'notes?': [str],  # what the seeds share, what was tried
   'tuning?': {
     '*': {

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,9 +25,10 @@ from rich.text import Text
 from jaxkd import compilation, models
 from jaxkd import config as configs
 from jaxkd import keys as folding
+from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.sources import Source
 from jaxkd.distill import roles, terms, training
-from jaxkd.distill.step import Role
+from jaxkd.distill.step import Kept, Role
 from jaxkd.distill.training import Group
 from jaxkd.errors import UserError
 from jaxkd.models import cost
@@ -100,8 +102,10 @@ def steps(
   """Times of a plain step, a teacher's pass, a distillation step, its losses.
 
   The ratio of a distillation step is its time over that of the plain step and
-  the teacher's forward pass together: what distilling costs beyond them. The
-  three are those of the same round, and the ratio is the median over rounds.
+  the teacher's forward pass together: what distilling costs beyond them. Where
+  the teacher's outputs are kept and looked up, it is over the plain step
+  alone. The times are those of the same round, and the ratio is the median
+  over rounds.
 
   Args:
     case: the nets and shapes. The batch is synthetic, on the device.
@@ -157,6 +161,16 @@ def steps(
       'traces': traced,
       'parts': (plain, forward),
     }
+  distill = case.config['distill']
+  kept = 'distillation step: soft targets, outputs kept'
+  programs[kept], traced = _step(case, distill, batch, variables, keep=True)
+  facts[kept] = {
+    'nets': 'student',
+    'shapes': inputs,
+    'parameters': nets['student'],
+    'traces': traced,
+    'parts': (plain,),
+  }
   times = interleaved(programs, samples, stop)
   return measurement(
     f'Steps: {case.name}',
@@ -482,7 +496,7 @@ def outputs(
 
 
 def _step(
-  case: Case, distill: dict, batch: dict, variables: dict
+  case: Case, distill: dict, batch: dict, variables: dict, *, keep: bool = False
 ) -> tuple[Program, Callable[[], int]]:
   """A member's step as training runs it, and how often it was traced.
 
@@ -491,15 +505,16 @@ def _step(
     distill: the complete terms.
     batch: what every step sees.
     variables: of the teacher.
+    keep: whether every step looks up what the teacher gives, once it is kept.
   """
   seen = {
     section: roles.locations(distill, name, teacher=section == 'teachers')
     for section, name in (('students', 'student'), ('teachers', 'main'))
   }
-  group = Group(
-    _role(case, 'teachers', 'main', seen['teachers']),
-    jax.tree.map(lambda x: x[None], variables),
-  )
+  role = _role(case, 'teachers', 'main', seen['teachers'])
+  if keep:
+    role = role._replace(kept=Kept(tuple(seen['teachers'])))
+  group = Group(role, jax.tree.map(lambda x: x[None], variables))
   job = training.Job(
     stage='',
     students={'student': _role(case, 'students', 'student', seen['students'])},
@@ -511,6 +526,10 @@ def _step(
     order='shared',  # so that the batch has no axis of members to be cut
   )
   session = training.Session(_source(case), {}, Path(), progress=None)
+  look = lambda: {}  # noqa: E731
+  if keep:
+    look = _kept(session, job, batch)
+    batch = {**batch, **look()}
   learner = training.learner_of(session, job, batch)
   frozen, _ = training.frozen_of(training.used_groups(job))
   traces = []
@@ -530,11 +549,31 @@ def _step(
   traces.clear()  # those of the shapes alone
   carry = jax.eval_shape(learner.init, np.uint32(0), {}, frozen)
   program = Program(
-    lambda state: population.step(*state, batch),
+    lambda state: population.step(*state, {**batch, **look()}),
     (population.init(), totals),
     cost.flops(learner.step, carry, batch, frozen, {}),
   )
   return program, lambda: len(traces)
+
+
+def _kept(
+  session: training.Session, job: training.Job, batch: dict
+) -> Callable[[], dict]:
+  """Keeps what the teachers give for a batch; what looks it up."""
+  fields = jax.device_get({n: batch[n] for n in ('inputs', 'labels')})
+  splits = {'train': ArrayExamples(**fields)}
+  with tempfile.TemporaryDirectory() as folder:
+    batches = training.batches_of(
+      session._replace(
+        source=session.source._replace(splits=splits),
+        directory=Path(folder, 'checkpoints'),
+      ),
+      job,
+    )
+    batches.keep(unseen, lambda text: None)  # small enough to be held
+  numbers = np.asarray(batch['id'])
+  outputs = batches.outputs.items()
+  return lambda: {'taught': {n: x.look(0, numbers) for n, x in outputs}}
 
 
 def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:

@@ -6,9 +6,11 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from rich import box
 from rich.console import Group
+from rich.markdown import Markdown, TableElement
 from rich.table import Table
 from rich.text import Text
 
@@ -100,6 +102,31 @@ def benchmarks_md(
   return '\n\n'.join(parts) + '\n'
 
 
+class _Folded(TableElement):
+  """A table that breaks long words and rules off what starts in bold."""
+
+  def __rich_console__(self, console, options):
+    for table in super().__rich_console__(console, options):
+      table.box = box.HORIZONTALS
+      for column in table.columns:
+        column.overflow = 'fold'
+      following = [row.cells[0].content for row in self.body.rows[1:]]
+      for row, name in zip(table.rows, following, strict=False):
+        row.end_section = any('bold' in str(s.style) for s in name.spans)
+      yield table
+
+
+class Page(Markdown):
+  """A page of Markdown for the terminal."""
+
+  elements: ClassVar = {**Markdown.elements, 'table_open': _Folded}
+
+  def __init__(self, text: str):
+    # Links from page to page lead nowhere in a terminal.
+    text = re.sub(r'\[([^\]]+)\]\((?!http)[^)]*\)', r'\1', text)
+    super().__init__(text, hyperlinks=False)
+
+
 def load_speed(directory: str | Path) -> list[dict]:
   """All measurements of speed in a directory, by file and in their order.
 
@@ -147,7 +174,8 @@ when this page and the rows disagree.
 
 _SPEED = """\
 Steady-state times, compilation and warm-up excluded: medians over many steps,
-from `python experiments/benchmark.py`, with `--losses` for each loss by itself.
+from `python experiments/benchmark.py`, with `--losses` for each loss by itself
+and `--population` for many members, devices and seeds.
 Compare numbers of one device only."""
 
 _UNTUNED = 'Not tuned: the values of the config.'
@@ -166,12 +194,12 @@ def _systems(rows: Sequence[Mapping]) -> str:
     'method': 'KD method',
     'student': 'Student model',
   }
-  return _table(
+  return markdown_table(
     ['Work', 'System', *fields.values(), 'Dataset'],
     [
       [
         _work(row),
-        _link(row),
+        link(row),
         *(row['survey'].get(field, '') for field in fields),
         row['dataset'],
       ]
@@ -190,7 +218,7 @@ def _claims(rows: Sequence[Mapping]) -> str:
   lines = [
     [
       '' if name else _work(row),
-      '' if name else _link(row),
+      '' if name else link(row),
       _claim(name, pair),
       f'{pair["better"]} - {pair["than"]}',
       wording.difference(pair, row),
@@ -201,7 +229,7 @@ def _claims(rows: Sequence[Mapping]) -> str:
     for name, pair in shown(row)
   ]
   header = ['Work', 'System', 'Claim', 'Arms', 'Difference', 'Seeds', 'Verdict']
-  return _table(header, lines)
+  return markdown_table(header, lines)
 
 
 def _section(row: Mapping) -> str:
@@ -212,7 +240,7 @@ def _section(row: Mapping) -> str:
   if cite:
     url = survey.get('url', '')
     parts.append(f'[{cite}]({url})' if url else cite)
-  parts.append(_table(*_results(row, f'Arm on {row["dataset"]}')))
+  parts.append(markdown_table(*_results(row, f'Arm on {row["dataset"]}')))
   twice, once = _twice(row)
   parts.append(
     '\n'.join(
@@ -230,8 +258,9 @@ def _section(row: Mapping) -> str:
       'Along the way, means over the seeds (no step was chosen by them):'
     )
     parts += map(_along_the_way, row['summary'])
-  if row.get('notes'):
-    parts.append(_bullets(row['notes']))
+  notes = [*row.get('notes', ()), *_weights(row)]
+  if notes:
+    parts.append(_bullets(notes))
   parts.append(_tuning(row.get('tuning', {})))
   parts.append(_costs(row))
   parts.append(
@@ -300,7 +329,7 @@ def _with_and_without_tuning(row: Mapping, twice: Mapping) -> str:
   heading = wording.heading(metric)
   header = ['Arm', heading, f'- {than}', 'beats it']
   header += ['factor', f'tuned, {heading}', f'- {tuned}', 'beats it']
-  return _table(header, lines)
+  return markdown_table(header, lines)
 
 
 def _factor(row: Mapping, arm: str) -> str:
@@ -341,7 +370,7 @@ def _points(points: Sequence[Mapping], metric: str) -> str:
       return wording.mean(value, metric)
     return wording.plain(value)
 
-  return _table(
+  return markdown_table(
     [f'{name}, {heading}' if name in measured else name for name in columns],
     [[cell(point.get(name, '')) for name in columns] for point in points],
   )
@@ -372,13 +401,25 @@ def _along_the_way(summary: Mapping) -> str:
       )
   heading = wording.heading(metric)
   header = ['Arm', f'best {heading}', 'at step', 'at the last', 'last - best']
-  return _table(header, lines)
+  return markdown_table(header, lines)
+
+
+def _weights(row: Mapping) -> list[str]:
+  """How unequal the weights of teachers are that validation has found."""
+  said = []
+  for name, seeds in row.get('weights', {}).items():
+    least, most = (f(map(f, seeds)) for f in (min, max))
+    said.append(
+      f'the weights of the teachers {name}, found on validation, go from '
+      f'{least:.3f} to {most:.3f}'
+    )
+  return said
 
 
 def _tuning(tuning: Mapping) -> str:
   if not tuning:
     return _UNTUNED
-  table = _table(
+  table = markdown_table(
     ['Tuned arm', 'Grid', 'Trials', 'Chosen', 'Split'],
     [
       [
@@ -411,7 +452,7 @@ def _costs(row: Mapping) -> str:
   names = list(
     dict.fromkeys(name for found in kinds.values() for name in found)
   )
-  table = _table(
+  table = markdown_table(
     ['Cost', *kinds],
     [
       [name, *(wording.plain(found.get(name, '')) for found in kinds.values())]
@@ -430,7 +471,7 @@ def _costs(row: Mapping) -> str:
 def _speed(measured: Mapping) -> str:
   rows = measured['rows']
   columns = list(dict.fromkeys(name for row in rows for name in row))
-  table = _table(
+  table = markdown_table(
     columns,
     [[wording.plain(row.get(name, '')) for name in columns] for row in rows],
   )
@@ -464,10 +505,15 @@ def _work(row: Mapping) -> str:
   return str(row['survey'].get('work') or '')
 
 
-def _link(row: Mapping) -> str:
-  """The system's name, linked to its section."""
+def link(row: Mapping, page: str = '') -> str:
+  """A system's name, linked to its section of BENCHMARKS.md.
+
+  Args:
+    row: of the system.
+    page: where BENCHMARKS.md is, from the page that has the link.
+  """
   kept = re.sub(r'[^\w\- ]', '', _title(row).lower())  # as GitHub does it
-  return f'[{row["system"]}](#{kept.replace(" ", "-")})'
+  return f'[{row["system"]}]({page}#{kept.replace(" ", "-")})'
 
 
 def _title(row: Mapping) -> str:
@@ -498,7 +544,9 @@ def _line(text: str) -> str:
   return ' '.join(text.split())
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(
+  header: Sequence[str], lines: Sequence[Sequence[str]]
+) -> str:
   """A Markdown table; bars inside a cell are escaped."""
   cells = [
     [_line(cell).replace('|', r'\|') for cell in line]

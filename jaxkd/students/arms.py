@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from jaxkd import config as configs
-from jaxkd import keys
 from jaxkd.data import partition
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
@@ -99,7 +98,7 @@ def job(
       labels,
       fraction=data['fraction']['students'],
       partition=data['partition']['students'],
-      seed=keys.seed(seed, 'data/students'),
+      seed=partition.seed_of(seed, 'students', data['draw']),
       role='students',
     )
     for seed in seeds

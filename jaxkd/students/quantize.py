@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import keys
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, unknown
 from jaxkd.paths import by_path, changed
 from jaxkd.students import ops
 from jaxkd.students.ops import Op
@@ -108,22 +108,29 @@ def uniform(
   return Quantizer(bits, encode, draws=stochastic)
 
 
-def points(bits: int, bucket: int | None = 256) -> Quantizer:
+def points(
+  bits: int, bucket: int | None = 256, start: str = 'quantiles'
+) -> Quantizer:
   """2^bits levels of an array that are learnt.
 
   Differentiable quantisation (Polino et al., 2018): weights are scaled as by
   `uniform` and go to the nearest point p, w = α · p + β. The gradient of a
-  point is the sum over its weights of α times theirs. Points start at the
-  quantiles of the scaled weights. They train with the weights, or alone where
-  `freeze` keeps these.
+  point is the sum over its weights of α times theirs. They train with the
+  weights, or alone where `freeze` keeps these.
 
   Args:
     bits: 1 to 8.
     bucket: how many consecutive weights share scale and offset; None for all
       of an array.
+    start: where the points are at first: at 'quantiles' of the scaled weights,
+      or 'uniform'.
   """
   _check_bits('points', bits, 1)
   _check_bucket('points', bucket)
+  if start not in ('quantiles', 'uniform'):
+    raise unknown(
+      'start', start, ('quantiles', 'uniform'), f'points(start={start!r})'
+    )
 
   def encode(weights, table, key):
     del key
@@ -136,8 +143,11 @@ def points(bits: int, bucket: int | None = 256) -> Quantizer:
     return Stored(codes, table=table, scale=scale, offset=offset, **kind)
 
   def table(weights):
+    equal = jnp.linspace(0.0, 1.0, 2**bits, dtype=weights.dtype)
+    if start == 'uniform':
+      return equal
     scaled = _buckets(weights, bucket)[0].reshape(-1)[: len(weights)]
-    return jnp.quantile(scaled, jnp.linspace(0.0, 1.0, 2**bits))
+    return jnp.quantile(scaled, equal)
 
   return Quantizer(bits, encode, table)
 
@@ -176,7 +186,7 @@ def ternary(threshold: float = 0.05) -> Quantizer:
   return Quantizer(2, encode)
 
 
-def wrpn(bits: int) -> Quantizer:
+def wrpn(bits: int, scaled: bool = False) -> Quantizer:
   """Levels at equal distances from -1 to 1, of which 0 is one.
 
   Mishra et al., `WRPN: Wide Reduced-Precision Networks
@@ -185,16 +195,23 @@ def wrpn(bits: int) -> Quantizer:
 
   Args:
     bits: 2 to 8.
+    scaled: whether the levels end at the largest magnitude of the array
+      instead of at 1, which small weights of wide layers are far from.
   """
   _check_bits('wrpn', bits, 2)
   most = 2 ** (bits - 1) - 1
 
   def encode(weights, table, key):
     del table, key
+    scale, kind = None, dict(levels='signed', bits=bits, bucket=len(weights))
+    if scaled:
+      largest = jnp.abs(weights).max(keepdims=True)
+      scale = jnp.where(largest < 1e-10, 1.0, largest)
+      weights = weights / scale
     codes = jnp.round(weights.clip(-1, 1) * most) + most
-    return Stored(codes.astype(jnp.uint8), levels='signed', bits=bits)
+    return Stored(codes.astype(jnp.uint8), scale=scale, **kind)
 
-  return Quantizer(bits, encode, limit=1.0)
+  return Quantizer(bits, encode, limit=math.inf if scaled else 1.0)
 
 
 # The ops for activations.

@@ -89,9 +89,11 @@ def values(stored: Stored) -> Array:
     found = (float32(stored.codes) - most) / most
   else:
     found = stored.table[stored.codes]
+  spread = lambda x: xp.repeat(x, stored.bucket)[: len(found)]  # noqa: E731
   if stored.scale is not None:
-    spread = lambda x: xp.repeat(x, stored.bucket)[: len(found)]  # noqa: E731
-    found = found * spread(stored.scale) + spread(stored.offset)
+    found = found * spread(stored.scale)
+  if stored.offset is not None:
+    found = found + spread(stored.offset)
   if stored.mask is not None:
     found = xp.where(stored.mask, found, xp.zeros_like(found))
   return whole(found, stored.shape)

@@ -12,7 +12,8 @@ from jaxkd import keys
 from jaxkd.data import partition
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, within
+from jaxkd.models import pytorch
 from jaxkd.paths import by_path
 from jaxkd.students import stored
 from jaxkd.teachers import specialists
@@ -50,10 +51,10 @@ def job(
   weights = [
     partition.weights(
       labels,
-      fraction=data['fraction']['teachers'],
+      fraction=entry['fraction'] or data['fraction']['teachers'],
       partition=data['partition']['teachers'],
       count=entry['count'],
-      seed=keys.seed(seed, f'data/teachers/{name}'),
+      seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
       role='teachers',
     )
     for seed in own
@@ -168,26 +169,39 @@ def restore(
     entry: its complete entry in the config.
     role: its net.
     seeds: how many the students have.
-    folder: where the nets were exported to.
+    folder: where the nets were exported to, or a file of PyTorch's weights.
 
   Raises:
     UserError: no such net, one of another architecture, or too few members.
   """
   at = f'teachers.{name}.restore'
-  try:
-    variables, spec = stored.load(folder)
-  except UserError as error:
-    raise UserError(f'{at}: {error}') from error
-  check_same(variables, role, spec, at)
+  with within(f'{at}: '):
+    if entry['restore'].startswith(pytorch.PREFIX):
+      like = jax.eval_shape(role.net.init, jax.random.key(0))
+      one = pytorch.load(folder, entry['model'], like)
+      variables, there = jax.tree.map(lambda x: x[None], one), 1
+    else:
+      variables, spec = stored.load(folder)
+      check_same(variables, role, spec, at)
+      there = spec['members']
   wanted = entry['count'] * (seeds if entry['per_seed'] else 1)
-  there = spec['members']
   if there < wanted or (entry['per_seed'] and there != wanted):
     raise UserError(
       f'{at}: {folder} holds {there} nets and {wanted} are wanted '
       f'(count × seeds where per_seed is set); change '
       f'teachers.{name}.count or train.seeds'
     )
-  return jax.tree.map(lambda x: x[:wanted], variables)
+  variables = jax.tree.map(lambda x: x[:wanted], variables)
+  special = entry['specialize']
+  if special['of']:
+    subsets = np.asarray(variables['state']['specialist']['subset'])
+    held = subsets.reshape(-1, entry['count'], subsets.shape[-1]).sum(1).max()
+    if held > special['overlap']:
+      raise UserError(
+        f'{at}: a class is in {held:g} of the subsets that are stored there; '
+        f'set teachers.{name}.specialize.overlap to that'
+      )
+  return variables
 
 
 def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:

@@ -34,7 +34,11 @@ def ensemble(net: Net, fuse: Callable[[Array], Array] | None = None) -> Net:
 
 
 def together(
-  nets: Mapping[str, Net], counts: Mapping[str, int], fuse: str
+  nets: Mapping[str, Net],
+  counts: Mapping[str, int],
+  fuse: str,
+  *,
+  most: int | None = None,
 ) -> Net:
   """Groups of nets as one net, whose variables hold those of each group.
 
@@ -44,6 +48,7 @@ def together(
     fuse: 'mean_probabilities', 'mean_logits' or 'geometric_mean' of all nets
       of all groups; or 'specialists', with the generalist first and then one
       group of specialists: see `jaxkd.teachers.specialists.fuse`.
+    most: in how many specialists' subsets a class is at most.
   """
 
   def init(key):
@@ -63,7 +68,7 @@ def together(
       outputs[name], _ = _each(net, own, inputs, key, train)
     if fuse == SPECIALISTS:
       generalist, group = outputs.values()
-      found = specialists.fuse(generalist['logits'][0], group)
+      found = specialists.fuse(generalist['logits'][0], group, most=most)
     else:
       logits = jnp.concatenate([each['logits'] for each in outputs.values()])
       found = {'logits': FUSIONS[fuse](logits)}

@@ -28,6 +28,8 @@ def clusters(
   size: int,
   *,
   by: str = 'covariance',
+  overlap: int = 1,
+  cover: bool = False,
   seed: int = 0,
   at: str = 'specialists',
 ) -> np.ndarray:
@@ -36,19 +38,21 @@ def clusters(
   The columns of the covariance of a generalist's predictions tell which
   classes it takes for each other. K-means finds groups of like columns; since
   it leaves one huge group of well-recognised classes, a class goes to the
-  nearest centre that has room for it. Where there is none, the class is left
-  to the generalist.
+  nearest centres that have room for it. Where there is none, the class is left
+  to the generalist. No specialist is left without a class.
 
   Args:
     probabilities: what the generalist predicts, [N, K].
     count: how many specialists.
     size: the most classes that one has, fewer than K.
     by: 'covariance', or 'random' for subsets of the same sizes as a control.
+    overlap: in how many subsets a class can be.
+    cover: whether every class is to be in one at least.
     seed: of the draws.
     at: the config entry, for error messages.
 
   Returns:
-    bool [count, K]; a class is in one subset at most.
+    bool [count, K].
 
   Raises:
     UserError: numbers that make no sense for so many classes.
@@ -62,6 +66,15 @@ def clusters(
     raise UserError(
       f'{at}: a specialist for {size} of {classes} classes; use 1 to '
       f'{classes - 1}'
+    )
+  if not 1 <= overlap <= count:
+    raise UserError(
+      f'{at}.overlap: a class in {overlap} of {count} subsets; use 1 to {count}'
+    )
+  if cover and count * size < classes:
+    raise UserError(
+      f'{at}.cover: {count} specialists for {size} classes each leave some of '
+      f'{classes} to the generalist alone; take more of them, or larger ones'
     )
   if by not in CLUSTERS:
     raise unknown('way to choose classes', by, CLUSTERS, at)
@@ -80,8 +93,19 @@ def clusters(
   subsets = np.zeros((count, classes), bool)
   for nearest in np.argsort(distances, axis=None, kind='stable'):
     label, specialist = np.unravel_index(nearest, distances.shape)
-    if not subsets[:, label].any() and subsets[specialist].sum() < size:
-      subsets[specialist, label] = True
+    own, holders = subsets[specialist], subsets[:, label]
+    # The last places are kept for who, and what, would go without.
+    places = overlap * classes - subsets.sum()
+    room = size * count - subsets.sum()
+    idle = (~subsets.any(1)).sum()
+    bare = (~subsets.any(0)).sum() if cover else 0
+    if (
+      own.sum() < size
+      and holders.sum() < overlap
+      and (not own.any() or places > idle)
+      and (not holders.any() or room > bare)
+    ):
+      own[label] = True
   return subsets
 
 
@@ -180,11 +204,18 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
   return losses.cross_entropy(logits, target)
 
 
-def metrics() -> dict[str, Metric]:
+def metrics(most: int = 1) -> dict[str, Metric]:
   """Of a generalist with its specialists, by who is covered by one.
 
-  The share of the examples whose class, as the generalist sees it, has a
-  specialist, and the accuracy on them: of the generalist, and of all together.
+  `covered` is the share of the examples whose class, as the generalist sees
+  it, has a specialist, and `..._covered` the accuracy on them: of the
+  generalist, and of all together. `improvement` is the relative one, how many
+  more are right than of the generalist over its own number, also of the
+  examples whose label is in 0, 1, ... subsets (the table of the paper), of
+  which `in_0`, `in_1`, ... are the shares.
+
+  Args:
+    most: in how many subsets a class can be.
   """
 
   def share(outputs, batch, teachers):
@@ -198,24 +229,67 @@ def metrics() -> dict[str, Metric]:
 
     return measure
 
-  return {
+  def holders(outputs, batch):
+    cover, labels = outputs['cover'], batch['labels']
+    return jnp.take_along_axis(cover, labels[:, None], axis=1)[:, 0]
+
+  def share_in(number):
+    def measure(outputs, batch, teachers):
+      return counted(holders(outputs, batch) == number, batch)
+
+    return measure
+
+  def improvement(number=None):
+    def measure(outputs, batch, teachers):
+      where = batch.get('where', jnp.ones(batch['labels'].shape, bool))
+      if number is not None:
+        where &= holders(outputs, batch) == number
+      together, alone = (
+        counted(outputs[name].argmax(-1) == batch['labels'], {'where': where})
+        for name in ('logits', 'generalist')
+      )
+      return together[0] - alone[0], alone[0]
+
+    return measure
+
+  found = {
     'covered': Metric(share, output='covered'),
-    'top1_covered': Metric(right('logits'), output='covered'),
-    'generalist_top1_covered': Metric(right('generalist'), output='covered'),
+    'top1_covered': Metric(right('logits'), _of_some, output='covered'),
+    'generalist_top1_covered': Metric(
+      right('generalist'), _of_some, output='covered'
+    ),
+    'improvement': Metric(improvement(), _of_some, output='covered'),
   }
+  for number in range(most + 1):
+    found |= {
+      f'in_{number}': Metric(share_in(number), output='covered'),
+      f'improvement_in_{number}': Metric(
+        improvement(number), _of_some, output='covered'
+      ),
+    }
+  return found
 
 
-def fuse(generalist: Array, group: Mapping[str, Array]) -> dict[str, Array]:
+def _of_some(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+  """The mean over those that there are, or nan where there are none."""
+  nothing = np.full(np.shape(total), np.nan)
+  return np.divide(total, count, out=nothing, where=count > 0)
+
+
+def fuse(
+  generalist: Array, group: Mapping[str, Array], *, most: int | None = None
+) -> dict[str, Array]:
   """What a generalist and its specialists predict together.
 
   Args:
     generalist: logits, [B, K].
     group: outputs of the specialists, each [M, B, ...].
+    most: in how many subsets a class is at most, where that is known.
 
   Returns:
-    ``logits``, [B, K], see ``losses.fuse_specialists``; ``covered``, by how
-    many specialists the generalist's first choice is covered, [B]; and
-    ``generalist``, its logits.
+    ``logits``, [B, K], see ``losses.fuse_specialists``; ``cover``, in how many
+    subsets each class is, [B, K]; ``covered``, in how many the generalist's
+    first choice is, [B]; and ``generalist``, its logits.
   """
   logits = group['specialist']
   subsets = group['subset'][:, 0] > 0
@@ -224,6 +298,11 @@ def fuse(generalist: Array, group: Mapping[str, Array]) -> dict[str, Array]:
   order = jnp.broadcast_to(order, (*logits.shape[:2], order.shape[-1]))
   own = jnp.take_along_axis(logits[..., :-1], order, axis=-1)
   packed = jnp.concatenate([own, logits[..., -1:]], axis=-1)
-  covered = subsets[:, generalist.argmax(-1)].sum(0)
-  fused = losses.fuse_specialists(generalist, packed, subsets)
-  return {'logits': fused, 'covered': covered, 'generalist': generalist}
+  cover = jnp.broadcast_to(subsets.sum(0), generalist.shape)
+  fused = losses.fuse_specialists(generalist, packed, subsets, most=most)
+  return {
+    'logits': fused,
+    'cover': cover,
+    'covered': cover[0, generalist.argmax(-1)],
+    'generalist': generalist,
+  }

@@ -19,10 +19,11 @@ import json
 import logging as python_logging
 import math
 import os
-import re
+import sys
 import textwrap
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -32,10 +33,25 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, writing
 from jaxkd.paths import by_path
+from jaxkd.train import hosts
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
+# One starts to save at a time: the threads that write a checkpoint wait for
+# each other by a number that Orbax counts up in all of the process.
+_SAVING = threading.Lock()
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, but for who decides when to save.
+
+  It would ask JAX whether this is the step at which all hosts stop, as the
+  training loop does (`jaxkd.train.hosts.Preemption`), and by another count.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
 
 
 class Checkpoints:
@@ -47,23 +63,35 @@ class Checkpoints:
   Args:
     directory: where the checkpoints live; made if it is not there.
     keep: how many of the newest to keep, at least 1.
+    alone: whether this host writes without the others.
 
   Raises:
     UserError: the directory cannot be made or written.
   """
 
-  def __init__(self, directory: str | os.PathLike, *, keep: int = 3):
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    *,
+    keep: int = 3,
+    alone: bool = False,
+  ):
     if keep < 1:
       raise ValueError(f'keep must be at least 1, got {keep}')
     self._directory = _absolute(directory)
     self._damaged: set[int] = set()
     self._open = contextlib.ExitStack()
-    with _writing(self._directory):
-      self._manager = ocp.CheckpointManager(
+    processes = _processes(alone)
+    with writing(self._directory):
+      self._directory.mkdir(parents=True, exist_ok=True)
+      self._manager = _Manager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=ocp.checkpoint_managers.LatestN(keep),
           cleanup_tmp_directories=True,
+          create=False,
+          multiprocessing_options=processes,
+          async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier(processes)),
         ),
       )
     self._open.enter_context(_without_orbax_tracebacks())
@@ -74,13 +102,15 @@ class Checkpoints:
   def __exit__(self, kind, error, traceback) -> None:
     with self._open:
       try:
-        self.wait()
+        try:
+          self.wait()
+        finally:
+          with writing(self._directory):
+            self._manager.close()
       except UserError as failure:
         if error is None:
           raise
         logging.error('%s', failure)  # not in place of the error underway
-      finally:
-        self._manager.close()
 
   def save(self, step: int, tree: Any, meta: dict) -> None:
     """Starts to write a checkpoint; returns once ``tree`` has been copied.
@@ -109,10 +139,11 @@ class Checkpoints:
       arrays=ocp.args.StandardSave(arrays, save_args=chunks),
       record=ocp.args.JsonSave(_sealed({**packed, 'meta': meta})),
     )
-    with _writing(self._directory):
+    with writing(self._directory):
       while self._damaged:  # they would count among those to keep
         self._manager.delete(self._damaged.pop())
-      self._manager.save(step, args=items, force=True)
+      with _SAVING:
+        self._manager.save(step, args=items, force=True)
 
   def restore(self, like: Any) -> tuple[int, Any, dict] | None:
     """Reads the newest checkpoint that is undamaged.
@@ -132,21 +163,25 @@ class Checkpoints:
     """
     self.wait()
     self._damaged.clear()
-    found = sorted(self._manager.all_steps(), reverse=True)
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    found = hosts.told('the checkpoints', steps)
     for step in found:
-      folder = self._directory / str(step)
-      try:
-        with _reading(folder):
-          tree, meta = _read(folder, like)
-      except _DamagedError as damage:
-        self._damaged.add(step)
-        logging.warning(
-          'the checkpoint %s is damaged (%s); the one before it is tried',
-          folder,
-          damage,
-        )
-      else:
+      folder, damage = self._directory / str(step), ''
+      with hosts.together('a checkpoint'):
+        try:
+          with _reading(folder):
+            tree, meta = _read(folder, like)
+        except _DamagedError as error:
+          damage = str(error)
+      damage = max(hosts.gather('its damage', damage))
+      if not damage:
         return step, tree, meta
+      self._damaged.add(step)
+      logging.warning(
+        'the checkpoint %s is damaged (%s); the one before it is tried',
+        folder,
+        damage,
+      )
     if found:
       raise UserError(
         f'checkpoints: none of the {len(found)} in {self._directory} can be '
@@ -166,7 +201,7 @@ class Checkpoints:
     Raises:
       UserError: it could not be written.
     """
-    with _writing(self._directory):
+    with writing(self._directory):
       self._manager.wait_until_finished()
 
 
@@ -184,7 +219,7 @@ def export(directory: str | os.PathLike, variables: dict, spec: dict) -> None:
     UserError: the directory holds something else or cannot be written.
   """
   directory = _absolute(directory)
-  with _writing(directory):
+  with writing(directory):
     held = list(directory.iterdir()) if directory.exists() else []
   steps = ocp.path.step.checkpoint_steps(directory)
   if steps:
@@ -198,7 +233,7 @@ def export(directory: str | os.PathLike, variables: dict, spec: dict) -> None:
   outline = jax.tree.unflatten(structure, range(len(leaves)))
   if json.loads(json.dumps(outline)) != outline:
     raise TypeError('variables must be nested dicts with strings as keys')
-  with Checkpoints(directory, keep=1) as checkpoints:
+  with Checkpoints(directory, keep=1, alone=True) as checkpoints:
     meta = {'network': {'spec': spec, 'outline': outline}}
     checkpoints.save(max(steps, default=-1) + 1, variables, meta)
 
@@ -261,11 +296,11 @@ def _pack(tree: Any) -> tuple[dict, list[Any]]:
   """What is recorded of a tree, and the arrays to store: its bytes first.
 
   Arrays that span several hosts stay what they are, so that each host writes
-  its own shards; Orbax copies them before its save returns. They have no
-  checksum.
+  its own shards; Orbax copies them before its save returns.
   """
   named = by_path(tree)
   spread = [leaf for leaf in named.values() if _is_spread(leaf)]
+  checksums = iter(_checksums(spread))
   for leaf in named.values():
     if isinstance(leaf, jax.Array) and not _is_spread(leaf):
       leaf.copy_to_host_async()
@@ -284,6 +319,8 @@ def _pack(tree: Any) -> tuple[dict, list[Any]]:
       taken = buffer.reshape(-1)[start:end]
       taken[:] = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
       described |= {'start': start, 'crc32': zlib.crc32(taken)}
+    else:
+      described['sum'] = int(next(checksums))
     leaves.append(described)
   return {'leaves': leaves, 'buffer': list(buffer.shape)}, [buffer, *spread]
 
@@ -303,6 +340,11 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
     folder, arrays=ocp.args.StandardRestore(wanted)
   ).arrays
   arrays = dict(zip(spread, others, strict=True))
+  # Those that come back in parts could only be summed by all hosts together.
+  whole = {path: x for path, x in arrays.items() if not _is_spread(x)}
+  for path, found in zip(whole, _checksums([*whole.values()]), strict=True):
+    if int(found) != leaves[path]['sum']:
+      raise _DamagedError(f'the bytes of {path} have changed')
   for path, leaf in leaves.items():
     if 'start' in leaf:
       size = math.prod(leaf['shape']) * jnp.dtype(leaf['dtype']).itemsize
@@ -312,6 +354,31 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
       arrays[path] = taken.view(leaf['dtype']).reshape(leaf['shape'])
   placed = [_place(arrays[path], target) for path, target in targets.items()]
   return jax.tree.unflatten(jax.tree.structure(like), placed), record['meta']
+
+
+@jax.jit
+def _checksums(arrays: list) -> list:
+  """For each array, uint32, what any flipped bit changes.
+
+  The sum of all bits as whole numbers, each times an odd number that tells its
+  place. It is exact, so the same wherever the parts of an array lie.
+  """
+
+  def one(x):
+    if x.dtype == bool:
+      x = x.astype(jnp.uint8)
+    kind = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+    place, stride = jnp.uint32(0), 1
+    for axis in reversed(range(bits.ndim)):
+      index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+      place, stride = (
+        place + index * jnp.uint32(stride),
+        stride * bits.shape[axis],
+      )
+    return (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
+
+  return [one(x) for x in arrays]
 
 
 def _check_same_tree(folder: epath.Path, leaves: dict, targets: dict) -> None:
@@ -340,9 +407,11 @@ def _check_same_tree(folder: epath.Path, leaves: dict, targets: dict) -> None:
 
 
 def _is_spread(leaf: Any) -> bool:
-  """Whether other hosts hold a part of the array."""
+  """Whether other hosts hold a part of the array that this one lacks."""
   sharding = getattr(leaf, 'sharding', None)
-  return sharding is not None and not sharding.is_fully_addressable
+  return sharding is not None and not (
+    sharding.is_fully_addressable or sharding.is_fully_replicated
+  )
 
 
 def _abstract(target: Any) -> Any:
@@ -359,7 +428,7 @@ def _place(array: Any, target: Any) -> Any:
   if isinstance(array, jax.Array):
     return array
   sharding = getattr(target, 'sharding', None)
-  if _is_spread(target):
+  if sharding is not None and not sharding.is_fully_addressable:
     return jax.make_array_from_callback(
       array.shape, sharding, lambda index: array[index]
     )
@@ -393,8 +462,51 @@ def _crc32_of_record(record: dict) -> int:
 
 
 def _restore(folder: epath.Path, **items: Any) -> Any:
-  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+  # Each host reads what it needs, when it does.
+  options = _processes(alone=True)
+  handler = ocp.CompositeCheckpointHandler(
+    composite_options=ocp.CompositeOptions(multiprocessing_options=options)
+  )
+  with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
     return reader.restore(folder, args=ocp.args.Composite(**items))
+
+
+def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
+  """Who takes part: this host, or all, which then wait for each other."""
+  if hosts.count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  own = jax.process_index()
+  if alone:
+    return ocp.options.MultiprocessingOptions(
+      primary_host=own,
+      active_processes={own},
+      barrier_sync_key_prefix=f'host{own}',
+    )
+  # Named, they wait in time limits and not in a collective of the devices.
+  return ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes=set(range(hosts.count()))
+  )
+
+
+def _barrier(
+  processes: ocp.options.MultiprocessingOptions,
+) -> Callable[..., None] | None:
+  """How the threads that write on the hosts wait for each other.
+
+  After a failure of its own Orbax would wait for the others, which wait for it
+  at another barrier; it is raised here in place of that.
+  """
+  if hosts.count() == 1:
+    return None
+  wait = ocp.multihost.get_barrier_sync_fn(processes=processes.active_processes)
+
+  def barrier(*, key: str, timeout_ms: int) -> None:
+    failure = sys.exc_info()[1]
+    if failure is not None:
+      raise failure
+    wait(key=key, timeout_ms=timeout_ms)
+
+  return barrier
 
 
 def _absolute(directory: str | os.PathLike) -> epath.Path:
@@ -415,24 +527,6 @@ def _reading(folder: epath.Path) -> Iterator[None]:
     # TensorStore appends pages of its specification in brackets.
     reason = str(error).partition(' [')[0] or type(error).__name__
     raise _DamagedError(textwrap.shorten(reason, 300)) from error
-
-
-@contextlib.contextmanager
-def _writing(directory: epath.Path) -> Iterator[None]:
-  """Says in one sentence that the disk is full or closed to us."""
-  try:
-    yield
-  except (OSError, ValueError) as error:
-    code = getattr(error, 'errno', None)
-    if code is None:  # TensorStore's errors are ValueErrors that quote it
-      quoted = re.search(r"os_error_code='(\d+)'", str(error))
-      if not quoted:
-        raise
-      code = int(quoted[1])
-    raise UserError(
-      f'{directory} cannot be written: {os.strerror(code)}; make room there '
-      'or choose another directory'
-    ) from error
 
 
 @contextlib.contextmanager

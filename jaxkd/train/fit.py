@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.errors import UserError
-from jaxkd.train import sharding
+from jaxkd.train import hosts, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.population import Population
 
@@ -32,8 +32,17 @@ class Batches(Protocol):
   def batch(self, step: int) -> dict:
     """The batch of one step."""
 
-  def iterate(self, start: int, stop: int):
-    """The batches of the steps from `start` up to, not with, `stop`."""
+  def iterate(self, start: int, stop: int, part: np.ndarray | None = None):
+    """The batches of the steps from `start` up to, not with, `stop`.
+
+    Of several hosts, each needs a part alone; what the others hold is any.
+
+    Args:
+      start: the first step.
+      stop: the step after the last one.
+      part: the examples that this host needs, bool [M, B], or [B] where the
+        members share their batches; None for all.
+    """
 
 
 class Stopped(Exception):
@@ -121,7 +130,8 @@ def fit(
     Stopped: `stop` was set.
   """
   stacked = make(mode='vmap')  # for its shapes, which no way of running changes
-  nothing = stacked.no_totals(batches.batch(0))
+  first = batches.batch(0)
+  nothing = stacked.no_totals(first)
   found = checkpoints.restore({'carry': stacked.shapes(), 'totals': nothing})
   if found:
     start, tree, meta = found
@@ -129,7 +139,7 @@ def fit(
     population = make(mode=execution.mode)
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
   else:
-    population, execution = _fastest(make, batches, plan)
+    population, execution = fastest(make, batches, plan)
     carry, totals = population.init(), population.split(nothing)
     start = 0
     meta = {
@@ -138,16 +148,16 @@ def fit(
       'diverged': [False] * population.members,
       'execution': execution,
     }
-    if (
-      plan.members == 'auto' or not plan.steps_per_execution
-    ):  # another measurement may choose another way
+    if plan.members == 'auto' or _tries_several(plan):
+      # Another measurement may choose another way.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
       checkpoints.save(0, tree, meta)
   history, seconds = meta['history'], meta['seconds']
   diverged = np.asarray(meta['diverged'])
 
   clock = None  # started after the first look, so compilation does not count
-  for step, several in _calls(batches, start, plan, execution.steps):
+  part = population.part(first)
+  for step, several in _calls(batches, start, plan, execution.steps, part):
     carry, totals = population.step(carry, totals, *several)
     asked = stop is not None and stop.is_set()
     evaluates = step % plan.eval_every == 0 or step == plan.steps
@@ -196,7 +206,11 @@ def fit(
 
 
 def _calls(
-  batches: Batches, start: int, plan: Plan, steps: int
+  batches: Batches,
+  start: int,
+  plan: Plan,
+  steps: int,
+  part: np.ndarray | None,
 ) -> Iterator[tuple[int, list[dict]]]:
   """The batches of each call, and how many steps have been taken after it.
 
@@ -204,7 +218,7 @@ def _calls(
   one than a call takes, they are taken one by one. So a resumed run makes the
   same calls as an unbroken one.
   """
-  stream = batches.iterate(start, plan.steps)
+  stream = batches.iterate(start, plan.steps, part)
   looks = plan.eval_every, plan.save_every, plan.log_every
   step = start
   while step < plan.steps:
@@ -214,7 +228,7 @@ def _calls(
     yield step, list(itertools.islice(stream, taken))
 
 
-def _fastest(
+def fastest(
   make: Callable[..., Population], batches: Batches, plan: Plan
 ) -> tuple[Population, Execution]:
   """The population under the way of running it that is asked for.
@@ -231,15 +245,22 @@ def _fastest(
     if candidates[0].members > 1:
       candidates.append(make(mode='vmap'))
   steps, most = plan.steps_per_execution, _most_at_once(plan)
-  tries_several = not steps and most > 1 and plan.steps >= LONG_RUN
-  times = {}
-  if len(candidates) > 1 or tries_several:
-    times = {p.mode: _step_time(p, batch) for p in candidates}
-  best = min(candidates, key=lambda population: times.get(population.mode, 0))
-  if tries_several and times[best.mode] < SHORT_STEP:
-    faster = _step_time(best, batch, most) < times[best.mode]
-    steps = most if faster else 1
+  times = [0.0] * len(candidates)
+  if len(candidates) > 1 or _tries_several(plan):
+    times = [_step_time(population, batch) for population in candidates]
+  fastest = hosts.told('the fastest way', int(np.argmin(times)))
+  best, time_of_one = candidates[fastest], times[fastest]
+  short = _tries_several(plan) and time_of_one < SHORT_STEP
+  if hosts.told('a trial of several steps', short):
+    faster = _step_time(best, batch, most) < time_of_one
+    steps = most if hosts.told('several steps at once', faster) else 1
   return best, Execution(best.mode, steps or 1)
+
+
+def _tries_several(plan: Plan) -> bool:
+  """Whether it is to be measured if several steps in a call are faster."""
+  asked = not plan.steps_per_execution and plan.steps >= LONG_RUN
+  return asked and _most_at_once(plan) > 1
 
 
 def _most_at_once(plan: Plan) -> int:

@@ -193,6 +193,19 @@ class Population:
     own = [take(batch, member, len(steps)) for member in range(self.members)]
     return sharding.put(own, self.mesh, *steps, DATA)
 
+  def part(self, batch: dict) -> np.ndarray | None:
+    """Which examples of a batch this host needs, [M, B] or [B].
+
+    None for all of them, as on a single host.
+    """
+    if self.mesh is None or not self.mesh.is_multi_process:
+      return None
+    axes = (MEMBER, DATA) if self.batch_axis == 0 else (DATA,)
+    shape = jax.tree.leaves(batch)[0].shape[: len(axes)]
+    if self.mode == 'sequence' and self.batch_axis == 0:
+      axes = (None, DATA)
+    return sharding.part(shape, self.mesh, *axes)
+
   def evaluate(
     self,
     carry: Any,
@@ -219,8 +232,9 @@ class Population:
     totals = None
     for batch in batches:
       size = len(jax.tree.leaves(batch)[0])
-      if self.mesh is not None and size % self.mesh.shape[DATA] == 0:
-        batch = sharding.put(batch, self.mesh, DATA)
+      if self.mesh is not None:
+        shared_out = size % self.mesh.shape[DATA] == 0
+        batch = sharding.put(batch, self.mesh, DATA if shared_out else None)
       measured = self._evaluate[kind](carry, batch, shared)
       totals = measured if totals is None else add(totals, measured)
     return sharding.fetch(self.stacked(totals))

@@ -3,27 +3,74 @@
 Its axes are ``member`` and ``data``. Members are independent of each other, so
 the program of a population is manual over ``member``: nothing in it can cross
 that axis. Over ``data`` it is partitioned automatically, and BatchNorm and
-losses that couple a batch see the whole of it.
+losses that couple a batch see the whole of it. Every host gives equally many
+devices, beside each other, so that as few batches as can be span hosts.
 """
 
+import collections
+import contextlib
+import contextvars
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxkd.errors import UserError
 
 MEMBER, DATA = 'member', 'data'
 
+# Those of this thread, where it does not have all of them.
+_own: contextvars.ContextVar[list | None] = contextvars.ContextVar(
+  'devices', default=None
+)
+
 
 def devices() -> list:
-  """All devices, of all hosts."""
-  return jax.devices()
+  """The devices to use: all of them, or what `on` has set aside."""
+  return _own.get() or all_devices()
+
+
+def all_devices() -> list:
+  """All devices, of all hosts, those of a host beside each other."""
+  return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+
+
+@contextlib.contextmanager
+def on(chosen: list) -> Iterator[None]:
+  """What this thread does inside, it does on these devices."""
+  token = _own.set(list(chosen))
+  here = jax.process_index()
+  first = next(d for d in chosen if d.process_index == here)
+  try:
+    with jax.default_device(first):
+      yield
+  finally:
+    _own.reset(token)
+
+
+def slices(work: Mapping[str, float]) -> dict[str, list]:
+  """Shares the devices out to what is to be done at the same time.
+
+  Everyone has one; each further device goes to the one that would end last.
+
+  Args:
+    work: how much each has to do, in any unit; at most one a device.
+  """
+  there = devices()
+  if len(work) > len(there):
+    raise ValueError(f'{len(work)} slices of {len(there)} devices')
+  sizes = dict.fromkeys(work, 1)
+  for _ in range(len(there) - len(work)):
+    sizes[max(work, key=lambda name: work[name] / sizes[name])] += 1
+  rest = iter(there)
+  return {
+    name: list(itertools.islice(rest, size)) for name, size in sizes.items()
+  }
 
 
 def mesh(
@@ -49,6 +96,7 @@ def mesh(
     UserError: sizes that the devices, the members or the batch do not allow.
   """
   there = devices()
+  hosts = len({device.process_index for device in there})
   if member == -1:
     most = len(there) // max(data, 1)
     member = math.gcd(members, most) if most else 1
@@ -59,7 +107,8 @@ def mesh(
     )
   if data == -1:
     rest = max(1, len(there) // member)
-    data = max(n for n in range(1, rest + 1) if batch_size % n == 0)
+    fitting = [n for n in range(1, rest + 1) if batch_size % n == 0]
+    data = max(fitting, key=lambda n: (member * n % hosts == 0, n))
   if data < 1 or batch_size % data:
     raise UserError(
       f'{at}.data: a batch of {batch_size} cannot be shared by {data} devices; '
@@ -70,15 +119,54 @@ def mesh(
       f'{at}: {member} × {data} devices are asked for and {len(there)} are '
       'there; lower member or data, or set them to -1'
     )
-  chosen = np.array(there[: member * data]).reshape(member, data)
+  if member * data % hosts:
+    raise UserError(
+      f'{at}: {members} members and batches of {batch_size} cannot be shared '
+      f'by {hosts} hosts; choose a train.batch_size that {hosts} divides'
+    )
+  chosen, taken = [], collections.Counter()
+  for device in there:
+    taken[device.process_index] += 1
+    if taken[device.process_index] <= member * data // hosts:
+      chosen.append(device)
+  if len(chosen) < member * data:
+    raise UserError(
+      f'{at}: {member} × {data} devices are asked for, and not all of the '
+      f'{hosts} hosts have {member * data // hosts}; lower member or data, or '
+      'set them to -1'
+    )
+  chosen = np.array(chosen).reshape(member, data)
   return Mesh(chosen, (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2)
 
 
 def fetch(tree: Any) -> Any:
-  """A tree as NumPy arrays, whole on every host."""
-  if jax.process_count() == 1:
-    return jax.device_get(tree)
-  return multihost_utils.process_allgather(tree, tiled=True)
+  """A tree as NumPy arrays, whole on every host; all hosts must call it."""
+  leaves, structure = jax.tree.flatten(tree)
+  spread = {i: x for i, x in enumerate(leaves) if is_spread(x)}
+  if spread:
+    everywhere = {
+      i: NamedSharding(x.sharding.mesh, PartitionSpec())
+      for i, x in spread.items()
+    }
+    whole = jax.jit(lambda x: x, out_shardings=everywhere)(spread)
+    leaves = [whole.get(i, x) for i, x in enumerate(leaves)]
+  return jax.device_get(jax.tree.unflatten(structure, leaves))
+
+
+def is_spread(x: Any) -> bool:
+  """Whether other hosts hold a part of the array that this one lacks."""
+  return isinstance(x, jax.Array) and not (
+    x.is_fully_addressable or x.is_fully_replicated
+  )
+
+
+def part(shape: tuple[int, ...], mesh: Mesh, *axes: str | None) -> np.ndarray:
+  """Which entries of an array this host's devices hold, bool of its shape."""
+  own = NamedSharding(mesh, PartitionSpec(*axes[: len(shape)]))
+  held = np.zeros(shape, bool)
+  for at in own.addressable_devices_indices_map(shape).values():
+    held[at] = True
+  return held
 
 
 def whole(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
@@ -125,7 +213,7 @@ def put(
 ) -> Any:
   """A tree on the devices.
 
-  On several hosts each puts its own part of what all of them hold.
+  On several hosts each puts its own part; the rest of its tree is not read.
 
   Args:
     tree: arrays.
@@ -139,10 +227,12 @@ def put(
       return x
     if mesh is None:
       return jnp.asarray(x)
-    x = np.asarray(x) if jax.process_count() > 1 else x
     own = lie(x, mesh, *axes)
-    if jax.process_count() > 1:
-      return jax.make_array_from_callback(x.shape, own, lambda at: x[at])
-    return jax.device_put(x, own)
+    if own.is_fully_addressable:
+      return jax.device_put(x, own)
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return jax.jit(lambda x: x, out_shardings=own)(x)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, own, lambda at: x[at])
 
   return jax.tree.map(one, tree)

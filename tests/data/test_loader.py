@@ -137,6 +137,24 @@ def test_unequal_weights_are_met_in_every_epoch():
   assert len(np.unique(seen.reshape(400, 6), axis=0)) > 100
 
 
+def test_batches_of_any_size_are_cut_from_one_stream():
+  weights = np.ones((2, N), np.float32)
+  weights[0, 5:] = 0
+  for size in (2, 5):
+    loader = make(weights=weights, batch_size=size)
+    batches = [loader.batch(step) for step in range(9)]
+    for member in range(2):
+      id, epoch = loader.stream(member, 3 * size, 9 * size)
+      assert id.dtype == epoch.dtype == np.int32
+      later = {n: np.hstack([b[n][member] for b in batches[3:]])
+               for n in ('id', 'epoch')}  # fmt: skip
+      np.testing.assert_array_equal(id, later['id'])
+      np.testing.assert_array_equal(epoch, later['epoch'])
+    streams = [make(weights=weights, batch_size=s).stream(1, 0, 30)[0]
+               for s in (2, 5)]  # fmt: skip
+    np.testing.assert_array_equal(*streams)
+
+
 def test_a_shared_order_is_the_first_members_without_their_axis():
   shared, own = make(order='shared'), make(members=1)
   for step in range(4):
@@ -152,6 +170,26 @@ def test_iterating_gives_the_batches_of_the_steps(examples):
   for step, batch in enumerate(made, 3):
     assert_same(batch, loader.batch(step))
   assert list(loader.iterate(4, 4)) == []
+
+
+@pytest.mark.parametrize(
+  'examples', [EXAMPLES, streamed()], ids=['held', 'read']
+)
+def test_a_part_of_a_batch_is_all_that_is_fetched(examples):
+  fetched = []
+
+  def read(indices):
+    fetched.extend(indices.tolist())
+    return examples.fetch(indices)
+
+  counted = StreamedExamples(N, read, lambda: examples.labels)
+  part = np.zeros((2, 4), bool)
+  part[0, 1:3] = part[1, 0] = True
+  (batch,) = make(examples=counted).iterate(5, 6, part)
+  whole = make(examples=examples).batch(5)
+  assert fetched == whole['id'][part].tolist()
+  for name in whole:
+    np.testing.assert_array_equal(batch[name][part], whole[name][part])
 
 
 def test_reading_ahead_stops_when_its_reader_does():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxkd.data import partition
 from jaxkd.data.partition import stratified, weights
 from jaxkd.errors import UserError
 
@@ -114,3 +115,19 @@ class TestPartition:
   def test_must_make_sense(self, options, message):
     with pytest.raises(UserError, match=rf'^data\.partition.*{message}'):
       weights(LABELS, **options)
+
+
+def test_who_shares_a_draw_has_the_same_examples():
+  labels = np.arange(200) % 4
+
+  def chosen(who, draw, fraction=0.1):
+    seed = partition.seed_of(3, who, draw)
+    return partition.weights(labels, fraction=fraction, seed=seed)[0] > 0
+
+  teachers, students = 'teachers/main', 'students'
+  assert (chosen(teachers, 'own') != chosen(students, 'own')).any()
+  same = chosen(students, 'shared')
+  np.testing.assert_array_equal(chosen(teachers, 'shared'), same)
+  assert chosen(teachers, 'shared', 0.3)[same].all()
+  with pytest.raises(UserError, match=r'data\.draw.*own.*shared'):
+    partition.seed_of(3, students, 'common')

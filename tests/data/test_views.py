@@ -224,6 +224,18 @@ class TestOps:
     np.testing.assert_allclose(see('grayscale'), expected, atol=1e-3)
 
 
+STILL = ('resolution', 'resize', 'blur', 'standardize', 'grayscale')
+
+
+@pytest.mark.parametrize('name', OPS)
+def test_it_is_known_what_draws(name):
+  view = views.parse(f'{OPS[name][0]}|{OPS["standardize"][0]}')
+  if name != 'grayscale':  # which leaves one channel
+    assert views.draws(view, (8, 8, 3)) == (name not in STILL)
+  alone = views.parse(OPS[name][0])
+  assert views.draws(alone, (8, 8, 3)) == (name not in STILL)
+
+
 def test_ops_of_ones_own_take_any_pytree(tmp_path, monkeypatch):
   (tmp_path / 'my_views.py').write_text(
     'def scale(key, example, by: float = 2.0):\n'
@@ -240,6 +252,7 @@ def test_ops_of_ones_own_take_any_pytree(tmp_path, monkeypatch):
   np.testing.assert_array_equal(made['a'], np.full((2, 3), 3.0))
   shapes = {'a': (3,), 'b': (1,)}
   assert views.output_shape(view, shapes) == shapes
+  assert not views.draws(view, shapes)
   with pytest.raises(UserError, match=r'x: .* is 3, which is no view'):
     views.parse('my_views:alone', at='x')
   with pytest.raises(UserError, match=r'x: .* is not a function of'):

@@ -49,6 +49,7 @@ BY_MODULE = {
 }
 INPUTS = {
   'decoupled_kl': (LOGITS, OTHER, LABELS),
+  'permuted_soft_cross_entropy': (jax.random.key(0), LOGITS, OTHER),
   'standardize': (LOGITS,),
   'weighted_soft_labels': (LOGITS, OTHER, LABELS),
   'virtual_teacher': (LOGITS, LABELS),
@@ -77,6 +78,7 @@ INPUTS = {
   'teacher_confidence': (LOGITS,),
   'permute_dark_knowledge': (jax.random.key(0), LOGITS),
   'error_weights': (abs(draw(B)) / 4,),
+  'confidence_weights': (draw(2, B, K), LABELS),
   'mean_probabilities': (draw(2, B, K),),
   'mean_logits': (draw(2, B, K),),
   'geometric_mean': (draw(2, B, K),),

@@ -201,6 +201,22 @@ def test_permute_dark_knowledge_in_small_and_in_bfloat16():
   np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
 
 
+def test_cross_entropy_to_the_permuted_teacher():
+  key, teacher = jax.random.key(3), jnp.array(TEACHER)
+  student = jnp.asarray(random.normal(size=teacher.shape), jnp.float32)
+  found = losses.permuted_soft_cross_entropy(key, student, teacher)
+  p = np.asarray(losses.permute_dark_knowledge(key, teacher))
+  expected = -(p * np.log(softmax(np.asarray(student)))).sum(-1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  # Where all wrong classes are alike there is nothing to shuffle.
+  even = jnp.eye(4, dtype=jnp.float32)
+  np.testing.assert_allclose(
+    losses.permuted_soft_cross_entropy(key, even, even),
+    losses.soft_cross_entropy(even, even),
+    rtol=1e-6,
+  )
+
+
 def test_error_weights_by_hand():
   errors = jnp.array([0.0, 0.5, 1.0, 3.0, -1.0])
   found = losses.error_weights(errors, gamma=2.0)
@@ -253,6 +269,36 @@ def test_targets_go_back_into_a_loss_as_logits():
     for v in TEACHERS
   ]
   np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-5)
+
+
+def test_weights_of_each_example():
+  teachers = jnp.array(TEACHERS)
+  each = np.random.default_rng(5).uniform(0.1, 2, (B, len(TEACHERS)))
+  for fuse in (
+    losses.mean_probabilities,
+    losses.mean_logits,
+    losses.geometric_mean,
+  ):
+    found = fuse(teachers, weights=jnp.array(each))
+    alone = [
+      fuse(teachers[:, b : b + 1], weights=jnp.array(each[b]))[0]
+      for b in range(B)
+    ]
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+def test_confidence_weights_by_hand():
+  labels = np.arange(B) % K
+  found = losses.confidence_weights(jnp.array(TEACHERS), jnp.array(labels))
+  gap = -np.log(softmax(TEACHERS)[:, np.arange(B), labels])
+  want = (1 - np.exp(gap) / np.exp(gap).sum(0)) / (len(TEACHERS) - 1)
+  np.testing.assert_allclose(found, want.T, rtol=1e-5)
+  np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+  sure = 1e4 * jnp.eye(3)[:, None]  # only the second knows the label
+  found = losses.confidence_weights(sure, jnp.array([1]))
+  np.testing.assert_allclose(found, [[0.25, 0.5, 0.25]], rtol=1e-5)
+  with pytest.raises(ValueError, match='two or more'):
+    losses.confidence_weights(sure[:1], jnp.array([1]))
 
 
 def test_any_leading_axes():
@@ -376,6 +422,37 @@ def test_specialists_are_asked_about_what_the_generalist_chose():
   np.testing.assert_allclose(
     fuse(), fuse(active=jnp.array(active)), rtol=1e-5, atol=1e-6
   )
+
+
+def test_those_who_are_not_asked_can_be_left_out():
+  """With as many as are asked it is the same, and one is exact at once."""
+  want = fuse(active=jnp.array(ACTIVE))
+  np.testing.assert_allclose(
+    fuse(active=jnp.array(ACTIVE), most=3), want, rtol=1e-6
+  )
+  two = ACTIVE.copy()
+  two[0] = False
+  np.testing.assert_allclose(
+    fuse(active=jnp.array(two), most=2),
+    fuse(active=jnp.array(two)),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+  one = np.eye(3, 4, dtype=bool)
+  np.testing.assert_allclose(
+    fuse(active=jnp.array(one), most=1),
+    fuse(active=jnp.array(one)),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+  with pytest.raises(ValueError, match='most must be 3 or more'):
+    losses.fuse_specialists(
+      jnp.array(GENERALIST),
+      jnp.array(SPECIALISTS),
+      jnp.array(SUBSETS),
+      active=jnp.array(ACTIVE),
+      most=2,
+    )
 
 
 def test_padding_of_small_subsets_is_not_read(fused):

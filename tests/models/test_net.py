@@ -400,7 +400,7 @@ def test_half_precision_computes_but_does_not_store():
 
 
 def test_what_goes_into_layers_and_comes_out_can_be_changed():
-  """The first block halves its input, and both double what they give."""
+  """The first block halves its input, and both triple what they give."""
 
   def make(rngs):
     return Toy(rngs, dropout=0.0)
@@ -410,7 +410,7 @@ def test_what_goes_into_layers_and_comes_out_can_be_changed():
     X,
     taps=('blocks/*', 'blocks/0/linear'),
     before=(('blocks/0/linear', lambda x: x / 2),),
-    after=(('blocks/*', lambda x: 2 * x),),
+    after=(('blocks/*', lambda x: 3 * x),),
     remat='blocks/*',
   )
   plain = from_nnx(make, X, taps=('blocks/*', 'blocks/0/linear'))

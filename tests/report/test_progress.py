@@ -3,6 +3,8 @@ import contextlib
 import errno
 import io
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -46,6 +48,36 @@ def test_bars_on_a_terminal():
   assert 'students/distilled' in text
   assert '20/20' in text
   assert 'loss 1.5000' in text
+
+
+def test_stages_at_the_same_time_share_the_terminal(tmp_path):
+  out = io.StringIO()
+  console = Console(file=out, force_terminal=True, width=100)
+  reporter = progress.Reporter(
+    console, 'top1', [progress.tensorboard(tmp_path)]
+  )
+  meet = threading.Barrier(2, timeout=60)
+
+  def stage(name, loss):
+    with reporter.stage(f'teachers/{name}', 20) as on_log:
+      meet.wait()
+      on_log(20, {'train/loss': np.array([loss])})
+      meet.wait()
+
+  with ThreadPoolExecutor(2) as pool:
+    list(pool.map(stage, 'ab', (1.0, 2.0)))
+  text = out.getvalue()
+  last = text[min(text.rindex(f'teachers/{name}') for name in 'ab') :]
+  assert 'loss 1.0000' in last
+  assert 'loss 2.0000' in last
+  (a,) = (tmp_path / 'teachers' / 'a').iterdir()
+  (b,) = (tmp_path / 'teachers' / 'b').iterdir()
+  assert a.stat().st_size == b.stat().st_size
+  with reporter.stage('teachers/c', 20) as on_log:  # a display of its own
+    on_log(20, {})
+  after = out.getvalue()[len(text) :]
+  assert 'teachers/c' in after
+  assert 'teachers/a' not in after
 
 
 def test_tensorboard_events_without_tensorflow(tmp_path):

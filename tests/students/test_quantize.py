@@ -97,7 +97,13 @@ def test_wrpn_rounds_what_lies_within_one(bits):
   made, _ = quantised(f'wrpn({bits})', w)
   want = np.round(np.clip(w, -1, 1) * np.float32(most)) / np.float32(most)
   np.testing.assert_allclose(made, want, rtol=1e-6, atol=0)
-  assert (quantised('wrpn(2)', np.zeros((2, 2), np.float32))[0] == 0).all()
+  zeros = np.zeros((2, 2), np.float32)
+  largest = np.abs(w).max()
+  made, _ = quantised(f'wrpn({bits}, scaled=True)', w)
+  want = np.round(w / largest * most) / np.float32(most) * largest
+  np.testing.assert_allclose(made, want, atol=1e-6)
+  for text in ('wrpn(2)', 'wrpn(2, scaled=True)'):
+    assert (quantised(text, zeros)[0] == 0).all()
 
 
 def test_points_start_at_quantiles_and_weights_go_to_the_nearest():
@@ -121,6 +127,16 @@ def test_points_start_at_quantiles_and_weights_go_to_the_nearest():
   np.testing.assert_allclose(in_torch_order(made), want, atol=1e-5)
   shuffled, _ = quantised('points(2, bucket=50)', w, table=table[::-1])
   np.testing.assert_array_equal(made, shuffled)
+
+
+def test_points_that_start_uniform_round_as_uniform_does():
+  w = weights()
+  text = 'points(3, bucket=50, start="uniform")'
+  (op,) = quantize.parse(text, at='quantize')
+  table = op.does.table(stored.flat(jnp.asarray(w)))
+  made, _ = quantised(text, w, table=table)
+  want, _ = quantised('uniform(3, bucket=50)', w)
+  np.testing.assert_allclose(made, want, atol=1e-5)
 
 
 # Of a whole net: logits = x @ kernel + bias.
@@ -293,6 +309,7 @@ def test_the_first_op_that_is_for_a_parameter_has_it():
     ('wrpn(1)', 'needs 2 to 8 bits'),
     ('activations(1, signed=True)', 'needs 2 to 8 bits'),
     ('points(2, bucket=0)', 'a bucket of at least 1'),
+    ('points(2, start="zero")', "no start 'zero'.*'quantiles'"),
     ('ternary(1.0)', 'from 0 to below 1'),
     ('activations(8, high=0.0)', 'a limit above 0'),
     ('features(8, at="")', 'at=GLOB'),

@@ -44,6 +44,7 @@ WAYS = [
   ('points(3)', ''),
   ('ternary', ''),
   ('wrpn(5)', ''),
+  ('wrpn(4, scaled=True)', ''),
   ('', 'magnitude(0.7)'),
   ('uniform(3)', 'magnitude(0.7, only="conv")'),
   ('wrpn(5, skip="head")', 'magnitude(0.7)'),
@@ -89,6 +90,7 @@ REST = 4 * (3 + 4)  # the bias and the mean stay as they are
     ('uniform(2, bucket=30)', '', 23 + 3 * 8 + 6 + 8 + REST),
     ('ternary', '', 23 + 12 + 6 + 12 + REST),
     ('wrpn(8)', '', 90 + 21 + REST),
+    ('wrpn(4, scaled=True)', '', 45 + 11 + 8 + REST),
     ('points(3, bucket=None)', '', 34 + 8 + 2 * (8 + 32) + REST),
     # half of 111 weights, and a bit that says which
     ('', 'magnitude(0.5)', 4 * 55 + 12 + 3 + REST),

@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jaxkd import config as configs
+from jaxkd import models
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError
 from jaxkd.teachers import groups
@@ -41,6 +43,11 @@ def test_one_group_for_all_seeds_or_one_for_each():
   assert each.seeds[:3] == job(count=3).seeds
 
 
+def test_a_group_may_have_a_share_of_the_data_of_its_own():
+  assert (job().weights.sum(1) == 60).all()
+  assert (job(fraction=0.5, per_seed=True).weights.sum(1) == 30).all()
+
+
 def test_seeds_follow_the_name_and_never_the_position():
   assert job('a').seeds != job('b').seeds
   assert job(count=2).seeds == job(count=5).seeds[:2]
@@ -73,3 +80,34 @@ def test_restores_what_fits(tmp_path):
       groups.restore('main', *wrong, 5, tmp_path / 'net')
   with pytest.raises(UserError, match='no exported network'):
     groups.restore('main', made, role(), 5, tmp_path / 'nothing')
+
+
+def test_restores_what_pytorch_has_trained(tmp_path):
+  kw = dict(widths=(2,), sizes=(1,))
+  net = models.build('vgg', num_classes=3, input_shape=(4, 4, 1), **kw)
+  made, _ = entry(model='vgg', kw=kw, restore='pytorch:x')
+  draw = np.random.default_rng(0).random
+  layers = {'block0.0': (2, 1, 3, 3), 'block0.1': (2,), 'classifier': (3, 2)}
+  state = {
+    f'{layer}.{name}': draw(shape if name == 'weight' else shape[:1])
+    for layer, shape in layers.items()
+    for name in ('weight', 'bias')
+  }
+  for name in ('running_mean', 'running_var'):
+    state[f'block0.1.{name}'] = draw((2,))
+  file = tmp_path / 'x'
+  save_file(state, file)
+  got = groups.restore('main', made, Role(net), 5, file)
+  kernel = got['params']['head']['kernel']
+  np.testing.assert_array_equal(
+    kernel, state['classifier.weight'].T[None].astype(np.float32)
+  )
+  shapes = groups.shapes(made, Role(net), 5).variables
+  assert jax.tree.map(np.shape, got) == jax.tree.map(np.shape, shapes)
+  with pytest.raises(UserError, match='holds 1 nets and 2 are wanted'):
+    groups.restore('main', {**made, 'count': 2}, Role(net), 5, file)
+  state.pop('block0.0.bias')
+  save_file(state, file)
+  at = r'^teachers\.main\.restore: '
+  with pytest.raises(UserError, match=f'{at}.*does not fit.*no tensor there'):
+    groups.restore('main', made, Role(net), 5, file)

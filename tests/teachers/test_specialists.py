@@ -46,6 +46,46 @@ def test_sizes_are_kept_and_each_class_has_one_specialist():
   assert (first != other).any()
 
 
+def test_a_class_can_have_several_specialists():
+  p, _ = predictions()
+  for count, size, overlap in ((3, 4, 2), (4, 4, 2), (3, 5, 3)):
+    for by in specialists.CLUSTERS:
+      subsets = specialists.clusters(p, count, size, by=by, overlap=overlap)
+      assert subsets.sum(1).max() <= size
+      assert subsets.sum(0).max() == overlap
+      assert subsets.any(1).all()
+
+
+def test_no_specialist_is_without_a_class_and_no_class_without_one():
+  p, _ = predictions()
+  for seed in range(30):
+    # Room for more than there are: the first would take them all.
+    subsets = specialists.clusters(p, 5, 5, by='random', seed=seed)
+    assert subsets.any(1).all()
+    few = dict(by='random', seed=seed, overlap=3)
+    subsets = specialists.clusters(p, 3, 2, **few, cover=True)
+    assert subsets.any(0).all()
+    if not specialists.clusters(p, 3, 2, **few).any(0).all():
+      break
+  else:
+    pytest.fail('without the wish, some class is left out sometimes')
+
+
+@pytest.mark.parametrize(
+  ('options', 'said'),
+  [
+    (dict(overlap=0), r'overlap: a class in 0 of 2 subsets; use 1 to 2'),
+    (dict(overlap=3), r'overlap: a class in 3 of 2 subsets'),
+    (dict(cover=True), r'cover: 2 specialists for 2 classes each leave'),
+  ],
+)
+def test_subsets_that_cannot_be(options, said):
+  with pytest.raises(UserError, match=rf'^teachers\.few\.specialize\.{said}'):
+    specialists.clusters(
+      predictions()[0], 2, 2, at='teachers.few.specialize', **options
+    )
+
+
 @pytest.mark.parametrize(
   ('arguments', 'said'),
   [
@@ -145,3 +185,44 @@ def test_a_generalist_and_specialists_predict_as_the_loss_library_says():
   np.testing.assert_allclose(got['logits'], want, rtol=1e-4, atol=1e-5)
   top = generalist.argmax(1)
   np.testing.assert_array_equal(got['covered'], subsets[:, top].sum(0))
+
+
+@pytest.mark.parametrize('most', [None, 2])
+def test_improvement_by_the_number_of_specialists(most):
+  random = np.random.default_rng(3)
+  labels = np.arange(40) % K
+  generalist = random.normal(size=(40, K)) + 1.5 * np.eye(K)[labels]
+  subsets = np.array([[1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 1, 0]], np.float32)
+  known = np.pad(subsets, ((0, 0), (0, 1)), constant_values=1)[:, None] > 0
+  logits = random.normal(size=(2, 40, K + 1))
+  logits[:, np.arange(40), labels] += 3
+  group = {
+    'specialist': np.where(known, logits, specialists.OUTSIDE),
+    'subset': np.broadcast_to(subsets[:, None], (2, 40, K)),
+  }
+  group = {name: jnp.asarray(x, jnp.float32) for name, x in group.items()}
+  outputs = specialists.fuse(
+    jnp.asarray(generalist, jnp.float32), group, most=most
+  )
+  where = np.arange(40) < 36
+  batch = {'labels': jnp.asarray(labels), 'where': jnp.asarray(where)}
+  found = {
+    name: metric.value(*map(np.asarray, metric.measure(outputs, batch, {})))
+    for name, metric in specialists.metrics(2).items()
+  }
+  after = np.asarray(outputs['logits']).argmax(-1) == labels
+  before = generalist.argmax(-1) == labels
+  assert after[where].sum() > before[where].sum()
+  for number, held in enumerate(([3, 5], [1, 2, 4], [0])):
+    mine = where & np.isin(labels, held)
+    want = (after[mine].sum() - before[mine].sum()) / before[mine].sum()
+    got = found[f'improvement_in_{number}']
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    share = mine.sum() / where.sum()
+    np.testing.assert_allclose(found[f'in_{number}'], share, rtol=1e-5)
+  want = (after[where].sum() - before[where].sum()) / before[where].sum()
+  np.testing.assert_allclose(found['improvement'], want, rtol=1e-5)
+  nobody = batch | {'where': jnp.zeros(40, bool)}
+  metric = specialists.metrics(2)['improvement_in_2']
+  pair = map(np.asarray, metric.measure(outputs, nobody, {}))
+  assert np.isnan(metric.value(*pair))

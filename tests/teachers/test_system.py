@@ -10,7 +10,7 @@ from rich.console import Console
 
 import jaxkd
 from jaxkd import config as configs
-from jaxkd import pipeline, preflight
+from jaxkd import overview, pipeline, preflight
 from jaxkd.data import sources
 from jaxkd.errors import UserError
 from jaxkd.teachers import specialists
@@ -118,6 +118,21 @@ def test_the_system_is_measured_as_its_parts_predict(finished):
   assert 'teacher few' not in row['arms']  # alone they name no class
 
 
+def test_restored_specialists_share_no_more_than_is_said(finished, tmp_path):
+  """Or some that should be asked about an example would be left out."""
+  directory, _ = finished
+  folder = directory / 'nets' / 'teachers' / 'few'
+  kept = dict(few__restore=str(folder))
+  preflight.prepare(config(**kept), tmp_path)
+  variables, spec = checkpoint.load(folder)
+  own = variables['state']['specialist']
+  own['subset'] = jnp.ones_like(own['subset'])
+  checkpoint.export(tmp_path / 'alike', variables, spec)
+  kept = dict(few__restore=str(tmp_path / 'alike'))
+  with pytest.raises(UserError, match=r'few\.restore: .*\.specialize\.overlap'):
+    preflight.prepare(config(**kept), tmp_path)
+
+
 @pytest.mark.parametrize(
   ('changes', 'parts'),
   [
@@ -126,6 +141,10 @@ def test_the_system_is_measured_as_its_parts_predict(finished):
     (dict(few__count=9), ('teachers.few.specialize', '9 specialists')),
     (dict(few__specialize=dict(of='genralist')),
      ('teachers.few.specialize.of', "'generalist'")),
+    (dict(few__specialize=dict(of='generalist', cover=True)),
+     ('teachers.few.specialize.cover', 'of 5 to the generalist alone')),
+    (dict(few__specialize=dict(of='generalist', overlap=3)),
+     ('teachers.few.specialize.overlap', '3 of 2 subsets')),
     (dict(few__per_seed=False), ('teachers.few.per_seed',)),
     (dict(generalist__count=2), ('generalist', 'one')),
     (dict(system__made_of=('few', 'generalist')), ('teachers.system.made_of',)),
@@ -142,3 +161,35 @@ def test_what_does_not_fit_is_named(changes, parts, tmp_path):
     preflight.prepare(config(**changes), tmp_path)
   for part in parts:
     assert part in str(error.value)
+
+
+def test_what_it_is_made_of_is_explained(tmp_path):
+  console = Console(record=True, width=100, file=io.StringIO())
+  source, rounds = preflight.prepare(config(), tmp_path)
+  overview.describe(console, source, rounds)
+  overview.explain(console, source, rounds)
+  text = console.export_text()
+  made = 'specialists of generalist + few'
+  (line,) = (x for x in text.splitlines() if x.startswith('teacher system'))
+  assert line.removeprefix('teacher system').strip().startswith(made)
+  layers = dict(part.split('\n', 1) for part in text.split('\n\n')[-4:])
+  assert '[B, 5]' in layers['teachers.generalist: layers of mlp']
+  few = layers['teachers.few: layers of mlp'].splitlines()
+  assert few[0].split() == ['head', '[B,', '6]']  # with the dustbin
+  system = layers[f'teachers.system: outputs of {made}']
+  assert 'covered' in system
+  assert 'layers/0' not in system
+
+
+def test_what_does_not_train_leaves_nothing_to_later_rounds(tmp_path):
+  given = config()
+  again = dict(generalist=dict(restore='r01/teachers/system'))
+  given['rounds'] = dict(r01={}, r02=dict(teachers=again))
+  pair = dict(better='r02/teacher system', than='r02/teacher generalist')
+  given['report']['compare'] = pair
+  with pytest.raises(UserError) as error:
+    preflight.prepare(configs.plain(configs.complete(given)), tmp_path)
+  said = str(error.value)
+  assert said.startswith('teachers.generalist.restore: there is no folder or')
+  assert 'r01/teachers/few' in said.partition('known')[2]
+  assert 'r01/teachers/system' not in said.partition('known')[2]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxkd.errors import UserError
-from jaxkd.train.checkpoint import Checkpoints, export, load
+from jaxkd.train.checkpoint import Checkpoints, _checksums, export, load
 
 META = {'history': {'train/loss': [[1.5, float('inf')], []]}, 'members': 'vmap'}
 PAYLOAD = np.array([0x7FC12345, 0x7F800001, 0x80000000], np.uint32)
@@ -446,3 +447,33 @@ def test_an_error_underway_is_not_hidden(tmp_path, caplog):
     interrupted()
   assert restore(tmp_path)[0] == 1
   assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'uint8', 'bool'])
+def test_the_checksum_of_what_hosts_write_together(dtype):
+  values = np.random.default_rng(0).normal(size=(8, 3, 2)) * 3
+  x = values.astype(jnp.dtype(dtype))
+  mesh = jax.sharding.Mesh(jax.devices(), 'member')
+  spread = jax.device_put(x, jax.NamedSharding(mesh, jax.P('member')))
+  (here,), (there,) = _checksums([x]), _checksums([spread])
+  assert int(here) == int(there)
+  for at in range(0, x.nbytes, 7):
+    flipped = x.copy()
+    flipped.view(np.uint8).reshape(-1)[at] ^= 1
+    assert int(_checksums([flipped])[0]) != int(here)
+
+
+def test_runs_in_threads_save_at_the_same_time(tmp_path):
+  def run(name):
+    for part in range(2):
+      with Checkpoints(tmp_path / name) as checkpoints:
+        for step in range(5 * part, 5 * part + 5):
+          checkpoints.save(step, a_tree(step), META)
+      export(tmp_path / 'nets' / name, {'params': {'w': jnp.ones(3)}}, {})
+    with Checkpoints(tmp_path / name) as checkpoints:
+      return checkpoints.restore(abstract(a_tree()))
+
+  with ThreadPoolExecutor(4) as pool:
+    for step, tree, _ in pool.map(run, 'abcd'):
+      assert step == 9
+      assert tree['step'] == a_tree(9)['step']

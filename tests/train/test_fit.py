@@ -24,7 +24,7 @@ class Numbers:
     value = np.inf if step >= self._bad_from else 1 + step % 3
     return {'x': np.full((2, 4), value, np.float32)}
 
-  def iterate(self, start, stop):
+  def iterate(self, start, stop, part=None):
     return map(self.batch, range(start, stop))
 
 
@@ -210,7 +210,7 @@ def test_all_may_diverge(tmp_path):
 
 def test_the_choice_of_auto_is_kept_from_the_start(tmp_path):
   class Killed(Numbers):
-    def iterate(self, start, stop):
+    def iterate(self, start, stop, part=None):
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):

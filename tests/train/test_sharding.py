@@ -280,3 +280,37 @@ def test_members_in_parts_never_talk():
   lines, across = talking(made.program(batch), 2)
   assert lines and not across
   assert any('all-gather' in line for line in lines)
+
+
+class Device:
+  """A device of one of several hosts."""
+
+  def __init__(self, id, host):
+    self.id, self.process_index = id, host
+
+  def __repr__(self):
+    return f'{self.process_index}:{self.id}'
+
+
+def two_hosts(monkeypatch):
+  there = [Device(4 * host + i, host) for host in range(2) for i in range(4)]
+  monkeypatch.setattr(sharding, 'devices', lambda: there)
+  monkeypatch.setattr(sharding, 'Mesh', lambda chosen, *_, **__: chosen)
+
+
+def test_every_host_gives_as_many_devices(monkeypatch):
+  two_hosts(monkeypatch)
+  hosts = lambda *sizes: [  # noqa: E731
+    [device.process_index for device in row] for row in sharding.mesh(*sizes)
+  ]
+  assert hosts(2, 8) == [[0] * 4, [1] * 4]  # a batch stays on one host
+  assert hosts(1, 6) == [[0, 0, 0, 1, 1, 1]]
+  assert hosts(4, 7) == [[0], [0], [1], [1]]
+  with pytest.raises(UserError, match='cannot be shared by 2 hosts'):
+    sharding.mesh(3, 7)
+
+
+@pytest.mark.parametrize(('member', 'data'), [(2, 4), (1, 8)])
+def test_the_part_of_a_host(member, data):
+  mesh = sharding.mesh(member, 8, member=member, data=data)
+  assert sharding.part((2, 8), mesh, 'member', 'data').all()

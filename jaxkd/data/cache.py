@@ -1,0 +1,438 @@
+"""Arrays on disk that are written once and read by row.
+
+A cache is a folder of TensorStore arrays, ``[lines, rows, ...]`` each, and
+``record.json``, which says what they are of. While it is written it is a
+draft beside that folder, whose shards appear one by one, each whole; it gets
+its name when all are on disk. So a writer that was cut short goes on where it
+was, and what has the name is complete. The bytes have checksums, which are
+looked at whenever they are read.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import jax
+import numpy as np
+import tensorstore as ts
+from absl import logging
+
+from jaxkd.errors import UserError, within, writing
+from jaxkd.paths import by_path
+
+IN_MEMORY = 2**30  # bytes of a cache that are read at once and held
+BLOCK = 512  # rows; a shard is some of these
+_SHARD = 4 * 2**20  # bytes, about
+_READ_AHEAD = 2**28  # bytes of what was read that TensorStore holds
+_PER_CHUNK = 24  # bytes of index and checksums
+
+
+class Layout(NamedTuple):
+  """The arrays of a cache.
+
+  Attributes:
+    arrays: name -> shape and dtype of a row.
+    lines: how many there are.
+    rows: of each line.
+    together: how many neighbouring rows are read together; it divides `BLOCK`.
+  """
+
+  arrays: Mapping[str, jax.ShapeDtypeStruct]
+  lines: int
+  rows: int
+  together: int
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of all arrays."""
+    return self.lines * self.rows * self._row
+
+  @property
+  def on_disk(self) -> int:
+    """Bytes that the files take, about."""
+    chunks = self.lines * math.ceil(self.rows / self.together)
+    padded = chunks * self.together * self._row
+    return padded + chunks * len(self.arrays) * _PER_CHUNK
+
+  @property
+  def shard(self) -> int:
+    """Rows of a shard."""
+    return BLOCK * max(1, _SHARD // (BLOCK * self._row))
+
+  @property
+  def _row(self) -> int:
+    return sum(_bytes(one) for one in self.arrays.values())
+
+
+class Cache:
+  """Arrays that are whole on disk.
+
+  Args:
+    folder: where they are.
+    layout: what they are.
+    at: the config entry that they are kept for.
+  """
+
+  def __init__(self, folder: Path, layout: Layout, at: str):
+    self._folder, self._at = folder, at
+    self.in_memory = layout.nbytes <= IN_MEMORY
+    context = ts.Context({'cache_pool': {'total_bytes_limit': _READ_AHEAD}})
+    with self._reading():
+      found = {
+        name: ts.open(
+          _spec(folder / quote(name, '')), context=context, open=True
+        )
+        for name in layout.arrays
+      }
+      arrays = {name: one.result() for name, one in found.items()}
+      if self.in_memory:
+        own = {n: x[:, : layout.rows].read() for n, x in arrays.items()}
+        arrays = _all(own)
+    self._arrays = arrays
+
+  def take(self, lines: Any, rows: Any) -> dict[str, np.ndarray]:
+    """Single rows.
+
+    Args:
+      lines: of each.
+      rows: of each, an array of integers that goes with the lines'.
+
+    Returns:
+      name -> values, of the shape of both and then of a row.
+    """
+    if self.in_memory:
+      return {name: x[lines, rows] for name, x in self._arrays.items()}
+    index = np.broadcast_arrays(lines, rows)
+    with self._reading():
+      return _all({n: x.vindex[*index].read() for n, x in self._arrays.items()})
+
+  def span(self, start: int, stop: int) -> dict[str, np.ndarray]:
+    """The rows from start to stop of every line, [lines, rows, ...]."""
+    if self.in_memory:
+      return {name: x[:, start:stop] for name, x in self._arrays.items()}
+    with self._reading():
+      return _all({n: x[:, start:stop].read() for n, x in self._arrays.items()})
+
+  @contextlib.contextmanager
+  def _reading(self) -> Iterator[None]:
+    try:
+      yield
+    except ValueError as error:
+      raise _damaged(self._folder, self._at, str(error)) from error
+
+
+class Draft:
+  """Arrays that are being written.
+
+  Args:
+    folder: where.
+    layout: what they are.
+    at: the config entry that they are kept for.
+  """
+
+  def __init__(self, folder: Path, layout: Layout, at: str):
+    self._folder, self._layout, self._at = folder, layout, at
+    with within(f'{at}: '), writing(folder):
+      self._arrays = _all(
+        {
+          name: ts.open(
+            _spec(folder / quote(name, ''), layout, one), open=True, create=True
+          )
+          for name, one in layout.arrays.items()
+        }
+      )
+
+  def missing(self) -> list[tuple[int, int, int]]:
+    """The shards that are not on disk, as (line, first row, end)."""
+    layout = self._layout
+    found = []
+    for line, start in itertools.product(
+      range(layout.lines), range(0, layout.rows, layout.shard)
+    ):
+      there = [
+        self._folder.joinpath(
+          quote(name, ''), 'c', *map(str, (line, start // layout.shard)),
+          *'0' * len(one.shape),
+        ).exists()
+        for name, one in layout.arrays.items()
+      ]  # fmt: skip
+      if not all(there):
+        found.append((line, start, min(start + layout.shard, layout.rows)))
+    return found
+
+  def write(
+    self, line: int, start: int, rows: Mapping[str, np.ndarray]
+  ) -> None:
+    """Writes a shard; returns once it is on disk.
+
+    Raises:
+      UserError: it cannot be written; all of the draft is removed.
+    """
+    try:
+      with within(f'{self._at}: '), writing(self._folder.parent):
+        _all(
+          {
+            name: self._arrays[name][line, start : start + len(x)].write(x)
+            for name, x in rows.items()
+          }
+        )
+    except UserError:
+      _remove(self._folder)
+      raise
+
+
+@contextlib.contextmanager
+def drafted(
+  folder: Path, layout: Layout, facts: Mapping[str, Any], at: str
+) -> Iterator[Draft | None]:
+  """A draft that becomes the cache when the block ends without an error.
+
+  Args:
+    folder: the cache's.
+    layout: what is written.
+    facts: what it is of, see `find`.
+    at: the config entry that it is kept for.
+
+  Yields:
+    The draft, or None where another process has finished meanwhile.
+
+  Raises:
+    UserError: another process is writing beside it, or the disk is full or
+      closed to us.
+  """
+  draft, above = folder.with_name(f'.{folder.name}.draft'), folder.parent
+  held = {'facts': dict(facts), 'layout': _described(layout)}
+  record = draft / 'record.json'
+  with within(f'{at}: '), writing(above):
+    above.mkdir(parents=True, exist_ok=True)
+  with _locked(above, at):
+    if folder.exists():
+      yield None
+      return
+    if _json(record) != held:
+      _remove(draft)
+    _check_room(draft, layout, at)
+    with within(f'{at}: '), writing(above):
+      if not draft.exists():
+        draft.mkdir()
+        _save(record, held)
+    yield Draft(draft, layout, at)
+    with within(f'{at}: '), writing(above):
+      _save(record, {**held, 'files': _files(draft)})
+      draft.rename(folder)
+
+
+def find(
+  folder: Path, layout: Layout, facts: Mapping[str, Any], at: str
+) -> bool:
+  """Whether a cache is there, of these facts.
+
+  Args:
+    folder: the cache's.
+    layout: what is wanted of it; it may have more rows.
+    facts: what it should be of, by what they are called.
+    at: the config entry that it is kept for.
+
+  Raises:
+    UserError: it is of something else, or files of it are missing.
+  """
+  if not folder.exists():
+    return False
+  held = _json(folder / 'record.json')
+  if not isinstance(held, dict) or 'files' not in held:
+    raise _damaged(folder, at, 'record.json cannot be read')
+  for name, value in facts.items():
+    there = held['facts'].get(name)
+    if there != value:
+      raise UserError(
+        f'{at}: what is kept in {folder} was made with another {name}, '
+        f'{_short(there)} there and {_short(value)} here; remove that folder '
+        f'to have it made again, or name another in {at}.dir'
+      )
+  wanted = _described(layout)
+  rows = held['layout']['rows']
+  if {**held['layout'], 'rows': layout.rows} != wanted:
+    raise _damaged(folder, at, 'its record does not fit its facts')
+  if rows < layout.rows:
+    raise UserError(
+      f'{at}: {folder} keeps {rows:,} rows of each of its lines and this run '
+      f'reads {layout.rows:,}; take fewer train.steps, remove that folder to '
+      f'have it made again, or name another in {at}.dir'
+    )
+  if _files(folder) != held['files']:
+    raise _damaged(folder, at, 'files are missing or cut short')
+  return True
+
+
+def check_room(folder: Path, layout: Layout, at: str) -> None:
+  """Refuses what the disk has no room for, unless it is there.
+
+  Args:
+    folder: the cache's.
+    layout: what is to be written.
+    at: the config entry that it is kept for.
+
+  Raises:
+    UserError: the disk is too small.
+  """
+  if not folder.exists():
+    _check_room(folder.with_name(f'.{folder.name}.draft'), layout, at)
+
+
+def _check_room(draft: Path, layout: Layout, at: str) -> None:
+  there = sum(size for _, size in _sizes(draft))
+  disk = next(path for path in draft.parents if path.exists())
+  free, needed = shutil.disk_usage(disk).free, layout.on_disk - there
+  if needed > free:
+    raise UserError(
+      f'{at}: it needs {size(needed)} in {draft.parent}, where {size(free)} '
+      f'are free; make room, keep less of it (top, outputs), or name another '
+      f'folder in {at}.dir'
+    )
+
+
+def size(count: int) -> str:
+  """A number of bytes in print.
+
+  Examples:
+    >>> size(14_300_000)
+    '14.3 MB'
+  """
+  units = ('bytes', 'kB', 'MB', 'GB', 'TB', 'PB')
+  power = min(len(units) - 1, (len(str(count)) - 1) // 3)
+  return f'{count / 1000**power:.{1 if power else 0}f} {units[power]}'
+
+
+def fingerprint(trees: Iterable[Any]) -> str:
+  """SHA-256 of arrays, with their paths, shapes and dtypes."""
+  found = hashlib.sha256()
+  for tree in trees:
+    for path, leaf in sorted(by_path(tree).items()):
+      leaf = np.asarray(leaf)
+      found.update(f'{path} {leaf.dtype.name}{list(leaf.shape)}\n'.encode())
+      found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+  return found.hexdigest()
+
+
+def _spec(
+  folder: Path,
+  layout: Layout | None = None,
+  row: jax.ShapeDtypeStruct | None = None,
+) -> dict[str, Any]:
+  """An array for TensorStore: one that is there, or one to be made."""
+  store = {'driver': 'file', 'path': str(folder)}
+  spec = {'driver': 'zarr3', 'kvstore': store}
+  if layout is None:
+    return spec
+  inner = [{'name': 'bytes', 'configuration': {'endian': 'little'}}]
+  inner.append({'name': 'crc32c'})
+  sharding = {
+    'chunk_shape': [1, layout.together, *row.shape],
+    'codecs': inner,
+    'index_codecs': inner,
+  }
+  grid = {'chunk_shape': [1, layout.shard, *row.shape]}
+  return spec | {
+    'metadata': {
+      'shape': [layout.lines, layout.rows, *row.shape],
+      'data_type': np.dtype(row.dtype).name,
+      'chunk_grid': {'name': 'regular', 'configuration': grid},
+      'codecs': [{'name': 'sharding_indexed', 'configuration': sharding}],
+    },
+    # A shard of zeros would not be written, and look like one that is missing.
+    'store_data_equal_to_fill_value': True,
+  }
+
+
+def _all(futures: Mapping[str, ts.Future]) -> dict[str, Any]:
+  return {name: future.result() for name, future in futures.items()}
+
+
+def _bytes(one: jax.ShapeDtypeStruct) -> int:
+  return math.prod(one.shape) * np.dtype(one.dtype).itemsize
+
+
+def _described(layout: Layout) -> dict[str, Any]:
+  arrays = {
+    name: f'{np.dtype(one.dtype).name}{list(one.shape)}'
+    for name, one in layout.arrays.items()
+  }
+  return {**layout._asdict(), 'arrays': arrays}
+
+
+def _sizes(folder: Path) -> list[tuple[str, int]]:
+  """The files of the arrays, with their bytes."""
+  return [
+    (str(path.relative_to(folder)), path.stat().st_size)
+    for path in folder.rglob('*')
+    if path.is_file() and path.name != 'record.json'
+  ]
+
+
+def _files(folder: Path) -> str:
+  """A checksum of the names and sizes of the files."""
+  return hashlib.sha256(repr(sorted(_sizes(folder))).encode()).hexdigest()
+
+
+def _remove(folder: Path) -> None:
+  shutil.rmtree(folder, ignore_errors=True)
+
+
+def _json(path: Path) -> Any:
+  """What a file holds; None where it cannot be read."""
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def _save(path: Path, value: Any) -> None:
+  draft = path.with_name(f'.{path.name}')
+  with draft.open('w') as file:
+    json.dump(value, file, indent=1, sort_keys=True)
+    file.flush()
+    os.fsync(file.fileno())
+  draft.rename(path)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, at: str) -> Iterator[None]:
+  """Keeps other writers out, until the process ends at the latest."""
+  file = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(
+        f'{at}: another run is writing to {folder}; wait until it has, and '
+        'give this command again'
+      ) from error
+    except OSError as error:
+      logging.warning('%s cannot be locked (%s)', folder, error.strerror)
+    yield
+  finally:
+    os.close(file)
+
+
+def _short(value: Any) -> str:
+  """A fact in print; of a checksum enough to tell it from another."""
+  text = str(value)
+  return f'{text[:8]}…' if re.fullmatch('[0-9a-f]{64}', text) else text
+
+
+def _damaged(folder: Path, at: str, why: str) -> UserError:
+  why = why.partition(' [')[0]  # TensorStore appends pages in brackets
+  return UserError(
+    f'{at}: what is kept in {folder} is damaged ({why}); remove that folder, '
+    'and the same command makes it again'
+  )

@@ -1,0 +1,85 @@
+"""A router: a gate that learns how much each teacher counts for an example.
+
+It sees what the teachers predict, begins with equal weights, and is trained
+beside the student by the labels' cross-entropy of what its weights make of the
+teachers (a mixture of experts, Jacobs et al., 1991, whose experts are trained).
+The student sees the mixture and has no part in the gate's gradient.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxkd import losses
+from jaxkd.distill.transfer import aggregated
+from jaxkd.errors import blamed, unknown
+from jaxkd.types import Context, Term
+
+FLOOR = -50.0  # of the logarithms of probabilities that the router sees
+
+
+def routed(
+  term: Term,
+  predictions: Callable[[Context], Array],
+  fused: Callable[[Context, Array], Array],
+  fuse: Callable[[Array, Array, float], Array],
+  name: str,
+  at: str,
+) -> Term:
+  """Shows the term one teacher called `name`: all, as the router weighs them.
+
+  Args:
+    term: looks at the teacher `name`.
+    predictions: the teachers' logits, [T, B, ..., K].
+    fused: ``(context, weights [B, ..., T]) -> [B, ..., K] logits``.
+    fuse: ``(logits, weights, temperature) -> logits``, of which `fused` is
+      the one at the student's temperature.
+    name: what the fused teacher is called.
+    at: the config entry, for error messages.
+  """
+
+  def weights(params, logits):
+    sure = jax.nn.log_softmax(logits.astype(jnp.float32))
+    x = jnp.moveaxis(jnp.maximum(sure, FLOOR), 0, -2)
+    # What teachers are sure of differs in size from one example to the next.
+    x = jax.nn.standardize(x.reshape(*logits.shape[1:-1], -1))
+    scores = jnp.tensordot(x, params['kernel'], 1)
+    return jax.nn.softmax(
+      scores + jnp.broadcast_to(params['bias'], scores.shape)
+    )
+
+  def seen(params):
+    """The term as it sees the teachers, the router's gradient stopped."""
+
+    def weigh(context):
+      return jax.lax.stop_gradient(weights(params, predictions(context)))
+
+    return aggregated(term, fused, name, weigh)
+
+  def init(key, context):
+    logits = jax.eval_shape(predictions, context)
+    count, classes = logits.shape[0], logits.shape[-1]
+    router = {
+      'kernel': jnp.zeros((count * classes, count), jnp.float32),
+      'bias': jnp.zeros((count,), jnp.float32),
+    }
+    params, state = seen(router).init(key, context)
+    return {'router': router, 'term': params}, state
+
+  def loss(params, state, context):
+    value, state = seen(params['router']).loss(params['term'], state, context)
+    if 'labels' not in context.batch:
+      raise unknown(
+        'field of the batch', 'labels', context.batch, f'{at}.fuse_weights'
+      )
+    logits = predictions(context)
+    mixture = fuse(logits, weights(params['router'], logits), 1.0)
+    with blamed(f'{at}.fuse_weights'):
+      own = losses.cross_entropy(mixture, context.batch['labels'])
+    own = own.reshape(len(value), -1).mean(1).astype(value.dtype)
+    # Its gradient alone: the value of the term is about the student.
+    return value + own - jax.lax.stop_gradient(own), state
+
+  return Term(init, loss)

@@ -1,0 +1,299 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxkd import config, losses
+from jaxkd.distill import fusion, step, terms
+from jaxkd.distill.step import Recipe, Role
+from jaxkd.errors import UserError
+from jaxkd.keys import fold
+from jaxkd.models import cost
+
+LABELS = dict(loss='cross_entropy')
+SOFT = dict(loss='kl', teacher='main', kw=dict(temperature=2.0))
+
+
+def entries(distill, count=1):
+  made = config.complete(
+    {'teachers': {'main': {}, 'other': {}},
+     'students': {'student': dict(count=count)}, 'distill': distill}
+  )  # fmt: skip
+  return config.plain(made)['distill']
+
+
+def value(context, **soft):
+  """The term `soft`, with labels beside it for what it may need of them."""
+  distill = entries(dict(labels=LABELS | dict(weight=0.0), soft=SOFT | soft))
+  term = terms.build(distill, ['student'])['soft'].term
+  params, state = term.init(jax.random.key(0), context)
+  return term.loss(params, state, context)[0]
+
+
+def both(context):
+  """The student's and the two teachers' logits, and the losses to these."""
+  student = context.student['logits']
+  teachers = context.teachers['main']['logits']
+  each = [losses.kl(student, one, temperature=2.0) for one in teachers]
+  return student, teachers, np.stack(each)
+
+
+def to_target(student, probabilities):
+  return losses.kl(student, 2 * jnp.log(probabilities), temperature=2.0)
+
+
+def test_each_example_has_weights_of_its_own(context):
+  student, teachers, each = both(context)
+  weights = losses.confidence_weights(teachers, context.batch['labels'])
+  p = losses.mean_probabilities(teachers, temperature=2.0, weights=weights)
+  got = value(context, fuse='mean_probabilities', fuse_weights='confidence')
+  np.testing.assert_allclose(got, to_target(student, p), rtol=1e-4)
+  assert np.abs(got - value(context, fuse='mean_probabilities')).max() > 1e-3
+  # Without a fusion, what is weighed are the losses.
+  got = value(context, fuse_weights='confidence')
+  np.testing.assert_allclose(got, (weights.T * each).sum(0), rtol=1e-4)
+  got = value(context, fuse='mean_logits', fuse_weights='confidence')
+  want = losses.mean_logits(teachers, weights=weights)
+  want = losses.kl(student, want, temperature=2.0)
+  np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_weights_of_validation_come_with_the_teachers(context):
+  student, teachers, each = both(context)
+  given = {'weight': jnp.tile(jnp.array([[0.9], [0.1]]), (1, 6))}
+  them = context.teachers | {'validation of main': given}
+  context = context._replace(teachers=them)
+  weights = jnp.array([0.9, 0.1])
+  p = losses.mean_probabilities(teachers, temperature=2.0, weights=weights)
+  got = value(context, fuse='mean_probabilities', fuse_weights='validation')
+  np.testing.assert_allclose(got, to_target(student, p), rtol=1e-4)
+  got = value(context, fuse_weights='validation')
+  np.testing.assert_allclose(got, 0.9 * each[0] + 0.1 * each[1], rtol=1e-4)
+
+
+def first_alone(teachers):
+  return jnp.array([1.0, 0.0])
+
+
+def too_many(teachers, labels):
+  return jnp.ones((3,))
+
+
+def test_your_own_weights(context):
+  _, _, each = both(context)
+  got = value(context, fuse_weights=f'{__name__}:first_alone')
+  np.testing.assert_allclose(got, each[0], rtol=1e-5)
+  with pytest.raises(UserError, match=r'soft\.fuse_weights: .* shape \[3\]'):
+    value(context, fuse_weights=f'{__name__}:too_many')
+
+
+@pytest.mark.parametrize('weights', ['', 'confidence', 'router'])
+def test_conditions_look_at_the_fused_teacher(context, weights):
+  student, teachers, _ = both(context)
+  labels = context.batch['labels']
+  options = {}
+  if weights == 'confidence':
+    options = dict(weights=losses.confidence_weights(teachers, labels))
+  p = losses.mean_probabilities(teachers, temperature=2.0, **options)
+  right = np.asarray(p).argmax(-1) == labels
+  assert 0 < right.sum() < 6
+  hard = losses.cross_entropy(student, labels)
+  want = np.where(right, to_target(student, p), hard)
+  sure = losses.teacher_confidence(2 * jnp.log(p))
+  got = value(
+    context,
+    fuse='mean_probabilities',
+    fuse_weights=weights,
+    when='teacher_is_correct',
+    otherwise='labels',
+    example_weight='teacher_confidence',
+  )
+  np.testing.assert_allclose(got, want * sure, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('entry', 'said'),
+  [
+    (dict(fuse_weights='confidnce'), r"soft\.fuse_weights: .*'confidence'.*"
+     r'known: confidence, router, validation'),
+    (dict(fuse='sampeld'), r"soft\.fuse: .*'sampled'.*round_robin, sampled"),
+    (dict(teacher='', loss='cross_entropy', fuse_weights='confidence'),
+     r'soft\.fuse_weights: name the groups in distill\.soft\.teacher'),
+    (dict(teacher='student', fuse_weights='validation'),
+     r'soft\.fuse_weights: student trains'),
+    (dict(teacher='average', fuse_weights='validation'),
+     r'soft\.fuse_weights: average trains'),
+    (dict(fuse='majority_vote', fuse_weights='confidence'),
+     r'soft\.fuse_weights: majority_vote takes no weights'),
+    (dict(fuse='sampled', fuse_weights='confidence'),
+     r'soft\.fuse_weights: sampled takes one teacher'),
+    (dict(fuse_weights='router'), r'soft\.fuse_weights: .* set distill\.soft'),
+    (dict(teacher='one', fuse_weights='confidence'),
+     r'soft\.fuse_weights: one is one teacher'),
+    (dict(teacher='one', fuse='mean_logits', fuse_weights='router'),
+     r'soft\.fuse_weights: one is one teacher'),
+    (dict(teacher='one', fuse_weights='validation'),
+     r'soft\.fuse_weights: one is one teacher'),
+    (dict(fuse_weights='validation'), r'soft\.fuse_weights: .*reads another'),
+    (dict(teacher=('main', 'wide'), fuse='mean_logits'),
+     r'soft\.teacher: main gives logits \[6, 3\] and wide \[6, 5\]'),
+    (dict(teacher=('main', 'blind'), fuse='mean_logits'),
+     r"soft\.teacher: blind: there is no output 'logits'"),
+  ],
+)  # fmt: skip
+def test_what_does_not_go_together(context, entry, said):
+  main = context.teachers['main']
+  more = {
+    'one': jax.tree.map(lambda x: x[:1], main),
+    'wide': {'logits': jnp.zeros((1, 6, 5))},
+    'blind': {'map': main['map']},
+  }
+  context = context._replace(teachers=context.teachers | more)
+  with pytest.raises(UserError, match=rf'^distill\.{said}'):
+    value(context, **entry)
+
+
+def learner(make_net, batch, distill, count=4, copies=1, optimizer=None):
+  """A learner with a frozen group `main` of some nets, and its first carry."""
+  students = {'student': Role(make_net(), copies=copies)}
+  complete = entries(distill)
+  made = step.learner(
+    students,
+    {'main': Role(make_net())},
+    lambda hyper: Recipe(
+      terms.build(complete, ['student']), optimizer or optax.sgd(0.1)
+    ),
+    {},
+    example=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
+    ),
+  )
+  keys = jax.random.split(jax.random.key(9), count)
+  frozen = {'main': jax.vmap(make_net().init)(keys)}
+  return made, made.init(jnp.uint32(3), {}, frozen), frozen
+
+
+def to_each(carry, frozen, batch, **kw):
+  """The student's loss to each teacher of the group."""
+  x = batch['inputs']
+  student = x @ carry['train']['nets']['student']['w']
+  return [
+    losses.kl(student, x @ w, **kw).mean()
+    for w in frozen['main']['params']['w']
+  ]
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_one_teacher_is_drawn_for_each_step(make_net, batch, shared):
+  """Also where another term makes the step run all of them."""
+  soft = dict(loss='kl', teacher='main')
+  distill = dict(soft=dict(**soft, fuse='sampled'), more=LABELS)
+  if shared:
+    distill['more'] = dict(**soft, fuse='mean_probabilities')
+  made, carry, frozen = learner(make_net, batch, distill)
+  run, taken = jax.jit(made.step), []
+  for number in range(12):
+    each = to_each(carry, frozen, batch)
+    key = fold(jax.random.key(3), 'step', number, 'draw', 'sampled of main')
+    index = int(jax.random.randint(key, (), 0, 4))
+    carry, measured = run(carry, batch, frozen, {})
+    np.testing.assert_allclose(measured['loss/soft'][0], each[index], rtol=1e-3)
+    taken.append(index)
+  assert set(taken) == {0, 1, 2, 3}
+
+
+def test_one_teacher_after_another(make_net, batch):
+  distill = dict(soft=dict(loss='kl', teacher='main', fuse='round_robin'))
+  made, carry, frozen = learner(make_net, batch, distill, count=3)
+  run = jax.jit(made.step)
+  for number in range(4):
+    each = to_each(carry, frozen, batch)
+    carry, measured = run(carry, batch, frozen, {})
+    np.testing.assert_allclose(
+      measured['loss/soft'][0], each[number % 3], rtol=1e-3
+    )
+
+
+def flops(make_net, batch, count, fuse):
+  distill = dict(soft=dict(loss='kl', teacher='main', fuse=fuse))
+  wide = lambda: make_net(200)  # noqa: E731
+  made, carry, frozen = learner(wide, batch, distill, count=count)
+  return cost.flops(made.step, carry, batch, frozen, {})
+
+
+def test_who_is_drawn_costs_one_teacher(make_net, batch):
+  one = flops(make_net, batch, 1, '')
+  per_teacher = 2 * 6 * 4 * 200
+  for how in fusion.DRAWS:
+    assert flops(make_net, batch, 8, how) < one + 0.5 * per_teacher
+  assert flops(make_net, batch, 8, 'mean_logits') > one + 6.5 * per_teacher
+
+
+def test_of_several_groups_one_net_is_drawn(context):
+  """Layers that all have alike come with it, and others do not."""
+  main = context.teachers['main']
+  other = {'logits': 2 * main['logits'][:1], 'map': main['map'][:1, :, :2]}
+  them = {'main': main, 'other': other}
+  draw = fusion.Draw('round_robin', ('main', 'other'), 'distill.soft')
+  for number, want in enumerate((*main['logits'], *other['logits'])):
+    found = draw.pick(them, jnp.uint32(0), jnp.asarray(number, jnp.int32))
+    assert set(found) == {'logits'}
+    np.testing.assert_array_equal(found['logits'][0], want)
+
+
+def test_a_layer_of_the_drawn_teacher_can_be_looked_at(make_net, batch):
+  hint = dict(
+    loss='hint', at=('features', 'features'), teacher='main', fuse='sampled'
+  )
+  made, carry, frozen = learner(make_net, batch, dict(hint=hint))
+  assert np.isfinite(made.step(carry, batch, frozen, {})[1]['loss'][0])
+
+
+@pytest.mark.parametrize('fuse', ['mean_probabilities', 'sampled'])
+def test_peers_are_fused_or_drawn(make_net, batch, fuse):
+  peers = dict(loss='kl', teacher='student', fuse=fuse)
+  made, carry, _ = learner(make_net, batch, dict(peers=peers), copies=3)
+  _, measured = made.step(carry, batch, {}, {})
+  logits = [
+    batch['inputs'] @ carry['train']['nets'][f'student/{i}']['w']
+    for i in range(3)
+  ]
+  for i in range(3):
+    others = jnp.stack([logits[j] for j in range(3) if j != i])
+    if fuse == 'sampled':
+      key = fold(jax.random.key(3), 'step', 0, 'draw', 'sampled of student')
+      target = others[jax.random.randint(key, (), 0, 2)]
+    else:
+      target = jnp.log(losses.mean_probabilities(others))
+    want = losses.kl(logits[i], target).mean()
+    np.testing.assert_allclose(
+      measured[f'loss/peers/student/{i}'][0], want, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize('teacher', ['main', 'student'])
+def test_of_one_teacher_none_is_drawn(make_net, batch, teacher):
+  soft = dict(loss='kl', teacher=teacher, fuse='sampled')
+  with pytest.raises(UserError, match=rf'soft\.fuse: {teacher} is one teacher'):
+    learner(make_net, batch, dict(soft=soft), count=1, copies=2)
+
+
+def test_parts_of_a_batch_have_the_same_teacher(make_net, batch):
+  distill = entries(dict(soft=dict(loss='kl', teacher='main', fuse='sampled')))
+  found = []
+  for parts in (1, 3):
+    made = step.learner(
+      {'student': Role(make_net())},
+      {'main': Role(make_net())},
+      lambda hyper, parts=parts: Recipe(
+        terms.build(distill, ['student']), optax.sgd(0.1), parts
+      ),
+      {},
+      example=batch,
+    )
+    keys = jax.random.split(jax.random.key(9), 4)
+    frozen = {'main': jax.vmap(make_net().init)(keys)}
+    carry = made.init(jnp.uint32(3), {}, frozen)
+    found.append(made.step(carry, batch, frozen, {})[1]['loss'][0])
+  np.testing.assert_allclose(*found, rtol=1e-5)
