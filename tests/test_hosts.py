@@ -26,6 +26,7 @@ CONFIG = """
 
   def get_config(arg=None):
     return config.complete(dict(
+      task='diagnosis',  # with a metric that takes a whole split
       data=dict(
         source='synthetic', kw=dict(shape=(4, 4, 1), num_classes=3, size=120)
       ),

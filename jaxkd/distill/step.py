@@ -20,7 +20,7 @@ from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
-from jaxkd.train.population import Learner
+from jaxkd.train.population import Learner, Rows
 from jaxkd.types import Compression, Context, Net
 
 
@@ -346,7 +346,7 @@ def learner(
     return new, measured | {f'loss/{k}': (v, one) for k, v in values.items()}
 
   def evaluate(carry, batch, frozen):
-    """Sums and counts of the metrics of each net over one batch."""
+    """What the metrics of each net measure on one batch."""
     batch = see(batch, carry['seed'], frozen, 'eval_view')
     targets = teach(teachers, frozen, batch['inputs'])
     params = carry.get('average', carry['train']['nets'])
@@ -363,7 +363,8 @@ def learner(
         if metric.output not in outputs:
           continue
         if not metric.teacher or metric.teacher in targets:
-          measured[prefix + called] = metric.measure(outputs, batch, targets)
+          found = metric.measure(outputs, batch, targets)
+          measured[prefix + called] = Rows(found) if metric.whole else found
     return measured
 
   return Learner(init, step, evaluate)

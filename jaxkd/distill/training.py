@@ -584,14 +584,35 @@ def _measure(session, population, carry, split, groups, role):
   """Metrics on a split; with several nets, first the reported role's mean."""
   batches = _batches(session, split)
   totals = population.evaluate(carry, batches, *frozen_of(groups))
-  found, of_role = {}, {}
-  for name, pair in totals.items():
+  size = len(session.source.splits[split])
+  found, of_role, shared = {}, {}, {}
+  for name, measured in totals.items():
     net, _, metric = name.rpartition('/')
-    found[name] = session.metrics[metric].value(*pair)
+    how = session.metrics[metric]
+    if how.whole:
+      key = net, how.measure, how.whole
+      if key not in shared:
+        shared[key] = _whole(how.whole, measured.fields, size)
+      measured = shared[key]
+    found[name] = how.value(*measured)
     if net.split('/')[0] == role:
       of_role.setdefault(metric, []).append(found[name])
   means = {metric: np.mean(values, 0) for metric, values in of_role.items()}
   return {f'{split}/{name}': v for name, v in {**means, **found}.items()}
+
+
+def _whole(pair, fields, size):
+  """Sums and counts [M, ...] of a metric that takes a split at once.
+
+  The first host's: a clustering, say, may end elsewhere on another processor.
+  """
+  members = [
+    pair(*(x[member, :size] for x in fields))
+    for member in range(len(fields[0]))
+  ]
+  pairs = [[np.asarray(x).tolist() for x in pair] for pair in members]
+  told = hosts.told('a metric of a whole split', pairs)
+  return tuple(np.array(x) for x in zip(*told, strict=True))
 
 
 def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:

@@ -295,8 +295,9 @@ def confidence_weights(teachers: Array, labels: Array) -> Array:
 
   Example:
     >>> teachers = jnp.log(jnp.array([[[0.75, 0.25]], [[0.25, 0.75]]]))
-    >>> confidence_weights(teachers, jnp.array([0]))
-    Array([[0.75, 0.25]], dtype=float32)
+    >>> (weights,) = confidence_weights(teachers, jnp.array([0])).tolist()
+    >>> [round(weight, 2) for weight in weights]
+    [0.75, 0.25]
 
   Variants:
     - No weight is above 1 / (T - 1), so many teachers that are mostly right

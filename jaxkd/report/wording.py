@@ -12,8 +12,8 @@ CONFIDENCE = f'{100 * statistics.CONFIDENCE:.0f} %'
 ENOUGH_SEEDS = 5
 # Metrics that are fractions, and read better in percent.
 _FRACTION = re.compile(
-  r'(top\d+|accuracy|agreement|error|ece|f1|m?iou|m?ap\d*|recall.*|precision.*'
-  r'|covered|(generalist_)?top1_covered|in_\d+|improvement.*)'
+  r'(top\d+|accuracy|agreement|error|ece|f1|auc|nmi|m?iou|m?ap\d*|recall.*'
+  r'|precision.*|covered|(generalist_)?top1_covered|in_\d+|improvement.*)'
 )
 
 

@@ -1,4 +1,7 @@
-"""Metrics as sums and counts, so that any batching gives the same value."""
+"""Metrics that any batching gives the same value of.
+
+Most are sums and counts over batches; some take a whole split at once.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,13 +30,19 @@ class Metric(NamedTuple):
     teacher: the group that it compares with; such a metric is left out where
       that group's outputs are not at hand.
     output: the output that it measures; nets without it are not measured.
+    whole: for what no sum over batches can tell, such as a rank among all
+      examples: ``(*fields) -> (sum, count)`` on the host, of a whole split.
+      ``measure`` then gives the fields instead, arrays [B, ...]. Metrics of
+      the same ``measure`` and ``whole`` share what it gives. Of a net that
+      diverged the fields may be nan, and so should be the value.
   """
 
-  measure: Callable[[dict, dict, dict], Pair]
+  measure: Callable[[dict, dict, dict], tuple[Array, ...]]
   value: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio
   higher_is_better: bool = True
   teacher: str = ''
   output: str = 'logits'
+  whole: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def counted(value: Array, batch: dict) -> Pair:

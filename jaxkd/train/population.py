@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -21,6 +22,16 @@ from jaxkd.train.sharding import DATA, MEMBER
 MODES = ('vmap', 'unroll', 'sequence')
 
 
+class Rows(NamedTuple):
+  """What is measured of each example, and put together, not added up.
+
+  Attributes:
+    fields: arrays [B, ...].
+  """
+
+  fields: tuple[Array, ...]
+
+
 class Learner(NamedTuple):
   """What one member does, as pure functions.
 
@@ -29,7 +40,8 @@ class Learner(NamedTuple):
       member's own from the start.
     step: ``(carry, batch, shared, hyper) -> (carry, measured)``, where
       ``measured`` is a dict of pairs (sum, count).
-    evaluate: ``(carry, batch, shared) -> measured``.
+    evaluate: ``(carry, batch, shared) -> measured``, which may hold `Rows`
+      beside the pairs.
   """
 
   init: Callable[..., dict]
@@ -215,6 +227,8 @@ class Population:
   ) -> dict:
     """Sums and counts of each member, [M, ...], over batches that all see.
 
+    Rows of the batches are put together: [M, examples, ...].
+
     Args:
       carry: the carries.
       batches: without an axis of members.
@@ -229,15 +243,19 @@ class Population:
         self._learner.evaluate, (0, None, axes)
       )
     shared = self._place(shared, axes)
-    totals = None
+    totals, rows = None, []
     for batch in batches:
       size = len(jax.tree.leaves(batch)[0])
       if self.mesh is not None:
         shared_out = size % self.mesh.shape[DATA] == 0
         batch = sharding.put(batch, self.mesh, DATA if shared_out else None)
-      measured = self._evaluate[kind](carry, batch, shared)
-      totals = measured if totals is None else add(totals, measured)
-    return sharding.fetch(self.stacked(totals))
+      measured = self.stacked(self._evaluate[kind](carry, batch, shared))
+      each = {k: v for k, v in measured.items() if isinstance(v, Rows)}
+      sums = {k: v for k, v in measured.items() if k not in each}
+      totals = sums if totals is None else add(totals, sums)
+      rows.append(each)
+    totals, rows = sharding.fetch((totals, rows))
+    return {**totals, **jax.tree.map(lambda *x: np.concatenate(x, 1), *rows)}
 
   def no_totals(self, batch: dict) -> Any:
     """Stacked sums and counts of nothing, shaped as the step measures."""

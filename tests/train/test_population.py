@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd.train.population import MODES, Learner, Population, take
+from jaxkd.train.population import MODES, Learner, Population, Rows, take
 
 
 def sgd_learner(rate=0.1):
@@ -27,7 +27,10 @@ def sgd_learner(rate=0.1):
   def evaluate(carry, batch, shared):
     offset = shared.get('offset', jnp.zeros(()))
     error = batch['x'] @ carry['w'] - batch['y'] - offset
-    return {'error': ((error**2).sum(), jnp.float32(len(error)))}
+    return {
+      'error': ((error**2).sum(), jnp.float32(len(error))),
+      'errors': Rows((error, batch['y'])),
+    }
 
   return Learner(init, step, evaluate)
 
@@ -96,16 +99,20 @@ def test_each_member_has_its_own_hyper_parameters(data):
 
 
 @pytest.mark.parametrize('mode', ['vmap', 'sequence'])
-def test_evaluation_adds_up_over_batches(data, mode):
+def test_evaluation_adds_up_and_puts_rows_together(data, mode):
   population, carry, _ = trained(mode, data)
   batches = [take(data, 0), take(data, 1)]
-  got = population.evaluate(carry, batches)['error']
+  measured = population.evaluate(carry, batches)
+  got, rows = measured['error'], measured['errors']
   w = np.asarray(population.stacked(carry)['w'])
   errors = [
     [(batch['x'] @ one - batch['y']) ** 2 for batch in batches] for one in w
   ]
   np.testing.assert_allclose(got[0], np.sum(errors, axis=(1, 2)), rtol=1e-5)
   np.testing.assert_array_equal(got[1], 10)
+  each, y = rows.fields
+  np.testing.assert_allclose(each**2, np.reshape(errors, (4, 10)), rtol=1e-5)
+  np.testing.assert_array_equal(y, [data['y'][:2].ravel()] * 4)
   offset = {'offset': jnp.arange(4.0)}
   with_own = population.evaluate(carry, batches, offset, {'offset': 0})
   assert not np.allclose(with_own['error'][0], got[0])
