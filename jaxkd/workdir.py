@@ -17,7 +17,7 @@ from absl import logging
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
-from jaxkd.students import compression, stored
+from jaxkd.students import compression, correct, stored
 from jaxkd.teachers import specialists
 from jaxkd.train import hosts
 from jaxkd.types import Net
@@ -33,6 +33,7 @@ MADE = (
   'checkpoints',
   'nets',
   'outputs',
+  'generated',
   'events',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
@@ -266,6 +267,8 @@ def load(
     net = build(**compression.hooks(net, quantisation, at=str(folder)))
   if special:
     net = specialists.specialist(net, spec['num_classes'])
+  if spec.get('corrected', False):
+    net = correct.shifted(net, spec['num_classes'])
   view = views.parse(spec['view'])
 
   def apply(variables, inputs, *, key=None, train=False):

@@ -43,11 +43,6 @@ def test_one_group_for_all_seeds_or_one_for_each():
   assert each.seeds[:3] == job(count=3).seeds
 
 
-def test_a_group_may_have_a_share_of_the_data_of_its_own():
-  assert (job().weights.sum(1) == 60).all()
-  assert (job(fraction=0.5, per_seed=True).weights.sum(1) == 30).all()
-
-
 def test_seeds_follow_the_name_and_never_the_position():
   assert job('a').seeds != job('b').seeds
   assert job(count=2).seeds == job(count=5).seeds[:2]
