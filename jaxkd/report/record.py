@@ -85,6 +85,11 @@ def row(
   better = next(stage for stage in stages if stage.name == last)
   nets = overview.nets(rounds[-1])
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
+  sizes = {name: found.bytes for name, found in costs.items()}
+  for stage in stages:
+    other = stage.name in names and stage is not better
+    arm = f'{stage.name}/' if other else ''
+    sizes |= {f'{arm}{name}': size for name, size in stage.bytes.items()}
   claim = config['survey'].get('claim', '')
   of_students = {stage.name: reached[stage.name][metric] for stage in students}
   return {
@@ -111,7 +116,8 @@ def row(
       'step_ms': _step_ms(better),
       'teacher_share': shares.get(better.name.split('/')[-1]),
       'flops': {name: found.flops for name, found in costs.items()},
-      'bytes': {name: found.bytes for name, found in costs.items()},
+      'bytes': sizes,
+      'bit_operations': overview.bit_operations(rounds[-1], source),
       'latency_ms': {
         name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
       },
