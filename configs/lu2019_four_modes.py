@@ -11,7 +11,7 @@ soft one; the last two also on as many images again without labels.
 
 Simplified: Fashion-MNIST with few labels and MLPs instead of MRI and conv nets;
 the modes are maps of the same pixels, registered by construction: the image,
-the length of its gradient, its coarse shape, and Haar details. The linkage is
+the length of its gradient, a coarse image, and Haar details. The linkage is
 trained on frozen features, not end to end. Every seed draws images of its own
 and trains all nets anew.
 
@@ -28,9 +28,7 @@ from ml_collections import ConfigDict
 
 from jaxkd import config
 
-MODES = dict(
-  image='', edges='gradient', coarse='blur(2.0)|resize(10)', details='detail'
-)
+MODES = dict(image='', edges='gradient', coarse='resize(7)', details='detail')
 PAPER = {name: f'channel({i})' for i, name in enumerate(MODES)}
 LAYOUT = (
   'the set of 67 patients is not published; put one like it there as '
