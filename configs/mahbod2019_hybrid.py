@@ -87,7 +87,7 @@ def get_config(arg=None):
   learned = dict(
     per_seed=True,
     data=dict(partition=without['source']),
-    train=dict(steps=1500, batch_size=64),
+    train=dict(steps=500, batch_size=64),
   )
   few = dict(fraction=FEW, partition=without['target'])
   met = dict(steps=COPIES, batch_size=c.train.batch_size)
