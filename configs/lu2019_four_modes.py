@@ -7,7 +7,7 @@ probability decides, or by a net on the features of all four (linkage). The
 paper stops there: the survey calls its student implicit. Here it is made
 explicit, a net that sees one mode alone, as where no other was taken, and
 learns from the labels, from the vote as a hard label, or from the mean as a
-soft one; the last two also on as many images again without labels.
+soft one; the last two also on five times as many images, most without labels.
 
 Simplified: Fashion-MNIST with few labels and MLPs instead of MRI and conv nets;
 the modes are maps of the same pixels, registered by construction: the image,
@@ -82,13 +82,13 @@ def get_config(arg=None):
       per_seed=True,
     ),
   )
-  c.students = dict(student=dict(**net, views=seen('coarse')))
+  c.students = dict(student=dict(**net, views=seen('details')))
   c.distill = dict(
     labels=dict(loss='cross_entropy', weight=0.0),
     vote=dict(loss='pseudo_label', teacher='vote', weight=0.0),
     mean=dict(loss='soft_cross_entropy', teacher='mean', weight=0.0),
   )
-  more = dict(data=dict(fraction=dict(students=2 * share)))
+  more = dict(data=dict(fraction=dict(students=5 * share)))
   ways = dict(student='labels', voted='vote', averaged='mean')
   c.arms = {
     arm: dict(distill={term: dict(weight=1.0)}) for arm, term in ways.items()
