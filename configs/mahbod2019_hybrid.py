@@ -11,10 +11,10 @@ small net that sees the same images.
 
 Simplified: the nets (a LeNet, an MLP, a mixer) learn seven classes of
 Fashion-MNIST; the machines learn the other three, pullover, coat and shirt,
-from 22 images of each. Linear machines, beside Gaussian ones; the controls are
-the machines of each net, machines on pixels, one copy of an image in place of
-eight, and the net with labels alone. Every seed draws images of its own and
-trains its own nets.
+from 22 images of each. Machines are linear; Gaussian ones, on the last layers,
+stand beside them. The controls are the machines of each net, machines on
+pixels, one copy of an image in place of eight, and the net with labels alone.
+Every seed draws images of its own and trains its own nets.
 
   python experiments/distill.py --config configs/mahbod2019_hybrid.py \
       --workdir runs/mahbod2019_hybrid
@@ -88,7 +88,7 @@ def get_config(arg=None):
   learned = dict(
     per_seed=True,
     data=dict(partition=without['source']),
-    train=dict(steps=1500, batch_size=64),
+    train=dict(steps=500, batch_size=64),
   )
   few = dict(fraction=FEW, partition=without['target'])
   met = dict(steps=COPIES, batch_size=c.train.batch_size)
@@ -142,28 +142,28 @@ def get_config(arg=None):
       model='svm', kw=kw, per_seed=True, data=few, train=met, **entries
     )
 
-  groups = {}
+  groups, machines = {}, {'linear': (), 'rbf': ()}
   for name, (net, layers) in nets.items():
     groups[f'{name}_net'] = dict(**net, **learned, views=turning('turn'))
-    for kernel in ('linear', 'rbf'):
-      for i, layer in enumerate(layers):
-        groups[f'{name}_{kernel}_{i}'] = machine(
-          kernel, reads=(f'{name}_net', layer)
-        )
-    ours = tuple(f'{name}_linear_{i}' for i in range(2))
-    groups[f'{name}_upright'] = dict(made_of=ours)
-    groups[name] = dict(made_of=ours, views=turning('turns'))
-  for kernel in ('linear', 'rbf'):
-    name = 'pixels' if kernel == 'linear' else 'gaussian_pixels'
+    ours = {'linear': layers, 'rbf': layers[1:]}
+    for kernel, of_net in ours.items():
+      made = {
+        f'{name}_{kernel}_{i}': machine(kernel, reads=(f'{name}_net', layer))
+        for i, layer in enumerate(of_net)
+      }
+      machines[kernel] += tuple(made)
+      groups.update(made)
+    own = tuple(f'{name}_linear_{i}' for i in range(len(layers)))
+    groups[name] = dict(made_of=own, views=turning('turns'))
+  for kernel, name in (('linear', 'pixels'), ('rbf', 'gaussian_pixels')):
     pixels = f'pixels_{kernel}'
     groups[pixels] = machine(kernel, views=turning('turn', small, ''))
     seen = turning('turns', small, '')
     groups[name] = dict(made_of=(pixels,), views=seen)
-  gaussian = tuple(f'{name}_rbf_{i}' for name in nets for i in range(2))
-  groups['gaussian'] = dict(made_of=gaussian, views=turning('turns'))
-  upright = tuple(f'{name}_upright' for name in nets)
-  groups['fused_upright'] = dict(made_of=upright)
-  groups['fused'] = dict(made_of=upright, views=turning('turns'))
+  # Of as many layers of each net, the mean of all is that over nets, too.
+  groups['gaussian'] = dict(made_of=machines['rbf'], views=turning('turns'))
+  groups['fused'] = dict(made_of=machines['linear'], views=turning('turns'))
+  groups['fused_upright'] = dict(made_of=machines['linear'])
   c.teachers = groups
   c.students = dict(student=dict(**student, views=turning('turn')))
   c.distill = dict(
