@@ -35,6 +35,7 @@ FREE = (
   'arms',
   'rounds',
   'controls',
+  'derived',
 )
 
 # What an entry may name; a change of it changes the ``kw`` beside it.
@@ -88,13 +89,14 @@ _NET = {
   'model': 'mlp',
   'kw': {},
   'count': 1,
-  'reads': (),  # a group and its layer, as input in place of the examples
+  'reads': (),  # groups and layers of theirs, in place of the examples
   'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
   'freeze': '',  # a pattern of parameters
   'remat': '',  # a pattern of layers that the backward pass computes again
 }
 _TEACHER = {
   **_NET,
+  'classes': 0,  # that it tells apart, if not those of the data
   'per_seed': False,  # every seed of the students has teachers of its own
   'specialize': {
     'of': '',  # a generalist
@@ -104,6 +106,8 @@ _TEACHER = {
     'cover': False,  # whether every class is to have one
     'own': 0.5,  # the share of what a specialist sees that is its own
   },
+  # of the data, where that is not what all teachers see: 0 and '' for that
+  'data': {'fraction': 0.0, 'partition': ''},
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
@@ -117,6 +121,7 @@ _TEACHER = {
 _STUDENT = {
   **_NET,
   'views': {**_VIEWS, 'average': ''},  # of its running mean, as a teacher
+  'correct': '',  # whose logits are shifted afterwards: 'missing', or '3,7'
 }
 _CONFIG = {
   'name': '',
@@ -125,11 +130,26 @@ _CONFIG = {
   'data': {
     'source': 'digits',
     'dir': '',
+    'layout': '',  # how to get it and what it looks like, where it is missing
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
+    'together': 1,  # examples of a class that follow one another
+    # numbers of the classes that a split keeps; () for all, in validation for
+    # those of train
+    'classes': {'train': (), 'validation': (), 'test': ()},
+    # what the students see in place of it: what makes it, of which teacher
+    # (the only one if empty), how much, and where it is kept, if not with the
+    # run
+    'generated': {
+      'name': '',
+      'teacher': '',
+      'count': 1000,
+      'dir': '',
+      'kw': {},
+    },
   },
   'teachers': {},
   'students': {},
@@ -143,6 +163,7 @@ _CONFIG = {
     'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
+    'derived': {},  # sums of arms, which comparisons may name too
     'notes': (),
     'wandb': '',
   },
@@ -240,7 +261,9 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       entry['kw'] = {**plain(options), **entry['kw']}
       made[section][name] = entry
   for name, teacher in made['teachers'].items():
-    truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
+    task = tasks.find(made['task'])
+    output = getattr(task, 'OUTPUT', 'logits')
+    truth = {'labels': {'loss': task.GROUND_TRUTH, 'at': (output, output)}}
     if teacher['specialize']['of']:
       loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
       truth = {'labels': {'loss': loss, 'at': (at, at)}}
@@ -430,12 +453,14 @@ def check_numbers(config: Mapping) -> None:
           f'{section}.{name}.kw.dropout: {dropout!r} should be a number from '
           '0 to below 1'
         )
-      if len(entry['reads']) not in (0, 2):
+      if len(entry['reads']) % 2:
         raise UserError(
           f'{section}.{name}.reads: {entry["reads"]!r} should be a group and '
-          "one of its layers, e.g. ('main', 'stages/2')"
+          "one of its layers, e.g. ('main', 'stages/2'), or several such pairs "
+          'one after another'
         )
   for name, entry in config['teachers'].items():
+    _at_least(0, entry, 'classes', f'teachers.{name}')
     _at_least(0, entry, 'cache.top', f'teachers.{name}')
     if not all(isinstance(at, str) for at in entry['cache']['outputs']):
       raise UserError(

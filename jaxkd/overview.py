@@ -12,7 +12,14 @@ from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.models import cost
-from jaxkd.preflight import Round, called, job, session_of, shapes_of
+from jaxkd.preflight import (
+  Round,
+  called,
+  generator_of,
+  job,
+  session_of,
+  shapes_of,
+)
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
@@ -118,7 +125,9 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
     session = session_of(part, source, Path(), progress=None)
     groups, kept = shapes_of(part), {}
     for arm, own in part.arms.items():
-      console.print(f'\n[bold]{part.prefix}{arm}[/] minimises the sum of')
+      made = generator_of(part, arm, source, groups)
+      sees = f' sees {made} and' if made else ''
+      console.print(f'\n[bold]{part.prefix}{arm}[/]{sees} minimises the sum of')
       for name, term in sorted(terms.in_use(own['distill']).items()):
         console.print(f'  {_sentence(name, term)}', highlight=False)
       batches = training.batches_of(session, job(part, arm, source, groups))

@@ -16,6 +16,7 @@ from absl import logging
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
+from jaxkd.students import correct
 from jaxkd.teachers import specialists
 from jaxkd.train import checkpoint, hosts
 from jaxkd.types import Net
@@ -31,6 +32,7 @@ MADE = (
   'checkpoints',
   'nets',
   'outputs',
+  'generated',
   'events',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
@@ -259,6 +261,8 @@ def load(
   )
   if special:
     net = specialists.specialist(net, spec['num_classes'])
+  if spec.get('corrected', False):
+    net = correct.shifted(net, spec['num_classes'])
   view = views.parse(spec['view'])
 
   def apply(variables, inputs, *, key=None, train=False):

@@ -216,6 +216,20 @@ def crop(
   return dm_pix.random_crop(key, jnp.pad(image, widths, mode), image.shape)
 
 
+def cut(key: Array, image: Array, size: int) -> Array:
+  """Cuts size x size pixels out at random."""
+  _fits('cut', image, size)
+  return dm_pix.random_crop(key, image, (size, size, image.shape[2]))
+
+
+def centre(key: Array, image: Array, size: int) -> Array:
+  """Cuts size x size pixels out of the middle."""
+  del key
+  height, width = _fits('centre', image, size)
+  top, left = (height - size) // 2, (width - size) // 2
+  return image[top : top + size, left : left + size]
+
+
 def flip(key: Array, image: Array) -> Array:
   """Swaps left and right, every other time."""
   _size('flip', image)
@@ -235,6 +249,27 @@ def rotate(key: Array, image: Array, degrees: float) -> Array:
     jax.default_matmul_precision('highest'),
   ):
     return dm_pix.rotate(image, angle, mode='constant')
+
+
+def turn(key: Array, image: Array) -> Array:
+  """Turns by a multiple of 90 degrees, and mirrors every other time."""
+  copies = turns(key, image)
+  return copies[jax.random.randint(key, (), 0, len(copies))]
+
+
+def turns(key: Array, image: Array) -> Array:
+  """All that `turn` can give, [8, H, W, C].
+
+  For a group that is made of others (`teachers.NAME.made_of`), which are shown
+  all eight and put together.
+  """
+  del key
+  height, width = _size('turn', image)
+  _require(
+    height == width, f'turn needs square images, got {height} by {width}'
+  )
+  turned = [jnp.rot90(image, count) for count in range(4)]
+  return jnp.stack([*turned, *(each[:, ::-1] for each in turned)])
 
 
 def brightness(key: Array, image: Array, delta: float) -> Array:
@@ -269,12 +304,7 @@ def cutout(key: Array, image: Array, size: int) -> Array:
 
 def resolution(key: Array, image: Array, size: int) -> Array:
   """Keeps what size x size pixels can show, at the old number of pixels."""
-  height, width = _size('resolution', image)
-  _require(
-    1 <= size <= min(height, width),
-    f'resolution(size={size}) of images of {height}x{width} needs a size from '
-    '1 to the shorter side',
-  )
+  _fits('resolution', image, size)
   small = resize(key, image, size)
   return jax.image.resize(small, image.shape, 'linear')
 
@@ -296,6 +326,55 @@ def blur(key: Array, image: Array, sigma: float) -> Array:
   widths = ((radius, radius), (radius, radius), (0, 0))
   padded = jnp.pad(image, widths, 'edge')
   return dm_pix.gaussian_blur(padded, sigma, 2 * radius + 1, padding='VALID')
+
+
+def gradient(key: Array, image: Array) -> Array:
+  """The length of the gradient at each pixel, by central differences."""
+  del key
+  height, width = _size('gradient', image)
+  _require(
+    min(height, width) > 1,
+    f'gradient needs two pixels or more each way, got {height} by {width}',
+  )
+  down, across = jnp.gradient(image, axis=(0, 1))
+  return jnp.sqrt(down**2 + across**2)
+
+
+def detail(key: Array, image: Array) -> Array:
+  """What the Haar wavelet sees at the finest scale, [H / 2, W / 2, 3 C].
+
+  Of each 2x2 block of pixels: the difference of its columns, of its rows, and
+  of its diagonals, each half a sum of four. An odd last row or column is left
+  out.
+
+  Haar, `Zur Theorie der orthogonalen Funktionensysteme
+  <https://doi.org/10.1007/BF01456326>`_, 1910.
+  """
+  del key
+  height, width = _size('detail', image)
+  _require(
+    min(height, width) > 1,
+    f'detail needs two pixels or more each way, got {height} by {width}',
+  )
+  height, width = height // 2 * 2, width // 2 * 2
+  (a, b), (c, d) = (
+    [image[i:height:2, j:width:2] for j in (0, 1)] for i in (0, 1)
+  )
+  bands = [a - b + c - d, a + b - c - d, a - b - c + d]
+  return jnp.concatenate(bands, axis=-1) / 2
+
+
+def channel(key: Array, image: Array, index: int) -> Array:
+  """One channel of an image, e.g. one of several registered modes."""
+  del key
+  _size('channel', image)
+  count = image.shape[2]
+  _require(
+    0 <= index < count,
+    f'channel(index={index}) of images of {count} channels needs 0 to '
+    f'{count - 1}',
+  )
+  return image[..., index : index + 1]
 
 
 def standardize(
@@ -338,6 +417,16 @@ def _to_float(x: Array) -> Array:
 def _require(condition: bool, message: str) -> None:
   if not condition:
     raise UserError(message)
+
+
+def _fits(op: str, image: Any, size: int) -> tuple[int, int]:
+  height, width = _size(op, image)
+  _require(
+    1 <= size <= min(height, width),
+    f'{op}(size={size}) of images of {height}x{width} needs a size from 1 to '
+    'the shorter side',
+  )
+  return height, width
 
 
 def _size(op: str, image: Any) -> tuple[int, int]:

@@ -47,31 +47,35 @@ class Role(NamedTuple):
 
   Attributes:
     net: the model.
-    view: how it sees the examples while the student trains.
+    view: how it sees the examples while the student trains; of a group that
+      is made of others, how each of them does, by their names.
     eval_view: how it sees them in evaluation.
     copies: how many of it train together, seeing each other as peers.
     shape: of one example as the net sees it.
-    reads: the group and the location whose output it takes in place of the
-      examples; empty for the examples.
+    reads: the groups and the locations whose outputs it takes, one behind
+      the other, in place of the examples; empty for the examples.
     init: where its first values come from; see `jaxkd.students.inherit`.
     freeze: a glob of the parameters that do not train.
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
     kept: what is kept on disk of its outputs, if anything.
+    fit: what gives its variables, if it is not trained but fitted; see
+      `jaxkd.distill.fitted`.
   """
 
   net: Net
-  view: str = ''
-  eval_view: str = ''
+  view: Any = ''
+  eval_view: Any = ''
   copies: int = 1
   shape: Any = ()
-  reads: tuple[str, ...] = ()
+  reads: tuple[tuple[str, str], ...] = ()
   init: str = inherit.RANDOM
   freeze: str = ''
   average_view: str = ''
   at: str = 'role'
   kept: Kept | None = None
+  fit: Callable[..., dict] | None = None
 
 
 class Recipe(NamedTuple):
@@ -132,23 +136,13 @@ def learner(
         for name, role in nets.items()
         if not role.reads
       }
-    seen = {
-      text: views.apply(
-        views.parse(text),
-        batch['inputs'],
-        seed=seed,
-        epoch=batch['epoch'],
-        id=batch['id'],
-      )
-      for text in sorted(set(texts.values()))
-    }
-    return {**batch, 'inputs': {name: seen[t] for name, t in texts.items()}}
+    return {**batch, 'inputs': shown(texts, batch, seed)}
 
   def forward(params, state, inputs, targets, key, prefix=''):
     """Outputs and new states of the nets that train."""
     outputs, states = {}, {}
     for name, role in nets.items():
-      x = _read(role, targets) if role.reads else inputs[f'{prefix}{name}']
+      x = read(role, targets) if role.reads else inputs[f'{prefix}{name}']
       outputs[name], states[name] = role.net.apply(
         {'params': params[name], 'state': state['nets'][name]},
         x,
@@ -173,7 +167,7 @@ def learner(
       The variables, and what each group of which one is left is called then.
     """
     readers = [*nets.values(), *(teachers[name] for name in frozen)]
-    whole = {role.reads[0] for role in readers if role.reads}
+    whole = {group for role in readers for group, _ in role.reads}
     whole |= {name for entry in entries.values() for name in entry.teachers}
     draws = [draw for entry in entries.values() for draw in entry.draws]
     called, found = {}, dict(frozen)
@@ -334,7 +328,7 @@ def learner(
         'params': params[name],
         'state': carry['state']['nets'][name],
       }
-      x = _read(role, targets) if role.reads else batch['inputs'][name]
+      x = read(role, targets) if role.reads else batch['inputs'][name]
       outputs, _ = role.net.apply(variables, x)
       prefix = '' if len(nets) == 1 else f'{name}/'
       for called, metric in metrics.items():
@@ -346,6 +340,25 @@ def learner(
     return measured
 
   return Learner(init, step, evaluate)
+
+
+def shown(texts: Any, batch: Mapping[str, Any], seed: Array) -> Any:
+  """What views show of a batch; equal views are computed once.
+
+  Args:
+    texts: a tree of views, as in the config.
+    batch: has ``inputs``, ``epoch`` and ``id``, each [B, ...].
+    seed: of the draws.
+
+  Returns:
+    A tree like `texts` of inputs, each [B, ...].
+  """
+  where = {'epoch': batch['epoch'], 'id': batch['id']}
+  seen = {
+    text: views.apply(views.parse(text), batch['inputs'], seed=seed, **where)
+    for text in sorted(set(jax.tree.leaves(texts)))
+  }
+  return jax.tree.map(lambda text: seen[text], texts)
 
 
 def teach(
@@ -372,9 +385,10 @@ def teach(
       return found[name]
     role = roles[name]
     if role.reads:
-      if role.reads[0] in frozen:
-        outputs(role.reads[0])
-      x = _read(role, found)
+      for group, _ in role.reads:
+        if group in frozen:
+          outputs(group)
+      x = read(role, found)
     else:
       x = inputs[name]
     forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
@@ -395,21 +409,30 @@ def copies_of(role: str, copies: int) -> list[str]:
   return [role] if copies == 1 else [f'{role}/{i}' for i in range(copies)]
 
 
-def _read(role: Role, targets: Mapping[str, dict]) -> Array:
-  """What a role takes in place of the examples, [B, ...]."""
-  group, location = role.reads
-  at = f'{role.at}.reads'
-  if group not in targets:
-    raise unknown('teacher', group, targets, at)
-  if location not in targets[group]:
-    raise unknown('output', location, targets[group], at)
-  found = targets[group][location]
-  if len(found) != 1:
-    raise UserError(
-      f'{at}: it has {len(found)} nets, and what they give can be read of one '
-      f'only; set teachers.{group}.count=1'
-    )
-  return found[0]
+def read(role: Role, targets: Mapping[str, dict]) -> Array:
+  """What a role takes in place of the examples, [B, ...].
+
+  Args:
+    role: it reads some groups.
+    targets: group -> outputs, each [1, B, ...].
+
+  Raises:
+    UserError: a group or an output that is not there, or of several nets.
+  """
+  at, each = f'{role.at}.reads', []
+  for group, location in role.reads:
+    if group not in targets:
+      raise unknown('teacher', group, targets, at)
+    if location not in targets[group]:
+      raise unknown('output', location, targets[group], at)
+    found = targets[group][location]
+    if len(found) != 1:
+      raise UserError(
+        f'{at}: {group} has {len(found)} nets, and what they give can be read '
+        f'of one only; set teachers.{group}.count=1'
+      )
+    each.append(found[0])
+  return each[0] if len(each) == 1 else jnp.concatenate(each, axis=-1)
 
 
 def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:

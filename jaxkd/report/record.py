@@ -64,11 +64,18 @@ def row(
         higher_is_better=higher,
       )
 
+  def values(name, seen):
+    if factors := report['derived'].get(name):
+      return statistics.combination(
+        factors, {arm: values(arm, seen) for arm in factors}
+      )
+    return reached[name].get(seen, [])
+
   def compared(pair, claim):
     seen = pair.get('metric', metric)
     arms = {side: pair[side] for side in ('better', 'than')}
     found = statistics.paired(
-      *(reached[name].get(seen, []) for name in arms.values()),
+      *(values(name, seen) for name in arms.values()),
       higher_is_better=ways_up[seen],
     )
     own = {'metric': seen, 'higher_is_better': ways_up[seen]}
@@ -97,6 +104,7 @@ def row(
     'comparisons': {
       name: compared(pair, name) for name, pair in report['controls'].items()
     },
+    'derived': {name: dict(of) for name, of in report['derived'].items()},
     'tuning': dict(tuned),
     'params': {name: found.params for name, found in costs.items()},
     'cost': {
@@ -112,7 +120,7 @@ def row(
     'summary': [
       _summary(
         students,
-        (better if better in students else students[-1]).history['step'],
+        (better if better in students else students[-1]).history.get('step'),
         name,
         rounds[0].metrics[name].higher_is_better,
       )
@@ -121,7 +129,7 @@ def row(
     ],
     'notes': [
       *([ranked(of_students, metric, higher)] if report['rank'] else []),
-      *_notes(config, source, students),
+      *_notes(config, source, students, rounds),
     ],
     'device': device(),
     'versions': versions(),
@@ -168,21 +176,22 @@ def _step_ms(stage) -> float | None:
 
 
 def _summary(
-  students: list, step: list, metric: str, higher_is_better: bool
+  students: list, step: list | None, metric: str, higher_is_better: bool
 ) -> dict:
   """The students' metric on the validation split along the way.
 
-  Of those that were measured at these steps; another round may have others.
+  Of those that were measured at these steps; another round may have others,
+  and a model that is fitted takes none.
   """
   name = f'validation/{metric}'
   return {
     'metric': name,
     'higher_is_better': higher_is_better,
-    'step': step,
+    'step': step or [],
     'arms': {
       stage.name: np.mean(stage.history['metrics'][name], -1).tolist()
       for stage in students
-      if stage.history['step'] == step
+      if step and stage.history.get('step') == step
     },
   }
 
@@ -197,9 +206,12 @@ def ranked(
   return f'by their mean {wording.heading(metric)}: {", ".join(said)}'
 
 
-def _notes(config, source, students) -> list[str]:
+def _notes(config, source, students, rounds) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes]
+  for name, factors in config['report']['derived'].items():
+    terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
+    notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
     if entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')
@@ -213,6 +225,15 @@ def _notes(config, source, students) -> list[str]:
         f'what the teachers {name} give was kept on disk '
         f'({", ".join(kept)}{some}) and not computed in the step'
       )
+  for part in rounds:
+    for arm, own in part.arms.items():
+      made = own['data']['generated']
+      if made['name']:
+        of = made['teacher'] or next(iter(part.teachers))
+        notes.append(
+          f'the students of {part.prefix}{arm} see {made["count"]:,} examples '
+          f'made by {made["name"]} of the teacher {of}, and no data'
+        )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':

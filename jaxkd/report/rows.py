@@ -50,6 +50,7 @@ SCHEMA = {
   'arms': {'*': {'values': [_NUMBER]}},  # one value for each seed
   'comparison': _COMPARISON,  # the claim itself
   'comparisons?': {'*': _COMPARISON},  # controls
+  'derived?': {'*': {'*': _NUMBER}},  # sums of arms that they name: factors
   'metrics?': {'*': {'*': [_NUMBER]}},  # arm -> other metric -> values
   'sweep?': [{'*': (float, str, bool, [_NUMBER], None)}],  # points
   'summary?': [  # whether early stopping would have helped, by metric
@@ -199,14 +200,20 @@ def check(row: Any, at: str) -> None:
   for name, arm in row['arms'].items():
     if not arm['values']:
       raise UserError(f'{at}: arms.{name}.values is empty; give one a seed')
+  derived = row.get('derived', {})
+  for name, factors in derived.items():
+    for arm in factors:
+      if arm not in row['arms']:
+        raise unknown('arm', arm, row['arms'], f'{at}: derived.{name}')
+  known = {**row['arms'], **derived}
   pairs = {'comparison': row['comparison']} | {
     f'comparisons.{name}': pair
     for name, pair in row.get('comparisons', {}).items()
   }
   for name, pair in pairs.items():
     for side in ('better', 'than'):
-      if pair[side] not in row['arms']:
-        raise unknown('arm', pair[side], row['arms'], f'{at}: {name}.{side}')
+      if pair[side] not in known:
+        raise unknown('arm', pair[side], known, f'{at}: {name}.{side}')
   for name, metrics in row.get('metrics', {}).items():
     if name not in row['arms']:
       raise unknown('arm', name, row['arms'], f'{at}: metrics')
@@ -236,6 +243,9 @@ def is_up(pair: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def values_of(row: Mapping[str, Any], arm: str, metric: str) -> list:
   """One value a seed; empty where the arm has no such metric."""
+  if factors := row.get('derived', {}).get(arm):
+    values = {name: values_of(row, name, metric) for name in factors}
+    return statistics.combination(factors, values)
   if metric == row['metric']:
     return row['arms'][arm]['values']
   return row.get('metrics', {}).get(arm, {}).get(metric, [])

@@ -318,13 +318,13 @@ def test_one_layer_of_a_net_teaches_another(batch):
 
 def test_nets_read_what_a_group_gives(make_net, batch):
   """A trained one, and a frozen group that reads another."""
-  reads = ('main', 'logits')
+  reads = (('main', 'logits'),)
   made, carry, frozen = learner(
     {'student': Role(make_net(), reads=reads)},
     {
       'main': Role(make_net(4)),
       'reader': Role(make_net(), reads=reads),
-      'third': Role(make_net(), reads=('reader', 'features')),
+      'third': Role(make_net(), reads=(('reader', 'features'),)),
     },
     dict(
       soft=dict(loss='logit_mse', teacher='reader'),
@@ -363,13 +363,13 @@ def test_nets_read_what_a_group_gives(make_net, batch):
     (
       ('main', 'logits'),
       2,
-      r'r\.reads: it has 2 nets.*teachers\.main\.count=1',
+      r'r\.reads: main has 2 nets.*teachers\.main\.count=1',
     ),
   ],
 )
 def test_what_cannot_be_read(make_net, batch, reads, copies, message):
   made = step.learner(
-    {'student': Role(make_net(), reads=reads, at='r')},
+    {'student': Role(make_net(), reads=(reads,), at='r')},
     {'main': Role(make_net(4))},
     lambda hyper: Recipe(terms.build({}, ['student']), SGD),
     {},

@@ -151,6 +151,24 @@ def test_every_entry_that_must_be_there(row):
       rows.check(lacking, 'row')
 
 
+def test_what_a_comparison_derives_of_arms(tmp_path, row):
+  row['arms']['few'] = {'values': [0.80, 0.85]}
+  row['derived'] = {
+    'gained': {'distilled': 1.0, 'student': -1.0},
+    'half': {'student': 0.5, 'few': -0.5},
+  }
+  pair = {'claim': '', 'better': 'half', 'than': 'gained'}
+  found = statistics.paired([0.055, 0.025], [0.03, 0.031])
+  row['comparisons'] = {'more': {**pair, **found}}
+  rows.save(tmp_path / 'row.json', row)
+  row['derived']['half']['few'] = -1.0
+  with pytest.raises(UserError, match=r'more.mean_difference is'):
+    rows.check(row, 'row')
+  row['derived']['half'] = {'fwe': 1.0}
+  with pytest.raises(UserError, match=r"derived.half: .* no arm 'fwe'.*'few'"):
+    rows.check(row, 'row')
+
+
 def test_lower_can_be_better(row):
   row['higher_is_better'] = False
   with pytest.raises(UserError, match='holds is true where'):
