@@ -12,7 +12,7 @@ generations beats each of them, DKPP lies between, and CWTM does not beat BAN:
 the survey says that weighted knowledge does better, which the paper's table
 does not show.
 
-Simplified: 10 % of Fashion-MNIST, MLPs and a mixer instead of DenseNets,
+Simplified: 5 % of Fashion-MNIST, MLPs and a mixer instead of DenseNets,
 residual networks and language models. Every seed has generations of its own.
 
 With :paper, CIFAR-100 from TFDS (`cifar100`, 32x32x3, 100 classes), DenseNets
@@ -49,14 +49,13 @@ def get_config(arg=None):
     cite='Furlanello et al., 2018',
     url='https://arxiv.org/abs/1805.04770',
   )
-  share = 0.1
+  share = 0.05
   c.data = dict(
     source='fashion_mnist',
     fraction=dict(teachers=share, students=share),
     draw='shared',
   )
-  view = dict(train='shift(1)', eval='')
-  net = dict(model='mlp', kw=dict(widths=(128, 128)), views=view)
+  net = dict(model='mlp', kw=dict(widths=(128, 128)))
   other = dict(model='mixer', kw=dict(width=32, depth=2, patch=7))
   soft = dict(loss='soft_cross_entropy', teacher='main')
   c.teachers = dict(main=dict(**net, per_seed=True))
@@ -66,7 +65,7 @@ def get_config(arg=None):
     )
   for count in (2, 3):
     born_again = GENERATIONS[1 : count + 1]
-    c.teachers[f'ensemble_{count}'] = dict(made_of=born_again, views=view)
+    c.teachers[f'ensemble_{count}'] = dict(made_of=born_again)
   c.students = dict(student=net)
   c.distill = dict(
     labels=dict(loss='cross_entropy', weight=0.0),
@@ -116,6 +115,12 @@ def get_config(arg=None):
       dark_knowledge=dict(better='ban', than='dkpp'),
       permuted_is_better_than_labels=dict(better='dkpp', than='student'),
       other_architecture=dict(better='other_ban', than='other'),
+    ),
+    notes=(
+      'tried before, with three to eight seeds on validation: images shifted, '
+      'with noise and not, dropout, more weight decay, 2, 5 and 10 % of the '
+      'images, and 60 to 400 digits; in none of these did a generation of '
+      'these MLPs clearly beat its teacher',
     ),
   )
   if size == 'paper':
