@@ -750,7 +750,7 @@ def test_a_correction_is_in_the_net_and_trains_nothing_anew(tmp_path):
     both[arm] = net.apply(variables, images)[0]['logits']
   bias = np.array([0, 0, found['shift'][1]])
   np.testing.assert_allclose(
-    both['corrected'], both['distilled'] + bias, atol=1e-5
+    both['corrected'], both['distilled'] + bias[None], atol=1e-5
   )
 
 
