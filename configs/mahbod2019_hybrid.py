@@ -68,7 +68,8 @@ def get_config(arg=None):
     source='fashion_mnist',
     draw='shared',
     fraction=dict(students=FEW),
-    partition=dict(students=without['target'], evaluation=without['target']),
+    partition=dict(students=without['target']),
+    classes=dict(validation=TARGET, test=TARGET),
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),

@@ -35,6 +35,7 @@ FREE = (
   'arms',
   'rounds',
   'controls',
+  'derived',
 )
 
 # What an entry may name; a change of it changes the ``kw`` beside it.
@@ -92,6 +93,8 @@ _NET = {
   'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
   'freeze': '',  # a pattern of parameters
   'remat': '',  # a pattern of layers that the backward pass computes again
+  'quantize': '',  # of weights and activations; see students/quantize.py
+  'prune': '',  # of weights; see students/prune.py
 }
 _TEACHER = {
   **_NET,
@@ -120,6 +123,7 @@ _TEACHER = {
 _STUDENT = {
   **_NET,
   'views': {**_VIEWS, 'average': ''},  # of its running mean, as a teacher
+  'correct': '',  # whose logits are shifted afterwards: 'missing', or '3,7'
 }
 _CONFIG = {
   'name': '',
@@ -131,13 +135,23 @@ _CONFIG = {
     'layout': '',  # how to get it and what it looks like, where it is missing
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
-    'partition': {
-      'teachers': 'none',
-      'students': 'none',
-      'evaluation': 'none',  # what of the validation and test splits counts
-    },
+    'partition': {'teachers': 'none', 'students': 'none'},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
+    'together': 1,  # examples of a class that follow one another
+    # numbers of the classes that a split keeps; () for all, in validation for
+    # those of train
+    'classes': {'train': (), 'validation': (), 'test': ()},
+    # what the students see in place of it: what makes it, of which teacher
+    # (the only one if empty), how much, and where it is kept, if not with the
+    # run
+    'generated': {
+      'name': '',
+      'teacher': '',
+      'count': 1000,
+      'dir': '',
+      'kw': {},
+    },
   },
   'teachers': {},
   'students': {},
@@ -147,8 +161,11 @@ _CONFIG = {
   'train': _TRAIN | _RUN,
   'report': {
     'metric': 'top1',
+    'reach': 0.0,  # a value of it on validation; the row has the steps to it
+    'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
+    'derived': {},  # sums of arms, which comparisons may name too
     'notes': (),
     'wandb': '',
   },
@@ -240,19 +257,24 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     ('students', _STUDENT),
   ):
     for name, entry in made[section].items():
-      at = f'{section}.{name}'
-      entry = merge(default, entry, at)
-      options = models.defaults(entry['model'], at=f'{at}.model')
-      entry['kw'] = {**plain(options), **entry['kw']}
-      made[section][name] = entry
+      made[section][name] = _net(default, entry, f'{section}.{name}')
   for name, teacher in made['teachers'].items():
-    truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
+    task = tasks.find(made['task'])
+    output = getattr(task, 'OUTPUT', 'logits')
+    truth = {'labels': {'loss': task.GROUND_TRUTH, 'at': (output, output)}}
     if teacher['specialize']['of']:
       loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
       truth = {'labels': {'loss': loss, 'at': (at, at)}}
     terms = teacher['distill'] or truth
     teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
   return ConfigDict(made, type_safe=True).lock()
+
+
+def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
+  """A complete net, with what its model takes by default."""
+  entry = merge(default, entry, at)
+  options = models.defaults(entry['model'], at=f'{at}.model')
+  return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
 
 def _terms(terms: Mapping[str, Any], at: str) -> dict:
@@ -330,8 +352,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
     here = f'{at}.{name}'
-    if name not in config and _is_term(value, at):
+    if name not in config and _is_new(value, at, 'distill', 'loss'):
       made[name] = _terms({name: value}, at)[name]
+    elif name not in config and _is_new(value, at, 'students', 'model'):
+      made[name] = _net(_STUDENT, value, here)
     elif name not in config:
       raise unknown('entry', name, config, at)
     elif name in FREE:
@@ -343,11 +367,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   return made
 
 
-def _is_term(value: Any, at: str) -> bool:
-  """Whether an arm brings a term of its own: one that names its loss."""
-  return (
-    at.endswith('.distill') and isinstance(value, Mapping) and ('loss' in value)
-  )
+def _is_new(value: Any, at: str, section: str, named: str) -> bool:
+  """Whether an arm brings a term or a role: it names its loss or model."""
+  is_dict = isinstance(value, Mapping)
+  return at.endswith(f'.{section}') and is_dict and named in value
 
 
 def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:

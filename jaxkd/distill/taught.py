@@ -89,7 +89,7 @@ class Outputs:
     self._member = [self._line.tolist().index(i) for i in range(self.lines)]
     if self._draws:
       rows = steps * loader.batch_size
-      order = np.array(loader.order == 'shared')
+      order = np.array([loader.order == 'shared', loader.together])
       met = [order, np.array(self._seeds), weights[self._member]]
     else:
       seen = weights[self._member] if own else weights.any(0)[None]

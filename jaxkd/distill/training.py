@@ -19,13 +19,14 @@ import optax
 from jaxkd import config as configs
 from jaxkd import losses
 from jaxkd.data import loader
+from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fitted, fusion, step, taught, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.students import inherit
+from jaxkd.students import compression, inherit, stored
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
@@ -93,9 +94,11 @@ class Job(NamedTuple):
     seeds: of each member.
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
+    together: how many examples of a class follow one another.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
+    examples: what it sees in place of the data; None for the data.
   """
 
   stage: str
@@ -106,9 +109,11 @@ class Job(NamedTuple):
   seeds: list[int]
   weights: np.ndarray
   order: str = 'own'
+  together: int = 1
   hyper: dict[str, list[float]] | None = None
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
+  examples: Examples | None = None
 
 
 class Trained(NamedTuple):
@@ -116,12 +121,14 @@ class Trained(NamedTuple):
 
   Attributes:
     variables: net -> variables with a leading axis of members.
+    stored: the same as they are stored; see `jaxkd.students.stored`.
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
     execution: how it ran.
   """
 
   variables: dict[str, dict]
+  stored: dict[str, dict]
   history: dict
   seconds: float
   execution: Execution
@@ -228,12 +235,14 @@ def frozen_of(groups: Mapping[str, Group]) -> tuple[dict, dict]:
 
 def batches_of(session: Session, job: Job) -> taught.Batches:
   """What the job's steps see."""
+  train = session.source.splits['train']
   batches = loader.Loader(
-    session.source.splits['train'],
+    train if job.examples is None else job.examples,
     job.weights,
     job.seeds,
     job.train['batch_size'],
     order=job.order,
+    together=job.together,
     at=f'{job.at}train.batch_size',
   )
   outputs = {}
@@ -457,8 +466,16 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   params = carry.get('average', carry['train']['nets'])
   state = carry['state']['nets']
+  finished = {
+    name: compression.finish(
+      job.students[name.partition('/')[0]].compression,
+      {'params': params[name], 'state': state[name]},
+    )
+    for name in params
+  }
   return Trained(
-    {name: {'params': params[name], 'state': state[name]} for name in params},
+    _dense(finished),
+    finished,
     result.history,
     result.seconds,
     result.execution,
@@ -477,7 +494,16 @@ def _fitted(job: Job, batches: taught.Batches) -> Trained:
       batches.iterate(0, job.train['steps']),
       job.seeds,
     )
-  return Trained(variables, {}, time.perf_counter() - begun, Execution())
+  finished = {
+    name: compression.apply_once(job.students[name].compression, tree)
+    for name, tree in variables.items()
+  }
+  seconds = time.perf_counter() - begun
+  return Trained(_dense(finished), finished, {}, seconds, Execution())
+
+
+def _dense(finished: Mapping[str, dict]) -> dict[str, dict]:
+  return {name: stored.dense(tree) for name, tree in finished.items()}
 
 
 def evaluate(
@@ -507,7 +533,7 @@ def evaluate(
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
   made = step.learner(
-    roles,
+    {name: role._replace(compression=None) for name, role in roles.items()},
     {name: group.role for name, group in groups.items()},
     recipe=lambda hyper: step.Recipe({}, optax.identity()),
     metrics=session.metrics,
@@ -545,6 +571,21 @@ def predict(session: Session, group: Group, split: str) -> np.ndarray:
   return _over(session, group, split, probabilities, axis=1)
 
 
+def predicted_by(role: Role) -> Callable[[dict, Any], jax.Array]:
+  """``(variables, inputs) -> logits`` of a net, of inputs as the data has them.
+
+  In evaluation, and without a draw.
+  """
+
+  def logits(variables, inputs):
+    id = jnp.arange(len(jax.tree.leaves(inputs)[0]))
+    batch = {'inputs': inputs, 'epoch': 0 * id, 'id': id}
+    seen = step.shown(role.eval_view, batch, seed=0)
+    return role.net.apply(variables, seen)[0]['logits']
+
+  return logits
+
+
 def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
   """What each of a group's nets makes of the labels of a split.
 
@@ -560,6 +601,28 @@ def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
     return -cross(logits, batch['labels'])
 
   return _over(session, group, split, of_labels, axis=2)
+
+
+def logits(
+  session: Session, role: Role, variables: dict, split: str
+) -> np.ndarray:
+  """What the net of each member gives on a split.
+
+  Args:
+    session: what the stages have in common.
+    role: the net; it reads no group.
+    variables: with a leading axis of members.
+    split: the part of the data.
+
+  Returns:
+    [members, N, K].
+  """
+
+  def of_member(variables, batch):
+    return role.net.apply(variables, batch['inputs'])[0]['logits']
+
+  members = Group(role, variables, per_member=True)
+  return _over(session, members, split, of_member, axis=1)
 
 
 def _over(session, group, split, measure, axis):

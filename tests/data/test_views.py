@@ -23,6 +23,8 @@ OPS = {
   'cutout': ('cutout(3)', (8, 8, 3)),
   'resolution': ('resolution(4)', (8, 8, 3)),
   'resize': ('resize(5)', (5, 5, 3)),
+  'cut': ('cut(5)', (5, 5, 3)),
+  'centre': ('centre(5)', (5, 5, 3)),
   'blur': ('blur(0.8)', (8, 8, 3)),
   'standardize': ('standardize(0.5, (0.1, 0.2, 0.4))', (8, 8, 3)),
   'grayscale': ('grayscale', (8, 8, 1)),
@@ -246,6 +248,18 @@ class TestOps:
     made = see('resolution(2)', checks.astype(np.float32))
     np.testing.assert_allclose(made, 0.5, atol=0.05)
 
+  def test_cut_takes_any_window_and_centre_the_middle(self):
+    np.testing.assert_array_equal(see('centre(4)'), IMAGES[:, 2:6, 2:6])
+    many = np.tile(IMAGES[:1], (60, 1, 1, 1))
+    places = {
+      (i, j)
+      for window in see('cut(6)', many)
+      for i in range(3)
+      for j in range(3)
+      if (window == IMAGES[0, i : i + 6, j : j + 6]).all()
+    }
+    assert len(places) == 9
+
   def test_blur_smooths_and_keeps_flat_images_flat(self):
     flat = np.full((1, 8, 8, 1), 0.3, np.float32)
     np.testing.assert_allclose(see('blur(0.8)', flat), flat, atol=1e-6)
@@ -265,7 +279,7 @@ class TestOps:
     np.testing.assert_allclose(see('grayscale'), expected, atol=1e-3)
 
 
-STILL = ('resolution', 'resize', 'blur', 'standardize', 'grayscale')
+STILL = ('resolution', 'resize', 'blur', 'standardize', 'grayscale', 'centre')
 
 
 @pytest.mark.parametrize('name', OPS)
@@ -344,6 +358,8 @@ def test_views_that_cannot_be_read(text, message):
     ('cutout(0)', (8, 8, 1), 'at least 1'),
     ('resolution(9)', (8, 8, 1), 'from 1 to the shorter side'),
     ('resize(0)', (8, 8, 1), 'at least 1'),
+    ('cut(9)', (8, 8, 1), 'from 1 to the shorter side'),
+    ('centre(0)', (8, 8, 1), 'from 1 to the shorter side'),
     ('blur(0)', (8, 8, 1), 'above 0'),
     ('standardize(0, 0)', (8, 8, 1), 'above 0'),
     ('standardize((0, 0), 1)', (8, 8, 3), 'each of 3 channels'),
