@@ -1,5 +1,6 @@
 """What a run is going to train, and what that costs; nothing is computed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.models import cost
-from jaxkd.preflight import Round, called, job, session_of, shapes_of
+from jaxkd.preflight import (
+  Round,
+  called,
+  generator_of,
+  job,
+  session_of,
+  shapes_of,
+)
+from jaxkd.students import quantize
+
+_KINDS = ('model', 'quantize', 'prune')
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
@@ -57,9 +68,7 @@ def nets(part: Round) -> list[tuple]:
 
   Students are those of the arm that the report claims to be better.
   """
-  better = part.config['report']['compare']['better'].removeprefix(part.prefix)
-  arm = better if better in part.arms else next(iter(part.arms))
-  found = []
+  arm, found = better(part), []
   for section, entries, built in (
     ('teachers', part.config['teachers'], part.teachers),
     ('students', part.arms[arm]['students'], part.students[arm]),
@@ -76,11 +85,48 @@ def nets(part: Round) -> list[tuple]:
   return found
 
 
+def bit_operations(part: Round, source: sources.Source) -> dict[str, int]:
+  """Multiplications × bits of the weight × bits of the activation, by net.
+
+  Those of weights with activations for one example; what is not quantised
+  counts as 32 bits. Of the nets that `nets` gives, and of the other arms'
+  quantised students as ARM/NAME; of none where nothing is quantised.
+  """
+  chosen = [
+    (name, f'{name}.', entry, net, shape)
+    for name, entry, net, shape in nets(part)
+    if not entry.get('made_of')
+  ]
+  first = better(part)
+  for arm, built in part.students.items():
+    for name, role in built.items():
+      entry = part.arms[arm]['students'][name]
+      if arm != first and entry['quantize']:
+        called_so = f'{part.prefix}{arm}/{name}'
+        chosen.append((called_so, role.at, entry, role.net, role.shape))
+  if not any(entry['quantize'] for _, _, entry, _, _ in chosen):
+    return {}
+  found = {}
+  for name, at, entry, net, shape in chosen:
+    layers = roles.layers(entry, shape, source, at)
+    used = cost.products(net, layers)
+    ops = quantize.parse(entry['quantize'], at=at)
+    bits = quantize.precision(ops, list(used))
+    found[name] = sum(n * math.prod(bits[path]) for path, n in used.items())
+  return found
+
+
+def better(part: Round) -> str:
+  """The arm that the report claims to be better, if it is of this round."""
+  arm = part.config['report']['compare']['better'].removeprefix(part.prefix)
+  return arm if arm in part.arms else next(iter(part.arms))
+
+
 def _model(entry: Mapping[str, Any]) -> str:
   """What a net is: its model, or what it is made of."""
   if entry.get('made_of'):
     return f'{entry["fuse"]} of {" + ".join(entry["made_of"])}'
-  return entry['model']
+  return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))
 
 
 def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
@@ -118,7 +164,9 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
     session = session_of(part, source, Path(), progress=None)
     groups, kept = shapes_of(part), {}
     for arm, own in part.arms.items():
-      console.print(f'\n[bold]{part.prefix}{arm}[/] minimises the sum of')
+      made = generator_of(part, arm, source, groups)
+      sees = f' sees {made} and' if made else ''
+      console.print(f'\n[bold]{part.prefix}{arm}[/]{sees} minimises the sum of')
       for name, term in sorted(terms.in_use(own['distill']).items()):
         console.print(f'  {_sentence(name, term)}', highlight=False)
       batches = training.batches_of(session, job(part, arm, source, groups))

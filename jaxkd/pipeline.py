@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,15 +17,18 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import overview, preflight, tuning, workdir
+from jaxkd.data import generated
+from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.distill import fusion, training
-from jaxkd.distill.step import Role
+from jaxkd.distill import fusion, roles, training
+from jaxkd.distill.step import Role, copies_of
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
+from jaxkd.students import compression, correct, stored
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many, mixture
-from jaxkd.train import checkpoint, hosts, side_by_side
+from jaxkd.train import hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
@@ -39,6 +43,7 @@ class Stage(NamedTuple):
     seconds: time spent in its steps.
     execution: how it ran.
     test: metric -> the value of each member.
+    bytes: of each of its nets that is quantised or pruned.
   """
 
   name: str
@@ -46,6 +51,7 @@ class Stage(NamedTuple):
   seconds: float
   execution: Execution
   test: dict[str, np.ndarray]
+  bytes: Mapping[str, int] = MappingProxyType({})
 
 
 def run(
@@ -178,10 +184,10 @@ def _taught(
   role, entry = part.teachers[name], part.config['teachers'][name]
   seeds = len(part.seeds)
   stage = f'{part.prefix}teachers/{name}'
-  history, seconds, ran = {}, 0.0, Execution()
+  history, seconds, ran, sizes = {}, 0.0, Execution(), {}
   shown = f'{part.prefix}{preflight.called(name, part)}'
   if entry['made_of']:
-    parts = {other: groups[other] for other in entry['made_of']}
+    parts = training.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
     test = _joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
@@ -197,26 +203,32 @@ def _taught(
     folder = preflight.restored_from(entry['restore'], part, rounds, at)
     if isinstance(folder, preflight.Made):
       folder = workdir.net_folder(directory, folder.stage)
-    variables = teachers.restore(name, entry, role, seeds, folder)
+    found = teachers.restore(name, entry, role, seeds, folder)
+    found = compression.apply_once(role.compression, found)
+    variables = stored.dense(found)
   else:
     trained = training.train(session, job)
-    variables = trained.variables[name]
-    _export(session, directory, stage, entry, role, variables, job.train)
-    history, seconds, ran = trained[1:]
-  test = training.evaluate(
-    session,
-    job.students,
-    {name: variables},
-    'test',
-    groups=training.read_groups(job.students, job.groups),
-    mode=ran.mode,
-    shard_parameters=job.train['shard_parameters'],
-  )
+    variables, found = trained.variables[name], trained.stored[name]
+    _export(session, directory, stage, entry, role, found, job.train)
+    history, seconds, ran = trained[2:]
+  if role.compression:
+    sizes = {shown: stored.size(found)}
+  test = {}
+  if name in part.predicts:
+    test = training.evaluate(
+      session,
+      job.students,
+      {name: variables},
+      'test',
+      groups=training.read_groups(job.students, job.groups),
+      mode=ran.mode,
+      shard_parameters=job.train['shard_parameters'],
+    )
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-  stages = [Stage(shown, history, seconds, ran, test)]
-  if entry['count'] > 1 and name in part.predicts:
+  stages = [Stage(shown, history, seconds, ran, test, sizes)]
+  if name in part.predicts and preflight.ensembled(part, name):
     together = _together(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
@@ -260,11 +272,17 @@ def _distil(
 ) -> Stage:
   """Stages 3 and 4: the students of one arm, trained and tested."""
   own = part.arms[arm]
+  examples = _generated(session, part, arm, groups, directory)
   # An arm that tuning left equal to an earlier one is found trained.
-  job = preflight.job(part, part.first(arm), session.source, groups)
+  first = part.first(arm)
+  job = preflight.job(part, first, session.source, groups, examples)
   trained = training.train(session, job)
-  for name, role in part.students[arm].items():
+  students, found, shifts = _corrected(session, part, arm, trained.stored)
+  sizes = {}
+  for name, role in students.items():
     first = name if role.copies == 1 else f'{name}/0'
+    if role.compression:
+      sizes[name] = stored.size(found[first])
     stage = f'{part.prefix}students/{arm}/{name}'
     _export(
       session,
@@ -272,19 +290,75 @@ def _distil(
       stage,
       own['students'][name],
       role,
-      trained.variables[first],
+      found[first],
       job.train,
     )
   test = training.evaluate(
     session,
-    part.students[arm],
-    trained.variables,
+    students,
+    {name: stored.dense(tree) for name, tree in found.items()},
     'test',
     groups=groups,
     mode=trained.execution.mode,
     shard_parameters=job.train['shard_parameters'],
   )
-  return Stage(f'{part.prefix}{arm}', *trained[1:], test)
+  test |= shifts
+  return Stage(f'{part.prefix}{arm}', *trained[2:], test, sizes)
+
+
+def _generated(
+  session: Session,
+  part: Round,
+  arm: str,
+  groups: dict[str, Group],
+  directory: Path,
+) -> Examples | None:
+  """What an arm's students see in place of the data, made and drawn."""
+  generator = preflight.generator_of(part, arm, session.source, groups)
+  if generator is None:
+    return None
+  stage = f'{part.prefix}{arm}'
+
+  def leave():
+    if session.stop is not None and session.stop.is_set():
+      raise Stopped(f'stopped while {stage} was made examples')
+
+  progress = functools.partial(session.progress, f'generated/{stage}')
+  root = directory / 'generated'
+  examples = generator.make(root, progress, session.say, leave)
+  count = part.arms[arm]['data']['generated']['count']
+  generated.picture(examples, count, root / f'{stage}.png')
+  return examples
+
+
+def _corrected(
+  session: Session, part: Round, arm: str, variables: dict[str, dict]
+) -> tuple[dict[str, Role], dict[str, dict], dict[str, np.ndarray]]:
+  """The students of an arm with their logits shifted, where it says so.
+
+  How far is found for each seed on the validation split; it is told with what
+  they reach on the test split. Variables are as they are stored.
+  """
+  students, variables = dict(part.students[arm]), dict(variables)
+  source, shifts = session.source, {}
+  labels = source.splits['validation'].labels
+  for name, role in part.students[arm].items():
+    classes = preflight.shifted(part, arm, name, role, source)
+    if classes is None:
+      continue
+    found = []
+    for copy in copies_of(name, role.copies):
+      dense = stored.dense(variables[copy])
+      logits = training.logits(session, role, dense, 'validation')
+      seeds = zip(logits, classes, strict=True)
+      found.append([correct.shift(each, labels, own) for each, own in seeds])
+      bias = np.array(found[-1])[:, None] * classes
+      variables[copy] = correct.with_shift(variables[copy], bias)
+    net = correct.shifted(role.net, source.num_classes)
+    students[name] = role._replace(net=net)
+    if name == training.reported(students):
+      shifts['test/shift'] = np.mean(found, 0)
+  return students, variables, shifts
 
 
 def _export(
@@ -300,18 +374,20 @@ def _export(
   source = session.source
   with hosts.together('the nets'):
     if hosts.is_first():
-      checkpoint.export(
+      stored.export(
         workdir.net_folder(directory, stage),
         variables,
         {
           'model': entry['model'],
           'kw': entry['kw'],
-          'num_classes': source.num_classes,
+          'num_classes': roles.classes_of(entry, source),
           'classes': list(source.classes),
           'input_shape': role.shape,
           'dtype': train['dtype'],
           'view': role.eval_view,
           'specialist': bool(entry.get('specialize', {}).get('of')),
+          'quantize': entry['quantize'],
+          'corrected': bool(entry.get('correct')),
           'members': len(jax.tree.leaves(variables)[0]),
         },
       )

@@ -14,15 +14,16 @@ import numpy as np
 
 from jaxkd import config as configs
 from jaxkd import keys, tasks, workdir
-from jaxkd.data import sources
+from jaxkd.data import generated, partition, sources
+from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion, roles, terms, training
 from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import cost, pytorch
-from jaxkd.report import rows
-from jaxkd.students import arms
+from jaxkd.report import rows, wording
+from jaxkd.students import arms, correct
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import groups as teachers
@@ -60,8 +61,9 @@ class Round(NamedTuple):
     return arms.seeds_of(self.config)
 
   def first(self, arm: str) -> str:
-    """The first arm of the same config: what they do is done once."""
-    return next(n for n, own in self.arms.items() if own == self.arms[arm])
+    """The first arm that trains alike: what they do is done once."""
+    own = {name: correct.uncorrected(c) for name, c in self.arms.items()}
+    return next(name for name in own if own[name] == own[arm])
 
 
 def prepare(
@@ -83,14 +85,20 @@ def prepare(
   """
   configs.check_numbers(config)
   data = config['data']
-  with blamed('data.source'):
-    source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  try:
+    with blamed('data.source'):
+      source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  except UserError as error:
+    if data['layout']:
+      raise UserError(f'{error}; {data["layout"]}') from error
+    raise
   for split in ('train', 'validation', 'test'):
     if split not in source.splits:
       raise UserError(
         f'data.source: {source.name} has no {split} split, which every run '
         'needs; see data.kw.validation'
       )
+  source = sources.of_classes(source, data['classes'])
   rounds = []
   for prefix, own in configs_of(config).items():
     tuned = {} if rounds else grids or {}
@@ -149,6 +157,8 @@ def _made(part: Round) -> dict[str, Made]:
     for name, role in own.items():
       stage = f'{part.prefix}students/{arm}/{name}'
       entry = part.arms[arm]['students'][name]
+      if entry['correct']:  # no longer a net of its model alone
+        continue
       made[stage] = Made(stage, entry, role, len(part.seeds))
       if arm == better:
         made[f'{part.prefix}students/{name}'] = made[stage]
@@ -181,7 +191,9 @@ _OF_THE_RUN = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
+  'data.classes',
   'train.seed',
   'train.seeds',
 )
@@ -189,12 +201,13 @@ _OF_THE_RUN = (
 
 def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   own_arms = arms.configs_of(config)
-  for name in config['students']:
+  trained = {name for own in own_arms.values() for name in own['students']}
+  for name in sorted(trained):
     if name in config['teachers']:
       raise UserError(
         f'students.{name}: a group of teachers has this name too; rename one'
       )
-  for name in (*config['students'], *config['teachers']):
+  for name in (*trained, *config['teachers']):
     if name == AVERAGE:
       raise UserError(
         f'{name}: this is what terms call the running mean of a net; rename it'
@@ -230,7 +243,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   readers = [(f'teachers.{n}', e) for n, e in entries.items()]
   for own in own_arms.values():
     readers += [(f'students.{n}', e) for n, e in own['students'].items()]
-  looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
+  looking += [(f'{at}.reads', e['reads'][1::2]) for at, e in readers]
   looking += [
     (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
     for n, e in entries.items()
@@ -241,8 +254,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       roles.locations(distill, name, teacher=True)
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
-    read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
-    wanted.append({location for _, location in read})
+    read = [pair for _, e in readers for pair in roles.pairs(e['reads'])]
+    wanted.append({location for group, location in read if group == name})
     if entry['cache']['outputs'] and not any(wanted):
       raise UserError(
         f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
@@ -252,7 +265,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     wanted.append(entry['cache']['outputs'])
     if entry['made_of']:
       at = f'teachers.{name}'
-      role = roles.joined(entry, entries, taught, at=at)
+      role = roles.joined(entry, entries, taught, source, at=at)
     else:
       with _blaming(looking):
         role = roles.role(
@@ -262,6 +275,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'teachers.{name}',
           dtype=entry['train']['dtype'],
           locations=set().union(*wanted),
+          steps=0 if entry['restore'] else entry['train']['steps'],
         )
     kept = roles.kept(name, entries, f'{prefix}{name}')
     taught[name] = role._replace(kept=kept)
@@ -275,29 +289,44 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'students.{name}',
           dtype=own['train']['dtype'],
           locations=roles.locations(used[arm], name, teacher=False),
+          steps=own['train']['steps'],
         )
         for name, entry in own['students'].items()
       }
-  metrics = dict(tasks.find(config['task']).metrics(source.num_classes))
+  task = tasks.find(config['task'])
+  metrics = dict(task.metrics(source.num_classes))
   outputs = {metric.output for metric in metrics.values()}
+  gives = {name: _gives(role) for name, role in taught.items()}
   predicts = tuple(
     name
-    for name, role in taught.items()
-    if outputs & set(roles.output_shapes(role.net, role.shape))
+    for name in taught
+    if outputs & gives[name]
+    and entries[name]['classes'] in (0, source.num_classes)
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())
     metrics |= specialists.metrics(most)
-  for name in predicts:
-    suffix = '' if len(predicts) == 1 else f':{name}'
+  classify = [name for name in predicts if 'logits' in gives[name]]
+  for name in classify:
+    suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
     }
+  if hasattr(task, 'recall'):
+    parts = [own['data']['partition']['students'] for own in own_arms.values()]
+    for classes in dict.fromkeys(map(partition.left_out, parts)):
+      name = '_'.join(('recall', *map(str, classes)))
+      metrics |= {name: task.recall(classes)} if classes else {}
   turns = _turns(entries, taught, config['train']['seeds'])
   return Round(
     prefix, config, own_arms, taught, students, metrics, predicts, turns
   )
+
+
+def _gives(role: Role) -> set[str]:
+  """The outputs of a net."""
+  return set(roles.output_shapes(role.net, role.shape))
 
 
 @contextlib.contextmanager
@@ -406,6 +435,9 @@ def _check_report(config, parts):
   metrics = {k: m for k, m in parts[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
     raise unknown('metric', report['metric'], metrics, 'report.metric')
+  known = [*metrics]
+  if report['reach']:
+    known.append(wording.steps_to(report['reach']))
   counts = {
     f'{part.prefix}{name}': count
     for part in parts
@@ -424,14 +456,20 @@ def _check_report(config, parts):
   rows.check_shape(config['survey'], rows.SCHEMA['survey'], 'survey')
   rows.check_shape(list(report['notes']), [str], 'report.notes')
   for at, pair in pairs.items():
-    if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
-      raise UserError(f'{at}: it needs the entries better and than')
+    named = set(pair) if isinstance(pair, dict) else set()
+    if named - {'metric'} != {'better', 'than'}:
+      raise UserError(
+        f'{at}: it needs the entries better and than, and may have a metric'
+      )
+    arms_of = {side: pair[side] for side in ('better', 'than')}
     # The claim itself is about arms; what it is compared by may be derived.
-    known = counts if at == 'report.compare' else {**counts, **derived}
-    for side, name in pair.items():
-      if name not in known:
-        raise unknown('arm', name, known, f'{at}.{side}')
-    nets = {name: known[name] for name in pair.values()}
+    there = counts if at == 'report.compare' else {**counts, **derived}
+    for side, name in arms_of.items():
+      if name not in there:
+        raise unknown('arm', name, there, f'{at}.{side}')
+    if pair.get('metric', report['metric']) not in known:
+      raise unknown('metric', pair['metric'], known, f'{at}.metric')
+    nets = {name: there[name] for name in arms_of.values()}
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '
@@ -461,9 +499,15 @@ def _values_of(part: Round) -> dict[str, int]:
     entry = part.config['teachers'][group]
     name, own = called(group, part), per_seed(part, group)
     found[name] = seeds if own else entry['count']
-    if entry['count'] > 1:
+    if ensembled(part, group):
       found[f'{name} ensemble'] = seeds if own else 1
   return found
+
+
+def ensembled(part: Round, group: str) -> bool:
+  """Whether the nets of a group are measured together too, as one."""
+  several = part.config['teachers'][group]['count'] > 1
+  return several and 'logits' in _gives(part.teachers[group])
 
 
 def per_seed(part: Round, group: str) -> bool:
@@ -482,15 +526,128 @@ def session_of(
 
 
 def job(
-  part: Round, arm: str, source: sources.Source, groups: dict[str, Group]
+  part: Round,
+  arm: str,
+  source: sources.Source,
+  groups: dict[str, Group],
+  examples: Examples | None = None,
 ) -> training.Job:
-  """The population of students that an arm of a round trains."""
+  """The population of students that an arm of a round trains.
+
+  Args:
+    part: the round.
+    arm: its name.
+    source: the data.
+    groups: the teachers.
+    examples: what was generated for it; zeros stand for that if it is not
+      given.
+  """
+  made, generator = None, generator_of(part, arm, source, groups)
+  if generator is not None:
+    weights = generator.weights(range(len(part.seeds)))
+    made = (generator.shapes() if examples is None else examples, weights)
   return arms.job(
     part.arms[arm],
     part.students[arm],
     groups,
     stage=f'{part.prefix}students/{arm}',
     labels=source.splits['train'].labels,
+    made=made,
+  )
+
+
+def generator_of(
+  part: Round, arm: str, source: sources.Source, groups: dict[str, Group]
+) -> generated.Generator | None:
+  """What makes the examples of an arm; None where it sees the data.
+
+  Raises:
+    UserError: something about the data that does not go with it, or a teacher
+      of which nothing can be made.
+  """
+  data, at = part.arms[arm]['data'], 'data.generated'
+  entry = data['generated']
+  if not entry['name']:
+    return None
+  alone = next(iter(part.teachers)) if len(part.teachers) == 1 else ''
+  name = entry['teacher'] or alone
+  if name not in part.teachers:
+    raise unknown('teacher', name, part.teachers, f'{at}.teacher')
+  if data['fraction']['students'] != 1 or (
+    data['partition']['students'] != 'none'
+  ):
+    raise UserError(
+      f'{at}: it is seen whole; set data.fraction.students=1.0 and '
+      "data.partition.students='none', and its size by data.generated.count"
+    )
+  for other, teacher in part.config['teachers'].items():
+    if teacher['cache']['outputs']:
+      raise UserError(
+        f'teachers.{other}.cache.outputs: what is kept is of the data, and the '
+        f'arm {arm} sees examples that are generated; leave it empty'
+      )
+  if jax.process_count() > 1:
+    raise UserError(
+      f'{at}: one host alone can make examples so far; run on one'
+    )
+  group, teacher = groups[name], part.config['teachers'][name]
+  if teacher['count'] > 1:
+    raise UserError(
+      f'{at}.teacher: {name} has several nets, and examples are made of one; '
+      f'set teachers.{name}.count=1'
+    )
+  if group.role.reads or name not in part.predicts:
+    raise UserError(
+      f'{at}.teacher: {name} should see examples and give logits; name another'
+    )
+  return generated.Generator(
+    entry,
+    training.predicted_by(group.role),
+    jax.tree.map(_alone, group.by_seed),
+    input_shape=source.input_shape,
+    num_classes=source.num_classes,
+    seeds=part.seeds,
+    of=configs.as_json({k: teacher[k] for k in ('model', 'kw', 'views')}),
+  )
+
+
+def _alone(x):
+  """The first of the T nets of each seed, or its shape."""
+  if isinstance(x, jax.ShapeDtypeStruct):
+    return jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[2:]), x.dtype)
+  return x[:, 0]
+
+
+def shifted(
+  part: Round, arm: str, name: str, role: Role, source: sources.Source
+) -> np.ndarray | None:
+  """The classes whose logits are shifted for each seed, bool [S, K].
+
+  None where a student is left as it is.
+
+  Raises:
+    UserError: it cannot be corrected.
+  """
+  entry = part.arms[arm]['students'][name]
+  at = f'students.{name}.correct'
+  if not entry['correct']:
+    return None
+  if role.reads or 'logits' not in roles.output_shapes(role.net, role.shape):
+    raise UserError(
+      f'{at}: it is about the logits of a net that sees the examples itself, '
+      f'which {name} is not; leave it empty'
+    )
+  if part.arms[arm]['data']['generated']['name']:
+    raise UserError(
+      f'{at}: the arm {arm} sees examples that are generated, of which no '
+      'class is known to be missing; leave it empty'
+    )
+  return correct.classes(
+    entry['correct'],
+    source.splits['train'].labels,
+    job(part, arm, source, {}).weights,
+    source.num_classes,
+    at=at,
   )
 
 
@@ -561,7 +718,7 @@ def shapes_of(part: Round) -> dict[str, Group]:
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
     if entry['made_of']:
-      parts = {other: found[other] for other in entry['made_of']}
+      parts = training.with_read(set(entry['made_of']), found)
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
@@ -599,6 +756,8 @@ def _check(part: Round, source, directory, rounds):
   for arm in part.arms:
     if arm == part.first(arm):
       training.check(session, job(part, arm, source, shapes))
+    for name, role in part.students[arm].items():
+      shifted(part, arm, name, role, source)
 
 
 def _check_made(made: Made, entry, role, seeds, at):

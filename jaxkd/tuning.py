@@ -135,6 +135,12 @@ def prepare(
   first = next(iter(preflight.configs_of(config).values()))
   texts = (*config['tune'], *texts)
   grids = parse(texts, first, arms.configs_of(first))
+  for arm in grids:
+    if arms.configs_of(first)[arm]['data']['generated']['name']:
+      raise UserError(
+        f'--tune: the arm {arm} sees examples that are generated and no data '
+        'to be tuned on; leave it out'
+      )
   source, rounds = preflight.prepare(config, directory, grids)
   if grids:
     part = rounds[0]

@@ -17,7 +17,8 @@ from rich.console import Console
 
 import jaxkd
 from jaxkd import config as configs
-from jaxkd import pipeline, preflight, workdir
+from jaxkd import pipeline, preflight, tuning, workdir
+from jaxkd.data import sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows
@@ -26,7 +27,7 @@ from jaxkd.train.population import Population
 
 ROOT = Path(__file__).parents[1]
 # The methods, which are many, are in test_methods.py.
-CONFIGS = sorted((ROOT / 'configs').glob('hinton*.py'))
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 
 def small(**changes):
@@ -552,6 +553,67 @@ def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
   )
 
 
+def test_quantised_and_pruned_nets_are_what_was_tested(tmp_path):
+  """A low-precision teacher; then its student, pruned and trained again."""
+  small_net = dict(model='mlp', kw=dict(widths=(4,)))
+  quantised = dict(
+    quantize='uniform(3)|activations(4, high=4.0)',
+    prune='magnitude(0.5, end=4, every=2)',
+  )
+  config = small(
+    teachers=dict(
+      main=dict(
+        **small_net, quantize='ternary', per_seed=True, train=dict(steps=6)
+      )
+    ),
+    students=dict(student=small_net),
+    arms=dict(
+      student=dict(students=dict(student=quantised)),
+      distilled=dict(students=dict(student=dict(quantize='points(2)'))),
+    ),
+    rounds=dict(
+      r01={},
+      r02=dict(
+        teachers=dict(main=dict(restore='r01/students/student', quantize='')),
+        students=dict(student=dict(init='main', prune='magnitude(0.5)')),
+      ),
+    ),
+    report=dict(compare=dict(better='r02/distilled', than='r01/distilled')),
+  )
+  row = run(config, tmp_path / 'whole')
+  with pytest.raises(pipeline.Stopped):
+    run(config, tmp_path / 'broken', stop=After(6 + 6 + 3))
+  assert found(run(config, tmp_path / 'broken')) == found(row)
+  whole = nets(tmp_path / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, nets(tmp_path / 'broken'), whole)
+  # What is left of 64 + 12 weights, of 2 bits, and a bit for each that says
+  # so; points, scales and biases are whole numbers of bytes of their own.
+  left = row['cost']['bytes']['student'] - 2 * (16 + 8) - 4 * 7
+  assert left - (8 + 2) in (10, 11)
+  assert row['cost']['bytes']['r02/student/student'] < 4 * 83
+  operations = row['cost']['bit_operations']
+  assert operations['student'] == 76 * 2 * 32
+  assert operations['r02/student/student'] == 76 * 3 * 4
+  data = sources.load('synthetic', **config['data']['kw']).splits['test']
+  for arm, values in row['arms'].items():
+    stage = arm.replace('/', '/students/', 1) + '/student'
+    if arm.endswith('teacher'):
+      stage = f'{arm[:3]}/teachers/main'
+    folder = tmp_path / 'whole/nets' / stage
+    for member, value in enumerate(values['values'] if folder.exists() else ()):
+      net, variables = jaxkd.load(folder, member=member)
+      logits = net.apply(variables, data.inputs)[0]['logits']
+      right = (logits.argmax(-1) == data.labels).mean()
+      assert float(right) == pytest.approx(value), arm
+      kernels = [x for x in jax.tree.leaves(variables['params']) if x.ndim > 1]
+      assert len(kernels) == 2
+      if arm == 'r02/distilled':
+        assert sum(int((k == 0).sum()) for k in kernels) == 38
+        assert all(len(np.unique(k)) <= 5 for k in kernels)
+      if arm == 'r01/teacher':
+        assert all(len(np.unique(k)) <= 3 for k in kernels)
+
+
 def groups(**changes):
   """Two groups of teachers that need not wait for each other, and one."""
   net = dict(model='mlp', kw=dict(widths=(8,)))
@@ -666,3 +728,86 @@ def test_an_error_in_one_group_stops_the_other(tmp_path):
     run(config, tmp_path / 'run')
   kept = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints/teachers/two')
   assert 0 < kept.latest_step() < 100_000  # it saved and left
+
+
+def test_a_correction_is_in_the_net_and_trains_nothing_anew(tmp_path):
+  shifted = dict(students=dict(student=dict(correct='missing')))
+  given = small(
+    arms=dict(distilled={}, corrected=shifted),
+    report=dict(compare=dict(better='corrected', than='distilled')),
+  )
+  given = configs.put(given, 'data.partition.students', 'without:2')
+  row = run(given, tmp_path)
+  found = row['metrics']['corrected']
+  assert len(found['shift']) == len(found['recall_2']) == 2
+  assert 'shift' not in row['metrics']['distilled']
+  stages = [p.name for p in (tmp_path / 'checkpoints' / 'students').iterdir()]
+  assert stages == ['corrected']
+  images = np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+  both = {}
+  for arm in ('distilled', 'corrected'):
+    net, variables = jaxkd.load(tmp_path, arm=arm, member=1)
+    both[arm] = net.apply(variables, images)[0]['logits']
+  bias = np.array([0, 0, found['shift'][1]])
+  np.testing.assert_allclose(
+    both['corrected'], both['distilled'] + bias, atol=1e-5
+  )
+
+
+def test_generated_examples_take_the_place_of_the_data(tmp_path, monkeypatch):
+  def generated(**entry):
+    return dict(data=dict(generated=dict(count=10, **entry)))
+
+  teacher = dict(model='mlp', kw=dict(widths=(8,)), per_seed=True)
+  given = small(
+    teachers=dict(main={**teacher, 'train': dict(steps=6)}),
+    arms=dict(
+      impressions=generated(name='impressions', kw=dict(steps=2)),
+      noise=generated(name='noise'),
+    ),
+    report=dict(compare=dict(better='impressions', than='noise')),
+  )
+  seen = {}
+  batches_of = training.batches_of
+
+  def watched(session, job):
+    batches = batches_of(session, job)
+    seen[job.stage] = batches.batch(0)
+    return batches
+
+  monkeypatch.setattr(training, 'batches_of', watched)
+  stop = threading.Event()
+  stop.set()
+  while True:
+    try:
+      row = run(given, tmp_path, stop=stop)
+      break
+    except pipeline.Stopped:
+      pass
+  assert any('10 examples made by noise' in note for note in row['notes'])
+  for arm in ('impressions', 'noise'):
+    assert (tmp_path / 'generated' / f'{arm}.png').exists()
+    batch = seen[f'students/{arm}']
+    own = batch['id'] // 10 == np.arange(2)[:, None]
+    assert own.all() and batch['inputs'].dtype == np.float32
+  whole = run(given, tmp_path / 'whole')
+  assert found(whole) == found(row)
+
+
+@pytest.mark.parametrize(
+  ('entry', 'value', 'message'),
+  [
+    ('data.generated.name', 'nois', "did you mean 'noise'"),
+    ('data.generated.teacher', 'man', "no teacher 'man'"),
+    ('data.fraction.students', 0.5, r'set data\.fraction\.students=1\.0'),
+    ('teachers.main.count', 2, 'examples are made of one'),
+    ('teachers.main.cache.outputs', ('logits',), 'leave it empty'),
+    ('students.student.correct', 'missing', 'examples that are generated'),
+    ('tune', ('distill.soft.weight=0.5,1.0',), 'no data to be tuned on'),
+  ],
+)
+def test_generated_examples_that_cannot_be(entry, value, message, tmp_path):
+  given = configs.put(small(), 'data.generated.name', 'noise')
+  given = configs.put(given, entry, value)
+  with pytest.raises(UserError, match=message):
+    tuning.prepare(given, tmp_path, ())

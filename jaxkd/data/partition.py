@@ -105,6 +105,14 @@ def weights(
   return members
 
 
+def left_out(partition: str) -> tuple[int, ...]:
+  """The classes that a partition of ``'without:3,7'`` leaves out."""
+  name, _, text = str(partition).partition(':')
+  words = text.split(',') if name == 'without' else ()
+  # What is no number is refused by `weights`.
+  return tuple(int(word) for word in words if word.strip().isdecimal())
+
+
 def stratified(
   labels: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:

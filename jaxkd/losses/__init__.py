@@ -41,6 +41,7 @@ from jaxkd.losses.relations import (
   rkd_angle,
   rkd_distance,
   similarity_preserving,
+  triplet,
   triplet_votes,
 )
 from jaxkd.losses.responses import (
@@ -118,6 +119,7 @@ __all__ = [
   'correlation_congruence',
   'inter_channel_correlation',
   'pairwise_affinity',
+  'triplet',
   'triplet_votes',
   # Information and contrast
   'variational_information',

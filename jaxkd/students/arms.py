@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxkd import config as configs
 from jaxkd.data import partition
+from jaxkd.data.examples import Examples
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError
@@ -25,7 +26,9 @@ SHARED = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
+  'data.classes',
   'data.fraction.teachers',
   'data.partition.teachers',
   'train.steps',
@@ -72,6 +75,7 @@ def job(
   *,
   stage: str,
   labels: np.ndarray,
+  made: tuple[Examples, np.ndarray] | None = None,
   seeds: list[int] | None = None,
   hyper: dict[str, list[float]] | None = None,
 ) -> Job:
@@ -83,6 +87,8 @@ def job(
     groups: the teachers.
     stage: where its checkpoints go.
     labels: of the training examples.
+    made: examples that it sees in place of these, and the members' weights
+      over them.
     seeds: of the members, if not those of the config.
     hyper: config entry -> the value of each member.
   """
@@ -103,6 +109,7 @@ def job(
     )
     for seed in seeds
   ]
+  examples, weights = made or (None, np.concatenate(weights))
   return Job(
     stage=stage,
     students=roles,
@@ -112,7 +119,9 @@ def job(
       k: v for k, v in config['train'].items() if k not in ('seeds', 'seed')
     },
     seeds=seeds,
-    weights=np.concatenate(weights),
+    weights=weights,
     order=data['order'],
+    together=data['together'],
     hyper=hyper,
+    examples=examples,
   )

@@ -1,5 +1,7 @@
 """Classification: one label for each example."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,23 @@ def _top(k):
     return counted(ahead < k, batch)
 
   return measure
+
+
+def recall(classes: Sequence[int]) -> Metric:
+  """Top-1 on the examples of some classes alone; nan where there are none."""
+
+  def measure(outputs, batch, teachers):
+    where = jnp.isin(batch['labels'], jnp.array(classes, jnp.int32))
+    where &= batch.get('where', True)
+    return top1(outputs, {**batch, 'where': where}, teachers)
+
+  top1 = _top(1)
+  return Metric(measure, _of_some)
+
+
+def _of_some(total, count):
+  nothing = np.full(np.shape(total), np.nan)
+  return np.divide(total, count, out=nothing, where=count > 0)
 
 
 def _nll(outputs, batch, teachers):

@@ -131,3 +131,8 @@ def test_who_shares_a_draw_has_the_same_examples():
   assert chosen(teachers, 'shared', 0.3)[same].all()
   with pytest.raises(UserError, match=r'data\.draw.*own.*shared'):
     partition.seed_of(3, students, 'common')
+
+
+def test_the_classes_that_are_left_out():
+  assert partition.left_out('without:3,7') == (3, 7)
+  assert partition.left_out('none') == partition.left_out('disjoint') == ()

@@ -64,6 +64,7 @@ INPUTS = {
   'maximum_mean_discrepancy': (ROWS, ROWS2),
   'inter_channel_correlation': (MAP, MAP2),
   'pairwise_affinity': (MAP, MAP2),
+  'triplet': (ROWS, LABELS),
   'variational_information': (MAP, draw(D), MAP2),
   'info_nce': (ROWS, ROWS2),
   'contrastive': (ROWS, ROWS2, draw(B, 2, D)),

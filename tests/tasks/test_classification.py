@@ -78,3 +78,17 @@ def test_counted_ignores_what_is_not_finite_outside_the_mask():
 def test_a_task_that_is_not_there():
   with pytest.raises(UserError, match=r"no task 'clasification'.*did you mean"):
     tasks.find('clasification')
+
+
+def test_recall_is_top1_on_some_classes():
+  metric = classification.recall((3, 7))
+  where = np.arange(40) < 30
+  own = np.isin(LABELS, (3, 7)) & where
+  total, count = metric.measure(
+    {'logits': LOGITS}, {'labels': LABELS, 'where': where}, {}
+  )
+  assert count == own.sum()
+  want = (LOGITS.argmax(-1) == LABELS)[own].mean()
+  pair = np.asarray(total), np.asarray(count)
+  assert metric.value(*pair) == pytest.approx(want)
+  assert np.isnan(metric.value(np.zeros(2), np.zeros(2))).all()

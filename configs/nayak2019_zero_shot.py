@@ -1,0 +1,107 @@
+"""A student of data impressions, without any data (Nayak et al., 2019).
+
+Work [7] of the survey: what the teacher knows is drawn out of it as inputs on
+which it says what a Dirichlet distribution asks for, whose concentrations are
+how alike the classes are by the weights of the teacher's last layer. The
+student sees these alone, and learns the teacher's soft targets, without labels.
+Three controls have as many examples and steps: uniform noise; inputs made for
+one class each; and impressions that take all classes for equally alike. The
+ceiling is a student that has the data.
+
+  python experiments/distill.py --config configs/nayak2019_zero_shot.py \
+      --workdir runs/nayak2019_zero_shot
+"""
+
+from ml_collections import ConfigDict
+
+from jaxkd import config
+
+
+def get_config(arg=None):
+  size = config.size(arg)
+  c = ConfigDict()
+  c.survey = dict(
+    work=7,
+    objective='limited data',
+    data='data impressions',
+    teacher='single',
+    knowledge='soft labels',
+    method='plain',
+    student='single, simplified',
+    claim='a student needs no data but impressions made of its teacher',
+    cite='Nayak et al., 2019',
+    url='https://arxiv.org/abs/1905.08114',
+  )
+  c.data = dict(source='digits')
+  c.teachers = dict(
+    main=dict(
+      model='mlp',
+      kw=dict(widths=(128, 128)),
+      views=dict(train='noise(0.15)'),
+      per_seed=True,
+      train=dict(steps=1500, learning_rate=3e-3),
+    )
+  )
+  c.students = dict(
+    student=dict(
+      model='mlp', kw=dict(widths=(64, 64)), views=dict(train='noise(0.15)')
+    )
+  )
+  c.distill = dict(
+    soft=dict(loss='kl', teacher='main', kw=dict(temperature=20.0))
+  )
+  made = dict(count=2000, kw=dict(steps=300, learning_rate=0.01))
+
+  def generated(name='impressions', **kw):
+    options = {**made['kw'], **kw} if name == 'impressions' else {}
+    own = dict(name=name, count=made['count'], kw=options)
+    return dict(data=dict(generated=own))
+
+  c.arms = dict(
+    impressions=generated(),
+    noise=generated('noise'),
+    one_hot=generated(targets='one_hot'),
+    alike_classes=generated(targets='alike_classes'),
+    data=dict(),
+  )
+  c.train = dict(
+    optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
+    learning_rate=3e-3,
+    steps=2000,
+    batch_size=64,
+    seeds=10,
+  )
+  c.report = dict(
+    compare=dict(better='impressions', than='noise'),
+    controls=dict(
+      one_hot=dict(better='impressions', than='one_hot'),
+      alike_classes=dict(better='impressions', than='alike_classes'),
+      ceiling=dict(better='data', than='impressions'),
+    ),
+  )
+  if size == 'tiny':
+    c.teachers.main.kw.widths = (16,)
+    c.teachers.main.train.steps = 20
+    c.students.student.kw.widths = (8,)
+    for name in c.arms:
+      if name != 'data':
+        c.arms[name].data.generated.count = 40
+      if name not in ('data', 'noise'):
+        c.arms[name].data.generated.kw.steps = 4
+    c.train.update(steps=6, batch_size=16, seeds=2, members='vmap')
+  if size == 'paper':
+    c.data = dict(source='tfds:mnist')
+    c.teachers.main = dict(
+      model='lenet5', train=dict(steps=60_000, learning_rate=1e-3)
+    )
+    view = dict(train='rotate(10)|shift(2)|noise(0.1)')
+    c.students.student = dict(model='lenet5_half', views=view)
+    for name in c.arms:
+      if name != 'data':
+        c.arms[name].data.generated.count = 24_000
+      if name not in ('data', 'noise'):
+        c.arms[name].data.generated.kw.update(steps=1500, learning_rate=1e-3)
+    c.train.update(
+      optimizer=dict(name='adam', kw=dict()), steps=75_000, learning_rate=1e-3
+    )
+  return config.complete(c)
