@@ -80,6 +80,7 @@ def get_config(arg=None):
     batch_size=64,
     seeds=10,
     members='vmap',
+    save_every=1000,
   )
   c.report = dict(
     compare=dict(better='conditional', than='teacher_student'),
