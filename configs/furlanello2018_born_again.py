@@ -104,6 +104,7 @@ def get_config(arg=None):
     seeds=5,
     members='vmap',
     eval_every=500,
+    save_every=2000,
   )
   c.report = dict(
     compare=dict(better='ban', than='teacher main'),

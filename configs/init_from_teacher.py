@@ -89,6 +89,7 @@ def get_config(arg=None):
     seeds=5,
     members='vmap',
     eval_every=20,
+    save_every=600,
   )
   if size == 'tiny':
     c.teachers.main.train.steps = 20

@@ -110,6 +110,7 @@ def get_config(arg=None):
     seeds=5,
     members='vmap',
     eval_every=300,
+    save_every=600,
   )
   if size == 'paper':
     steps = 200 * 45_000 // 128
