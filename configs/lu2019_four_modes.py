@@ -131,8 +131,8 @@ def get_config(arg=None):
       ),
     ),
     notes=(
-      'a student of the coarse images was tried too: it learnt nothing from the '
-      'vote or the mean, on the same images or on twice as many',
+      'a student of the coarse images was tried too: it learnt nothing from '
+      'the vote or the mean, on the same images or on twice as many',
     ),
   )
   if size == 'paper':
