@@ -79,16 +79,16 @@ def get_config(arg=None):
     seeds=5,
   )
   hidden, blocks = ('layers/0', 'layers/1'), ('blocks/0', 'blocks/1')
-  tokens, best = dict(width=48, depth=2, patch=7), 'dense'
+  tokens, best = dict(width=32, depth=2, patch=7), 'dense'
   nets = dict(
     dense=(dict(model='mlp', kw=dict(widths=(256, 128))), hidden),
-    mixer=(dict(model='mixer', kw=tokens), blocks),
-    vit=(dict(model='vit', kw=tokens), blocks),
+    mixer=(dict(model='mixer', kw=dict(**tokens, channel_ratio=2.0)), blocks),
+    vit=(dict(model='vit', kw=dict(**tokens, heads=2, mlp_ratio=2.0)), blocks),
   )
   learned = dict(
     per_seed=True,
     data=dict(partition=without['source']),
-    train=dict(steps=2000, batch_size=64),
+    train=dict(steps=1500, batch_size=64),
   )
   few = dict(fraction=FEW, partition=without['target'])
   met = dict(steps=COPIES, batch_size=c.train.batch_size)
@@ -99,7 +99,7 @@ def get_config(arg=None):
     few['fraction'] = 0.1
     nets['dense'][0]['kw'] = dict(widths=(8, 8))
     for name in ('mixer', 'vit'):
-      nets[name][0]['kw'] = dict(width=6, depth=2, patch=4)
+      nets[name][0]['kw'].update(width=6, patch=4)
     learned['train'] = dict(steps=4, batch_size=16)
     c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
     met = dict(steps=2, batch_size=16)
