@@ -2,12 +2,17 @@
 
 Work [10] of the survey: for each example the student learns from the teacher
 if its first choice is the label, and from the label if not; nothing is
-interpolated. The teacher saw a tenth of what the student sees, and is wrong on
-about a sixth of it. The student is compared with plain teacher-student
-learning, with labels alone, and with fixed mixtures of both.
+interpolated. The teacher learned from all images, but is shown them with a
+square blanked, and so is wrong on about a quarter of what it teaches; the
+student has a seventh of the images and sees them whole. It is compared with
+plain teacher-student learning, with labels alone, and with a fixed mixture of
+both.
 
-Simplified: Fashion-MNIST and MLPs instead of speech and LSTMs. Adaptation to
-noise is in meng2019_conditional_noise.
+The learning rate is the best of three on validation, for the mixture the
+teacher's part in it: 20, 50 or 80 %.
+
+Simplified: digits and MLPs instead of speech and LSTMs. Adaptation to noise is
+in meng2019_conditional_noise.
 
   python experiments/distill.py --config configs/meng2019_conditional.py \
       --workdir runs/meng2019_conditional
@@ -17,11 +22,13 @@ from ml_collections import ConfigDict
 
 from jaxkd import config
 
-MIXTURES = (0.2, 0.5, 0.8)  # the teacher's part
-
 
 def get_config(arg=None):
-  size = config.size(arg)
+  size = config.size(
+    arg,
+    no_paper='the recordings of single speakers that it adapts to were never '
+    'published; meng2019_conditional_noise has the data that were',
+  )
   c = ConfigDict()
   c.survey = dict(
     work=10,
@@ -35,53 +42,64 @@ def get_config(arg=None):
     cite='Meng et al., 2019',
     url='https://arxiv.org/abs/1904.12399',
   )
-  c.data = dict(source='fashion_mnist', fraction=dict(teachers=0.1))
-  net = dict(model='mlp', kw=dict(widths=(128, 128)))
-  c.teachers = dict(main=dict(**net, per_seed=True, train=dict(steps=1000)))
+  c.data = dict(source='digits', fraction=dict(students=0.14))
+  net = dict(model='mlp', kw=dict(widths=(64, 64)))
+  hindered = 'cutout(4)'
+  c.teachers = dict(
+    main=dict(**net, per_seed=True, train=dict(steps=1500)),
+    hindered=dict(made_of=('main',), views=dict(train=hindered, eval=hindered)),
+  )
   c.students = dict(student=net)
   c.distill = dict(
     labels=dict(loss='cross_entropy', weight=0.0),
     soft=dict(
       loss='soft_cross_entropy',
-      teacher='main',
+      teacher='hindered',
       when='teacher_is_correct',
       otherwise='labels',
     ),
   )
-  always = dict(when='', otherwise='')
+  always, labels = dict(when='', otherwise=''), dict(weight=1.0)
   c.arms = dict(
     conditional=dict(),
     teacher_student=dict(distill=dict(soft=always)),
-    student=dict(distill=dict(labels=dict(weight=1.0), soft=dict(weight=0.0))),
-  ) | {
-    f'mixture_{int(100 * part)}': dict(
-      distill=dict(
-        labels=dict(weight=1 - part), soft=dict(**always, weight=part)
-      )
-    )
-    for part in MIXTURES
-  }
+    mixture=dict(distill=dict(labels=labels, soft=always)),
+    student=dict(distill=dict(labels=labels, soft=dict(weight=0.0))),
+  )
+  rates = '5e-4,1e-3,2e-3'
+  c.tune = (
+    f'conditional:train.learning_rate={rates}',
+    f'teacher_student:train.learning_rate={rates}',
+    f'student:train.learning_rate={rates}',
+    'mixture:distill.soft.weight=0.25,1.0,4.0',
+  )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=1e-3,
-    steps=4000,
+    steps=1000,
     batch_size=64,
-    seeds=5,
+    seeds=10,
+    members='vmap',
+    save_every=1000,
   )
   c.report = dict(
     compare=dict(better='conditional', than='teacher_student'),
-    controls=dict(labels_alone=dict(better='conditional', than='student'))
-    | {
-      f'mixture_{int(100 * part)}': dict(
-        better='conditional', than=f'mixture_{int(100 * part)}'
-      )
-      for part in MIXTURES
-    },
+    controls=dict(
+      labels_alone=dict(better='conditional', than='student'),
+      best_mixture=dict(better='conditional', than='mixture'),
+    ),
+    notes=(
+      'tried before: Fashion-MNIST, where the teacher had a tenth of the data '
+      '(labels alone are best), was shown 7 pixels a side, noise, or a square '
+      'blanked as here; there fixed mixtures beat the condition by 1 to 3 '
+      'points (three seeds, validation), as labels that a teacher misses tend '
+      'to be those that one can be in doubt about',
+    ),
   )
   if size == 'tiny':
-    c.data.source = 'digits'
     for role in (c.teachers.main, c.students.student):
       role.kw.widths = (16,)
     c.teachers.main.train.steps = 20
-    c.train.update(steps=6, batch_size=16, seeds=2, members='vmap')
+    c.train.update(steps=6, batch_size=16, seeds=2)
+    c.tune = ()
   return config.complete(c)

@@ -35,6 +35,7 @@ FREE = (
   'arms',
   'rounds',
   'controls',
+  'derived',
 )
 
 # What an entry may name; a change of it changes the ``kw`` beside it.
@@ -88,13 +89,16 @@ _NET = {
   'model': 'mlp',
   'kw': {},
   'count': 1,
-  'reads': (),  # a group and its layer, as input in place of the examples
+  'reads': (),  # groups and layers of theirs, in place of the examples
   'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
   'freeze': '',  # a pattern of parameters
   'remat': '',  # a pattern of layers that the backward pass computes again
+  'quantize': '',  # of weights and activations; see students/quantize.py
+  'prune': '',  # of weights; see students/prune.py
 }
 _TEACHER = {
   **_NET,
+  'classes': 0,  # that it tells apart, if not those of the data
   'per_seed': False,  # every seed of the students has teachers of its own
   'specialize': {
     'of': '',  # a generalist
@@ -104,6 +108,8 @@ _TEACHER = {
     'cover': False,  # whether every class is to have one
     'own': 0.5,  # the share of what a specialist sees that is its own
   },
+  # of the data, where that is not what all teachers see: 0 and '' for that
+  'data': {'fraction': 0.0, 'partition': ''},
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
@@ -126,11 +132,16 @@ _CONFIG = {
   'data': {
     'source': 'digits',
     'dir': '',
+    'layout': '',  # how to get it and what it looks like, where it is missing
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
+    'together': 1,  # examples of a class that follow one another
+    # numbers of the classes that a split keeps; () for all, in validation for
+    # those of train
+    'classes': {'train': (), 'validation': (), 'test': ()},
     # what the students see in place of it: what makes it, of which teacher
     # (the only one if empty), how much, and where it is kept, if not with the
     # run
@@ -150,8 +161,11 @@ _CONFIG = {
   'train': _TRAIN | _RUN,
   'report': {
     'metric': 'top1',
+    'reach': 0.0,  # a value of it on validation; the row has the steps to it
+    'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
+    'derived': {},  # sums of arms, which comparisons may name too
     'notes': (),
     'wandb': '',
   },
@@ -243,19 +257,24 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     ('students', _STUDENT),
   ):
     for name, entry in made[section].items():
-      at = f'{section}.{name}'
-      entry = merge(default, entry, at)
-      options = models.defaults(entry['model'], at=f'{at}.model')
-      entry['kw'] = {**plain(options), **entry['kw']}
-      made[section][name] = entry
+      made[section][name] = _net(default, entry, f'{section}.{name}')
   for name, teacher in made['teachers'].items():
-    truth = {'labels': {'loss': tasks.find(made['task']).GROUND_TRUTH}}
+    task = tasks.find(made['task'])
+    output = getattr(task, 'OUTPUT', 'logits')
+    truth = {'labels': {'loss': task.GROUND_TRUTH, 'at': (output, output)}}
     if teacher['specialize']['of']:
       loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
       truth = {'labels': {'loss': loss, 'at': (at, at)}}
     terms = teacher['distill'] or truth
     teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
   return ConfigDict(made, type_safe=True).lock()
+
+
+def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
+  """A complete net, with what its model takes by default."""
+  entry = merge(default, entry, at)
+  options = models.defaults(entry['model'], at=f'{at}.model')
+  return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
 
 def _terms(terms: Mapping[str, Any], at: str) -> dict:
@@ -333,8 +352,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
     here = f'{at}.{name}'
-    if name not in config and _is_term(value, at):
+    if name not in config and _is_new(value, at, 'distill', 'loss'):
       made[name] = _terms({name: value}, at)[name]
+    elif name not in config and _is_new(value, at, 'students', 'model'):
+      made[name] = _net(_STUDENT, value, here)
     elif name not in config:
       raise unknown('entry', name, config, at)
     elif name in FREE:
@@ -346,11 +367,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   return made
 
 
-def _is_term(value: Any, at: str) -> bool:
-  """Whether an arm brings a term of its own: one that names its loss."""
-  return (
-    at.endswith('.distill') and isinstance(value, Mapping) and ('loss' in value)
-  )
+def _is_new(value: Any, at: str, section: str, named: str) -> bool:
+  """Whether an arm brings a term or a role: it names its loss or model."""
+  is_dict = isinstance(value, Mapping)
+  return at.endswith(f'.{section}') and is_dict and named in value
 
 
 def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
@@ -439,12 +459,14 @@ def check_numbers(config: Mapping) -> None:
           f'{section}.{name}.kw.dropout: {dropout!r} should be a number from '
           '0 to below 1'
         )
-      if len(entry['reads']) not in (0, 2):
+      if len(entry['reads']) % 2:
         raise UserError(
           f'{section}.{name}.reads: {entry["reads"]!r} should be a group and '
-          "one of its layers, e.g. ('main', 'stages/2')"
+          "one of its layers, e.g. ('main', 'stages/2'), or several such pairs "
+          'one after another'
         )
   for name, entry in config['teachers'].items():
+    _at_least(0, entry, 'classes', f'teachers.{name}')
     _at_least(0, entry, 'cache.top', f'teachers.{name}')
     if not all(isinstance(at, str) for at in entry['cache']['outputs']):
       raise UserError(

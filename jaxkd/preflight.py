@@ -22,7 +22,7 @@ from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import cost, pytorch
-from jaxkd.report import rows
+from jaxkd.report import rows, wording
 from jaxkd.students import arms, correct
 from jaxkd.tasks import fidelity
 from jaxkd.tasks.metrics import Metric
@@ -85,14 +85,20 @@ def prepare(
   """
   configs.check_numbers(config)
   data = config['data']
-  with blamed('data.source'):
-    source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  try:
+    with blamed('data.source'):
+      source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  except UserError as error:
+    if data['layout']:
+      raise UserError(f'{error}; {data["layout"]}') from error
+    raise
   for split in ('train', 'validation', 'test'):
     if split not in source.splits:
       raise UserError(
         f'data.source: {source.name} has no {split} split, which every run '
         'needs; see data.kw.validation'
       )
+  source = sources.of_classes(source, data['classes'])
   rounds = []
   for prefix, own in configs_of(config).items():
     tuned = {} if rounds else grids or {}
@@ -185,7 +191,9 @@ _OF_THE_RUN = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
+  'data.classes',
   'train.seed',
   'train.seeds',
 )
@@ -193,12 +201,13 @@ _OF_THE_RUN = (
 
 def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   own_arms = arms.configs_of(config)
-  for name in config['students']:
+  trained = {name for own in own_arms.values() for name in own['students']}
+  for name in sorted(trained):
     if name in config['teachers']:
       raise UserError(
         f'students.{name}: a group of teachers has this name too; rename one'
       )
-  for name in (*config['students'], *config['teachers']):
+  for name in (*trained, *config['teachers']):
     if name == AVERAGE:
       raise UserError(
         f'{name}: this is what terms call the running mean of a net; rename it'
@@ -234,7 +243,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   readers = [(f'teachers.{n}', e) for n, e in entries.items()]
   for own in own_arms.values():
     readers += [(f'students.{n}', e) for n, e in own['students'].items()]
-  looking += [(f'{at}.reads', e['reads'][1:]) for at, e in readers]
+  looking += [(f'{at}.reads', e['reads'][1::2]) for at, e in readers]
   looking += [
     (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
     for n, e in entries.items()
@@ -245,8 +254,8 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       roles.locations(distill, name, teacher=True)
       for distill in [*used.values(), *(e['distill'] for e in entries.values())]
     ]
-    read = [e['reads'] for _, e in readers if e['reads'][:1] == (name,)]
-    wanted.append({location for _, location in read})
+    read = [pair for _, e in readers for pair in roles.pairs(e['reads'])]
+    wanted.append({location for group, location in read if group == name})
     if entry['cache']['outputs'] and not any(wanted):
       raise UserError(
         f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
@@ -256,7 +265,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
     wanted.append(entry['cache']['outputs'])
     if entry['made_of']:
       at = f'teachers.{name}'
-      role = roles.joined(entry, entries, taught, at=at)
+      role = roles.joined(entry, entries, taught, source, at=at)
     else:
       with _blaming(looking):
         role = roles.role(
@@ -266,6 +275,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'teachers.{name}',
           dtype=entry['train']['dtype'],
           locations=set().union(*wanted),
+          steps=0 if entry['restore'] else entry['train']['steps'],
         )
     kept = roles.kept(name, entries, f'{prefix}{name}')
     taught[name] = role._replace(kept=kept)
@@ -279,22 +289,26 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'students.{name}',
           dtype=own['train']['dtype'],
           locations=roles.locations(used[arm], name, teacher=False),
+          steps=own['train']['steps'],
         )
         for name, entry in own['students'].items()
       }
   task = tasks.find(config['task'])
   metrics = dict(task.metrics(source.num_classes))
   outputs = {metric.output for metric in metrics.values()}
+  gives = {name: _gives(role) for name, role in taught.items()}
   predicts = tuple(
     name
-    for name, role in taught.items()
-    if outputs & set(roles.output_shapes(role.net, role.shape))
+    for name in taught
+    if outputs & gives[name]
+    and entries[name]['classes'] in (0, source.num_classes)
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())
     metrics |= specialists.metrics(most)
-  for name in predicts:
-    suffix = '' if len(predicts) == 1 else f':{name}'
+  classify = [name for name in predicts if 'logits' in gives[name]]
+  for name in classify:
+    suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
       f'{metric}{suffix}': measure
       for metric, measure in fidelity.metrics(name).items()
@@ -308,6 +322,11 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   return Round(
     prefix, config, own_arms, taught, students, metrics, predicts, turns
   )
+
+
+def _gives(role: Role) -> set[str]:
+  """The outputs of a net."""
+  return set(roles.output_shapes(role.net, role.shape))
 
 
 @contextlib.contextmanager
@@ -416,28 +435,60 @@ def _check_report(config, parts):
   metrics = {k: m for k, m in parts[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
     raise unknown('metric', report['metric'], metrics, 'report.metric')
+  known = [*metrics]
+  if report['reach']:
+    known.append(wording.steps_to(report['reach']))
   counts = {
     f'{part.prefix}{name}': count
     for part in parts
     for name, count in _values_of(part).items()
   }
+  derived = {
+    name: _derived(factors, counts, f'report.derived.{name}')
+    for name, factors in report['derived'].items()
+  }
+  for name in derived:
+    if name in counts:
+      raise UserError(f'report.derived.{name}: an arm has that name')
   pairs = {'report.compare': report['compare']}
   for name, pair in report['controls'].items():
     pairs[f'report.controls.{name}'] = pair
   rows.check_shape(config['survey'], rows.SCHEMA['survey'], 'survey')
   rows.check_shape(list(report['notes']), [str], 'report.notes')
   for at, pair in pairs.items():
-    if not isinstance(pair, dict) or set(pair) != {'better', 'than'}:
-      raise UserError(f'{at}: it needs the entries better and than')
-    for side, name in pair.items():
-      if name not in counts:
-        raise unknown('arm', name, counts, f'{at}.{side}')
-    nets = {name: counts[name] for name in pair.values()}
+    named = set(pair) if isinstance(pair, dict) else set()
+    if named - {'metric'} != {'better', 'than'}:
+      raise UserError(
+        f'{at}: it needs the entries better and than, and may have a metric'
+      )
+    arms_of = {side: pair[side] for side in ('better', 'than')}
+    # The claim itself is about arms; what it is compared by may be derived.
+    there = counts if at == 'report.compare' else {**counts, **derived}
+    for side, name in arms_of.items():
+      if name not in there:
+        raise unknown('arm', name, there, f'{at}.{side}')
+    if pair.get('metric', report['metric']) not in known:
+      raise unknown('metric', pair['metric'], known, f'{at}.metric')
+    nets = {name: there[name] for name in arms_of.values()}
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '
         'count=1 for the teachers, or compare other arms'
       )
+
+
+def _derived(factors: object, counts: Mapping[str, int], at: str) -> int:
+  """How many values a sum of arms has."""
+  rows.check_shape(factors, rows.SCHEMA['derived?']['*'], at)
+  if not factors:
+    raise UserError(f'{at}: it needs arms, each with its factor')
+  for arm in factors:
+    if arm not in counts:
+      raise unknown('arm', arm, counts, at)
+  nets = {arm: counts[arm] for arm in factors}
+  if len(set(nets.values())) > 1:
+    raise UserError(f'{at}: {nets} nets cannot be added seed by seed')
+  return counts[next(iter(factors))]
 
 
 def _values_of(part: Round) -> dict[str, int]:
@@ -448,9 +499,15 @@ def _values_of(part: Round) -> dict[str, int]:
     entry = part.config['teachers'][group]
     name, own = called(group, part), per_seed(part, group)
     found[name] = seeds if own else entry['count']
-    if entry['count'] > 1:
+    if ensembled(part, group):
       found[f'{name} ensemble'] = seeds if own else 1
   return found
+
+
+def ensembled(part: Round, group: str) -> bool:
+  """Whether the nets of a group are measured together too, as one."""
+  several = part.config['teachers'][group]['count'] > 1
+  return several and 'logits' in _gives(part.teachers[group])
 
 
 def per_seed(part: Round, group: str) -> bool:
@@ -667,7 +724,7 @@ def shapes_of(part: Round) -> dict[str, Group]:
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
     if entry['made_of']:
-      parts = {other: found[other] for other in entry['made_of']}
+      parts = training.with_read(set(entry['made_of']), found)
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)

@@ -38,7 +38,7 @@ Grid = dict[str, tuple]
 
 SEEDS = 3  # of each trial; none is a seed of the run
 _TUNABLE = (
-  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|example_weight)'
+  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|teacher|example_weight)'
   r'|train\.(learning_rate|schedule|schedule_kw\..+|optimizer\.(name|kw\..+)'
   r'|weight_decay|clip|accumulate|average)'
 )
@@ -92,7 +92,8 @@ def parse(
   trials = {f'{first}{name}': _count(grids.get(name, {})) for name in own}
   report = config['report']
   for pair in (report['compare'], *report['controls'].values()):
-    compared = {name: trials[name] for name in pair.values() if name in trials}
+    of = [arm for n in pair.values() for arm in report['derived'].get(n, [n])]
+    compared = {name: trials[name] for name in of if name in trials}
     if len(set(compared.values())) > 1:
       raise UserError(
         '--tune: arms that are compared get equally many trials, not '
@@ -107,8 +108,8 @@ def _checked(entry, values, config, factors, at) -> list:
   default = configs.get(config, entry, at)
   if not re.fullmatch(_TUNABLE, entry):
     raise UserError(
-      f'{at}: what can be tuned are the weight, the kw, the schedule and the '
-      'fusion of a term, and the optimiser, not the budget'
+      f'{at}: what can be tuned are the weight, the kw, the schedule, the '
+      'teacher and the fusion of a term, and the optimiser, not the budget'
     )
   typed = [configs.typed(value, default, at) for value in values]
   if factors and not isinstance(default, int | float):

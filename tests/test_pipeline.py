@@ -18,7 +18,7 @@ from rich.console import Console
 import jaxkd
 from jaxkd import config as configs
 from jaxkd import pipeline, preflight, tuning, workdir
-from jaxkd.data import cache
+from jaxkd.data import cache, sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows
@@ -27,7 +27,7 @@ from jaxkd.train.population import Population
 
 ROOT = Path(__file__).parents[1]
 # The methods, which are many, are in test_methods.py.
-CONFIGS = sorted((ROOT / 'configs').glob('hinton*.py'))
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 
 
 def small(**changes):
@@ -551,6 +551,67 @@ def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
     nets(tmp_path / 'broken'),
     nets(tmp_path / 'whole'),
   )
+
+
+def test_quantised_and_pruned_nets_are_what_was_tested(tmp_path):
+  """A low-precision teacher; then its student, pruned and trained again."""
+  small_net = dict(model='mlp', kw=dict(widths=(4,)))
+  quantised = dict(
+    quantize='uniform(3)|activations(4, high=4.0)',
+    prune='magnitude(0.5, end=4, every=2)',
+  )
+  config = small(
+    teachers=dict(
+      main=dict(
+        **small_net, quantize='ternary', per_seed=True, train=dict(steps=6)
+      )
+    ),
+    students=dict(student=small_net),
+    arms=dict(
+      student=dict(students=dict(student=quantised)),
+      distilled=dict(students=dict(student=dict(quantize='points(2)'))),
+    ),
+    rounds=dict(
+      r01={},
+      r02=dict(
+        teachers=dict(main=dict(restore='r01/students/student', quantize='')),
+        students=dict(student=dict(init='main', prune='magnitude(0.5)')),
+      ),
+    ),
+    report=dict(compare=dict(better='r02/distilled', than='r01/distilled')),
+  )
+  row = run(config, tmp_path / 'whole')
+  with pytest.raises(pipeline.Stopped):
+    run(config, tmp_path / 'broken', stop=After(6 + 6 + 3))
+  assert found(run(config, tmp_path / 'broken')) == found(row)
+  whole = nets(tmp_path / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, nets(tmp_path / 'broken'), whole)
+  # What is left of 64 + 12 weights, of 2 bits, and a bit for each that says
+  # so; points, scales and biases are whole numbers of bytes of their own.
+  left = row['cost']['bytes']['student'] - 2 * (16 + 8) - 4 * 7
+  assert left - (8 + 2) in (10, 11)
+  assert row['cost']['bytes']['r02/student/student'] < 4 * 83
+  operations = row['cost']['bit_operations']
+  assert operations['student'] == 76 * 2 * 32
+  assert operations['r02/student/student'] == 76 * 3 * 4
+  data = sources.load('synthetic', **config['data']['kw']).splits['test']
+  for arm, values in row['arms'].items():
+    stage = arm.replace('/', '/students/', 1) + '/student'
+    if arm.endswith('teacher'):
+      stage = f'{arm[:3]}/teachers/main'
+    folder = tmp_path / 'whole/nets' / stage
+    for member, value in enumerate(values['values'] if folder.exists() else ()):
+      net, variables = jaxkd.load(folder, member=member)
+      logits = net.apply(variables, data.inputs)[0]['logits']
+      right = (logits.argmax(-1) == data.labels).mean()
+      assert float(right) == pytest.approx(value), arm
+      kernels = [x for x in jax.tree.leaves(variables['params']) if x.ndim > 1]
+      assert len(kernels) == 2
+      if arm == 'r02/distilled':
+        assert sum(int((k == 0).sum()) for k in kernels) == 38
+        assert all(len(np.unique(k)) <= 5 for k in kernels)
+      if arm == 'r01/teacher':
+        assert all(len(np.unique(k)) <= 3 for k in kernels)
 
 
 def groups(**changes):

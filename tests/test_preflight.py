@@ -80,6 +80,7 @@ def test_explains_the_loss_and_every_layer(tmp_path):
 HINT = dict(loss='hint', at=('layers/0', 'layers/1'), teacher='main')
 LAYERS = HINT | dict(adapter='linear')
 WHEN = dict(when='teacher_is_correct', otherwise='labels')
+FASTER = dict(better='distilled', than='student', metric='steps_to_0.9')
 ALONE = dict(loss='cross_entropy')
 FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
 
@@ -151,6 +152,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (dict(train__seed=-1), ('train.seed', '-1')),
     (dict(survey=dict(work=1.5)), ('survey', 'work')),
     (dict(report__notes=('a', 5)), ('report.notes', '5')),
+    (
+      dict(report__controls=dict(c=FASTER)),
+      ('report.controls.c.metric', "'steps_to_0.9'"),
+    ),
     (
       dict(report__compare=dict(better='distilled', than='teacher')),
       ('report.compare', 'seed by seed'),
@@ -353,6 +358,34 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('students.student.views', '(8, 8, 1)', '(4, 4, 1) by average'),
     ),
     (
+      dict(students__student__quantize='uniform(9)'),
+      ('students.student.quantize: uniform(bits=9)', '1 to 8'),
+    ),
+    (
+      dict(students__student__quantize='uniform(4, only="haed")'),
+      ('students.student.quantize', "'haed'", 'head/kernel'),
+    ),
+    (
+      dict(students__student__quantize='features(4, at="layer/*")'),
+      ('students.student.quantize', "no layer 'layer/*'"),
+    ),
+    (
+      dict(teachers__main__quantize='unifrom(4)'),
+      ('teachers.main.quantize', "'uniform'"),
+    ),
+    (
+      dict(students__student__prune='magnitude(0.5, end=999)'),
+      ('students.student.prune', 'an earlier end'),
+    ),
+    (
+      dict(teachers__main__prune='magnitude(1.5)'),
+      ('teachers.main.prune', 'below 1'),
+    ),
+    (
+      dict(teachers__both=dict(made_of=('main',), quantize='ternary')),
+      ('teachers.both.quantize', 'made of others'),
+    ),
+    (
       dict(teachers__average=dict(model='mlp')),
       ('average', 'the running mean', 'rename it'),
     ),
@@ -455,6 +488,52 @@ def test_data_that_makes_no_sense_is_refused(tmp_path):
       )
     for part in parts:
       assert part in str(error.value).lower()
+
+
+def test_a_group_has_a_part_of_the_data_of_its_own(tmp_path):
+  known, few = 'without:2', dict(fraction=0.1, partition='without:0,1')
+  config = small(
+    data__fraction=dict(teachers=0.5, students=1.0),
+    data__partition=dict(teachers=known, students='none'),
+    data__classes=dict(train=(), validation=(2,), test=(2,)),
+    data__draw='shared',
+    teachers=dict(main=NET, few={**NET, 'data': few}),
+    train__batch_size=4,
+  )
+  source, (part,) = preflight.prepare(config, tmp_path)
+  labels = source.splits['train'].labels
+  for split in ('validation', 'test'):
+    assert set(source.splits[split].labels) == {2}
+  jobs = {
+    name: preflight.teacher_job(part, name, source, {})
+    for name in ('main', 'few')
+  }
+  seen = {name: job.weights[0] > 0 for name, job in jobs.items()}
+  assert set(labels[seen['main']]) == {0, 1}
+  assert set(labels[seen['few']]) == {2}
+  assert abs(seen['main'].sum() - len(labels) / 3) < 3
+  assert abs(seen['few'].sum() - len(labels) / 30) < 3
+  config['teachers']['few']['data']['fraction'] = 2.0
+  with pytest.raises(UserError, match=r'^teachers\.few\.data\.fraction: 2'):
+    preflight.prepare(config, tmp_path)
+
+
+def test_data_that_is_not_there_says_how_to_get_it(tmp_path):
+  config = small(
+    data__source='npz:none.npz', data__kw={}, data__layout='write to its owner'
+  )
+  with pytest.raises(UserError, match=r'no file none\.npz; write to its owner'):
+    preflight.prepare(config, tmp_path)
+
+
+def test_a_net_of_other_classes_is_read_and_not_measured(tmp_path):
+  teachers = dict(
+    main=NET, other={**NET, 'classes': 7},
+    reader={**NET, 'reads': ('other', 'logits')},
+  )  # fmt: skip
+  _, (part,) = preflight.prepare(small(teachers=teachers), tmp_path)
+  assert part.predicts == ('main', 'reader')
+  assert part.teachers['reader'].shape == (7,)
 
 
 SECOND = dict(compare=dict(better='r02/distilled', than='r01/student'))
@@ -607,6 +686,31 @@ def test_what_does_not_predict_is_no_arm(tmp_path):
   assert {'agreement:main', 'agreement:second'} <= set(part.metrics)
 
 
+def test_nets_that_embed_are_measured_one_by_one(tmp_path):
+  nets = dict(model='embedder', kw=dict(of_kw=dict(widths=(4,)), size=2))
+  at = ('embedding', 'embedding')
+  config = small(
+    task='retrieval',
+    teachers=dict(main=dict(**nets, count=2)),
+    students=dict(student=nets),
+    distill=dict(
+      labels=dict(loss='triplet', at=at),
+      soft=dict(loss='rkd_distance', at=at, teacher='main'),
+    ),
+    report__metric='recall_at_1',
+  )
+  _, (part,) = preflight.prepare(config, tmp_path)
+  assert part.predicts == ('main',)
+  assert set(part.metrics) == {
+    'recall_at_1', 'recall_at_2', 'recall_at_4', 'recall_at_8', 'nmi'
+  }  # fmt: skip
+  assert not preflight.ensembled(part, 'main')  # no probabilities to average
+  compare = dict(better='distilled', than='teacher ensemble')
+  config['report']['compare'] = compare
+  with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
+    preflight.prepare(config, tmp_path)
+
+
 def test_equal_arms_are_found(tmp_path):
   same = dict(distill=dict(soft=dict(weight=1.0)))
   alone = dict(distill=dict(soft=dict(weight=0.0)))
@@ -614,3 +718,22 @@ def test_equal_arms_are_found(tmp_path):
   _, (part,) = preflight.prepare(config, tmp_path)
   assert part.first('again') == part.first('distilled')
   assert part.first('student') == 'student'
+
+
+def test_sums_of_arms_may_be_compared(tmp_path):
+  gain = dict(distilled=1.0, student=-1.0)
+  report = dict(
+    derived=dict(gain=gain, none=dict(student=0.0)),
+    controls=dict(some=dict(better='gain', than='none')),
+  )
+  preflight.prepare(small(report=report), tmp_path)
+  for changed, said in (
+    (dict(derived=dict(gain=dict(distiled=1.0))), "'distiled'.*'distilled'"),
+    (dict(derived=dict(student=gain)), 'report.derived.student: an arm has'),
+    (dict(derived=dict(gain={})), 'report.derived.gain: it needs arms'),
+    (dict(derived=dict(gain={'student': 'x'})), 'must be a number'),
+    (dict(derived=dict(gain={**gain, 'teacher': 1.0})), 'seed by seed'),
+    (dict(compare=dict(better='gain', than='student')), 'report.compare.bett'),
+  ):
+    with pytest.raises(UserError, match=said):
+      preflight.prepare(small(report={**report, **changed}), tmp_path)

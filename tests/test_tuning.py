@@ -261,6 +261,18 @@ def test_only_arms_that_are_compared_need_as_many_trials():
     parse('distilled:train.clip=1.0,2.0')
 
 
+def test_arms_of_which_a_sum_is_compared_need_as_many_trials():
+  gain = dict(gain=dict(more=1.0, student=-1.0))
+  report = dict(
+    compare=dict(better='distilled', than='student'),
+    controls=dict(some=dict(better='gain', than='student')),
+    derived=gain,
+  )
+  config = weighted(report=report)
+  with pytest.raises(UserError, match=r"equally many.*'more': 2, 'student': 0"):
+    tuning.parse(('more:train.clip=1.0,2.0',), config, arms.configs_of(config))
+
+
 def test_grids_of_the_config_and_of_the_command_line_add_up(tmp_path):
   config = weighted(tune=('student:train.clip=0.0,1.0',))
   given = ('distilled:train.clip=0.0,5.0',)

@@ -23,7 +23,9 @@ class Loader:
   Member m sees the examples of positive weight, n_m of them, each about
   once an epoch; of unequal weights, n_m draws in proportion to the weights,
   as evenly spread as can be (systematic resampling), in random order.
-  Batches run on over the end of an epoch, so none is short.
+  Batches run on over the end of an epoch, so none is short. Where several
+  examples of a class are to stay together, it is these groups whose order is
+  random.
   """
 
   def __init__(
@@ -34,6 +36,7 @@ class Loader:
     batch_size: int,
     order: str = 'own',
     *,
+    together: int = 1,
     at: str = 'train.batch_size',
   ):
     """Checks the entries.
@@ -44,6 +47,7 @@ class Loader:
       seeds: one for each member, at least 0.
       batch_size: examples in a member's batch.
       order: 'own', or 'shared' where all members see the first's batches.
+      together: how many examples of a class follow one another.
       at: the config entry of the batch size, for errors.
 
     Raises:
@@ -68,6 +72,8 @@ class Loader:
       weights, seeds = weights[:1], seeds[:1]
     if batch_size < 1:
       raise UserError(f'{at}: {batch_size} is not a batch size; use 1 or more')
+    if together < 1:
+      raise UserError(f'data.together: {together} should be 1 or more')
     sizes = (weights > 0).sum(axis=1)
     if batch_size > sizes.min():
       raise UserError(
@@ -76,6 +82,7 @@ class Loader:
         'larger data.fraction'
       )
     self.examples, self.batch_size, self.order = examples, batch_size, order
+    self.together = together
     self._sizes = sizes
     self._weights = weights
     self._seen = [np.flatnonzero(own) for own in weights]
@@ -174,7 +181,23 @@ class Loader:
       points = (np.arange(len(ids)) + generator.random()) / len(ids) * ends[-1]
       drawn = np.searchsorted(ends, points, side='right')
       ids = ids[np.minimum(drawn, len(ids) - 1)]
-    return generator.permutation(ids)
+    ids = generator.permutation(ids)
+    if self.together == 1:
+      return ids
+    return self._in_groups(ids, generator)
+
+  def _in_groups(self, ids, generator):
+    """Numbers of examples with groups of a class together, in random order.
+
+    The last group of a class may be smaller.
+    """
+    labels = self.examples.labels[ids]
+    ids = ids[np.argsort(labels, kind='stable')]
+    counts = np.unique_counts(labels).counts
+    within = np.concatenate([np.arange(count) for count in counts])
+    group = np.cumsum(within % self.together == 0) - 1
+    place = generator.permutation(group[-1] + 1)[group]
+    return ids[np.argsort(place, kind='stable')]
 
 
 def ahead(

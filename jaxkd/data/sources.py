@@ -13,7 +13,7 @@ import types
 import typing
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +103,43 @@ def load(
   if path:
     given['path'] = path
   return function(**given, validation=validation, **options)._replace(name=name)
+
+
+def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
+  """Some classes alone in each split, with the numbers that they have.
+
+  So nets can be tested on classes that they have not seen. They are validated
+  on those of the training examples, unless others are named, for to choose
+  among them by the test classes would be to see these.
+
+  Args:
+    source: the data.
+    kept: split -> class numbers; none for all, in validation for those of
+      train.
+
+  Raises:
+    UserError: a class that is not there, or a split without examples.
+  """
+  kept = {split: tuple(classes) for split, classes in kept.items()}
+  kept['validation'] = kept['validation'] or kept['train']
+  if not any(kept.values()):
+    return source
+  splits, notes = dict(source.splits), []
+  for split, classes in kept.items():
+    if not classes:
+      continue
+    labels = splits[split].labels
+    for number in classes:
+      if number not in labels:
+        raise UserError(
+          f'data.classes.{split}: {source.name} has no example of class '
+          f'{number} there; its classes are 0 to {source.num_classes - 1}'
+        )
+    numbers = np.flatnonzero(np.isin(labels, classes))
+    splits[split] = examples_lib.take(splits[split], numbers)
+    names = ', '.join(str(source.classes[number]) for number in classes)
+    notes.append(f'{split} has {len(classes)} classes alone: {names}')
+  return source._replace(splits=splits, notes=(*source.notes, *notes))
 
 
 # The sources.

@@ -11,13 +11,10 @@ valid. Each op draws by its own name, so that teacher and student share the
 draws of the ops that both name, and adding an op moves no other's.
 """
 
-import ast
 import functools
 import inspect
 import math
-import re
 import sys
-import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import lookup
+from jaxkd import calls, lookup
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 
@@ -72,10 +69,12 @@ def parse(text: str, *, at: str = 'view') -> View:
     'noise(0.15)|flip'
   """
   texts, ops, fresh = [], [], ''
-  for step in text.split('|') if text.strip() else []:
-    name, args, kwargs = _split(step, text, at)
+  like = 'crop(4)|flip|noise(0.1)'
+  for name, args, kwargs in calls.split(text, kind='view', like=like, at=at):
     function = _find(name, at)
-    arguments = _bind(function, name, args, kwargs, at)
+    arguments = calls.bind(
+      function, name, args, kwargs, kind='view', at=at, skip=2
+    )
     before = [op.name.partition('#')[0] for op in ops].count(name)
     key = f'{name}#{before}' if before else name
     key, fresh = fresh + key, fresh + f'{name}/' * (function is redraw)
@@ -216,6 +215,20 @@ def crop(
   return dm_pix.random_crop(key, jnp.pad(image, widths, mode), image.shape)
 
 
+def cut(key: Array, image: Array, size: int) -> Array:
+  """Cuts size x size pixels out at random."""
+  _fits('cut', image, size)
+  return dm_pix.random_crop(key, image, (size, size, image.shape[2]))
+
+
+def centre(key: Array, image: Array, size: int) -> Array:
+  """Cuts size x size pixels out of the middle."""
+  del key
+  height, width = _fits('centre', image, size)
+  top, left = (height - size) // 2, (width - size) // 2
+  return image[top : top + size, left : left + size]
+
+
 def flip(key: Array, image: Array) -> Array:
   """Swaps left and right, every other time."""
   _size('flip', image)
@@ -235,6 +248,27 @@ def rotate(key: Array, image: Array, degrees: float) -> Array:
     jax.default_matmul_precision('highest'),
   ):
     return dm_pix.rotate(image, angle, mode='constant')
+
+
+def turn(key: Array, image: Array) -> Array:
+  """Turns by a multiple of 90 degrees, and mirrors every other time."""
+  copies = turns(key, image)
+  return copies[jax.random.randint(key, (), 0, len(copies))]
+
+
+def turns(key: Array, image: Array) -> Array:
+  """All that `turn` can give, [8, H, W, C].
+
+  For a group that is made of others (`teachers.NAME.made_of`), which are shown
+  all eight and put together.
+  """
+  del key
+  height, width = _size('turn', image)
+  _require(
+    height == width, f'turn needs square images, got {height} by {width}'
+  )
+  turned = [jnp.rot90(image, count) for count in range(4)]
+  return jnp.stack([*turned, *(each[:, ::-1] for each in turned)])
 
 
 def brightness(key: Array, image: Array, delta: float) -> Array:
@@ -269,12 +303,7 @@ def cutout(key: Array, image: Array, size: int) -> Array:
 
 def resolution(key: Array, image: Array, size: int) -> Array:
   """Keeps what size x size pixels can show, at the old number of pixels."""
-  height, width = _size('resolution', image)
-  _require(
-    1 <= size <= min(height, width),
-    f'resolution(size={size}) of images of {height}x{width} needs a size from '
-    '1 to the shorter side',
-  )
+  _fits('resolution', image, size)
   small = resize(key, image, size)
   return jax.image.resize(small, image.shape, 'linear')
 
@@ -296,6 +325,55 @@ def blur(key: Array, image: Array, sigma: float) -> Array:
   widths = ((radius, radius), (radius, radius), (0, 0))
   padded = jnp.pad(image, widths, 'edge')
   return dm_pix.gaussian_blur(padded, sigma, 2 * radius + 1, padding='VALID')
+
+
+def gradient(key: Array, image: Array) -> Array:
+  """The length of the gradient at each pixel, by central differences."""
+  del key
+  height, width = _size('gradient', image)
+  _require(
+    min(height, width) > 1,
+    f'gradient needs two pixels or more each way, got {height} by {width}',
+  )
+  down, across = jnp.gradient(image, axis=(0, 1))
+  return jnp.sqrt(down**2 + across**2)
+
+
+def detail(key: Array, image: Array) -> Array:
+  """What the Haar wavelet sees at the finest scale, [H / 2, W / 2, 3 C].
+
+  Of each 2x2 block of pixels: the difference of its columns, of its rows, and
+  of its diagonals, each half a sum of four. An odd last row or column is left
+  out.
+
+  Haar, `Zur Theorie der orthogonalen Funktionensysteme
+  <https://doi.org/10.1007/BF01456326>`_, 1910.
+  """
+  del key
+  height, width = _size('detail', image)
+  _require(
+    min(height, width) > 1,
+    f'detail needs two pixels or more each way, got {height} by {width}',
+  )
+  height, width = height // 2 * 2, width // 2 * 2
+  (a, b), (c, d) = (
+    [image[i:height:2, j:width:2] for j in (0, 1)] for i in (0, 1)
+  )
+  bands = [a - b + c - d, a + b - c - d, a - b - c + d]
+  return jnp.concatenate(bands, axis=-1) / 2
+
+
+def channel(key: Array, image: Array, index: int) -> Array:
+  """One channel of an image, e.g. one of several registered modes."""
+  del key
+  _size('channel', image)
+  count = image.shape[2]
+  _require(
+    0 <= index < count,
+    f'channel(index={index}) of images of {count} channels needs 0 to '
+    f'{count - 1}',
+  )
+  return image[..., index : index + 1]
 
 
 def standardize(
@@ -340,6 +418,16 @@ def _require(condition: bool, message: str) -> None:
     raise UserError(message)
 
 
+def _fits(op: str, image: Any, size: int) -> tuple[int, int]:
+  height, width = _size(op, image)
+  _require(
+    1 <= size <= min(height, width),
+    f'{op}(size={size}) of images of {height}x{width} needs a size from 1 to '
+    'the shorter side',
+  )
+  return height, width
+
+
 def _size(op: str, image: Any) -> tuple[int, int]:
   shape = getattr(image, 'shape', None)
   if shape is None or len(shape) != 3:
@@ -365,46 +453,3 @@ def _find(name: str, at: str) -> Callable:
   if name not in ops:
     raise unknown('view', name, ops, at)
   return ops[name]
-
-
-def _split(step: str, text: str, at: str) -> tuple[str, list, dict]:
-  """The name and the literal arguments of one step."""
-  match = re.fullmatch(r'([\w.:]+)\s*(?:\((.*)\))?', step.strip(), re.DOTALL)
-  try:
-    name, arguments = match.groups(default='')
-    call = ast.parse(f'f({arguments})', mode='eval').body
-    if not isinstance(call.func, ast.Name):
-      raise ValueError('more than one call')
-    args = [ast.literal_eval(arg) for arg in call.args]
-    kwargs = {kw.arg: ast.literal_eval(kw.value) for kw in call.keywords}
-  except (AttributeError, SyntaxError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{at}: cannot read {step.strip()!r} in the view {text!r}; write ops as '
-      "in 'crop(4)|flip|noise(0.1)', with plain numbers as arguments"
-    ) from error
-  return name, args, kwargs
-
-
-def _bind(
-  function: Callable, name: str, args: list, kwargs: dict, at: str
-) -> dict[str, Any]:
-  """All arguments after (key, example), of the annotated types."""
-  signature = inspect.signature(function, eval_str=True)
-  parameters = dict([*signature.parameters.items()][2:])
-  takes = ', '.join(map(str, parameters.values())) or 'no arguments'
-  try:
-    bound = inspect.Signature(parameters.values()).bind(*args, **kwargs)
-  except TypeError as error:
-    raise UserError(f'{at}: the view {name} takes {takes}: {error}') from error
-  bound.apply_defaults()
-  arguments = dict(bound.arguments)
-  for key, value in arguments.items():
-    annotation = parameters[key].annotation
-    kinds = typing.get_args(annotation) or (annotation,)
-    if float in kinds and type(value) is int:
-      arguments[key] = float(value)
-    elif annotation is not inspect.Parameter.empty and type(value) not in kinds:
-      raise UserError(
-        f'{at}: the view {name} takes {takes}: {key} cannot be {value!r}'
-      )
-  return arguments

@@ -179,7 +179,9 @@ def projector(student: Shape, teacher: Shape) -> Adapter:
   return Adapter(init, apply)
 
 
-def variational(student: Shape, teacher: Shape) -> Adapter:
+def variational(
+  student: Shape, teacher: Shape, *, fixed: bool = False
+) -> Adapter:
   """The regressor of ``losses.variational_information`` (VID).
 
   Three 1×1 convolutions without bias, a ReLU between them, predict the mean
@@ -190,6 +192,7 @@ def variational(student: Shape, teacher: Shape) -> Adapter:
   Args:
     student: shape of the student's layer, [B, ..., C].
     teacher: shape of the teacher's layer, [B, ..., D], as for ``linear``.
+    fixed: leave the variance at 5, which makes a hint of it.
 
   Returns:
     An adapter that gives the mean, [B, ..., D], and the variance before
@@ -211,14 +214,18 @@ def variational(student: Shape, teacher: Shape) -> Adapter:
       name: _kernel(fold(key, name), (below, width))
       for name, below in layers.items()
     }
+    return params if fixed else {**params, 'raw_scale': raw_scale()}, {}
+
+  def raw_scale():
     raw = math.log(math.expm1(variance - eps))
-    return {**params, 'raw_scale': jnp.full((width,), raw, jnp.float32)}, {}
+    return jnp.full((width,), raw, jnp.float32)
 
   def apply(params, state, x):
     first, second, third = (params[name].astype(x.dtype) for name in layers)
     hidden = jax.nn.relu(_resized(x, teacher) @ first)
     mean = jax.nn.relu(hidden @ second) @ third
-    return (mean, params['raw_scale']), state
+    scale = raw_scale() if fixed else params['raw_scale']
+    return (mean, scale), state
 
   return Adapter(init, apply)
 

@@ -289,10 +289,13 @@ def _as_logits(function: Callable, softens: bool, at: str) -> Callable:
   def fuse(logits, weights, temperature):
     options = {} if weights is None else {'weights': weights}
     with blamed(f'{at}.fuse'):
-      if not softens:
-        return function(logits, **options)
-      found = function(logits, temperature=temperature, **options)
-    return many.as_logits(found, temperature)
+      if softens:
+        options['temperature'] = temperature
+      found = function(logits, **options)
+      if jnp.issubdtype(found.dtype, jnp.integer):  # classes, as of a vote
+        found = jax.nn.one_hot(found, logits.shape[-1], dtype=logits.dtype)
+        return many.as_logits(found, temperature)
+    return many.as_logits(found, temperature) if softens else found
 
   return fuse
 

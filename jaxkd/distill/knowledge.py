@@ -20,11 +20,12 @@ class Arguments:
   `key`, when first, is drawn; the arguments up to the one whose name begins
   with `teacher` are the student's, that one is the teacher's, and the rest
   are fields of the batch by name. Without a `teacher` only the first is the
-  student's.
+  student's. A loss that takes `teachers` gets all of them at once, a tuple.
 
   Attributes:
     draws: whether the loss takes a key.
     teacher: whether it looks at a teacher.
+    together: whether it looks at all teachers at once.
     fields: names of the batch's fields that it wants.
     coupled: whether its value couples the examples of a batch; such losses
       take a mask `where`.
@@ -39,6 +40,7 @@ class Arguments:
     # The prediction itself comes first, whatever it is called.
     at = [i for i in at if i > 0]
     self.teacher = bool(at)
+    self.together = bool(at) and names[at[0]] == 'teachers'
     self.fields = names[at[0] + 1 if at else 1 :]
     self.coupled = any(p.name == 'where' for p in parameters)
 
@@ -93,7 +95,8 @@ def knowledge(
 ) -> Term:
   """A loss between the student and its teachers at a location.
 
-  With several teachers the term is the mean of the loss over all of them.
+  With several teachers the term is the mean of the loss over all of them, if
+  it does not look at all at once.
 
   Args:
     loss: the function; see `Arguments` for how its arguments are found.
@@ -130,6 +133,11 @@ def knowledge(
   if teachers and not arguments.teacher:
     raise UserError(
       f'{at}.teacher: the loss {name} looks at no teacher; leave it empty'
+    )
+  if arguments.together and weigh:
+    raise UserError(
+      f'{at}.fuse_weights: the loss {name} looks at all teachers at once; '
+      'leave it empty'
     )
   both = sides(
     location,
@@ -173,6 +181,9 @@ def knowledge(
       extra[adversary.option] = adversary.value(theta, context.step)
     if not groups:
       return value(context, extra, student), state
+    if arguments.together:
+      nets = tuple(net for (group,) in groups for net in group)
+      return value(context, extra, student, (nets,)), state
     each = [
       jax.vmap(lambda teacher: value(context, extra, student, teacher))(group)
       for group in groups

@@ -1,24 +1,26 @@
 """From the entries of ``config.teachers`` and ``config.students`` to nets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, terms
-from jaxkd.distill.step import Kept, Role
-from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.students import inherit
+from jaxkd.distill.step import Kept, Role, teach
+from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.students import compression, inherit
 from jaxkd.teachers import many, specialists
 from jaxkd.types import Net
 
 # Arguments of `models.build` that are not for a config's `kw`.
 _NOT_OPTIONS = (
-  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'dtype', 'at',
+  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'before', 'after',
+  'dtype', 'at',
 )  # fmt: skip
 
 
@@ -30,6 +32,7 @@ def role(
   at: str,
   dtype: str,
   locations: set[str],
+  steps: int = 0,
 ) -> Role:
   """A net that shows what the terms want to see of it.
 
@@ -40,6 +43,7 @@ def role(
     at: the entry's name.
     dtype: what the net computes in.
     locations: names of the outputs that terms look at.
+    steps: how many it trains; 0 if it does not.
 
   Raises:
     UserError: a model, a view or an output that is not there.
@@ -47,14 +51,18 @@ def role(
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
       raise UserError(f'{at}.kw: {option!r} is not for the config to set')
-  reads = entry['reads']
-  shape = (
-    _layer(groups, *reads, at) if reads else input_shape(entry, source, at)
-  )
+  reads = pairs(entry['reads'])
+  shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
   with blamed(f'{at}.model'):
     build = _builder(entry, source, shape, at, dtype)
-    own = set(output_shapes(build(()), shape))
-    net = build(tuple(sorted(locations - own)))
+    plain = build(())
+    own = set(output_shapes(plain, shape))
+    quantised = f'{at}.quantize'
+    hooks = compression.hooks(plain, entry['quantize'], at=quantised)
+    if any(hooks.values()):
+      with within(f'{quantised}: '):
+        build((), **hooks)
+    net = build(tuple(sorted(locations - own)), **hooks)
   return Role(
     net,
     entry['views']['train'],
@@ -66,6 +74,15 @@ def role(
     entry['freeze'],
     entry['views'].get('average', ''),
     at,
+    fit=models.fitter(
+      entry['model'],
+      num_classes=classes_of(entry, source),
+      at=f'{at}.model',
+      **entry['kw'],
+    ),
+    compression=compression.compression(
+      net, entry['quantize'], entry['prune'], steps=steps, at=at
+    ),
   )
 
 
@@ -73,15 +90,21 @@ def joined(
   entry: Mapping[str, Any],
   entries: Mapping[str, dict],
   groups: Mapping[str, Role],
+  source: Source,
   *,
   at: str,
 ) -> Role:
   """A group that is made of others: what they predict together.
 
+  They see the examples as this group does if it has views of its own, else
+  each as it does by itself. A view that gives several copies of an example, as
+  `jaxkd.data.views.turns` does, is for all of them to be fused too.
+
   Args:
     entry: its complete entry.
     entries: those of all groups.
     groups: the nets of those before it.
+    source: the data, for its shapes.
     at: the entry's name.
 
   Raises:
@@ -91,12 +114,15 @@ def joined(
   for name in names:
     if name not in groups:
       raise unknown('teacher', name, groups, f'{at}.made_of')
-    if groups[name].reads:
-      raise UserError(f'{at}.made_of: {name} reads another group; leave it out')
   known = (*many.FUSIONS, many.SPECIALISTS)
   if fuse not in known:
     raise unknown('fusion', fuse, known, f'{at}.fuse')
   special = [bool(entries[name]['specialize']['of']) for name in names]
+  for kind in ('quantize', 'prune'):
+    if entry[kind]:
+      raise UserError(
+        f'{at}.{kind}: the group is made of others; set it for these'
+      )
   if fuse == many.SPECIALISTS and (
     special != [False, True] or entries[names[0]]['count'] > 1
   ):
@@ -106,19 +132,79 @@ def joined(
     )
   if fuse != many.SPECIALISTS and any(special):
     raise UserError(f"{at}.fuse: set it to 'specialists', which {names} are")
+  inside = {name: groups[name] for name in behind(names, groups)}
+  seeing = {name: role for name, role in inside.items() if not role.reads}
+  wanted = {name: role.shape for name, role in seeing.items()}
+
+  def viewed(use, field):
+    """How each of them sees an example, and the shape of that."""
+    theirs = {name: getattr(role, field) for name, role in seeing.items()}
+    text, here = entry['views'][use], f'{at}.views.{use}'
+    if not text:
+      return theirs, wanted
+    view = views.parse(text, at=here)
+    given = views.output_shape(view, source.input_shape, at=here)
+    return (jax.tree.map(lambda _, x=x: x, theirs) for x in (text, given))
+
+  view, shape = viewed('train', 'view')
+  eval_view, other = viewed('eval', 'eval_view')
+  if shape != other:
+    raise UserError(
+      f'{at}.views: its nets are shown {shape} by train and {other} by eval; '
+      'make both give one shape'
+    )
+  copies = _copies(shape, wanted, f'{at}.views')
+  if copies and fuse == many.SPECIALISTS:
+    raise UserError(f'{at}.views: specialists see one copy of an example')
+
+  def outputs(variables, inputs):
+    if not copies:
+      found = teach(inside, variables, inputs)
+      return [found[name] for name in names]
+    merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
+    found = teach(inside, variables, merged)
+    return [_as_nets(found[name]['logits'], copies) for name in names]
+
   net = many.together(
-    {name: groups[name].net for name in names},
-    {name: entries[name]['count'] for name in names},
+    {name: role.net for name, role in inside.items()},
+    {name: entries[name]['count'] for name in inside},
+    outputs,
     fuse,
     most=max(entries[name]['specialize']['overlap'] for name in names),
   )
-  return Role(
-    net,
-    entry['views']['train'],
-    entry['views']['eval'],
-    shape=groups[names[0]].shape,
-    at=at,
+  return Role(net, view, eval_view, shape=shape, at=at)
+
+
+def _copies(given: Any, wanted: Any, at: str) -> int:
+  """How many copies of an example are shown to nets that take one; 0 for one.
+
+  Args:
+    given: shapes of what is shown.
+    wanted: shapes of what the nets take, the same tree.
+    at: the config entry.
+
+  Raises:
+    UserError: shapes of something else.
+  """
+  sizes = (
+    jax.tree.leaves(shapes, is_leaf=lambda node: isinstance(node, tuple))
+    for shapes in (given, wanted)
   )
+  found = set()
+  for shown, one in zip(*sizes, strict=True):
+    if shown not in (one, (*shown[:1], *one)):
+      raise UserError(
+        f'{at}: {shown} would be shown to nets that take {one}; give views of '
+        'that shape, or of several such examples'
+      )
+    found.add(0 if shown == one else shown[0])
+  return found.pop()
+
+
+def _as_nets(logits: Array, copies: int) -> dict[str, Array]:
+  """Logits of copies, [T, B · copies, K], as those of T · copies nets."""
+  split = logits.reshape(len(logits), -1, copies, logits.shape[-1])
+  return {'logits': jnp.concatenate(jnp.moveaxis(split, 2, 1))}
 
 
 def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
@@ -135,14 +221,19 @@ def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
 
   def described(name):
     entry = entries[name]
-    behind = [*entry['reads'][:1], *entry['made_of']]
+    behind = [*entry['reads'][::2], *entry['made_of']]
     if entry['made_of']:
       own = [entry['fuse']]
     else:
       options = [f'{k}={v!r}' for k, v in sorted(entry['kw'].items())]
-      own = [entry['model'], *options, entry['train']['dtype']]
+      own = [
+        entry['model'],
+        *options,
+        entry['quantize'],
+        entry['train']['dtype'],
+      ]
     parts = [f'({described(other)})' for other in behind]
-    return ' '.join([*own, *entry['reads'][1:], *parts])
+    return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
   outputs = tuple(dict.fromkeys(cache['outputs']))
   return Kept(outputs, cache['top'], cache['dir'], stage, described(name))
@@ -155,7 +246,7 @@ def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
     entry: the complete entry of a teacher or a student.
     distill: the terms that it trains with.
   """
-  found = set(entry['reads'][:1]) | set(entry.get('made_of', ()))
+  found = set(entry['reads'][::2]) | set(entry.get('made_of', ()))
   found.add(entry.get('specialize', {}).get('of', ''))
   found.add(inherit.source(entry['init']))
   for term in distill.values():
@@ -165,12 +256,39 @@ def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
   return found - {''}
 
 
-def _layer(groups, group: str, location: str, at: str) -> Any:
-  """The shape of what a group gives at a location for one example."""
-  if group not in groups:
-    raise unknown('teacher', group, groups, f'{at}.reads')
-  outputs = output_shapes(groups[group].net, groups[group].shape)
-  return outputs[location].shape[1:]
+def pairs(reads: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+  """The groups and locations that an entry's `reads` names in turn."""
+  return tuple(zip(reads[::2], reads[1::2], strict=True))
+
+
+def behind(names: Iterable[str], nets: Mapping[str, Role]) -> list[str]:
+  """The groups of these names and all that they read, in the order of `nets`.
+
+  Groups that are made of others hold these, and so read nothing.
+  """
+  found, left = set(), list(names)
+  while left:
+    name = left.pop()
+    if name in nets and name not in found:
+      found.add(name)
+      left += [group for group, _ in nets[name].reads]
+  return [name for name in nets if name in found]
+
+
+def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
+  """The shape of what groups give at locations for one example, together."""
+  shapes = []
+  for group, location in reads:
+    if group not in groups:
+      raise unknown('teacher', group, groups, f'{at}.reads')
+    outputs = output_shapes(groups[group].net, groups[group].shape)
+    shapes.append(outputs[location].shape[1:])
+  if any(shape[:-1] != shapes[0][:-1] for shape in shapes):
+    raise UserError(
+      f'{at}.reads: layers of the shapes {", ".join(map(str, shapes))} cannot '
+      'be put one behind the other; all but the last size must be the same'
+    )
+  return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
 
 def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
@@ -209,7 +327,7 @@ def layers(
   """Every layer that a term can look at, with its shape for one example."""
   return models.tap_shapes(
     entry['model'],
-    num_classes=source.num_classes + _is_special(entry),
+    num_classes=classes_of(entry, source) + _is_special(entry),
     input_shape=shape,
     at=f'{at}.model',
     **entry['kw'],
@@ -242,6 +360,11 @@ def _flat(location) -> set[str]:
   return set().union(*map(_flat, location))
 
 
+def classes_of(entry: Mapping[str, Any], source: Source) -> int:
+  """How many classes a net tells apart."""
+  return entry.get('classes') or source.num_classes
+
+
 def _is_special(entry: Mapping[str, Any]) -> bool:
   """Whether the net has a dustbin, one more class than there are."""
   return bool(entry.get('specialize', {}).get('of'))
@@ -250,14 +373,15 @@ def _is_special(entry: Mapping[str, Any]) -> bool:
 def _builder(entry, source, shape, at, dtype):
   special = _is_special(entry)
 
-  def build(taps):
+  def build(taps, **hooks):
     try:
       net = models.build(
         entry['model'],
-        num_classes=source.num_classes + special,
+        num_classes=classes_of(entry, source) + special,
         input_shape=shape,
         taps=taps,
         remat=entry['remat'],
+        **hooks,
         dtype=dtype,
         at=f'{at}.model',
         **entry['kw'],

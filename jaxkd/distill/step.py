@@ -21,7 +21,7 @@ from jaxkd.keys import fold
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train.population import Learner, Rows
-from jaxkd.types import Context, Net
+from jaxkd.types import Compression, Context, Net
 
 
 class Kept(NamedTuple):
@@ -47,31 +47,42 @@ class Role(NamedTuple):
 
   Attributes:
     net: the model.
-    view: how it sees the examples while the student trains.
+    view: how it sees the examples while the student trains; of a group that
+      is made of others, how each of them does, by their names.
     eval_view: how it sees them in evaluation.
     copies: how many of it train together, seeing each other as peers.
     shape: of one example as the net sees it.
-    reads: the group and the location whose output it takes in place of the
-      examples; empty for the examples.
+    reads: the groups and the locations whose outputs it takes, one behind
+      the other, in place of the examples; empty for the examples.
     init: where its first values come from; see `jaxkd.students.inherit`.
     freeze: a glob of the parameters that do not train.
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
     kept: what is kept on disk of its outputs, if anything.
+    fit: what gives its variables, if it is not trained but fitted; see
+      `jaxkd.distill.fitted`.
+    compression: how it trains, if it is to end smaller than it is built.
   """
 
   net: Net
-  view: str = ''
-  eval_view: str = ''
+  view: Any = ''
+  eval_view: Any = ''
   copies: int = 1
   shape: Any = ()
-  reads: tuple[str, ...] = ()
+  reads: tuple[tuple[str, str], ...] = ()
   init: str = inherit.RANDOM
   freeze: str = ''
   average_view: str = ''
   at: str = 'role'
   kept: Kept | None = None
+  fit: Callable[..., dict] | None = None
+  compression: Compression | None = None
+
+  @property
+  def apply(self) -> Callable:
+    """That of the net, as it trains."""
+    return (self.compression or self.net).apply
 
 
 class Recipe(NamedTuple):
@@ -132,24 +143,14 @@ def learner(
         for name, role in nets.items()
         if not role.reads
       }
-    seen = {
-      text: views.apply(
-        views.parse(text),
-        batch['inputs'],
-        seed=seed,
-        epoch=batch['epoch'],
-        id=batch['id'],
-      )
-      for text in sorted(set(texts.values()))
-    }
-    return {**batch, 'inputs': {name: seen[t] for name, t in texts.items()}}
+    return {**batch, 'inputs': shown(texts, batch, seed)}
 
   def forward(params, state, inputs, targets, key, prefix=''):
     """Outputs and new states of the nets that train."""
     outputs, states = {}, {}
     for name, role in nets.items():
-      x = _read(role, targets) if role.reads else inputs[f'{prefix}{name}']
-      outputs[name], states[name] = role.net.apply(
+      x = read(role, targets) if role.reads else inputs[f'{prefix}{name}']
+      outputs[name], states[name] = role.apply(
         {'params': params[name], 'state': state['nets'][name]},
         x,
         key=fold(key, 'net', f'{prefix}{name}'),
@@ -173,7 +174,7 @@ def learner(
       The variables, and what each group of which one is left is called then.
     """
     readers = [*nets.values(), *(teachers[name] for name in frozen)]
-    whole = {role.reads[0] for role in readers if role.reads}
+    whole = {group for role in readers for group, _ in role.reads}
     whole |= {name for entry in entries.values() for name in entry.teachers}
     draws = [draw for entry in entries.values() for draw in entry.draws]
     called, found = {}, dict(frozen)
@@ -235,6 +236,11 @@ def learner(
       )
       for name, role in nets.items()
     }
+    variables |= {
+      name: role.compression.start(variables[name])
+      for name, role in nets.items()
+      if role.compression
+    }
     train = {'nets': {name: v['params'] for name, v in variables.items()}}
     state = {
       name: {**v['state'], **given.get(name, {})}
@@ -260,6 +266,15 @@ def learner(
       )
     return {**carry, 'opt': made.optimizer.init(train)}
 
+  def updated(carry):
+    """The carry with what is due before this step in nets that get smaller."""
+    params, states = carry['train']['nets'], dict(carry['state']['nets'])
+    for name, role in nets.items():
+      if role.compression:
+        now = {'params': params[name], 'state': states[name]}
+        states[name] = role.compression.update(now, carry['step'])
+    return {**carry, 'state': {**carry['state'], 'nets': states}}
+
   def held(gradients):
     """Gradients, or updates, without those of what is frozen."""
     kept = {
@@ -271,6 +286,7 @@ def learner(
   def step(carry, batch, frozen, hyper):
     """The carry after one more batch, and what was measured on it."""
     made = recipe(hyper)
+    carry = updated(carry)
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
 
     def loss(train, state, batch, key):
@@ -334,8 +350,8 @@ def learner(
         'params': params[name],
         'state': carry['state']['nets'][name],
       }
-      x = _read(role, targets) if role.reads else batch['inputs'][name]
-      outputs, _ = role.net.apply(variables, x)
+      x = read(role, targets) if role.reads else batch['inputs'][name]
+      outputs, _ = role.apply(variables, x)
       prefix = '' if len(nets) == 1 else f'{name}/'
       for called, metric in metrics.items():
         if metric.output not in outputs:
@@ -346,6 +362,25 @@ def learner(
     return measured
 
   return Learner(init, step, evaluate)
+
+
+def shown(texts: Any, batch: Mapping[str, Any], seed: Array) -> Any:
+  """What views show of a batch; equal views are computed once.
+
+  Args:
+    texts: a tree of views, as in the config.
+    batch: has ``inputs``, ``epoch`` and ``id``, each [B, ...].
+    seed: of the draws.
+
+  Returns:
+    A tree like `texts` of inputs, each [B, ...].
+  """
+  where = {'epoch': batch['epoch'], 'id': batch['id']}
+  seen = {
+    text: views.apply(views.parse(text), batch['inputs'], seed=seed, **where)
+    for text in sorted(set(jax.tree.leaves(texts)))
+  }
+  return jax.tree.map(lambda text: seen[text], texts)
 
 
 def teach(
@@ -372,9 +407,10 @@ def teach(
       return found[name]
     role = roles[name]
     if role.reads:
-      if role.reads[0] in frozen:
-        outputs(role.reads[0])
-      x = _read(role, found)
+      for group, _ in role.reads:
+        if group in frozen:
+          outputs(group)
+      x = read(role, found)
     else:
       x = inputs[name]
     forward = lambda v: role.net.apply(v, x)[0]  # noqa: E731
@@ -395,21 +431,30 @@ def copies_of(role: str, copies: int) -> list[str]:
   return [role] if copies == 1 else [f'{role}/{i}' for i in range(copies)]
 
 
-def _read(role: Role, targets: Mapping[str, dict]) -> Array:
-  """What a role takes in place of the examples, [B, ...]."""
-  group, location = role.reads
-  at = f'{role.at}.reads'
-  if group not in targets:
-    raise unknown('teacher', group, targets, at)
-  if location not in targets[group]:
-    raise unknown('output', location, targets[group], at)
-  found = targets[group][location]
-  if len(found) != 1:
-    raise UserError(
-      f'{at}: it has {len(found)} nets, and what they give can be read of one '
-      f'only; set teachers.{group}.count=1'
-    )
-  return found[0]
+def read(role: Role, targets: Mapping[str, dict]) -> Array:
+  """What a role takes in place of the examples, [B, ...].
+
+  Args:
+    role: it reads some groups.
+    targets: group -> outputs, each [1, B, ...].
+
+  Raises:
+    UserError: a group or an output that is not there, or of several nets.
+  """
+  at, each = f'{role.at}.reads', []
+  for group, location in role.reads:
+    if group not in targets:
+      raise unknown('teacher', group, targets, at)
+    if location not in targets[group]:
+      raise unknown('output', location, targets[group], at)
+    found = targets[group][location]
+    if len(found) != 1:
+      raise UserError(
+        f'{at}: {group} has {len(found)} nets, and what they give can be read '
+        f'of one only; set teachers.{group}.count=1'
+      )
+    each.append(found[0])
+  return each[0] if len(each) == 1 else jnp.concatenate(each, axis=-1)
 
 
 def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:

@@ -23,7 +23,7 @@ from jaxkd.data import cache, views
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.loader import Loader, ahead
 from jaxkd.data.sources import Source
-from jaxkd.distill.step import Role, teach
+from jaxkd.distill.step import Role, shown, teach
 from jaxkd.errors import UserError, unknown
 from jaxkd.train import sharding
 from jaxkd.train.fit import Stopped
@@ -77,11 +77,10 @@ class Outputs:
       )
     self._name, self._roles, self._loader = name, roles, loader
     self._variables, self._axes = variables, axes
-    self._first = name
-    while roles[self._first].reads:
-      self._first = roles[self._first].reads[0]
-    self._view = views.parse(roles[self._first].view)
-    self._draws = views.draws(self._view, source.input_shape)
+    self._views = {n: r.view for n, r in roles.items() if not r.reads}
+    parsed = [views.parse(text) for text in jax.tree.leaves(self._views)]
+    self._draws = any(views.draws(v, source.input_shape) for v in parsed)
+    self._text = ' and '.join(dict.fromkeys(view.text for view in parsed))
     # Members of one seed differ in nothing that a teacher could see.
     own = self._draws or 0 in axes.values()
     self._seeds = list(dict.fromkeys(seeds)) if own else [0]
@@ -90,7 +89,7 @@ class Outputs:
     self._member = [self._line.tolist().index(i) for i in range(self.lines)]
     if self._draws:
       rows = steps * loader.batch_size
-      order = np.array(loader.order == 'shared')
+      order = np.array([loader.order == 'shared', loader.together])
       met = [order, np.array(self._seeds), weights[self._member]]
     else:
       seen = weights[self._member] if own else weights.any(0)[None]
@@ -216,7 +215,7 @@ class Outputs:
     """What the rows are of, by what it is called; without the parameters."""
     return {
       'model': self._kept.model,
-      'view': self._view.text,
+      'view': self._text,
       'data': _fingerprint(self._loader.examples),
       'outputs': list(self._kept.outputs),
       'top': self._kept.top,
@@ -276,8 +275,9 @@ class Outputs:
 
   def _outputs(self, variables, inputs, epoch, id, seed) -> dict[str, Array]:
     """What is kept of what the group gives, [T, B, ...]."""
-    seen = views.apply(self._view, inputs, seed=seed, epoch=epoch, id=id)
-    given = teach(self._roles, variables, {self._first: seen})[self._name]
+    batch = {'inputs': inputs, 'epoch': epoch, 'id': id}
+    seen = shown(self._views, batch, seed)
+    given = teach(self._roles, variables, seen)[self._name]
     for at in self._kept.outputs:
       if at not in given:
         raise unknown('output', at, given, f'{self._at}.outputs')

@@ -5,6 +5,7 @@ Teachers and students both come here; what differs is what they look at.
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,15 +18,15 @@ import optax
 
 from jaxkd import config as configs
 from jaxkd import losses
-from jaxkd.data import loader, views
+from jaxkd.data import loader
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.distill import fusion, step, taught, terms
+from jaxkd.distill import fitted, fusion, step, taught, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
-from jaxkd.distill.roles import locations
+from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.students import inherit
+from jaxkd.students import compression, inherit, stored
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
@@ -93,6 +94,7 @@ class Job(NamedTuple):
     seeds: of each member.
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
+    together: how many examples of a class follow one another.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
@@ -107,6 +109,7 @@ class Job(NamedTuple):
   seeds: list[int]
   weights: np.ndarray
   order: str = 'own'
+  together: int = 1
   hyper: dict[str, list[float]] | None = None
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
@@ -118,12 +121,14 @@ class Trained(NamedTuple):
 
   Attributes:
     variables: net -> variables with a leading axis of members.
+    stored: the same as they are stored; see `jaxkd.students.stored`.
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
     execution: how it ran.
   """
 
   variables: dict[str, dict]
+  stored: dict[str, dict]
   history: dict
   seconds: float
   execution: Execution
@@ -211,19 +216,14 @@ def with_read(
     roles: nets that may read some.
     behind_kept: whether groups whose outputs are kept count as readers.
   """
-
-  def reads(name):
-    role = groups[name].role
-    return () if role.kept and not behind_kept else role.reads[:1]
-
-  reading = [name for role in roles.values() for name in role.reads[:1]]
-  reading += [read for name in names & set(groups) for read in reads(name)]
-  while reading:
-    name = reading.pop()
-    if name in groups and name not in names:
-      names = names | {name}
-      reading += reads(name)
-  return {name: g for name, g in groups.items() if name in names}
+  nets = {
+    name: group.role._replace(reads=())
+    if group.role.kept and not behind_kept
+    else group.role
+    for name, group in groups.items()
+  }
+  read = {group for role in roles.values() for group, _ in role.reads}
+  return {name: groups[name] for name in behind(names | read, nets)}
 
 
 def frozen_of(groups: Mapping[str, Group]) -> tuple[dict, dict]:
@@ -242,6 +242,7 @@ def batches_of(session: Session, job: Job) -> taught.Batches:
     job.seeds,
     job.train['batch_size'],
     order=job.order,
+    together=job.together,
     at=f'{job.at}train.batch_size',
   )
   outputs = {}
@@ -320,6 +321,8 @@ def check(session: Session, job: Job) -> None:
   with within(job.at):
     _check_accumulate(job)
     _check_terms(job)
+    if fitted.is_fitted(job.students):
+      fitted.check(terms.in_use(job.distill), job.students)
   _check_kept(job)
   batches = batches_of(session, job)
   batches.check()
@@ -391,7 +394,12 @@ def _check_kept(job: Job) -> None:
         found = {*found, 'logits'}
       wanted |= dict.fromkeys(sorted(found), f'{job.at}distill.{name}')
     readers = [*job.students.values(), *(g.role for g in looked_at.values())]
-    wanted |= {r.reads[1]: r.at for r in readers if r.reads[:1] == (group,)}
+    wanted |= {
+      location: role.at
+      for role in readers
+      for read, location in role.reads
+      if read == group
+    }
     for location, at in wanted.items():
       if location not in role.kept.outputs:
         raise UserError(
@@ -423,6 +431,8 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   """
   batches = batches_of(session, job)
   batches.keep(session.progress, session.say, session.stop)
+  if fitted.is_fitted(job.students):
+    return _fitted(job, batches)
   steps = job.train['steps']
   plan = Plan(
     steps,
@@ -456,12 +466,44 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   params = carry.get('average', carry['train']['nets'])
   state = carry['state']['nets']
+  finished = {
+    name: compression.finish(
+      job.students[name.partition('/')[0]].compression,
+      {'params': params[name], 'state': state[name]},
+    )
+    for name in params
+  }
   return Trained(
-    {name: {'params': params[name], 'state': state[name]} for name in params},
+    _dense(finished),
+    finished,
     result.history,
     result.seconds,
     result.execution,
   )
+
+
+def _fitted(job: Job, batches: taught.Batches) -> Trained:
+  """The population, its models fitted to all that they would have met."""
+  begun = time.perf_counter()
+  groups = used_groups(job)
+  with within(f'{job.stage}: '):
+    variables = fitted.fit(
+      job.students,
+      {name: group.role for name, group in job.groups.items()},
+      *frozen_of(groups),
+      batches.iterate(0, job.train['steps']),
+      job.seeds,
+    )
+  finished = {
+    name: compression.apply_once(job.students[name].compression, tree)
+    for name, tree in variables.items()
+  }
+  seconds = time.perf_counter() - begun
+  return Trained(_dense(finished), finished, {}, seconds, Execution())
+
+
+def _dense(finished: Mapping[str, dict]) -> dict[str, dict]:
+  return {name: stored.dense(tree) for name, tree in finished.items()}
 
 
 def evaluate(
@@ -491,7 +533,7 @@ def evaluate(
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
   made = step.learner(
-    roles,
+    {name: role._replace(compression=None) for name, role in roles.items()},
     {name: group.role for name, group in groups.items()},
     recipe=lambda hyper: step.Recipe({}, optax.identity()),
     metrics=session.metrics,
@@ -534,11 +576,11 @@ def predicted_by(role: Role) -> Callable[[dict, Any], jax.Array]:
 
   In evaluation, and without a draw.
   """
-  view = views.parse(role.eval_view)
 
   def logits(variables, inputs):
     id = jnp.arange(len(jax.tree.leaves(inputs)[0]))
-    seen = views.apply(view, inputs, seed=0, epoch=0 * id, id=id)
+    batch = {'inputs': inputs, 'epoch': 0 * id, 'id': id}
+    seen = step.shown(role.eval_view, batch, seed=0)
     return role.net.apply(variables, seen)[0]['logits']
 
   return logits
@@ -585,12 +627,10 @@ def logits(
 
 def _over(session, group, split, measure, axis):
   """A measure of each member's nets, over the examples along an axis."""
-  view = views.parse(group.role.eval_view)
 
   @jax.jit
   def run(variables, batch):
-    where = {'epoch': batch['epoch'], 'id': batch['id']}
-    inputs = views.apply(view, batch['inputs'], seed=0, **where)
+    inputs = step.shown(group.role.eval_view, batch, seed=0)
     seen = {**batch, 'inputs': inputs}
     return jax.lax.map(lambda own: measure(own, seen), variables)
 

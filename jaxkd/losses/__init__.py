@@ -41,6 +41,8 @@ from jaxkd.losses.relations import (
   rkd_angle,
   rkd_distance,
   similarity_preserving,
+  triplet,
+  triplet_votes,
 )
 from jaxkd.losses.responses import (
   cross_entropy,
@@ -50,6 +52,7 @@ from jaxkd.losses.responses import (
   kl,
   logit_mse,
   multi_level_logits,
+  noisy_logit_mse,
   permuted_soft_cross_entropy,
   pseudo_label,
   reverse_kl,
@@ -82,6 +85,7 @@ __all__ = [
   'soft_cross_entropy',
   'permuted_soft_cross_entropy',
   'logit_mse',
+  'noisy_logit_mse',
   'top_k_kl',
   'decoupled_kl',
   'dist',
@@ -115,6 +119,8 @@ __all__ = [
   'correlation_congruence',
   'inter_channel_correlation',
   'pairwise_affinity',
+  'triplet',
+  'triplet_votes',
   # Information and contrast
   'variational_information',
   'info_nce',

@@ -9,9 +9,10 @@ named by ``where``: they get 0 and change nothing.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 
 from jaxkd.losses import _checks, _numerics, _pairwise, _pooling, _shapes
 
@@ -138,6 +139,103 @@ def rkd_angle(
   return _numerics.keep(
     where, loss / jnp.square(_numerics.count(where, student))
   )
+
+
+NEGATIVES = ('all', 'semi_hard', 'distance_weighted')
+# Of distance-weighted sampling: nearer counts as this, farther as nothing.
+_NEAREST, _FARTHEST = 0.5, 1.4
+
+
+def triplet(
+  student: Array,
+  labels: Array,
+  *,
+  margin: float = 0.2,
+  negatives: str = 'all',
+  where: Array | None = None,
+) -> Array:
+  """Triplet loss of metric learning, from labels.
+
+  An example, the anchor, should be nearer to one of its class, the positive,
+  than to one of another, the negative, by a margin. All pairs of a class in
+  the batch are taken, so no triplets have to be sampled beforehand; a batch
+  needs several examples of a class. Needs the global batch.
+
+  Args:
+    student: embeddings x, [B, D].
+    labels: class indices, integers [B].
+    margin: m ≥ 0, in units of the distance.
+    negatives: which ones a pair is compared with: 'all' alike; 'semi_hard',
+      the nearest of those farther than the positive, or else the farthest;
+      'distance_weighted', all, each as likely as distance-weighted sampling
+      draws it, which is made for embeddings of length 1. No gradient passes
+      through these likelihoods.
+    where: [B] bool, false for examples that only pad the batch.
+
+  Returns:
+    The loss of each example as the anchor, [B]; their mean is that of all
+    pairs. An example without a positive gets 0.
+
+  Formula:
+    B/P Σ_p Σ_n w_apn max(0, |x_a - x_p| - |x_a - x_n| + m) over the P pairs
+    (a, p) of a class in the batch, Σ_n w_apn = 1; 'distance_weighted' has
+    w_an ∝ δ^(2 - D) (1 - δ²/4)^((3 - D)/2), δ = max(½, |x_a - x_n|), for
+    δ < 1.4, and equal ones where there is no such negative
+
+  References:
+    Schroff et al., `FaceNet: A Unified Embedding for Face Recognition and
+    Clustering <https://arxiv.org/abs/1503.03832>`_, 2015; Wu et al., `Sampling
+    Matters in Deep Embedding Learning <https://arxiv.org/abs/1706.07567>`_,
+    2017
+
+  Example:
+    >>> student = jnp.array([[0.0], [1.0], [1.1]])
+    >>> triplet(student, jnp.array([0, 0, 1])).round(3)
+    Array([0.15, 1.65, 0.  ], dtype=float32)
+
+  Variants:
+    - FaceNet squares the distances; here they are as in PyTorch's
+      ``triplet_margin_loss`` and the code of relational distillation.
+    - That code draws one negative for each pair by the likelihoods that
+      'distance_weighted' takes the mean over.
+    - Some code averages over the triplets whose loss is not 0; here all count.
+  """
+  sizes = _checks.arrays(
+    student=(student, 'float[B, D]'),
+    labels=(labels, 'int[B]'),
+    where=(where, 'bool[B] or None'),
+  )
+  _checks.non_negative(margin=margin)
+  _checks.one_of(NEGATIVES, negatives=negatives)
+  student = _numerics.keep(where, _numerics.upcast(student))
+  distances = _numerics.safe_sqrt(_pairwise.squared_distances(student))
+  alike = labels[:, None] == labels[None, :]
+  both = jnp.ones_like(alike)
+  if where is not None:
+    both = where[:, None] & where[None, :]
+  positive = alike & both & ~jnp.eye(sizes['B'], dtype=bool)
+
+  def of_anchor(rows):
+    """The sum over its positives; without a negative there is no loss."""
+    distance, positive, negative = rows
+    if negatives == 'semi_hard':
+      other = _semi_hard(distance, negative)
+      each = jax.nn.relu(distance - other + margin)
+    else:
+      weights = negative.astype(distance.dtype)
+      if negatives == 'distance_weighted':
+        weights = _likely(distance, negative, sizes['D'])
+      weights /= jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
+      behind = distance[:, None] - distance[None, :] + margin
+      each = jnp.sum(weights[None, :] * jax.nn.relu(behind), axis=1)
+    return jnp.sum(each, where=positive & jnp.any(negative))
+
+  temporary = sizes['B'] ** 2 * student.dtype.itemsize
+  loss = _pairwise.chunked(
+    of_anchor, (distances, positive, ~alike & both), temporary=temporary
+  )
+  pairs = jnp.maximum(jnp.sum(positive, dtype=loss.dtype), 1)
+  return loss * _numerics.count(where, student) / pairs
 
 
 def similarity_preserving(
@@ -448,6 +546,86 @@ def pairwise_affinity(
   return jnp.sum(loss, axis=0) / nodes**2
 
 
+def triplet_votes(
+  student: Array,
+  teachers: tuple[Array, ...],
+  *,
+  margin: float = 0.1,
+  where: Array | None = None,
+) -> Array:
+  """Relative similarities between examples, as most teachers see them.
+
+  Of two examples, teachers whose features have nothing in common can still
+  say which is closer to a third. The student is to agree with the majority.
+  Needs the global batch. The B³ triplets are made a few examples at a time.
+
+  Args:
+    student: embeddings s, [B, Ds].
+    teachers: the embeddings t of each teacher, a tuple of [B, Dt]; their
+      widths are free. No gradient reaches them: only their order counts.
+    margin: δ of at least 0, by how much closer it should be, in mean
+      distances of the student.
+    where: [B] bool, false for examples that only pad the batch.
+
+  Returns:
+    The loss of each example as the one that others are closer to, [B].
+
+  Formula:
+    1/B² Σ_j Σ_k m² max(0, δ - m (d_ik - d_ij) / μ_s), j and k other than i,
+    d_ij = |s_i - s_j|, μ_s the mean of the distances above 0, and m = sign(Σ_t
+    sign(d^t_ik - d^t_ij)), 0 where the votes are equal
+
+  References:
+    You et al., `Learning from Multiple Teacher Networks
+    <https://doi.org/10.1145/3097983.3098135>`_, 2017
+
+  Example:
+    >>> student = jnp.array([[0.0], [1.0], [3.0]])
+    >>> same, other = student, jnp.array([[0.0], [3.0], [1.0]])
+    >>> triplet_votes(student, (same, same, other), margin=0.0)
+    Array([0., 0., 0.], dtype=float32)
+    >>> triplet_votes(student, (other,), margin=0.0).round(4)
+    Array([0.2222, 0.1111, 0.1111], dtype=float32)
+
+  Variants:
+    - Distances here are in units of their mean, as in ``rkd_distance``, so
+      that the margin does not depend on the size of the features.
+  """
+  _checks.arrays(
+    student=(student, 'float[B, Ds]'),
+    **{
+      f'teachers[{i}]': (t, f'float[B, Dt{i}]') for i, t in enumerate(teachers)
+    },
+    where=(where, 'bool[B] or None'),
+  )
+  if not teachers:
+    raise ValueError('teachers must have at least 1 teacher, not 0')
+  _checks.non_negative(margin=margin)
+  distances = _relative_distances(_numerics.upcast(student), where)
+  seen = [
+    _pairwise.squared_distances(_numerics.keep(where, _numerics.upcast(t)))
+    for t in teachers
+  ]
+  others = ~jnp.eye(len(student), dtype=bool)
+  if where is not None:
+    others &= where[None]
+
+  def of_one(distance, seen, others):
+    votes = jnp.sign(seen[:, None, :] - seen[:, :, None])  # [T, j, k]
+    majority = jnp.sign(jnp.sum(votes, axis=0))
+    nearer = majority * (distance[None, :] - distance[:, None])
+    counts = (majority != 0) & others[:, None] & others[None, :]
+    return jnp.sum(jnp.maximum(margin - nearer, 0), where=counts)
+
+  loss = _pairwise.chunked(
+    lambda row: of_one(*row),
+    (distances, jnp.stack(seen, axis=1), others),
+    temporary=len(seen) * distances.size * distances.dtype.itemsize,
+  )
+  pairs = jnp.square(_numerics.count(where, distances))
+  return _numerics.keep(where, loss / pairs)
+
+
 def _embeddings(student, teacher, where):
   """Checks embeddings whose widths may differ."""
   return _checks.arrays(
@@ -483,6 +661,30 @@ def _relative_distances(x, where):
 def _cosines_at(vertex, x):
   """The cosine of every angle at a vertex [D], over rows of [B, D]: [B, B]."""
   return _gram(_numerics.l2_normalize(x - vertex[None]))
+
+
+def _semi_hard(distance, negative):
+  """Of each positive [B] at these distances: that of its negative, [B]."""
+  beyond = negative[None, :] & (distance[None, :] > distance[:, None])
+  nearest = jnp.min(jnp.where(beyond, distance[None, :], jnp.inf), axis=1)
+  farthest = jnp.max(jnp.where(negative, distance, 0))
+  return jnp.where(jnp.any(beyond, axis=1), nearest, farthest)
+
+
+def _likely(distance, negative, width):
+  """How likely distance-weighted sampling draws each negative, [B].
+
+  In proportion to one over the density of distances on the unit sphere, up to
+  a factor.
+  """
+  distance = jnp.maximum(lax.stop_gradient(distance), _NEAREST)
+  near = negative & (distance < _FARTHEST)
+  capped = jnp.minimum(distance, _FARTHEST)
+  log = (2 - width) * jnp.log(capped)
+  log += (3 - width) / 2 * jnp.log(1 - jnp.square(capped) / 4)
+  likely = jnp.exp(log - jnp.max(jnp.where(near, log, -jnp.inf)))
+  likely = jnp.where(near, likely, 0)  # and not the infinity of none at all
+  return jnp.where(jnp.any(near), likely, negative.astype(log.dtype))
 
 
 def _nodes(x, pool):

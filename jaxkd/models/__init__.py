@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen
+from flax import linen, nnx
 
 from jaxkd import lookup
 from jaxkd.errors import UserError, unknown
@@ -24,7 +24,16 @@ from jaxkd.models import net
 from jaxkd.models.net import count
 from jaxkd.types import Net
 
-__all__ = ['build', 'count', 'defaults', 'families', 'resolve', 'tap_shapes']
+__all__ = [
+  'build',
+  'count',
+  'defaults',
+  'families',
+  'fitter',
+  'part',
+  'resolve',
+  'tap_shapes',
+]
 
 PyTree = Any
 
@@ -38,6 +47,8 @@ def build(
   input_shape: PyTree,
   taps: Sequence[str] = (),
   remat: str = '',
+  before: net.Hooks = (),
+  after: net.Hooks = (),
   dtype: str = 'float32',
   at: str = 'model',
   **kw: Any,
@@ -55,6 +66,9 @@ def build(
       ``jaxkd.models.net``.
     remat: layers of an NNX module whose insides are computed again in the
       backward pass rather than kept, e.g. ``'blocks/*'``.
+    before: layers of an NNX module, by name or glob, each with a function of
+      what goes into them.
+    after: the same of what comes out.
     dtype: what the model computes in. Parameters and outputs are float32.
     at: the config entry of the name, for error messages.
     **kw: the model's own options; see ``defaults``.
@@ -69,6 +83,11 @@ def build(
       f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
       'its layers; use linen.remat inside it'
     )
+  if (before or after) and isinstance(made, Net | linen.Module):
+    raise UserError(
+      f'{at}: {name!r} is not an NNX module, so the activations of its layers '
+      'cannot be reached; change them inside it'
+    )
   if isinstance(made, Net):
     if taps:
       raise UserError(
@@ -78,7 +97,38 @@ def build(
     return made
   if isinstance(made, linen.Module):
     return net.from_linen(made, _inputs(input_shape), taps=taps)
-  return net.from_nnx(made, _inputs(input_shape), taps=taps, remat=remat)
+  return net.from_nnx(
+    made,
+    _inputs(input_shape),
+    taps=taps,
+    remat=remat,
+    before=before,
+    after=after,
+  )
+
+
+def part(
+  name: str,
+  *,
+  num_classes: int,
+  input_shape: PyTree,
+  dtype: jnp.dtype,
+  rngs: nnx.Rngs,
+  at: str = 'model',
+  **kw: Any,
+) -> nnx.Module:
+  """A model as a part of another one; the arguments are those of ``build``.
+
+  Raises:
+    UserError: as ``build``, and a model that is not an NNX module.
+  """
+  dtype = jnp.dtype(dtype).name
+  made = _make(name, num_classes, input_shape, dtype, at, kw)
+  if isinstance(made, Net | linen.Module):
+    raise UserError(
+      f'{at}: {name!r} is not an NNX module, and no other can be a part of one'
+    )
+  return made(rngs)
 
 
 def tap_shapes(
@@ -104,6 +154,27 @@ def defaults(name: str, *, at: str = 'model') -> dict[str, Any]:
     for option, parameter in _options(constructor).items()
     if option not in fixed and parameter.default is not parameter.empty
   }
+
+
+def fitter(
+  name: str, *, num_classes: int, at: str = 'model', **kw: Any
+) -> Callable[..., dict] | None:
+  """What fits a model that is not trained; see `jaxkd.distill.fitted`.
+
+  Args:
+    name: of the model.
+    num_classes: of the labels.
+    at: the config entry of the name, for error messages.
+    **kw: the model's own options.
+
+  Returns:
+    ``(inputs, labels, ids, *, seed) -> variables``, or None for a model that
+    takes gradient steps, as most do.
+  """
+  constructor, fixed = resolve(name, at=at)
+  fit = getattr(constructor, 'fit', None)
+  given = {**fixed, **kw, 'num_classes': num_classes}
+  return functools.partial(fit, **given) if fit else None
 
 
 def resolve(

@@ -87,6 +87,7 @@ def inputs(case: Case) -> dict[str, Any]:
     'student': student,
     'teacher': teacher,
     'logits': student['logits'],
+    'teachers': (teacher['embedding'],),
     'labels': speed.synthetic(case)['labels'],
     'k': 10,
     'student_pair': tuple(student[place] for place in _MAPS[1:]),

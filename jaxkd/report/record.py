@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxkd import config as configs
 from jaxkd import overview
 from jaxkd.data.sources import Source
 from jaxkd.models import cost
-from jaxkd.report import statistics
+from jaxkd.report import statistics, wording
 
 PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 
@@ -49,23 +49,49 @@ def row(
   reached = {stage.name: _reached(stage) for stage in stages}
   # What cannot be measured, such as a paraphraser of features, is no arm.
   reached = {name: found for name, found in reached.items() if metric in found}
-  higher = rounds[0].metrics[metric].higher_is_better
-
-  def compared(pair, claim):
-    found = statistics.paired(
-      reached[pair['better']][metric],
-      reached[pair['than']][metric],
-      higher_is_better=higher,
-    )
-    return {'claim': claim, **pair, **found}
-
+  ways_up = {k: m.higher_is_better for k, m in rounds[0].metrics.items()}
+  higher = ways_up[metric]
   names = {f'{part.prefix}{arm}' for part in rounds for arm in part.arms}
   students = [stage for stage in stages if stage.name in names]
+  if report['reach']:
+    steps = wording.steps_to(report['reach'])
+    ways_up[steps] = False
+    for stage in students:
+      reached[stage.name][steps] = steps_to(
+        report['reach'],
+        stage.history['step'],
+        stage.history['metrics'][f'validation/{metric}'],
+        higher_is_better=higher,
+      )
+
+  def values(name, seen):
+    if factors := report['derived'].get(name):
+      return statistics.combination(
+        factors, {arm: values(arm, seen) for arm in factors}
+      )
+    return reached[name].get(seen, [])
+
+  def compared(pair, claim):
+    seen = pair.get('metric', metric)
+    arms = {side: pair[side] for side in ('better', 'than')}
+    found = statistics.paired(
+      *(values(name, seen) for name in arms.values()),
+      higher_is_better=ways_up[seen],
+    )
+    own = {'metric': seen, 'higher_is_better': ways_up[seen]}
+    return {'claim': claim, **arms, **found, **(own if seen != metric else {})}
+
   last = report['compare']['better']
   better = next(stage for stage in stages if stage.name == last)
   nets = overview.nets(rounds[-1])
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
+  sizes = {name: found.bytes for name, found in costs.items()}
+  for stage in stages:
+    other = stage.name in names and stage is not better
+    arm = f'{stage.name}/' if other else ''
+    sizes |= {f'{arm}{name}': size for name, size in stage.bytes.items()}
   claim = config['survey'].get('claim', '')
+  of_students = {stage.name: reached[stage.name][metric] for stage in students}
   return {
     'system': config['name'],
     'survey': dict(config['survey']),
@@ -83,13 +109,15 @@ def row(
     'comparisons': {
       name: compared(pair, name) for name, pair in report['controls'].items()
     },
+    'derived': {name: dict(of) for name, of in report['derived'].items()},
     'tuning': dict(tuned),
     'params': {name: found.params for name, found in costs.items()},
     'cost': {
       'step_ms': _step_ms(better),
       'teacher_share': shares.get(better.name.split('/')[-1]),
       'flops': {name: found.flops for name, found in costs.items()},
-      'bytes': {name: found.bytes for name, found in costs.items()},
+      'bytes': sizes,
+      'bit_operations': overview.bit_operations(rounds[-1], source),
       'latency_ms': {
         name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
       },
@@ -98,14 +126,17 @@ def row(
     'summary': [
       _summary(
         students,
-        (better if better in students else students[-1]).history['step'],
+        (better if better in students else students[-1]).history.get('step'),
         name,
         rounds[0].metrics[name].higher_is_better,
       )
       for name in dict.fromkeys((metric, *ALONG_THE_WAY))
       if name in rounds[0].metrics
     ],
-    'notes': _notes(config, source, students, rounds),
+    'notes': [
+      *([ranked(of_students, metric, higher)] if report['rank'] else []),
+      *_notes(config, source, students, rounds),
+    ],
     'device': device(),
     'versions': versions(),
     'config_sha256': hashlib.sha256(
@@ -113,6 +144,26 @@ def row(
     ).hexdigest(),
     'command': command,
   }
+
+
+def steps_to(
+  value: float, steps: Sequence[int], measured: Any, *, higher_is_better: bool
+) -> list[float]:
+  """The steps after which each member was first seen to have a value.
+
+  Args:
+    value: of a metric.
+    steps: taken until each look, [L].
+    measured: the metric at each look, [L, members].
+    higher_is_better: which way is up.
+
+  Returns:
+    One number a member, nan for one that never had it.
+  """
+  measured = np.asarray(measured, float)
+  there = measured >= value if higher_is_better else measured <= value
+  first = np.asarray(steps, float)[there.argmax(0)]
+  return np.where(there.any(0), first, np.nan).tolist()
 
 
 def _reached(stage) -> dict[str, list[float]]:
@@ -131,30 +182,46 @@ def _step_ms(stage) -> float | None:
 
 
 def _summary(
-  students: list, step: list, metric: str, higher_is_better: bool
+  students: list, step: list | None, metric: str, higher_is_better: bool
 ) -> dict:
   """The students' metric on the validation split along the way.
 
-  Of those that were measured at these steps; another round may have others.
+  Of those that were measured at these steps; another round may have others,
+  and a model that is fitted takes none.
   """
   name = f'validation/{metric}'
   return {
     'metric': name,
     'higher_is_better': higher_is_better,
-    'step': step,
+    'step': step or [],
     'arms': {
       stage.name: np.mean(stage.history['metrics'][name], -1).tolist()
       for stage in students
-      if stage.history['step'] == step
+      if step and stage.history.get('step') == step
     },
   }
+
+
+def ranked(
+  values: Mapping[str, Sequence[float]], metric: str, higher_is_better: bool
+) -> str:
+  """Arms from best to worst, by their means."""
+  means = {name: float(np.mean(each)) for name, each in values.items()}
+  order = sorted(means, key=means.get, reverse=higher_is_better)
+  said = (f'{name} {wording.number(means[name], metric)}' for name in order)
+  return f'by their mean {wording.heading(metric)}: {", ".join(said)}'
 
 
 def _notes(config, source, students, rounds) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes]
+  for name, factors in config['report']['derived'].items():
+    terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
+    notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
-    if entry['per_seed']:
+    if entry['made_of']:
+      pass  # as its parts, which have notes of their own
+    elif entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')
     else:
       notes.append(f'all seeds share the teachers {name}')

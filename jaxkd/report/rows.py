@@ -27,6 +27,8 @@ _COMPARISON = {
   'ci95': ([float], None),  # its 95 % interval; null with a single seed
   'seeds': int,
   'holds': (bool, None),  # null where the interval spans zero
+  'metric?': str,  # if not the row's own, and which way is up
+  'higher_is_better?': bool,
 }
 SCHEMA = {
   'system': str,  # the config's name
@@ -48,6 +50,7 @@ SCHEMA = {
   'arms': {'*': {'values': [_NUMBER]}},  # one value for each seed
   'comparison': _COMPARISON,  # the claim itself
   'comparisons?': {'*': _COMPARISON},  # controls
+  'derived?': {'*': {'*': _NUMBER}},  # sums of arms that they name: factors
   'metrics?': {'*': {'*': [_NUMBER]}},  # arm -> other metric -> values
   'sweep?': [{'*': (float, str, bool, [_NUMBER], None)}],  # points
   'summary?': [  # whether early stopping would have helped, by metric
@@ -75,6 +78,7 @@ SCHEMA = {
     'teacher_share?': _NUMBER,  # of the FLOPs of a step
     'flops?': _BY_NET,
     'bytes?': _BY_NET,
+    'bit_operations?': _BY_NET,  # where a net is quantised
     'latency_ms?': _BY_NET,
     'train_s?': _BY_NET,
   },
@@ -197,16 +201,20 @@ def check(row: Any, at: str) -> None:
   for name, arm in row['arms'].items():
     if not arm['values']:
       raise UserError(f'{at}: arms.{name}.values is empty; give one a seed')
+  derived = row.get('derived', {})
+  for name, factors in derived.items():
+    for arm in factors:
+      if arm not in row['arms']:
+        raise unknown('arm', arm, row['arms'], f'{at}: derived.{name}')
+  known = {**row['arms'], **derived}
   pairs = {'comparison': row['comparison']} | {
     f'comparisons.{name}': pair
     for name, pair in row.get('comparisons', {}).items()
   }
   for name, pair in pairs.items():
     for side in ('better', 'than'):
-      if pair[side] not in row['arms']:
-        raise unknown('arm', pair[side], row['arms'], f'{at}: {name}.{side}')
-    _check_holds(pair, row['higher_is_better'], f'{at}: {name}')
-    _check_figures(pair, row['arms'], f'{at}: {name}')
+      if pair[side] not in known:
+        raise unknown('arm', pair[side], known, f'{at}: {name}.{side}')
   for name, metrics in row.get('metrics', {}).items():
     if name not in row['arms']:
       raise unknown('arm', name, row['arms'], f'{at}: metrics')
@@ -217,8 +225,31 @@ def check(row: Any, at: str) -> None:
           f'{at}: metrics.{name}.{metric} has {len(values)} values for '
           f'{seeds} seeds; give one a seed'
         )
+  for name, pair in pairs.items():
+    _check_holds(pair, is_up(pair, row), f'{at}: {name}')
+    _check_figures(pair, row, f'{at}: {name}')
   for i, summary in enumerate(row.get('summary', [])):
     _check_summary(summary, f'{at}: summary[{i}]')
+
+
+def metric_of(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+  """What a comparison of a row is about: its own metric or the row's."""
+  return pair.get('metric', row['metric'])
+
+
+def is_up(pair: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+  """Whether more of that metric is better."""
+  return pair.get('higher_is_better', row['higher_is_better'])
+
+
+def values_of(row: Mapping[str, Any], arm: str, metric: str) -> list:
+  """One value a seed; empty where the arm has no such metric."""
+  if factors := row.get('derived', {}).get(arm):
+    values = {name: values_of(row, name, metric) for name in factors}
+    return statistics.combination(factors, values)
+  if metric == row['metric']:
+    return row['arms'][arm]['values']
+  return row.get('metrics', {}).get(arm, {}).get(metric, [])
 
 
 def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:
@@ -268,9 +299,16 @@ def _check_holds(pair: dict, higher_is_better: bool, at: str) -> None:
     )
 
 
-def _check_figures(pair: dict, arms: dict, at: str) -> None:
+def _check_figures(pair: dict, row: dict, at: str) -> None:
   """Checks that a comparison is what the values of its arms say."""
-  better, than = (arms[pair[side]]['values'] for side in ('better', 'than'))
+  metric = metric_of(pair, row)
+  better, than = (
+    values_of(row, pair[side], metric) for side in ('better', 'than')
+  )
+  if not better or not than:
+    raise UserError(
+      f'{at}.metric: {pair["better"]} and {pair["than"]} have no {metric}'
+    )
   if len(better) != len(than):
     raise UserError(
       f'{at} has {len(better)} values of {pair["better"]} and {len(than)} of '

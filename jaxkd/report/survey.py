@@ -270,7 +270,8 @@ def look_up(
     pair = _opposite(pair)
   if pair['ci95'] is None:
     return Found(None, row, pair)
-  low, high = pair['ci95'] if row['higher_is_better'] else _negated(pair)
+  is_up = row_files.is_up(pair, row)
+  low, high = pair['ci95'] if is_up else _negated(pair)
   least = -need.get('may_lose', 0.0)
   holds = True if low > least else False if high < least else None
   return Found(holds, row, pair)
@@ -397,9 +398,9 @@ def _evidence(need: Mapping[str, Any], found: Found) -> str:
     return f'{ABSENT} ({where})'
   difference = wording.difference(pair, row)
   if 'may_lose' in need:
-    unit = 'points' if wording.is_fraction(row['metric']) else row['metric']
-    least = wording.number(need['may_lose'], row['metric'])
-    difference += f', where {least} {unit} may be lost'
+    metric = row_files.metric_of(pair, row)
+    least = wording.number(need['may_lose'], metric)
+    difference += f', where {least} {wording.unit(metric)} may be lost'
   seeds = pair['seeds']
   on = 'only ' if seeds < wording.ENOUGH_SEEDS else ''
   on += f'{seeds} paired seed{"s" if seeds > 1 else ""}'

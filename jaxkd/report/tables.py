@@ -281,7 +281,7 @@ def _results(
   lines = []
   for arm in wording.arms(row):
     cells = [
-      wording.mean(wording.values_of(row, arm, metric), metric)
+      wording.mean(row_files.values_of(row, arm, metric), metric)
       for metric in metrics
     ]
     lines.append([arm, *cells, str(len(row['arms'][arm]['values']))])
@@ -317,7 +317,7 @@ def _with_and_without_tuning(row: Mapping, twice: Mapping) -> str:
   for name, pairs in sorted(twice.items(), key=order):
     line = [name]
     for pair in pairs:
-      values = wording.values_of(row, pair['better'], metric)
+      values = row_files.values_of(row, pair['better'], metric)
       line += [
         wording.mean(values, metric),
         wording.difference(pair, row),
@@ -444,6 +444,7 @@ def _costs(row: Mapping) -> str:
     'Parameters': row['params'],
     'FLOPs': cost.get('flops', {}),
     'Bytes': cost.get('bytes', {}),
+    'Bit operations': cost.get('bit_operations', {}),
     'Latency, ms': cost.get('latency_ms', {}),
     'Training, s': cost.get('train_s', {}),
   }

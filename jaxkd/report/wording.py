@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxkd.report import rows as row_files
 from jaxkd.report import statistics
 
 CONFIDENCE = f'{100 * statistics.CONFIDENCE:.0f} %'
 ENOUGH_SEEDS = 5
+STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
 # Metrics that are fractions, and read better in percent.
 _FRACTION = re.compile(
   r'(top\d+|accuracy|agreement|error|ece|f1|auc|nmi|m?iou|m?ap\d*|recall.*'
@@ -57,14 +59,26 @@ def judgement(pair: Mapping[str, Any]) -> str:
 
 def difference(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
   """The paired difference, signed, with its interval and unit."""
-  metric = row['metric']
+  metric = row_files.metric_of(pair, row)
   if pair['mean_difference'] is None:
     return '–'
   said = number(pair['mean_difference'], metric, sign=True)
   if pair['ci95'] is not None:
     low, high = pair['ci95']
     said += f' ± {number((high - low) / 2, metric)}'
-  return f'{said} {"points" if is_fraction(metric) else metric}'
+  return f'{said} {unit(metric)}'
+
+
+def steps_to(value: float) -> str:
+  """The metric that counts the steps until the row's own had a value."""
+  return f'{STEPS_TO}{value:g}'
+
+
+def unit(metric: str) -> str:
+  """What differences of a metric are counted in."""
+  if metric.startswith(STEPS_TO):
+    return 'steps'
+  return 'points' if is_fraction(metric) else metric
 
 
 def arms(row: Mapping) -> list[str]:
@@ -88,13 +102,6 @@ def metrics(row: Mapping) -> list[str]:
   return list(dict.fromkeys([row['metric'], *others]))
 
 
-def values_of(row: Mapping, arm: str, metric: str) -> list:
-  """One value a seed; empty where the arm has no such metric."""
-  if metric == row['metric']:
-    return row['arms'][arm]['values']
-  return row.get('metrics', {}).get(arm, {}).get(metric, [])
-
-
 def is_fraction(metric: str) -> bool:
   """Whether a metric is shown in percent."""
   return bool(_FRACTION.fullmatch(metric.rpartition('/')[2]))
@@ -107,7 +114,11 @@ def heading(metric: str) -> str:
 
 def number(value: float, metric: str, *, sign: bool = False) -> str:
   """A value of a metric, without its unit."""
-  text = f'{100 * value:+.2f}' if is_fraction(metric) else f'{value:+.3f}'
+  text = f'{value:+.3f}'
+  if is_fraction(metric):
+    text = f'{100 * value:+.2f}'
+  elif metric.startswith(STEPS_TO):
+    text = f'{value:+.0f}'
   if float(text) == 0:
     text = text.replace('-', '+')
   return text if sign or text[0] == '-' else text[1:]

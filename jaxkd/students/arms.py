@@ -26,7 +26,9 @@ SHARED = (
   'tune',
   'data.source',
   'data.dir',
+  'data.layout',
   'data.kw',
+  'data.classes',
   'data.fraction.teachers',
   'data.partition.teachers',
   'train.steps',
@@ -119,6 +121,7 @@ def job(
     seeds=seeds,
     weights=weights,
     order=data['order'],
+    together=data['together'],
     hyper=hyper,
     examples=examples,
   )

@@ -2,8 +2,9 @@
 
 A task is a module with `GROUND_TRUTH`, the name of the loss that teachers
 train with where the config says nothing else, and
-``metrics(num_classes) -> {name: Metric}``. It may have ``recall(classes) ->
-Metric``, for classes that some students never see.
+``metrics(num_classes) -> {name: Metric}``. That loss looks at `OUTPUT`, the
+logits if the task does not say. A task may have ``recall(classes) -> Metric``,
+for classes that some students never see.
 """
 
 import importlib

@@ -15,8 +15,8 @@ from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError, within
 from jaxkd.models import pytorch
 from jaxkd.paths import by_path
+from jaxkd.students import stored
 from jaxkd.teachers import specialists
-from jaxkd.train import checkpoint
 
 
 def job(
@@ -48,17 +48,20 @@ def job(
     subsets: of specialists: the classes of each, bool [members, K].
   """
   own = seeds if entry['per_seed'] else seeds[:1]
-  weights = [
-    partition.weights(
-      labels,
-      fraction=data['fraction']['teachers'],
-      partition=data['partition']['teachers'],
-      count=entry['count'],
-      seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
-      role='teachers',
-    )
-    for seed in own
-  ]
+  part = entry['data']
+  its_own = part['fraction'] or part['partition']
+  with within(f'teachers.{name}.' if its_own else ''):
+    weights = [
+      partition.weights(
+        labels,
+        fraction=part['fraction'] or data['fraction']['teachers'],
+        partition=part['partition'] or data['partition']['teachers'],
+        count=entry['count'],
+        seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
+        role='' if its_own else 'teachers',
+      )
+      for seed in own
+    ]
   weights, state = np.concatenate(weights), {}
   if subsets is not None:
     share = entry['specialize']['own']
@@ -83,6 +86,7 @@ def job(
     ],
     weights=weights,
     order=data['order'],
+    together=data['together'],
     at=f'teachers.{name}.',
     given={name: {'specialist': state}} if state else {},
   )
@@ -119,7 +123,10 @@ def group(
 
 
 def join(role: Role, parts: Mapping[str, Group], seeds: int) -> Group:
-  """A group that is made of others, from theirs; of shapes too."""
+  """A group that is made of others, from theirs and what these read.
+
+  Of shapes too.
+  """
   per_member = any(group.per_member for group in parts.values())
 
   def lift(x, own):
@@ -181,7 +188,7 @@ def restore(
       one = pytorch.load(folder, entry['model'], like)
       variables, there = jax.tree.map(lambda x: x[None], one), 1
     else:
-      variables, spec = checkpoint.load(folder)
+      variables, spec = stored.load(folder)
       check_same(variables, role, spec, at)
       there = spec['members']
   wanted = entry['count'] * (seeds if entry['per_seed'] else 1)

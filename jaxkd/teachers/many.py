@@ -1,6 +1,7 @@
 """Many teachers as one net: what they predict together."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ def ensemble(net: Net, fuse: Callable[[Array], Array] | None = None) -> Net:
 def together(
   nets: Mapping[str, Net],
   counts: Mapping[str, int],
+  outputs: Callable[[dict, Any], list[dict]],
   fuse: str,
   *,
   most: int | None = None,
@@ -45,9 +47,11 @@ def together(
   Args:
     nets: group -> one of its nets.
     counts: group -> how many it has: the leading axis T of its variables.
-    fuse: 'mean_probabilities', 'mean_logits' or 'geometric_mean' of all nets
-      of all groups; or 'specialists', with the generalist first and then one
-      group of specialists: see `jaxkd.teachers.specialists.fuse`.
+    outputs: ``(group -> variables, inputs) -> the outputs`` of the groups that
+      are put together, each [T, B, ...].
+    fuse: one of `FUSIONS`, of all nets of all groups; or 'specialists', with
+      the generalist first and then one group of specialists: see
+      `jaxkd.teachers.specialists.fuse`.
     most: in how many specialists' subsets a class is at most.
   """
 
@@ -62,17 +66,18 @@ def together(
     }
 
   def apply(variables, inputs, *, key=None, train=False):
-    outputs = {}
-    for name, net in nets.items():
-      own = {kind: variables[kind][name] for kind in ('params', 'state')}
-      outputs[name], _ = _each(net, own, inputs, key, train)
+    own = {
+      name: {kind: variables[kind][name] for kind in ('params', 'state')}
+      for name in nets
+    }
+    found = outputs(own, inputs)
     if fuse == SPECIALISTS:
-      generalist, group = outputs.values()
-      found = specialists.fuse(generalist['logits'][0], group, most=most)
+      generalist, group = found
+      fused = specialists.fuse(generalist['logits'][0], group, most=most)
     else:
-      logits = jnp.concatenate([each['logits'] for each in outputs.values()])
-      found = {'logits': FUSIONS[fuse](logits)}
-    return found, variables['state']
+      logits = jnp.concatenate([each['logits'] for each in found])
+      fused = {'logits': FUSIONS[fuse](logits)}
+    return fused, variables['state']
 
   return Net(init, apply)
 
@@ -80,6 +85,18 @@ def together(
 def log_mean_probabilities(logits: Array) -> Array:
   """Logits of the mean of the probabilities of [T, B, K] logits, [B, K]."""
   return as_logits(losses.mean_probabilities(logits))
+
+
+def vote(logits: Array) -> Array:
+  """Logits whose largest is the class that most of [T, B, K] choose, [B, K].
+
+  They stand for the distribution (votes + mean probability) / (T + 1). As the
+  mean is below 1 for what is not every net's choice, it decides between
+  classes of equally many votes alone; see `jaxkd.losses.majority_vote`.
+  """
+  first = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
+  votes, mean = first.sum(0), losses.mean_probabilities(logits)
+  return as_logits((votes + mean) / (len(logits) + 1))
 
 
 def as_logits(probabilities: Array, temperature: float = 1.0) -> Array:
@@ -92,6 +109,7 @@ FUSIONS = {
   'mean_probabilities': log_mean_probabilities,
   'mean_logits': losses.mean_logits,
   'geometric_mean': lambda logits: as_logits(losses.geometric_mean(logits)),
+  'majority_vote': vote,
 }
 
 

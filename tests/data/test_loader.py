@@ -254,3 +254,31 @@ class TestEvaluation:
   def test_needs_a_batch_size(self):
     with pytest.raises(UserError, match=r'^train\.batch_size: -1'):
       next(evaluation_batches(EXAMPLES, -1))
+
+
+def test_examples_of_a_class_stay_together():
+  """Groups of two of a class in random order, the odd one of each by itself."""
+  loader = make(batch_size=N, together=2)
+  orders = set()
+  for step in range(6):
+    batch = loader.batch(step)
+    for id, labels in zip(batch['id'], batch['labels'], strict=True):
+      np.testing.assert_array_equal(np.sort(id), np.arange(N))
+      for label, count in enumerate((4, 4, 3)):
+        (places,) = np.nonzero(labels == label)
+        pairs = list(places)
+        while pairs:  # each is one of two that are neighbours, or the odd one
+          first = pairs.pop(0)
+          if pairs and pairs[0] == first + 1:
+            pairs.pop(0)
+          else:
+            count -= 1
+            assert count == 2
+      orders.add(tuple(id))
+  assert len(orders) == 12
+  with pytest.raises(UserError, match=r'^data\.together: 0 should be'):
+    make(together=0)
+
+
+def test_without_groups_the_order_is_as_it_was():
+  np.testing.assert_array_equal(ids(make(), 6), ids(make(together=1), 6))

@@ -490,3 +490,34 @@ class TestOnesOwn:
 def test_names_and_options_that_do_not_exist(name, options, message):
   with pytest.raises(UserError, match=message):
     sources.load(name, **options)
+
+
+class TestClasses:
+  """Classes that a split keeps."""
+
+  def test_nets_are_tested_on_classes_that_they_have_not_seen(self):
+    whole = sources.load('digits')
+    kept = {'train': (0, 1, 2, 3), 'validation': (), 'test': [4, 9]}
+    source = sources.of_classes(whole, kept)
+    found = {s: np.unique(x.labels).tolist() for s, x in source.splits.items()}
+    # Validation has those of train: the test classes choose nothing.
+    assert found == {'train': [0, 1, 2, 3], 'validation': [0, 1, 2, 3],
+                     'test': [4, 9]}  # fmt: skip
+    for split, examples_kept in source.splits.items():
+      all_of, own = everything(whole.splits[split]), everything(examples_kept)
+      chosen = np.isin(all_of['labels'], found[split])
+      np.testing.assert_array_equal(own['inputs'], all_of['inputs'][chosen])
+    assert source.num_classes == 10
+    assert source.notes[-1] == 'test has 2 classes alone: 4, 9'
+
+  def test_all_are_kept_by_default(self):
+    whole = sources.load('digits')
+    kept = {'train': (), 'validation': (), 'test': ()}
+    assert sources.of_classes(whole, kept) is whole
+
+  def test_a_class_that_is_not_there(self):
+    kept = {'train': (0, 1), 'validation': (2,), 'test': (10,)}
+    with pytest.raises(
+      UserError, match=r'^data\.classes\.test: digits has no .* class 10 there'
+    ):
+      sources.of_classes(sources.load('digits'), kept)

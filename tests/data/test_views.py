@@ -23,10 +23,17 @@ OPS = {
   'cutout': ('cutout(3)', (8, 8, 3)),
   'resolution': ('resolution(4)', (8, 8, 3)),
   'resize': ('resize(5)', (5, 5, 3)),
+  'cut': ('cut(5)', (5, 5, 3)),
+  'centre': ('centre(5)', (5, 5, 3)),
   'blur': ('blur(0.8)', (8, 8, 3)),
   'standardize': ('standardize(0.5, (0.1, 0.2, 0.4))', (8, 8, 3)),
   'grayscale': ('grayscale', (8, 8, 1)),
   'redraw': ('redraw|noise(0.1)', (8, 8, 3)),
+  'turn': ('turn', (8, 8, 3)),
+  'turns': ('turns', (8, 8, 8, 3)),
+  'gradient': ('gradient', (8, 8, 3)),
+  'detail': ('detail', (4, 4, 9)),
+  'channel': ('channel(1)', (8, 8, 1)),
 }
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 
@@ -82,6 +89,42 @@ def test_bytes_and_the_floats_they_stand_for_look_the_same():
   np.testing.assert_allclose(
     see('grayscale', images), see('grayscale', floats), atol=1e-6
   )
+
+
+def test_turns_are_the_eight_symmetries_of_a_square():
+  made = see('turns')[0]
+  expected = [np.rot90(x, k) for x in (IMAGES[0],) for k in range(4)]
+  expected += [np.rot90(IMAGES[0].transpose(1, 0, 2), k) for k in range(4)]
+  assert len(made) == len(np.unique(made.reshape(8, -1), axis=0)) == 8
+  for one in expected:
+    assert any(np.array_equal(one, other) for other in made)
+  drawn = [see('turn', epoch=epoch)[0] for epoch in range(40)]
+  assert len(np.unique(np.stack(drawn).reshape(40, -1), axis=0)) == 8
+  for one in drawn:
+    assert any(np.array_equal(one, other) for other in made)
+
+
+def test_gradient_is_steep_where_pixels_differ():
+  ramp = np.tile(3.0 * np.arange(5)[:, None, None], (1, 1, 4, 1))
+  ramp = (ramp + 4.0 * np.arange(4)[None, None, :, None]).astype(np.float32)
+  np.testing.assert_allclose(see('gradient', ramp), np.full((1, 5, 4, 1), 5.0))
+
+
+def test_detail_is_an_orthonormal_transform_without_its_mean():
+  made = see('detail')
+  blocks = IMAGES.reshape(6, 4, 2, 4, 2, 3).transpose(0, 1, 3, 5, 2, 4)
+  around = blocks - blocks.mean((-2, -1), keepdims=True)
+  np.testing.assert_allclose(
+    (made.reshape(6, 4, 4, 3, 3) ** 2).sum(3),
+    (around**2).sum((-2, -1)),
+    rtol=1e-4,
+  )
+  columns = np.tile([[[0.0], [1.0]]], (1, 2, 1, 1)).astype(np.float32)
+  assert see('detail', columns).tolist() == [[[[-1.0, 0.0, 0.0]]]]
+
+
+def test_channel_is_one_of_them():
+  np.testing.assert_array_equal(see('channel(2)'), IMAGES[..., 2:])
 
 
 class TestDraws:
@@ -205,6 +248,18 @@ class TestOps:
     made = see('resolution(2)', checks.astype(np.float32))
     np.testing.assert_allclose(made, 0.5, atol=0.05)
 
+  def test_cut_takes_any_window_and_centre_the_middle(self):
+    np.testing.assert_array_equal(see('centre(4)'), IMAGES[:, 2:6, 2:6])
+    many = np.tile(IMAGES[:1], (60, 1, 1, 1))
+    places = {
+      (i, j)
+      for window in see('cut(6)', many)
+      for i in range(3)
+      for j in range(3)
+      if (window == IMAGES[0, i : i + 6, j : j + 6]).all()
+    }
+    assert len(places) == 9
+
   def test_blur_smooths_and_keeps_flat_images_flat(self):
     flat = np.full((1, 8, 8, 1), 0.3, np.float32)
     np.testing.assert_allclose(see('blur(0.8)', flat), flat, atol=1e-6)
@@ -224,7 +279,7 @@ class TestOps:
     np.testing.assert_allclose(see('grayscale'), expected, atol=1e-3)
 
 
-STILL = ('resolution', 'resize', 'blur', 'standardize', 'grayscale')
+STILL = ('resolution', 'resize', 'blur', 'standardize', 'grayscale', 'centre')
 
 
 @pytest.mark.parametrize('name', OPS)
@@ -303,6 +358,8 @@ def test_views_that_cannot_be_read(text, message):
     ('cutout(0)', (8, 8, 1), 'at least 1'),
     ('resolution(9)', (8, 8, 1), 'from 1 to the shorter side'),
     ('resize(0)', (8, 8, 1), 'at least 1'),
+    ('cut(9)', (8, 8, 1), 'from 1 to the shorter side'),
+    ('centre(0)', (8, 8, 1), 'from 1 to the shorter side'),
     ('blur(0)', (8, 8, 1), 'above 0'),
     ('standardize(0, 0)', (8, 8, 1), 'above 0'),
     ('standardize((0, 0), 1)', (8, 8, 3), 'each of 3 channels'),

@@ -280,6 +280,19 @@ def test_variational_regresses_the_mean_from_a_variance_of_five():
   np.testing.assert_allclose(variance, np.full(5, 5), rtol=1e-6)
 
 
+def test_a_variance_that_stays_is_no_parameter():
+  fixed = adapters.variational((6, 4), (6, 5), fixed=True)
+  params, x = parameters(fixed), normal(7, (6, 4))
+  assert set(params) == {'first', 'second', 'third'}
+  (mean, raw_scale), _ = fixed.apply(params, {}, x)
+  learned = make('variational', (6, 4), (6, 5))
+  start, _ = learned.init(jax.random.key(0))
+  same = {**params, 'raw_scale': start['raw_scale']}
+  (want, scale), _ = learned.apply(same, {}, x)
+  np.testing.assert_array_equal(mean, want)
+  np.testing.assert_array_equal(raw_scale, scale)
+
+
 def test_embeddings_have_length_one_and_zero_is_safe():
   params, x, y = run('embed', (3, 2, 2, 2), (3, 5))
   want = x.reshape(3, 8) @ params['kernel'] + params['bias']

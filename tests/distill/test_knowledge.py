@@ -57,6 +57,27 @@ def test_several_teachers_are_the_mean_of_the_losses(context):
   )
 
 
+def test_a_loss_may_look_at_all_teachers_at_once(context):
+  seen = []
+
+  def loss(student, teachers, labels):
+    seen.append([teacher.shape for teacher in teachers])
+    return (student - sum(t.mean(1, keepdims=True) for t in teachers)).mean(1)
+
+  logits = context.teachers['main']['logits']
+  other = jnp.arange(12.0).reshape(1, 6, 2)
+  context = context._replace(
+    teachers={**context.teachers, 'other': {'logits': other}}
+  )
+  got = value(knowledge(loss, teachers=('main', 'other')), context)
+  nets = [*logits, *other]
+  assert seen == [[net.shape for net in nets]]
+  want = loss(context.student['logits'], nets, None)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  with pytest.raises(UserError, match=r'term.fuse_weights: .* all teachers at'):
+    knowledge(loss, teachers=('main',), weigh=lambda context: logits)
+
+
 def test_an_adapter_is_sized_from_both_layers(context):
   term = knowledge(
     losses.hint, location=('map', 'map'), teachers=('main',), adapter='linear'

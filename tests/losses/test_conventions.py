@@ -50,6 +50,8 @@ BY_MODULE = {
 INPUTS = {
   'decoupled_kl': (LOGITS, OTHER, LABELS),
   'permuted_soft_cross_entropy': (jax.random.key(0), LOGITS, OTHER),
+  'noisy_logit_mse': (jax.random.key(0), LOGITS, OTHER),
+  'triplet_votes': (ROWS, (ROWS2, draw(B, 3))),
   'standardize': (LOGITS,),
   'weighted_soft_labels': (LOGITS, OTHER, LABELS),
   'virtual_teacher': (LOGITS, LABELS),
@@ -62,6 +64,7 @@ INPUTS = {
   'maximum_mean_discrepancy': (ROWS, ROWS2),
   'inter_channel_correlation': (MAP, MAP2),
   'pairwise_affinity': (MAP, MAP2),
+  'triplet': (ROWS, LABELS),
   'variational_information': (MAP, draw(D), MAP2),
   'info_nce': (ROWS, ROWS2),
   'contrastive': (ROWS, ROWS2, draw(B, 2, D)),
@@ -109,6 +112,7 @@ NO_GRADIENT = {
   ('activation_boundary', 'teacher'),
   ('teacher_is_correct', 'teacher'),
   ('majority_vote', 'teachers'),
+  ('triplet_votes', 'teachers'),
 }
 DTYPES = {'teacher_is_correct': jnp.bool_, 'majority_vote': jnp.int32}
 

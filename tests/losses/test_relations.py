@@ -121,6 +121,40 @@ def pairwise_affinity(student, teacher, *, pool=None):
   return ((affinities(student) - affinities(teacher)) ** 2).mean((1, 2))
 
 
+LABELS = np.array([0, 1, 0, 2, 1, 0, 2, 3])
+
+
+def triplet(student, *, negatives='all', margin=0.2, labels=LABELS):
+  """Pair by pair and negative by negative."""
+  n, width = student.shape
+  distance = np.linalg.norm(student[:, None] - student, axis=-1)
+  total, pairs = np.zeros(n), 0
+  for a in range(n):
+    others = [i for i in range(n) if labels[i] != labels[a]]
+    for p in range(n):
+      if p == a or labels[p] != labels[a]:
+        continue
+      pairs += 1
+      weights = dict.fromkeys(others, 1)
+      if negatives == 'semi_hard':
+        beyond = [i for i in others if distance[a, i] > distance[a, p]]
+        chosen = min(beyond or others, key=lambda i: distance[a, i])
+        if not beyond:
+          chosen = max(others, key=lambda i: distance[a, i])
+        weights = {chosen: 1}
+      if negatives == 'distance_weighted':
+        near = {i: max(0.5, distance[a, i]) for i in others}
+        near = {i: x for i, x in near.items() if x < 1.4}
+        weights = {
+          i: x ** (2 - width) * (1 - x**2 / 4) ** ((3 - width) / 2)
+          for i, x in near.items()
+        } or weights
+      for i, weight in weights.items():
+        loss = max(0, distance[a, p] - distance[a, i] + margin)
+        total[a] += weight / sum(weights.values()) * loss
+  return n / pairs * total
+
+
 def draw(*shapes, seed=0):
   rng = np.random.default_rng(seed)
   return [rng.normal(size=shape) for shape in shapes]
@@ -464,3 +498,160 @@ ZEROS = jnp.zeros((4, 3))
 def test_bad_input(name, arrays, options, message):
   with pytest.raises(ValueError, match=message):
     getattr(losses, name)(*arrays, **options)
+
+
+NEGATIVES = ('all', 'semi_hard', 'distance_weighted')
+
+
+@functools.cache
+def labelled(negatives):
+  """The loss of embeddings whose labels are known."""
+
+  def loss(student, *, where=None, **options):
+    labels = jnp.asarray(LABELS if len(student) == 8 else LABELS[::2])
+    return losses.triplet(
+      student, labels, negatives=negatives, where=where, **options
+    )
+
+  return loss
+
+
+def on_a_sphere(scale=1.0):
+  """Embeddings near enough to each other for all kinds of negatives."""
+  (student,) = draw((8, 5), seed=3)
+  return scale * unit(student + 1)
+
+
+@pytest.mark.parametrize('negatives', NEGATIVES)
+def test_triplet(negatives, agrees, slopes, transforms, shards):
+  reference = functools.partial(triplet, negatives=negatives)
+  loss, student = labelled(negatives), on_a_sphere()
+  assert (reference(student) > 0).sum() > 5
+  assert reference(student)[7] == 0  # alone in its class
+  agrees(loss, reference, [student], {'margin': 0.3})
+  agrees(loss, reference, [4 * student], {})  # all negatives are far
+  transforms(loss, [student], {})
+  shards(loss, [student], {})
+  if negatives != 'distance_weighted':  # whose weights have no gradient
+    slopes(loss, [student], {'margin': 0.31})
+
+
+@pytest.mark.parametrize('negatives', NEGATIVES)
+def test_triplet_leaves_out_what_pads_the_batch(negatives):
+  student, where = np.float32(on_a_sphere()), np.arange(8) % 2 == 0
+  padded = np.where(where[:, None], student, np.nan)
+  want = labelled(negatives)(jnp.asarray(student[where]))
+  run = jax.value_and_grad(
+    lambda x: (labelled(negatives)(x, where=jnp.asarray(where)) ** 2).sum()
+  )
+  value, slope = run(jnp.asarray(padded))
+  np.testing.assert_allclose(value, (want**2).sum(), rtol=1e-5)
+  assert not slope[~where].any()
+  assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize('negatives', NEGATIVES)
+def test_triplet_is_finite_everywhere(negatives, finite):
+  student = on_a_sphere()
+  many = {
+    '0': [0 * student],
+    'duplicates': [student[np.arange(8) // 2]],
+    'huge': [1e4 * student],
+  }
+  finite(labelled(negatives), many, {})
+
+
+@pytest.mark.parametrize('negatives', NEGATIVES)
+def test_triplet_needs_a_positive_and_a_negative(negatives):
+  student = jnp.asarray(on_a_sphere(), jnp.float32)
+  for labels in (jnp.zeros(8, int), jnp.arange(8)):
+    loss = losses.triplet(student, labels, negatives=negatives)
+    np.testing.assert_array_equal(loss, 0)
+
+
+def test_triplet_in_chunks(monkeypatch):
+  student = jnp.asarray(on_a_sphere(), jnp.float32)
+  want = losses.triplet(student, jnp.asarray(LABELS))
+  monkeypatch.setattr(_pairwise, 'CHUNK_BYTES', 8 * 8 * 4 * 3)
+  found = losses.triplet(student, jnp.asarray(LABELS))
+  np.testing.assert_allclose(found, want, rtol=1e-6)
+  with pytest.raises(ValueError, match='negatives must be one of'):
+    losses.triplet(student, jnp.asarray(LABELS), negatives='hard')
+
+
+def votes_of(student, *teachers, margin=0.1, counts=None):
+  """Example by example, pair by pair."""
+  n = range(len(student))
+  counts = [True] * len(student) if counts is None else counts
+  kept = [i for i in n if counts[i]]
+  between = lambda x, i, j: np.linalg.norm(x[i] - x[j])  # noqa: E731
+  own = [between(student, i, j) for i in kept for j in kept]
+  mean = np.mean([d for d in own if d > 0])
+  found = np.zeros(len(student))
+  for i in kept:
+    for j in kept:
+      for k in kept:
+        if i in (j, k):
+          continue
+        sign = np.sign(
+          sum(np.sign(between(t, i, k) - between(t, i, j)) for t in teachers)
+        )
+        gap = between(student, i, k) - between(student, i, j)
+        found[i] += abs(sign) * max(0, margin - sign * gap / mean)
+  return found / len(kept) ** 2
+
+
+VOTERS = (6, 4), (6, 2), (6, 5), (6, 3)
+
+
+def vote(student, *teachers, **options):
+  return losses.triplet_votes(student, teachers, **options)
+
+
+@pytest.mark.parametrize('teachers', [1, 2, 3])  # two may disagree
+def test_triplet_votes(agrees, slopes, teachers):
+  arrays = draw(*VOTERS[: teachers + 1])
+  agrees(vote, votes_of, arrays, {'margin': 0.3})
+  slopes(lambda s: vote(s, *arrays[1:], margin=0.3), arrays[:1], {})
+
+
+def test_triplet_votes_by_hand():
+  points = jnp.array([[0.0], [1.0], [3.0]])
+  swapped = jnp.array([[0.0], [3.0], [1.0]])
+  # From the first, the others are at 1/2 and 3/2; from the second, at 1/2 and
+  # 1; from the third, at 3/2 and 1. The teacher says the opposite of each, and
+  # each counts twice of nine.
+  found = losses.triplet_votes(points, (swapped,), margin=0.0)
+  np.testing.assert_allclose(found, [2 / 9, 1 / 9, 1 / 9], rtol=1e-6)
+  found = losses.triplet_votes(points, (swapped, points, points), margin=0.0)
+  np.testing.assert_allclose(found, [0, 0, 0], atol=1e-7)
+  tie = losses.triplet_votes(points, (swapped, points), margin=1.0)
+  assert tie[0] == 0  # one teacher against one
+
+
+def test_triplet_votes_do_not_count_padding(monkeypatch):
+  student, *teachers = (np.float32(x) for x in draw(*VOTERS))
+  counts = np.array([True, False, True, True, True, False])
+  for x in (student, *teachers):
+    x[~counts] = np.nan
+  found = losses.triplet_votes(student, teachers, where=jnp.asarray(counts))
+  expected = votes_of(student, *teachers, counts=counts)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  slope = jax.grad(
+    lambda s: jnp.sum(
+      losses.triplet_votes(s, teachers, where=jnp.asarray(counts))
+    )
+  )(student)
+  assert np.isfinite(slope).all()
+  monkeypatch.setattr(_pairwise, 'CHUNK_BYTES', 2 * 3 * 36 * 4)
+  chunks = losses.triplet_votes(student, teachers, where=jnp.asarray(counts))
+  np.testing.assert_allclose(chunks, found, rtol=1e-6)
+
+
+def test_triplet_votes_need_teachers():
+  with pytest.raises(ValueError, match='at least 1 teacher'):
+    losses.triplet_votes(ZEROS, ())
+  with pytest.raises(ValueError, match=r'teachers\[1\] must be .*B=4'):
+    losses.triplet_votes(ZEROS, (ZEROS, ZEROS[:3]))
+  with pytest.raises(ValueError, match='margin must'):
+    losses.triplet_votes(ZEROS, (ZEROS,), margin=-1.0)

@@ -776,3 +776,33 @@ def test_bad_input_shows_at_trace_time():
     jax.eval_shape(losses.kl, Z, V[:, :3])
   with pytest.raises(ValueError, match='number above 0'):
     jax.jit(lambda z: losses.kl(z, V, temperature=-1.0))(Z)
+
+
+def test_noisy_logit_mse():
+  student, teacher = (
+    np.float32(np.random.default_rng(i).normal(size=(9999, 3))) for i in (1, 2)
+  )
+  key, options = jax.random.key(3), dict(share=0.25, std=0.5)
+  loss = jax.jit(lambda *given: losses.noisy_logit_mse(*given, **options))
+  clean = losses.logit_mse(student, teacher)
+  found = loss(key, student, teacher)
+  same = np.isclose(found, clean, rtol=1e-4)
+  assert 0.7 < same.mean() < 0.8  # the others are disturbed
+  # At the teacher, what is left is the noise: v² σ² on a share of them.
+  left = loss(key, teacher, teacher)
+  expected = 0.25 * 0.25 * np.square(teacher).mean()
+  np.testing.assert_allclose(left.mean(), expected, rtol=0.1)
+  assert not np.allclose(loss(jax.random.key(4), student, teacher), found)
+  for off in (dict(share=0.0), dict(std=0.0)):
+    found = losses.noisy_logit_mse(key, student, teacher, **off)
+    np.testing.assert_allclose(found, clean, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [({'share': 1.5}, 'share must'), ({'std': -1.0}, 'std must')],
+)
+def test_noise_that_cannot_be(options, message):
+  logits = jnp.zeros((2, 3))
+  with pytest.raises(ValueError, match=message):
+    losses.noisy_logit_mse(jax.random.key(0), logits, logits, **options)

@@ -11,12 +11,17 @@ import pytest
 from jaxkd import models
 from jaxkd.errors import UserError
 
-# The paraphraser reads another net's features and classifies nothing.
-FAMILIES = sorted(set(models.families()) - {'paraphraser'})
+# These classify nothing, as one reads another net's features and one embeds;
+# branches have several heads, and machines are not trained.
+FAMILIES = sorted(
+  set(models.families()) - {'paraphraser', 'embedder', 'branches', 'svm'}
+)
 KEY = jax.random.key(0)
 
 # Options that make each family small enough to run, where it has any.
 SMALL = {
+  'classics': {'features': ((0, 4, 3, 2), 2), 'side': 3, 'width': 8},
+  'convnet': {'stages': ((4, 4), (6,)), 'hidden': (8,), 'dropout': 0.5},
   'densenet': {'depth': 10, 'growth': 2},
   'mixer': {'width': 8, 'depth': 1},
   'mlp': {'widths': (8, 6), 'dropout': 0.5},
@@ -59,6 +64,12 @@ COUNTS = [
   ('lenet5', 10, (28, 28, 1), 61_706),
   ('lenet5', 10, (32, 32, 1), 61_706),
   ('alexnet', 10, (32, 32, 3), 1_659_178),
+  ('polino2018_teacher', 10, (32, 32, 3), 5_339_350),
+  ('polino2018_student1', 10, (32, 32, 3), 998_835),
+  ('polino2018_student2', 10, (32, 32, 3), 317_395),
+  ('polino2018_student3', 10, (32, 32, 3), 111_235),
+  ('alexnet_imagenet', 1000, (224, 224, 3), 61_100_840),
+  ('vgg16_imagenet', 1000, (224, 224, 3), 138_357_544),
 ]
 
 
@@ -298,6 +309,8 @@ def test_options_of_your_own_module(own):
     ('resnet_imagenet', {'stem': 'cifra'}, "did you mean 'cifar'"),
     ('lenet', {}, 'at least 12 by 12 pixels, not 8 by 8'),
     ('alexnet', {}, 'at least 15 by 15 pixels, not 8 by 8'),
+    ('convnet', {'pools': 4}, 'at least 16 by 16 pixels, not 8 by 8'),
+    ('vgg16_imagenet', {}, 'resize them to 224'),
     ('vgg', {'input_shape': (64,)}, r'images of shape \(height, width'),
   ],
 )
@@ -305,3 +318,69 @@ def test_mistakes_are_one_clear_sentence(name, options, message):
   options = {'num_classes': 3, 'input_shape': (8, 8, 1), **options}
   with pytest.raises(UserError, match=message):
     models.build(name, at='m', **options)
+
+
+def test_an_embedder_is_a_model_whose_last_layer_embeds():
+  images = np.random.default_rng(1).normal(size=(4, 6, 6, 1))
+  images = images.astype(np.float32)
+  options = dict(num_classes=7, input_shape=(6, 6, 1), size=3)
+  base = models.build(
+    'mlp', num_classes=3, input_shape=(6, 6, 1), widths=(8, 5)
+  )
+  for normalize in (False, True):
+    net = models.build(
+      'embedder',
+      of_kw={'widths': (8, 5)},
+      normalize=normalize,
+      taps=('base/layers/0',),
+      **options,
+    )
+    variables = draw(jax.eval_shape(net.init, KEY))
+    outputs, _ = net.apply(variables, images)
+    inner = {kind: variables[kind].get('base', {}) for kind in variables}
+    want, _ = base.apply(inner, images)
+    embedding = np.asarray(want['logits'])
+    if normalize:
+      embedding = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs['embedding'], embedding, rtol=1e-5)
+    np.testing.assert_array_equal(outputs['features'], want['embedding'])
+    assert set(outputs) == {'embedding', 'features', 'base/layers/0'}
+
+  def total(images):
+    return net.apply(variables, images)[0]['embedding'].sum()
+
+  variables = jax.tree.map(np.zeros_like, variables)
+  assert not jax.grad(total)(images).any()  # and is finite
+  with pytest.raises(UserError, match=r"^embedder: of: .*'mpl'"):
+    models.build('embedder', of='mpl', **options)
+
+
+def test_branches():
+  """The first is an MLP with the trunk; a gate mixes the logits of all."""
+  sizes = dict(trunk=(6,), widths=(5, 4), count=3)
+  given = dict(num_classes=3, input_shape=(2, 2, 1))
+  net = models.build('branches', **given, **sizes, taps=('branches/*',))
+  variables = draw(jax.eval_shape(net.init, KEY))
+  images = np.random.default_rng(1).normal(size=(4, 2, 2, 1))
+  images = images.astype(np.float32)
+  outputs, _ = net.apply(variables, images)
+  each = [outputs[f'branches/{i}'] for i in range(3)]
+  np.testing.assert_array_equal(outputs['logits'], each[0])
+  assert not np.allclose(each[0], each[1])
+
+  params = variables['params']
+  first = params['branches']['0']
+  alone = models.build('mlp', **given, widths=(6, 5, 4))
+  hidden = [params['trunk']['0'], first['layers']['0'], first['layers']['1']]
+  same = {
+    'layers': {str(i): layer for i, layer in enumerate(hidden)},
+    'head': first['head'],
+  }
+  want, _ = alone.apply({'params': same, 'state': {}}, images)
+  np.testing.assert_allclose(outputs['logits'], want['logits'], rtol=1e-6)
+
+  gate = params['gate']
+  scores = outputs['embedding'] @ gate['kernel'] + gate['bias'][None]
+  weights = jax.nn.softmax(scores)
+  mixed = sum(weights[:, i, None] * x for i, x in enumerate(each))
+  np.testing.assert_allclose(outputs['ensemble'], mixed, rtol=1e-5, atol=1e-7)

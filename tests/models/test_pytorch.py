@@ -60,7 +60,48 @@ def test_gives_the_logits_of_the_original(given, tmp_path):
 def test_every_family_with_rules_is_compared():
   families = {n for n, m in models.families().items() if hasattr(m, 'PYTORCH')}
   compared = {models.resolve(net['model'])[0].__module__ for net in NETS}
+  compared.add('jaxkd.models.classics')  # with NumPy, below
   assert compared == {f'jaxkd.models.{name}' for name in families}
+
+
+def test_classics_compute_what_their_layers_say_in_pytorchs_layout(tmp_path):
+  kw = dict(
+    features=((0, 3, 5, 2), 2, (3, 5, 3, 1), 5), window=2, side=2, width=6
+  )
+  net = models.build('classics', num_classes=4, input_shape=(16, 16, 3), **kw)
+  shapes = jax.eval_shape(net.init, jax.random.key(0))
+  layers = {
+    'features.0': (3, 3, 5, 5),
+    'features.3': (5, 3, 3, 3),
+    'classifier.1': (6, 20),
+    'classifier.4': (6, 6),
+    'classifier.6': (4, 6),
+  }
+  state, file = REFERENCE.fill(layers, True), tmp_path / 'x.safetensors'
+  save_file(state, file)
+  variables = pytorch.load(file, 'classics', shapes)
+  images = REFERENCE.images(16)
+
+  def convolved(x, name, stride, padding):
+    kernel = state[f'{name}.weight']
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    patches = np.lib.stride_tricks.sliding_window_view(
+      x, kernel.shape[2:], (2, 3)
+    )[:, :, ::stride, ::stride]
+    x = np.einsum('bihwkl,oikl->bohw', patches, kernel)
+    return np.maximum(x + state[f'{name}.bias'][:, None, None], 0)
+
+  def pooled(x):
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h // 2, 2, w // 2, 2).max((3, 5))
+
+  x = pooled(convolved(images.transpose(0, 3, 1, 2), 'features.0', 2, 2))
+  x = pooled(convolved(x, 'features.3', 1, 1)).reshape(2, -1)
+  for name in ('classifier.1', 'classifier.4', 'classifier.6'):
+    x = x @ state[f'{name}.weight'].T + state[f'{name}.bias']
+    x = x if name.endswith('6') else np.maximum(x, 0)
+  logits = jax.jit(net.apply)(variables, images)[0]['logits']
+  np.testing.assert_allclose(logits, x, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope='module')

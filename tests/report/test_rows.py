@@ -46,6 +46,22 @@ def test_round_trip(tmp_path, row):
   assert [p.name for p in tmp_path.iterdir()] == ['row.json']
 
 
+def test_a_comparison_in_a_metric_of_its_own(tmp_path, row):
+  steps = {'distilled': [10, 20], 'student': [30, 41]}
+  row['metrics'] = {arm: {'steps_to_0.9': v} for arm, v in steps.items()}
+  own = {'metric': 'steps_to_0.9', 'higher_is_better': False}
+  pair = {'claim': '', 'better': 'distilled', 'than': 'student', **own}
+  pair |= statistics.paired(*steps.values(), higher_is_better=False)
+  row['comparisons'] = {'sooner': pair}
+  rows.save(tmp_path / 'row.json', row)
+  assert pair['mean_difference'] == -20.5
+  assert rows.metric_of(pair, row) == 'steps_to_0.9'
+  assert rows.metric_of(row['comparison'], row) == 'top1'
+  row['comparisons']['sooner'] = pair | {'higher_is_better': True}
+  with pytest.raises(UserError, match='sooner'):
+    rows.save(tmp_path / 'row.json', row)
+
+
 def test_arrays_become_lists_and_what_is_not_finite_null(tmp_path, row):
   row['arms']['student']['values'] = np.array([0.5, np.nan], np.float64)
   row['comparison'] |= statistics.paired([0.94, 0.931], [0.5, np.nan])
@@ -100,6 +116,8 @@ CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 2,
      r"comparisons.c.better: there is no arm 'x'"),
     ('comparisons', {'c': CONTROL | {'holds': False}},
      r'comparisons.c.holds is false where'),
+    ('comparisons', {'c': CONTROL | {'metric': 'nll'}},
+     r'comparisons.c.metric: distilled and student have no nll'),
     ('metrics', {'other': {'nll': [1]}}, r"metrics: there is no arm 'other'"),
     ('metrcis', {}, r"there is no entry 'metrcis'; did you mean 'metrics'"),
     ('cost.flop', {}, r"there is no entry 'cost.flop'; did you mean 'flops'"),
@@ -131,6 +149,24 @@ def test_every_entry_that_must_be_there(row):
     del lacking[name]
     with pytest.raises(UserError, match=f'row: {name} is missing; add it'):
       rows.check(lacking, 'row')
+
+
+def test_what_a_comparison_derives_of_arms(tmp_path, row):
+  row['arms']['few'] = {'values': [0.80, 0.85]}
+  row['derived'] = {
+    'gained': {'distilled': 1.0, 'student': -1.0},
+    'half': {'student': 0.5, 'few': -0.5},
+  }
+  pair = {'claim': '', 'better': 'half', 'than': 'gained'}
+  found = statistics.paired([0.055, 0.025], [0.03, 0.031])
+  row['comparisons'] = {'more': {**pair, **found}}
+  rows.save(tmp_path / 'row.json', row)
+  row['derived']['half']['few'] = -1.0
+  with pytest.raises(UserError, match=r'more.mean_difference is'):
+    rows.check(row, 'row')
+  row['derived']['half'] = {'fwe': 1.0}
+  with pytest.raises(UserError, match=r"derived.half: .* no arm 'fwe'.*'few'"):
+    rows.check(row, 'row')
 
 
 def test_lower_can_be_better(row):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxkd.errors import UserError
-from jaxkd.report.statistics import interval, paired
+from jaxkd.report.statistics import combination, interval, paired
 
 
 def test_interval_by_hand():
@@ -86,3 +86,10 @@ def test_what_is_not_finite_proves_nothing(bad):
 def test_unequal_lengths_are_refused():
   with pytest.raises(UserError, match='1 values cannot be paired with 3'):
     paired([0.9], [0.8, 0.8, 0.8])
+
+
+def test_a_sum_of_arms():
+  values = {'a': [1.0, 2.0], 'b': [0.5, None], 'c': [9.0, 9.0]}
+  found = combination({'a': 2.0, 'b': -1.0}, values)
+  assert found[0] == 1.5
+  assert math.isnan(found[1])

@@ -200,6 +200,8 @@ def test_more_metrics_than_arms_are_shown_side_by_side(row):
      '(95 % interval, 5 paired seeds)'),
     ('nll', comparison('a', 'b', -0.25, 0.05, True),
      'a beats b by 0.250 ± 0.050 nll (95 % interval, 5 paired seeds)'),
+    ('top1', comparison('a', 'b', -250.0, 50.0, True, metric='steps_to_0.8'),
+     'a beats b by 250 ± 50 steps (95 % interval, 5 paired seeds)'),
     ('top1', comparison('a', 'b', 0.04, None, None),
      'a - b is +4.00 points on one seed, without an interval'),
     ('top1', comparison('a', 'b', None, None, None),
