@@ -142,7 +142,7 @@ def _on_small_images(c, layers):
       train=dict(steps=3000, batch_size=64, learning_rate=3e-3),
     ),
   )
-  small = dict(width=16, depth=2, patch=7, channel_ratio=2.0)
+  small = dict(width=24, depth=2, patch=7, channel_ratio=2.0)
   c.students = dict(student=dict(model='mixer', kw=small, views=view))
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),

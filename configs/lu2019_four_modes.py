@@ -7,13 +7,20 @@ probability decides, or by a net on the features of all four (linkage). The
 paper stops there: the survey calls its student implicit. Here it is made
 explicit, a net that sees one mode alone, as where no other was taken, and
 learns from the labels, from the vote as a hard label, or from the mean as a
-soft one; the last two also on as many images again without labels.
+soft one; the last two also on five times as many images, most without labels.
 
 Simplified: Fashion-MNIST with few labels and MLPs instead of MRI and conv nets;
 the modes are maps of the same pixels, registered by construction: the image,
-the length of its gradient, its coarse shape, and Haar details. The linkage is
-trained on frozen features, not end to end. Every seed draws images of its own
-and trains all nets anew.
+the length of its gradient, a coarse image, and Haar details. The linkage is
+trained on frozen features, not end to end. Every seed draws images of its own,
+2 % of all, and trains all nets anew.
+
+About three minutes on a CPU core; 82.7 % by the vote, 82.3 % of the
+best mode, 82.9 % by the mean, 83.6 % by the linkage. The student of details,
+77.6 % with labels, gains nothing from the vote on the images whose labels the
+nets know by heart (77.4 %), and 0.9 points with it on five times as many; the
+mean gives 0.4 and 1.0. A student of the coarse images, with 78.4 %, learnt
+nothing from either, on those images or on twice as many.
 
   python experiments/distill.py --config configs/lu2019_four_modes.py \
       --workdir runs/lu2019_four_modes
@@ -28,9 +35,7 @@ from ml_collections import ConfigDict
 
 from jaxkd import config
 
-MODES = dict(
-  image='', edges='gradient', coarse='blur(2.0)|resize(10)', details='detail'
-)
+MODES = dict(image='', edges='gradient', coarse='resize(7)', details='detail')
 PAPER = {name: f'channel({i})' for i, name in enumerate(MODES)}
 LAYOUT = (
   'the set of 67 patients is not published; put one like it there as '
@@ -84,13 +89,13 @@ def get_config(arg=None):
       per_seed=True,
     ),
   )
-  c.students = dict(student=dict(**net, views=seen('coarse')))
+  c.students = dict(student=dict(**net, views=seen('details')))
   c.distill = dict(
     labels=dict(loss='cross_entropy', weight=0.0),
     vote=dict(loss='pseudo_label', teacher='vote', weight=0.0),
     mean=dict(loss='soft_cross_entropy', teacher='mean', weight=0.0),
   )
-  more = dict(data=dict(fraction=dict(students=2 * share)))
+  more = dict(data=dict(fraction=dict(students=5 * share)))
   ways = dict(student='labels', voted='vote', averaged='mean')
   c.arms = {
     arm: dict(distill={term: dict(weight=1.0)}) for arm, term in ways.items()
@@ -124,6 +129,10 @@ def get_config(arg=None):
       averaged_unlabelled_beats_labels=dict(
         better='averaged_unlabelled', than='student'
       ),
+    ),
+    notes=(
+      'a student of the coarse images was tried too: it learnt nothing from '
+      'the vote or the mean, on the same images or on twice as many',
     ),
   )
   if size == 'paper':

@@ -101,7 +101,6 @@ def get_config(arg=None):
         c.arms[name].data.generated.count = 24_000
       if name not in ('data', 'noise'):
         c.arms[name].data.generated.kw.update(steps=1500, learning_rate=1e-3)
-    c.train.update(
-      optimizer=dict(name='adam', kw=dict()), steps=75_000, learning_rate=1e-3
-    )
+    c.train.optimizer = dict(name='adam')
+    c.train.update(steps=75_000, learning_rate=1e-3)
   return config.complete(c)

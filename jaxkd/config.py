@@ -93,6 +93,8 @@ _NET = {
   'init': 'random',  # or a group, or 'GROUP/PATTERN' of parameters
   'freeze': '',  # a pattern of parameters
   'remat': '',  # a pattern of layers that the backward pass computes again
+  'quantize': '',  # of weights and activations; see students/quantize.py
+  'prune': '',  # of weights; see students/prune.py
 }
 _TEACHER = {
   **_NET,
@@ -255,11 +257,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     ('students', _STUDENT),
   ):
     for name, entry in made[section].items():
-      at = f'{section}.{name}'
-      entry = merge(default, entry, at)
-      options = models.defaults(entry['model'], at=f'{at}.model')
-      entry['kw'] = {**plain(options), **entry['kw']}
-      made[section][name] = entry
+      made[section][name] = _net(default, entry, f'{section}.{name}')
   for name, teacher in made['teachers'].items():
     task = tasks.find(made['task'])
     output = getattr(task, 'OUTPUT', 'logits')
@@ -270,6 +268,13 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     terms = teacher['distill'] or truth
     teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
   return ConfigDict(made, type_safe=True).lock()
+
+
+def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
+  """A complete net, with what its model takes by default."""
+  entry = merge(default, entry, at)
+  options = models.defaults(entry['model'], at=f'{at}.model')
+  return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
 
 def _terms(terms: Mapping[str, Any], at: str) -> dict:
@@ -347,8 +352,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
       made['kw'] = options_after(config, kind, partial[kind], at)
   for name, value in partial.items():
     here = f'{at}.{name}'
-    if name not in config and _is_term(value, at):
+    if name not in config and _is_new(value, at, 'distill', 'loss'):
       made[name] = _terms({name: value}, at)[name]
+    elif name not in config and _is_new(value, at, 'students', 'model'):
+      made[name] = _net(_STUDENT, value, here)
     elif name not in config:
       raise unknown('entry', name, config, at)
     elif name in FREE:
@@ -360,11 +367,10 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   return made
 
 
-def _is_term(value: Any, at: str) -> bool:
-  """Whether an arm brings a term of its own: one that names its loss."""
-  return (
-    at.endswith('.distill') and isinstance(value, Mapping) and ('loss' in value)
-  )
+def _is_new(value: Any, at: str, section: str, named: str) -> bool:
+  """Whether an arm brings a term or a role: it names its loss or model."""
+  is_dict = isinstance(value, Mapping)
+  return at.endswith(f'.{section}') and is_dict and named in value
 
 
 def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:

@@ -1,5 +1,6 @@
 """What a run is going to train, and what that costs; nothing is computed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from jaxkd.preflight import (
   session_of,
   shapes_of,
 )
+from jaxkd.students import quantize
+
+_KINDS = ('model', 'quantize', 'prune')
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
@@ -64,9 +68,7 @@ def nets(part: Round) -> list[tuple]:
 
   Students are those of the arm that the report claims to be better.
   """
-  better = part.config['report']['compare']['better'].removeprefix(part.prefix)
-  arm = better if better in part.arms else next(iter(part.arms))
-  found = []
+  arm, found = better(part), []
   for section, entries, built in (
     ('teachers', part.config['teachers'], part.teachers),
     ('students', part.arms[arm]['students'], part.students[arm]),
@@ -83,11 +85,48 @@ def nets(part: Round) -> list[tuple]:
   return found
 
 
+def bit_operations(part: Round, source: sources.Source) -> dict[str, int]:
+  """Multiplications × bits of the weight × bits of the activation, by net.
+
+  Those of weights with activations for one example; what is not quantised
+  counts as 32 bits. Of the nets that `nets` gives, and of the other arms'
+  quantised students as ARM/NAME; of none where nothing is quantised.
+  """
+  chosen = [
+    (name, f'{name}.', entry, net, shape)
+    for name, entry, net, shape in nets(part)
+    if not entry.get('made_of')
+  ]
+  first = better(part)
+  for arm, built in part.students.items():
+    for name, role in built.items():
+      entry = part.arms[arm]['students'][name]
+      if arm != first and entry['quantize']:
+        called_so = f'{part.prefix}{arm}/{name}'
+        chosen.append((called_so, role.at, entry, role.net, role.shape))
+  if not any(entry['quantize'] for _, _, entry, _, _ in chosen):
+    return {}
+  found = {}
+  for name, at, entry, net, shape in chosen:
+    layers = roles.layers(entry, shape, source, at)
+    used = cost.products(net, layers)
+    ops = quantize.parse(entry['quantize'], at=at)
+    bits = quantize.precision(ops, list(used))
+    found[name] = sum(n * math.prod(bits[path]) for path, n in used.items())
+  return found
+
+
+def better(part: Round) -> str:
+  """The arm that the report claims to be better, if it is of this round."""
+  arm = part.config['report']['compare']['better'].removeprefix(part.prefix)
+  return arm if arm in part.arms else next(iter(part.arms))
+
+
 def _model(entry: Mapping[str, Any]) -> str:
   """What a net is: its model, or what it is made of."""
   if entry.get('made_of'):
     return f'{entry["fuse"]} of {" + ".join(entry["made_of"])}'
-  return entry['model']
+  return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))
 
 
 def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:

@@ -1,17 +1,25 @@
 """The leaves of a tree by the names that people call them."""
 
+import fnmatch
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 
-def by_path(tree: Any) -> dict[str, Any]:
+def by_path(
+  tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> dict[str, Any]:
   """The leaves of a tree by path, e.g. ``params/dense/kernel``.
+
+  Args:
+    tree: any pytree.
+    is_leaf: what else counts as a leaf.
 
   Raises:
     ValueError: two leaves have the same path.
   """
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
   named = {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
     for path, leaf in leaves
@@ -19,3 +27,28 @@ def by_path(tree: Any) -> dict[str, Any]:
   if len(named) != len(leaves):
     raise ValueError('two leaves of the tree have the same path')
   return named
+
+
+def changed(
+  tree: Any,
+  changes: Mapping[str, Callable[[Any], Any]],
+  is_leaf: Callable[[Any], bool] | None = None,
+) -> Any:
+  """A tree in which some leaves, by path, are what a function makes of them."""
+  flat = by_path(tree, is_leaf)
+  leaves = [
+    changes[path](leaf) if path in changes else leaf
+    for path, leaf in flat.items()
+  ]
+  return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_leaf), leaves)
+
+
+def matches(path: str, pattern: str) -> bool:
+  """Whether a glob, or one of several joined by ``|``, matches a path.
+
+  Globs are as shells write them, and ``head`` stands for all below it.
+  """
+  return any(
+    fnmatch.fnmatchcase(path, one) or fnmatch.fnmatchcase(path, f'{one}/*')
+    for one in pattern.split('|')
+  )

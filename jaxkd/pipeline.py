@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +25,10 @@ from jaxkd.distill.step import Role, copies_of
 from jaxkd.distill.training import Group, Session
 from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
-from jaxkd.students import correct
+from jaxkd.students import compression, correct, stored
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many, mixture
-from jaxkd.train import checkpoint, hosts, side_by_side
+from jaxkd.train import hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
@@ -42,6 +43,7 @@ class Stage(NamedTuple):
     seconds: time spent in its steps.
     execution: how it ran.
     test: metric -> the value of each member.
+    bytes: of each of its nets that is quantised or pruned.
   """
 
   name: str
@@ -49,6 +51,7 @@ class Stage(NamedTuple):
   seconds: float
   execution: Execution
   test: dict[str, np.ndarray]
+  bytes: Mapping[str, int] = MappingProxyType({})
 
 
 def run(
@@ -181,7 +184,7 @@ def _taught(
   role, entry = part.teachers[name], part.config['teachers'][name]
   seeds = len(part.seeds)
   stage = f'{part.prefix}teachers/{name}'
-  history, seconds, ran = {}, 0.0, Execution()
+  history, seconds, ran, sizes = {}, 0.0, Execution(), {}
   shown = f'{part.prefix}{preflight.called(name, part)}'
   if entry['made_of']:
     parts = training.with_read(set(entry['made_of']), groups)
@@ -200,12 +203,16 @@ def _taught(
     folder = preflight.restored_from(entry['restore'], part, rounds, at)
     if isinstance(folder, preflight.Made):
       folder = workdir.net_folder(directory, folder.stage)
-    variables = teachers.restore(name, entry, role, seeds, folder)
+    found = teachers.restore(name, entry, role, seeds, folder)
+    found = compression.apply_once(role.compression, found)
+    variables = stored.dense(found)
   else:
     trained = training.train(session, job)
-    variables = trained.variables[name]
-    _export(session, directory, stage, entry, role, variables, job.train)
-    history, seconds, ran = trained[1:]
+    variables, found = trained.variables[name], trained.stored[name]
+    _export(session, directory, stage, entry, role, found, job.train)
+    history, seconds, ran = trained[2:]
+  if role.compression:
+    sizes = {shown: stored.size(found)}
   test = {}
   if name in part.predicts:
     test = training.evaluate(
@@ -220,7 +227,7 @@ def _taught(
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-  stages = [Stage(shown, history, seconds, ran, test)]
+  stages = [Stage(shown, history, seconds, ran, test, sizes)]
   if name in part.predicts and preflight.ensembled(part, name):
     together = _together(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
@@ -270,11 +277,12 @@ def _distil(
   first = part.first(arm)
   job = preflight.job(part, first, session.source, groups, examples)
   trained = training.train(session, job)
-  students, variables, shifts = _corrected(
-    session, part, arm, trained.variables
-  )
+  students, found, shifts = _corrected(session, part, arm, trained.stored)
+  sizes = {}
   for name, role in students.items():
     first = name if role.copies == 1 else f'{name}/0'
+    if role.compression:
+      sizes[name] = stored.size(found[first])
     stage = f'{part.prefix}students/{arm}/{name}'
     _export(
       session,
@@ -282,19 +290,20 @@ def _distil(
       stage,
       own['students'][name],
       role,
-      variables[first],
+      found[first],
       job.train,
     )
   test = training.evaluate(
     session,
     students,
-    variables,
+    {name: stored.dense(tree) for name, tree in found.items()},
     'test',
     groups=groups,
     mode=trained.execution.mode,
     shard_parameters=job.train['shard_parameters'],
   )
-  return Stage(f'{part.prefix}{arm}', *trained[1:], {**test, **shifts})
+  test |= shifts
+  return Stage(f'{part.prefix}{arm}', *trained[2:], test, sizes)
 
 
 def _generated(
@@ -312,7 +321,7 @@ def _generated(
 
   def leave():
     if session.stop is not None and session.stop.is_set():
-      raise Stopped(f'stopped while {stage} was made examples')
+      raise Stopped(f'stopped while examples for {stage} were made')
 
   progress = functools.partial(session.progress, f'generated/{stage}')
   root = directory / 'generated'
@@ -328,7 +337,7 @@ def _corrected(
   """The students of an arm with their logits shifted, where it says so.
 
   How far is found for each seed on the validation split; it is told with what
-  they reach on the test split.
+  they reach on the test split. Variables are as they are stored.
   """
   students, variables = dict(part.students[arm]), dict(variables)
   source, shifts = session.source, {}
@@ -339,7 +348,8 @@ def _corrected(
       continue
     found = []
     for copy in copies_of(name, role.copies):
-      logits = training.logits(session, role, variables[copy], 'validation')
+      dense = stored.dense(variables[copy])
+      logits = training.logits(session, role, dense, 'validation')
       seeds = zip(logits, classes, strict=True)
       found.append([correct.shift(each, labels, own) for each, own in seeds])
       bias = np.array(found[-1])[:, None] * classes
@@ -364,7 +374,7 @@ def _export(
   source = session.source
   with hosts.together('the nets'):
     if hosts.is_first():
-      checkpoint.export(
+      stored.export(
         workdir.net_folder(directory, stage),
         variables,
         {
@@ -376,6 +386,7 @@ def _export(
           'dtype': train['dtype'],
           'view': role.eval_view,
           'specialist': bool(entry.get('specialize', {}).get('of')),
+          'quantize': entry['quantize'],
           'corrected': bool(entry.get('correct')),
           'members': len(jax.tree.leaves(variables)[0]),
         },

@@ -201,12 +201,13 @@ _OF_THE_RUN = (
 
 def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
   own_arms = arms.configs_of(config)
-  for name in config['students']:
+  trained = {name for own in own_arms.values() for name in own['students']}
+  for name in sorted(trained):
     if name in config['teachers']:
       raise UserError(
         f'students.{name}: a group of teachers has this name too; rename one'
       )
-  for name in (*config['students'], *config['teachers']):
+  for name in (*trained, *config['teachers']):
     if name == AVERAGE:
       raise UserError(
         f'{name}: this is what terms call the running mean of a net; rename it'
@@ -274,6 +275,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'teachers.{name}',
           dtype=entry['train']['dtype'],
           locations=set().union(*wanted),
+          steps=0 if entry['restore'] else entry['train']['steps'],
         )
     kept = roles.kept(name, entries, f'{prefix}{name}')
     taught[name] = role._replace(kept=kept)
@@ -287,6 +289,7 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
           at=f'students.{name}',
           dtype=own['train']['dtype'],
           locations=roles.locations(used[arm], name, teacher=False),
+          steps=own['train']['steps'],
         )
         for name, entry in own['students'].items()
       }
@@ -600,7 +603,7 @@ def generator_of(
   return generated.Generator(
     entry,
     training.predicted_by(group.role),
-    jax.tree.map(_alone, group.by_seed),
+    _first(group),
     input_shape=source.input_shape,
     num_classes=source.num_classes,
     seeds=part.seeds,
@@ -608,11 +611,17 @@ def generator_of(
   )
 
 
-def _alone(x):
-  """The first of the T nets of each seed, or its shape."""
-  if isinstance(x, jax.ShapeDtypeStruct):
-    return jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[2:]), x.dtype)
-  return x[:, 0]
+def _first(group: Group) -> dict:
+  """The variables of the first of the T nets of each seed, or their shapes."""
+  own = group.per_member
+
+  def first(x):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      lead, rest = (x.shape[0], x.shape[2:]) if own else (1, x.shape[1:])
+      return jax.ShapeDtypeStruct((lead, *rest), x.dtype)
+    return x[:, 0] if own else x[:1]
+
+  return jax.tree.map(first, group.variables)
 
 
 def shifted(

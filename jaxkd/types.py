@@ -20,6 +20,26 @@ class Net(NamedTuple):
   apply: Callable[..., tuple[dict, dict]]
 
 
+class Compression(NamedTuple):
+  """A net on its way to a smaller one: quantised, pruned or both.
+
+  It trains over variables of its own, beside those of the net itself, which
+  it starts from and ends with.
+
+  Attributes:
+    apply: as that of the `Net`, over the variables that it trains with.
+    start: ``(variables of the net) -> variables that it trains with``.
+    update: ``(variables, step) -> state``, before each step of training.
+    finish: ``(variables) -> variables of the net``, in which arrays that are
+      to take less room are `jaxkd.students.stored.Stored`.
+  """
+
+  apply: Callable[..., tuple[dict, dict]]
+  start: Callable[[dict], dict]
+  update: Callable[[dict, Array], dict]
+  finish: Callable[[dict], dict]
+
+
 class Context(NamedTuple):
   """Everything that a loss may look at.
 

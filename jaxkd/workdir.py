@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -16,9 +17,9 @@ from absl import logging
 from jaxkd import models
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
-from jaxkd.students import correct
+from jaxkd.students import compression, correct, stored
 from jaxkd.teachers import specialists
-from jaxkd.train import checkpoint, hosts
+from jaxkd.train import hosts
 from jaxkd.types import Net
 
 CONFIG = 'config.json'
@@ -245,20 +246,25 @@ def load(
     outputs, _ = net.apply(variables, images)
   """
   folder = find_net(where, arm=arm, role=role)
-  variables, spec = checkpoint.load(folder)
+  variables, spec = stored.load(folder)
   if not 0 <= member < spec['members']:
     raise UserError(
       f'{folder} holds {spec["members"]} members, so member {member} is not '
       'one of them'
     )
   special = spec.get('specialist', False)
-  net = models.build(
+  build = functools.partial(
+    models.build,
     spec['model'],
     num_classes=spec['num_classes'] + special,
     input_shape=_tuples(spec['input_shape']),
     dtype=spec['dtype'],
     **{name: _tuples(value) for name, value in spec['kw'].items()},
   )
+  net = build()
+  quantisation = spec.get('quantize', '')
+  if quantisation:  # the weights are what they are; activations are rounded
+    net = build(**compression.hooks(net, quantisation, at=str(folder)))
   if special:
     net = specialists.specialist(net, spec['num_classes'])
   if spec.get('corrected', False):

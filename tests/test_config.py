@@ -127,6 +127,21 @@ def test_an_arm_may_bring_a_term_of_its_own(complete):
   assert made['teachers']['main']['distill']['dkd'] == term
 
 
+def test_an_arm_may_bring_a_role_of_its_own(complete):
+  own = dict(model='mlp', kw=dict(widths=(5,)), quantize='ternary')
+  made = configs.override(complete, dict(students=dict(other=own)), 'arms.a')
+  role = made['students']['other']
+  assert role['kw'] == dict(widths=(5,), dropout=0.0)
+  assert role['quantize'] == 'ternary'
+  assert set(role) == set(made['students']['student'])
+  assert set(complete['students']) == {'student'}
+  own = dict(model='mlp', widht=3)
+  with pytest.raises(UserError, match=r"arms.a.students.other: .*'widht'"):
+    configs.override(complete, dict(students=dict(other=own)), 'arms.a')
+  with pytest.raises(UserError, match=r"arms.a.students: .*'other'"):
+    configs.override(complete, dict(students=dict(other={})), 'arms.a')
+
+
 @pytest.mark.parametrize(
   ('given', 'message'),
   [

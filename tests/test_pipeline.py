@@ -18,6 +18,7 @@ from rich.console import Console
 import jaxkd
 from jaxkd import config as configs
 from jaxkd import pipeline, preflight, tuning, workdir
+from jaxkd.data import cache, sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows
@@ -552,6 +553,67 @@ def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
   )
 
 
+def test_quantised_and_pruned_nets_are_what_was_tested(tmp_path):
+  """A low-precision teacher; then its student, pruned and trained again."""
+  small_net = dict(model='mlp', kw=dict(widths=(4,)))
+  quantised = dict(
+    quantize='uniform(3)|activations(4, high=4.0)',
+    prune='magnitude(0.5, end=4, every=2)',
+  )
+  config = small(
+    teachers=dict(
+      main=dict(
+        **small_net, quantize='ternary', per_seed=True, train=dict(steps=6)
+      )
+    ),
+    students=dict(student=small_net),
+    arms=dict(
+      student=dict(students=dict(student=quantised)),
+      distilled=dict(students=dict(student=dict(quantize='points(2)'))),
+    ),
+    rounds=dict(
+      r01={},
+      r02=dict(
+        teachers=dict(main=dict(restore='r01/students/student', quantize='')),
+        students=dict(student=dict(init='main', prune='magnitude(0.5)')),
+      ),
+    ),
+    report=dict(compare=dict(better='r02/distilled', than='r01/distilled')),
+  )
+  row = run(config, tmp_path / 'whole')
+  with pytest.raises(pipeline.Stopped):
+    run(config, tmp_path / 'broken', stop=After(6 + 6 + 3))
+  assert found(run(config, tmp_path / 'broken')) == found(row)
+  whole = nets(tmp_path / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, nets(tmp_path / 'broken'), whole)
+  # What is left of 64 + 12 weights, of 2 bits, and a bit for each that says
+  # so; points, scales and biases are whole numbers of bytes of their own.
+  left = row['cost']['bytes']['student'] - 2 * (16 + 8) - 4 * 7
+  assert left - (8 + 2) in (10, 11)
+  assert row['cost']['bytes']['r02/student/student'] < 4 * 83
+  operations = row['cost']['bit_operations']
+  assert operations['student'] == 76 * 2 * 32
+  assert operations['r02/student/student'] == 76 * 3 * 4
+  data = sources.load('synthetic', **config['data']['kw']).splits['test']
+  for arm, values in row['arms'].items():
+    stage = arm.replace('/', '/students/', 1) + '/student'
+    if arm.endswith('teacher'):
+      stage = f'{arm[:3]}/teachers/main'
+    folder = tmp_path / 'whole/nets' / stage
+    for member, value in enumerate(values['values'] if folder.exists() else ()):
+      net, variables = jaxkd.load(folder, member=member)
+      logits = net.apply(variables, data.inputs)[0]['logits']
+      right = (logits.argmax(-1) == data.labels).mean()
+      assert float(right) == pytest.approx(value), arm
+      kernels = [x for x in jax.tree.leaves(variables['params']) if x.ndim > 1]
+      assert len(kernels) == 2
+      if arm == 'r02/distilled':
+        assert sum(int((k == 0).sum()) for k in kernels) == 38
+        assert all(len(np.unique(k)) <= 5 for k in kernels)
+      if arm == 'r01/teacher':
+        assert all(len(np.unique(k)) <= 3 for k in kernels)
+
+
 def groups(**changes):
   """Two groups of teachers that need not wait for each other, and one."""
   net = dict(model='mlp', kw=dict(widths=(8,)))
@@ -688,7 +750,7 @@ def test_a_correction_is_in_the_net_and_trains_nothing_anew(tmp_path):
     both[arm] = net.apply(variables, images)[0]['logits']
   bias = np.array([0, 0, found['shift'][1]])
   np.testing.assert_allclose(
-    both['corrected'], both['distilled'] + bias, atol=1e-5
+    both['corrected'], both['distilled'] + bias[None], atol=1e-5
   )
 
 
@@ -713,23 +775,23 @@ def test_generated_examples_take_the_place_of_the_data(tmp_path, monkeypatch):
     seen[job.stage] = batches.batch(0)
     return batches
 
+  stop, write = threading.Event(), cache.Draft.write
+
+  def written(*rows):
+    write(*rows)
+    stop.set()
+
+  monkeypatch.setattr(cache.Draft, 'write', written)
+  with pytest.raises(pipeline.Stopped, match='examples for impressions'):
+    run(given, tmp_path, stop=stop)
   monkeypatch.setattr(training, 'batches_of', watched)
-  stop = threading.Event()
-  stop.set()
-  while True:
-    try:
-      row = run(given, tmp_path, stop=stop)
-      break
-    except pipeline.Stopped:
-      pass
+  row = run(given, tmp_path)
   assert any('10 examples made by noise' in note for note in row['notes'])
   for arm in ('impressions', 'noise'):
     assert (tmp_path / 'generated' / f'{arm}.png').exists()
     batch = seen[f'students/{arm}']
     own = batch['id'] // 10 == np.arange(2)[:, None]
     assert own.all() and batch['inputs'].dtype == np.float32
-  whole = run(given, tmp_path / 'whole')
-  assert found(whole) == found(row)
 
 
 @pytest.mark.parametrize(

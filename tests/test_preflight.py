@@ -358,6 +358,34 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('students.student.views', '(8, 8, 1)', '(4, 4, 1) by average'),
     ),
     (
+      dict(students__student__quantize='uniform(9)'),
+      ('students.student.quantize: uniform(bits=9)', '1 to 8'),
+    ),
+    (
+      dict(students__student__quantize='uniform(4, only="haed")'),
+      ('students.student.quantize', "'haed'", 'head/kernel'),
+    ),
+    (
+      dict(students__student__quantize='features(4, at="layer/*")'),
+      ('students.student.quantize', "no layer 'layer/*'"),
+    ),
+    (
+      dict(teachers__main__quantize='unifrom(4)'),
+      ('teachers.main.quantize', "'uniform'"),
+    ),
+    (
+      dict(students__student__prune='magnitude(0.5, end=999)'),
+      ('students.student.prune', 'an earlier end'),
+    ),
+    (
+      dict(teachers__main__prune='magnitude(1.5)'),
+      ('teachers.main.prune', 'below 1'),
+    ),
+    (
+      dict(teachers__both=dict(made_of=('main',), quantize='ternary')),
+      ('teachers.both.quantize', 'made of others'),
+    ),
+    (
       dict(teachers__average=dict(model='mlp')),
       ('average', 'the running mean', 'rename it'),
     ),

@@ -11,13 +11,10 @@ valid. Each op draws by its own name, so that teacher and student share the
 draws of the ops that both name, and adding an op moves no other's.
 """
 
-import ast
 import functools
 import inspect
 import math
-import re
 import sys
-import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import lookup
+from jaxkd import calls, lookup
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 
@@ -72,10 +69,12 @@ def parse(text: str, *, at: str = 'view') -> View:
     'noise(0.15)|flip'
   """
   texts, ops, fresh = [], [], ''
-  for step in text.split('|') if text.strip() else []:
-    name, args, kwargs = _split(step, text, at)
+  like = 'crop(4)|flip|noise(0.1)'
+  for name, args, kwargs in calls.split(text, kind='view', like=like, at=at):
     function = _find(name, at)
-    arguments = _bind(function, name, args, kwargs, at)
+    arguments = calls.bind(
+      function, name, args, kwargs, kind='view', at=at, skip=2
+    )
     before = [op.name.partition('#')[0] for op in ops].count(name)
     key = f'{name}#{before}' if before else name
     key, fresh = fresh + key, fresh + f'{name}/' * (function is redraw)
@@ -454,46 +453,3 @@ def _find(name: str, at: str) -> Callable:
   if name not in ops:
     raise unknown('view', name, ops, at)
   return ops[name]
-
-
-def _split(step: str, text: str, at: str) -> tuple[str, list, dict]:
-  """The name and the literal arguments of one step."""
-  match = re.fullmatch(r'([\w.:]+)\s*(?:\((.*)\))?', step.strip(), re.DOTALL)
-  try:
-    name, arguments = match.groups(default='')
-    call = ast.parse(f'f({arguments})', mode='eval').body
-    if not isinstance(call.func, ast.Name):
-      raise ValueError('more than one call')
-    args = [ast.literal_eval(arg) for arg in call.args]
-    kwargs = {kw.arg: ast.literal_eval(kw.value) for kw in call.keywords}
-  except (AttributeError, SyntaxError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{at}: cannot read {step.strip()!r} in the view {text!r}; write ops as '
-      "in 'crop(4)|flip|noise(0.1)', with plain numbers as arguments"
-    ) from error
-  return name, args, kwargs
-
-
-def _bind(
-  function: Callable, name: str, args: list, kwargs: dict, at: str
-) -> dict[str, Any]:
-  """All arguments after (key, example), of the annotated types."""
-  signature = inspect.signature(function, eval_str=True)
-  parameters = dict([*signature.parameters.items()][2:])
-  takes = ', '.join(map(str, parameters.values())) or 'no arguments'
-  try:
-    bound = inspect.Signature(parameters.values()).bind(*args, **kwargs)
-  except TypeError as error:
-    raise UserError(f'{at}: the view {name} takes {takes}: {error}') from error
-  bound.apply_defaults()
-  arguments = dict(bound.arguments)
-  for key, value in arguments.items():
-    annotation = parameters[key].annotation
-    kinds = typing.get_args(annotation) or (annotation,)
-    if float in kinds and type(value) is int:
-      arguments[key] = float(value)
-    elif annotation is not inspect.Parameter.empty and type(value) not in kinds:
-      raise UserError(
-        f'{at}: the view {name} takes {takes}: {key} cannot be {value!r}'
-      )
-  return arguments

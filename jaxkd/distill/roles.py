@@ -12,14 +12,15 @@ from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, terms
 from jaxkd.distill.step import Kept, Role, teach
-from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.students import inherit
+from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.students import compression, inherit
 from jaxkd.teachers import many, specialists
 from jaxkd.types import Net
 
 # Arguments of `models.build` that are not for a config's `kw`.
 _NOT_OPTIONS = (
-  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'dtype', 'at',
+  'name', 'num_classes', 'input_shape', 'taps', 'remat', 'before', 'after',
+  'dtype', 'at',
 )  # fmt: skip
 
 
@@ -31,6 +32,7 @@ def role(
   at: str,
   dtype: str,
   locations: set[str],
+  steps: int = 0,
 ) -> Role:
   """A net that shows what the terms want to see of it.
 
@@ -41,6 +43,7 @@ def role(
     at: the entry's name.
     dtype: what the net computes in.
     locations: names of the outputs that terms look at.
+    steps: how many it trains; 0 if it does not.
 
   Raises:
     UserError: a model, a view or an output that is not there.
@@ -52,8 +55,14 @@ def role(
   shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
   with blamed(f'{at}.model'):
     build = _builder(entry, source, shape, at, dtype)
-    own = set(output_shapes(build(()), shape))
-    net = build(tuple(sorted(locations - own)))
+    plain = build(())
+    own = set(output_shapes(plain, shape))
+    quantised = f'{at}.quantize'
+    hooks = compression.hooks(plain, entry['quantize'], at=quantised)
+    if any(hooks.values()):
+      with within(f'{quantised}: '):
+        build((), **hooks)
+    net = build(tuple(sorted(locations - own)), **hooks)
   return Role(
     net,
     entry['views']['train'],
@@ -70,6 +79,9 @@ def role(
       num_classes=classes_of(entry, source),
       at=f'{at}.model',
       **entry['kw'],
+    ),
+    compression=compression.compression(
+      net, entry['quantize'], entry['prune'], steps=steps, at=at
     ),
   )
 
@@ -106,6 +118,11 @@ def joined(
   if fuse not in known:
     raise unknown('fusion', fuse, known, f'{at}.fuse')
   special = [bool(entries[name]['specialize']['of']) for name in names]
+  for kind in ('quantize', 'prune'):
+    if entry[kind]:
+      raise UserError(
+        f'{at}.{kind}: the group is made of others; set it for these'
+      )
   if fuse == many.SPECIALISTS and (
     special != [False, True] or entries[names[0]]['count'] > 1
   ):
@@ -209,9 +226,14 @@ def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
       own = [entry['fuse']]
     else:
       options = [f'{k}={v!r}' for k, v in sorted(entry['kw'].items())]
-      own = [entry['model'], *options, entry['train']['dtype']]
+      own = [
+        entry['model'],
+        *options,
+        entry['quantize'],
+        entry['train']['dtype'],
+      ]
     parts = [f'({described(other)})' for other in behind]
-    return ' '.join([*own, *entry['reads'][1::2], *parts])
+    return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
   outputs = tuple(dict.fromkeys(cache['outputs']))
   return Kept(outputs, cache['top'], cache['dir'], stage, described(name))
@@ -351,7 +373,7 @@ def _is_special(entry: Mapping[str, Any]) -> bool:
 def _builder(entry, source, shape, at, dtype):
   special = _is_special(entry)
 
-  def build(taps):
+  def build(taps, **hooks):
     try:
       net = models.build(
         entry['model'],
@@ -359,6 +381,7 @@ def _builder(entry, source, shape, at, dtype):
         input_shape=shape,
         taps=taps,
         remat=entry['remat'],
+        **hooks,
         dtype=dtype,
         at=f'{at}.model',
         **entry['kw'],

@@ -21,7 +21,7 @@ from jaxkd.keys import fold
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train.population import Learner, Rows
-from jaxkd.types import Context, Net
+from jaxkd.types import Compression, Context, Net
 
 
 class Kept(NamedTuple):
@@ -62,6 +62,7 @@ class Role(NamedTuple):
     kept: what is kept on disk of its outputs, if anything.
     fit: what gives its variables, if it is not trained but fitted; see
       `jaxkd.distill.fitted`.
+    compression: how it trains, if it is to end smaller than it is built.
   """
 
   net: Net
@@ -76,6 +77,12 @@ class Role(NamedTuple):
   at: str = 'role'
   kept: Kept | None = None
   fit: Callable[..., dict] | None = None
+  compression: Compression | None = None
+
+  @property
+  def apply(self) -> Callable:
+    """That of the net, as it trains."""
+    return (self.compression or self.net).apply
 
 
 class Recipe(NamedTuple):
@@ -143,7 +150,7 @@ def learner(
     outputs, states = {}, {}
     for name, role in nets.items():
       x = read(role, targets) if role.reads else inputs[f'{prefix}{name}']
-      outputs[name], states[name] = role.net.apply(
+      outputs[name], states[name] = role.apply(
         {'params': params[name], 'state': state['nets'][name]},
         x,
         key=fold(key, 'net', f'{prefix}{name}'),
@@ -229,6 +236,11 @@ def learner(
       )
       for name, role in nets.items()
     }
+    variables |= {
+      name: role.compression.start(variables[name])
+      for name, role in nets.items()
+      if role.compression
+    }
     train = {'nets': {name: v['params'] for name, v in variables.items()}}
     state = {
       name: {**v['state'], **given.get(name, {})}
@@ -254,6 +266,15 @@ def learner(
       )
     return {**carry, 'opt': made.optimizer.init(train)}
 
+  def updated(carry):
+    """The carry with what is due before this step in nets that get smaller."""
+    params, states = carry['train']['nets'], dict(carry['state']['nets'])
+    for name, role in nets.items():
+      if role.compression:
+        now = {'params': params[name], 'state': states[name]}
+        states[name] = role.compression.update(now, carry['step'])
+    return {**carry, 'state': {**carry['state'], 'nets': states}}
+
   def held(gradients):
     """Gradients, or updates, without those of what is frozen."""
     kept = {
@@ -265,6 +286,7 @@ def learner(
   def step(carry, batch, frozen, hyper):
     """The carry after one more batch, and what was measured on it."""
     made = recipe(hyper)
+    carry = updated(carry)
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
 
     def loss(train, state, batch, key):
@@ -329,7 +351,7 @@ def learner(
         'state': carry['state']['nets'][name],
       }
       x = read(role, targets) if role.reads else batch['inputs'][name]
-      outputs, _ = role.net.apply(variables, x)
+      outputs, _ = role.apply(variables, x)
       prefix = '' if len(nets) == 1 else f'{name}/'
       for called, metric in metrics.items():
         if metric.output not in outputs:

@@ -26,7 +26,7 @@ from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.students import inherit
+from jaxkd.students import compression, inherit, stored
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
@@ -121,12 +121,14 @@ class Trained(NamedTuple):
 
   Attributes:
     variables: net -> variables with a leading axis of members.
+    stored: the same as they are stored; see `jaxkd.students.stored`.
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
     execution: how it ran.
   """
 
   variables: dict[str, dict]
+  stored: dict[str, dict]
   history: dict
   seconds: float
   execution: Execution
@@ -464,8 +466,16 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   params = carry.get('average', carry['train']['nets'])
   state = carry['state']['nets']
+  finished = {
+    name: compression.finish(
+      job.students[name.partition('/')[0]].compression,
+      {'params': params[name], 'state': state[name]},
+    )
+    for name in params
+  }
   return Trained(
-    {name: {'params': params[name], 'state': state[name]} for name in params},
+    _dense(finished),
+    finished,
     result.history,
     result.seconds,
     result.execution,
@@ -484,7 +494,16 @@ def _fitted(job: Job, batches: taught.Batches) -> Trained:
       batches.iterate(0, job.train['steps']),
       job.seeds,
     )
-  return Trained(variables, {}, time.perf_counter() - begun, Execution())
+  finished = {
+    name: compression.apply_once(job.students[name].compression, tree)
+    for name, tree in variables.items()
+  }
+  seconds = time.perf_counter() - begun
+  return Trained(_dense(finished), finished, {}, seconds, Execution())
+
+
+def _dense(finished: Mapping[str, dict]) -> dict[str, dict]:
+  return {name: stored.dense(tree) for name, tree in finished.items()}
 
 
 def evaluate(
@@ -514,7 +533,7 @@ def evaluate(
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
   made = step.learner(
-    roles,
+    {name: role._replace(compression=None) for name, role in roles.items()},
     {name: group.role for name, group in groups.items()},
     recipe=lambda hyper: step.Recipe({}, optax.identity()),
     metrics=session.metrics,

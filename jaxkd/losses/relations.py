@@ -608,7 +608,7 @@ def triplet_votes(
   ]
   others = ~jnp.eye(len(student), dtype=bool)
   if where is not None:
-    others &= where
+    others &= where[None]
 
   def of_one(distance, seen, others):
     votes = jnp.sign(seen[:, None, :] - seen[:, :, None])  # [T, j, k]

@@ -47,6 +47,8 @@ def build(
   input_shape: PyTree,
   taps: Sequence[str] = (),
   remat: str = '',
+  before: net.Hooks = (),
+  after: net.Hooks = (),
   dtype: str = 'float32',
   at: str = 'model',
   **kw: Any,
@@ -64,6 +66,9 @@ def build(
       ``jaxkd.models.net``.
     remat: layers of an NNX module whose insides are computed again in the
       backward pass rather than kept, e.g. ``'blocks/*'``.
+    before: layers of an NNX module, by name or glob, each with a function of
+      what goes into them.
+    after: the same of what comes out.
     dtype: what the model computes in. Parameters and outputs are float32.
     at: the config entry of the name, for error messages.
     **kw: the model's own options; see ``defaults``.
@@ -78,6 +83,11 @@ def build(
       f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
       'its layers; use linen.remat inside it'
     )
+  if (before or after) and isinstance(made, Net | linen.Module):
+    raise UserError(
+      f'{at}: {name!r} is not an NNX module, so the activations of its layers '
+      'cannot be reached; change them inside it'
+    )
   if isinstance(made, Net):
     if taps:
       raise UserError(
@@ -87,7 +97,14 @@ def build(
     return made
   if isinstance(made, linen.Module):
     return net.from_linen(made, _inputs(input_shape), taps=taps)
-  return net.from_nnx(made, _inputs(input_shape), taps=taps, remat=remat)
+  return net.from_nnx(
+    made,
+    _inputs(input_shape),
+    taps=taps,
+    remat=remat,
+    before=before,
+    after=after,
+  )
 
 
 def part(

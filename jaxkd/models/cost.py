@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import compilation
+from jaxkd.paths import by_path
 from jaxkd.types import Net
 
 
@@ -41,6 +43,31 @@ def flops(function, *shapes) -> int:
   """Floating-point operations of a function, as the compiler counts them."""
   analysis = jax.jit(function).lower(*shapes).cost_analysis()
   return int((analysis or {}).get('flops', 0))
+
+
+def products(net: Net, layers: Mapping[str, Any]) -> dict[str, int]:
+  """How often each kernel is multiplied with activations for one example.
+
+  A kernel's last axis is that of the outputs, so all of it is used once for
+  each position of its layer's output.
+
+  Args:
+    net: the net.
+    layers: the shapes of what its layers give for a batch of one.
+
+  Returns:
+    Parameter -> multiplications; 0 for what is no kernel.
+  """
+  shapes = jax.eval_shape(net.init, jax.random.key(0))['params']
+  found = {}
+  for path, leaf in by_path(shapes).items():
+    layer, _, name = path.rpartition('/')
+    outputs = [x for at, x in layers.items() if at.split('@')[0] == layer]
+    used = name == 'kernel' and leaf.ndim > 1
+    found[path] = sum(
+      leaf.size * x.size // leaf.shape[-1] for x in outputs if used
+    )
+  return found
 
 
 def latency(net: Net, input_shape: Any) -> float:

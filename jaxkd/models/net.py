@@ -31,10 +31,17 @@ from jaxkd.types import Net
 
 PyTree = Any
 Make = Callable[[nnx.Rngs], nnx.Module]
+Hooks = Sequence[tuple[str, Callable[[Array], Array]]]
 
 
 def from_nnx(
-  make: Make, inputs: PyTree, *, taps: Sequence[str] = (), remat: str = ''
+  make: Make,
+  inputs: PyTree,
+  *,
+  taps: Sequence[str] = (),
+  remat: str = '',
+  before: Hooks = (),
+  after: Hooks = (),
 ) -> Net:
   """The Net of an NNX module.
 
@@ -50,6 +57,8 @@ def from_nnx(
     taps: names or globs of the layers whose outputs are to be added.
     remat: a name or glob of layers that keep their inputs alone for the
       backward pass, which computes again what is inside them; empty for none.
+    before: names or globs of layers, each with a function of what goes in.
+    after: the same of what comes out, in taps too.
 
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
@@ -59,7 +68,7 @@ def from_nnx(
   Raises:
     UserError: a tap that matches no layer, or two outputs of one name.
   """
-  return _net(_nnx(make, remat), inputs, taps)
+  return _net(_nnx(make, remat, before, after), inputs, taps)
 
 
 def from_linen(
@@ -265,7 +274,9 @@ def _check(variables: dict, shapes: dict) -> None:
   )
 
 
-def _nnx(make: Make, remat: str = '') -> _Adapter:
+def _nnx(
+  make: Make, remat: str = '', before: Hooks = (), after: Hooks = ()
+) -> _Adapter:
   def build(key):
     module = make(_rngs(key))
     for path, layer in nnx.iter_modules(module):
@@ -284,7 +295,7 @@ def _nnx(make: Make, remat: str = '') -> _Adapter:
   layout = list(nnx.to_flat_state(state))
 
   def forward(wanted):
-    graphdefs = _modes(graphdef, state, wanted, remat)
+    graphdefs = _modes(graphdef, state, wanted, remat, before, after)
 
     def run(variables, inputs, *, key, train):
       values = {
@@ -354,7 +365,12 @@ def _abstract(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def _modes(
-  graphdef: nnx.GraphDef, state: nnx.State, wanted: Callable | None, remat: str
+  graphdef: nnx.GraphDef,
+  state: nnx.State,
+  wanted: Callable | None,
+  remat: str,
+  before: Hooks,
+  after: Hooks,
 ) -> dict[bool, nnx.GraphDef]:
   """A module's static part by whether it trains, with its outputs tapped."""
   modes = {}
@@ -368,6 +384,10 @@ def _modes(
     }
     for name in _select((remat,), layers, 'remat') if remat else ():
       _become(layers[name], _recomputing)
+    for hooks, kind in ((before, _taking), (after, _giving)):
+      for pattern, function in hooks:
+        for name in _select((pattern,), layers, 'layers'):
+          _become(layers[name], functools.partial(kind, function=function))
     for name in filter(wanted, layers) if wanted else ():
       _become(layers[name], _sowing)
     module.train()
@@ -401,6 +421,26 @@ def _recomputing(cls: type[nnx.Module]) -> type[nnx.Module]:
       if isinstance(inner, nnx.List) and hasattr(inner, '__captures__'):
         del inner.__captures__
     return recomputed(self, *args, **kwargs)
+
+  return _derived(cls, __call__)
+
+
+@functools.cache
+def _taking(cls: type[nnx.Module], function: Callable) -> type[nnx.Module]:
+  """The class of a layer whose input a function changes."""
+
+  def __call__(self, x, *args, **kwargs):
+    return cls.__call__(self, function(x), *args, **kwargs)
+
+  return _derived(cls, __call__)
+
+
+@functools.cache
+def _giving(cls: type[nnx.Module], function: Callable) -> type[nnx.Module]:
+  """The class of a layer whose output a function changes."""
+
+  def __call__(self, *args, **kwargs):
+    return jax.tree.map(function, cls.__call__(self, *args, **kwargs))
 
   return _derived(cls, __call__)
 

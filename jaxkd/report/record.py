@@ -85,6 +85,11 @@ def row(
   better = next(stage for stage in stages if stage.name == last)
   nets = overview.nets(rounds[-1])
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
+  sizes = {name: found.bytes for name, found in costs.items()}
+  for stage in stages:
+    other = stage.name in names and stage is not better
+    arm = f'{stage.name}/' if other else ''
+    sizes |= {f'{arm}{name}': size for name, size in stage.bytes.items()}
   claim = config['survey'].get('claim', '')
   of_students = {stage.name: reached[stage.name][metric] for stage in students}
   return {
@@ -111,7 +116,8 @@ def row(
       'step_ms': _step_ms(better),
       'teacher_share': shares.get(better.name.split('/')[-1]),
       'flops': {name: found.flops for name, found in costs.items()},
-      'bytes': {name: found.bytes for name, found in costs.items()},
+      'bytes': sizes,
+      'bit_operations': overview.bit_operations(rounds[-1], source),
       'latency_ms': {
         name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
       },
@@ -213,7 +219,9 @@ def _notes(config, source, students, rounds) -> list[str]:
     terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
     notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
-    if entry['per_seed']:
+    if entry['made_of']:
+      pass  # as its parts, which have notes of their own
+    elif entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')
     else:
       notes.append(f'all seeds share the teachers {name}')

@@ -78,6 +78,7 @@ SCHEMA = {
     'teacher_share?': _NUMBER,  # of the FLOPs of a step
     'flops?': _BY_NET,
     'bytes?': _BY_NET,
+    'bit_operations?': _BY_NET,  # where a net is quantised
     'latency_ms?': _BY_NET,
     'train_s?': _BY_NET,
   },

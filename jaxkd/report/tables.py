@@ -444,6 +444,7 @@ def _costs(row: Mapping) -> str:
     'Parameters': row['params'],
     'FLOPs': cost.get('flops', {}),
     'Bytes': cost.get('bytes', {}),
+    'Bit operations': cost.get('bit_operations', {}),
     'Latency, ms': cost.get('latency_ms', {}),
     'Training, s': cost.get('train_s', {}),
   }

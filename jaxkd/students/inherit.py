@@ -1,10 +1,10 @@
 """What a net takes over from a trained one, and what of it does not train.
 
 Paths are those of parameters, ``head/kernel``, and patterns globs of them as
-shells write them; ``head`` alone stands for all that lies below it.
+shells write them, several joined by ``|``; ``head`` alone stands for all that
+lies below it.
 """
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.errors import UserError, unknown
-from jaxkd.paths import by_path
+from jaxkd.paths import by_path, matches
+from jaxkd.students import quantize
 
 RANDOM = 'random'
 
@@ -79,13 +80,16 @@ def _has_dustbin(own: tuple, there: tuple) -> bool:
 def without(tree: Any, pattern: str, *, at: str) -> Any:
   """A tree shaped as a net's parameters, with 0 for those that match.
 
+  What a quantised net learns of its levels is not the net's own and stays.
+
   Raises:
     UserError: nothing matches.
   """
   if not pattern:
     return tree
   flat = by_path(tree)
-  frozen = {path for path in flat if _matches(path, pattern)}
+  own = {path for path in flat if not path.startswith(f'{quantize.OWN}/')}
+  frozen = {path for path in own if _matches(path, pattern)}
   if not frozen:
     raise unknown('parameter', pattern, flat, f'{at}.freeze')
   leaves = [
@@ -96,8 +100,4 @@ def without(tree: Any, pattern: str, *, at: str) -> Any:
 
 
 def _matches(path: str, pattern: str) -> bool:
-  return (
-    not pattern
-    or fnmatch.fnmatchcase(path, pattern)
-    or fnmatch.fnmatchcase(path, f'{pattern}/*')
-  )
+  return not pattern or matches(path, pattern)

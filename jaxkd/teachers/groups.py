@@ -15,8 +15,8 @@ from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError, within
 from jaxkd.models import pytorch
 from jaxkd.paths import by_path
+from jaxkd.students import stored
 from jaxkd.teachers import specialists
-from jaxkd.train import checkpoint
 
 
 def job(
@@ -188,7 +188,7 @@ def restore(
       one = pytorch.load(folder, entry['model'], like)
       variables, there = jax.tree.map(lambda x: x[None], one), 1
     else:
-      variables, spec = checkpoint.load(folder)
+      variables, spec = stored.load(folder)
       check_same(variables, role, spec, at)
       there = spec['members']
   wanted = entry['count'] * (seeds if entry['per_seed'] else 1)

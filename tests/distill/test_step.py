@@ -11,6 +11,7 @@ from jaxkd.distill import step, terms
 from jaxkd.distill.dot import dot
 from jaxkd.distill.step import Recipe, Role
 from jaxkd.errors import UserError
+from jaxkd.students import compression
 from jaxkd.tasks import classification, fidelity
 from jaxkd.types import Net, Term
 
@@ -412,6 +413,52 @@ def test_a_net_starts_from_a_group_and_keeps_what_is_frozen(batch):
   adapters = (t['train']['terms']['hint']['adapter'] for t in (first, carry))
   before, after = (adapter['kernel'] for adapter in adapters)
   assert np.abs(after - before).min() > 0
+
+
+def test_points_are_learnt_where_the_weights_are_frozen(batch):
+  """They start at the quantiles of the weights that are taken over."""
+  net = deep_net()
+  smaller = compression.compression(
+    net, 'points(2, bucket=None)', 'magnitude(0.4, end=2)', steps=9, at='s'
+  )
+  role = Role(net, init='main', freeze='*', compression=smaller)
+  made, carry, frozen = learner(
+    {'student': role}, {'main': Role(net)}, dict(labels=LABELS), batch,
+    accumulate=2,
+  )  # fmt: skip
+  first = carry['train']['nets']['student']
+  for name in ('a', 'b'):
+    w = np.asarray(frozen['main']['params'][name]['kernel'][0])
+    np.testing.assert_array_equal(first[name]['kernel'], w)
+    np.testing.assert_allclose(
+      first['quantize'][f'{name}/kernel'],
+      np.percentile((w - w.min()) / np.ptp(w), [0, 100 / 3, 200 / 3, 100]),
+      atol=1e-5,
+    )
+  run, gone = jax.jit(made.step), []
+  for _ in range(4):
+    carry, _ = run(carry, batch, frozen, {})
+    masks = carry['state']['nets']['student']['prune'].values()
+    gone.append(sum(int((~mask).sum()) for mask in masks))
+  size = sum(mask.size for mask in masks)
+  # Before step 2, whatever the parts of a batch.
+  assert gone == [0, 0, round(0.4 * size), round(0.4 * size)]
+  now = carry['train']['nets']['student']
+  for name in ('a', 'b'):
+    np.testing.assert_array_equal(now[name]['kernel'], first[name]['kernel'])
+    learnt = [n['quantize'][f'{name}/kernel'] for n in (first, now)]
+    assert np.abs(learnt[0] - learnt[1]).max() > 1e-4
+
+
+def test_a_quantised_net_starts_as_the_other_does(batch):
+  net = deep_net()
+  smaller = compression.compression(net, 'ternary', '', steps=9, at='s')
+  plain, quantised = (
+    learner({'student': role}, {}, dict(labels=LABELS), batch)[1]
+    for role in (Role(net), Role(net, compression=smaller))
+  )
+  chex.assert_trees_all_equal(plain['train'], quantised['train'])
+  chex.assert_trees_all_equal(plain['state'], quantised['state'])
 
 
 def test_a_net_that_starts_as_another_gives_the_same(batch):

@@ -21,6 +21,7 @@ KEY = jax.random.key(0)
 # Options that make each family small enough to run, where it has any.
 SMALL = {
   'classics': {'features': ((0, 4, 3, 2), 2), 'side': 3, 'width': 8},
+  'convnet': {'stages': ((4, 4), (6,)), 'hidden': (8,), 'dropout': 0.5},
   'densenet': {'depth': 10, 'growth': 2},
   'mixer': {'width': 8, 'depth': 1},
   'mlp': {'widths': (8, 6), 'dropout': 0.5},
@@ -63,6 +64,10 @@ COUNTS = [
   ('lenet5', 10, (28, 28, 1), 61_706),
   ('lenet5', 10, (32, 32, 1), 61_706),
   ('alexnet', 10, (32, 32, 3), 1_659_178),
+  ('polino2018_teacher', 10, (32, 32, 3), 5_339_350),
+  ('polino2018_student1', 10, (32, 32, 3), 998_835),
+  ('polino2018_student2', 10, (32, 32, 3), 317_395),
+  ('polino2018_student3', 10, (32, 32, 3), 111_235),
   ('alexnet_imagenet', 1000, (224, 224, 3), 61_100_840),
   ('vgg16_imagenet', 1000, (224, 224, 3), 138_357_544),
 ]
@@ -304,6 +309,7 @@ def test_options_of_your_own_module(own):
     ('resnet_imagenet', {'stem': 'cifra'}, "did you mean 'cifar'"),
     ('lenet', {}, 'at least 12 by 12 pixels, not 8 by 8'),
     ('alexnet', {}, 'at least 15 by 15 pixels, not 8 by 8'),
+    ('convnet', {'pools': 4}, 'at least 16 by 16 pixels, not 8 by 8'),
     ('vgg16_imagenet', {}, 'resize them to 224'),
     ('vgg', {'input_shape': (64,)}, r'images of shape \(height, width'),
   ],

@@ -399,6 +399,46 @@ def test_half_precision_computes_but_does_not_store():
   np.testing.assert_array_equal(outputs['logits'], rounded)
 
 
+def test_what_goes_into_layers_and_comes_out_can_be_changed():
+  """The first block halves its input, and both triple what they give."""
+
+  def make(rngs):
+    return Toy(rngs, dropout=0.0)
+
+  changed = from_nnx(
+    make,
+    X,
+    taps=('blocks/*', 'blocks/0/linear'),
+    before=(('blocks/0/linear', lambda x: x / 2),),
+    after=(('blocks/*', lambda x: 3 * x),),
+    remat='blocks/*',
+  )
+  plain = from_nnx(make, X, taps=('blocks/*', 'blocks/0/linear'))
+  variables = plain.init(KEY)
+  chex.assert_trees_all_equal(variables, changed.init(KEY))
+  outputs, _ = changed.apply(variables, X)
+  kernel = variables['params']['blocks']['0']['linear']['kernel']
+  bias = variables['params']['blocks']['0']['linear']['bias']
+  np.testing.assert_allclose(
+    outputs['blocks/0/linear'],
+    X / 2 @ kernel + bias[None],
+    rtol=1e-5,
+    atol=1e-6,
+  )
+  head = variables['params']['head']
+  np.testing.assert_allclose(
+    outputs['logits'],
+    outputs['blocks/1'] @ head['kernel'] + head['bias'][None],
+    rtol=1e-5,
+    atol=1e-6,
+  )
+  alone, _ = plain.apply(variables, X)
+  assert not np.allclose(alone['blocks/0'], outputs['blocks/0'])
+  for hooks in ('before', 'after'):
+    with pytest.raises(UserError, match="there is no layer 'block'"):
+      from_nnx(make, X, **{hooks: (('block', jnp.tanh),)})
+
+
 class LinenToy(linen.Module):
   width: int = 2
 

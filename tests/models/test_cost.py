@@ -1,0 +1,27 @@
+"""What nets cost, by hand."""
+
+from jaxkd import models
+from jaxkd.models import cost
+
+
+def test_products_are_those_of_each_kernel_with_its_inputs():
+  options = dict(num_classes=5, input_shape=(32, 32, 1))
+  net = models.build('resnet8', **options)
+  layers = models.tap_shapes('resnet8', **options)
+  found = cost.products(net, layers)
+  assert found['stem/conv/kernel'] == 32 * 32 * 3 * 3 * 1 * 16
+  assert found['stages/1/blocks/0/conv1/conv/kernel'] == 16 * 16 * 9 * 16 * 32
+  assert found['stages/1/blocks/0/shortcut/conv/kernel'] == 16 * 16 * 16 * 32
+  assert found['head/kernel'] == 64 * 5
+  assert found['stem/norm/scale'] == found['head/bias'] == 0
+  # The compiler counts additions too, and what else there is.
+  flops = cost.cost(net, (32, 32, 1)).flops
+  assert 0.8 * flops < 2 * sum(found.values()) < 1.1 * flops
+
+
+def test_groups_and_tokens_count():
+  options = dict(num_classes=5, input_shape=(8, 8, 3))
+  net = models.build('mobilenetv2', **options)
+  found = cost.products(net, models.tap_shapes('mobilenetv2', **options))
+  flops = cost.cost(net, (8, 8, 3)).flops
+  assert 0.7 * flops < 2 * sum(found.values()) < 1.2 * flops
