@@ -15,10 +15,16 @@ Simplified: Fashion-MNIST under strong noise and MLPs of 128-128 units instead
 of speech; every seed has ten teachers of its own, all trained as one
 population, whose outputs are kept and shared by the arms. As in speech, the
 nets see nearly every example once and the labels are far from certain given
-what is seen. That is where soft targets say more: without noise, with all
-labels or with 3 to 10 % of them, ten teachers gained 0.3 to 0.5 points and the
-distilled student lost as much to the one with labels. Temperature and weights
-are those of the paper's speech experiment.
+what is seen. Temperature and weights are those of the paper's experiment with
+speech.
+
+Fourteen minutes on one CPU core. Ten together are 1.2 points better than one;
+the distilled net is 0.42 ± 0.25 better than with labels, so it keeps a third of
+that, less than in the paper. All ways to combine the teachers give the same
+within 0.1 points, and the gain over one teacher, 0.16 ± 0.19, is not sure.
+Without noise, with T = 3 and nine tenths of the weight on the soft targets, ten
+together gained 0.33 ± 0.10 and the distilled net lost 0.81 ± 0.22; there nets
+of 10, 5 and 3 % of the data, two seeds of each, showed no gain either.
 
   python experiments/distill.py --config configs/hinton2015_ensemble.py \
       --workdir runs/hinton2015_ensemble

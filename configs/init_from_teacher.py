@@ -88,7 +88,7 @@ def get_config(arg=None):
     batch_size=64,
     seeds=5,
     members='vmap',
-    eval_every=20,
+    eval_every=30,
     save_every=600,
   )
   if size == 'tiny':

@@ -17,6 +17,12 @@ are the machines of each net, machines on pixels, one copy of an image in place
 of eight, and the net with labels alone. Every seed draws images of its own and
 trains its own nets.
 
+About eight minutes on a CPU core. The claim does not hold here: AUC 78.8 % of
+all machines, 79.0 % of the MLP's, 74.9 and 74.7 % of the others', of which the
+fusion is better; 75.6 % on pixels, and 80.6 % on pixels with a Gaussian kernel.
+Eight copies are better than one by 1.2 points. The net with labels alone has
+77.8 %, as much as its teacher, and learns nothing from it (75.4 %).
+
   python experiments/distill.py --config configs/mahbod2019_hybrid.py \
       --workdir runs/mahbod2019_hybrid
 
@@ -196,6 +202,10 @@ def get_config(arg=None):
       copies=dict(better='teacher fused', than='teacher fused_upright'),
       distilled=dict(better='distilled', than='student'),
     ),
-    notes=('the nets have not seen the classes that they are tested on',),
+    notes=(
+      'the nets have not seen the classes that they are tested on',
+      'tried before, with no other result: 22 images of each class, a LeNet in '
+      'place of the ViT, machines of one cost',
+    ),
   )
   return config.complete(c)

@@ -84,12 +84,12 @@ class Model(nnx.Module):
     self.offset = param(num_classes)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    x = (_flat(x, self.pool) - self.mean[...]) / self.scale[...]
+    x = (_flat(x, self.pool) - self.mean[...][None]) / self.scale[...][None]
     if self.vectors is not None:
       x = gaussian(x, self.vectors[...], self.gamma)
-    scores = x @ self.coefficients[...] + self.intercept[...]
-    logits = jax.nn.log_sigmoid(self.slope[...] * scores + self.offset[...])
-    return {'logits': logits, 'scores': scores}
+    scores = x @ self.coefficients[...] + self.intercept[...][None]
+    odds = self.slope[...][None] * scores + self.offset[...][None]
+    return {'logits': jax.nn.log_sigmoid(odds), 'scores': scores}
 
   @staticmethod
   def fit(
