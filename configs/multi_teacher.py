@@ -3,16 +3,17 @@
 Work [3] of the survey could not be identified: it is cited for small students
 and for students of an ensemble, and is in neither table. What is here is the
 class of method that the survey describes, in every form that it may have
-meant. Three teachers (an MLP, a deeper one that sees a quarter of the pixels,
-a mixer) learn from 20 % of the training images and teach a small MLP that sees
-5 %, which are among those:
+meant. Three teachers (an MLP, a deeper one that sees half of the pixels, a
+mixer) learn from 10 % of the training images and teach a small MLP that sees
+2 %, which are among those:
 
 - the mean of their probabilities or of their logits, or the mixture that is
   best on validation;
 - one of them for each batch, at random or in turn (Fukuda et al., 2017), or
   the loss to each of them, `multi_stream`: the transfer set repeated for each
   teacher, which Fukuda et al. go through example by example, has this loss as
-  its expectation;
+  its expectation. Its gradient is that of the loss to the mean of the softened
+  probabilities, so that arm only differs from `mean` by rounding;
 - the mean, and of any two examples the one that most teachers find closer to a
   third (You et al., 2017);
 - one teacher whose logits are disturbed, as if it were many (Sau &
@@ -58,7 +59,7 @@ def get_config(arg=None):
   )
   c.data = dict(
     source='fashion_mnist',
-    fraction=dict(teachers=0.4, students=0.02),
+    fraction=dict(teachers=0.1, students=0.02),
     partition=dict(teachers='disjoint'),  # of the members of a group
     draw='shared',
   )
@@ -99,7 +100,7 @@ def get_config(arg=None):
   noisy = dict(loss='noisy_logit_mse', teacher='wide')
   peers = dict(students=dict(student=dict(count=2)))
   everything = dict(
-    data=dict(fraction=dict(students=0.4)), students=dict(student=fold)
+    data=dict(fraction=dict(students=0.1)), students=dict(student=fold)
   )
   c.arms = dict(
     student=dict(distill=hard),
