@@ -22,6 +22,12 @@ epochs; for the other DenseNets of the paper set depth and growth to 112 and 33,
 
   python experiments/distill.py --config configs/furlanello2018_born_again.py \
       --workdir runs/furlanello2018_born_again
+
+Four minutes on one core. The claim does not show here: the teacher has 83.5 %,
+BAN 83.2 %, BAN+L 83.4 %, CWTM 83.6 %, DKPP 83.4 %, labels from the same start
+83.6 %; generations two to four 83.1 to 83.3 %. The ensemble of three
+generations (83.4 %) beats the last one, and a mixer gains 0.8 points (80.7
+over 79.9 %) from the teacher.
 """
 
 import itertools

@@ -7,8 +7,8 @@ it are plain teacher-student learning, labels alone, a fixed mixture of both,
 and the teacher itself, not adapted, on noisy images. All are tested with noise.
 
 Simplified: digits with Gaussian noise and MLPs instead of speech in street
-noise and LSTMs. The teacher learned from a twentieth of the images and is wrong
-on a seventh of the others; the adaptation sees half of them.
+noise and LSTMs. The teacher learned from a tenth of the images and is wrong on
+some of the others; the adaptation sees half of them.
 
 With :paper, CHiME-3 (https://www.chimechallenge.org), which has no ready-made
 form: make a file chime3.npz with x_train, x_validation and x_test, float32
@@ -22,6 +22,12 @@ row has the accuracy of frames.
   python experiments/distill.py \
       --config configs/meng2019_conditional_noise.py \
       --workdir runs/meng2019_conditional_noise
+
+A minute and a half on one core. The teacher has 91.9 % without noise and 58.0 %
+with it; conditional 74.9 %, labels alone 75.0 %, teacher-student 74.0 %,
+mixture 72.8 %: adapting helps, and the teacher is right too often for the
+condition to show (+0.9 ± 1.3 points over teacher-student). All but the mixture
+took the largest rate of their grid, 2e-3; the mixture has 1e-3.
 """
 
 from jaxkd import config
@@ -36,7 +42,7 @@ def get_config(arg=None):
   c = config.plain(base)
   noisy = 'noise(0.5)'
   seen = dict(train=noisy, eval=noisy)
-  c['data']['fraction'] = dict(teachers=0.05, students=0.5)
+  c['data']['fraction'] = dict(teachers=0.1, students=0.5)
   c['teachers']['unadapted'] = c['teachers'].pop('hindered') | dict(views=seen)
   c['students']['student'].update(views=seen, init='main')
   c['distill']['soft']['teacher'] = 'main'
@@ -49,10 +55,7 @@ def get_config(arg=None):
   c['report']['controls']['adapted'] = dict(
     better='conditional', than='teacher unadapted'
   )
-  c['report']['notes'] = (
-    'tried before: a teacher of a tenth of the images, wrong on 8 % of the '
-    'others, where conditional - teacher_student was +0.9 ± 1.3 points',
-  )
+  c['report']['notes'] = ()
   if size == 'paper':
     _as_in_the_paper(c)
   return config.complete(c)
