@@ -56,7 +56,7 @@ def get_config(arg=None):
     draw='shared',
   )
   net = dict(model='mlp', kw=dict(widths=(128, 128)))
-  other = dict(model='mixer', kw=dict(width=32, depth=2, patch=7))
+  other = dict(model='mixer', kw=dict(width=32, depth=1, patch=7))
   soft = dict(loss='soft_cross_entropy', teacher='main')
   c.teachers = dict(main=dict(**net, per_seed=True))
   for teacher, name in itertools.pairwise(GENERATIONS):
@@ -99,11 +99,12 @@ def get_config(arg=None):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=1e-3,
-    steps=2000,
+    steps=1500,
     batch_size=64,
     seeds=5,
     members='vmap',
     eval_every=500,
+    save_every=1500,
   )
   c.report = dict(
     compare=dict(better='ban', than='teacher main'),

@@ -11,8 +11,20 @@ losses, weighted by the validation split, by each teacher's confidence (Zhang
 et al., 2022) or by a router, and one teacher sampled for each batch (Fukuda et
 al., 2017), which costs a tenth.
 
-Simplified: Fashion-MNIST and MLPs of 64-64 units instead of speech; every
-seed has ten teachers of its own, all trained as one population.
+Simplified: Fashion-MNIST under strong noise and MLPs of 128-128 units instead
+of speech; every seed has ten teachers of its own, all trained as one
+population, whose outputs are kept and shared by the arms. As in speech, the
+nets see nearly every example once and the labels are far from certain given
+what is seen. Temperature and weights are those of the paper's experiment with
+speech.
+
+Fourteen minutes on one CPU core. Ten together are 1.2 points better than one;
+the distilled net is 0.42 ± 0.25 better than with labels, so it keeps a third of
+that, less than in the paper. All ways to combine the teachers give the same
+within 0.1 points, and the gain over one teacher, 0.16 ± 0.19, is not sure.
+Without noise, with T = 3 and nine tenths of the weight on the soft targets, ten
+together gained 0.33 ± 0.10 and the distilled net lost 0.81 ± 0.22; there nets
+of 10, 5 and 3 % of the data, two seeds of each, showed no gain either.
 
   python experiments/distill.py --config configs/hinton2015_ensemble.py \
       --workdir runs/hinton2015_ensemble
@@ -41,15 +53,25 @@ def get_config(arg=None):
     url='https://arxiv.org/abs/1503.02531',
   )
   c.data = dict(source='fashion_mnist')
-  net = dict(model='mlp', kw=dict(widths=(64, 64)))
+  net = dict(
+    model='mlp',
+    kw=dict(widths=(128, 128)),
+    views=dict(train='noise(0.5)', eval='noise(0.5)'),
+  )
   c.teachers = dict(
-    ten=dict(**net, count=10, per_seed=True, train=dict(members='vmap')),
+    ten=dict(
+      **net,
+      count=10,
+      per_seed=True,
+      train=dict(members='vmap'),
+      cache=dict(outputs=('logits',)),
+    ),
     one=dict(**net, count=1, per_seed=True),
   )
   c.students = dict(student=net)
-  soft = dict(loss='kl', teacher='ten', weight=0.9, kw=dict(temperature=3.0))
+  soft = dict(loss='kl', teacher='ten', weight=0.5, kw=dict(temperature=2.0))
   c.distill = dict(
-    labels=dict(loss='cross_entropy', weight=0.1),
+    labels=dict(loss='cross_entropy', weight=0.5),
     soft=dict(**soft, fuse='mean_probabilities'),
   )
   c.arms = dict(
@@ -67,7 +89,7 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=2e-3,
+    learning_rate=1e-3,
     steps=2000,
     batch_size=64,
     seeds=5,

@@ -21,6 +21,11 @@ see hinton2015_specialists for these.
 
   python experiments/distill.py --config configs/init_from_teacher.py \
       --workdir runs/init_from_teacher
+
+Three minutes on one core. From the teacher and from scratch: 81.3 and 78.0 %
+on other data, 77.9 and 76.9 % with a narrower layer, 86.8 and 85.1 % on the
+teacher's data; 74 % on validation comes 96, 60 and 30 steps sooner. All arms
+chose the largest of the three rates, so a larger one might be better still.
 """
 
 from ml_collections import ConfigDict
@@ -88,7 +93,8 @@ def get_config(arg=None):
     batch_size=64,
     seeds=5,
     members='vmap',
-    eval_every=20,
+    eval_every=30,
+    save_every=600,
   )
   if size == 'tiny':
     c.teachers.main.train.steps = 20

@@ -12,8 +12,15 @@ soft one; the last two also on five times as many images, most without labels.
 Simplified: Fashion-MNIST with few labels and MLPs instead of MRI and conv nets;
 the modes are maps of the same pixels, registered by construction: the image,
 the length of its gradient, a coarse image, and Haar details. The linkage is
-trained on frozen features, not end to end. Every seed draws images of its own
-and trains all nets anew.
+trained on frozen features, not end to end. Every seed draws images of its own,
+2 % of all, and trains all nets anew.
+
+About three minutes on a CPU core; 82.7 % by the vote, 82.3 % of the
+best mode, 82.9 % by the mean, 83.6 % by the linkage. The student of details,
+77.6 % with labels, gains nothing from the vote on the images whose labels the
+nets know by heart (77.4 %), and 0.9 points with it on five times as many; the
+mean gives 0.4 and 1.0. A student of the coarse images, with 78.4 %, learnt
+nothing from either, on those images or on twice as many.
 
   python experiments/distill.py --config configs/lu2019_four_modes.py \
       --workdir runs/lu2019_four_modes
@@ -122,6 +129,10 @@ def get_config(arg=None):
       averaged_unlabelled_beats_labels=dict(
         better='averaged_unlabelled', than='student'
       ),
+    ),
+    notes=(
+      'a student of the coarse images was tried too: it learnt nothing from '
+      'the vote or the mean, on the same images or on twice as many',
     ),
   )
   if size == 'paper':

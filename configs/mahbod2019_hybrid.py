@@ -9,12 +9,19 @@ training too, and classes weighted by their number. Not distillation in the
 usual sense; beyond the work, what the machines predict together also teaches a
 small net that sees the same images.
 
-Simplified: the nets (a LeNet, an MLP, a mixer) learn seven classes of
+Simplified: the nets (an MLP, a mixer, a small ViT) learn seven classes of
 Fashion-MNIST; the machines learn the other three, pullover, coat and shirt,
-from 22 images of each. Machines are linear; Gaussian ones, on the last layers,
-stand beside them. The controls are the machines of each net, machines on
-pixels, one copy of an image in place of eight, and the net with labels alone.
-Every seed draws images of its own and trains its own nets.
+from 33 images of each. Machines are linear; Gaussian ones, on the last layers,
+stand beside them; C is the best of three on the held-out folds. The controls
+are the machines of each net, machines on pixels, one copy of an image in place
+of eight, and the net with labels alone. Every seed draws images of its own and
+trains its own nets.
+
+About eight minutes on a CPU core. The claim does not hold here: AUC 78.8 % of
+all machines, 79.0 % of the MLP's, 74.9 and 74.7 % of the others', of which the
+fusion is better; 75.6 % on pixels, and 80.6 % on pixels with a Gaussian kernel.
+Eight copies are better than one by 1.2 points. The net with labels alone has
+77.8 %, as much as its teacher, and learns nothing from it (75.4 %).
 
   python experiments/distill.py --config configs/mahbod2019_hybrid.py \
       --workdir runs/mahbod2019_hybrid
@@ -30,7 +37,8 @@ from ml_collections import ConfigDict
 from jaxkd import config
 
 TARGET, SOURCE = (2, 4, 6), (0, 1, 3, 5, 7, 8, 9)
-FEW = 0.004  # of 55,000 images: 22 of each class
+FEW = 0.006  # of 55,000 images: 33 of each class
+COSTS = dict(linear=(0.01, 0.1, 1.0), rbf=(0.1, 1.0, 10.0))
 COPIES = 8  # turned and mirrored, that a machine sees of each image
 LAYOUT = (
   'get the three parts of ISIC 2017, task 3, from '
@@ -73,22 +81,20 @@ def get_config(arg=None):
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=1e-3,
     steps=500,
-    batch_size=66,
+    batch_size=99,
     seeds=5,
   )
-  hidden, best = ('layers/0', 'layers/1'), 'conv'
+  hidden, blocks = ('layers/0', 'layers/1'), ('blocks/0', 'blocks/1')
+  tokens, best = dict(width=32, depth=2, patch=7), 'dense'
   nets = dict(
-    conv=(dict(model='lenet', kw=dict(widths=(4, 10, 64, 48))), hidden),
-    dense=(dict(model='mlp', kw=dict(widths=(128, 64))), hidden),
-    mixer=(
-      dict(model='mixer', kw=dict(width=32, depth=2, patch=7)),
-      ('blocks/0', 'blocks/1'),
-    ),
+    dense=(dict(model='mlp', kw=dict(widths=(256, 128))), hidden),
+    mixer=(dict(model='mixer', kw=dict(**tokens, channel_ratio=2.0)), blocks),
+    vit=(dict(model='vit', kw=dict(**tokens, heads=2, mlp_ratio=2.0)), blocks),
   )
   learned = dict(
     per_seed=True,
     data=dict(partition=without['source']),
-    train=dict(steps=500, batch_size=64),
+    train=dict(steps=1500, batch_size=64),
   )
   few = dict(fraction=FEW, partition=without['target'])
   met = dict(steps=COPIES, batch_size=c.train.batch_size)
@@ -97,9 +103,9 @@ def get_config(arg=None):
   if size == 'tiny':
     c.data.update(source='digits', fraction=dict(students=0.1))
     few['fraction'] = 0.1
-    nets['conv'] = dict(model='mlp', kw=dict(widths=(12, 8))), hidden
-    nets['dense'] = dict(model='mlp', kw=dict(widths=(8, 8))), hidden
-    nets['mixer'][0]['kw'] = dict(width=8, depth=2, patch=4)
+    nets['dense'][0]['kw'] = dict(widths=(8, 8))
+    for name in ('mixer', 'vit'):
+      nets[name][0]['kw'].update(width=6, patch=4)
     learned['train'] = dict(steps=4, batch_size=16)
     c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
     met = dict(steps=2, batch_size=16)
@@ -137,7 +143,9 @@ def get_config(arg=None):
 
   def machine(kernel, **entries):
     held = examples if kernel == 'rbf' else 0
-    kw = dict(kernel=kernel, pool='reads' in entries, size=held)
+    kw = dict(
+      kernel=kernel, costs=COSTS[kernel], pool='reads' in entries, size=held
+    )
     return dict(
       model='svm', kw=kw, per_seed=True, data=few, train=met, **entries
     )
@@ -194,6 +202,10 @@ def get_config(arg=None):
       copies=dict(better='teacher fused', than='teacher fused_upright'),
       distilled=dict(better='distilled', than='student'),
     ),
-    notes=('the nets have not seen the classes that they are tested on',),
+    notes=(
+      'the nets have not seen the classes that they are tested on',
+      'tried before, with no other result: 22 images of each class, a LeNet in '
+      'place of the ViT, machines of one cost',
+    ),
   )
   return config.complete(c)

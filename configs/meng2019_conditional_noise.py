@@ -7,8 +7,8 @@ it are plain teacher-student learning, labels alone, a fixed mixture of both,
 and the teacher itself, not adapted, on noisy images. All are tested with noise.
 
 Simplified: digits with Gaussian noise and MLPs instead of speech in street
-noise and LSTMs. The teacher learned from a tenth of the images and is wrong on
-some of the others; the adaptation sees half of them.
+noise and LSTMs. The teacher learned from a twentieth of the images and is wrong
+on a seventh of the others; the adaptation sees half of them.
 
 With :paper, CHiME-3 (https://www.chimechallenge.org), which has no ready-made
 form: make a file chime3.npz with x_train, x_validation and x_test, float32
@@ -36,7 +36,7 @@ def get_config(arg=None):
   c = config.plain(base)
   noisy = 'noise(0.5)'
   seen = dict(train=noisy, eval=noisy)
-  c['data']['fraction'] = dict(teachers=0.1, students=0.5)
+  c['data']['fraction'] = dict(teachers=0.05, students=0.5)
   c['teachers']['unadapted'] = c['teachers'].pop('hindered') | dict(views=seen)
   c['students']['student'].update(views=seen, init='main')
   c['distill']['soft']['teacher'] = 'main'
@@ -49,7 +49,10 @@ def get_config(arg=None):
   c['report']['controls']['adapted'] = dict(
     better='conditional', than='teacher unadapted'
   )
-  c['report']['notes'] = ()
+  c['report']['notes'] = (
+    'tried before: a teacher of a tenth of the images, wrong on 8 % of the '
+    'others, where conditional - teacher_student was +0.9 ± 1.3 points',
+  )
   if size == 'paper':
     _as_in_the_paper(c)
   return config.complete(c)
@@ -67,4 +70,4 @@ def _as_in_the_paper(c):
     entry['views'] = heard
   c['teachers']['main']['train'] = dict(steps=300_000)
   c['teachers']['unadapted']['views'] = noisy
-  c['train'].update(steps=100_000, batch_size=1024, seeds=5)
+  c['train'].update(steps=100_000, batch_size=1024, seeds=5, save_every=0)

@@ -6,7 +6,19 @@ how alike the classes are by the weights of the teacher's last layer. The
 student sees these alone, and learns the teacher's soft targets, without labels.
 Three controls have as many examples and steps: uniform noise; inputs made for
 one class each; and impressions that take all classes for equally alike. The
-ceiling is a student that has the data.
+ceiling is a student that has the data. In the paper LeNet-5's half reaches
+98.8 % on MNIST, and 99.3 % with the data.
+
+Simplified: scikit-learn's 8×8 digits, a teacher of 128-128 units and a student
+of 64-64, 2,000 impressions of 300 steps for each seed, from a teacher of its
+own, kept between 0 and 1; students see them with noise. Nothing is tuned, as
+there would be no data to do so on; the learning rate is that of the teacher.
+`:paper` is MNIST, LeNet-5 and its half, 24,000 impressions.
+
+Two minutes on one CPU core. The student of impressions has 95.8 %, 97.0 % of
+its teacher's 98.8 %; of noise 91.6 %, of inputs for one class each 94.2 %, with
+the data 98.5 %. That classes are unequally alike does not help: without it
+96.3 %.
 
   python experiments/distill.py --config configs/nayak2019_zero_shot.py \
       --workdir runs/nayak2019_zero_shot
@@ -78,6 +90,12 @@ def get_config(arg=None):
       alike_classes=dict(better='impressions', than='alike_classes'),
       ceiling=dict(better='data', than='impressions'),
     ),
+    notes=(
+      'nothing is tuned, as a student without data has nothing to be tuned on',
+      'impressions of equally alike classes were as good or better, too, with '
+      'five times the learning rate of the inputs and with students that see '
+      'no noise (two seeds each)',
+    ),
   )
   if size == 'tiny':
     c.teachers.main.kw.widths = (16,)
@@ -101,7 +119,6 @@ def get_config(arg=None):
         c.arms[name].data.generated.count = 24_000
       if name not in ('data', 'noise'):
         c.arms[name].data.generated.kw.update(steps=1500, learning_rate=1e-3)
-    c.train.update(
-      optimizer=dict(name='adam', kw=dict()), steps=75_000, learning_rate=1e-3
-    )
+    c.train.optimizer = dict(name='adam')
+    c.train.update(steps=75_000, learning_rate=1e-3)
   return config.complete(c)

@@ -33,6 +33,13 @@ and nets start at random, where the paper's come from ImageNet.
 
   python experiments/distill.py --config configs/park2019_relational.py \
       --workdir runs/park2019_relational
+
+It takes about eight minutes on one CPU core. Recall@1 on the new classes, where
+the teacher has 84.9 %, for embeddings of 2, 4, 8 and 16 numbers: 28.2, 48.3,
+69.6 and 76.0 % by triplets (39.7, 52.8, 62.7, 63.7 % where they are free) and
+43.9, 61.7, 79.8 and 82.7 % by distances and angles, which win at every size,
+most at the smallest ones. Distances or angles alone are about as good, a hint
+adds nothing to triplets, and it is better not to normalise, but for 16 numbers.
 """
 
 from ml_collections import ConfigDict

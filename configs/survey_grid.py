@@ -117,11 +117,12 @@ def get_config(arg=None):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=1e-3,
-    steps=4 if tiny else 600,
+    steps=4 if tiny else 500,
     batch_size=16 if tiny else 64,
     seeds=2 if tiny else 5,
     members='vmap',
-    eval_every=0 if tiny else 300,
+    eval_every=2 if tiny else 250,
+    save_every=4 if tiny else 500,
   )
   if tiny:
     c.tune = ()

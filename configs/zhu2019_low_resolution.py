@@ -21,6 +21,15 @@ the paper trains is not known: 200 epochs of SGD.
 
   python experiments/distill.py --config configs/zhu2019_low_resolution.py \
       --workdir runs/zhu2019_low_resolution
+
+Four minutes on one core. At 14 and 7 pixels: the teacher itself 81.2 and
+68.7 %, labels alone 84.2 and 81.2 %, with features 85.1 and 82.0 %, with soft
+targets 85.5 and 82.2 %; the gain is no larger where there are fewer pixels. The
+start is worth 3.7 and 3.5 points. From a random start labels alone took the
+largest learning rate (3e-3), which the arm with features, whose weight was
+tuned at 1e-3, did not have: there features lose by a point, but at one rate
+they were ahead by 0.5 and 0.2 on validation. With all images for the student
+too, features added nothing (three seeds, validation).
 """
 
 from ml_collections import ConfigDict
@@ -110,6 +119,7 @@ def get_config(arg=None):
     seeds=5,
     members='vmap',
     eval_every=300,
+    save_every=600,
   )
   if size == 'paper':
     steps = 200 * 45_000 // 128

@@ -321,7 +321,7 @@ def _generated(
 
   def leave():
     if session.stop is not None and session.stop.is_set():
-      raise Stopped(f'stopped while {stage} was made examples')
+      raise Stopped(f'stopped while examples for {stage} were made')
 
   progress = functools.partial(session.progress, f'generated/{stage}')
   root = directory / 'generated'

@@ -603,7 +603,7 @@ def generator_of(
   return generated.Generator(
     entry,
     training.predicted_by(group.role),
-    jax.tree.map(_alone, group.by_seed),
+    _first(group),
     input_shape=source.input_shape,
     num_classes=source.num_classes,
     seeds=part.seeds,
@@ -611,11 +611,17 @@ def generator_of(
   )
 
 
-def _alone(x):
-  """The first of the T nets of each seed, or its shape."""
-  if isinstance(x, jax.ShapeDtypeStruct):
-    return jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[2:]), x.dtype)
-  return x[:, 0]
+def _first(group: Group) -> dict:
+  """The variables of the first of the T nets of each seed, or their shapes."""
+  own = group.per_member
+
+  def first(x):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      lead, rest = (x.shape[0], x.shape[2:]) if own else (1, x.shape[1:])
+      return jax.ShapeDtypeStruct((lead, *rest), x.dtype)
+    return x[:, 0] if own else x[:1]
+
+  return jax.tree.map(first, group.variables)
 
 
 def shifted(

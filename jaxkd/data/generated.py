@@ -326,7 +326,8 @@ class Generator:
       progress: ``(steps) -> context manager``, see `Session` of
         `jaxkd.distill.training`.
       say: prints a line.
-      stop: called between portions; raises where the run should end.
+      stop: called after each shard but the last; raises where the run should
+        end.
 
     Returns:
       Those of the first seed, those of the second, and so on.
@@ -361,7 +362,6 @@ class Generator:
       for done, (line, begin, end) in enumerate(missing, 1):
         parts, seed = [], np.uint32(self._seeds[line])
         for start in range(begin, end, size):
-          stop()
           number = np.arange(start, start + size, dtype=np.int32)
           made = self._make(self._of(line), seed, number)
           parts.append(by_path(jax.device_get(made)))
@@ -371,6 +371,8 @@ class Generator:
         }
         draft.write(line, begin, rows)
         show(done, {})
+        if done < len(missing):
+          stop()
 
   def _of(self, line: int) -> dict:
     """The variables of the teacher of one seed."""

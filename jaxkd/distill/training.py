@@ -674,16 +674,15 @@ def _measure(session, population, carry, split, groups, role):
   return {f'{split}/{name}': v for name, v in {**means, **found}.items()}
 
 
-def _whole(pair, fields, size):
+def _whole(measure, fields, size):
   """Sums and counts [M, ...] of a metric that takes a split at once.
 
   The first host's: a clustering, say, may end elsewhere on another processor.
   """
-  members = [
-    pair(*(x[member, :size] for x in fields))
-    for member in range(len(fields[0]))
+  pairs = [
+    [np.asarray(x).tolist() for x in measure(*(x[:size] for x in own))]
+    for own in zip(*fields, strict=True)
   ]
-  pairs = [[np.asarray(x).tolist() for x in pair] for pair in members]
   told = hosts.told('a metric of a whole split', pairs)
   return tuple(np.array(x) for x in zip(*told, strict=True))
 

@@ -39,7 +39,8 @@ class Model(nnx.Module):
     input_shape: of one input; of maps [H, W, C] and tokens [N, C] the mean
       over all places is taken where `pool` says so, and the rest is flattened.
     kernel: 'linear', or 'rbf', exp(-γ |x - y|²).
-    cost: C, what a violation of the margin costs.
+    costs: of C, what a violation of the margin costs: each machine takes that
+      under which what was held out is most likely.
     gamma: γ times the number of features.
     balanced: whether violations cost less where a class has many examples.
     folds: held-out parts whose scores Platt's sigmoids are fitted to.
@@ -57,7 +58,7 @@ class Model(nnx.Module):
     num_classes: int,
     input_shape: Sequence[int],
     kernel: str = 'linear',
-    cost: float = 1.0,
+    costs: Sequence[float] = (1.0,),
     gamma: float = 1.0,
     balanced: bool = True,
     folds: int = 5,
@@ -65,8 +66,8 @@ class Model(nnx.Module):
     size: int = 0,
     rngs: nnx.Rngs,
   ):
-    del cost, balanced, folds, rngs
-    _check(kernel, size)
+    del balanced, folds, rngs
+    _check(kernel, costs, size)
     width = input_shape[-1] if pool else math.prod(input_shape)
     self.pool, self.gamma = pool, gamma / width
 
@@ -83,12 +84,12 @@ class Model(nnx.Module):
     self.offset = param(num_classes)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    x = (_flat(x, self.pool) - self.mean[...]) / self.scale[...]
+    x = (_flat(x, self.pool) - self.mean[...][None]) / self.scale[...][None]
     if self.vectors is not None:
       x = gaussian(x, self.vectors[...], self.gamma)
-    scores = x @ self.coefficients[...] + self.intercept[...]
-    logits = jax.nn.log_sigmoid(self.slope[...] * scores + self.offset[...])
-    return {'logits': logits, 'scores': scores}
+    scores = x @ self.coefficients[...] + self.intercept[...][None]
+    odds = self.slope[...][None] * scores + self.offset[...][None]
+    return {'logits': jax.nn.log_sigmoid(odds), 'scores': scores}
 
   @staticmethod
   def fit(
@@ -99,7 +100,7 @@ class Model(nnx.Module):
     num_classes: int,
     seed: int,
     kernel: str = 'linear',
-    cost: float = 1.0,
+    costs: Sequence[float] = (1.0,),
     gamma: float = 1.0,
     balanced: bool = True,
     folds: int = 5,
@@ -116,7 +117,7 @@ class Model(nnx.Module):
       num_classes: K.
       seed: of the folds.
       kernel: and the other options, see the class.
-      cost: see there.
+      costs: see there.
       gamma: see there.
       balanced: see there.
       folds: see there.
@@ -129,7 +130,7 @@ class Model(nnx.Module):
     """
     from sklearn.svm import SVC  # takes a second, which others need not spend
 
-    _check(kernel, size)
+    _check(kernel, costs, size)
     x = np.asarray(_flat(inputs, pool), np.float64)
     if kernel == 'rbf' and len(x) > size:
       raise UserError(
@@ -142,7 +143,6 @@ class Model(nnx.Module):
     held_out = _folds(labels, ids, folds, seed)
     options = {
       'kernel': kernel,
-      'C': cost,
       'gamma': gamma / x.shape[1],
       'class_weight': 'balanced' if balanced else None,
     }
@@ -151,13 +151,15 @@ class Model(nnx.Module):
     intercept, slope = np.zeros(num_classes), np.ones(num_classes)
     offset = np.full(num_classes, NEVER)
     for label in np.unique(labels):
-      own = labels == label
-      scores = np.empty(len(x))
-      for out in held_out:
-        machine = SVC(**options).fit(x[~out], own[~out])
-        scores[out] = machine.decision_function(x[out])
-      slope[label], offset[label] = platt(scores, own)
-      machine = SVC(**options).fit(x, own)
+      own, tried = labels == label, []
+      for cost in costs:
+        machine, scores = SVC(C=cost, **options), np.empty(len(x))
+        for out in held_out:
+          machine.fit(x[~out], own[~out])
+          scores[out] = machine.decision_function(x[out])
+        tried.append((*platt(scores, own), machine))
+      slope[label], offset[label], _, machine = min(tried, key=lambda t: t[2])
+      machine.fit(x, own)
       intercept[label] = machine.intercept_[0]
       if kernel == 'linear':
         coefficients[:, label] = machine.coef_[0]
@@ -186,7 +188,9 @@ def gaussian(x: Array, y: Array, gamma: float) -> Array:
   return jnp.exp(-gamma * jnp.maximum(distances, 0))
 
 
-def platt(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+def platt(
+  scores: np.ndarray, positive: np.ndarray
+) -> tuple[float, float, float]:
   """The sigmoid that makes probabilities of scores: its slope and offset.
 
   Platt's targets, (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), keep it from being sure
@@ -197,7 +201,7 @@ def platt(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     positive: whether they are of its class, bool [N].
 
   Returns:
-    a and b of 1 / (1 + exp(-(a s + b))).
+    a and b of 1 / (1 + exp(-(a s + b))), and the sum of the cross-entropies.
   """
   count = positive.sum()
   high, low = (count + 1) / (count + 2), 1 / (len(scores) - count + 2)
@@ -210,7 +214,8 @@ def platt(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     return value, np.array([gap @ scores, gap.sum()])
 
   start = np.array([1.0, np.log(count / (len(scores) - count))])
-  return tuple(optimize.minimize(loss, start, jac=True).x)
+  found = optimize.minimize(loss, start, jac=True)
+  return *found.x, found.fun
 
 
 def _flat(x: Any, pool: bool) -> Any:
@@ -237,9 +242,11 @@ def _folds(labels, ids, folds: int, seed: int) -> list[np.ndarray]:
   return [fold[copies] == number for number in range(folds)]
 
 
-def _check(kernel: str, size: int) -> None:
+def _check(kernel: str, costs: Sequence[float], size: int) -> None:
   if kernel not in KERNELS:
     raise unknown('kernel', kernel, KERNELS, 'svm: kernel')
+  if not costs or min(costs) <= 0:
+    raise UserError(f'svm: costs: {costs!r} should be numbers above 0')
   if kernel == 'rbf' and size < 1:
     raise UserError(
       'svm: size: a Gaussian machine keeps its examples; set it to how many '

@@ -219,7 +219,9 @@ def _notes(config, source, students, rounds) -> list[str]:
     terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
     notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
-    if entry['per_seed']:
+    if entry['made_of']:
+      pass  # as its parts, which have notes of their own
+    elif entry['per_seed']:
       notes.append(f'each seed has its own teachers {name}')
     else:
       notes.append(f'all seeds share the teachers {name}')

@@ -24,7 +24,7 @@ def fitted(inputs=X, labels=Y, ids=IDS, **kw):
 @pytest.mark.parametrize('kernel', ['linear', 'rbf'])
 @pytest.mark.parametrize('balanced', [True, False])
 def test_scores_are_scikit_learns(kernel, balanced):
-  kw = dict(cost=0.5, balanced=balanced, size=200)
+  kw = dict(costs=(0.5,), balanced=balanced, size=200)
   net, variables = fitted(kernel=kernel, gamma=2.0, **kw)
   scores = jax.jit(net.apply)(variables, X)[0]['scores']
   for label in range(3):
@@ -65,7 +65,24 @@ def test_platt_is_a_logistic_regression_on_softened_targets():
     sample_weight=np.concatenate([target, 1 - target]),
   )
   expected = regression.coef_[0, 0], regression.intercept_[0]
-  np.testing.assert_allclose(platt(scores, positive), expected, rtol=1e-3)
+  *found, loss = platt(scores, positive)
+  np.testing.assert_allclose(found, expected, rtol=1e-3)
+  p = 1 / (1 + np.exp(-(found[0] * scores + found[1])))
+  cross = -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum()
+  np.testing.assert_allclose(loss, cross)
+
+
+def test_the_cost_is_that_of_the_most_likely_held_out_labels():
+  random = np.random.default_rng(4)
+  y = np.arange(60) % 3
+  noisy = random.normal(size=(60, 40)).astype(np.float32)
+  noisy[:, 0] += 2 * y
+  chosen = fitted(noisy, y, np.arange(60), costs=(100.0, 0.001))[1]
+  alone = fitted(noisy, y, np.arange(60), costs=(0.001,))[1]
+  np.testing.assert_array_equal(
+    chosen['params']['coefficients'][:, 0],
+    alone['params']['coefficients'][:, 0],
+  )
 
 
 def test_copies_of_an_example_are_held_out_together():
@@ -75,7 +92,12 @@ def test_copies_of_an_example_are_held_out_together():
   # Copies in other folds would be known by heart, and scores be sure.
   for ids, sure in ((np.tile(np.arange(40), 4), False), (np.arange(160), True)):
     net, variables = fitted(
-      np.tile(x, (4, 1)), np.tile(y, 4), ids, kernel='rbf', size=160, cost=10.0
+      np.tile(x, (4, 1)),
+      np.tile(y, 4),
+      ids,
+      kernel='rbf',
+      size=160,
+      costs=(10.0,),
     )
     logits = net.apply(variables, x)[0]['logits']
     p = np.exp(logits[np.arange(40), y])
@@ -111,6 +133,7 @@ def test_places_are_averaged():
     (dict(kernel='rbf', size=100), 'set it to 178'),
     (dict(kernel='rbf'), 'train.steps'),
     (dict(kernel='cubic'), "'linear'"),
+    (dict(costs=(0.0,)), 'above 0'),
     (dict(folds=60), 'fewer folds'),
     (dict(labels=np.zeros(178, int)), 'two classes'),
   ],
