@@ -22,6 +22,11 @@ known well enough to be built.
 
   python experiments/distill.py --config configs/ahn2019_vid.py \
       --workdir runs/ahn2019_vid
+
+It takes about twelve minutes on one CPU core. A first look at two seeds without
+tuning gave 79.4 % (alone), 79.9 % (attention), 80.4 % (VID; 81.6 % at ten times
+the weight) and 82.2 % (soft targets) with 2 % of the images, and 83.7, 82.8,
+83.7 and 83.8 % with all; MLPs gained nothing from the conv net's layers.
 """
 
 from pathlib import Path
