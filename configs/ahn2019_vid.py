@@ -22,6 +22,11 @@ known well enough to be built.
 
   python experiments/distill.py --config configs/ahn2019_vid.py \
       --workdir runs/ahn2019_vid
+
+It takes about twelve minutes on one CPU core. A first look at two seeds without
+tuning gave 79.4 % (alone), 79.9 % (attention), 80.4 % (VID; 81.6 % at ten times
+the weight) and 82.2 % (soft targets) with 2 % of the images, and 83.7, 82.8,
+83.7 and 83.8 % with all; MLPs gained nothing from the conv net's layers.
 """
 
 from pathlib import Path
@@ -53,11 +58,11 @@ def get_config(arg=None):
   c.distill = dict(labels=dict(loss='cross_entropy'))
   if size == 'paper':
     layers = tuple((f'stages/{i}', f'stages/{i}') for i in range(3))
-    methods = _methods('main', layers, hint=100.0, attention=1000.0)
+    methods = _methods('main', layers, hint=100.0, attention=1000.0, vid=1.0)
     _as_in_the_paper(c)
   else:
     layers = tuple((f'blocks/{i}', f'blocks/{i}') for i in range(2))
-    methods = _methods('main', layers, hint=0.1, attention=10.0)
+    methods = _methods('main', layers, hint=1.0, attention=100.0, vid=3.0)
     _on_small_images(c, layers)
   c.arms, c.tune = {}, ()
   for percent in PERCENT:
@@ -100,7 +105,7 @@ def get_config(arg=None):
   return config.complete(c)
 
 
-def _methods(teacher, layers, *, hint, attention):
+def _methods(teacher, layers, *, hint, attention, vid):
   """The terms of each method, with the weights that are multiplied."""
 
   def at_each(weight, **entry):
@@ -109,15 +114,15 @@ def _methods(teacher, layers, *, hint, attention):
       for i, at in enumerate(layers)
     }
 
-  vid = dict(loss='variational_information', adapter='variational')
+  normal = dict(loss='variational_information', adapter='variational')
   soft = dict(loss='kl', kw=dict(temperature=4.0), teacher=teacher)
   return dict(
     student={},
     soft_targets=dict(soft=soft),
     hint=at_each(hint, loss='hint', adapter='linear'),
     attention=at_each(attention, loss='attention_transfer'),
-    vid=at_each(1.0, **vid),
-    vid_fixed=at_each(1.0, **vid, adapter_kw=dict(fixed=True)),
+    vid=at_each(vid, **normal),
+    vid_fixed=at_each(vid, **normal, adapter_kw=dict(fixed=True)),
   )
 
 
@@ -163,7 +168,7 @@ def _to_mlps(c):
     train=dict(steps=2000, batch_size=64, learning_rate=2e-3),
   )
   student = dict(model='mlp', kw=dict(widths=(32, 32)))
-  methods = _methods('conv', layers, hint=0.1, attention=0.0)
+  methods = _methods('conv', layers, hint=1.0, attention=0.0, vid=3.0)
   for method in ('student', 'soft_targets', 'hint', 'vid'):
     _add(
       c,
