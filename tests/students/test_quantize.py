@@ -309,7 +309,7 @@ def test_the_first_op_that_is_for_a_parameter_has_it():
     ('wrpn(1)', 'needs 2 to 8 bits'),
     ('activations(1, signed=True)', 'needs 2 to 8 bits'),
     ('points(2, bucket=0)', 'a bucket of at least 1'),
-    ('points(2, start="zero")', "no start 'zero'.*'quantiles'"),
+    ('points(2, start="zero")', "no start 'zero'.*quantiles"),
     ('ternary(1.0)', 'from 0 to below 1'),
     ('activations(8, high=0.0)', 'a limit above 0'),
     ('features(8, at="")', 'at=GLOB'),
