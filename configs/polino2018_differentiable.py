@@ -79,7 +79,8 @@ def get_config(arg=None):
   rounded = dict(
     **net, per_seed=True, init='full', freeze='*', train=dict(steps=1)
   )
-  c.arms, controls, c.tune = {}, {}, ()
+  slow = dict(learning_rate=1e-5 if size == 'paper' else 1e-4)
+  c.arms, controls = {}, {}
   for bits in BITS:
     uniform, quantiles = f'uniform({bits})', f'points({bits})'
     started = f'points({bits}, start="uniform")'
@@ -95,10 +96,10 @@ def get_config(arg=None):
 
     c.arms.update(
       {
-        f'points_{bits}': student(quantiles),
-        f'from_uniform_{bits}': student(started),
+        f'points_{bits}': student(quantiles, train=slow),
+        f'from_uniform_{bits}': student(started, train=slow),
         f'main_{bits}': student(
-          quantiles, distill=dict(soft=dict(teacher='main'))
+          quantiles, train=slow, distill=dict(soft=dict(teacher='main'))
         ),
         f'both_{bits}': student(quantiles, freeze=''),
         f'quantized_{bits}': student(uniform, freeze=''),
