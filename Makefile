@@ -18,7 +18,7 @@ test: .venv/ready  ## Run the linter, the tests, and the checks of what is gener
 	$(VENV)/ruff format --check .
 	$(VENV)/python -m jaxkd.losses._docs --check
 	$(VENV)/python -m jaxkd.report --check
-	$(VENV)/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/python -m pytest --numprocesses 2 --dist worksteal
 
 format: .venv/ready  ## Format the code and mend what the linter can
 	$(VENV)/ruff check --fix .
