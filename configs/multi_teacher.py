@@ -206,5 +206,5 @@ def _shrink(c):
   c.students.student.kw.widths = (8, 8)
   c.train.update(steps=2, batch_size=16, seeds=2, members='vmap', eval_every=2)
   for teacher in c.teachers.values():
-    teacher.train.steps = 2
+    teacher.train.update(steps=2, batch_size=16)
   c.tune = ()

@@ -302,9 +302,9 @@ class TestCache:
 
 def test_the_row_names_the_families(fonts):
   config = {
-    'report': {'notes': ()},
+    'report': {'notes': (), 'derived': {}},
     'teachers': {},
     'data': {'order': 'own'},
   }
   source = sources.load('glyphs')
-  assert record._notes(config, source, [])[:3] == [*source.notes]
+  assert record._notes(config, source, [], [])[:3] == [*source.notes]
