@@ -79,7 +79,6 @@ def get_config(arg=None):
   rounded = dict(
     **net, per_seed=True, init='full', freeze='*', train=dict(steps=1)
   )
-  slow = dict(learning_rate=1e-5 if size == 'paper' else 1e-4)
   c.arms, controls = {}, {}
   for bits in BITS:
     uniform, quantiles = f'uniform({bits})', f'points({bits})'
@@ -96,10 +95,10 @@ def get_config(arg=None):
 
     c.arms.update(
       {
-        f'points_{bits}': student(quantiles, train=slow),
-        f'from_uniform_{bits}': student(started, train=slow),
+        f'points_{bits}': student(quantiles),
+        f'from_uniform_{bits}': student(started),
         f'main_{bits}': student(
-          quantiles, train=slow, distill=dict(soft=dict(teacher='main'))
+          quantiles, distill=dict(soft=dict(teacher='main'))
         ),
         f'both_{bits}': student(quantiles, freeze=''),
         f'quantized_{bits}': student(uniform, freeze=''),
@@ -129,6 +128,8 @@ def get_config(arg=None):
     batch_size=64,
     seeds=5,
   )
+  if not size:
+    c.tune = base.grids(c.arms)
   if size == 'tiny':
     c.data = dict(source='digits', draw='shared')
     for name in ('main', 'full'):

@@ -41,6 +41,7 @@ from ml_collections import ConfigDict
 from jaxkd import config
 
 BITS = (2, 4, 8)
+RATES, SLOW = '1e-3,3e-3,1e-2', '1e-5,1e-4,1e-3'  # for weights, for points
 EPOCH = 45_000 // 25  # of CIFAR-10 in batches of 25
 
 
@@ -105,9 +106,8 @@ def get_config(arg=None):
     c.teachers[f'rounded_{bits}'] = dict(**rounded, quantize=each)
     c.arms[f'labels_{bits}'] = dict(**student(quantize=each), distill=hard)
     c.arms[f'quantized_{bits}'] = student(quantize=each)
-    c.arms[f'points_{bits}'] = dict(
-      **student(init='full', freeze='*', quantize=f'points({bits})'),
-      train=dict(learning_rate=1e-3),
+    c.arms[f'points_{bits}'] = student(
+      init='full', freeze='*', quantize=f'points({bits})'
     )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
@@ -145,11 +145,26 @@ def get_config(arg=None):
     c.data = dict(source='digits', draw='shared')
     c.teachers.main.train.steps = 8
     c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
+  if not size:
+    c.tune = grids(c.arms)
   if size == 'paper':
     c.data = dict(source='tfds:cifar10', kw=dict(validation=5000))
     c.teachers.main.train = recipe()
     c.train = dict(**recipe(), seeds=5)
+    for bits in BITS:
+      c.arms[f'points_{bits}'].train = dict(learning_rate=1e-5)
   return config.complete(c)
+
+
+def grids(arms):
+  """Three learning rates for each arm, lower ones where weights are frozen."""
+  nets = {
+    arm: own.get('students', {}).get('student', {}) for arm, own in arms.items()
+  }
+  return tuple(
+    f'{arm}:train.learning_rate={SLOW if net.get("freeze") else RATES}'
+    for arm, net in nets.items()
+  )
 
 
 def recipe():
