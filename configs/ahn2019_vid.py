@@ -68,9 +68,11 @@ def get_config(arg=None):
     layers = tuple((f'blocks/{i}', f'blocks/{i}') for i in range(2))
     methods = _methods('main', layers, hint=1.0, attention=100.0, vid=3.0)
     _on_small_images(c, layers)
+  percents = PERCENT
+  if size == 'tiny':  # every arm is a program, which takes long to compile
+    percents = (100, 20, 2)
+    methods = {name: methods[name] for name in ('student', 'hint', 'vid')}
   c.arms, c.tune = {}, ()
-  # Each percentage is a program of its own, which takes long to compile.
-  percents = (100, 20, 2) if size == 'tiny' else PERCENT
   for percent in percents:
     data = dict(fraction=dict(students=percent / 100))
     for method, terms in methods.items():
@@ -105,7 +107,7 @@ def get_config(arg=None):
     derived=changes | dict(half_student_change=half),
   )
   if size != 'paper':
-    _to_mlps(c)
+    _to_mlps(c, methods)
   if size == 'tiny':
     _shrink(c)
   return config.complete(c)
@@ -165,7 +167,7 @@ def _on_small_images(c, layers):
   )
 
 
-def _to_mlps(c):
+def _to_mlps(c, chosen):
   """A conv net whose hidden layers teach those of an MLP."""
   layers = tuple((f'layers/{i}', f'layers/{i}') for i in range(2))
   c.teachers.conv = dict(
@@ -175,7 +177,9 @@ def _to_mlps(c):
   )
   student = dict(model='mlp', kw=dict(widths=(32, 32)))
   methods = _methods('conv', layers, hint=1.0, attention=0.0, vid=3.0)
-  for method in ('student', 'soft_targets', 'hint', 'vid'):
+  for method in chosen:
+    if method in ('attention', 'vid_fixed'):
+      continue
     _add(
       c,
       f'mlp_{method}',

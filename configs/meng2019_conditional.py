@@ -52,7 +52,7 @@ def get_config(arg=None):
   net = dict(model='mlp', kw=dict(widths=(64, 64)))
   hindered = 'cutout(4)'
   c.teachers = dict(
-    main=dict(**net, per_seed=True, train=dict(steps=1500)),
+    main=dict(**net, per_seed=True, train=dict(steps=1500, learning_rate=1e-3)),
     hindered=dict(made_of=('main',), views=dict(train=hindered, eval=hindered)),
   )
   c.students = dict(student=net)
@@ -72,7 +72,7 @@ def get_config(arg=None):
     mixture=dict(distill=dict(labels=labels, soft=always)),
     student=dict(distill=dict(labels=labels, soft=dict(weight=0.0))),
   )
-  rates = '5e-4,1e-3,2e-3'
+  rates = '1e-3,2e-3,4e-3'
   c.tune = (
     f'conditional:train.learning_rate={rates}',
     f'teacher_student:train.learning_rate={rates}',
@@ -81,7 +81,7 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     steps=1000,
     batch_size=64,
     seeds=10,

@@ -73,4 +73,6 @@ def _as_in_the_paper(c):
     entry['views'] = heard
   c['teachers']['main']['train'] = dict(steps=300_000)
   c['teachers']['unadapted']['views'] = noisy
-  c['train'].update(steps=100_000, batch_size=1024, seeds=5, save_every=0)
+  c['train'].update(
+    learning_rate=1e-3, steps=100_000, batch_size=1024, seeds=5, save_every=0
+  )
