@@ -38,14 +38,14 @@ def get_config(arg=None):
     url='https://arxiv.org/abs/1503.02531',
   )
   c.data = dict(source='glyphs')
-  view = dict(train='shift(2)|noise(0.1)', eval='')
-  net = dict(model='mlp', kw=dict(widths=(128, 128)), views=view)
+  view = dict(train='shift(2)', eval='')
+  net = dict(model='mlp', kw=dict(widths=(48,)), views=view)
   special = dict(
     **net,
     count=12,
     per_seed=True,
     init='generalist',
-    train=dict(steps=1500, learning_rate=3e-4, members='vmap'),
+    train=dict(steps=1500, members='vmap'),
   )
   system = dict(fuse='specialists', views=view)
   c.teachers = dict(
@@ -94,7 +94,7 @@ def get_config(arg=None):
       c.teachers.random,
       c.students.student,
     ):
-      role.kw.widths = (16, 16)
+      role.kw.widths = (16,)
     for group in (c.teachers.specialists, c.teachers.random):
       group.count = 3
       group.train.steps = 6
