@@ -9,10 +9,17 @@ control has specialists for random classes. Beyond the paper, the whole system
 is distilled into one student, beside a student of the generalist alone.
 
 Simplified: 62 characters in many fonts, no font of which is in two splits,
-instead of JFT's 15,000 classes; MLPs; a class has one specialist at most.
+instead of JFT's 15,000 classes; MLPs; a class has one specialist at most. Nets
+are small, as one of 128 and 128 units leaves specialists nothing to gain (95.5
+% with and without them).
 
   python experiments/distill.py --config configs/hinton2015_specialists.py \
       --workdir runs/hinton2015_specialists
+
+Seven minutes on one core. Means over five seeds: generalist 91.2 %, with
+specialists 91.8 %, with specialists for random classes 91.5 %, which cannot be
+told from either. The student of the system has 90.8 %, that of the generalist
+91.0 % and that of the labels 91.2 %: what there is to tell is not kept.
 """
 
 from ml_collections import ConfigDict

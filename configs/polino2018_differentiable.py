@@ -109,6 +109,9 @@ def get_config(arg=None):
       f'uniform_{bits}': dict(better=points, than=f'teacher uniform_{bits}'),
       f'learning_{bits}': dict(better=points, than=f'teacher quantiles_{bits}'),
       f'quantiles_{bits}': dict(better=points, than=f'from_uniform_{bits}'),
+      f'learning_from_uniform_{bits}': dict(
+        better=f'from_uniform_{bits}', than=f'teacher uniform_{bits}'
+      ),
       f'itself_{bits}': dict(better=points, than=f'main_{bits}'),
       f'weights_too_{bits}': dict(better=f'both_{bits}', than=points),
       f'points_or_weights_{bits}': dict(
