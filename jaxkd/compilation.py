@@ -10,7 +10,11 @@ import jax
 _QUICK = {
   'xla_backend_optimization_level': 0,
   'xla_llvm_disable_expensive_passes': True,
+  'xla_cpu_parallel_codegen_split_count': 1,
 }
+# More than half of what is left; later releases have no choice.
+if jax.__version_info__ < (0, 11):
+  _QUICK['xla_cpu_use_fusion_emitters'] = False
 
 
 def once(function: Callable, **options: Any) -> Callable:

@@ -21,6 +21,7 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.terms import AVERAGE
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.known import Known
 from jaxkd.models import cost, pytorch
 from jaxkd.report import rows, wording
 from jaxkd.students import arms, correct
@@ -45,6 +46,7 @@ class Round(NamedTuple):
     predicts: the groups whose outputs can be measured.
     turns: the groups that train at the same time, each with its devices, one
       turn after another.
+    learners: what its jobs do, each made and traced once.
   """
 
   prefix: str
@@ -55,6 +57,7 @@ class Round(NamedTuple):
   metrics: dict[str, Metric]
   predicts: tuple[str, ...]
   turns: tuple[dict[str, list], ...]
+  learners: Known
 
   @property
   def seeds(self) -> list[int]:
@@ -279,18 +282,23 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
         )
     kept = roles.kept(name, entries, f'{prefix}{name}')
     taught[name] = role._replace(kept=kept)
+  nets = Known()  # arms whose students are equal have the same net
+
+  def student(name, entry, arm):
+    asked = dict(
+      at=f'students.{name}',
+      dtype=own_arms[arm]['train']['dtype'],
+      locations=roles.locations(used[arm], name, teacher=False),
+      steps=own_arms[arm]['train']['steps'],
+    )
+    return nets.get(
+      (entry, asked), lambda: roles.role(entry, source, taught, **asked)
+    )
+
   for arm, own in own_arms.items():
     with _blaming(looking):
       students[arm] = {
-        name: roles.role(
-          entry,
-          source,
-          taught,
-          at=f'students.{name}',
-          dtype=own['train']['dtype'],
-          locations=roles.locations(used[arm], name, teacher=False),
-          steps=own['train']['steps'],
-        )
+        name: student(name, entry, arm)
         for name, entry in own['students'].items()
       }
   task = tasks.find(config['task'])
@@ -320,7 +328,15 @@ def _round(prefix: str, config: dict, source: sources.Source, grids) -> Round:
       metrics |= {name: task.recall(classes)} if classes else {}
   turns = _turns(entries, taught, config['train']['seeds'])
   return Round(
-    prefix, config, own_arms, taught, students, metrics, predicts, turns
+    prefix,
+    config,
+    own_arms,
+    taught,
+    students,
+    metrics,
+    predicts,
+    turns,
+    learners=Known(),
   )
 
 
@@ -521,7 +537,13 @@ def session_of(
 ) -> Session:
   """What the stages of a round have in common."""
   return Session(
-    source, part.metrics, Path(directory) / 'checkpoints', progress, stop, say
+    source,
+    part.metrics,
+    Path(directory) / 'checkpoints',
+    progress,
+    stop,
+    say,
+    part.learners,
   )
 
 

@@ -2,14 +2,21 @@
 
 import os
 import pathlib
+from importlib import metadata
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Eight devices, and programs that compile fast rather than run fast.
-os.environ.setdefault(
-  'XLA_FLAGS',
-  '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
+FLAGS = (
+  '--xla_force_host_platform_device_count=8',
+  '--xla_backend_optimization_level=0',
   '--xla_llvm_disable_expensive_passes=true',
+  '--xla_cpu_parallel_codegen_split_count=1',
 )
+# These emitters take two thirds of compiling; later releases have no choice,
+# and end where they are told of an option that they do not know.
+if metadata.version('jaxlib').startswith('0.10.'):
+  FLAGS += ('--xla_cpu_use_fusion_emitters=false',)
+os.environ.setdefault('XLA_FLAGS', ' '.join(FLAGS))
 CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'xla'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')

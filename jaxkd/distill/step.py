@@ -361,7 +361,8 @@ def learner(
           measured[prefix + called] = Rows(found) if metric.whole else found
     return measured
 
-  return Learner(init, step, evaluate)
+  # Traced once for all that asks: shapes, the check before a run, the run.
+  return Learner(*(jax.jit(f, inline=True) for f in (init, step, evaluate)))
 
 
 def shown(texts: Any, batch: Mapping[str, Any], seed: Array) -> Any:

@@ -26,6 +26,7 @@ from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.known import Known
 from jaxkd.students import compression, inherit, stored
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
@@ -72,6 +73,8 @@ class Session(NamedTuple):
       is called with the steps taken and the newest values.
     stop: set when the run should save its state and leave.
     say: prints a line.
+    learners: those that were made, so that the steps of equal jobs are traced
+      once.
   """
 
   source: Source
@@ -80,6 +83,7 @@ class Session(NamedTuple):
   progress: Callable
   stop: threading.Event | None = None
   say: Callable[[str], None] = lambda text: None
+  learners: Known | None = None
 
 
 class Job(NamedTuple):
@@ -141,7 +145,7 @@ def reported(roles: Mapping[str, Any]) -> str:
 
 def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
   """What each member trains with, given its own values."""
-  seen = int((job.weights > 0).sum(1).max())
+  seen = _seen(job)
 
   def recipe(hyper):
     own = {'distill': job.distill, 'train': job.train}
@@ -156,6 +160,11 @@ def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
     )
 
   return recipe
+
+
+def _seen(job: Job) -> int:
+  """The most examples that a member may see."""
+  return int((job.weights > 0).sum(1).max())
 
 
 def used_groups(job: Job) -> dict[str, Group]:
@@ -271,13 +280,20 @@ def _axis(batch: dict) -> int | None:
 def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   """The functions of one member, given a batch of all."""
   shapes = _member_shapes(batch, _axis(batch))
-  return step.learner(
-    job.students,
-    {name: group.role for name, group in job.groups.items()},
-    recipe_of(job),
-    session.metrics,
-    example=shapes,
+  roles = {name: group.role for name, group in job.groups.items()}
+  return _learner(
+    session,
+    (job.students, roles, job.distill, job.train, _seen(job), shapes),
+    lambda: step.learner(
+      job.students, roles, recipe_of(job), session.metrics, example=shapes
+    ),
   )
+
+
+def _learner(session: Session, description, make) -> Learner:
+  """A learner, made or known to the session."""
+  known = Known() if session.learners is None else session.learners
+  return known.get((session.metrics, description), make)
 
 
 def populations_of(
@@ -532,12 +548,20 @@ def evaluate(
   """
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
-  made = step.learner(
-    {name: role._replace(compression=None) for name, role in roles.items()},
-    {name: group.role for name, group in groups.items()},
-    recipe=lambda hyper: step.Recipe({}, optax.identity()),
-    metrics=session.metrics,
-    example={},
+  finished = {
+    name: role._replace(compression=None) for name, role in roles.items()
+  }
+  compared = {name: group.role for name, group in groups.items()}
+  made = _learner(
+    session,
+    (finished, compared),
+    lambda: step.learner(
+      finished,
+      compared,
+      recipe=lambda hyper: step.Recipe({}, optax.identity()),
+      metrics=session.metrics,
+      example={},
+    ),
   )
   mesh = _mesh(mode, members, _at_once(session, split))
   population = Population(

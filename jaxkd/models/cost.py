@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxkd import compilation
 from jaxkd.paths import by_path
 from jaxkd.types import Net
 
@@ -72,10 +70,10 @@ def products(net: Net, layers: Mapping[str, Any]) -> dict[str, int]:
 
 def latency(net: Net, input_shape: Any) -> float:
   """Milliseconds that a net takes for one example: the median of thirty."""
-  variables = compilation.once(net.init)(jax.random.key(0))
   run = jax.jit(lambda v, x: net.apply(v, x)[0])
-  inputs = jax.tree.map(
-    lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), _one(input_shape)
+  shapes = jax.eval_shape(net.init, jax.random.key(0)), _one(input_shape)
+  variables, inputs = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype), shapes
   )
   jax.block_until_ready(run(variables, inputs))
   times = []

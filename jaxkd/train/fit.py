@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd import compilation
 from jaxkd.errors import UserError
 from jaxkd.train import hosts, sharding
 from jaxkd.train.checkpoint import Checkpoints
@@ -132,7 +133,7 @@ def fit(
   stacked = make(mode='vmap')  # for its shapes, which no way of running changes
   first = batches.batch(0)
   nothing = stacked.no_totals(first)
-  found = checkpoints.restore({'carry': stacked.shapes(), 'totals': nothing})
+  found = checkpoints.restore({'carry': stacked.shapes, 'totals': nothing})
   if found:
     start, tree, meta = found
     execution = Execution(*meta['execution'])
@@ -170,7 +171,7 @@ def fit(
     finite = {name: np.isfinite(value) for name, value in values.items()}
     if step == plan.steps:  # those of earlier steps show in the next loss
       finite['the weights'] = sharding.fetch(
-        jax.jit(_finite)(population.stacked(carry))
+        compilation.once(_finite)(population.stacked(carry))
       )
     diverged |= ~np.all(list(finite.values()), 0)
     if diverged.any() and not plan.may_diverge:

@@ -113,6 +113,7 @@ class Population:
     self._given = dict(given or {})
     self._evaluate = {}
 
+  @functools.cached_property
   def shapes(self) -> Any:
     """Shapes and dtypes of the stacked carries; compiles nothing."""
     init = jax.vmap(self._learner.init, (0, 0, self._axes, 0))
@@ -178,7 +179,7 @@ class Population:
     """How a member's carry, or all, lie in parts; None if they do not."""
     if not self._spreads:
       return None
-    shapes = self.shapes()
+    shapes = self.shapes
     if not member:
       return sharding.spread(shapes, self.mesh, MEMBER)
     return sharding.spread(
@@ -262,7 +263,7 @@ class Population:
     axes = (0, self.batch_axis, self._axes, 0)
     shapes = jax.eval_shape(
       jax.vmap(self._learner.step, axes),
-      self.shapes(),
+      self.shapes,
       batch,
       self._shared,
       self._hyper,

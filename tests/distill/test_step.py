@@ -184,7 +184,7 @@ def test_one_trace_serves_all_steps(make_net, batch):
   made, carry, frozen = build(
     make_net, batch, BOTH, optimizer=optax.adamw(1e-3)
   )
-  run = jax.jit(chex.assert_max_traces(made.step, n=1))
+  run = jax.jit(chex.assert_max_traces(lambda *of: made.step(*of), n=1))
   for _ in range(3):
     carry, _ = run(carry, batch, frozen, {})
 

@@ -228,7 +228,7 @@ def test_auto_keeps_its_choice(tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     shapes = Population(learner(), seeds=[0, 1], mode='vmap')
     totals = shapes.no_totals(Numbers().batch(0))
-    found = checkpoints.restore({'carry': shapes.shapes(), 'totals': totals})
+    found = checkpoints.restore({'carry': shapes.shapes, 'totals': totals})
   chosen = Execution(*found[2]['execution'])
   assert chosen.mode in ('vmap', 'sequence')
   result = run(tmp_path, plan)

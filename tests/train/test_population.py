@@ -83,7 +83,7 @@ def test_members_start_the_same_in_every_mode(data):
   starts = [p.stacked(carry) for p, carry, _ in populations]
   chex.assert_trees_all_equal(*starts)
   assert len(np.unique(starts[0]['w'][:, 0])) == 4
-  shapes = populations[0][0].shapes()
+  shapes = populations[0][0].shapes
   chex.assert_trees_all_equal_shapes_and_dtypes(shapes, starts[0])
 
 
