@@ -9,18 +9,12 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from jaxkd import jobs
 from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.models import cost
-from jaxkd.preflight import (
-  Round,
-  called,
-  generator_of,
-  job,
-  session_of,
-  shapes_of,
-)
+from jaxkd.rounds import Round, called
 from jaxkd.students import quantize
 
 _KINDS = ('model', 'quantize', 'prune')
@@ -138,14 +132,14 @@ def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
 
 def shares(part: Round, source: sources.Source) -> dict[str, float]:
   """The teachers' share of the FLOPs of a step, by arm."""
-  session = session_of(part, source, Path(), progress=None)
+  session = jobs.session_of(part, source, Path(), progress=None)
   found = {}
-  groups = shapes_of(part)
+  groups = jobs.shapes_of(part)
   for arm in part.arms:
     if arm != part.first(arm):
       found[arm] = found[part.first(arm)]
       continue
-    own = job(part, arm, source, groups)
+    own = jobs.of_arm(part, arm, source, groups)
     learner, arguments = training.member_shapes(session, own)
     total = cost.flops(learner.step, *arguments)
     teaching, drawn = 0, training.drawn_groups(own)
@@ -161,15 +155,17 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
 def explain(console: Console, source: sources.Source, rounds: list) -> None:
   """Prints the loss of each arm with its numbers, and every tap."""
   for part in rounds:
-    session = session_of(part, source, Path(), progress=None)
-    groups, kept = shapes_of(part), {}
+    session = jobs.session_of(part, source, Path(), progress=None)
+    groups, kept = jobs.shapes_of(part), {}
     for arm, own in part.arms.items():
-      made = generator_of(part, arm, source, groups)
+      made = jobs.generator_of(part, arm, source, groups)
       sees = f' sees {made} and' if made else ''
       console.print(f'\n[bold]{part.prefix}{arm}[/]{sees} minimises the sum of')
       for name, term in sorted(terms.in_use(own['distill']).items()):
         console.print(f'  {_sentence(name, term)}', highlight=False)
-      batches = training.batches_of(session, job(part, arm, source, groups))
+      batches = training.batches_of(
+        session, jobs.of_arm(part, arm, source, groups)
+      )
       for outputs in map(str, batches.outputs.values()):
         if kept.setdefault(outputs, arm) == arm:
           console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)

@@ -16,15 +16,15 @@ import numpy as np
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import overview, preflight, tuning, workdir
+from jaxkd import jobs, overview, tuning, workdir
 from jaxkd.data import generated
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, roles, training
 from jaxkd.distill.step import Role, copies_of
 from jaxkd.distill.training import Group, Session
-from jaxkd.preflight import Round
 from jaxkd.report import plots, progress, record, rows
+from jaxkd.rounds import Made, Round, called, ensembled, restored_from
 from jaxkd.students import compression, correct, stored
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import many, mixture
@@ -110,7 +110,7 @@ def run(
     reporter = progress.Reporter(console, config['report']['metric'], writers)
     stages, tuned, weights = [], {}, {}
     for part in rounds:
-      session = preflight.session_of(
+      session = jobs.session_of(
         part, source, directory, reporter.stage, stop, reporter.say
       )
       groups, taught = _teach(session, part, directory, rounds)
@@ -185,7 +185,7 @@ def _taught(
   seeds = len(part.seeds)
   stage = f'{part.prefix}teachers/{name}'
   history, seconds, ran, sizes = {}, 0.0, Execution(), {}
-  shown = f'{part.prefix}{preflight.called(name, part)}'
+  shown = f'{part.prefix}{called(name, part)}'
   if entry['made_of']:
     parts = training.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
@@ -195,13 +195,13 @@ def _taught(
   if entry['specialize']['of'] and not entry['restore']:
     generalist = groups[entry['specialize']['of']]
     predicted = training.predict(session, generalist, 'train')
-    found = preflight.subsets_of(part, name, predicted)
+    found = jobs.subsets_of(part, name, predicted)
     subsets = np.array(hosts.told('the subsets', found.tolist()))
-  job = preflight.teacher_job(part, name, session.source, groups, subsets)
+  job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
     at = f'teachers.{name}.restore'
-    folder = preflight.restored_from(entry['restore'], part, rounds, at)
-    if isinstance(folder, preflight.Made):
+    folder = restored_from(entry['restore'], part, rounds, at)
+    if isinstance(folder, Made):
       folder = workdir.net_folder(directory, folder.stage)
     found = teachers.restore(name, entry, role, seeds, folder)
     found = compression.apply_once(role.compression, found)
@@ -228,7 +228,7 @@ def _taught(
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
   stages = [Stage(shown, history, seconds, ran, test, sizes)]
-  if name in part.predicts and preflight.ensembled(part, name):
+  if name in part.predicts and ensembled(part, name):
     together = _together(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
@@ -236,7 +236,7 @@ def _taught(
 
 def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:
   """Adds the weights of teachers that are there, where terms ask for them."""
-  for names in preflight.weighed(part, groups):
+  for names in jobs.weighed(part, groups):
     called = fusion.validated(names)
     if called not in groups:
       parts = [groups[name] for name in names]
@@ -275,7 +275,7 @@ def _distil(
   examples = _generated(session, part, arm, groups, directory)
   # An arm that tuning left equal to an earlier one is found trained.
   first = part.first(arm)
-  job = preflight.job(part, first, session.source, groups, examples)
+  job = jobs.of_arm(part, first, session.source, groups, examples)
   trained = training.train(session, job)
   students, found, shifts = _corrected(session, part, arm, trained.stored)
   sizes = {}
@@ -314,7 +314,7 @@ def _generated(
   directory: Path,
 ) -> Examples | None:
   """What an arm's students see in place of the data, made and drawn."""
-  generator = preflight.generator_of(part, arm, session.source, groups)
+  generator = jobs.generator_of(part, arm, session.source, groups)
   if generator is None:
     return None
   stage = f'{part.prefix}{arm}'
@@ -343,7 +343,7 @@ def _corrected(
   source, shifts = session.source, {}
   labels = source.splits['validation'].labels
   for name, role in part.students[arm].items():
-    classes = preflight.shifted(part, arm, name, role, source)
+    classes = jobs.shifted(part, arm, name, role, source)
     if classes is None:
       continue
     found = []

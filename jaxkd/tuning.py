@@ -23,13 +23,13 @@ from absl import logging
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import keys, preflight
+from jaxkd import jobs, keys, preflight
 from jaxkd.data.sources import Source
 from jaxkd.distill import training
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, unknown
-from jaxkd.preflight import Round
 from jaxkd.report import rows
+from jaxkd.rounds import Round, configs_of
 from jaxkd.students import arms
 from jaxkd.train import hosts
 
@@ -132,7 +132,7 @@ def prepare(
   Raises:
     UserError: something does not fit together, or a trial cannot work.
   """
-  first = next(iter(preflight.configs_of(config).values()))
+  first = next(iter(configs_of(config).values()))
   texts = (*config['tune'], *texts)
   grids = parse(texts, first, arms.configs_of(first))
   for arm in grids:
@@ -144,8 +144,8 @@ def prepare(
   source, rounds = preflight.prepare(config, directory, grids)
   if grids:
     part = rounds[0]
-    session = preflight.session_of(part, source, directory, progress=None)
-    check(session, part, preflight.shapes_of(part), grids)
+    session = jobs.session_of(part, source, directory, progress=None)
+    check(session, part, jobs.shapes_of(part), grids)
   return source, rounds, grids
 
 

@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import overview, preflight
+from jaxkd import jobs, overview, preflight
 from jaxkd.distill import roles
 from jaxkd.errors import UserError
+from jaxkd.rounds import called, ensembled
 
 
 def small(**changes):
@@ -505,8 +506,7 @@ def test_a_group_has_a_part_of_the_data_of_its_own(tmp_path):
   for split in ('validation', 'test'):
     assert set(source.splits[split].labels) == {2}
   jobs = {
-    name: preflight.teacher_job(part, name, source, {})
-    for name in ('main', 'few')
+    name: jobs.of_teachers(part, name, source, {}) for name in ('main', 'few')
   }
   seen = {name: job.weights[0] > 0 for name, job in jobs.items()}
   assert set(labels[seen['main']]) == {0, 1}
@@ -621,7 +621,7 @@ def test_teachers_come_in_the_order_that_they_are_needed_in(tmp_path):
   assert 'layers/0' in _outputs(part.teachers['c'])
   # What it learns from reads another, which has to be there too.
   source = preflight.prepare(config, tmp_path)[0]
-  job = preflight.teacher_job(part, 'a', source, preflight.shapes_of(part))
+  job = jobs.of_teachers(part, 'a', source, jobs.shapes_of(part))
   assert set(job.groups) == {'b', 'c'}
 
 
@@ -670,8 +670,8 @@ def test_what_does_not_predict_is_no_arm(tmp_path):
   teachers = dict(coder=coder, main=resnet)
   _, (part,) = preflight.prepare(small(teachers=teachers), tmp_path)
   assert part.predicts == ('main',)
-  assert preflight.called('main', part) == 'teacher'
-  assert preflight.called('coder', part) == 'teacher coder'
+  assert called('main', part) == 'teacher'
+  assert called('coder', part) == 'teacher coder'
   assert 'agreement' in part.metrics
   outputs = _outputs(part.teachers['coder'])
   assert outputs['factors'].shape == (1, 2, 2, 2)
@@ -682,7 +682,7 @@ def test_what_does_not_predict_is_no_arm(tmp_path):
   two = dict(main=resnet, second=NET)
   _, (part,) = preflight.prepare(small(teachers=two), tmp_path)
   assert part.predicts == ('main', 'second')
-  assert preflight.called('main', part) == 'teacher main'
+  assert called('main', part) == 'teacher main'
   assert {'agreement:main', 'agreement:second'} <= set(part.metrics)
 
 
@@ -704,7 +704,7 @@ def test_nets_that_embed_are_measured_one_by_one(tmp_path):
   assert set(part.metrics) == {
     'recall_at_1', 'recall_at_2', 'recall_at_4', 'recall_at_8', 'nmi'
   }  # fmt: skip
-  assert not preflight.ensembled(part, 'main')  # no probabilities to average
+  assert not ensembled(part, 'main')  # no probabilities to average
   compare = dict(better='distilled', than='teacher ensemble')
   config['report']['compare'] = compare
   with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):

@@ -9,8 +9,9 @@ from absl import logging
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import pipeline, preflight, tuning
+from jaxkd import pipeline, tuning
 from jaxkd.errors import UserError
+from jaxkd.rounds import configs_of
 from jaxkd.students import arms
 
 
@@ -172,7 +173,7 @@ def test_grids_are_those_of_the_first_round(tmp_path):
   )
   _, rounds, grids = tuning.prepare(config, tmp_path, ('train.clip=0.0,1.0',))
   assert set(grids) == set(rounds[0].arms) == {'student', 'distilled', 'more'}
-  assert list(preflight.configs_of(config)) == ['r01/', 'r02/']
+  assert list(configs_of(config)) == ['r01/', 'r02/']
 
 
 WEIGHTS = 'distill.soft.weight,distill.hint.weight'

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxkd import config as configs
-from jaxkd import preflight
+from jaxkd import jobs, preflight
 from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows, speed, wording
@@ -348,7 +348,7 @@ def table(measured: Mapping[str, Any]) -> Group:
 def _makers(case: Case) -> Callable[[int], tuple[Callable, fit.Batches]]:
   """Number of members -> the population by mode, and its batches."""
   source, (part,) = preflight.prepare(case.config, Path())
-  session = preflight.session_of(part, source, Path(), progress=None)
+  session = jobs.session_of(part, source, Path(), progress=None)
   ((arm, config),) = part.arms.items()
 
   def made(size):

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import overview, preflight
+from jaxkd import jobs, overview, preflight
 from jaxkd.data import cache
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.distill import taught, training
@@ -59,12 +59,12 @@ class Run:
   def __init__(self, given, directory, teacher=0, stop=None):
     self.said, self.parts = [], 0
     self.source, (self.part,) = preflight.prepare(given, directory)
-    self.session = preflight.session_of(
+    self.session = jobs.session_of(
       self.part, self.source, directory, self._progress, stop, self.said.append
     )
     random = np.random.default_rng(teacher)
     self.groups = {}
-    for name, group in preflight.shapes_of(self.part).items():
+    for name, group in jobs.shapes_of(self.part).items():
       if parts := given['teachers'][name]['made_of']:
         parts = {part: self.groups[part] for part in parts}
         self.groups[name] = teachers.join(group.role, parts, 2)
@@ -81,7 +81,7 @@ class Run:
 
   def job(self, arm=''):
     arm = arm or next(iter(self.part.arms))
-    return preflight.job(self.part, arm, self.source, self.groups)
+    return jobs.of_arm(self.part, arm, self.source, self.groups)
 
   def train(self, arm=''):
     return training.train(self.session, self.job(arm))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxkd import config as configs
-from jaxkd import preflight
+from jaxkd import jobs, preflight
 from jaxkd.distill import training
 from jaxkd.tasks import diagnosis
 from jaxkd.tasks.metrics import Metric
@@ -26,7 +26,7 @@ def run(tmp_path_factory):
   directory = tmp_path_factory.mktemp('run')
   config = configs.plain(configs.complete(given))
   source, (part,) = preflight.prepare(config, directory)
-  session = preflight.session_of(part, source, directory, progress=None)
+  session = jobs.session_of(part, source, directory, progress=None)
   roles = next(iter(part.students.values()))
   keys = jax.vmap(jax.random.key)(np.arange(3))
   return session, roles, {'student': jax.vmap(roles['student'].net.init)(keys)}

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from jaxkd import config as configs
-from jaxkd import preflight
+from jaxkd import jobs, preflight
 from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.train import sharding
@@ -140,8 +140,8 @@ def population(config, mode='vmap', **mesh):
     one = role.net.init(jax.random.key(7))
     one = jax.tree.map(lambda x: jnp.asarray(x)[None], one)
     taught[name] = training.Group(role, one)
-  session = preflight.session_of(part, source, pathlib.Path(), progress=None)
-  job = preflight.job(part, 'distilled', source, taught)
+  session = jobs.session_of(part, source, pathlib.Path(), progress=None)
+  job = jobs.of_arm(part, 'distilled', source, taught)
   batch = training.batches_of(session, job).batch(0)
   return training.populations_of(session, job, batch)(mode), batch
 
