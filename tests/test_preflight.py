@@ -505,10 +505,10 @@ def test_a_group_has_a_part_of_the_data_of_its_own(tmp_path):
   labels = source.splits['train'].labels
   for split in ('validation', 'test'):
     assert set(source.splits[split].labels) == {2}
-  jobs = {
+  found = {
     name: jobs.of_teachers(part, name, source, {}) for name in ('main', 'few')
   }
-  seen = {name: job.weights[0] > 0 for name, job in jobs.items()}
+  seen = {name: job.weights[0] > 0 for name, job in found.items()}
   assert set(labels[seen['main']]) == {0, 1}
   assert set(labels[seen['few']]) == {2}
   assert abs(seen['main'].sum() - len(labels) / 3) < 3
