@@ -205,12 +205,11 @@ def _taught(
       folder = workdir.net_folder(directory, folder.stage)
     found = teachers.restore(name, entry, role, seeds, folder)
     found = compression.apply_once(role.compression, found)
-    variables = stored.dense(found)
   else:
     trained = training.train(session, job)
-    variables, found = trained.variables[name], trained.stored[name]
+    found, (history, seconds, ran) = trained.stored[name], trained[1:]
     _export(session, directory, stage, entry, role, found, job.train)
-    history, seconds, ran = trained[2:]
+  variables = stored.dense(found)
   if role.compression:
     sizes = {shown: stored.size(found)}
   test = {}
@@ -303,7 +302,7 @@ def _distil(
     shard_parameters=job.train['shard_parameters'],
   )
   test |= shifts
-  return Stage(f'{part.prefix}{arm}', *trained[2:], test, sizes)
+  return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes)
 
 
 def _generated(

@@ -27,7 +27,7 @@ from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.known import Known
-from jaxkd.students import compression, inherit, stored
+from jaxkd.students import compression, inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
@@ -124,14 +124,13 @@ class Trained(NamedTuple):
   """A population that has been trained.
 
   Attributes:
-    variables: net -> variables with a leading axis of members.
-    stored: the same as they are stored; see `jaxkd.students.stored`.
+    stored: net -> variables with a leading axis of members, as they are
+      stored; see `jaxkd.students.stored`.
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
     execution: how it ran.
   """
 
-  variables: dict[str, dict]
   stored: dict[str, dict]
   history: dict
   seconds: float
@@ -490,7 +489,6 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     for name in params
   }
   return Trained(
-    _dense(finished),
     finished,
     result.history,
     result.seconds,
@@ -515,11 +513,7 @@ def _fitted(job: Job, batches: taught.Batches) -> Trained:
     for name, tree in variables.items()
   }
   seconds = time.perf_counter() - begun
-  return Trained(_dense(finished), finished, {}, seconds, Execution())
-
-
-def _dense(finished: Mapping[str, dict]) -> dict[str, dict]:
-  return {name: stored.dense(tree) for name, tree in finished.items()}
+  return Trained(finished, {}, seconds, Execution())
 
 
 def evaluate(
