@@ -127,7 +127,8 @@ def get_config(arg=None):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=3e-3,
-    steps=1000,
+    schedule='cosine',
+    steps=3000,
     batch_size=64,
     seeds=5,
   )
