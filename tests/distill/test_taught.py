@@ -98,8 +98,8 @@ def same(live, kept, **tolerance):
   assert live.history['step'] == kept.history['step']
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, **tolerance),
-    (live.variables, live.history['metrics']),
-    (kept.variables, kept.history['metrics']),
+    (live.stored, live.history['metrics']),
+    (kept.stored, kept.history['metrics']),
   )
 
 
