@@ -16,7 +16,16 @@ gives more to those with larger gradients. `:paper` is the paper's student of 1
 million parameters on CIFAR-10 (TFDS's `cifar10`, images [32, 32, 3] of 10
 classes); there its points train for 20 epochs with SGD.
 
-Learning rates are not tuned yet, and the row has not been run.
+Nine minutes on one core; learning rates are the best of three on validation.
+Means over ten seeds at 2 bits: points at equal distances 72.6 %, at quantiles
+67.0 %, learnt 78.1 %, learnt from equal distances 76.9 %, by the large net
+78.2 %; with weights that train 83.8 %, and both 84.4 %; full precision 84.9 %.
+At 3 bits 81.7, 81.1, 82.1, 83.1 and 81.5 %, then 84.6 and 84.8 %: there what
+points learn is within the interval. Before this row there were others, with
+five seeds: on images that are not standardised, where one point moves all units
+of a layer, learning made the points worse at any but the lowest rate; with a
+third of the steps, and at a constant rate, they gained 1.2 ± 4.7 points over
+equal distances, and with these steps 4.8 ± 7.5.
 
   python experiments/distill.py \
       --config configs/polino2018_differentiable.py \
