@@ -25,6 +25,8 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from jaxkd.distill import roles, terms  # noqa: E402
+from jaxkd.students import arms as students  # noqa: E402
 from jaxkd.train import sharding  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -38,6 +40,50 @@ sharding.all_devices = lambda: jax.devices()[:1]
 def _devices(request, monkeypatch):
   if 'all_devices' in request.keywords:
     monkeypatch.setattr(sharding, 'all_devices', jax.devices)
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--every-arm',
+    action='store_true',
+    help='run all arms of the tiny configs, not those of their claims alone',
+  )
+
+
+@pytest.fixture
+def of_the_claim():
+  """Cuts a config down to the arms of its claim and the teachers they need."""
+
+  def cut(config, arms=2):
+    pair = [config['report']['compare'][side] for side in ('better', 'than')]
+    chosen = [name for name in pair if name in config['arms']][:arms]
+    chosen = chosen or [next(iter(config['arms']))]
+    entries, own = config['teachers'], students.configs_of(config)
+    wanted = {name.removeprefix('teacher ') for name in pair}
+    for arm in chosen:
+      used = terms.in_use(own[arm]['distill'])
+      for entry in own[arm]['students'].values():
+        wanted |= roles.needs(entry, used)
+    found, wanted = set(), wanted & set(entries)
+    while wanted:
+      name = wanted.pop()
+      found.add(name)
+      needed = roles.needs(entries[name], entries[name]['distill'])
+      wanted |= (needed & set(entries)) - found
+    report = config['report'] | {'controls': {}, 'derived': {}}
+    if arms == 1:
+      pair = [chosen[0], chosen[0]]
+    if len(found) == 1:  # where there is one group, a row calls it `teacher`
+      pair = [name.split()[0] for name in pair]
+    report['compare'] = dict(zip(('better', 'than'), pair, strict=True))
+    return {
+      **config,
+      'arms': {name: config['arms'][name] for name in chosen},
+      'teachers': {name: entries[name] for name in entries if name in found},
+      'report': report,
+    }
+
+  return cut
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ from jaxkd import config as configs
 from jaxkd import preflight
 from jaxkd.data import sources
 from jaxkd.data.examples import StreamedExamples
-from jaxkd.distill import roles, terms
 from jaxkd.errors import UserError
-from jaxkd.students import arms
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
 # Source -> the shape of an example and the number of classes, as published.
@@ -45,36 +43,10 @@ def stand_in(name, **options):
   return sources.Source(name, splits, classes, shape, names)
 
 
-def of_the_claim(config):
-  """The config with one arm, that of its claim if it is one, and its teachers.
-
-  Other arms differ in sizes or weights, and each would be traced anew.
-  """
-  pair = config['report']['compare'].values()
-  arm = next((name for name in pair if name in config['arms']), None)
-  arm = arm or next(iter(config['arms']))
-  own = arms.configs_of(config)[arm]
-  entries = config['teachers']
-  wanted = {name.removeprefix('teacher ') for name in pair}
-  for entry in own['students'].values():
-    wanted |= roles.needs(entry, terms.in_use(own['distill']))
-  found, wanted = set(), wanted & set(entries)
-  while wanted:
-    name = wanted.pop()
-    found.add(name)
-    needed = roles.needs(entries[name], entries[name]['distill'])
-    wanted |= (needed & set(entries)) - found
-  report = {'compare': {'better': arm, 'than': arm}}
-  return {
-    **config,
-    'arms': {arm: config['arms'][arm]},
-    'teachers': {name: entries[name] for name in entries if name in found},
-    'report': config['report'] | {'controls': {}, 'derived': {}} | report,
-  }
-
-
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda path: path.stem)
-def test_the_paper_form_can_be_traced(file, tmp_path, monkeypatch):
+def test_the_paper_form_can_be_traced(
+  file, of_the_claim, tmp_path, monkeypatch
+):
   try:
     config = configs.plain(configs.load(f'{file}:paper'))
   except UserError as error:
@@ -84,5 +56,6 @@ def test_the_paper_form_can_be_traced(file, tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'load', stand_in)
   # Nor are weights of others.
   monkeypatch.setattr(preflight.teachers, 'restore', lambda *given: None)
-  _, rounds = preflight.prepare(of_the_claim(config), tmp_path)
+  # Other arms differ in sizes or weights, and each would be traced anew.
+  _, rounds = preflight.prepare(of_the_claim(config, arms=1), tmp_path)
   assert rounds

@@ -99,8 +99,12 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize(
   'file', CONFIGS, ids=lambda p: str(p.relative_to(ROOT / 'configs'))
 )
-def test_every_config_runs_tiny(file, tmp_path):
+def test_every_config_runs_tiny(file, of_the_claim, request, tmp_path):
+  """A step of every arm is traced; those of the claim run, or all if asked."""
   config = configs.plain(configs.load(f'{file}:tiny'))
+  if not request.config.getoption('every_arm'):
+    preflight.prepare(config, tmp_path)
+    config = of_the_claim(config)
   row = run(seldom(config), tmp_path)
   rows.check(row, at=file.stem)
   assert set(row['arms']) >= set(config['arms'])
