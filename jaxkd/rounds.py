@@ -82,21 +82,7 @@ def configs_of(config: dict) -> dict[str, dict]:
 
 
 # What is the run's own, not a round's: all rounds are reported in one row.
-_OF_THE_RUN = (
-  'name',
-  'survey',
-  'task',
-  'report',
-  'rounds',
-  'tune',
-  'data.source',
-  'data.dir',
-  'data.layout',
-  'data.kw',
-  'data.classes',
-  'train.seed',
-  'train.seeds',
-)
+_OF_THE_RUN = ('survey', *arms.OF_THE_RUN)
 
 
 def build_round(

@@ -25,6 +25,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from jaxkd import config as configs  # noqa: E402
 from jaxkd.distill import roles, terms  # noqa: E402
 from jaxkd.students import arms as students  # noqa: E402
 from jaxkd.train import sharding  # noqa: E402
@@ -48,6 +49,19 @@ def pytest_addoption(parser):
     action='store_true',
     help='run all arms of the tiny configs, not those of their claims alone',
   )
+
+
+@pytest.fixture
+def seldom():
+  """Has the nets of a config saved and evaluated once, after training."""
+
+  def changed(config):
+    for at in ('train', *(f'teachers.{n}.train' for n in config['teachers'])):
+      for entry in ('eval_every', 'save_every'):
+        config = configs.put(config, f'{at}.{entry}', 100)
+    return config
+
+  return changed
 
 
 @pytest.fixture

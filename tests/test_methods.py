@@ -163,11 +163,8 @@ def test_a_step_of_every_method_can_be_traced(tmp_path):
 
 # One with a memory, one with a second teacher, one that teaches itself.
 @pytest.mark.parametrize('name', ['contrastive', 'factor_transfer'])
-def test_a_method_runs_tiny(name, tmp_path):
-  config = method(name, ':tiny')
-  for at in ('train', *(f'teachers.{n}.train' for n in config['teachers'])):
-    config = configs.put(config, f'{at}.eval_every', 100)
-    config = configs.put(config, f'{at}.save_every', 100)
+def test_a_method_runs_tiny(name, seldom, tmp_path):
+  config = seldom(method(name, ':tiny'))
   row = pipeline.run(config, tmp_path, console=Console(file=io.StringIO()))
   rows.check(row, at=name)
   assert set(row['arms']) == {'teacher', 'student', 'distilled'}

@@ -62,14 +62,6 @@ def small(**changes):
   return configs.plain(configs.complete({**given, **changes}))
 
 
-def seldom(config):
-  """A config whose nets are saved and evaluated once, when they are trained."""
-  for at in ('train', *(f'teachers.{n}.train' for n in config['teachers'])):
-    for entry in ('eval_every', 'save_every'):
-      config = configs.put(config, f'{at}.{entry}', 100)
-  return config
-
-
 def run(config, directory, **kw):
   console = Console(file=io.StringIO())
   return pipeline.run(config, directory, console=console, **kw)
@@ -99,7 +91,7 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize(
   'file', CONFIGS, ids=lambda p: str(p.relative_to(ROOT / 'configs'))
 )
-def test_every_config_runs_tiny(file, of_the_claim, request, tmp_path):
+def test_every_config_runs_tiny(file, of_the_claim, seldom, request, tmp_path):
   """A step of every arm is traced; those of the claim run, or all if asked."""
   config = configs.plain(configs.load(f'{file}:tiny'))
   if not request.config.getoption('every_arm'):

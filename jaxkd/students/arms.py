@@ -15,12 +15,10 @@ from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError
 
-# What an arm must not change, so that a difference is the method's own.
-SHARED = (
+# What a whole run has: neither its rounds nor its arms change it.
+OF_THE_RUN = (
   'name',
   'task',
-  'teachers',
-  'arms',
   'rounds',
   'report',
   'tune',
@@ -29,13 +27,19 @@ SHARED = (
   'data.layout',
   'data.kw',
   'data.classes',
+  'train.seeds',
+  'train.seed',
+)
+# What an arm must not change, so that a difference is the method's own.
+SHARED = (
+  *OF_THE_RUN,
+  'teachers',
+  'arms',
   'data.fraction.teachers',
   'data.partition.teachers',
   'train.steps',
   'train.batch_size',
   'train.eval_every',
-  'train.seeds',
-  'train.seed',
 )
 
 
