@@ -261,7 +261,14 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   for name, teacher in made['teachers'].items():
     task = tasks.find(made['task'])
     output = getattr(task, 'OUTPUT', 'logits')
-    truth = {'labels': {'loss': task.GROUND_TRUTH, 'at': (output, output)}}
+    mask = getattr(task, 'MASK', '')
+    truth = {
+      'labels': {
+        'loss': task.GROUND_TRUTH,
+        'at': (output, output),
+        'mask': mask,
+      }
+    }
     if teacher['specialize']['of']:
       loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
       truth = {'labels': {'loss': loss, 'at': (at, at)}}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxkd import config as configs
-from jaxkd import keys
+from jaxkd import keys, tasks
 from jaxkd.data import generated, sources
 from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion, roles, training
@@ -33,6 +33,7 @@ def session_of(
     stop,
     say,
     part.learners,
+    getattr(tasks.find(part.config['task']), 'decode', None),
   )
 
 
@@ -114,7 +115,9 @@ def generator_of(
   return generated.Generator(
     entry,
     training.predicted_by(group.role),
+    group.role.net.apply,
     _first(group),
+    source.splits['train'],
     input_shape=source.input_shape,
     num_classes=source.num_classes,
     seeds=part.seeds,

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import jobs, overview, tuning, workdir
+from jaxkd import jobs, overview, shapes, tuning, workdir
 from jaxkd.data import generated
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
@@ -325,8 +325,7 @@ def _generated(
   progress = functools.partial(session.progress, f'generated/{stage}')
   root = directory / 'generated'
   examples = generator.make(root, progress, session.say, leave)
-  count = part.arms[arm]['data']['generated']['count']
-  generated.picture(examples, count, root / f'{stage}.png')
+  generated.picture(examples, generator.layout.rows, root / f'{stage}.png')
   return examples
 
 
@@ -381,7 +380,7 @@ def _export(
           'kw': entry['kw'],
           'num_classes': roles.classes_of(entry, source),
           'classes': list(source.classes),
-          'input_shape': role.shape,
+          'input_shape': shapes.as_json(role.shape),
           'dtype': train['dtype'],
           'view': role.eval_view,
           'specialist': bool(entry.get('specialize', {}).get('of')),

@@ -202,7 +202,7 @@ def build_round(
         for name, entry in own['students'].items()
       }
   task = tasks.find(config['task'])
-  metrics = dict(task.metrics(source.num_classes))
+  metrics = dict(task.metrics(source.classes))
   outputs = {metric.output for metric in metrics.values()}
   gives = {name: _gives(role) for name, role in taught.items()}
   predicts = tuple(
@@ -214,12 +214,12 @@ def build_round(
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())
     metrics |= specialists.metrics(most)
+  compared = getattr(task, 'fidelity', fidelity.metrics)
   classify = [name for name in predicts if 'logits' in gives[name]]
   for name in classify:
     suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
-      f'{metric}{suffix}': measure
-      for metric, measure in fidelity.metrics(name).items()
+      f'{metric}{suffix}': measure for metric, measure in compared(name).items()
     }
   if hasattr(task, 'recall'):
     parts = [own['data']['partition']['students'] for own in own_arms.values()]
@@ -348,7 +348,12 @@ def called(group: str, part: Round) -> str:
 def ensembled(part: Round, group: str) -> bool:
   """Whether the nets of a group are measured together too, as one."""
   several = part.config['teachers'][group]['count'] > 1
-  return several and 'logits' in _gives(part.teachers[group])
+  task = tasks.find(part.config['task'])
+  # What decodes asks one net again and again.
+  mixed = 'logits' in _gives(part.teachers[group]) and not hasattr(
+    task, 'decode'
+  )
+  return several and mixed
 
 
 def per_seed(part: Round, group: str) -> bool:

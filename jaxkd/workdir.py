@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxkd import models
+from jaxkd import models, shapes
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
 from jaxkd.students import compression, correct, stored
@@ -257,7 +257,7 @@ def load(
     models.build,
     spec['model'],
     num_classes=spec['num_classes'] + special,
-    input_shape=_tuples(spec['input_shape']),
+    input_shape=shapes.from_json(spec['input_shape']),
     dtype=spec['dtype'],
     **{name: _tuples(value) for name, value in spec['kw'].items()},
   )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxkd.data.partition import stratified
+from jaxkd.data.partition import strata, stratified
 from jaxkd.errors import UserError
 
 IN_MEMORY = 2**30  # bytes of decoded examples
@@ -17,7 +17,8 @@ class Examples(Protocol):
   """What a split is; anything of this kind will do.
 
   Attributes:
-    labels: class of each example, int32 [N].
+    labels: class of each example, int32 [N], or of each of its tokens or
+      pixels, [N, ...].
   """
 
   labels: np.ndarray
@@ -30,7 +31,8 @@ class Examples(Protocol):
 
     Returns:
       ``inputs``, an array [n, ...] or a pytree of them, ``labels``, int32
-      [n], and what else a batch should hold, each [n, ...].
+      [n, ...], and what else a batch should hold, each [n, ...]. Where some of
+      the labels mean nothing, ``valid``, bool of their shape, is among it.
     """
 
 
@@ -42,7 +44,7 @@ class ArrayExamples:
 
     Args:
       inputs: array [N, ...], or a pytree of them.
-      labels: whole numbers [N].
+      labels: whole numbers [N, ...].
       **fields: what else a batch should hold, [N, ...].
 
     Raises:
@@ -73,7 +75,7 @@ class StreamedExamples:
     Args:
       size: number of examples.
       read: what `fetch` does.
-      labels: gives all labels, int [size]; called once, when needed.
+      labels: gives all labels, int [size, ...]; called once, when needed.
     """
     self._size, self.fetch, self._labels = size, read, labels
 
@@ -99,6 +101,12 @@ def from_arrays(inputs: Any, labels: Any, *, at: str) -> ArrayExamples:
   Raises:
     UserError: arrays of other things, or of different lengths.
   """
+  labels = np.asarray(labels)
+  if labels.ndim != 1:
+    raise UserError(
+      f'{at} has labels of shape {labels.shape} and type {labels.dtype}; they '
+      'must be class numbers, one for each example'
+    )
   labels = as_labels(labels, at)
   inputs = jax.tree.map(lambda x: as_numbers(np.asarray(x), at), inputs)
   _check_lengths({'inputs': inputs, 'labels': labels}, at)
@@ -108,10 +116,10 @@ def from_arrays(inputs: Any, labels: Any, *, at: str) -> ArrayExamples:
 def as_labels(
   labels: Any, at: str, numbers: np.ndarray | None = None
 ) -> np.ndarray:
-  """Class numbers as int32 [n].
+  """Class numbers as int32.
 
   Args:
-    labels: whole numbers [n].
+    labels: whole numbers [n, ...].
     at: what to call the examples in errors.
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
 
@@ -119,18 +127,18 @@ def as_labels(
     UserError: something else; the first example that is wrong is named.
   """
   labels = np.asarray(labels)
-  if labels.dtype == np.int32 and labels.ndim == 1:
+  if labels.dtype == np.int32 and labels.ndim:
     return labels
-  if labels.ndim != 1 or labels.dtype.kind not in 'iuf':
+  if not labels.ndim or labels.dtype.kind not in 'iuf':
     raise UserError(
       f'{at} has labels of shape {labels.shape} and type {labels.dtype}; they '
-      'must be class numbers, one for each example'
+      'must be class numbers'
     )
   made = _as_int32(labels)
-  for i in np.flatnonzero(made != labels):  # NaN, too
+  for i, *rest in np.argwhere(made != labels):  # NaN, too
     raise UserError(
-      f'{at}: example {_number(i, numbers)} has the label {labels[i]}; labels '
-      'must be whole numbers of at most 32 bits'
+      f'{at}: example {_number(i, numbers)} has the label {labels[i, *rest]}; '
+      'labels must be whole numbers of at most 32 bits'
     )
   return made
 
@@ -202,10 +210,14 @@ def check(
     UserError: naming the first example that is wrong.
   """
   labels = batch['labels']
-  for i in np.flatnonzero((labels < 0) | (labels >= num_classes)):
+  wrong = (labels < 0) | (labels >= num_classes)
+  if 'valid' in batch:
+    _check_valid(batch, numbers, at)
+    wrong &= batch['valid']
+  for i, *rest in np.argwhere(wrong):
     raise UserError(
-      f'{at}: example {numbers[i]} has the label {labels[i]}, which is not one '
-      f'of 0 to {num_classes - 1}'
+      f'{at}: example {numbers[i]} has the label {labels[i, *rest]}, which is '
+      f'not one of 0 to {num_classes - 1}'
     )
   for leaf in jax.tree.leaves(batch['inputs']):
     # A sum tells whether there is any, faster than a look at each.
@@ -216,6 +228,16 @@ def check(
           f'{at}: example {numbers[i]} holds NaN or infinity; repair it or '
           'leave it out'
         )
+
+
+def _check_valid(batch: dict[str, Any], numbers: np.ndarray, at: str) -> None:
+  labels, valid = batch['labels'], batch['valid']
+  if valid.shape != labels.shape or valid.dtype != bool:
+    raise UserError(
+      f'{at}: the field valid of example {numbers[0]} is {valid.dtype} '
+      f'{list(valid.shape[1:])}; it must be bool {list(labels.shape[1:])}, as '
+      'its labels are'
+    )
 
 
 def checked(examples: Examples, num_classes: int, *, at: str) -> Examples:
@@ -257,6 +279,7 @@ def take(examples: Examples, indices: np.ndarray) -> Examples:
 
 def hold_out(examples: Examples, size: int) -> tuple[Examples, Examples]:
   """The rest, and ``size`` of the examples: stratified, always the same."""
-  chosen = stratified(examples.labels, size, np.random.default_rng(0))
+  kinds = strata(examples.labels)
+  chosen = stratified(kinds, size, np.random.default_rng(0))
   rest, out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
   return take(examples, rest), take(examples, out)

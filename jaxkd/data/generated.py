@@ -1,11 +1,13 @@
-"""Examples that are made of a teacher, for students that see no data.
+"""Examples that are made of a teacher, which students see in place of the data.
 
 What makes them is a function of this file by its name, or
 ``package.module:function``: ``(teacher, number, key, **options) -> fields``,
 which gives the examples of these numbers as a split would, ``inputs`` and what
 else a batch should hold, each [n, ...]. It is jitted, and what it draws for an
 example is keyed by its number, so that examples can be made in any portions.
-Where it gives no ``labels``, they are the teacher's first choice.
+Where it gives no ``labels``, they are the teacher's first choice. One that
+takes ``examples`` after the key has the fields of the training examples of
+these numbers too, and makes others of them.
 
 They are kept on disk, shard by shard, so that a run that was stopped goes on
 where it was.
@@ -27,7 +29,7 @@ from matplotlib import image
 
 from jaxkd import lookup
 from jaxkd.data import cache
-from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, blamed, unknown, writing
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
@@ -43,12 +45,14 @@ class Teacher(NamedTuple):
 
   Attributes:
     logits: ``(inputs) -> logits [n, K]``, of inputs as the data has them.
+    apply: ``(inputs) -> outputs``, of inputs as the net takes them.
     params: its parameters.
     input_shape: of one example.
     num_classes: K.
   """
 
   logits: Callable[[Any], Array]
+  apply: Callable[[Any], dict[str, Array]]
   params: dict
   input_shape: Any
   num_classes: int
@@ -218,6 +222,22 @@ def _find(name: str) -> Callable:
   return known[name]
 
 
+def _takes_examples(function: Callable) -> bool:
+  """Whether a generator makes its examples of others."""
+  return 'examples' in [*inspect.signature(function).parameters][3:4]
+
+
+def _count(count: int, given: Examples | None) -> int:
+  """How many examples are made; 0 for as many as are given."""
+  most = sys.maxsize if given is None else len(given)
+  if given is not None and count == 0:
+    return most
+  if not 1 <= count <= most:
+    least = 'be 1 or more' if given is None else f'be from 1 to {most}, or 0'
+    raise UserError(f'{AT}.count: {count} should {least}')
+  return count
+
+
 class Generator:
   """The examples of all seeds of an arm.
 
@@ -225,8 +245,10 @@ class Generator:
     entry: the config's ``data.generated``.
     logits: ``(variables, inputs) -> logits`` of the teacher's net, of inputs
       as the data has them.
+    apply: that of the net.
     variables: of the teacher of each seed, [S, ...], or of the one of all, [1,
       ...]; or their shapes.
+    examples: the training examples.
     input_shape: of one example.
     num_classes: K.
     seeds: of the members.
@@ -240,19 +262,21 @@ class Generator:
     self,
     entry: Mapping[str, Any],
     logits: Callable,
+    apply: Callable,
     variables: dict,
+    examples: Examples,
     *,
     input_shape: Any,
     num_classes: int,
     seeds: Sequence[int],
     of: str = '',
   ):
-    self._entry, self._seeds, self._variables = entry, list(seeds), variables
+    self._entry, self._variables = entry, variables
     self._net = of
-    if entry['count'] < 1:
-      raise UserError(f'{AT}.count: {entry["count"]} should be 1 or more')
     name = entry['name']
     function = _find(name)
+    self._given = examples if _takes_examples(function) else None
+    self._count = _count(entry['count'], self._given)
     lookup.check_options(function, entry['kw'], name=name, at=f'{AT}.kw')
     self._options = {
       p.name: entry['kw'].get(p.name, p.default)
@@ -260,34 +284,45 @@ class Generator:
       if p.kind is p.KEYWORD_ONLY
     }
 
-    def make(variables, seed, number):
+    def made_of(variables, key, number, given):
       teacher = Teacher(
         functools.partial(logits, variables),
+        lambda inputs: apply(variables, inputs)[0],
         variables['params'],
         input_shape,
         num_classes,
       )
-      key = fold(jax.random.key(seed), 'generated')
-      made = dict(function(teacher, number, key, **self._options))
+      made = dict(function(teacher, number, key, *given, **self._options))
       if 'labels' not in made:
         made['labels'] = teacher.logits(made['inputs']).argmax(-1)
       return {**made, 'labels': made['labels'].astype(jnp.int32)}
 
+    def make(variables, seed, number, given):
+      key = fold(jax.random.key(seed), 'generated')
+      return made_of(variables, key, number, given)
+
     self._make = jax.jit(make)
     one = np.zeros(1, np.int32)
     with blamed(f'{AT}.name'):
-      fields = jax.eval_shape(make, self._of(0), np.uint32(0), one)
+      traced, fields = jax.make_jaxpr(made_of, return_shape=True)(
+        self._of(0), jax.random.key(0), one, self._fetch(one)
+      )
     self._structure = jax.tree.structure(fields)
+    # Where nothing is drawn, seeds that share the teacher share the examples.
+    key = traced.jaxpr.invars[len(jax.tree.leaves(variables))]
+    draws = any(key is x for eqn in traced.eqns for x in eqn.invars)
+    alone = not draws and len(jax.tree.leaves(variables)[0]) == 1
+    self._members = len(seeds)
+    self._seeds = [0] if alone else list(seeds)
     rows = {
       path: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
       for path, x in by_path(fields).items()
     }
-    self.layout = cache.Layout(rows, len(self._seeds), entry['count'], _NEAR)
+    self.layout = cache.Layout(rows, len(self._seeds), self._count, _NEAR)
 
   def __str__(self) -> str:
     """What is made, in words."""
-    entry = self._entry
-    return f'{entry["count"]:,} examples made by {entry["name"]}'
+    return f'{self._count:,} examples made by {self._entry["name"]}'
 
   def shapes(self) -> ArrayExamples:
     """Zeros in their place."""
@@ -309,7 +344,8 @@ class Generator:
     Returns:
       float32 [members, S · count].
     """
-    own = np.arange(self.layout.lines)[None] == np.asarray(members)[:, None]
+    line = np.asarray(members) % self.layout.lines
+    own = np.arange(self.layout.lines)[None] == line[:, None]
     return np.repeat(own, self.layout.rows, axis=1).astype(np.float32)
 
   def make(
@@ -330,7 +366,7 @@ class Generator:
         end.
 
     Returns:
-      Those of the first seed, those of the second, and so on.
+      Those of the first seed, those of the second, and so on; or those of all.
     """
     facts = {
       'generator': self._entry['name'],
@@ -339,6 +375,9 @@ class Generator:
       'model': self._net,
       'teacher': cache.fingerprint(map(self._of, range(self.layout.lines))),
     }
+    if self._given is not None:
+      taken = self._fetch(np.arange(self._count))
+      facts['examples'] = cache.fingerprint([taken])
     parts = (*facts.values(), self.layout)
     digest = cache.fingerprint([np.frombuffer(repr(parts).encode(), np.uint8)])
     root = Path(self._entry['dir']).expanduser() if self._entry['dir'] else root
@@ -363,7 +402,7 @@ class Generator:
         parts, seed = [], np.uint32(self._seeds[line])
         for start in range(begin, end, size):
           number = np.arange(start, start + size, dtype=np.int32)
-          made = self._make(self._of(line), seed, number)
+          made = self._make(self._of(line), seed, number, self._fetch(number))
           parts.append(by_path(jax.device_get(made)))
         rows = {
           path: np.concatenate([part[path] for part in parts])[: end - begin]
@@ -373,6 +412,12 @@ class Generator:
         show(done, {})
         if done < len(missing):
           stop()
+
+  def _fetch(self, number: np.ndarray) -> tuple[dict, ...]:
+    """The examples of these numbers, if they are wanted."""
+    if self._given is None:
+      return ()
+    return (self._given.fetch(np.minimum(number, self._count - 1)),)
 
   def _of(self, line: int) -> dict:
     """The variables of the teacher of one seed."""

@@ -74,6 +74,11 @@ class Loader:
       raise UserError(f'{at}: {batch_size} is not a batch size; use 1 or more')
     if together < 1:
       raise UserError(f'data.together: {together} should be 1 or more')
+    if together > 1 and examples.labels.ndim > 1:
+      raise UserError(
+        f'data.together: {together} examples of a class cannot follow one '
+        'another where each is of many classes; use 1'
+      )
     sizes = (weights > 0).sum(axis=1)
     if batch_size > sizes.min():
       raise UserError(

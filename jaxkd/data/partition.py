@@ -47,7 +47,7 @@ def weights(
   """Sampling weights of members over the examples of a split.
 
   Args:
-    labels: class of each example, int [N].
+    labels: class of each example, int [N], or of its parts, [N, ...].
     fraction: share of the examples that anyone sees, stratified by class,
       with at least one of each class.
     partition: how the members share them. 'none': all see all. 'disjoint':
@@ -66,7 +66,7 @@ def weights(
     UserError: no such partition, a fraction outside (0, 1], a member that
       would see nothing.
   """
-  labels = np.asarray(labels)
+  labels, shape = strata(labels), np.shape(labels)
   at = f'.{role}' if role else ''
   seen = _fraction(labels, fraction, seed, f'data.fraction{at}')
   at = f'data.partition{at}'
@@ -74,6 +74,11 @@ def weights(
   if (subsets is not None) != (name == 'classes'):
     raise UserError(f"{at}: 'classes', and only it, needs subsets of classes")
 
+  if name in ('classes', 'without') and len(shape) > 1:
+    raise UserError(
+      f'{at}: {partition!r} needs one class for each example, and these have '
+      f"{' x '.join(map(str, shape[1:]))} labels; use 'none'"
+    )
   if partition == 'none':
     members = np.ones((count, len(labels)), bool)
   elif partition == 'disjoint':
@@ -111,6 +116,20 @@ def left_out(partition: str) -> tuple[int, ...]:
   words = text.split(',') if name == 'without' else ()
   # What is no number is refused by `weights`.
   return tuple(int(word) for word in words if word.strip().isdecimal())
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+  """The class of each example, in proportion to which draws are made.
+
+  Args:
+    labels: int [N], or [N, ...] where each example has many, as sequences and
+      maps do: all of these are of one kind.
+
+  Returns:
+    int [N].
+  """
+  labels = np.asarray(labels)
+  return labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
 
 
 def stratified(

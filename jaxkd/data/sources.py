@@ -21,9 +21,10 @@ import jax
 import numpy as np
 
 from jaxkd import lookup
+from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, prepared
+from jaxkd.data import images, partition, prepared
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
 
@@ -48,7 +49,8 @@ class Source(NamedTuple):
     name: as in the config.
     splits: 'train', 'validation' (unless none was asked for) and 'test'.
     num_classes: labels are 0, ..., num_classes - 1.
-    input_shape: shape of one example, or a pytree of shapes.
+    input_shape: shape of one example, or a pytree of shapes; see
+      `jaxkd.shapes`.
     classes: their names.
     notes: what a reader of the row must know of the data.
   """
@@ -129,6 +131,11 @@ def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
     if not classes:
       continue
     labels = splits[split].labels
+    if labels.ndim > 1:
+      raise UserError(
+        f'data.classes.{split}: examples of {source.name} are of many classes '
+        'each; leave it empty'
+      )
     for number in classes:
       if number not in labels:
         raise UserError(
@@ -469,7 +476,7 @@ def _source(
     if not len(examples):
       raise UserError(f'{_at(name, split)} is empty')
     one = examples.fetch(np.arange(1))['inputs']
-    shapes[split] = jax.tree.map(lambda x: x.shape[1:], one)
+    shapes[split] = shapes_lib.example(one)
     dtypes[split] = jax.tree.map(lambda x: x.dtype.name, one)
     if not all(leaf.size for leaf in jax.tree.leaves(one)):
       raise UserError(
@@ -497,10 +504,10 @@ def _source(
     for split, examples in splits.items()
   }
   labels = splits[first].labels
-  if (labels == labels[0]).all():
+  if (labels == labels.flat[0]).all():
     raise UserError(
-      f'{_at(name, first)} has examples of the class {labels[0]} alone; there '
-      'must be two classes or more'
+      f'{_at(name, first)} has examples of the class {labels.flat[0]} alone; '
+      'there must be two classes or more'
     )
 
   if first == 'all':
@@ -540,8 +547,9 @@ def _hold_out(
 ) -> dict[str, Examples]:
   """The rest, to train on, and the new split."""
   train, out = examples_lib.hold_out(examples, size)
-  for label in np.setdiff1d(examples.labels, train.labels):
-    count = (examples.labels == label).sum()
+  kinds = partition.strata(examples.labels)
+  for label in np.setdiff1d(kinds, partition.strata(train.labels)):
+    count = (kinds == label).sum()
     raise UserError(
       f'data.source: class {label} of {name!r} has too few examples, {count}, '
       f'to hold some out for {split}; add examples, or leave the class out'

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import calls, lookup
+from jaxkd import calls, lookup, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 
@@ -118,17 +118,14 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
 
   Args:
     view: from `parse`.
-    input_shape: shape of one example, or a pytree of shapes.
+    input_shape: shape of one example, or a pytree of shapes; see
+      `jaxkd.shapes`.
     at: the config entry, for errors.
 
   Raises:
     UserError: an op that cannot be applied to that shape.
   """
-  inputs = jax.tree.map(
-    lambda shape: jax.ShapeDtypeStruct((1, *shape), jnp.float32),
-    input_shape,
-    is_leaf=lambda node: isinstance(node, tuple),
-  )
+  inputs = shapes.batch(input_shape)
   index = jax.ShapeDtypeStruct((1,), jnp.int32)
   run = functools.partial(apply, view, seed=0)
   try:
@@ -137,7 +134,7 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
     )
   except UserError as error:
     raise UserError(f'{at}: {error}') from error
-  return jax.tree.map(lambda x: x.shape[1:], outputs)
+  return shapes.example(outputs)
 
 
 def draws(view: View, input_shape: Any) -> bool:
@@ -147,12 +144,12 @@ def draws(view: View, input_shape: Any) -> bool:
 
   Args:
     view: from `parse`.
-    input_shape: shape of one example, or a pytree of shapes.
+    input_shape: shape of one example, or a pytree of shapes; see
+      `jaxkd.shapes`.
   """
   example = jax.tree.map(
-    lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-    input_shape,
-    is_leaf=lambda node: isinstance(node, tuple),
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
+    shapes.batch(input_shape),
   )
   key = jax.eval_shape(jax.random.key, 0)
   for op in view.ops:

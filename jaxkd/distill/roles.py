@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import models
+from jaxkd import models, shapes
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, terms
@@ -186,10 +186,7 @@ def _copies(given: Any, wanted: Any, at: str) -> int:
   Raises:
     UserError: shapes of something else.
   """
-  sizes = (
-    jax.tree.leaves(shapes, is_leaf=lambda node: isinstance(node, tuple))
-    for shapes in (given, wanted)
-  )
+  sizes = map(shapes.flat, (given, wanted))
   found = set()
   for shown, one in zip(*sizes, strict=True):
     if shown not in (one, (*shown[:1], *one)):
@@ -277,47 +274,42 @@ def behind(names: Iterable[str], nets: Mapping[str, Role]) -> list[str]:
 
 def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   """The shape of what groups give at locations for one example, together."""
-  shapes = []
+  each = []
   for group, location in reads:
     if group not in groups:
       raise unknown('teacher', group, groups, f'{at}.reads')
     outputs = output_shapes(groups[group].net, groups[group].shape)
-    shapes.append(outputs[location].shape[1:])
-  if any(shape[:-1] != shapes[0][:-1] for shape in shapes):
+    each.append(outputs[location].shape[1:])
+  if any(shape[:-1] != each[0][:-1] for shape in each):
     raise UserError(
-      f'{at}.reads: layers of the shapes {", ".join(map(str, shapes))} cannot '
+      f'{at}.reads: layers of the shapes {", ".join(map(str, each))} cannot '
       'be put one behind the other; all but the last size must be the same'
     )
-  return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+  return (*each[0][:-1], sum(shape[-1] for shape in each))
 
 
 def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
   """The shape of one example as the entry's net sees it."""
-  shapes = {}
+  seen = {}
   for use, text in entry['views'].items():
     if use == 'average' and not text:
       continue
     here = f'{at}.views.{use}'
     with blamed(here):
       view = views.parse(text, at=here)
-      shapes[use] = views.output_shape(view, source.input_shape, at=here)
-  for use, shape in shapes.items():
-    if shape != shapes['train']:
+      seen[use] = views.output_shape(view, source.input_shape, at=here)
+  for use, shape in seen.items():
+    if shape != seen['train']:
       raise UserError(
-        f'{at}.views: the net is shown {shapes["train"]} by train and {shape} '
+        f'{at}.views: the net is shown {seen["train"]} by train and {shape} '
         f'by {use}; make all views give one shape'
       )
-  return shapes['train']
+  return seen['train']
 
 
 def output_shapes(net: Net, shape: Any) -> dict[str, jax.ShapeDtypeStruct]:
   """What the net gives for a batch of one; nothing is computed."""
-  inputs = jax.tree.map(
-    lambda s: jax.ShapeDtypeStruct((1, *s), jnp.float32),
-    shape,
-    is_leaf=lambda node: isinstance(node, tuple),
-  )
-  key = jax.random.key(0)
+  inputs, key = shapes.batch(shape), jax.random.key(0)
   return jax.eval_shape(lambda x: net.apply(net.init(key), x)[0], inputs)
 
 

@@ -111,6 +111,7 @@ def learner(
   metrics: Mapping[str, Metric],
   *,
   example: dict,
+  decode: Callable[..., dict] | None = None,
 ) -> Learner:
   """The pure functions of one member: init, step, evaluate.
 
@@ -122,6 +123,7 @@ def learner(
       from config entry to number (traced; empty for most).
     metrics: what `evaluate` measures of each net.
     example: a batch of shapes, as one member gets it from the loader.
+    decode: what else a net is measured by; see `jaxkd.tasks`.
   """
   nets = {
     copy: role
@@ -339,6 +341,25 @@ def learner(
     }
     return new, measured | {f'loss/{k}': (v, one) for k, v in values.items()}
 
+  def decoded(apply, variables, x, outputs, frozen):
+    """The outputs that metrics ask for and a forward pass does not give."""
+    alone = {
+      name: jax.tree.map(lambda x: x[0], tree)
+      for name, tree in frozen.items()
+      if len(jax.tree.leaves(tree)[0]) == 1
+    }
+    return decode(
+      lambda inputs: apply(variables, inputs)[0],
+      x,
+      {metric.output for metric in metrics.values()} - outputs.keys(),
+      {
+        name: lambda inputs, name=name: teachers[name].net.apply(
+          alone[name], inputs
+        )[0]
+        for name in alone
+      },
+    )
+
   def evaluate(carry, batch, frozen):
     """What the metrics of each net measure on one batch."""
     batch = see(batch, carry['seed'], frozen, 'eval_view')
@@ -352,6 +373,8 @@ def learner(
       }
       x = read(role, targets) if role.reads else batch['inputs'][name]
       outputs, _ = role.apply(variables, x)
+      if decode is not None:
+        outputs |= decoded(role.apply, variables, x, outputs, frozen)
       prefix = '' if len(nets) == 1 else f'{name}/'
       for called, metric in metrics.items():
         if metric.output not in outputs:

@@ -75,6 +75,7 @@ class Session(NamedTuple):
     say: prints a line.
     learners: those that were made, so that the steps of equal jobs are traced
       once.
+    decode: what else nets are measured by; see `jaxkd.tasks`.
   """
 
   source: Source
@@ -84,6 +85,7 @@ class Session(NamedTuple):
   stop: threading.Event | None = None
   say: Callable[[str], None] = lambda text: None
   learners: Known | None = None
+  decode: Callable[..., dict] | None = None
 
 
 class Job(NamedTuple):
@@ -284,7 +286,12 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
     session,
     (job.students, roles, job.distill, job.train, _seen(job), shapes),
     lambda: step.learner(
-      job.students, roles, recipe_of(job), session.metrics, example=shapes
+      job.students,
+      roles,
+      recipe_of(job),
+      {k: m for k, m in session.metrics.items() if not m.finished},
+      example=shapes,
+      decode=session.decode,
     ),
   )
 
@@ -555,6 +562,7 @@ def evaluate(
       recipe=lambda hyper: step.Recipe({}, optax.identity()),
       metrics=session.metrics,
       example={},
+      decode=session.decode,
     ),
   )
   mesh = _mesh(mode, members, _at_once(session, split))

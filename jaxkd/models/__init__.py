@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from jaxkd import lookup
+from jaxkd import lookup, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import net
 from jaxkd.models.net import count
@@ -61,7 +61,7 @@ def build(
       ``input_shape``, ``dtype`` and ``rngs`` that it takes.
     num_classes: the number of logits.
     input_shape: shape of one input, (H, W, C) for images; or a pytree of
-      shapes and ``jax.ShapeDtypeStruct``. Plain shapes are float32.
+      shapes, see `jaxkd.shapes`.
     taps: layers whose outputs are wanted too, e.g. ``('stages/*',)``; see
       ``jaxkd.models.net``.
     remat: layers of an NNX module whose insides are computed again in the
@@ -96,10 +96,10 @@ def build(
       )
     return made
   if isinstance(made, linen.Module):
-    return net.from_linen(made, _inputs(input_shape), taps=taps)
+    return net.from_linen(made, shapes.batch(input_shape), taps=taps)
   return net.from_nnx(
     made,
-    _inputs(input_shape),
+    shapes.batch(input_shape),
     taps=taps,
     remat=remat,
     before=before,
@@ -143,7 +143,7 @@ def tap_shapes(
   made = _make(name, num_classes, input_shape, 'float32', at, kw)
   if isinstance(made, Net):
     return {}
-  return net.tap_shapes(made, _inputs(input_shape))
+  return net.tap_shapes(made, shapes.batch(input_shape))
 
 
 def defaults(name: str, *, at: str = 'model') -> dict[str, Any]:
@@ -264,16 +264,3 @@ def _float(dtype: str, at: str) -> jnp.dtype:
   if str(dtype) not in FLOATS:
     raise unknown('floating-point type', dtype, FLOATS, at)
   return jnp.dtype(dtype)
-
-
-def _inputs(shapes: PyTree) -> PyTree:
-  """A batch of one, from the shapes of its example."""
-
-  def is_shape(x):
-    return isinstance(x, Sequence) and all(isinstance(n, int) for n in x)
-
-  def batch(x):
-    shape, dtype = (x, jnp.float32) if is_shape(x) else (x.shape, x.dtype)
-    return jax.ShapeDtypeStruct((1, *shape), dtype)
-
-  return jax.tree.map(batch, shapes, is_leaf=is_shape)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxkd import shapes
 from jaxkd.paths import by_path
 from jaxkd.types import Net
 
@@ -33,13 +34,15 @@ def cost(net: Net, input_shape: Any) -> Cost:
   return Cost(
     sum(leaf.size for leaf in jax.tree.leaves(variables['params'])),
     sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
-    flops(lambda v, x: net.apply(v, x)[0], variables, _one(input_shape)),
+    flops(
+      lambda v, x: net.apply(v, x)[0], variables, shapes.batch(input_shape)
+    ),
   )
 
 
-def flops(function, *shapes) -> int:
+def flops(function, *arguments) -> int:
   """Floating-point operations of a function, as the compiler counts them."""
-  analysis = jax.jit(function).lower(*shapes).cost_analysis()
+  analysis = jax.jit(function).lower(*arguments).cost_analysis()
   return int((analysis or {}).get('flops', 0))
 
 
@@ -56,9 +59,9 @@ def products(net: Net, layers: Mapping[str, Any]) -> dict[str, int]:
   Returns:
     Parameter -> multiplications; 0 for what is no kernel.
   """
-  shapes = jax.eval_shape(net.init, jax.random.key(0))['params']
+  params = jax.eval_shape(net.init, jax.random.key(0))['params']
   found = {}
-  for path, leaf in by_path(shapes).items():
+  for path, leaf in by_path(params).items():
     layer, _, name = path.rpartition('/')
     outputs = [x for at, x in layers.items() if at.split('@')[0] == layer]
     used = name == 'kernel' and leaf.ndim > 1
@@ -71,10 +74,11 @@ def products(net: Net, layers: Mapping[str, Any]) -> dict[str, int]:
 def latency(net: Net, input_shape: Any) -> float:
   """Milliseconds that a net takes for one example: the median of thirty."""
   run = jax.jit(lambda v, x: net.apply(v, x)[0])
-  shapes = jax.eval_shape(net.init, jax.random.key(0)), _one(input_shape)
-  variables, inputs = jax.tree.map(
-    lambda s: jnp.zeros(s.shape, s.dtype), shapes
+  variables = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype),
+    jax.eval_shape(net.init, jax.random.key(0)),
   )
+  inputs = shapes.zeros(input_shape)
   jax.block_until_ready(run(variables, inputs))
   times = []
   for _ in range(30):
@@ -82,11 +86,3 @@ def latency(net: Net, input_shape: Any) -> float:
     jax.block_until_ready(run(variables, inputs))
     times.append(time.perf_counter() - begun)
   return 1e3 * statistics.median(times)
-
-
-def _one(input_shape):
-  return jax.tree.map(
-    lambda s: jax.ShapeDtypeStruct((1, *s), jnp.float32),
-    input_shape,
-    is_leaf=lambda node: isinstance(node, tuple),
-  )

@@ -238,9 +238,10 @@ def _notes(config, source, students, rounds) -> list[str]:
       made = own['data']['generated']
       if made['name']:
         of = made['teacher'] or next(iter(part.teachers))
+        some = f'{made["count"]:,}' if made['count'] else 'as many'
         notes.append(
-          f'the students of {part.prefix}{arm} see {made["count"]:,} examples '
-          f'made by {made["name"]} of the teacher {of}, and no data'
+          f'the students of {part.prefix}{arm} see {some} examples made by '
+          f'{made["name"]} of the teacher {of}, and no data'
         )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')

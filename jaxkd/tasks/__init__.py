@@ -2,9 +2,19 @@
 
 A task is a module with `GROUND_TRUTH`, the name of the loss that teachers
 train with where the config says nothing else, and
-``metrics(num_classes) -> {name: Metric}``. That loss looks at `OUTPUT`, the
-logits if the task does not say. A task may have ``recall(classes) -> Metric``,
-for classes that some students never see.
+``metrics(classes) -> {name: Metric}``, given the names of the classes. That
+loss looks at `OUTPUT`, the logits if the task does not say, and counts what the
+field `MASK` of the batch says, all if there is none.
+
+A task may also have
+
+- ``recall(classes) -> Metric``, for classes that some students never see;
+- ``fidelity(teacher) -> {name: Metric}``, how closely a net follows a group of
+  teachers, if that is not what `jaxkd.tasks.fidelity` says;
+- ``decode(apply, inputs, wanted, teachers) -> outputs``, for what a net gives
+  only when it is asked again and again, as a translation is. ``apply(inputs)``
+  gives the net's outputs, ``wanted`` are the names of those that metrics ask
+  for, and ``teachers`` are groups of one net, each as such an ``apply``.
 """
 
 import importlib

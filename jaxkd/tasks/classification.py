@@ -13,7 +13,7 @@ GROUND_TRUTH = 'cross_entropy'
 BINS = 15
 
 
-def metrics(num_classes: int) -> dict[str, Metric]:
+def metrics(classes: Sequence[str]) -> dict[str, Metric]:
   """Top-1, top-5, negative log-likelihood and calibration error.
 
   Top-5 is there where it says something: with more than ten classes.
@@ -23,7 +23,7 @@ def metrics(num_classes: int) -> dict[str, Metric]:
     'nll': Metric(_nll, higher_is_better=False),
     'ece': Metric(_confidence_gaps, _calibration_error, False),
   }
-  if num_classes > 10:
+  if len(classes) > 10:
     found['top5'] = Metric(_top(5))
   return found
 

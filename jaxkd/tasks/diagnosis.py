@@ -3,6 +3,8 @@
 Apart from `classification`, whose runs need not spend the time.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import special, stats
 
@@ -12,9 +14,9 @@ from jaxkd.tasks.metrics import Metric
 GROUND_TRUTH = classification.GROUND_TRUTH
 
 
-def metrics(num_classes: int) -> dict[str, Metric]:
+def metrics(classes: Sequence[str]) -> dict[str, Metric]:
   """Those of classification, and the area under the ROC curve."""
-  found = classification.metrics(num_classes)
+  found = classification.metrics(classes)
   return found | {'auc': Metric(_predicted, whole=_auc)}
 
 

@@ -35,6 +35,7 @@ class Metric(NamedTuple):
       ``measure`` then gives the fields instead, arrays [B, ...]. Metrics of
       the same ``measure`` and ``whole`` share what it gives. Of a net that
       diverged the fields may be nan, and so should be the value.
+    finished: whether it is for finished nets alone, as it takes long.
   """
 
   measure: Callable[[dict, dict, dict], tuple[Array, ...]]
@@ -43,6 +44,7 @@ class Metric(NamedTuple):
   teacher: str = ''
   output: str = 'logits'
   whole: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
+  finished: bool = False
 
 
 def counted(value: Array, batch: dict) -> Pair:

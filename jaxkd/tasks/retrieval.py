@@ -3,6 +3,8 @@
 What is measured is the output ``embedding``, under Euclidean distance.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxkd.tasks.metrics import Metric
@@ -13,7 +15,7 @@ RANKS = (1, 2, 4, 8)
 AT_ONCE = 512  # queries
 
 
-def metrics(num_classes: int) -> dict[str, Metric]:
+def metrics(classes: Sequence[str]) -> dict[str, Metric]:
   """Recall at 1, 2, 4 and 8, and the mutual information with clusters."""
   found = {
     f'recall_at_{k}': Metric(

@@ -119,3 +119,36 @@ def test_labels_out_of_range_are_named_by_example(bad):
   message = f'mine: example 3 has the label {bad}, .* 0 to 2'
   with pytest.raises(UserError, match=message):
     examples.checked(split, 3, at='mine')
+
+
+class TestLabelsOfManyClassesEach:
+  LABELS = np.arange(24).reshape(6, 4) % 3
+  VALID = np.ones((6, 4), bool)
+
+  def split(self, labels=LABELS, valid=VALID):
+    return ArrayExamples(np.zeros((6, 2)), labels, valid=valid)
+
+  def test_are_held_out_as_others_are(self):
+    rest, out = examples.hold_out(self.split(), 2)
+    assert rest.labels.shape == (4, 4) and out.labels.shape == (2, 4)
+    assert out.labels.dtype == np.int32
+
+  def test_count_where_they_are_valid(self):
+    labels, valid = self.LABELS.copy(), self.VALID.copy()
+    labels[4, 1] = 7
+    message = 'mine: example 4 has the label 7, .* 0 to 2'
+    with pytest.raises(UserError, match=message):
+      examples.checked(self.split(labels), 3, at='mine')
+    valid[4, 1] = False
+    examples.checked(self.split(labels, valid), 3, at='mine')
+
+  @pytest.mark.parametrize('valid', [VALID[:, :2], VALID.astype(int)])
+  def test_need_to_know_of_each_whether_it_is_valid(self, valid):
+    with pytest.raises(UserError, match='mine: the field valid of example 0'):
+      examples.checked(self.split(valid=valid), 3, at='mine')
+
+  def test_of_a_part_that_is_no_number_the_example_is_named(self):
+    labels = self.LABELS + 0.0
+    labels[5, 3] = np.nan
+    with pytest.raises(UserError, match='example 5 has the label nan'):
+      self.split(labels)

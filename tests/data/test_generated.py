@@ -15,6 +15,9 @@ from jaxkd.errors import UserError
 SHAPE, CLASSES = (2, 2, 1), 3
 KEY = jax.random.key(0)
 NUMBERS = np.arange(12, dtype=np.int32)
+DATA = ArrayExamples(
+  np.arange(28, dtype=np.float32).reshape(7, *SHAPE), np.arange(7) % 3
+)
 
 
 def variables(lead=()):
@@ -31,7 +34,11 @@ def logits(variables, inputs):
 def teacher(own=None):
   own = variables() if own is None else own
   return generated.Teacher(
-    lambda x: logits(own, x), own['params'], SHAPE, CLASSES
+    lambda x: logits(own, x),
+    lambda x: {'logits': logits(own, x)},
+    own['params'],
+    SHAPE,
+    CLASSES,
   )
 
 
@@ -41,7 +48,9 @@ def generator(own=None, *, seeds=(0, 1), **entry):
   return generated.Generator(
     {**given, **entry},
     logits,
+    lambda variables, x: ({'logits': logits(variables, x)}, {}),
     own,
+    DATA,
     input_shape=SHAPE,
     num_classes=CLASSES,
     seeds=seeds,
@@ -189,6 +198,35 @@ def test_ones_own_generator_may_give_labels_and_other_fields(monkeypatch):
   assert {p: x.shape for p, x in own.layout.arrays.items()} == {
     'inputs/source': (3,), 'labels': (), 'mask': (3,),
   }  # fmt: skip
+
+
+def test_others_are_made_of_the_training_examples(monkeypatch, tmp_path):
+  def doubled(teacher, number, key, examples, *, by: float = 2.0):
+    inputs = by * examples['inputs']
+    said = teacher.apply(examples['inputs'])['logits'].argmax(-1)
+    return {'inputs': inputs, 'labels': said, 'number': number}
+
+  monkeypatch.setattr(generated, 'doubled', doubled, raising=False)
+  name = 'jaxkd.data.generated:doubled'
+  made = generator(variables((1,)), name=name, count=0, kw={})
+  data = DATA.fetch(np.arange(7))['inputs']
+  found = made.make(tmp_path, progress)
+  # Nothing is drawn and the teacher is that of all seeds: so are they.
+  assert len(found) == 7
+  np.testing.assert_array_equal(made.weights([0, 1]), np.ones((2, 7)))
+  np.testing.assert_array_equal(found.fetch(NUMBERS[:7])['inputs'], 2 * data)
+  np.testing.assert_array_equal(found.fetch(NUMBERS[:7])['number'], range(7))
+  said = logits(variables(), data).argmax(1)
+  np.testing.assert_array_equal(found.labels, said)
+  two = generator(name=name, count=5, kw={})
+  assert len(two.make(tmp_path, progress)) == 10
+  # Of other examples they are others, though all else is the same.
+  monkeypatch.setitem(globals(), 'DATA', ArrayExamples(data + 1, np.arange(7)))
+  other = generator(variables((1,)), name=name, count=0, kw={})
+  found = other.make(tmp_path, progress).fetch(NUMBERS[:7])
+  np.testing.assert_array_equal(found['inputs'], 2 * data + 2)
+  with pytest.raises(UserError, match='count: 8 should be from 1 to 7, or 0'):
+    generator(name=name, count=8, kw={})
 
 
 @pytest.mark.parametrize(

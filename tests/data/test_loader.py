@@ -282,3 +282,10 @@ def test_examples_of_a_class_stay_together():
 
 def test_without_groups_the_order_is_as_it_was():
   np.testing.assert_array_equal(ids(make(), 6), ids(make(together=1), 6))
+
+
+def test_examples_of_many_classes_each_have_no_class_to_keep_together():
+  maps = ArrayExamples(np.zeros((N, 2)), np.arange(3 * N).reshape(N, 3) % 3)
+  assert make(examples=maps).batch(0)['labels'].shape == (2, 4, 3)
+  with pytest.raises(UserError, match='together: 2 examples'):
+    make(examples=maps, together=2)

@@ -136,3 +136,14 @@ def test_who_shares_a_draw_has_the_same_examples():
 def test_the_classes_that_are_left_out():
   assert partition.left_out('without:3,7') == (3, 7)
   assert partition.left_out('none') == partition.left_out('disjoint') == ()
+
+
+def test_maps_and_sequences_are_of_one_kind():
+  maps = np.arange(40).reshape(10, 2, 2) % 7
+  found = partition.weights(maps, fraction=0.3, count=2)
+  assert found.shape == (2, 10)
+  np.testing.assert_array_equal(found.sum(1), [3, 3])
+  folds = partition.weights(maps, partition='disjoint', count=5)
+  np.testing.assert_array_equal(folds.sum(0), np.ones(10))
+  with pytest.raises(UserError, match=r'one class for each.*2 x 2'):
+    partition.weights(maps, partition='without:1')

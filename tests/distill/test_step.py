@@ -13,6 +13,7 @@ from jaxkd.distill.step import Recipe, Role
 from jaxkd.errors import UserError
 from jaxkd.students import compression
 from jaxkd.tasks import classification, fidelity
+from jaxkd.tasks.metrics import Metric
 from jaxkd.types import Net, Term
 
 SGD = optax.sgd(0.1)
@@ -32,7 +33,7 @@ def build(make_net, batch, distill, *, students=None, optimizer=SGD, **recipe):
     lambda hyper: Recipe(
       terms.build(complete, list(students)), optimizer, **recipe
     ),
-    classification.metrics(3) | fidelity.metrics('main'),
+    classification.metrics('abc') | fidelity.metrics('main'),
     example=jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
     ),
@@ -110,6 +111,43 @@ def test_evaluation_moves_nothing_and_compares_when_asked(make_net, batch):
   assert set(made.evaluate(carry, batch, frozen)) == {
     *alone, 'agreement', 'teacher_kl', 'cka',
   }  # fmt: skip
+
+
+def test_what_metrics_ask_for_is_decoded(make_net, batch):
+  asked = []
+
+  def decode(apply, inputs, wanted, teachers):
+    asked.append((wanted, set(teachers)))
+    if not teachers:
+      return {}
+    both = apply(2 * inputs)['logits'] + teachers['main'](inputs)['logits']
+    return {'both': both}
+
+  measure = lambda outputs, batch, _: (outputs['both'].sum(), jnp.float32(1))  # noqa: E731
+  metrics = classification.metrics('abc')
+  metrics |= {'both': Metric(measure, output='both')}
+  made = step.learner(
+    {'student': Role(make_net())},
+    {'main': Role(make_net())},
+    lambda hyper: Recipe({}, SGD),
+    metrics,
+    example={},
+    decode=decode,
+  )
+  w, v = (make_net().init(jax.random.key(i))['params']['w'] for i in (1, 2))
+  carry = {
+    'train': {'nets': {'student': {'w': w}}},
+    'state': {'nets': {'student': {'calls': jnp.int32(0)}}},
+    'seed': jnp.uint32(0),
+  }
+  frozen = {'main': {'params': {'w': v[None]}, 'state': {'calls': np.zeros(1)}}}
+  found = made.evaluate(carry, batch, frozen)
+  x = batch['inputs']
+  want = (2 * x @ w + x @ v).sum()
+  np.testing.assert_allclose(found['both'][0], want, rtol=1e-5)
+  assert asked == [({'both'}, {'main'})]
+  # What is not given is not measured.
+  assert set(made.evaluate(carry, batch, {})) == {'top1', 'nll', 'ece'}
 
 
 def test_copies_see_their_peers_and_train_on_their_own(make_net, batch):

@@ -7,13 +7,14 @@ from jaxkd.errors import UserError
 from jaxkd.tasks import classification
 from jaxkd.tasks.metrics import counted
 
+CLASSES = tuple('abcdefghijkl')
 random = np.random.default_rng(0)
 LOGITS = random.normal(size=(40, 12)).astype(np.float32)
 LABELS = random.integers(0, 12, 40).astype(np.int32)
 
 
 def measured(name, logits, labels, **batch):
-  metric = classification.metrics(12)[name]
+  metric = classification.metrics(CLASSES)[name]
   pair = metric.measure({'logits': logits}, {'labels': labels, **batch}, {})
   return pair, metric
 
@@ -28,7 +29,7 @@ def test_top1_and_top5():
   assert value('top1') == pytest.approx((order[:, 0] == LABELS).mean())
   in_five = (order[:, :5] == LABELS[:, None]).any(-1)
   assert value('top5') == pytest.approx(in_five.mean())
-  assert 'top5' not in classification.metrics(10)
+  assert 'top5' not in classification.metrics(CLASSES[:10])
 
 
 def test_a_net_that_says_nothing_scores_nothing():
@@ -64,7 +65,7 @@ def test_padding_counts_for_nothing_and_batches_add_up(name):
   parts = [measured(name, LOGITS[s], LABELS[s])[0] for s in
            (slice(0, 15), slice(15, 40))]  # fmt: skip
   total = [np.asarray(a) + np.asarray(b) for a, b in zip(*parts, strict=True)]
-  metric = classification.metrics(12)[name]
+  metric = classification.metrics(CLASSES)[name]
   assert float(metric.value(*total)) == pytest.approx(value(name), rel=1e-5)
 
 

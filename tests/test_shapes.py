@@ -1,0 +1,32 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxkd import shapes
+
+TOKENS = jax.ShapeDtypeStruct((5,), np.int32)
+TREE = {'source': TOKENS, 'image': (8, 8, 3)}
+
+
+def test_from_one_to_a_batch_and_back():
+  found = shapes.batch(TREE, 2)
+  assert found['source'].shape == (2, 5) and found['source'].dtype == np.int32
+  assert found['image'].shape == (2, 8, 8, 3)
+  assert found['image'].dtype == np.float32
+  assert shapes.example(found) == TREE
+  assert shapes.flat(TREE) == [(8, 8, 3), (5,)]
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float64, np.float32])
+def test_what_becomes_float32_is_a_tuple(dtype):
+  assert shapes.example(np.zeros((4, 2, 2, 1), dtype)) == (2, 2, 1)
+
+
+@pytest.mark.parametrize('shape', [(), (3,), (8, 8, 1), TOKENS, TREE])
+def test_json_brings_them_back(shape):
+  assert shapes.from_json(shapes.as_json(shape)) == shape
+
+
+def test_zeros_are_of_the_types():
+  found = shapes.zeros(TREE, 3)
+  assert found['source'].dtype == np.int32 and not found['image'].any()
