@@ -249,32 +249,29 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
         raise UserError(
           f'{section}: {name!r} cannot be a name; take letters, digits and _'
         )
-  # A teacher has terms of its own, and so no parts of these.
-  train = {k: made['train'][k] for k in _TRAIN} | {'parts': {}}
   made['distill'] = _terms(made['distill'], 'distill')
-  for section, default in (
-    ('teachers', {**_TEACHER, 'train': train}),
-    ('students', _STUDENT),
-  ):
-    for name, entry in made[section].items():
-      made[section][name] = _net(default, entry, f'{section}.{name}')
-  for name, teacher in made['teachers'].items():
-    task = tasks.find(made['task'])
-    output = getattr(task, 'OUTPUT', 'logits')
-    mask = getattr(task, 'MASK', '')
-    truth = {
-      'labels': {
-        'loss': task.GROUND_TRUTH,
-        'at': (output, output),
-        'mask': mask,
-      }
-    }
-    if teacher['specialize']['of']:
-      loss, at = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
-      truth = {'labels': {'loss': loss, 'at': (at, at)}}
-    terms = teacher['distill'] or truth
-    teacher['distill'] = _terms(terms, f'teachers.{name}.distill')
+  for name, entry in made['teachers'].items():
+    made['teachers'][name] = _teacher(entry, made, f'teachers.{name}')
+  for name, entry in made['students'].items():
+    made['students'][name] = _net(_STUDENT, entry, f'students.{name}')
   return ConfigDict(made, type_safe=True).lock()
+
+
+def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
+  """A complete group of teachers of a config."""
+  # It has terms of its own, and so no parts of the students'.
+  train = {k: config['train'][k] for k in _TRAIN} | {'parts': {}}
+  made = _net({**_TEACHER, 'train': train}, entry, at)
+  if made['specialize']['of']:
+    loss, output = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
+    mask = ''
+  else:
+    task = tasks.find(config['task'])
+    loss, mask = task.GROUND_TRUTH, getattr(task, 'MASK', '')
+    output = getattr(task, 'OUTPUT', 'logits')
+  truth = {'labels': {'loss': loss, 'at': (output, output), 'mask': mask}}
+  terms = made['distill'] or truth
+  return {**made, 'distill': _terms(terms, f'{at}.distill')}
 
 
 def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
@@ -347,7 +344,8 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
 def override(config: dict, partial: Mapping, at: str) -> dict:
   """A config with some entries changed, as an arm or a round does.
 
-  What is named anew brings options of its own; see `options_after`.
+  What is named anew brings options of its own; see `options_after`. Terms,
+  students and, for a round, groups of teachers may be added.
 
   Raises:
     UserError: an entry that does not exist, or of a wrong type.
@@ -357,6 +355,9 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   for kind in NAMES if 'kw' in config else ():
     if partial.get(kind, config.get(kind)) != config.get(kind):
       made['kw'] = options_after(config, kind, partial[kind], at)
+  if 'teachers' in config and 'teachers' in partial:
+    made['teachers'] = config['teachers'] | _new_teachers(config, partial, at)
+    config = made
   for name, value in partial.items():
     here = f'{at}.{name}'
     if name not in config and _is_new(value, at, 'distill', 'loss'):
@@ -372,6 +373,18 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
     else:
       made[name] = typed(value, config[name], here)
   return made
+
+
+def _new_teachers(config: dict, partial: Mapping, at: str) -> dict:
+  """The groups that a round brings, which train as its students do."""
+  given = _mapping(partial['teachers'], f'{at}.teachers')
+  train = override(config['train'], partial.get('train', {}), f'{at}.train')
+  return {
+    name: _teacher(entry, {**config, 'train': train}, f'{at}.teachers.{name}')
+    for name, entry in given.items()
+    if name not in config['teachers']
+    and _is_new(entry, f'{at}.teachers', 'teachers', 'model')
+  }
 
 
 def _is_new(value: Any, at: str, section: str, named: str) -> bool:

@@ -142,6 +142,25 @@ def test_an_arm_may_bring_a_role_of_its_own(complete):
     configs.override(complete, dict(students=dict(other={})), 'arms.a')
 
 
+def test_a_round_may_bring_teachers_that_train_as_its_students(complete):
+  own = dict(model='mlp', per_seed=True, restore='r01/students/student')
+  partial = dict(
+    teachers=dict(started=own, main=dict(count=2)), train=dict(steps=7)
+  )
+  made = configs.override(complete, partial, 'rounds.r02')
+  group = made['teachers']['started']
+  assert set(group) == set(complete['teachers']['main'])
+  assert group['per_seed'] and group['train']['steps'] == 7
+  assert set(group['distill']) == {'labels'}
+  assert made['teachers']['main']['count'] == 2
+  assert set(complete['teachers']) == {'main'}
+  own = dict(model='mlp', restroe='')
+  with pytest.raises(UserError, match=r"r02.teachers.started: .*'restore'"):
+    configs.override(complete, dict(teachers=dict(started=own)), 'rounds.r02')
+  with pytest.raises(UserError, match=r"r02.teachers: .*'started'"):
+    configs.override(complete, dict(teachers=dict(started={})), 'rounds.r02')
+
+
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
