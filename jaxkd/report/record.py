@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxkd import config as configs
-from jaxkd import overview
+from jaxkd import overview, tasks
 from jaxkd.data.sources import Source
 from jaxkd.models import cost
 from jaxkd.report import statistics, wording
@@ -121,6 +121,7 @@ def row(
       'latency_ms': {
         name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
       },
+      **_decoded_per_s(config, nets),
       'train_s': {stage.name: round(stage.seconds, 3) for stage in stages},
     },
     'summary': [
@@ -173,6 +174,20 @@ def _reached(stage) -> dict[str, list[float]]:
     for name, values in sorted(stage.test.items())
     if name.count('/') == 1
   }
+
+
+def _decoded_per_s(config, nets) -> dict:
+  """How many examples nets decode in a second, where the task has to."""
+  task = tasks.find(config['task'])
+  timed = getattr(task, 'TIMED', ())
+  found = {
+    output: {
+      name: round(cost.decoded(net, shape, task.decode, output), 1)
+      for name, _, net, shape in nets
+    }
+    for output in timed
+  }
+  return {'decoded_per_s': found} if found else {}
 
 
 def _step_ms(stage) -> float | None:

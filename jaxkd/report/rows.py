@@ -80,6 +80,7 @@ SCHEMA = {
     'bytes?': _BY_NET,
     'bit_operations?': _BY_NET,  # where a net is quantised
     'latency_ms?': _BY_NET,
+    'decoded_per_s?': {'*': _BY_NET},  # output -> of each net
     'train_s?': _BY_NET,
   },
   'wall_s': _NUMBER,

@@ -446,6 +446,10 @@ def _costs(row: Mapping) -> str:
     'Bytes': cost.get('bytes', {}),
     'Bit operations': cost.get('bit_operations', {}),
     'Latency, ms': cost.get('latency_ms', {}),
+    **{
+      f'{output}, per second': found
+      for output, found in cost.get('decoded_per_s', {}).items()
+    },
     'Training, s': cost.get('train_s', {}),
   }
   kinds = {title: found for title, found in kinds.items() if found}

@@ -14,7 +14,8 @@ A task may also have
 - ``decode(apply, inputs, wanted, teachers) -> outputs``, for what a net gives
   only when it is asked again and again, as a translation is. ``apply(inputs)``
   gives the net's outputs, ``wanted`` are the names of those that metrics ask
-  for, and ``teachers`` are groups of one net, each as such an ``apply``.
+  for, and ``teachers`` are groups of one net, each as such an ``apply``. The
+  time of those that `TIMED` names is told in the row.
 """
 
 import importlib

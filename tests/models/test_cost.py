@@ -1,5 +1,7 @@
 """What nets cost, by hand."""
 
+import jax.numpy as jnp
+
 from jaxkd import models
 from jaxkd.models import cost
 
@@ -25,3 +27,20 @@ def test_groups_and_tokens_count():
   found = cost.products(net, models.tap_shapes('mobilenetv2', **options))
   flops = cost.cost(net, (8, 8, 3)).flops
   assert 0.7 * flops < 2 * sum(found.values()) < 1.2 * flops
+
+
+def test_what_is_decoded_is_a_batch_of_the_longest(monkeypatch):
+  """Seconds are told by a clock of our own: one for each look at it."""
+  net = models.build('mlp', num_classes=2, input_shape=(3,), widths=(4,))
+  seen = []
+
+  def decode(apply, inputs, wanted, teachers):
+    seen.append((inputs.shape, wanted, teachers))
+    return {
+      'twice': apply(jnp.flip(inputs))['logits'] + apply(inputs)['logits']
+    }
+
+  ticks = iter(range(100))
+  monkeypatch.setattr(cost.time, 'perf_counter', lambda: next(ticks))
+  assert cost.decoded(net, (3,), decode, 'twice') == cost.DECODED
+  assert seen == [((cost.DECODED, 3), {'twice'}, {})]
