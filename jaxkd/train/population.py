@@ -312,8 +312,16 @@ class Population:
 
     compiled = jax.jit(function, **options)
 
+    def waited_for(*arguments):
+      return jax.block_until_ready(compiled(*arguments))
+
+    # Programs on several devices of one processor share its threads: two of
+    # them at once can each have some, and wait for the rest for ever.
+    shared = self.mesh is not None and jax.default_backend() == 'cpu'
+    call = waited_for if shared else compiled
+
     def in_sequence(*arguments):
-      results = run(compiled, arguments)
+      results = run(call, arguments)
       if isinstance(results[0], tuple):
         return tuple(list(part) for part in zip(*results, strict=True))
       return results
