@@ -28,11 +28,12 @@ from jax import Array
 from matplotlib import image
 
 from jaxkd import lookup
-from jaxkd.data import cache
+from jaxkd.data import cache, tokens
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, blamed, unknown, writing
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
+from jaxkd.tasks import decoding
 
 AT = 'data.generated'
 _NEAR = 64  # examples that are read together
@@ -119,6 +120,81 @@ def impressions(
   start = noise(teacher, number, key)['inputs']
   inputs, _ = jax.lax.fori_loop(0, steps, step, (start, optimizer.init(start)))
   return {'inputs': inputs}
+
+
+def translations(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  examples: Mapping[str, Any],
+  *,
+  beam: int = 5,
+) -> dict[str, Any]:
+  """The training examples, translated by the teacher: sequence-level knowledge.
+
+  Found by beam search, as in evaluation (Kim & Rush, 2016).
+
+  Args:
+    teacher: who translates; see `jaxkd.tasks.decoding` for what it must be.
+    number: which examples, int [n].
+    key: nothing is drawn.
+    examples: their fields, of which ``inputs['source']`` [n, L] counts.
+    beam: how many hypotheses are kept.
+
+  Returns:
+    ``inputs``, ``labels`` and ``valid`` as the data has them.
+  """
+  del number, key
+  found, _ = _hypotheses(teacher, examples, beam)
+  return _as_examples(examples, found[:, 0])
+
+
+def closest_translations(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  examples: Mapping[str, Any],
+  *,
+  beam: int = 35,
+) -> dict[str, Any]:
+  """The one of the teacher's best translations that is closest to the label's.
+
+  Closeness is smoothed sentence BLEU (sequence-level interpolation, Kim & Rush,
+  2016); of several as close the likeliest.
+
+  Args:
+    teacher: who translates.
+    number: which examples, int [n].
+    key: nothing is drawn.
+    examples: their fields.
+    beam: how many hypotheses are kept, and chosen from.
+
+  Returns:
+    ``inputs``, ``labels`` and ``valid`` as the data has them.
+  """
+  del number, key
+  found, _ = _hypotheses(teacher, examples, beam)
+  close = decoding.sentence_bleu(found, examples['labels'][:, None])
+  best = close.argmax(1)[:, None, None]
+  return _as_examples(examples, jnp.take_along_axis(found, best, 1)[:, 0])
+
+
+def _hypotheses(teacher, examples, beam) -> tuple[Array, Array]:
+  """Tokens [n, beam, L] and their scores [n, beam], the best first."""
+  inputs = examples['inputs']
+  if not isinstance(inputs, Mapping) or inputs.keys() != {'source', 'prefix'}:
+    raise UserError(
+      f'{AT}.name: the examples are no sentences to translate; see '
+      'jaxkd.data.sources.phrases for what they look like'
+    )
+  length = inputs['prefix'].shape[1]
+  return decoding.beam(teacher.apply, inputs['source'], length, beam)
+
+
+def _as_examples(examples, labels: Array) -> dict[str, Any]:
+  """Examples of the same sources with other translations."""
+  inputs = {**examples['inputs'], 'prefix': tokens.shifted(labels)}
+  return {'inputs': inputs, 'labels': labels, 'valid': labels != tokens.PAD}
 
 
 def asked(

@@ -230,6 +230,35 @@ def test_others_are_made_of_the_training_examples(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('name', 'row'), [('translations', 0), ('closest_translations', 2)]
+)
+def test_translations_take_the_place_of_the_labels(name, row, monkeypatch):
+  found = jnp.array([[[4, 5, 6, 3], [4, 4, 3, 0], [5, 6, 4, 3]]] * 2)
+  asked = []
+
+  def beam(apply, source, length, width):
+    asked.append((apply, source.shape, length, width))
+    return found, jnp.array([[-1.0, -2.0, -3.0]] * 2)
+
+  monkeypatch.setattr(generated.decoding, 'beam', beam)
+  examples = {
+    'inputs': {'source': np.ones((2, 5)), 'prefix': np.ones((2, 4))},
+    'labels': np.array([[5, 6, 4, 3], [5, 6, 3, 0]]),
+  }
+  function = getattr(generated, name)
+  made = function(teacher(), NUMBERS[:2], KEY, examples, beam=3)
+  want = found[0, row]
+  np.testing.assert_array_equal(made['labels'], [want, want])
+  np.testing.assert_array_equal(made['valid'], made['labels'] > 0)
+  prefix = [2, *want[:3]]
+  np.testing.assert_array_equal(made['inputs']['prefix'], [prefix, prefix])
+  np.testing.assert_array_equal(made['inputs']['source'], np.ones((2, 5)))
+  assert asked[0][1:] == ((2, 5), 4, 3)
+  with pytest.raises(UserError, match='no sentences to translate'):
+    function(teacher(), NUMBERS[:2], KEY, DATA.fetch(NUMBERS[:2]))
+
+
+@pytest.mark.parametrize(
   ('change', 'message'),
   [
     ({'name': 'impresions'}, "no generator.*mean 'impressions'"),
