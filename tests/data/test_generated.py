@@ -243,7 +243,7 @@ def test_translations_take_the_place_of_the_labels(name, row, monkeypatch):
   monkeypatch.setattr(generated.decoding, 'beam', beam)
   examples = {
     'inputs': {'source': np.ones((2, 5)), 'prefix': np.ones((2, 4))},
-    'labels': np.array([[5, 6, 4, 3], [5, 6, 3, 0]]),
+    'labels': np.array([[5, 6, 4, 3], [5, 6, 4, 6]]),
   }
   function = getattr(generated, name)
   made = function(teacher(), NUMBERS[:2], KEY, examples, beam=3)
