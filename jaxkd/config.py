@@ -21,6 +21,7 @@ from jaxkd import models, tasks
 from jaxkd.distill.knowledge import find_loss
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import population
+from jaxkd.train.optimizer import BY_PATH
 
 SIZES = ('', 'tiny', 'paper')
 
@@ -31,6 +32,7 @@ FREE = (
   'adapter_kw',
   'teacher_adapter_kw',
   'parts',
+  'by_path',
   'survey',
   'arms',
   'rounds',
@@ -52,6 +54,8 @@ _TERM = {
   'adapter_kw': {},
   'teacher_adapter': '',
   'teacher_adapter_kw': {},
+  # what plays against the student, of losses that compare its scores
+  'critic': {'model': '', 'kw': {}, 'penalty': 10.0, 'sees_inputs': True},
   'memory': {'negatives': 4096, 'momentum': 0.5},  # of losses that contrast
   # an option of the loss that trains against the student, within bounds
   'adversary': {'option': '', 'low': 1.0, 'high': 21.0, 'ramp': 0},
@@ -72,6 +76,7 @@ _TRAIN = {
   'clip': 0.0,  # largest norm of the gradient; 0 for none
   'accumulate': 1,  # parts that a batch is taken in
   'average': 0.0,  # decay of the running mean of the parameters
+  'by_path': {},  # path of what trains -> entries of its own, see BY_PATH
   'parts': {},  # part of the loss -> its terms, for optimisers that want it
   'steps': 1000,
   'batch_size': 64,
@@ -254,13 +259,19 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     made['teachers'][name] = _teacher(entry, made, f'teachers.{name}')
   for name, entry in made['students'].items():
     made['students'][name] = _net(_STUDENT, entry, f'students.{name}')
+  for at, train in _trains(made):
+    train['by_path'] = {
+      path: _own(train, entry, f'{at}.by_path.{path}')
+      for path, entry in train['by_path'].items()
+    }
   return ConfigDict(made, type_safe=True).lock()
 
 
 def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
   """A complete group of teachers of a config."""
   # It has terms of its own, and so no parts of the students'.
-  train = {k: config['train'][k] for k in _TRAIN} | {'parts': {}}
+  train = {k: config['train'][k] for k in _TRAIN}
+  train |= {'parts': {}, 'by_path': {}}
   made = _net({**_TEACHER, 'train': train}, entry, at)
   if made['specialize']['of']:
     loss, output = 'jaxkd.teachers.specialists:cross_entropy', 'specialist'
@@ -281,13 +292,23 @@ def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
 
+def _own(train: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
+  """What is said of a path; the rest stays that of `train`, whatever it is."""
+  whole = merge({name: train[name] for name in BY_PATH}, entry, at)
+  return {name: whole[name] for name in entry}
+
+
 def _terms(terms: Mapping[str, Any], at: str) -> dict:
   """Complete terms, with what each loss takes by default."""
   made = {}
   for name, entry in terms.items():
     entry = merge(_TERM, entry, f'{at}.{name}')
     options = loss_options(entry['loss'], at=f'{at}.{name}.loss')
-    made[name] = {**entry, 'kw': {**options, **entry['kw']}}
+    critic = entry['critic']
+    if critic['model']:
+      known = models.defaults(critic['model'], at=f'{at}.{name}.critic.model')
+      critic = {**critic, 'kw': {**plain(known), **critic['kw']}}
+    made[name] = {**entry, 'kw': {**options, **entry['kw']}, 'critic': critic}
   return made
 
 
@@ -400,7 +421,7 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   have, and an optimiser or a schedule starts without any.
   """
   if kind == 'model':
-    return plain(models.defaults(name, at=f'{at}.model'))
+    return plain(models.defaults(name, at=f'{at}.model')) if name else {}
   if kind == 'name':
     return {}
   options = loss_options(name, at=f'{at}.loss')
@@ -458,11 +479,12 @@ def check_numbers(config: Mapping) -> None:
       raise unknown(
         'floating-point type', train['dtype'], models.FLOATS, f'{at}.dtype'
       )
-    if not 0 < train['learning_rate'] < math.inf:
-      raise UserError(
-        f'{at}.learning_rate: {train["learning_rate"]} should be above 0 and '
-        'finite'
-      )
+    _check_rate(train, at)
+    for path, entry in train['by_path'].items():
+      here = f'{at}.by_path.{path}'
+      _check_rate({**train, **entry}, here)
+      for name in ('weight_decay', 'clip'):
+        _at_least(0, {**train, **entry}, name, here)
     if train['average'] >= 1:
       raise UserError(f'{at}.average: {train["average"]} should be below 1')
     if train['batch_size'] % train['accumulate']:
@@ -514,12 +536,19 @@ def check_numbers(config: Mapping) -> None:
       raise UserError(
         f'{at}.weight: {weight} should be a finite number, 0 or more'
       )
+    _at_least(0, term, 'critic.penalty', at)
     temperature = term['kw'].get('temperature', 1.0)
     number = isinstance(temperature, int | float)
     if not (number and 0 < temperature < math.inf):
       raise UserError(
         f'{at}.kw.temperature: {temperature!r} should be above 0 and finite'
       )
+
+
+def _check_rate(train, at):
+  rate = train['learning_rate']
+  if not 0 < rate < math.inf:
+    raise UserError(f'{at}.learning_rate: {rate} should be above 0 and finite')
 
 
 def _is_location(at: Any) -> bool:

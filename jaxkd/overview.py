@@ -215,8 +215,11 @@ def _sentence(name: str, term: Mapping[str, Any]) -> str:
   if term['adapter']:
     sides[0] = f'{term["adapter"]}({sides[0]})'
   fields = Arguments(find_loss(term['loss'], at=name)).fields
-  against = term['adversary']
+  against, critic = term['adversary'], term['critic']
   options = term['kw']
+  if critic['model']:
+    fields = []  # scores, which the critic gives
+    options = {**options, **{k: critic[k] for k in ('model', 'penalty')}}
   if against['option']:
     learned = f'{against["low"]:g} to {against["high"]:g}, learned'
     options = {**options, against['option']: learned}

@@ -38,13 +38,15 @@ Grid = dict[str, tuple]
 
 SEEDS = 3  # of each trial; none is a seed of the run
 _TUNABLE = (
-  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|teacher|example_weight)'
-  r'|train\.(learning_rate|schedule|schedule_kw\..+|optimizer\.(name|kw\..+)'
-  r'|weight_decay|clip|accumulate|average)'
+  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|teacher|example_weight'
+  r'|critic\.penalty)'
+  r'|train\.(by_path\.[^.]+\.)?(learning_rate|schedule|schedule_kw\..+'
+  r'|optimizer\.(name|kw\..+)|weight_decay|clip)'
+  r'|train\.(accumulate|average)'
 )
 _MAPPED = (
-  r'distill\.[^.]+\.(weight|kw\..+)'
-  r'|train\.(learning_rate|optimizer\.kw\..+)'
+  r'distill\.[^.]+\.(weight|kw\..+|critic\.penalty)'
+  r'|train\.(by_path\.[^.]+\.)?(learning_rate|optimizer\.kw\..+)'
 )
 
 
@@ -66,7 +68,7 @@ def parse(
   grids: dict[str, Grid] = {}
   for text in texts:
     at = f'--tune {text}'
-    matched = re.fullmatch(r'(?:([^:=]+):)?([\w.,]+)(\*?)=(.+)', text)
+    matched = re.fullmatch(r'(?:([^:=]+):)?([\w.,/]+)(\*?)=(.+)', text)
     if not matched:
       raise UserError(
         f'{at}: write [ARM:]ENTRY=VALUE,VALUE,... or '

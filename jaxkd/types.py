@@ -50,6 +50,7 @@ class Context(NamedTuple):
       leading axis of its T members. No gradient flows into them.
     step: the number of steps taken, int32 [].
     key: fresh for each step, member and term.
+    inputs: what that net sees of the examples, [B, ...].
   """
 
   batch: dict[str, Any]
@@ -57,6 +58,7 @@ class Context(NamedTuple):
   teachers: dict[str, dict[str, Array]]
   step: Array
   key: Array
+  inputs: Any = None
 
 
 class Term(NamedTuple):

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
 from jaxkd import config as configs
@@ -76,6 +77,45 @@ def test_explains_the_loss_and_every_layer(tmp_path):
     '[B, 8]',
   ):
     assert expected in text
+
+
+class Scores(nnx.Module):
+  """A critic of logits."""
+
+  def __init__(self, *, input_shape, rngs):
+    self.layer = nnx.Linear(*input_shape, 1, rngs=rngs)
+
+  def __call__(self, x):
+    return {'score': self.layer(x)[:, 0]}
+
+
+def test_a_path_may_be_of_a_term_that_an_arm_leaves_out(tmp_path):
+  """But it names something in the arms that have the term."""
+  game = dict(
+    loss='wasserstein_critic',
+    teacher='main',
+    weight=0.1,
+    critic=dict(model=f'{__name__}:Scores', sees_inputs=False, penalty=5.0),
+  )
+
+  def made(path):
+    return small(
+      distill=dict(labels=dict(loss='cross_entropy'), game=game),
+      arms=dict(
+        student=dict(distill=dict(game=dict(weight=0.0))), distilled={}
+      ),
+      train__by_path={path: dict(learning_rate=0.1)},
+    )
+
+  source, rounds = preflight.prepare(made('terms/game'), tmp_path)
+  console = Console(record=True, width=200, file=io.StringIO())
+  overview.explain(console, source, rounds)
+  assert (
+    'game = 0.1 · wasserstein_critic(logits, logits of main, '
+    f'model={__name__}:Scores, penalty=5.0)'
+  ) in console.export_text()
+  with pytest.raises(UserError, match=r"^train\.by_path: .*'terms/game'"):
+    preflight.prepare(made('terms/gane'), tmp_path)
 
 
 HINT = dict(loss='hint', at=('layers/0', 'layers/1'), teacher='main')

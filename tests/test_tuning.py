@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from absl import logging
+from flax import nnx
 from rich.console import Console
 
 from jaxkd import config as configs
@@ -215,6 +216,34 @@ def test_factors_multiply_several_entries_together(tmp_path):
     tuning._found(tmp_path / 'tuning.json', grid, arms.configs_of(weighted()))
     == row['tuning']
   )
+
+
+class Scores(nnx.Module):
+  """A critic of logits."""
+
+  def __init__(self, *, input_shape, rngs):
+    self.layer = nnx.Linear(*input_shape, 1, rngs=rngs)
+
+  def __call__(self, x):
+    return {'score': self.layer(x)[:, 0]}
+
+
+def test_a_critics_rate_and_penalty_are_tuned(tmp_path):
+  critic = dict(model=f'{__name__}:Scores', sees_inputs=False)
+  game = dict(loss='wasserstein_critic', teacher='main', critic=critic)
+  config = small(
+    distill=dict(labels=dict(loss='cross_entropy'), game=game),
+    arms=dict(student={}, distilled={}),
+    train=small()['train']
+    | dict(by_path={'terms/game': dict(learning_rate=1)}),
+  )
+  rate, penalty = 'train.by_path.terms/game.learning_rate', 'critic.penalty'
+  tune = (f'{rate}=1e30,0.01', f'distill.game.{penalty}=1.0,10.0')
+  row = run(config, tmp_path, tune=tune)
+  tuned = row['tuning']['distilled']
+  assert tuned['trials'] == 4
+  assert tuned['chosen'][rate] == 0.01
+  assert tuned['values'].count(None) == 2
 
 
 def test_factors_and_values_make_their_product():

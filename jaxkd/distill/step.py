@@ -147,11 +147,16 @@ def learner(
       }
     return {**batch, 'inputs': shown(texts, batch, seed)}
 
+  def taken(name, inputs, targets, prefix=''):
+    """What a net that trains sees, or reads in its place."""
+    reads = nets[name].reads
+    return read(nets[name], targets) if reads else inputs[f'{prefix}{name}']
+
   def forward(params, state, inputs, targets, key, prefix=''):
     """Outputs and new states of the nets that train."""
     outputs, states = {}, {}
     for name, role in nets.items():
-      x = read(role, targets) if role.reads else inputs[f'{prefix}{name}']
+      x = taken(name, inputs, targets, prefix)
       outputs[name], states[name] = role.apply(
         {'params': params[name], 'state': state['nets'][name]},
         x,
@@ -206,7 +211,12 @@ def learner(
         if draw.name not in them:
           them[draw.name] = draw.pick(them, carry['seed'], carry['step'])
       found[name] = Context(
-        batch, outputs[copy], them, carry['step'], fold(key, 'term', name)
+        batch,
+        outputs[copy],
+        them,
+        carry['step'],
+        fold(key, 'term', name),
+        taken(copy, batch['inputs'], targets),
       )
     return found
 

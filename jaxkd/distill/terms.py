@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jaxkd import lookup, losses
-from jaxkd.distill import fusion, memory, transfer
+from jaxkd.distill import critic, fusion, memory, transfer
 from jaxkd.distill.knowledge import (
   Adversary,
   Arguments,
@@ -22,6 +22,8 @@ from jaxkd.types import Context, Term
 AVERAGE = 'average'  # the teacher that is the net's own running mean
 
 _ADAPTING = ('adapter', 'adapter_kw', 'teacher_adapter', 'teacher_adapter_kw')
+# What terms that are no plain comparison have no place for.
+_ALONE = ('fuse', 'fuse_weights', 'mask', 'when')
 
 
 class Entry(NamedTuple):
@@ -127,12 +129,24 @@ def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
       f'{at}.adversary: low, {adversary.low:g}, should be below high, '
       f'{adversary.high:g}'
     )
+  if critic.is_critic(loss):
+    _refuse((*_ALONE, *_ADAPTING), entry, at)
+    term = critic.played(
+      loss,
+      tuple(entry['at']),
+      groups,
+      **entry['critic'],
+      options=options,
+      at=at,
+    )
+    return term, fusion.Shown(groups, groups)
+  if entry['critic']['model']:
+    raise UserError(
+      f'{at}.critic.model: the loss {entry["loss"]} has no critic; leave it '
+      "empty, or set loss='wasserstein_critic'"
+    )
   if 'negatives' in Arguments(loss).fields:
-    refused = ('fuse', 'fuse_weights', 'mask', 'when')
-    refused = {name: entry[name] for name in refused}
-    for other, value in {**refused, 'adversary': adversary.option}.items():
-      if value:
-        raise UserError(f'{at}.{other}: the loss {entry["loss"]} takes none')
+    _refuse(_ALONE, entry, at)
     term = memory.contrast(
       loss,
       sides(tuple(entry['at']), groups, **adapting, at=at),
@@ -157,6 +171,17 @@ def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
     at=at,
   )
   return term, shown
+
+
+def _refuse(names, entry, at) -> None:
+  """Refuses entries that the loss of a term has no place for."""
+  set_to = {name: entry[name] for name in names}
+  for name, value in {
+    **set_to,
+    'adversary': entry['adversary']['option'],
+  }.items():
+    if value:
+      raise UserError(f'{at}.{name}: the loss {entry["loss"]} takes none')
 
 
 def _of_teacher(name: str, *, kind: str, at: str) -> Callable:

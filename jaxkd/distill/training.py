@@ -154,13 +154,24 @@ def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
       own = configs.put(own, entry, value)
     return step.Recipe(
       terms.build(own['distill'], list(job.students), seen),
-      optimizer.optimizer(own['train']),
+      optimizer.optimizer(_present(own['train'], own['distill'])),
       own['train']['accumulate'],
       own['train']['average'],
       own['train']['parts'],
     )
 
   return recipe
+
+
+def _present(train: dict, distill: dict) -> dict:
+  """How to train, without the paths of terms that are left out."""
+  absent = {f'terms/{name}' for name in distill.keys() - terms.in_use(distill)}
+  paths = {
+    path: entry
+    for path, entry in train['by_path'].items()
+    if '/'.join(path.split('/')[:2]) not in absent
+  }
+  return {**train, 'by_path': paths}
 
 
 def _seen(job: Job) -> int:
@@ -383,11 +394,15 @@ def _check_terms(job: Job) -> None:
   parts = job.train['parts']
   if not parts:
     return
-  if job.train['clip']:
-    raise UserError(
-      'train.clip: it would clip the sum and not its parts; set it to 0 or '
-      'leave train.parts empty'
-    )
+  clips = {'train': job.train['clip']}
+  for path, own in job.train['by_path'].items():
+    clips[f'train.by_path.{path}'] = own.get('clip', 0)
+  for at, clip in clips.items():
+    if clip:
+      raise UserError(
+        f'{at}.clip: it would clip the sum and not its parts; set it to 0 or '
+        'leave train.parts empty'
+      )
   named = [name for names in parts.values() for name in names]
   for name in used:
     if named.count(name) != 1:

@@ -598,6 +598,7 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
     {'main': jax.tree.map(lambda x: x[None], teacher)},
     jnp.zeros((), jnp.int32),
     key,
+    batch['inputs'],
   )
   params, state = {}, {}
   for name, entry in entries.items():

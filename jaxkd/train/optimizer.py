@@ -1,13 +1,26 @@
 """Optimisers and schedules of optax, by name."""
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
-from jaxkd import lookup
-from jaxkd.errors import blamed, unknown
+from jaxkd import lookup, paths
+from jaxkd.errors import UserError, blamed, unknown
+
+# Entries that what a path names may have of its own.
+BY_PATH = (
+  'optimizer',
+  'learning_rate',
+  'schedule',
+  'schedule_kw',
+  'weight_decay',
+  'clip',
+)
+_OTHERS = 'others'
 
 
 def schedule(
@@ -51,33 +64,100 @@ def schedule(
 def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
   """The optimiser of a complete ``train`` section of a config.
 
-  The learning rate and numbers among the options may be traced values.
+  The learning rate and numbers among the options may be traced values. What
+  ``train['by_path']`` names has an optimiser of its own, made of its entries
+  and, for what these leave out, of those of ``train``; a ``clip`` is then of
+  the gradient of what is named alone, and of the others without it.
 
   Raises:
-    UserError: a name that optax does not have, or options it does not take.
+    UserError: a name that optax does not have, or options it does not take;
+      from ``init``, a path that names nothing, or what another names too.
   """
+  if not train['by_path']:
+    return _alone(train, 'train')
+  made = {_OTHERS: _alone(train, 'train')}
+  for path, entry in train['by_path'].items():
+    at = f'train.by_path.{path}'
+    for name in entry:
+      if name not in BY_PATH:
+        raise unknown('entry', name, BY_PATH, at)
+    # Options are those of the schedule that is named beside them.
+    renamed = {'schedule_kw': {}} if 'schedule' in entry else {}
+    made[path] = _alone({**train, **renamed, **entry}, at)
+  return optax.partition(
+    {name: _with_own_parts(one) for name, one in made.items()},
+    functools.partial(_labels, patterns=tuple(train['by_path'])),
+  )
+
+
+def _labels(tree: Any, patterns: Sequence[str]) -> Any:
+  """Which pattern names each leaf of what trains."""
+  labels = dict.fromkeys(paths.by_path(tree), _OTHERS)
+  for pattern in patterns:
+    named = [path for path in labels if paths.matches(path, pattern)]
+    if not named:
+      depth = pattern.count('/') + 1
+      known = {'/'.join(path.split('/')[:depth]) for path in labels}
+      raise unknown('path', pattern, known, 'train.by_path')
+    for path in named:
+      if labels[path] != _OTHERS:
+        raise UserError(
+          f'train.by_path: {labels[path]} and {pattern} both name {path}; let '
+          'one of them do'
+        )
+      labels[path] = pattern
+  return jax.tree.unflatten(jax.tree.structure(tree), list(labels.values()))
+
+
+def _with_own_parts(
+  made: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """Shows an optimiser of the parts of a gradient what it sees of the sum."""
+  made = optax.with_extra_args_support(made)
+
+  def is_hidden(x):
+    return isinstance(x, optax.MaskedNode)
+
+  def update(updates, state, params=None, *, parts=None, **extra):
+    if parts is not None:
+      extra['parts'] = {
+        name: jax.tree.map(
+          lambda seen, x: seen if is_hidden(seen) else x,
+          updates,
+          part,
+          is_leaf=is_hidden,
+        )
+        for name, part in parts.items()
+      }
+    return made.update(updates, state, params, **extra)
+
+  return optax.GradientTransformationExtraArgs(made.init, update)
+
+
+def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
+  """One optimiser for all that it is given."""
   entry = train['optimizer']
   rate = schedule(
     train['schedule'],
     train['learning_rate'],
     train['steps'],
     dict(train['schedule_kw']),
-    at='train.schedule',
+    at=f'{at}.schedule',
   )
   name, options = entry['name'], dict(entry['kw'])
   if ':' in name:
-    make = lookup.attribute(name, kind='optimiser', at='train.optimizer.name')
+    make = lookup.attribute(name, kind='optimiser', at=f'{at}.optimizer.name')
   else:
     make = _optimizers().get(name)
   if make is None:
-    raise unknown('optimiser', name, _optimizers(), 'train.optimizer.name')
+    raise unknown('optimiser', name, _optimizers(), f'{at}.optimizer.name')
   for option in options:
     parameters = inspect.signature(make).parameters
     if option not in parameters:
       raise unknown(
-        f'option of {name}', option, parameters, 'train.optimizer.kw'
+        f'option of {name}', option, parameters, f'{at}.optimizer.kw'
       )
-  with blamed(f'train.optimizer.kw: optax.{name}'):
+  with blamed(f'{at}.optimizer.kw: optax.{name}'):
     made = make(rate, **options)
   before = []
   if train['clip']:

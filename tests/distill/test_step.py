@@ -199,6 +199,40 @@ def test_a_term_keeps_state_and_trains_its_own_parameters(make_net, batch):
   )
 
 
+def test_a_term_sees_what_its_net_does(make_net, batch):
+  """Each role its own view, or what it reads in place of the examples."""
+
+  def init(key, context):
+    return {}, {'inputs': jnp.zeros(context.inputs.shape)}
+
+  def loss(params, state, context):
+    inputs = context.inputs
+    return context.student['logits'].mean(-1), {'inputs': inputs}
+
+  roles = {
+    'plain': Role(make_net(), copies=2),
+    'noisy': Role(make_net(), view=NOISY),
+    'reader': Role(make_net(3), reads=(('main', 'features'),), view=NOISY),
+  }
+  made = step.learner(
+    roles,
+    {'main': Role(make_net())},
+    lambda hyper: Recipe(
+      {n: terms.Entry(Term(init, loss), n, ('main',)) for n in roles}, SGD
+    ),
+    {},
+    example=batch,
+  )
+  one = make_net().init(jax.random.key(9))
+  frozen = {'main': jax.tree.map(lambda x: x[None], one)}
+  carry = made.init(jnp.uint32(0), {}, frozen)
+  new, _ = made.step(carry, batch, frozen, {})
+  found = {n: kept['inputs'] for n, kept in new['state']['terms'].items()}
+  for name in ('plain/plain/0', 'plain/plain/1', 'reader'):
+    np.testing.assert_array_equal(found[name], batch['inputs'])
+  np.testing.assert_allclose(found['noisy'], seen(NOISY, batch), rtol=1e-5)
+
+
 def test_no_draw_depends_on_the_other_entries(make_net, batch):
   noisy = {'student': Role(make_net(noise=0.5), view='noise(0.1)')}
   few, carry, frozen = build(

@@ -12,9 +12,10 @@ from jaxkd import models
 from jaxkd.errors import UserError
 
 # These classify nothing, as one reads another net's features and one embeds;
-# branches have several heads, and machines are not trained.
+# branches have several heads, a critic scores, and machines are not trained.
 FAMILIES = sorted(
-  set(models.families()) - {'paraphraser', 'embedder', 'branches', 'svm'}
+  set(models.families())
+  - {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
 )
 KEY = jax.random.key(0)
 

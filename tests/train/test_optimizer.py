@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from jaxkd import config
+from jaxkd.distill.dot import dot
 from jaxkd.errors import UserError
 from jaxkd.train import optimizer
 
@@ -98,3 +99,160 @@ def test_an_optimiser_of_ones_own():
 def test_names_that_optax_does_not_have(given, message):
   with pytest.raises(UserError, match=message):
     optimizer.optimizer(train(**given))
+
+
+NETS, TERMS = np.array([3.0, 4.0]), np.array([0.6, 0.8])  # of length 5 and 1
+
+
+def whole(nets=NETS, terms=TERMS):
+  tree = {'nets': {'student': {'w': nets}}, 'terms': {'game': {'w': terms}}}
+  return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+def taken(made, params=None, **extra):
+  """The updates of a gradient of `whole()`, of nets and of terms."""
+  params = whole() if params is None else params
+  got, _ = jax.jit(optax.with_extra_args_support(made).update)(
+    whole(), made.init(params), params, **extra
+  )
+  return got['nets']['student']['w'], got['terms']['game']['w']
+
+
+def sgd(by_path, **given):
+  given = (
+    dict(optimizer=dict(name='sgd'), schedule='constant', learning_rate=0.1)
+    | given
+  )
+  return train(**given, by_path=by_path)
+
+
+@pytest.mark.parametrize('path', ['terms/game', 'terms', 'terms/*/w', '*game*'])
+def test_a_path_has_a_rate_of_its_own(path):
+  nets, terms = taken(optimizer.optimizer(sgd({path: dict(learning_rate=2)})))
+  np.testing.assert_allclose(nets, -0.1 * NETS, rtol=1e-6)
+  np.testing.assert_allclose(terms, -2.0 * TERMS, rtol=1e-6)
+
+
+def test_a_path_has_all_else_of_the_others():
+  """Momentum, decay and the schedule; but another schedule its own options."""
+  given = dict(
+    schedule='piecewise_constant',
+    schedule_kw=dict(boundaries_and_scales={0: 0.5}),
+    weight_decay=0.01,
+    optimizer=dict(name='sgd', kw=dict(momentum=0.9, nesterov=True)),
+  )
+  same = optimizer.optimizer(sgd({'terms': {}}, **given))
+  want = taken(optimizer.optimizer(sgd({}, **given)))
+  for got, wanted in zip(taken(same), want, strict=True):
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+  own = dict(schedule='constant', optimizer=dict(kw={}), weight_decay=0.0)
+  nets, terms = taken(optimizer.optimizer(sgd({'terms': own}, **given)))
+  np.testing.assert_allclose(nets, want[0], rtol=1e-6)
+  np.testing.assert_allclose(terms, -0.1 * TERMS, rtol=1e-6)
+
+
+def test_a_rate_that_is_changed_later_is_that_of_a_path_too():
+  """As by an arm, or a grid; a path's own rate stays."""
+  given = sgd({'terms': dict(weight_decay=0.0)}) | {'learning_rate': 0.2}
+  nets, terms = taken(optimizer.optimizer(given))
+  np.testing.assert_allclose(nets, -0.2 * NETS, rtol=1e-6)
+  np.testing.assert_allclose(terms, -0.2 * TERMS, rtol=1e-6)
+  given = config.put(
+    sgd({'terms': dict(learning_rate=1.0)}), 'learning_rate', 0.2
+  )
+  np.testing.assert_allclose(
+    taken(optimizer.optimizer(given))[1], -TERMS, rtol=1e-6
+  )
+
+
+def test_each_is_clipped_by_its_own_length():
+  own = {'terms': dict(clip=0.5)}
+  nets, terms = taken(optimizer.optimizer(sgd(own, clip=1.0)))
+  np.testing.assert_allclose(nets, -0.1 * NETS / 5, rtol=1e-5)
+  np.testing.assert_allclose(terms, -0.1 * TERMS / 2, rtol=1e-5)
+
+
+def test_a_mapped_rate_of_a_path():
+  given = sgd({'terms': dict(learning_rate=1.0)})
+
+  def update(rate):
+    own = config.put(given, 'by_path.terms.learning_rate', rate)
+    return taken(optimizer.optimizer(own))[1]
+
+  got = jax.vmap(update)(jnp.array([0.5, 2.0]))
+  np.testing.assert_allclose(got, [-0.5 * TERMS, -2 * TERMS], rtol=1e-6)
+
+
+def test_an_optimiser_of_parts_sees_those_of_what_it_trains():
+  """The same as without the other, whose parts it never sees."""
+  parts = {'task': whole(0.25 * NETS), 'distill': whole(0.75 * NETS)}
+  name = dict(name='jaxkd.distill.dot:dot', kw=dict(momentum=0.5, delta=0.25))
+  own = {'terms': dict(optimizer=dict(name='sgd'), learning_rate=1.0)}
+  made = optimizer.optimizer(sgd(own, optimizer=name))
+  state = made.init(whole())
+  alone = dot(0.1, momentum=0.5, delta=0.25)
+  kept = alone.init(whole()['nets'])
+  for _ in range(2):
+    got, state = made.update(whole(), state, whole(), parts=parts)
+    want, kept = alone.update(
+      whole()['nets'], kept, parts={k: v['nets'] for k, v in parts.items()}
+    )
+    jax.tree.map(np.testing.assert_array_equal, got['nets'], want)
+    np.testing.assert_allclose(got['terms']['game']['w'], -TERMS, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('paths', 'message'),
+  [
+    (
+      {'terms/gane': {}},
+      r"^train\.by_path: there is no path 'terms/gane'.*'terms/game'",
+    ),
+    ({'term': {}}, r"^train\.by_path: there is no path 'term'.*'terms'"),
+    (
+      {'terms': {}, 'terms/game': {}},
+      r'^train\.by_path: terms and terms/game both name terms/game/w',
+    ),
+  ],
+)
+def test_paths_that_name_nothing_or_the_same(paths, message):
+  made = optimizer.optimizer(sgd(paths))
+  with pytest.raises(UserError, match=message):
+    made.init(whole())
+
+
+@pytest.mark.parametrize(
+  ('entry', 'message'),
+  [
+    (dict(rate=1.0), r"^train\.by_path\.terms: .*no entry 'rate'"),
+    (dict(learning_rate='1'), r'^train\.by_path\.terms\.learning_rate: .*type'),
+    (
+      dict(learning_rate=0.0),
+      r'^train\.by_path\.terms\.learning_rate: 0\.0 sh',
+    ),
+    (dict(clip=-1.0), r'^train\.by_path\.terms\.clip: -1\.0 should'),
+    (
+      dict(optimizer=dict(name='adamx')),
+      r"^train\.by_path\.terms\.optimizer\.name: .*'adamax'",
+    ),
+    (
+      dict(schedule='linear'),
+      r'^train\.by_path\.terms\.schedule_kw: optax',
+    ),
+  ],
+)
+def test_entries_of_a_path_that_make_no_sense(entry, message):
+  def check():
+    given = {'train': {'by_path': {'terms': entry}}}
+    made = config.plain(config.complete(given))
+    config.check_numbers(made)
+    optimizer.optimizer(made['train'])
+
+  with pytest.raises(UserError, match=message):
+    check()
+
+
+def test_an_entry_that_an_arm_brings_is_checked_too():
+  given = sgd({}) | {'by_path': {'terms': dict(rate=1.0)}}
+  with pytest.raises(UserError, match=r"by_path\.terms: there is no entry 'ra"):
+    optimizer.optimizer(given)
