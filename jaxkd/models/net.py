@@ -10,6 +10,9 @@ Layers whose outputs are asked for, ``taps``, go by their module path with
 inside one segment, ``**`` crosses them. A module that is called more than once
 in a forward pass has an output for each call, ``head@0``, ``head@1``...; one
 that returns several arrays has one for each, ``backbone/c4``, ``backbone/c5``.
+Names are those of inputs of the structure that a module is built for; where it
+takes others too, as one that translates does, these have the outputs of the
+layers that they go through.
 """
 
 import functools
@@ -55,8 +58,9 @@ def from_nnx(
       the initial values of the others as they are.
     inputs: arrays of a batch of inputs, or their shapes.
     taps: names or globs of the layers whose outputs are to be added.
-    remat: a name or glob of layers that keep their inputs alone for the
-      backward pass, which computes again what is inside them; empty for none.
+    remat: a name or glob of layers that, in training, keep their inputs alone
+      for the backward pass, which computes again what is inside them; empty for
+      none.
     before: names or globs of layers, each with a function of what goes in.
     after: the same of what comes out, in taps too.
 
@@ -150,11 +154,15 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
     }
     wanted = paths.__contains__
   run = adapter.forward(wanted)
+  structure = jax.tree.structure(inputs)
 
   def apply(variables, inputs, *, key=None, train=False):
     _check(variables, adapter.shapes)
     result, calls, state = run(variables, inputs, key=key, train=train)
-    outputs = _add(_dict(result), calls, names, train=train)
+    found = names
+    if jax.tree.structure(inputs) != structure:
+      found = [name for name in names if name in _named(calls)]
+    outputs = _add(_dict(result), calls, found, train=train)
     return {
       name: _full_precision(value) for name, value in outputs.items()
     }, state
@@ -375,7 +383,7 @@ def _modes(
   """A module's static part by whether it trains, with its outputs tapped."""
   modes = {}
 
-  def visit(state):
+  def visit(state, train):
     module = nnx.merge(graphdef, state)
     layers = {
       _name(path): layer
@@ -383,19 +391,21 @@ def _modes(
       if path and callable(layer)
     }
     for name in _select((remat,), layers, 'remat') if remat else ():
-      _become(layers[name], _recomputing)
+      # Evaluation has no backward pass, and needs no key: what is computed
+      # again looks as if it had drawn.
+      if train:
+        _become(layers[name], _recomputing)
     for hooks, kind in ((before, _taking), (after, _giving)):
       for pattern, function in hooks:
         for name in _select((pattern,), layers, 'layers'):
           _become(layers[name], functools.partial(kind, function=function))
     for name in filter(wanted, layers) if wanted else ():
       _become(layers[name], _sowing)
-    module.train()
-    modes[True] = nnx.graphdef(module)
-    module.eval()
-    modes[False] = nnx.graphdef(module)
+    module.train() if train else module.eval()
+    modes[train] = nnx.graphdef(module)
 
-  jax.eval_shape(visit, state)
+  for train in (True, False):
+    jax.eval_shape(functools.partial(visit, train=train), state)
   return modes
 
 

@@ -399,6 +399,13 @@ def test_half_precision_computes_but_does_not_store():
   np.testing.assert_array_equal(outputs['logits'], rounded)
 
 
+def test_layers_that_are_computed_again_need_no_key_in_evaluation():
+  net = from_nnx(Toy, X, remat='blocks/*')
+  shapes = jax.eval_shape(net.init, KEY)
+  outputs, _ = jax.eval_shape(net.apply, shapes, X)
+  assert outputs['logits'].shape == (3, 2)
+
+
 def test_what_goes_into_layers_and_comes_out_can_be_changed():
   """The first block halves its input, and both triple what they give."""
 
