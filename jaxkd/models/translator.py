@@ -78,7 +78,8 @@ def attend(scores: Array, mask: Array) -> Array:
   Args:
     scores: [..., L].
     mask: bool of that shape, or with axes of 1: which positions there are. If
-      none, all are alike, so that an example without any has finite outputs.
+      none, all are 0, so that an example without any has finite outputs.
   """
   scores = scores.astype(jnp.float32)
-  return nnx.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
+  p = nnx.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
+  return jnp.where(mask, p, 0)
