@@ -146,10 +146,8 @@ def played(
         )
       return found['score'], after
 
-    reals, fakes = (
-      real.reshape(-1, *real.shape[2:]),
-      jax.lax.stop_gradient(fake),
-    )
+    reals = real.reshape(-1, *real.shape[2:])
+    fakes = jax.lax.stop_gradient(fake)
     of_reals, after = score(params, reals)
     of_reals = of_reals.reshape(count, size)
     of_fakes = jnp.broadcast_to(score(params, fakes)[0], (count, size))

@@ -94,7 +94,7 @@ class Model(nnx.Module):
     self,
     *,
     input_shape: Any,
-    widths: Sequence[int] = (32, 64, 128),
+    widths: Sequence[int] = (16, 32, 64),
     attention: int = 2,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
