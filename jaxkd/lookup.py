@@ -77,3 +77,23 @@ def check_options(
   for option in options:
     if option not in named:
       raise unknown(f'option of {name}', option, named, at)
+
+
+def package(name: str, *, extra: str, at: str) -> ModuleType:
+  """A module of a package that jaxkd does without if it can.
+
+  Args:
+    name: of the module.
+    extra: which brings it.
+    at: the config entry that needs it, for errors.
+
+  Raises:
+    UserError: it is not installed.
+  """
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise UserError(
+      f'{at}: the package {name.partition(".")[0]} is not installed; pip '
+      f"install 'jaxkd[{extra}]'"
+    ) from error

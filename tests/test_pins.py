@@ -34,6 +34,7 @@ def test_the_pins_fulfil_what_the_project_asks_for(lines, python):
   wanted = (
     table['build-system']['requires']
     + table['project']['dependencies']
+    + table['project']['optional-dependencies']['text']
     + table['project']['optional-dependencies']['dev']
   )
   assert len(wanted) > 10

@@ -21,13 +21,14 @@ NEW = 'python_version >= "3.12"'
 
 
 def wanted() -> list[str]:
-  """What pyproject.toml asks for: to build, to run and to develop."""
+  """What pyproject.toml asks for: to build, to run and to test all of it."""
   table = tomllib.loads((ROOT / 'pyproject.toml').read_text())
   project = table['project']
   return [
     'pip',
     *table['build-system']['requires'],
     *project['dependencies'],
+    *project['optional-dependencies']['text'],
     *project['optional-dependencies']['dev'],
   ]
 

@@ -97,16 +97,8 @@ def read(
   skip = {inputs: tfds.decode.SkipDecoding()}
   undecoded = builder.as_data_source(split, decoders=skip)
 
-  def get(records: Any, indices: np.ndarray) -> list[dict[str, Any]]:
-    try:
-      return records.__getitems__(indices.tolist())
-    except Exception as error:  # a damaged file may raise anything
-      raise UserError(
-        f'{at} is damaged: {error}; remove that folder and prepare it anew'
-      ) from error
-
   def fetch(indices: np.ndarray) -> dict[str, Any]:
-    found = get(records, indices)
+    found = _get(records, indices, at)
     arrays = [np.asarray(record[inputs]) for record in found]
     if resize:
       arrays = [_resize(x, resize, at) for x in arrays]
@@ -126,13 +118,80 @@ def read(
     found = [
       record[labels]
       for start in range(0, len(records), 4096)
-      for record in get(
-        undecoded, np.arange(start, min(start + 4096, len(records)))
-      )
+      for record in _get(undecoded, _from(start, len(records)), at)
     ]
     return as_labels(found, at)
 
   return StreamedExamples(len(records), fetch, all_labels)
+
+
+def languages(builder: Any, wanted: tuple[str, ...]) -> tuple[str, str]:
+  """The languages of a set of translations, from and to.
+
+  Args:
+    builder: from `find`.
+    wanted: two of those that it has; empty for what it says itself.
+
+  Raises:
+    UserError: it is no such set, or has not these languages.
+  """
+  import tensorflow_datasets as tfds
+
+  if not isinstance(builder.info.features, tfds.features.Translation):
+    raise UserError(
+      f'data.source: {builder.info.name} holds no translations but '
+      f'{", ".join(builder.info.features)}; read it as tfds:NAME'
+    )
+  known = tuple(builder.info.features)
+  found = wanted or tuple(builder.info.supervised_keys or known)[:2]
+  for language in found:
+    if language not in known:
+      raise unknown('language', language, known, 'data.kw.languages')
+  if len(set(found)) != 2 or len(found) != 2:
+    raise UserError(
+      f'data.kw.languages: {found!r} should be two of {", ".join(known)}'
+    )
+  return found
+
+
+def sentences(
+  builder: Any, split: str, languages: tuple[str, str]
+) -> list[tuple[str, str]]:
+  """The pairs of a split of a set of translations.
+
+  Args:
+    builder: from `find`.
+    split: as TFDS has it.
+    languages: from `languages`.
+
+  Raises:
+    UserError: files that are damaged.
+  """
+  at = f'data.source: the split {split!r} of {builder.data_path}'
+  records = builder.as_data_source(split)
+  found = (
+    record
+    for start in range(0, len(records), 4096)
+    for record in _get(records, _from(start, len(records)), at)
+  )
+  return [
+    tuple(record[language].decode() for language in languages)
+    for record in found
+  ]
+
+
+def _get(records: Any, indices: np.ndarray, at: str) -> list[dict[str, Any]]:
+  try:
+    return records.__getitems__(indices.tolist())
+  except Exception as error:  # a damaged file may raise anything
+    raise UserError(
+      f'{at} is damaged: {error}; remove that folder and prepare it anew'
+    ) from error
+
+
+def _from(start: int, end: int) -> np.ndarray:
+  """The next numbers that are read at once."""
+  return np.arange(start, min(start + 4096, end))
 
 
 def _resize(pixels: np.ndarray, side: int, at: str) -> np.ndarray:

@@ -24,7 +24,9 @@ from jaxkd import lookup
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, partition, prepared
+from jaxkd.data import images, partition, prepared, sentences
+from jaxkd.data import parallel as parallel_lib
+from jaxkd.data import phrases as phrases_lib
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
 
@@ -33,9 +35,12 @@ NAMES = (
   'fashion_mnist',
   'glyphs',
   'synthetic',
+  'phrases',
   'folder',
   'npz',
+  'parallel',
   'tfds',
+  'translation',
 )
 _ALSO = {float: int, tuple: list}  # what an option takes as well
 MOST_CLASSES = 2**20  # more are numbers of something else
@@ -73,8 +78,9 @@ def load(
   """Loads a data set by name.
 
   Args:
-    name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'tfds:NAME'), a bare TFDS
-      name, or 'package.module:function', where the function takes the options
+    name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'parallel:PATH',
+      'tfds:NAME', 'translation:NAME'), a bare TFDS name, or
+      'package.module:function', where the function takes the options
       and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
       test and perhaps validation, or of all, to be split 60 : 20 : 20.
     dir: where the files are, for the sources that take it.
@@ -313,6 +319,59 @@ def synthetic(
   return _source('synthetic', splits, validation, classes=classes)
 
 
+def phrases(
+  *,
+  languages: tuple[str, ...] = ('en', 'de'),
+  size: int = 24_000,
+  vocabulary: int = 320,
+  length: int = 28,
+  too_long: str = 'refuse',
+  test: int | float = 0.1,
+  validation: int | float | None = None,
+  seed: int = 0,
+) -> Source:
+  """Numbers, dates, times, money and lists, said in two languages.
+
+  What they say is drawn and how is real. Each language draws one of several
+  ways to say it, with the shares of `jaxkd.data.phrases`, so that a source has
+  several right targets. Nothing is said twice, and no two sources are the same,
+  within a split or between splits, which are 80 : 10 : 10 by default.
+
+  Args:
+    languages: to translate from and to, as CLDR and num2words know them.
+    size: pairs in all.
+    vocabulary: number of pieces, learnt from the training split.
+    length: the most tokens of a sentence.
+    too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
+    test: how many pairs to test on, or which share.
+    validation: how many of the others to validate on, or which share.
+    seed: of what is said and how.
+  """
+  languages = tuple(languages)
+  made, notes = phrases_lib.make(languages, size, seed)
+  out = _held_out(test, len(made), 'test')
+  if not out:
+    raise UserError('data.kw.test: 0 pairs are none to test on; use more')
+  rest = len(made) - out
+  usual = 1 / 9 if validation is None else validation
+  start = rest - _held_out(usual, rest)
+  pairs = [phrase.texts for phrase in made]
+  splits = {
+    'train': pairs[:start],
+    'validation': pairs[start:rest],
+    'test': pairs[rest:],
+  }
+  source = _sentences(
+    'phrases',
+    splits if start < rest else {s: splits[s] for s in ('train', 'test')},
+    None if start < rest else 0,
+    vocabulary=vocabulary,
+    length=length,
+    too_long=too_long,
+  )
+  return source._replace(notes=(*notes, *source.notes))
+
+
 def npz(
   path: str, *, dir: str = '', validation: int | float | None = None
 ) -> Source:
@@ -398,6 +457,81 @@ def folder(
   return _source(name, splits, validation, classes=classes)
 
 
+def parallel(
+  path: str,
+  *,
+  dir: str = '',
+  languages: tuple[str, ...] = (),
+  vocabulary: int = 8000,
+  length: int = 64,
+  too_long: str = 'refuse',
+  validation: int | float | None = None,
+) -> Source:
+  """Sentences and their translations, from a folder of text files.
+
+  They are ``train.LANGUAGE``, ``test.LANGUAGE`` and perhaps
+  ``validation.LANGUAGE``, UTF-8, of both languages; line n of one is the
+  translation of line n of the other.
+
+  Args:
+    path: of the folder, absolute or in ``dir``.
+    dir: a folder.
+    languages: to translate from and to, as the files are called.
+    vocabulary: number of pieces, learnt from the training split.
+    length: the most tokens of a sentence.
+    too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
+    validation: as in `load`.
+  """
+  languages = tuple(languages)
+  phrases_lib.check_languages(languages)
+  return _sentences(
+    f'parallel:{path}',
+    parallel_lib.read(Path(dir, path).expanduser(), languages),
+    validation,
+    vocabulary=vocabulary,
+    length=length,
+    too_long=too_long,
+  )
+
+
+def translation(
+  path: str,
+  *,
+  dir: str = '',
+  languages: tuple[str, ...] = (),
+  vocabulary: int = 8000,
+  length: int = 64,
+  too_long: str = 'refuse',
+  validation: int | float | None = None,
+) -> Source:
+  """Sentences and their translations, of a data set that TFDS has prepared.
+
+  Args:
+    path: its name, perhaps with config and version, as in `tfds`.
+    dir: TFDS's data directory; empty for its own default.
+    languages: to translate from and to; as the data set says by default.
+    vocabulary: number of pieces, learnt from the training split.
+    length: the most tokens of a sentence.
+    too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
+    validation: as in `load`.
+  """
+  name, builder = f'translation:{path}', prepared.find(path, dir, NAMES)
+  languages = prepared.languages(builder, tuple(languages))
+  splits = {
+    split: prepared.sentences(builder, split, languages)
+    for split in ('train', 'validation', 'test')
+    if split in builder.info.splits
+  }
+  return _sentences(
+    name,
+    splits,
+    validation,
+    vocabulary=vocabulary,
+    length=length,
+    too_long=too_long,
+  )
+
+
 def tfds(
   path: str,
   *,
@@ -444,6 +578,30 @@ def tfds(
 
 
 # What they share.
+
+
+def _sentences(
+  name: str,
+  splits: Mapping[str, Sequence[sentences.Pair]],
+  validation: int | float | None,
+  **options: Any,
+) -> Source:
+  """As `_source`; pieces are learnt once the validation split is held out."""
+  for split in ('train', 'test'):
+    if split not in splits:
+      raise UserError(f'{_at(name, split)} is not there')
+  if 'validation' not in splits:
+    usual = 0.1 if validation is None else validation
+    size = _held_out(usual, len(splits['train']))
+    train, out = sentences.hold_out(splits['train'], size)
+    splits = {**splits, 'train': train, **({'validation': out} if size else {})}
+    validation = None if size else 0
+  for split, pairs in splits.items():
+    if not pairs:
+      raise UserError(f'{_at(name, split)} is empty')
+  made = sentences.tokenized(splits, name=name, **options)
+  source = _source(name, made.splits, validation, classes=made.pieces)
+  return source._replace(notes=made.notes)
 
 
 def _source(
@@ -530,16 +688,25 @@ def _source(
 def _validation(
   name: str, train: Examples, amount: int | float
 ) -> dict[str, Examples]:
+  size = _held_out(amount, len(train))
+  return _hold_out(name, train, size, 'validation') if size else {}
+
+
+def _held_out(
+  amount: int | float, count: int, split: str = 'validation'
+) -> int:
+  """How many of the training examples a split takes."""
   size = amount
   if isinstance(amount, float):
-    size = round(amount * len(train)) if 0 <= amount <= 1 else -1
-  if not 0 <= size < len(train) or (amount and not size):
+    size = round(amount * count) if 0 <= amount <= 1 else -1
+  if not 0 <= size < count or (amount and not size):
+    none = ', or 0 for no validation split' if split == 'validation' else ''
     raise UserError(
-      f'data.kw.validation: {amount} of {len(train)} training examples leaves '
-      'nothing to train or to validate on; give a share such as 0.1, a number '
-      'of examples, or 0 for no validation split'
+      f'data.kw.{split}: {amount} of {count} training examples leaves nothing '
+      f'to train on or none for {split}; give a share such as 0.1, or a number '
+      f'of examples{none}'
     )
-  return _hold_out(name, train, size, 'validation') if size else {}
+  return size
 
 
 def _hold_out(

@@ -1,0 +1,70 @@
+"""Parallel texts: a line of one file is the translation of one of the other."""
+
+from pathlib import Path
+
+from jaxkd.data.sentences import Pair
+from jaxkd.errors import UserError
+
+
+def read(folder: Path, languages: tuple[str, str]) -> dict[str, list[Pair]]:
+  """The pairs of each split that is there.
+
+  Args:
+    folder: with the files train.LANGUAGE, test.LANGUAGE and perhaps
+      validation.LANGUAGE, UTF-8, of both languages.
+    languages: of the sources and of the translations, as the files have them.
+
+  Raises:
+    UserError: files that are missing, are not UTF-8, have empty lines, or are
+      not of the same number of lines.
+  """
+  if not folder.is_dir():
+    raise UserError(f'data.source: there is no folder {folder}')
+  splits = {}
+  for split in ('train', 'validation', 'test'):
+    files = [folder / f'{split}.{language}' for language in languages]
+    there = [file.is_file() for file in files]
+    if split == 'validation' and not any(there):
+      continue
+    for file, is_there in zip(files, there, strict=True):
+      if not is_there:
+        raise UserError(
+          f'data.source: there is no file {file}; a folder of parallel texts '
+          f'in {" and ".join(languages)} has train.{languages[0]}, '
+          f'train.{languages[1]}, test.{languages[0]}, test.{languages[1]} and '
+          'perhaps validation of both'
+        )
+    sides = [_lines(file) for file in files]
+    if len(sides[0]) != len(sides[1]):
+      raise UserError(
+        f'data.source: {files[0]} has {len(sides[0])} lines and {files[1]} '
+        f'{len(sides[1])}; line n of one must be the translation of line n of '
+        'the other'
+      )
+    splits[split] = [*zip(*sides, strict=True)]
+  return splits
+
+
+def _lines(file: Path) -> list[str]:
+  try:
+    raw = file.read_bytes()
+  except OSError as error:
+    raise UserError(
+      f'data.source: cannot read {file}: {error.strerror}'
+    ) from error
+  try:
+    content = raw.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = raw[: error.start].count(b'\n') + 1
+    raise UserError(
+      f'data.source: line {line} of {file} is not UTF-8; convert the file'
+    ) from error
+  # Not splitlines, which splits at characters that text may hold.
+  lines = content.removesuffix('\n').split('\n')
+  for i, line in enumerate(lines):
+    if not line.strip():
+      raise UserError(
+        f'data.source: line {i + 1} of {file} is empty; remove it from both '
+        'files'
+      )
+  return [line.strip() for line in lines]

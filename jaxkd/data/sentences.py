@@ -1,0 +1,153 @@
+"""Pairs of sentences as tokens, for nets that translate."""
+
+import collections
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxkd.data import tokenizer
+from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.tokens import EOS, PAD, UNK, shifted
+from jaxkd.errors import UserError
+
+TOO_LONG = {'refuse': 'refused', 'cut': 'cut', 'drop': 'left out'}
+
+Pair = tuple[str, str]  # a sentence and its translation
+
+
+class Sentences(NamedTuple):
+  """Splits of pairs of sentences.
+
+  Attributes:
+    splits: examples with the inputs ``source``, its tokens, and ``prefix``,
+      what comes before each token of the translation; with ``labels``, the
+      translation and `EOS`; and with ``valid``, where the labels are not `PAD`.
+      All are [N, length].
+    pieces: what each token stands for.
+    notes: what a reader of the row must know of them.
+  """
+
+  splits: dict[str, ArrayExamples]
+  pieces: tuple[str, ...]
+  notes: tuple[str, ...]
+
+
+def tokenized(
+  splits: Mapping[str, Sequence[Pair]],
+  *,
+  vocabulary: int,
+  length: int,
+  too_long: str,
+  name: str,
+) -> Sentences:
+  """Sentences as tokens, of one vocabulary that is learnt from ``train``.
+
+  Args:
+    splits: 'train' and others.
+    vocabulary: number of pieces.
+    length: the most tokens of a sentence, in its translation with `EOS`.
+    too_long: what becomes of longer pairs: 'refuse' for an error, 'cut' for
+      their first tokens, without an end, or 'drop'.
+    name: of the source, for errors.
+
+  Raises:
+    UserError: options that make no sense, sentences without a token, pairs
+      that are too long.
+  """
+  if length < 2:
+    raise UserError(
+      f'data.kw.length: {length} tokens are no sentence; use more'
+    )
+  if too_long not in TOO_LONG:
+    raise UserError(
+      f'data.kw.too_long: {too_long!r} should be one of {", ".join(TOO_LONG)}'
+    )
+  learnt = tokenizer.learn(
+    [x for pair in splits['train'] for x in pair], vocabulary
+  )
+  made, notes = {}, []
+  for split, pairs in splits.items():
+    tokens = [learnt.encode([pair[side] for pair in pairs]) for side in (0, 1)]
+    _check_empty(tokens, split, name)
+    for line in tokens[1]:
+      line.append(EOS)
+    longest = np.array(
+      [max(map(len, both)) for both in zip(*tokens, strict=True)]
+    )
+    long = longest > length
+    if long.any():
+      if too_long == 'refuse':
+        raise UserError(
+          f'data.kw.length: {long.sum():,} of the {len(pairs):,} pairs in '
+          f'{split} of {name!r} have more than {length} tokens, the longest '
+          f"{longest.max()}; raise it, or set data.kw.too_long to 'cut' or "
+          "'drop'"
+        )
+      notes.append(
+        f'{long.sum():,} of the {len(pairs):,} pairs in {split} have more than '
+        f'{length} tokens and are {TOO_LONG[too_long]}'
+      )
+    kept = ~long | (too_long == 'cut')
+    source, labels = (
+      _padded([*itertools.compress(side, kept)], length) for side in tokens
+    )
+    notes += _unknown((source, labels), split)
+    made[split] = _examples(source, labels)
+  return Sentences(made, learnt.pieces, (*notes, *_seen(splits)))
+
+
+def hold_out(pairs: Sequence[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
+  """The rest, and ``size`` of the pairs or a few more, always the same.
+
+  All translations of a sentence stay together, so that none is in both.
+  """
+  counts = sorted(collections.Counter(source for source, _ in pairs).items())
+  order = np.random.default_rng(0).permutation(len(counts))
+  before = np.cumsum([0, *(counts[i][1] for i in order)])[:-1]
+  chosen = {counts[i][0] for i in order[before < size]}
+  rest = [pair for pair in pairs if pair[0] not in chosen]
+  return rest, [pair for pair in pairs if pair[0] in chosen]
+
+
+def _examples(source, labels):
+  inputs = {'source': source, 'prefix': shifted(labels)}
+  return ArrayExamples(inputs, labels, valid=labels != PAD)
+
+
+def _padded(lines, length):
+  made = np.full((len(lines), length), PAD, np.int32)
+  for row, line in zip(made, lines, strict=True):
+    row[: len(line)] = line[:length]
+  return made
+
+
+def _check_empty(tokens, split, name):
+  for side, lines in zip(('source', 'translation'), tokens, strict=True):
+    for i, line in enumerate(lines):
+      if not line:
+        raise UserError(
+          f'data.source: the {side} of pair {i + 1} in {split} of {name!r} is '
+          'empty; remove the pair'
+        )
+
+
+def _unknown(sides, split):
+  count = sum((side == UNK).sum() for side in sides)
+  many = sum((side != PAD).sum() for side in sides)
+  if count:
+    yield (
+      f'{count:,} of the {many:,} tokens in {split} are of characters that '
+      'train does not have'
+    )
+
+
+def _seen(splits):
+  known = {source for source, _ in splits['train']}
+  for split, pairs in splits.items():
+    again = sum(source in known for source, _ in pairs)
+    if split != 'train' and again:
+      yield (
+        f'{again:,} of the {len(pairs):,} sentences in {split} are in train too'
+      )

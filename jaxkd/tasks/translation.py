@@ -1,0 +1,164 @@
+"""Translation: a sequence of tokens for a sequence of tokens.
+
+What a net writes when it is not told the beginning is found by
+`jaxkd.tasks.decoding`: greedily, or by beam search, which takes several times
+as long and is for finished nets.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxkd import lookup, losses
+from jaxkd.data.tokenizer import text
+from jaxkd.tasks import decoding
+from jaxkd.tasks.metrics import Metric, counted
+
+GROUND_TRUTH = 'cross_entropy'
+MASK = 'valid'
+BEAM = 5
+SCORES = ('exact', 'bleu', 'chrf')
+
+
+def metrics(classes: Sequence[str]) -> dict[str, Metric]:
+  """What a net makes of the target, and what it writes itself.
+
+  `nll` is that of a token, in nats, after the true ones before it. Of what it
+  writes, `exact` is the share that is the target to the letter, `bleu` and
+  `chrf` are those of SacreBLEU over all of a split, from 0 to 1; those with
+  `_beam` are of the best of `BEAM` hypotheses, and `mode_mass` is the mean
+  probability that the net gives to that one.
+
+  Args:
+    classes: what each token stands for, as SentencePiece writes it.
+
+  Raises:
+    UserError: the package sacrebleu is not installed.
+  """
+  # Now, and not after training.
+  lookup.package('sacrebleu', extra='text', at='task')
+  scored = functools.partial(_scored, pieces=tuple(classes))
+  written = {
+    f'{score}{suffix}': Metric(
+      measure, _of(i), output=output, whole=scored, finished=finished
+    )
+    for output, suffix, finished, measure in (
+      ('greedy', '', False, _greedy),
+      ('beam', '_beam', True, _beam),
+    )
+    for i, score in enumerate(SCORES)
+  }
+  return {
+    **written,
+    'nll': Metric(_nll, higher_is_better=False),
+    'mode_mass': Metric(_mean('mode_mass'), output='mode_mass', finished=True),
+  }
+
+
+def fidelity(teacher: str) -> dict[str, Metric]:
+  """How probable a net finds what a teacher writes.
+
+  Args:
+    teacher: the group's name; it has one net.
+  """
+  name = f'teacher_mass/{teacher}'
+  return {'teacher_mass': Metric(_mean(name), output=name, finished=True)}
+
+
+def decode(
+  apply: Callable[[Any], dict],
+  inputs: dict[str, Array],
+  wanted: Collection[str],
+  teachers: Mapping[str, Callable[[Any], dict]],
+) -> dict[str, Array]:
+  """What a net writes, and how probable it finds that.
+
+  Args:
+    apply: ``(inputs) -> outputs`` of the net.
+    inputs: ``source`` [B, L] and ``prefix`` [B, L], of which only the length
+      is looked at.
+    wanted: names of outputs; others than these here are passed over, and so
+      are those of teachers that are not there.
+    teachers: name -> ``apply``.
+
+  Returns:
+    ``greedy``: tokens [B, L]; ``beam``: those of the best of `BEAM` hypotheses;
+    ``mode_mass``: its probability [B]; ``teacher_mass/NAME``: what the net
+    finds to be the probability of the best hypothesis of a teacher [B].
+  """
+  source, length = inputs['source'], inputs['prefix'].shape[1]
+
+  def best(of):
+    return decoding.beam(of, source, length, BEAM)[0][:, 0]
+
+  def probability(tokens):
+    return jnp.exp(decoding.log_likelihood(apply, source, tokens))
+
+  found = {}
+  if 'greedy' in wanted:
+    found['greedy'] = decoding.greedy(apply, source, length)[0]
+  if {'beam', 'mode_mass'} & {*wanted}:
+    own = best(apply)
+    found['beam'] = own
+    if 'mode_mass' in wanted:
+      found['mode_mass'] = probability(own)
+  for name, teacher in teachers.items():
+    if f'teacher_mass/{name}' in wanted:
+      found[f'teacher_mass/{name}'] = probability(best(teacher))
+  return found
+
+
+def _nll(outputs, batch, teachers):
+  """The sum over tokens and their count."""
+  valid = batch['valid']
+  where = batch.get('where')
+  if where is not None:
+    valid &= where[:, None]
+  loss = losses.cross_entropy(outputs['logits'], batch['labels'])
+  return (
+    jnp.where(valid, loss, 0).sum(),
+    valid.sum().astype(jnp.float32),
+  )
+
+
+def _mean(output):
+  def measure(outputs, batch, teachers):
+    return counted(outputs[output], batch)
+
+  return measure
+
+
+def _greedy(outputs, batch, teachers):
+  return _written('greedy', outputs, batch)
+
+
+def _beam(outputs, batch, teachers):
+  return _written('beam', outputs, batch)
+
+
+def _written(output, outputs, batch):
+  """What is written, what should be, and whether the net is of numbers."""
+  finite = jnp.isfinite(outputs['logits']).all((1, 2))
+  return outputs[output], batch['labels'], finite
+
+
+def _of(i):
+  return lambda total, count: total[..., i] / count
+
+
+def _scored(tokens, labels, finite, *, pieces):
+  """The three `SCORES`."""
+  if not finite.all():
+    return np.full(len(SCORES), np.nan), 1
+  import sacrebleu
+
+  written, targets = ([text(x, pieces) for x in of] for of in (tokens, labels))
+  # By force: it would complain of text whose punctuation is a token of its own.
+  bleu = sacrebleu.corpus_bleu(written, [targets], force=True).score
+  chrf = sacrebleu.corpus_chrf(written, [targets]).score
+  exact = np.mean([a == b for a, b in zip(written, targets, strict=True)])
+  return np.array([exact, bleu / 100, chrf / 100]), 1
