@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from jaxkd import lookup
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, unknown
 
 # How often each form is taken, from the first on.
 SHARES = {1: (100,), 2: (60, 40), 3: (50, 30, 20)}
@@ -58,7 +58,10 @@ class _Kind(NamedTuple):
 
 
 def make(
-  languages: tuple[str, str], size: int, seed: int
+  languages: tuple[str, str],
+  size: int,
+  seed: int,
+  kinds: tuple[str, ...] = (),
 ) -> tuple[list[Phrase], list[str]]:
   """Phrases that all differ, in what they say and in the first language.
 
@@ -68,6 +71,7 @@ def make(
     languages: codes that CLDR and num2words know, such as 'en'.
     size: number of phrases.
     seed: of what they say and how.
+    kinds: what they say, some of `KINDS`; all by default.
 
   Returns:
     The phrases, and notes of their kinds and forms.
@@ -76,14 +80,18 @@ def make(
     UserError: languages that are unknown or the same, or an unusual size.
   """
   check_languages(languages)
-  if not len(KINDS) <= size <= MOST or seed < 0:
+  kinds = tuple(dict.fromkeys(kinds)) or tuple(KINDS)
+  for kind in kinds:
+    if kind not in KINDS:
+      raise unknown('kind of phrase', kind, KINDS, 'data.kw.kinds')
+  if not len(kinds) <= size <= MOST or seed < 0:
     raise UserError(
       f'data.kw: phrases cannot make {size} pairs with seed {seed}; give a '
-      f'size from {len(KINDS)} to {MOST} and a seed from 0 on'
+      f'size from {len(kinds)} to {MOST} and a seed from 0 on'
     )
   generator, found, known = random.Random(seed), [], set()
   while len(found) < size:
-    kind = tuple(KINDS)[len(found) % len(KINDS)]
+    kind = kinds[len(found) % len(kinds)]
     draw, forms = KINDS[kind]
     item = draw(generator, languages)
     forms, shares = [*forms.values()], SHARES[len(forms)]
@@ -95,7 +103,7 @@ def make(
       continue
     known |= {item, texts[0]}
     found.append(Phrase(kind, item, texts))
-  return found, _notes(found, languages)
+  return found, _notes(found, languages, kinds)
 
 
 def check_languages(languages: Any) -> None:
@@ -124,17 +132,18 @@ def _say(form, item, language, kind):
   return said
 
 
-def _notes(found, languages):
+def _notes(found, languages, kinds):
   counts = {
-    name: sum(phrase.kind == name for phrase in found) for name in KINDS
+    name: sum(phrase.kind == name for phrase in found) for name in kinds
   }
-  kinds = ', '.join(f'{count:,} {name}' for name, count in counts.items())
+  said = ', '.join(f'{count:,} {name}' for name, count in counts.items())
   forms = '; '.join(
     f'{name}: ' + ', '.join(f'{form} {share} %' for form, share in _of(kind))
     for name, kind in KINDS.items()
+    if name in kinds
   )
   return [
-    f'pairs from {languages[0]} to {languages[1]} by kind: {kinds}',
+    f'pairs from {languages[0]} to {languages[1]} by kind: {said}',
     f'forms, drawn apart for each language: {forms}',
   ]
 

@@ -326,6 +326,7 @@ def phrases(
   vocabulary: int = 320,
   length: int = 28,
   too_long: str = 'refuse',
+  kinds: tuple[str, ...] = (),
   test: int | float = 0.1,
   validation: int | float | None = None,
   seed: int = 0,
@@ -343,12 +344,13 @@ def phrases(
     vocabulary: number of pieces, learnt from the training split.
     length: the most tokens of a sentence.
     too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
+    kinds: what they say, some of `jaxkd.data.phrases.KINDS`; all by default.
     test: how many pairs to test on, or which share.
     validation: how many of the others to validate on, or which share.
     seed: of what is said and how.
   """
   languages = tuple(languages)
-  made, notes = phrases_lib.make(languages, size, seed)
+  made, notes = phrases_lib.make(languages, size, seed, tuple(kinds))
   out = _held_out(test, len(made), 'test')
   if not out:
     raise UserError('data.kw.test: 0 pairs are none to test on; use more')

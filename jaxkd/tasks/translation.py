@@ -20,6 +20,7 @@ from jaxkd.tasks.metrics import Metric, counted
 
 GROUND_TRUTH = 'cross_entropy'
 MASK = 'valid'
+TIMED = ('greedy', 'beam')
 BEAM = 5
 SCORES = ('exact', 'bleu', 'chrf')
 
@@ -31,7 +32,8 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
   writes, `exact` is the share that is the target to the letter, `bleu` and
   `chrf` are those of SacreBLEU over all of a split, from 0 to 1; those with
   `_beam` are of the best of `BEAM` hypotheses, and `mode_mass` is the mean
-  probability that the net gives to that one.
+  probability that the net gives to that one. `beam_gain` is `bleu_beam` less
+  `bleu`: little where what comes first to mind is what is likeliest.
 
   Args:
     classes: what each token stands for, as SentencePiece writes it.
@@ -52,8 +54,12 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
     )
     for i, score in enumerate(SCORES)
   }
+  gain = functools.partial(_gained, pieces=tuple(classes))
   return {
     **written,
+    'beam_gain': Metric(
+      _both, higher_is_better=False, output='beam', whole=gain, finished=True
+    ),
     'nll': Metric(_nll, higher_is_better=False),
     'mode_mass': Metric(_mean('mode_mass'), output='mode_mass', finished=True),
   }
@@ -144,6 +150,20 @@ def _written(output, outputs, batch):
   """What is written, what should be, and whether the net is of numbers."""
   finite = jnp.isfinite(outputs['logits']).all((1, 2))
   return outputs[output], batch['labels'], finite
+
+
+def _both(outputs, batch, teachers):
+  greedy, *rest = _greedy(outputs, batch, teachers)
+  return greedy, outputs['beam'], *rest
+
+
+def _gained(greedy, beam, labels, finite, *, pieces):
+  """BLEU of beam search less that of greedy decoding."""
+  scores = [
+    _scored(x, labels, finite, pieces=pieces)[0] for x in (beam, greedy)
+  ]
+  which = SCORES.index('bleu')
+  return scores[0][which] - scores[1][which], 1
 
 
 def _of(i):

@@ -321,3 +321,12 @@ class TestSentences:
     assert sorted(rest + out) == sorted(pairs)
     assert sentences.hold_out(pairs, 10) == (rest, out)
     assert sentences.hold_out(pairs, 0) == (pairs, [])
+
+
+def test_some_kinds_alone():
+  kinds = ('time', 'date', 'time')
+  found, notes = phrases.make(('en', 'de'), 40, 0, kinds)
+  assert {phrase.kind for phrase in found} == {'time', 'date'}
+  assert '20 time, 20 date' in notes[0] and 'number' not in ' '.join(notes)
+  with pytest.raises(UserError, match=r"kinds: .*'dates'; did you mean 'date'"):
+    phrases.make(('en', 'de'), 40, 0, ('dates',))

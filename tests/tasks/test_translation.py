@@ -102,7 +102,8 @@ def test_metrics_of_one_output_share_what_they_measure():
     }
     assert len(shared) == 1
   late = {name for name, metric in found.items() if metric.finished}
-  assert late == {'exact_beam', 'bleu_beam', 'chrf_beam', 'mode_mass'}
+  scores = {'exact_beam', 'bleu_beam', 'chrf_beam'}
+  assert late == scores | {'beam_gain', 'mode_mass'}
 
 
 @pytest.mark.parametrize('where', [None, np.array([True, False, True])])
@@ -234,3 +235,12 @@ def test_is_a_task():
   given = dict(task='translation', teachers=dict(main={}))
   labels = configs.complete(given)['teachers']['main']['distill']['labels']
   assert labels['loss'] == 'cross_entropy'
+
+
+def test_what_beam_search_gains_is_the_difference():
+  outputs = {'greedy': lines(WRITTEN), 'beam': LABELS}
+  found = reached('beam_gain', outputs)
+  want = 1 - reached('bleu', outputs)
+  assert found == pytest.approx(want) and 0 < found < 1
+  bad = np.full_like(LOGITS, np.nan)
+  assert np.isnan(reached('beam_gain', {**outputs, 'logits': bad}))

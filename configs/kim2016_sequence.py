@@ -1,0 +1,186 @@
+"""Sequence-level distillation of translation (Kim & Rush, 2016).
+
+Work [8] of the survey: an attentional LSTM is distilled into a smaller one by
+its words' probabilities, given the true words before them; by its own
+translations of the training sentences, found by beam search, in place of the
+true ones; and by those of its best translations that are closest to the true
+ones (Seq-Inter), on which a student of sequence-level distillation is tuned.
+What the teacher says of a sentence is one of many right translations, always
+the same kind, so a small student can learn it, and its first choice becomes as
+good as beam search. Then the student is pruned, with and without training on.
+
+The first round trains students on labels, with the teacher's words and on its
+translations. In the second each of them is trained on, all for as many steps:
+three as they were, one more on the closest translations, and one on these with
+the teacher's words. In the third the last is pruned.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxkd import config
+
+SHARES = (50, 80, 90)  # per cent that is pruned
+
+
+def get_config(arg=None):
+  size = config.size(arg)
+  c = ConfigDict()
+  c.survey = dict(
+    work=8,
+    objective='learning time',
+    data="the teacher's translations",
+    teacher='single',
+    knowledge='words, sequences',
+    method='plain',
+    student='single, simplified, pruned',
+    claim="a student of the teacher's translations beats one of true ones",
+    cite='Kim & Rush, 2016',
+    url='https://arxiv.org/abs/1606.07947',
+  )
+  c.task = 'translation'
+  c.data = dict(
+    source='phrases',
+    kw=dict(
+      kinds=('date', 'date with weekday', 'time'), vocabulary=200, length=24
+    ),
+  )
+  large = dict(model='seq2seq', kw=dict(width=64, init=0.2))
+  small = dict(model='seq2seq', kw=dict(width=32, init=0.2))
+  c.teachers = dict(main=dict(**large, train=dict(steps=2500)))
+  c.students = dict(student=small)
+  c.distill = dict(
+    labels=dict(loss='cross_entropy', mask='valid'),
+    words=dict(loss='kl', teacher='main', mask='valid', weight=0.0),
+  )
+  words = dict(distill=dict(labels=dict(weight=0.5), words=dict(weight=0.5)))
+
+  def made(name):
+    return dict(data=dict(generated=dict(name=name, teacher='main', count=0)))
+
+  sequence, closest = made('translations'), made('closest_translations')
+  closest['data']['generated']['kw'] = dict(beam=10)
+
+  def started(name):
+    return dict(**small, per_seed=True, restore=f'r01/students/{name}/student')
+
+  def on(name, **changes):
+    return {**changes, 'students': dict(student=dict(init=name))}
+
+  first = dict(labels={}, word=words, sequence=sequence)
+  again = dict(main=dict(restore='r01/teachers/main'))
+  c.rounds = dict(
+    r01=dict(arms=first),
+    r02=dict(
+      teachers={**again, **{f'from_{n}': started(n) for n in first}},
+      arms=dict(
+        labels=on('from_labels'),
+        word=on('from_word', **words),
+        sequence=on('from_sequence', **sequence),
+        interpolated=on('from_sequence', **closest),
+        all=on('from_sequence', **closest, **words),
+      ),
+      train=dict(steps=1000),
+    ),
+    r03=dict(
+      teachers={
+        **again,
+        'whole': dict(
+          **small, per_seed=True, restore='r02/students/interpolated/student'
+        ),
+      },
+      arms=dict(
+        whole=on('whole', **closest),
+        **{
+          f'{name}_{share}': {
+            **closest,
+            'students': dict(
+              student=dict(
+                init='whole', prune=f'magnitude({share / 100}{option})'
+              )
+            ),
+          }
+          for share in SHARES
+          for name, option in (('pruned', ''), ('cut', ', after=True'))
+        },
+      ),
+      train=dict(steps=600),
+    ),
+  )
+  c.train = dict(
+    optimizer=dict(name='adam'),
+    learning_rate=1e-2,
+    clip=5.0,
+    steps=2000,
+    batch_size=64,
+    seeds=3,
+    members='sequence',
+    eval_every=500,
+    save_every=2000,
+  )
+  pair = dict(better='r02/sequence', than='r02/labels')
+  c.report = dict(
+    metric='bleu',
+    compare=pair,
+    controls=dict(
+      by_beam_search=dict(**pair, metric='bleu_beam'),
+      beam_gains_less=dict(**pair, metric='beam_gain'),
+      surer=dict(**pair, metric='mode_mass'),
+      words=dict(better='r02/word', than='r02/labels'),
+      sequence_or_words=dict(better='r02/sequence', than='r02/word'),
+      interpolated=dict(better='r02/interpolated', than='r02/sequence'),
+      all=dict(better='r02/all', than='r02/interpolated'),
+      pruned=dict(better='r03/pruned_80', than='r03/whole'),
+      trained_on=dict(better='r03/pruned_80', than='r03/cut_80'),
+    ),
+  )
+  if size == 'tiny':
+    c.data.kw.update(size=150, vocabulary=110)
+    for net in _nets(c):
+      net.kw.width = 8
+    c.teachers.main.train.steps = 4
+    c.train.update(steps=4, batch_size=8, seeds=2, members='vmap', eval_every=4)
+    for name in ('r02', 'r03'):
+      c.rounds[name].train.steps = 2
+  if size == 'paper':
+    _as_in_the_paper(c)
+  return config.complete(c)
+
+
+def _nets(c):
+  """The entries of all nets."""
+  yield from (c.teachers.main, c.students.student)
+  for part in c.rounds.values():
+    for name, entry in part.get('teachers', {}).items():
+      if name != 'main':
+        yield entry
+
+
+def _as_in_the_paper(c):
+  """WMT 2014, English to German: 4 x 1000 LSTMs into 2 x 500 ones."""
+  steps = 13 * 4_500_000 // 64  # thirteen epochs
+  c.data = dict(
+    source='tfds:wmt14_translate/de-en',
+    kw=dict(languages=('en', 'de'), vocabulary=50_000, length=50),
+  )
+  for net in _nets(c):
+    net.model, net.kw = 'lstm_2x500', dict(dropout=0.2)
+  c.teachers.main.model = 'lstm_4x1000'
+  c.teachers.main.kw = dict(dropout=0.3)
+  c.teachers.main.train = dict(steps=steps)
+  c.train = dict(
+    optimizer=dict(name='sgd'),
+    learning_rate=1.0,
+    schedule='exponential',
+    schedule_kw=dict(
+      transition_steps=steps // 13,
+      decay_rate=0.5,
+      transition_begin=9 * steps // 13,
+      staircase=True,
+    ),
+    clip=5.0,
+    steps=steps,
+    batch_size=64,
+    seeds=3,
+  )
+  for name in ('r02', 'r03'):
+    c.rounds[name].train.steps = steps // 13
