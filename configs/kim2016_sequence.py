@@ -45,8 +45,10 @@ def get_config(arg=None):
     ),
   )
   large = dict(model='seq2seq', kw=dict(width=64, init=0.2))
-  small = dict(model='seq2seq', kw=dict(width=32, init=0.2))
-  c.teachers = dict(main=dict(**large, train=dict(steps=2500)))
+  small = dict(model='seq2seq', kw=dict(width=48, init=0.2))
+  c.teachers = dict(
+    main=dict(**large, train=dict(steps=2500, learning_rate=1e-2))
+  )
   c.students = dict(student=small)
   c.distill = dict(
     labels=dict(loss='cross_entropy', mask='valid'),
@@ -79,7 +81,7 @@ def get_config(arg=None):
         interpolated=on('from_sequence', **closest),
         all=on('from_sequence', **closest, **words),
       ),
-      train=dict(steps=1000),
+      train=dict(steps=1200),
     ),
     r03=dict(
       teachers={
@@ -103,19 +105,19 @@ def get_config(arg=None):
           for name, option in (('pruned', ''), ('cut', ', after=True'))
         },
       ),
-      train=dict(steps=600),
+      train=dict(steps=500),
     ),
   )
   c.train = dict(
     optimizer=dict(name='adam'),
-    learning_rate=1e-2,
+    learning_rate=5e-3,
     clip=5.0,
-    steps=2000,
+    steps=2500,
     batch_size=64,
     seeds=3,
     members='sequence',
     eval_every=500,
-    save_every=2000,
+    save_every=2500,
   )
   pair = dict(better='r02/sequence', than='r02/labels')
   c.report = dict(
