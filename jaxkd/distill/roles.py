@@ -390,6 +390,12 @@ def _builder(entry, source, shape, at, dtype):
       if str(error).startswith(at):
         raise
       raise UserError(f'{at}: {error}') from error
-    return specialists.specialist(net, source.num_classes) if special else net
+    if special:
+      net = specialists.specialist(net, source.num_classes)
+    # Traced once for all programs that they are a part of.
+    return Net(
+      jax.jit(net.init, inline=True),
+      jax.jit(net.apply, static_argnames='train', inline=True),
+    )
 
   return build
