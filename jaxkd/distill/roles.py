@@ -172,7 +172,7 @@ def joined(
     fuse,
     most=max(entries[name]['specialize']['overlap'] for name in names),
   )
-  return Role(net, view, eval_view, shape=shape, at=at)
+  return Role(_traced_once(net), view, eval_view, shape=shape, at=at)
 
 
 def _copies(given: Any, wanted: Any, at: str) -> int:
@@ -392,10 +392,14 @@ def _builder(entry, source, shape, at, dtype):
       raise UserError(f'{at}: {error}') from error
     if special:
       net = specialists.specialist(net, source.num_classes)
-    # Traced once for all programs that they are a part of.
-    return Net(
-      jax.jit(net.init, inline=True),
-      jax.jit(net.apply, static_argnames='train', inline=True),
-    )
+    return _traced_once(net)
 
   return build
+
+
+def _traced_once(net: Net) -> Net:
+  """The net, traced once for all programs of the run that it is a part of."""
+  return Net(
+    jax.jit(net.init, inline=True),
+    jax.jit(net.apply, static_argnames='train', inline=True),
+  )
