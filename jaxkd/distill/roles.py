@@ -62,7 +62,8 @@ def role(
     if any(hooks.values()):
       with within(f'{quantised}: '):
         build((), **hooks)
-    net = build(tuple(sorted(locations - own)), **hooks)
+    taps = tuple(sorted(locations - own))
+    net = build(taps, **hooks) if taps or any(hooks.values()) else plain
   return Role(
     net,
     entry['views']['train'],

@@ -138,9 +138,7 @@ class Population:
   def _carry(self):
     """Shapes of the carry of one member, who is traced for all of them."""
     shared = shapes_of_one(self._shared, self._axes)
-    seed, hyper, given = shapes_of_one(
-      (self._seeds, self._hyper, self._given)
-    )
+    seed, hyper, given = shapes_of_one((self._seeds, self._hyper, self._given))
     return jax.eval_shape(self._learner.init, seed, hyper, shared, given)
 
   def _of_all(self, tree):
