@@ -161,8 +161,10 @@ def _as_in_the_paper(c):
   """WMT 2014, English to German: 4 x 1000 LSTMs into 2 x 500 ones."""
   steps = 13 * 4_500_000 // 64  # thirteen epochs
   c.data = dict(
-    source='tfds:wmt14_translate/de-en',
-    kw=dict(languages=('en', 'de'), vocabulary=50_000, length=50),
+    source='translation:wmt14_translate/de-en',
+    kw=dict(
+      languages=('en', 'de'), vocabulary=50_000, length=50, too_long='drop'
+    ),
   )
   for net in _nets(c):
     net.model, net.kw = 'lstm_2x500', dict(dropout=0.2)
@@ -172,12 +174,10 @@ def _as_in_the_paper(c):
   c.train = dict(
     optimizer=dict(name='sgd'),
     learning_rate=1.0,
-    schedule='exponential',
+    # Halved after each of the last four epochs.
+    schedule='piecewise_constant',
     schedule_kw=dict(
-      transition_steps=steps // 13,
-      decay_rate=0.5,
-      transition_begin=9 * steps // 13,
-      staircase=True,
+      boundaries_and_scales={n * steps // 13: 0.5 for n in range(9, 13)}
     ),
     clip=5.0,
     steps=steps,

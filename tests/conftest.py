@@ -70,6 +70,12 @@ def of_the_claim():
 
   def cut(config, arms=2):
     pair = [config['report']['compare'][side] for side in ('better', 'than')]
+    if config['rounds'] and not config['arms']:
+      pair = [pair[0]] * 2 if arms == 1 else pair
+      compare = dict(zip(('better', 'than'), pair, strict=True))
+      own = {'compare': compare, 'controls': {}, 'derived': {}}
+      rounds = rounds_of(config, pair)
+      return {**config, 'rounds': rounds, 'report': config['report'] | own}
     chosen = [name for name in pair if name in config['arms']][:arms]
     chosen = chosen or [next(iter(config['arms']))]
     entries, own = config['teachers'], students.configs_of(config)
@@ -96,6 +102,26 @@ def of_the_claim():
       'teachers': {name: entries[name] for name in entries if name in found},
       'report': report,
     }
+
+  def rounds_of(config, named):
+    """The rounds with the arms that are named, and those they start from."""
+    found, left = {}, list(named)
+    while left:
+      part, _, arm = left.pop().partition('/')
+      whole = config['rounds'][part]
+      kept = found.setdefault(part, {**whole, 'arms': {}, 'teachers': {}})
+      kept['arms'][arm] = whole['arms'][arm]
+      own = students.configs_of(configs.override(config, whole, part))[arm]
+      used = terms.in_use(own['distill'])
+      for entry in own['students'].values():
+        for name in roles.needs(entry, used) | set(config['teachers']):
+          if name not in whole.get('teachers', {}):
+            continue
+          kept['teachers'][name] = whole['teachers'][name]
+          first, kind, *rest = kept['teachers'][name]['restore'].split('/')
+          if kind == 'students':
+            left.append(f'{first}/{rest[0]}')
+    return found
 
   return cut
 
