@@ -41,6 +41,7 @@ class ConvNorm(nnx.Module):
     *,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     bias: bool = False,
     **options: Any,
   ):
@@ -50,6 +51,7 @@ class ConvNorm(nnx.Module):
       kernel,
       stride=stride,
       groups=groups,
+      dilation=dilation,
       bias=bias,
       **options,
     )
@@ -93,10 +95,11 @@ def conv(
   stride: int = 1,
   padding: int | None = None,
   groups: int = 1,
+  dilation: int = 1,
   bias: bool = False,
   **options: Any,
 ) -> nnx.Conv:
-  """A square convolution, padded by half its kernel on every side.
+  """A square convolution, padded by half its reach on every side.
 
   (Flax's own ``SAME`` pads one side less under stride 2.)
   """
@@ -105,7 +108,8 @@ def conv(
     width_out,
     (kernel, kernel),
     strides=stride,
-    padding=kernel // 2 if padding is None else padding,
+    padding=dilation * (kernel // 2) if padding is None else padding,
+    kernel_dilation=dilation,
     feature_group_count=groups,
     use_bias=bias,
     kernel_init=he_fan_out,

@@ -11,11 +11,11 @@ import pytest
 from jaxkd import models
 from jaxkd.errors import UserError
 
-# These classify no images, as one reads another net's features, one embeds and
-# two translate; branches have several heads, a critic scores, and machines are
-# not trained.
+# These classify no images, as one reads another net's features, one embeds, two
+# translate and two classify each pixel; branches have several heads, a critic
+# scores, and machines are not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
-OTHERS |= {'seq2seq', 'transformer_seq2seq'}
+OTHERS |= {'seq2seq', 'transformer_seq2seq', 'segmenter', 'unet'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)
 
