@@ -1,0 +1,112 @@
+"""Segmentation: a class for each pixel, of those that count.
+
+Logits are [B, H, W, K], labels [B, H, W], and ``valid`` of the batch says which
+pixels count.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkd import losses
+from jaxkd.tasks.metrics import Metric
+from jaxkd.teachers import many
+
+GROUND_TRUTH = 'cross_entropy'
+MASK = 'valid'
+
+
+def metrics(classes: Sequence[str]) -> dict[str, Metric]:
+  """Mean intersection over union, pixel accuracy and log-likelihood.
+
+  All are over the pixels of a split that count, and nan where there are none.
+  """
+  return {
+    'miou': Metric(_overlaps(len(classes)), _mean_of_those_there),
+    'pixel_accuracy': Metric(_correct, _mean),
+    'nll': Metric(_nll, _mean, higher_is_better=False),
+  }
+
+
+def fidelity(teacher: str) -> dict[str, Metric]:
+  """Agreement and KL with a group of teachers, at the pixels that count.
+
+  Args:
+    teacher: the group's name. Its members' probabilities are averaged.
+  """
+  return {
+    'agreement': Metric(_agreement(teacher), _mean, teacher=teacher),
+    'teacher_kl': Metric(
+      _kl(teacher), _mean, higher_is_better=False, teacher=teacher
+    ),
+  }
+
+
+def _agreement(teacher):
+  def measure(outputs, batch, teachers):
+    target = many.log_mean_probabilities(teachers[teacher]['logits'])
+    same = outputs['logits'].argmax(-1) == target.argmax(-1)
+    return _counted(same, batch)
+
+  return measure
+
+
+def _kl(teacher):
+  def measure(outputs, batch, teachers):
+    target = many.log_mean_probabilities(teachers[teacher]['logits'])
+    return _counted(losses.kl(outputs['logits'], target), batch)
+
+  return measure
+
+
+def _overlaps(num_classes):
+  """Pixels of each class that are labelled and predicted so, and either."""
+
+  def measure(outputs, batch, teachers):
+    predicted, labels = outputs['logits'].argmax(-1), batch['labels']
+
+    def pixels(chosen):
+      return jax.nn.one_hot(chosen, num_classes).sum((0, 1, 2))
+
+    # The number num_classes is no class, and counts for none.
+    truth = jnp.where(_counts(batch), labels, num_classes)
+    found = jnp.where(_counts(batch), predicted, num_classes)
+    both = pixels(jnp.where(found == truth, truth, num_classes))
+    return both, pixels(truth) + pixels(found) - both
+
+  return measure
+
+
+def _mean_of_those_there(intersections, unions):
+  """The mean over the classes that are labelled or predicted anywhere."""
+  there = unions > 0
+  shares = intersections / np.where(there, unions, 1)
+  return _mean(np.where(there, shares, 0).sum(-1), there.sum(-1))
+
+
+def _mean(total, count):
+  return total / np.where(count > 0, count, np.nan)
+
+
+def _correct(outputs, batch, teachers):
+  return _counted(outputs['logits'].argmax(-1) == batch['labels'], batch)
+
+
+def _nll(outputs, batch, teachers):
+  return _counted(
+    losses.cross_entropy(outputs['logits'], batch['labels']), batch
+  )
+
+
+def _counted(value, batch):
+  counts = _counts(batch)
+  total = jnp.where(counts, value.astype(jnp.float32), 0).sum()
+  return total, counts.sum().astype(jnp.float32)
+
+
+def _counts(batch):
+  """Which pixels count, bool [B, H, W]."""
+  where = batch.get('where', jnp.ones(len(batch['labels']), bool))
+  return batch[MASK] & where[:, None, None]
