@@ -15,7 +15,14 @@ from jaxkd import keys
 from jaxkd.errors import UserError, unknown
 
 DRAWS = ('own', 'shared')
-PARTITIONS = ('none', 'disjoint', 'bootstrap', 'classes', 'without:3,7')
+PARTITIONS = (
+  'none',
+  'disjoint',
+  'bootstrap',
+  'classes',
+  'without:3,7',
+  'first:100',
+)
 
 
 def seed_of(seed: int, who: str, draw: str) -> int:
@@ -54,6 +61,8 @@ def weights(
       stratified folds. 'bootstrap': as many draws with replacement as there
       are examples, weighted by how often each was drawn. 'classes': those of
       the member's ``subsets``. 'without:3,7': all but these classes.
+      'first:100': as many examples, from the first on, which is where sources
+      have those that are labelled if others are not.
     count: number of members.
     seed: of the draws; all members see the same fraction.
     subsets: for 'classes', bool [count, num_classes].
@@ -70,7 +79,7 @@ def weights(
   at = f'.{role}' if role else ''
   seen = _fraction(labels, fraction, seed, f'data.fraction{at}')
   at = f'data.partition{at}'
-  name, _, excluded = str(partition).partition(':')
+  name, _, argument = str(partition).partition(':')
   if (subsets is not None) != (name == 'classes'):
     raise UserError(f"{at}: 'classes', and only it, needs subsets of classes")
 
@@ -97,10 +106,13 @@ def weights(
         f'and {labels.max() + 1} classes'
       )
     members = subsets[:, labels]
-  elif name == 'without' and excluded:
+  elif name == 'without' and argument:
     members = np.tile(
-      ~np.isin(labels, _classes(excluded, labels, at)), (count, 1)
+      ~np.isin(labels, _classes(argument, labels, at)), (count, 1)
     )
+  elif name == 'first' and argument:
+    first = np.arange(len(labels)) < _number(argument, len(labels), at)
+    members = np.tile(first, (count, 1))
   else:
     raise unknown('partition', partition, PARTITIONS, at)
 
@@ -212,3 +224,12 @@ def _classes(text: str, labels: np.ndarray, at: str) -> list[int]:
       'are no examples'
     )
   return classes
+
+
+def _number(text: str, most: int, at: str) -> int:
+  if not text.isdecimal() or not 1 <= int(text) <= most:
+    raise UserError(
+      f"{at}: cannot take 'first:{text}'; write a number of examples from 1 to "
+      f"{most}, as in 'first:{most}'"
+    )
+  return int(text)

@@ -83,9 +83,22 @@ class TestPartition:
     made = weights(LABELS, partition='without:0,2', count=2)
     np.testing.assert_array_equal(made, np.tile(LABELS == 1, (2, 1)))
 
+  def test_the_first_are_those_alone(self):
+    made = weights(LABELS, partition='first:7', count=2)
+    np.testing.assert_array_equal(made, [[1] * 7 + [0] * 93] * 2)
+    maps = np.zeros((100, 2, 2), int)
+    made = weights(maps, partition='first:100', fraction=0.5, seed=5)
+    assert made.sum() == 50
+    np.testing.assert_array_equal(made, weights(maps, fraction=0.5, seed=5))
+
   @pytest.mark.parametrize(
     ('options', 'message'),
     [
+      ({'partition': 'first'}, "no partition 'first'"),
+      ({'partition': 'first:0'}, 'from 1 to 100'),
+      ({'partition': 'first:101'}, "cannot take 'first:101'"),
+      ({'partition': 'first:-5'}, "cannot take 'first:-5'"),
+      ({'partition': 'first:few'}, "cannot take 'first:few'"),
       ({'partition': 'disjoin'}, "did you mean 'disjoint'"),
       ({'partition': 'without'}, "no partition 'without'"),
       ({'partition': 'without:a'}, 'write class numbers'),
