@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def read(
   inputs: str,
   labels: str,
   resize: int,
+  ignore: Sequence[int] | None = None,
 ) -> StreamedExamples:
   """The examples of a split, to be read when they are asked for.
 
@@ -89,6 +90,8 @@ def read(
     inputs: the feature to learn from.
     labels: the feature to predict.
     resize: side in pixels to bring all images to; 0 to leave them.
+    ignore: where labels are maps [H, W, 1], the values that do not count. The
+      examples then have a field ``valid``.
   """
   import tensorflow_datasets as tfds
 
@@ -100,6 +103,12 @@ def read(
   def fetch(indices: np.ndarray) -> dict[str, Any]:
     found = _get(records, indices, at)
     arrays = [np.asarray(record[inputs]) for record in found]
+    targets = [np.asarray(record[labels]) for record in found]
+    if ignore is not None:
+      targets = [
+        _map(target, array, resize, f'{at}: example {i}')
+        for i, array, target in zip(indices, arrays, targets, strict=True)
+      ]
     if resize:
       arrays = [_resize(x, resize, at) for x in arrays]
     for i, array in zip(indices, arrays, strict=True):
@@ -109,12 +118,19 @@ def read(
           f'{indices[0]} {arrays[0].shape}; bring all images to one size with '
           f'data.kw.resize={min(arrays[0].shape[:2])}'
         )
-    return {
+    made = {
       'inputs': as_numbers(np.stack(arrays), at, indices),
-      'labels': as_labels([record[labels] for record in found], at, indices),
+      'labels': as_labels(targets, at, indices),
     }
+    if ignore is not None:
+      made['valid'] = ~np.isin(made['labels'], ignore)
+      made['labels'] = np.where(made['valid'], made['labels'], 0)
+    return made
 
   def all_labels() -> np.ndarray:
+    if ignore is not None:
+      parts = np.array_split(np.arange(len(records)), -(-len(records) // 256))
+      return np.concatenate([fetch(part)['labels'] for part in parts])
     found = [
       record[labels]
       for start in range(0, len(records), 4096)
@@ -204,3 +220,24 @@ def _resize(pixels: np.ndarray, side: int, at: str) -> np.ndarray:
   image = Image.fromarray(pixels[..., 0] if grey else pixels)
   resized = images.resized(image, side)
   return resized[..., None] if grey else resized
+
+
+def _map(
+  target: np.ndarray, image: np.ndarray, side: int, at: str
+) -> np.ndarray:
+  """The classes of an image's pixels, resized by the nearest, [H, W]."""
+  if target.shape[:2] != image.shape[:2]:
+    raise UserError(
+      f'{at} has a map of {_size(target)} pixels for an image of '
+      f'{_size(image)}; repair it or leave it out'
+    )
+  if side:
+    rows, columns = (
+      ((np.arange(side) + 0.5) * n / side).astype(int) for n in image.shape[:2]
+    )
+    target = target[np.ix_(rows, columns)]
+  return target[..., 0]
+
+
+def _size(pixels: np.ndarray) -> str:
+  return 'x'.join(map(str, pixels.shape[:2]))

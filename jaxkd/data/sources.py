@@ -27,6 +27,7 @@ from jaxkd.data import glyphs as glyphs_lib
 from jaxkd.data import images, partition, prepared, sentences
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
+from jaxkd.data import scenes as scenes_lib
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
 
@@ -35,6 +36,7 @@ NAMES = (
   'fashion_mnist',
   'glyphs',
   'synthetic',
+  'scenes',
   'phrases',
   'folder',
   'npz',
@@ -374,6 +376,92 @@ def phrases(
   return source._replace(notes=(*notes, *source.notes))
 
 
+def scenes(
+  *,
+  dir: str = '',
+  objects: str = 'digits',
+  size: int = 48,
+  count: int = 2000,
+  test: int = 500,
+  most: int = 4,
+  labelled: float = 1.0,
+  seed: int = 0,
+  validation: int | None = None,
+) -> Source:
+  """Digits or clothes pasted on coloured canvases, a class for each pixel.
+
+  Objects of many scales and colours hide one another and lie on textures and
+  strokes; a ring of one pixel around each does not count, see
+  `jaxkd.data.scenes`. Class 0 is the background, and those of the objects
+  follow. The objects of a split are images of that split of theirs alone.
+
+  Args:
+    dir: where the objects' files are, as for their source.
+    objects: 'digits' or 'fashion_mnist'.
+    size: side of the scenes in pixels.
+    count: scenes to train on.
+    test: scenes to test on.
+    most: objects of a scene, at most; they have at least one.
+    labelled: share of the training scenes that have labels, which come first.
+      No pixel of the others counts.
+    seed: of the scenes.
+    validation: scenes to validate on, 500 by default; 0 for no such split.
+  """
+  if objects not in scenes_lib.THRESHOLDS:
+    raise unknown(
+      'kind of objects', objects, scenes_lib.THRESHOLDS, 'data.kw.objects'
+    )
+  counts = {
+    'train': count,
+    'validation': 500 if validation is None else validation,
+    'test': test,
+  }
+  given = {'count': count, 'test': test, 'most': most, 'seed': seed}
+  for option, number in given.items():
+    least = 0 if option == 'seed' else 1
+    if number < least:
+      raise UserError(f'data.kw.{option}: {number} should be {least} or more')
+  if counts['validation'] < 0:
+    raise UserError(
+      f'data.kw.validation: {validation} is no number of scenes; use 0 for no '
+      'such split'
+    )
+  known = round(labelled * count) if 0 < labelled <= 1 else 0
+  if not known:
+    raise UserError(
+      f'data.kw.labelled: {labelled} of {count} scenes leaves none with '
+      'labels; give a share above 0 and up to 1'
+    )
+  function = globals()[objects]
+  of = function(**_given_dir(f'scenes of {objects}', function, dir))
+  splits = {}
+  for split, number in counts.items():
+    if not number:
+      continue
+    own = of.splits[split]
+    fields = own.fetch(np.arange(len(own)))
+    made = scenes_lib.compose(
+      fields['inputs'][..., 0],
+      fields['labels'],
+      number,
+      size=size,
+      most=most,
+      threshold=scenes_lib.THRESHOLDS[objects],
+      seed=(seed, zlib.crc32(split.encode())),
+    )
+    if split == 'train':
+      made.valid[known:] = False
+      made.labels[known:] = 0
+    splits[split] = ArrayExamples(made.images, made.labels, valid=made.valid)
+  left = None if 'validation' in splits else 0
+  classes = ('background', *of.classes)
+  source = _source('scenes', splits, left, classes=classes)
+  if known == count:
+    return source
+  note = f'the first {known} of {count} training scenes have labels'
+  return source._replace(notes=(note,))
+
+
 def npz(
   path: str, *, dir: str = '', validation: int | float | None = None
 ) -> Source:
@@ -542,9 +630,13 @@ def tfds(
   labels: str = '',
   test: str = 'test',
   resize: int = 0,
+  ignore: tuple[int, ...] = (255,),
   validation: int | float | None = None,
 ) -> Source:
   """A data set that TFDS has prepared in a format with random access.
+
+  Labels are one class number for each example, or a map of them, as of the
+  features `Image` and `LabeledImage` with one channel.
 
   Args:
     path: its name, perhaps with config and version: 'cifar10:3.0.2'.
@@ -552,7 +644,9 @@ def tfds(
     inputs: the feature to learn from, by default the one that TFDS says.
     labels: the feature to predict, likewise.
     test: the TFDS split to test on.
-    resize: side in pixels to bring all images to; 0 to leave them.
+    resize: side in pixels to bring all images to, and maps by their nearest
+      pixels; 0 to leave them.
+    ignore: values of maps that are no class and do not count.
     validation: as in `load`.
   """
   images.check_resize(resize)
@@ -562,17 +656,20 @@ def tfds(
   for entry, key in (('inputs', inputs), ('labels', labels)):
     if key not in builder.info.features:
       raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
-  if builder.info.features[labels].shape != ():
+  shape = builder.info.features[labels].shape
+  maps = len(shape) == 3 and shape[-1] == 1
+  if shape and not maps:
     raise UserError(
-      f'data.kw.labels: {labels!r} is not one class number for each example; '
-      'name another feature'
+      f'data.kw.labels: {labels!r} is not one class number for each example, '
+      'nor a map of them, [H, W, 1]; name another feature'
     )
   if test not in builder.info.splits:
     raise unknown('split', test, builder.info.splits, 'data.kw.test')
   stored = {'train': 'train', 'validation': 'validation', 'test': test}
   classes = tuple(getattr(builder.info.features[labels], 'names', ()))
+  how = inputs, labels, resize, tuple(ignore) if maps else None
   splits = {
-    split: examples_lib.held(prepared.read(builder, of, inputs, labels, resize))
+    split: examples_lib.held(prepared.read(builder, of, *how))
     for split, of in stored.items()
     if of in builder.info.splits and (split == 'test' or of != test)
   }
@@ -665,6 +762,11 @@ def _source(
   }
   labels = splits[first].labels
   if (labels == labels.flat[0]).all():
+    if not _any_counts(splits[first]):
+      raise UserError(
+        f'{_at(name, first)} has no label that counts; name other labels, or '
+        'leave fewer of them out'
+      )
     raise UserError(
       f'{_at(name, first)} has examples of the class {labels.flat[0]} alone; '
       'there must be two classes or more'
@@ -685,6 +787,13 @@ def _source(
   return Source(
     name, {s: splits[s] for s in order}, len(classes), shapes[first], classes
   )
+
+
+def _any_counts(examples: Examples) -> bool:
+  """Whether a label of any example is valid."""
+  parts = np.array_split(np.arange(len(examples)), -(-len(examples) // 256))
+  batches = map(examples.fetch, parts)
+  return any(batch.get('valid', np.True_).any() for batch in batches)
 
 
 def _validation(

@@ -1,5 +1,6 @@
 """Data sets that TFDS prepared are read without TensorFlow."""
 
+import io
 import json
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxkd.data import examples, sources
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
@@ -15,6 +17,19 @@ from jaxkd.errors import UserError
 
 def pixels(i, side=4):
   return np.full((side, side, 1), i, np.uint8)
+
+
+def mask(i):
+  """Classes of pixels: 0 to 2, a corner that does not count."""
+  found = np.arange(16, dtype=np.uint8).reshape(4, 4) % 3
+  found[0, :2] = i % 3, 255
+  return found
+
+
+def png(pixels):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, format='png')
+  return file.getvalue()
 
 
 @pytest.fixture(scope='module')
@@ -41,6 +56,13 @@ def prepared(tmp_path_factory):
             'label': tfds.features.ClassLabel(names=['a', 'b', 'c']),
             'number': np.int64,
             'large': np.int64,
+            'mask': tfds.features.LabeledImage(
+              labels=['x', 'y', 'z'], shape=(None, None, 1)
+            ),
+            'two': tfds.features.LabeledImage(labels=2, shape=(4, 4, 1)),
+            'plain': tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8),
+            'narrow': tfds.features.Tensor(shape=(4, 3, 1), dtype=np.uint8),
+            'colour': tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8),
           }
         ),
         supervised_keys=('image', 'label'),
@@ -63,6 +85,11 @@ def prepared(tmp_path_factory):
             'label': i % 3,
             'number': i % 5,
             'large': 2**32 if i == 7 else 0,
+            'mask': png(mask(i)),
+            'two': png(mask(i) * (i == 7)),
+            'plain': mask(i)[..., None],
+            'narrow': mask(i)[:, :3, None],
+            'colour': mask(i)[..., None].repeat(3, -1),
           },
         )
 
@@ -124,6 +151,39 @@ def test_features_can_be_chosen_and_images_resized(prepared):
   assert 'validation' not in source.splits
 
 
+@pytest.mark.parametrize('labels', ['mask', 'plain'])
+@pytest.mark.parametrize('resize', [0, 8])
+@pytest.mark.parametrize('limit', [examples.IN_MEMORY, 0])
+def test_labels_may_be_maps(prepared, monkeypatch, labels, resize, limit):
+  monkeypatch.setattr(examples, 'IN_MEMORY', limit)
+  source = sources.load(
+    'tiny_set', dir=str(prepared), labels=labels, resize=resize
+  )
+  named = {'mask': ('x', 'y', 'z'), 'plain': ('0', '1', '2')}
+  assert source.classes == named[labels]
+  assert len(source.splits['validation']) == 3
+  test = source.splits['test']
+  batch = test.fetch(np.arange(12)[::-1])
+  side = 2 if resize else 1
+  want = np.stack([mask(i) for i in batch['inputs'][:, 0, 0, 0]])
+  want = want.repeat(side, 1).repeat(side, 2)
+  np.testing.assert_array_equal(batch['valid'], want != 255)
+  np.testing.assert_array_equal(batch['labels'], np.where(want == 255, 0, want))
+  assert (batch['labels'].dtype, batch['valid'].dtype) == (np.int32, bool)
+  np.testing.assert_array_equal(test.labels[::-1], batch['labels'])
+  assert 'tensorflow' not in sys.modules
+
+
+def test_what_does_not_count_can_be_said(prepared):
+  source = sources.load(
+    'tiny_set', dir=str(prepared), labels='plain', ignore=[255, 2]
+  )
+  assert source.num_classes == 2
+  batch = source.splits['test'].fetch(np.arange(12))
+  assert {*batch['labels'][batch['valid']].tolist()} == {0, 1}
+  assert not batch['labels'][~batch['valid']].any()
+
+
 def test_fashion_mnist_is_taken_from_tfds_where_it_is_prepared(prepared):
   source = sources.load('fashion_mnist', dir=str(prepared))
   assert source.name == 'fashion_mnist'
@@ -141,6 +201,23 @@ def test_fashion_mnist_is_taken_from_tfds_where_it_is_prepared(prepared):
     ({'inputs': 'ragged'}, r'example \d+ has the shape'),
     ({'labels': 'float'}, r"^data\.kw\.labels: 'float' is not one class num"),
     ({'labels': 'large'}, r'example \d+ has the label 4294967296'),
+    (
+      {'labels': 'two'},
+      r"split 'train' of 'tfds:tiny_set': example \d+ has the label 2, which",
+    ),
+    (
+      {'labels': 'plain', 'ignore': [0, 1, 2, 255]},
+      "split 'train' of 'tfds:tiny_set' has no label that counts",
+    ),
+    (
+      {'labels': 'narrow'},
+      r'example \d+ has a map of 4x3 pixels for an image of 4x4',
+    ),
+    (
+      {'labels': 'narrow', 'resize': 2},
+      r'example \d+ has a map of 4x3 pixels for an image of 4x4',
+    ),
+    ({'labels': 'colour'}, r"^data\.kw\.labels: 'colour' is not .*, nor a map"),
     ({'resize': -2}, r'^data\.kw\.resize: -2 is not a side'),
     ({'inputs': 'float', 'resize': 4}, r'^data\.kw\.resize: .*not images'),
   ],
