@@ -33,7 +33,7 @@ from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Execution, Plan, fit
-from jaxkd.train.population import Learner, Population
+from jaxkd.train.population import Learner, Population, shapes_of_one
 
 EVALUATIONS = 20
 SAVES = 4
@@ -278,7 +278,7 @@ def _axis(batch: dict) -> int | None:
 
 def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   """The functions of one member, given a batch of all."""
-  shapes = _member_shapes(batch, _axis(batch))
+  shapes = shapes_of_one(batch, _axis(batch))
   roles = {name: group.role for name, group in job.groups.items()}
   return _learner(
     session,
@@ -711,22 +711,12 @@ def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
   learner = learner_of(session, job, batch)
   variables, axes = frozen_of(used_groups(job))
 
-  batch = _member_shapes(batch, _axis(batch))
-  frozen = {
-    name: _member_shapes(tree, axes[name]) for name, tree in variables.items()
-  }
+  batch = shapes_of_one(batch, _axis(batch))
+  frozen = shapes_of_one(variables, axes)
   hyper = {
     name: jax.ShapeDtypeStruct((), jnp.float32) for name in job.hyper or {}
   }
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  given = _member_shapes(dict(job.given), 0)
+  given = shapes_of_one(dict(job.given))
   carry = jax.eval_shape(learner.init, seed, hyper, frozen, given)
   return learner, (carry, batch, frozen, hyper)
-
-
-def _member_shapes(tree, axis):
-  """The shapes of one member's part of a tree."""
-  lead = 0 if axis is None else 1
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree
-  )

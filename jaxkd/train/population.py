@@ -59,6 +59,22 @@ def take(tree: Any, member: int, axis: int = 0) -> Any:
   return jax.tree.map(lambda x: x[(slice(None),) * axis + (member,)], tree)
 
 
+def shapes_of_one(tree: Any, axis: Any = 0) -> Any:
+  """The shapes of one member's part of a tree of arrays or shapes.
+
+  Args:
+    tree: with an axis of members, or without.
+    axis: 0 where there is a leading one, None where all members have the
+      same; or a dict with one or the other for each entry of the tree.
+  """
+  if isinstance(axis, dict):
+    return {name: shapes_of_one(x, axis[name]) for name, x in tree.items()}
+  lead = 0 if axis is None else 1
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), tree
+  )
+
+
 class Population:
   """The members' functions, compiled, under one way of running them.
 
@@ -116,9 +132,19 @@ class Population:
   @functools.cached_property
   def shapes(self) -> Any:
     """Shapes and dtypes of the stacked carries; compiles nothing."""
-    init = jax.vmap(self._learner.init, (0, 0, self._axes, 0))
-    return jax.eval_shape(
-      init, self._seeds, self._hyper, self._shared, self._given
+    return self._of_all(self._carry)
+
+  @functools.cached_property
+  def _carry(self):
+    """Shapes of the carry of one member, who is traced for all of them."""
+    shared = shapes_of_one(self._shared, self._axes)
+    seed, hyper, given = shapes_of_one((self._seeds, self._hyper, self._given))
+    return jax.eval_shape(self._learner.init, seed, hyper, shared, given)
+
+  def _of_all(self, tree):
+    """The stacked shapes of what each member has."""
+    return jax.tree.map(
+      lambda s: jax.ShapeDtypeStruct((self.members, *s.shape), s.dtype), tree
     )
 
   def init(self) -> Any:
@@ -179,12 +205,9 @@ class Population:
     """How a member's carry, or all, lie in parts; None if they do not."""
     if not self._spreads:
       return None
-    shapes = self.shapes
     if not member:
-      return sharding.spread(shapes, self.mesh, MEMBER)
-    return sharding.spread(
-      jax.eval_shape(lambda x: take(x, 0), shapes), self.mesh
-    )
+      return sharding.spread(self.shapes, self.mesh, MEMBER)
+    return sharding.spread(self._carry, self.mesh)
 
   def _call(self, carry, totals, batches):
     """What steps through the batches, and its arguments."""
@@ -260,15 +283,16 @@ class Population:
 
   def no_totals(self, batch: dict) -> Any:
     """Stacked sums and counts of nothing, shaped as the step measures."""
-    axes = (0, self.batch_axis, self._axes, 0)
-    shapes = jax.eval_shape(
-      jax.vmap(self._learner.step, axes),
-      self.shapes,
-      batch,
-      self._shared,
-      self._hyper,
-    )[1]
-    return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+    _, measured = jax.eval_shape(
+      self._learner.step,
+      self._carry,
+      shapes_of_one(batch, self.batch_axis),
+      shapes_of_one(self._shared, self._axes),
+      shapes_of_one(self._hyper),
+    )
+    return jax.tree.map(
+      lambda s: np.zeros(s.shape, s.dtype), self._of_all(measured)
+    )
 
   def stacked(self, tree: Any) -> Any:
     """The members' trees as one tree with a leading axis of members."""
