@@ -1,5 +1,6 @@
 """What a run is going to train, and what that costs; nothing is computed."""
 
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,6 +136,13 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
   session = jobs.session_of(part, source, Path(), progress=None)
   found = {}
   groups = jobs.shapes_of(part)
+
+  @functools.cache
+  def one(name):
+    """The FLOPs of one net of a group for one example."""
+    role = part.teachers[name]
+    return cost.cost(role.net, role.shape).flops
+
   for arm in part.arms:
     if arm != part.first(arm):
       found[arm] = found[part.first(arm)]
@@ -145,9 +153,7 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
     teaching, drawn = 0, training.drawn_groups(own)
     for name in sorted(training.used_groups(own).keys() & part.teachers.keys()):
       count = 1 if name in drawn else part.config['teachers'][name]['count']
-      role = part.teachers[name]
-      one = cost.cost(role.net, role.shape)
-      teaching += one.flops * count * own.train['batch_size']
+      teaching += one(name) * count * own.train['batch_size']
     found[arm] = teaching / total if total else 0.0
   return found
 

@@ -10,6 +10,7 @@ from jaxkd import config as configs
 from jaxkd import jobs, overview, preflight
 from jaxkd.distill import roles
 from jaxkd.errors import UserError
+from jaxkd.models import mlp
 from jaxkd.rounds import called, ensembled
 
 
@@ -52,6 +53,28 @@ def test_a_sound_config_passes(tmp_path):
   assert shares['student'] == 0
   assert 0 < shares['distilled'] < 1
   assert not list(tmp_path.iterdir())
+
+
+def test_nets_are_traced_once_for_all_that_they_are_part_of(
+  tmp_path, monkeypatch
+):
+  """Two arms, what trains and what is looked at: by shape and mode alone."""
+  traced, call = [], mlp.Model.__call__
+
+  def counted(self, x):
+    traced.append((self.head.in_features, x.shape))
+    return call(self, x)
+
+  monkeypatch.setattr(mlp.Model, '__call__', counted)
+  config = small(
+    teachers__main__kw=dict(widths=(6,)),
+    arms__smaller=dict(train=dict(learning_rate=0.5)),
+  )
+  source, (part,) = preflight.prepare(config, tmp_path)
+  overview.shares(part, source)
+  one, batch = (1, 8, 8, 1), (8, 8, 8, 1)
+  # The shapes of the outputs; training; and the teacher in evaluation mode.
+  assert sorted(traced) == [(4, one), (4, batch), (6, one), *[(6, batch)] * 2]
 
 
 def test_explains_the_loss_and_every_layer(tmp_path):

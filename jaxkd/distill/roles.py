@@ -62,7 +62,8 @@ def role(
     if any(hooks.values()):
       with within(f'{quantised}: '):
         build((), **hooks)
-    net = build(tuple(sorted(locations - own)), **hooks)
+    taps = tuple(sorted(locations - own))
+    net = build(taps, **hooks) if taps or any(hooks.values()) else plain
   return Role(
     net,
     entry['views']['train'],
@@ -172,7 +173,7 @@ def joined(
     fuse,
     most=max(entries[name]['specialize']['overlap'] for name in names),
   )
-  return Role(net, view, eval_view, shape=shape, at=at)
+  return Role(_traced_once(net), view, eval_view, shape=shape, at=at)
 
 
 def _copies(given: Any, wanted: Any, at: str) -> int:
@@ -390,6 +391,16 @@ def _builder(entry, source, shape, at, dtype):
       if str(error).startswith(at):
         raise
       raise UserError(f'{at}: {error}') from error
-    return specialists.specialist(net, source.num_classes) if special else net
+    if special:
+      net = specialists.specialist(net, source.num_classes)
+    return _traced_once(net)
 
   return build
+
+
+def _traced_once(net: Net) -> Net:
+  """The net, traced once for all programs of the run that it is a part of."""
+  return Net(
+    jax.jit(net.init, inline=True),
+    jax.jit(net.apply, static_argnames='train', inline=True),
+  )
