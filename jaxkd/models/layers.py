@@ -115,7 +115,24 @@ def conv(
 
 def norm(width: int, **options: Any) -> nnx.BatchNorm:
   """BatchNorm; PyTorch's momentum of 0.1 is what Flax calls 0.9."""
-  return nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, **options)
+  layer = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, **options)
+  layer.mean = _Statistic(layer.mean.get_value())
+  layer.var = _Statistic(layer.var.get_value())
+  return layer
+
+
+class _Statistic(nnx.BatchStat):
+  """A running statistic, replaced in constant time under a trace.
+
+  (``mean[...] = value`` asks a traced value for its sharding, and JAX goes
+  through the whole trace to say that there is none.)
+  """
+
+  def __setitem__(self, key: Any, value: Array) -> None:
+    if key is Ellipsis:
+      self.set_value(value)
+    else:
+      super().__setitem__(key, value)
 
 
 def head(width: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Linear:
