@@ -21,6 +21,9 @@ from jaxkd.errors import UserError, unknown
 
 KERNELS = ('linear', 'rbf')
 NEVER = -30.0  # log-odds of a class that was not there
+# Of the optimality conditions. Under libsvm's own 1e-3 scores would depend on
+# the last bits of the features, in their third decimal.
+TOLERANCE = 1e-5
 
 
 class Model(nnx.Module):
@@ -145,6 +148,7 @@ class Model(nnx.Module):
       'kernel': kernel,
       'gamma': gamma / x.shape[1],
       'class_weight': 'balanced' if balanced else None,
+      'tol': TOLERANCE,
     }
     rows = x.shape[1] if kernel == 'linear' else size
     coefficients = np.zeros((rows, num_classes))

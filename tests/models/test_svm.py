@@ -29,12 +29,12 @@ def test_scores_are_scikit_learns(kernel, balanced):
   scores = jax.jit(net.apply)(variables, X)[0]['scores']
   for label in range(3):
     weight = 'balanced' if balanced else None
+    options = dict(C=0.5, gamma=2 / 13, class_weight=weight, tol=1e-6)
     machine = pipeline.make_pipeline(
-      preprocessing.StandardScaler(),
-      svm.SVC(kernel=kernel, C=0.5, gamma=2 / 13, class_weight=weight),
+      preprocessing.StandardScaler(), svm.SVC(kernel=kernel, **options)
     ).fit(X, label == Y)
     expected = machine.decision_function(X)
-    np.testing.assert_allclose(scores[:, label], expected, rtol=2e-3, atol=5e-3)
+    np.testing.assert_allclose(scores[:, label], expected, atol=1e-3)
 
 
 def test_the_variables_are_those_of_the_net():
@@ -46,11 +46,11 @@ def test_the_variables_are_those_of_the_net():
 
 def test_probabilities_are_calibrated_on_what_was_held_out():
   random = np.random.default_rng(0)
-  x = random.normal(size=(300, 4)).astype(np.float32)
-  y = random.integers(3, size=300)  # there is nothing to learn
-  net, variables = fitted(x, y, np.arange(300), kernel='rbf', size=300)
+  x = random.normal(size=(600, 4)).astype(np.float32)
+  y = random.integers(3, size=600)  # there is nothing to learn
+  net, variables = fitted(x, y, np.arange(600), kernel='rbf', size=600)
   logits = net.apply(variables, x)[0]['logits']
-  assert abs(np.exp(logits) - 1 / 3).mean() < 0.1
+  assert abs(np.exp(logits) - 1 / 3).max() < 0.2
 
 
 def test_platt_is_a_logistic_regression_on_softened_targets():
