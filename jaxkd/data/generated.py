@@ -388,7 +388,6 @@ class Generator:
     key = traced.jaxpr.invars[len(jax.tree.leaves(variables))]
     draws = any(key is x for eqn in traced.eqns for x in eqn.invars)
     alone = not draws and len(jax.tree.leaves(variables)[0]) == 1
-    self._members = len(seeds)
     self._seeds = [0] if alone else list(seeds)
     rows = {
       path: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)

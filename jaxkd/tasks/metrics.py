@@ -47,6 +47,20 @@ class Metric(NamedTuple):
   finished: bool = False
 
 
+def valid(batch: dict) -> Array:
+  """Which tokens or pixels [B, ...] of the examples that count do so too."""
+  counts = batch['valid']
+  where = batch.get('where', jnp.ones(len(counts), bool))
+  return counts & where.reshape(-1, *(1,) * (counts.ndim - 1))
+
+
+def counted_valid(value: Array, batch: dict) -> Pair:
+  """Sum and count of a value per token or pixel [B, ...], where they count."""
+  counts = valid(batch)
+  total = jnp.where(counts, value.astype(jnp.float32), 0).sum()
+  return total, counts.sum().astype(jnp.float32)
+
+
 def counted(value: Array, batch: dict) -> Pair:
   """Sum and count of a value per example [B], where the batch counts."""
   where = batch.get('where')

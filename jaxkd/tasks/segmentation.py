@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric
+from jaxkd.tasks.metrics import Metric, counted_valid, valid
 from jaxkd.teachers import many
 
 GROUND_TRUTH = 'cross_entropy'
@@ -48,7 +48,7 @@ def _agreement(teacher):
   def measure(outputs, batch, teachers):
     target = many.log_mean_probabilities(teachers[teacher]['logits'])
     same = outputs['logits'].argmax(-1) == target.argmax(-1)
-    return _counted(same, batch)
+    return counted_valid(same, batch)
 
   return measure
 
@@ -56,7 +56,7 @@ def _agreement(teacher):
 def _kl(teacher):
   def measure(outputs, batch, teachers):
     target = many.log_mean_probabilities(teachers[teacher]['logits'])
-    return _counted(losses.kl(outputs['logits'], target), batch)
+    return counted_valid(losses.kl(outputs['logits'], target), batch)
 
   return measure
 
@@ -71,8 +71,8 @@ def _overlaps(num_classes):
       return jax.nn.one_hot(chosen, num_classes).sum((0, 1, 2))
 
     # The number num_classes is no class, and counts for none.
-    truth = jnp.where(_counts(batch), labels, num_classes)
-    found = jnp.where(_counts(batch), predicted, num_classes)
+    truth = jnp.where(valid(batch), labels, num_classes)
+    found = jnp.where(valid(batch), predicted, num_classes)
     both = pixels(jnp.where(found == truth, truth, num_classes))
     return both, pixels(truth) + pixels(found) - both
 
@@ -91,22 +91,10 @@ def _mean(total, count):
 
 
 def _correct(outputs, batch, teachers):
-  return _counted(outputs['logits'].argmax(-1) == batch['labels'], batch)
+  return counted_valid(outputs['logits'].argmax(-1) == batch['labels'], batch)
 
 
 def _nll(outputs, batch, teachers):
-  return _counted(
+  return counted_valid(
     losses.cross_entropy(outputs['logits'], batch['labels']), batch
   )
-
-
-def _counted(value, batch):
-  counts = _counts(batch)
-  total = jnp.where(counts, value.astype(jnp.float32), 0).sum()
-  return total, counts.sum().astype(jnp.float32)
-
-
-def _counts(batch):
-  """Which pixels count, bool [B, H, W]."""
-  where = batch.get('where', jnp.ones(len(batch['labels']), bool))
-  return batch[MASK] & where[:, None, None]

@@ -16,7 +16,7 @@ from jax import Array
 from jaxkd import lookup, losses
 from jaxkd.data.tokenizer import text
 from jaxkd.tasks import decoding
-from jaxkd.tasks.metrics import Metric, counted
+from jaxkd.tasks.metrics import Metric, counted, counted_valid
 
 GROUND_TRUTH = 'cross_entropy'
 MASK = 'valid'
@@ -119,16 +119,8 @@ def decode(
 
 
 def _nll(outputs, batch, teachers):
-  """The sum over tokens and their count."""
-  valid = batch['valid']
-  where = batch.get('where')
-  if where is not None:
-    valid &= where[:, None]
   loss = losses.cross_entropy(outputs['logits'], batch['labels'])
-  return (
-    jnp.where(valid, loss, 0).sum(),
-    valid.sum().astype(jnp.float32),
-  )
+  return counted_valid(loss, batch)
 
 
 def _mean(output):
@@ -159,11 +151,11 @@ def _both(outputs, batch, teachers):
 
 def _gained(greedy, beam, labels, finite, *, pieces):
   """BLEU of beam search less that of greedy decoding."""
-  scores = [
-    _scored(x, labels, finite, pieces=pieces)[0] for x in (beam, greedy)
-  ]
-  which = SCORES.index('bleu')
-  return scores[0][which] - scores[1][which], 1
+  if not finite.all():
+    return np.nan, 1
+  *written, targets = (_texts(x, pieces) for x in (beam, greedy, labels))
+  more, less = (_bleu(x, targets) for x in written)
+  return more - less, 1
 
 
 def _of(i):
@@ -176,9 +168,18 @@ def _scored(tokens, labels, finite, *, pieces):
     return np.full(len(SCORES), np.nan), 1
   import sacrebleu
 
-  written, targets = ([text(x, pieces) for x in of] for of in (tokens, labels))
-  # By force: it would complain of text whose punctuation is a token of its own.
-  bleu = sacrebleu.corpus_bleu(written, [targets], force=True).score
+  written, targets = (_texts(x, pieces) for x in (tokens, labels))
   chrf = sacrebleu.corpus_chrf(written, [targets]).score
   exact = np.mean([a == b for a, b in zip(written, targets, strict=True)])
-  return np.array([exact, bleu / 100, chrf / 100]), 1
+  return np.array([exact, _bleu(written, targets), chrf / 100]), 1
+
+
+def _bleu(written, targets):
+  import sacrebleu
+
+  # By force: it would complain of text whose punctuation is a token of its own.
+  return sacrebleu.corpus_bleu(written, [targets], force=True).score / 100
+
+
+def _texts(tokens, pieces):
+  return [text(x, pieces) for x in tokens]
