@@ -99,22 +99,21 @@ def decode(
   source, length = inputs['source'], inputs['prefix'].shape[1]
 
   def best(of):
-    return decoding.beam(of, source, length, BEAM)[0][:, 0]
-
-  def probability(tokens):
-    return jnp.exp(decoding.log_likelihood(apply, source, tokens))
+    tokens, scores = decoding.beam(of, source, length, BEAM)
+    return tokens[:, 0], jnp.exp(scores[:, 0])
 
   found = {}
   if 'greedy' in wanted:
     found['greedy'] = decoding.greedy(apply, source, length)[0]
   if {'beam', 'mode_mass'} & {*wanted}:
-    own = best(apply)
-    found['beam'] = own
+    found['beam'], mass = best(apply)
     if 'mode_mass' in wanted:
-      found['mode_mass'] = probability(own)
+      found['mode_mass'] = mass
   for name, teacher in teachers.items():
     if f'teacher_mass/{name}' in wanted:
-      found[f'teacher_mass/{name}'] = probability(best(teacher))
+      tokens, _ = best(teacher)
+      likely = decoding.log_likelihood(apply, source, tokens)
+      found[f'teacher_mass/{name}'] = jnp.exp(likely)
   return found
 
 
