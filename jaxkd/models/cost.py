@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
 
 from jaxkd import shapes
 from jaxkd.paths import by_path
@@ -42,10 +43,28 @@ def cost(net: Net, input_shape: Any) -> Cost:
   )
 
 
-def flops(function, *arguments) -> int:
-  """Floating-point operations of a function, as the compiler counts them."""
-  analysis = jax.jit(function).lower(*arguments).cost_analysis()
-  return int((analysis or {}).get('flops', 0))
+def flops(function: Callable, *arguments: Any) -> int:
+  """Floating-point operations of a function, as the compiler counts them.
+
+  It counts what a loop does once. Of scans all steps are counted here; how
+  often a ``while_loop`` goes round cannot be known.
+  """
+  traced = jax.jit(function).trace(*arguments)
+  analysis = traced.lower().cost_analysis()
+  once = int((analysis or {}).get('flops', 0))
+  return once + _later_steps(traced.jaxpr.jaxpr)
+
+
+def _later_steps(jaxpr: Jaxpr) -> int:
+  """The operations of all steps of a program's scans but the first."""
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'scan':
+      body = equation.params['jaxpr']
+      step = flops(jaxpr_as_fun(body), *body.in_avals)
+      total += (equation.params['length'] - 1) * step
+    total += sum(map(_later_steps, jaxprs_in_params(equation.params)))
+  return total
 
 
 def products(net: Net, layers: Mapping[str, Any]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What nets cost, by hand."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxkd import models
@@ -27,6 +28,24 @@ def test_groups_and_tokens_count():
   found = cost.products(net, models.tap_shapes('mobilenetv2', **options))
   flops = cost.cost(net, (8, 8, 3)).flops
   assert 0.7 * flops < 2 * sum(found.values()) < 1.2 * flops
+
+
+def test_all_steps_of_a_loop_count():
+  x = jnp.ones((8, 8))
+
+  def times(n, function):
+    return lambda x: jax.lax.scan(
+      lambda x, _: (function(x), None), x, length=n
+    )[0]
+
+  once = cost.flops(times(1, lambda y: y @ x), x)
+  assert 2 * 8**3 <= once < 2.2 * 8**3
+  inner = jax.jit(times(5, lambda y: y @ x))
+  twice = cost.flops(times(3, inner), x)
+  assert abs(twice / once - 15) < 0.2
+  # Backwards through a loop is a loop.
+  slope = cost.flops(jax.grad(lambda x: times(3, inner)(x).sum()), x)
+  assert 28 < slope / once < 31
 
 
 def test_what_is_decoded_is_a_batch_of_the_longest(monkeypatch):
