@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import jobs, overview, shapes, tuning, workdir
+from jaxkd import jobs, overview, shapes, tasks, tuning, workdir
 from jaxkd.data import generated
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
@@ -32,6 +32,8 @@ from jaxkd.train import hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run']
+
+SHOWN = 8  # examples
 
 
 class Stage(NamedTuple):
@@ -69,7 +71,8 @@ def run(
   Args:
     config: see docs/config.md; what it does not say is as by default.
     directory: the workdir; it is left with config.json, checkpoints/, nets/,
-      events/, curves.png and row.json.
+      events/, curves.png, row.json and, where the task has something to show,
+      shown/.
     overwrite: whether to remove the run of another config there.
     tune: grids to search on the validation split; see `jaxkd.tuning`.
     stop: when set, the run saves its state and raises `Stopped`.
@@ -132,6 +135,7 @@ def run(
       row['wall_s'] = None if resumed else time.perf_counter() - begun
       histories = {s.name: s.history for s in stages if s.history}
       plots.curves(histories, directory / 'curves.png')
+      _show(config, source, rounds, directory)
       row = rows.plain(row)
       rows.save(finished, row)
     return hosts.told('the row', row)
@@ -389,6 +393,49 @@ def _export(
           'members': len(jax.tree.leaves(variables)[0]),
         },
       )
+
+
+def _show(
+  config: Mapping[str, Any],
+  source: Source,
+  rounds: list[Round],
+  directory: Path,
+) -> None:
+  """Shows what nets of the first seed make of the first test examples.
+
+  They are the teachers that were trained and the students of compared arms.
+  """
+  task = tasks.find(config['task'])
+  if not hasattr(task, 'show'):
+    return
+  report = config['report']
+  pairs = (report['compare'], *report['controls'].values())
+  compared = {pair[side] for pair in pairs for side in ('better', 'than')}
+  stages = {}
+  for part in rounds:
+    for arm, own in part.students.items():
+      name = f'{part.prefix}{arm}'
+      if name in compared:
+        role = training.reported(own)
+        stages[name] = f'{part.prefix}students/{arm}/{role}'
+    for group in part.predicts:
+      entry = part.config['teachers'][group]
+      if not entry['restore'] and not entry['made_of']:
+        name = f'{part.prefix}{called(group, part)}'
+        stages[name] = f'{part.prefix}teachers/{group}'
+
+  test = source.splits['test']
+
+  def applied(stage):
+    net, variables = workdir.load(workdir.net_folder(directory, stage))
+    return jax.jit(lambda inputs: net.apply(variables, inputs)[0])
+
+  task.show(
+    directory / 'shown',
+    test.fetch(np.arange(min(SHOWN, len(test)))),
+    {name: applied(stage) for name, stage in stages.items()},
+    source.classes,
+  )
 
 
 def _writers(config: Mapping[str, Any], directory: Path) -> list:

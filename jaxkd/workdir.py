@@ -30,6 +30,7 @@ MADE = (
   ROW,
   'tuning.json',
   'curves.png',
+  'shown',
   'checkpoints',
   'nets',
   'outputs',

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import jaxkd
 from jaxkd import config as configs
-from jaxkd import pipeline, preflight, tuning, workdir
+from jaxkd import pipeline, preflight, tasks, tuning, workdir
 from jaxkd.data import cache, sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError
@@ -113,6 +113,8 @@ def test_every_config_runs_tiny(
   assert set(row['arms']) >= set(config['arms'])
   for name in ('config.json', 'row.json', 'curves.png', 'events', 'nets'):
     assert (tmp_path / name).exists()
+  shows = hasattr(tasks.find(config['task']), 'show')
+  assert shows == (tmp_path / 'shown').exists()
 
 
 def test_a_row_has_what_it_takes_to_trust_it(finished):

@@ -495,9 +495,10 @@ def _directions(row: Mapping, directory: str | Path) -> list[str]:
   near = os.path.relpath(directory)
   place = near if len(near) < len(str(directory)) else str(directory)
   kept = f'benchmarks/rows/{row["system"]}.json'
+  shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
   return [
-    f'Files: {place}/ with row.json, curves.png, events/ for TensorBoard and '
-    'nets/.',
+    f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
+    'TensorBoard and nets/.',
     'Next, use the student:',
     f'  python -c "import jaxkd; net, variables = jaxkd.load(\'{place}\')"',
     'or put the row into BENCHMARKS.md:',

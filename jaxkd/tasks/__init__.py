@@ -15,7 +15,10 @@ A task may also have
   only when it is asked again and again, as a translation is. ``apply(inputs)``
   gives the net's outputs, ``wanted`` are the names of those that metrics ask
   for, and ``teachers`` are groups of one net, each as such an ``apply``. The
-  time of those that `TIMED` names is told in the row.
+  time of those that `TIMED` names is told in the row;
+- ``show(folder, batch, nets, classes)``, which writes to a folder what nets
+  make of a few examples. ``nets`` are names and ``apply(inputs) -> outputs``
+  of each.
 """
 
 import importlib

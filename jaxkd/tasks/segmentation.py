@@ -4,13 +4,16 @@ Logits are [B, H, W, K], labels [B, H, W], and ``valid`` of the batch says which
 pixels count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
+from jaxkd.report import maps
 from jaxkd.tasks.metrics import Metric, counted_valid, valid
 from jaxkd.teachers import many
 
@@ -42,6 +45,26 @@ def fidelity(teacher: str) -> dict[str, Metric]:
       _kl(teacher), _mean, higher_is_better=False, teacher=teacher
     ),
   }
+
+
+def show(
+  folder: Path,
+  batch: dict,
+  nets: Mapping[str, Callable[[Any], dict]],
+  classes: Sequence[str],
+) -> None:
+  """A picture of images, their labels, and the classes that nets see."""
+  maps.draw(
+    folder / 'maps.png',
+    np.asarray(batch['inputs']),
+    np.asarray(batch['labels']),
+    np.asarray(batch['valid']),
+    {
+      name: np.asarray(apply(batch['inputs'])['logits'].argmax(-1))
+      for name, apply in nets.items()
+    },
+    classes,
+  )
 
 
 def _agreement(teacher):

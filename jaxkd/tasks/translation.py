@@ -7,6 +7,7 @@ as long and is for finished nets.
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax import Array
 
 from jaxkd import lookup, losses
 from jaxkd.data.tokenizer import text
+from jaxkd.errors import writing
 from jaxkd.tasks import decoding
 from jaxkd.tasks.metrics import Metric, counted, counted_valid
 
@@ -115,6 +117,38 @@ def decode(
       likely = decoding.log_likelihood(apply, source, tokens)
       found[f'teacher_mass/{name}'] = jnp.exp(likely)
   return found
+
+
+def show(
+  folder: Path,
+  batch: dict,
+  nets: Mapping[str, Callable[[Any], dict]],
+  classes: Sequence[str],
+) -> None:
+  """Targets and what nets write, greedily, as text: a line for each."""
+  inputs = batch['inputs']
+  length = inputs['prefix'].shape[1]
+  lines = {
+    'source': inputs['source'],
+    'target': batch['labels'],
+    **{
+      name: decoding.greedy(apply, inputs['source'], length)[0]
+      for name, apply in nets.items()
+    },
+  }
+  width = max(map(len, lines))
+  texts = {
+    name.ljust(width): _texts(np.asarray(tokens).tolist(), classes)
+    for name, tokens in lines.items()
+  }
+  shown = (
+    ''.join(f'{name}  {own[i]}\n' for name, own in texts.items())
+    for i in range(len(batch['labels']))
+  )
+  with writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'translations.txt'
+    path.write_text('\n'.join(shown), encoding='utf-8')
 
 
 def _nll(outputs, batch, teachers):

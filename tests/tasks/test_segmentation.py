@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 from jaxkd import tasks
+from jaxkd.report import maps
 from jaxkd.tasks import segmentation
 
 K = 6
@@ -111,3 +112,21 @@ def test_fidelity_is_over_the_pixels_that_count():
     )
     value = metric.value(*map(np.asarray, measured))
     assert float(value) == pytest.approx(want[name][VALID].mean(), rel=1e-4)
+
+
+def test_a_picture_of_what_nets_see(tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(maps, 'draw', lambda *args: drawn.append(args))
+  images = random.random((5, 7, 8, 3)).astype(np.float32)
+  nets = {
+    'one': lambda inputs: {'logits': jnp.asarray(LOGITS)},
+    'other': lambda inputs: {'logits': jnp.asarray(-LOGITS)},
+  }
+  segmentation.show(tmp_path, {**BATCH, 'inputs': images}, nets, 'abcdef')
+  ((path, shown, truth, valid, predictions, classes),) = drawn
+  assert path == tmp_path / 'maps.png' and classes == 'abcdef'
+  np.testing.assert_array_equal(shown, images)
+  np.testing.assert_array_equal(truth, BATCH['labels'])
+  np.testing.assert_array_equal(valid, VALID)
+  np.testing.assert_array_equal(predictions['one'], LOGITS.argmax(-1))
+  np.testing.assert_array_equal(predictions['other'], LOGITS.argmin(-1))

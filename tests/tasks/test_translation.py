@@ -244,3 +244,24 @@ def test_what_beam_search_gains_is_the_difference():
   assert found == pytest.approx(want) and 0 < found < 1
   bad = np.full_like(LOGITS, np.nan)
   assert np.isnan(reached('beam_gain', {**outputs, 'logits': bad}))
+
+
+def test_what_nets_write_is_shown_as_text(tmp_path):
+  nets = {'student': net(0)[0], 'the teacher': net(1)[0]}
+  labels = lines(('▁the ▁cat', '▁sat s'), LENGTH)
+  translation.show(
+    tmp_path / 'new', {'inputs': INPUTS, 'labels': labels}, nets, CLASSES
+  )
+  shown = (tmp_path / 'new' / 'translations.txt').read_text(encoding='utf-8')
+  first, second = shown.split('\n\n')
+  assert [line[:13] for line in first.splitlines()] == [
+    'source       ',
+    'target       ',
+    'student      ',
+    'the teacher  ',
+  ]
+  assert first.splitlines()[1][13:] == 'the cat'
+  assert second.splitlines()[1][13:] == 'sats'
+  written = search(net(1)[1], int(SOURCE[1, 0]), 1)[0]
+  pieces = [CLASSES[token] for token in written if token != EOS]
+  assert second.splitlines()[3][13:] == text(' '.join(pieces))
