@@ -1,0 +1,35 @@
+r"""Writes the images of a config into TFDS's data directory.
+
+python experiments/prepare.py --config configs/liu2019_structured.py \
+    --name scenes
+
+They are the TFDS data set of that name then, which the source ``tfds:scenes``
+reads, and so does whoever has TFDS. TensorFlow is not needed.
+"""
+
+from absl import flags
+from rich.console import Console
+
+from jaxkd import config as configs
+from jaxkd import launch
+from jaxkd.data import builder, sources
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('name', '', 'of the TFDS data set')
+flags.DEFINE_string('data_dir', '', "TFDS's, if it is not its default")
+
+
+def main(stop):
+  if not FLAGS.name:
+    raise launch.UserError('--name: say what the data set is to be called')
+  data = configs.plain(configs.complete(FLAGS.config))['data']
+  source = sources.load(data['source'], dir=data['dir'], **data['kw'])
+  folder = builder.build(source, FLAGS.name, FLAGS.data_dir)
+  Console().print(
+    f'Read it with --config.data.source=tfds:{FLAGS.name}: {folder}',
+    soft_wrap=True,
+  )
+
+
+if __name__ == '__main__':
+  launch.main(main)
