@@ -12,7 +12,7 @@ good as beam search. Then the student is pruned, with and without training on.
 The first round trains students on labels, with the teacher's words and on its
 translations. In the second each of them is trained on, all for as many steps:
 three as they were, one more on the closest translations, and one on these with
-the teacher's words. In the third the last is pruned.
+the teacher's words. In the third that of translations is pruned.
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +45,7 @@ def get_config(arg=None):
     ),
   )
   large = dict(model='seq2seq', kw=dict(width=64, init=0.2))
-  small = dict(model='seq2seq', kw=dict(width=48, init=0.2))
+  small = dict(model='seq2seq', kw=dict(width=32, init=0.2))
   c.teachers = dict(
     main=dict(**large, train=dict(steps=2500, learning_rate=1e-2))
   )
@@ -81,20 +81,20 @@ def get_config(arg=None):
         interpolated=on('from_sequence', **closest),
         all=on('from_sequence', **closest, **words),
       ),
-      train=dict(steps=1200),
+      train=dict(steps=1500),
     ),
     r03=dict(
       teachers={
         **again,
         'whole': dict(
-          **small, per_seed=True, restore='r02/students/interpolated/student'
+          **small, per_seed=True, restore='r02/students/sequence/student'
         ),
       },
       arms=dict(
-        whole=on('whole', **closest),
+        whole=on('whole', **sequence),
         **{
           f'{name}_{share}': {
-            **closest,
+            **sequence,
             'students': dict(
               student=dict(
                 init='whole', prune=f'magnitude({share / 100}{option})'
@@ -105,25 +105,26 @@ def get_config(arg=None):
           for name, option in (('pruned', ''), ('cut', ', after=True'))
         },
       ),
-      train=dict(steps=500),
+      train=dict(steps=800),
     ),
   )
   c.train = dict(
     optimizer=dict(name='adam'),
     learning_rate=5e-3,
     clip=5.0,
-    steps=2500,
+    steps=4000,
     batch_size=64,
-    seeds=3,
+    seeds=5,
     members='sequence',
-    eval_every=500,
-    save_every=2500,
+    eval_every=1000,
+    save_every=1000,
   )
   pair = dict(better='r02/sequence', than='r02/labels')
   c.report = dict(
     metric='bleu',
     compare=pair,
     controls=dict(
+      exactly=dict(**pair, metric='exact'),
       by_beam_search=dict(**pair, metric='bleu_beam'),
       beam_gains_less=dict(**pair, metric='beam_gain'),
       surer=dict(**pair, metric='mode_mass'),
