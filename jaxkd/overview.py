@@ -10,7 +10,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxkd import jobs
+from jaxkd import jobs, shapes
 from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
@@ -28,7 +28,7 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
   )
   console.print(
     f'[bold]{source.name}[/]: {sizes}; {source.num_classes} classes of '
-    f'{" × ".join(map(str, jax.tree.leaves(source.input_shape)))}'
+    f'{shapes.said(source.input_shape)}'
   )
   table = Table(box=None, pad_edge=False)
   for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):

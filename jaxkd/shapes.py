@@ -48,6 +48,17 @@ def zeros(shapes: Any, size: int = 1) -> Any:
   )
 
 
+def said(shapes: Any) -> str:
+  """Shapes in words: ``28 × 28 × 1``, or ``source 24, prefix 24``."""
+  leaves, _ = jax.tree.flatten_with_path(shapes, is_leaf=is_shape)
+  named = []
+  for path, x in leaves:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    sizes = ' × '.join(map(str, x if is_shape(x) else x.shape))
+    named.append(f'{name} {sizes}'.strip())
+  return ', '.join(named)
+
+
 def as_json(shapes: Any) -> Any:
   """Shapes of JSON's types."""
 

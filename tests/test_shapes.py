@@ -30,3 +30,8 @@ def test_json_brings_them_back(shape):
 def test_zeros_are_of_the_types():
   found = shapes.zeros(TREE, 3)
   assert found['source'].dtype == np.int32 and not found['image'].any()
+
+
+def test_in_words():
+  assert shapes.said((28, 28, 1)) == '28 × 28 × 1'
+  assert shapes.said({'b': TOKENS, 'a': (3,)}) == 'a 3, b 5'
