@@ -9,8 +9,8 @@ the three losses too. In the paper a PSPNet-ResNet18 on Cityscapes goes from
 69.1 to 70.5, 71.8 and 74.1 % mIoU.
 
 Simplified: scikit-learn's digits pasted on coloured canvases of 48×48 pixels,
-4,000 of 8,000 of which have labels; a PSPNet-like net of 20 channels into one of
-8; score maps as the net gives them, at a quarter of the size. Critic and
+4,000 of 8,000 of which have labels; a PSPNet-like net of 20 channels into one
+of 8; score maps as the net gives them, at a quarter of the size. Critic and
 student step at once, and not in turns.
 
 No row of it is stored yet: weights and rates are first guesses.

@@ -157,6 +157,11 @@ def shifted(
       f'{at}: it is about the logits of a net that sees the examples itself, '
       f'which {name} is not; leave it empty'
     )
+  if source.splits['train'].labels.ndim > 1:
+    raise UserError(
+      f'{at}: it is about the classes of examples, and in {source.name} an '
+      'example has many; leave it empty'
+    )
   if part.arms[arm]['data']['generated']['name']:
     raise UserError(
       f'{at}: the arm {arm} sees examples that are generated, of which no '

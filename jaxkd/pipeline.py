@@ -135,9 +135,9 @@ def run(
       row['wall_s'] = None if resumed else time.perf_counter() - begun
       histories = {s.name: s.history for s in stages if s.history}
       plots.curves(histories, directory / 'curves.png')
-      _show(config, source, rounds, directory)
       row = rows.plain(row)
       rows.save(finished, row)
+      _show(config, source, rounds, directory)
     return hosts.told('the row', row)
 
 
@@ -403,7 +403,8 @@ def _show(
 ) -> None:
   """Shows what nets of the first seed make of the first test examples.
 
-  They are the teachers that were trained and the students of compared arms.
+  They are the teachers that were trained and the students of compared arms, but
+  for those that read what others give.
   """
   task = tasks.find(config['task'])
   if not hasattr(task, 'show'):
@@ -415,12 +416,12 @@ def _show(
   for part in rounds:
     for arm, own in part.students.items():
       name = f'{part.prefix}{arm}'
-      if name in compared:
-        role = training.reported(own)
+      role = training.reported(own)
+      if name in compared and not own[role].reads:
         stages[name] = f'{part.prefix}students/{arm}/{role}'
     for group in part.predicts:
       entry = part.config['teachers'][group]
-      if not entry['restore'] and not entry['made_of']:
+      if not any(entry[how] for how in ('restore', 'made_of', 'reads')):
         name = f'{part.prefix}{called(group, part)}'
         stages[name] = f'{part.prefix}teachers/{group}'
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxkd import config as configs
-from jaxkd import jobs
+from jaxkd import jobs, tasks
 from jaxkd.data import sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError, blamed, unknown
@@ -56,6 +56,7 @@ def prepare(
         'needs; see data.kw.validation'
       )
   source = sources.of_classes(source, data['classes'])
+  tasks.check(config['task'], source)
   rounds = []
   for prefix, own in configs_of(config).items():
     tuned = {} if rounds else grids or {}

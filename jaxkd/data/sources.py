@@ -760,13 +760,14 @@ def _source(
     split: examples_lib.checked(examples, len(classes), at=_at(name, split))
     for split, examples in splits.items()
   }
-  labels = splits[first].labels
-  if (labels == labels.flat[0]).all():
-    if not _any_counts(splits[first]):
+  for split, examples in splits.items():
+    if not _any_counts(examples):
       raise UserError(
-        f'{_at(name, first)} has no label that counts; name other labels, or '
+        f'{_at(name, split)} has no label that counts; name other labels, or '
         'leave fewer of them out'
       )
+  labels = splits[first].labels
+  if (labels == labels.flat[0]).all():
     raise UserError(
       f'{_at(name, first)} has examples of the class {labels.flat[0]} alone; '
       'there must be two classes or more'
@@ -791,9 +792,10 @@ def _source(
 
 def _any_counts(examples: Examples) -> bool:
   """Whether a label of any example is valid."""
-  parts = np.array_split(np.arange(len(examples)), -(-len(examples) // 256))
-  batches = map(examples.fetch, parts)
-  return any(batch.get('valid', np.True_).any() for batch in batches)
+  if 'valid' not in examples.fetch(np.arange(1)):
+    return True
+  parts = np.array_split(np.arange(len(examples)), -(-len(examples) // 64))
+  return any(examples.fetch(part)['valid'].any() for part in parts)
 
 
 def _validation(

@@ -27,6 +27,12 @@ from jaxkd import calls, lookup, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 
+# What puts pixels elsewhere, and so away from labels of theirs.
+MOVING = {
+  *('shift', 'crop', 'cut', 'centre', 'flip', 'rotate', 'turn', 'resize'),
+  'detail',
+}
+
 
 class Op(NamedTuple):
   """One step of a view.
@@ -137,6 +143,12 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
   return shapes.example(outputs)
 
 
+def moving(view: View) -> tuple[str, ...]:
+  """The ops of ours in a view that put pixels elsewhere."""
+  names = (op.name.rpartition('/')[2].partition('#')[0] for op in view.ops)
+  return tuple(name for name in names if name in MOVING)
+
+
 def draws(view: View, input_shape: Any) -> bool:
   """Whether what a view makes of an example depends on seed and epoch.
 
@@ -176,6 +188,7 @@ def redraw(key: Array, image: Array) -> Array:
 
 def noise(key: Array, image: Array, std: float) -> Array:
   """Adds Gaussian noise of standard deviation ``std`` to any array."""
+  _require_array('noise', image)
   _require(std >= 0, f'noise(std={std}) needs a std of at least 0')
   return image + std * jax.random.normal(key, image.shape, image.dtype)
 
@@ -378,6 +391,7 @@ def standardize(
 ) -> Array:
   """Subtracts ``mean`` and divides by ``std``, numbers or one a channel."""
   del key
+  _require_array('standardize', image)
   shape = (1,) * (image.ndim - 1) + (-1,)
   for name, value in (('mean', mean), ('std', std)):
     values = value if isinstance(value, tuple) else (value,)
@@ -423,6 +437,13 @@ def _fits(op: str, image: Any, size: int) -> tuple[int, int]:
     'the shorter side',
   )
   return height, width
+
+
+def _require_array(op: str, example: Any) -> None:
+  _require(
+    hasattr(example, 'shape'),
+    f'{op} needs one array, and an example has several; leave it out',
+  )
 
 
 def _size(op: str, image: Any) -> tuple[int, int]:

@@ -171,6 +171,8 @@ def knowledge(
       raise
     except Exception as error:
       raise UserError(_mismatch(error, student, teacher)) from error
+    if 'labels' in arguments.fields and not mask and result.ndim > 1:
+      _check_all_count(context.batch, at)
     return _per_example(result, context.batch, mask, at)
 
   def apply(params, state, context):
@@ -191,7 +193,13 @@ def knowledge(
     each = jnp.concatenate(each)
     if weigh is None:
       return each.mean(0), state
-    weights = jnp.broadcast_to(weigh(context), each.shape[::-1]).T
+    found = weigh(context)
+    if found.ndim > 2:
+      raise UserError(
+        f'{at}.fuse_weights: it weighs the parts of an example apart, and the '
+        'loss is one of the whole; leave it empty'
+      )
+    weights = jnp.broadcast_to(found, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state
 
   def _mismatch(error, student, teacher):
@@ -202,6 +210,8 @@ def knowledge(
       f'{location[1]!r} of teacher {" and ".join(teachers)} is '
       f'{_shapes(teacher)}, which the loss {name} cannot compare'
     )
+    if 'logits' in location and _shapes(student, 1) == _shapes(teacher, 1):
+      return f'{sentence}; choose outputs of one size'
     if 'logits' in location:
       return f'{sentence}; give both the same number of classes'
     if not adapter:
@@ -211,9 +221,19 @@ def knowledge(
   return Term(init, apply)
 
 
-def _shapes(tree) -> str:
-  leaves = [f'{x.dtype}{list(x.shape)}' for x in jax.tree.leaves(tree)]
+def _shapes(tree, last: int = 0) -> str:
+  """The shapes of arrays, of all axes or so many of the last ones."""
+  leaves = [f'{x.dtype}{list(x.shape[-last:])}' for x in jax.tree.leaves(tree)]
   return ', '.join(leaves)
+
+
+def _check_all_count(batch: Mapping, at: str) -> None:
+  """Refuses to learn from labels that stand where there is none."""
+  if 'valid' in batch:
+    raise UserError(
+      f'{at}.mask: it is empty, and not all of the labels mean something; '
+      "write 'valid'"
+    )
 
 
 def _per_example(value: Array, batch: Mapping, mask: str, at: str) -> Array:

@@ -143,8 +143,7 @@ def joined(
     text, here = entry['views'][use], f'{at}.views.{use}'
     if not text:
       return theirs, wanted
-    view = views.parse(text, at=here)
-    given = views.output_shape(view, source.input_shape, at=here)
+    given = _seen(text, source, here)
     return (jax.tree.map(lambda _, x=x: x, theirs) for x in (text, given))
 
   view, shape = viewed('train', 'view')
@@ -289,6 +288,18 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   return (*each[0][:-1], sum(shape[-1] for shape in each))
 
 
+def _seen(text: str, source: Source, at: str) -> Any:
+  """The shape of one example as a view makes it."""
+  view = views.parse(text, at=at)
+  moved = views.moving(view)
+  if moved and source.splits['train'].labels.ndim > 2:
+    raise UserError(
+      f'{at}: {moved[0]} moves the pixels of {source.name} and not their '
+      'labels; leave it out'
+    )
+  return views.output_shape(view, source.input_shape, at=at)
+
+
 def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
   """The shape of one example as the entry's net sees it."""
   seen = {}
@@ -297,8 +308,7 @@ def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
       continue
     here = f'{at}.views.{use}'
     with blamed(here):
-      view = views.parse(text, at=here)
-      seen[use] = views.output_shape(view, source.input_shape, at=here)
+      seen[use] = _seen(text, source, here)
   for use, shape in seen.items():
     if shape != seen['train']:
       raise UserError(

@@ -102,6 +102,11 @@ def _entry(name, distill, roles, num_data) -> Entry:
     other = entry['otherwise']
     if other not in distill or other == name:
       known = [known for known in distill if known != name]
+      if not other:
+        raise UserError(
+          f'{at}.otherwise: name the term of the other examples, one of '
+          f'{", ".join(known)}'
+        )
       raise unknown('term', other, known, f'{at}.otherwise')
     otherwise, more = _knowledge(
       distill[other], f'distill.{other}', num_data, roles

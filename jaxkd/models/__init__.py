@@ -21,6 +21,7 @@ from flax import linen, nnx
 from jaxkd import lookup, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import net
+from jaxkd.models import options as options_lib
 from jaxkd.models.net import count
 from jaxkd.types import Net
 
@@ -222,6 +223,9 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
     missing = parameter.default is parameter.empty
     if missing and option not in {**kw, **fixed}:
       raise UserError(f'{at}: the model {name!r} needs the option {option!r}')
+    if option in kw:
+      here = f'{at.removesuffix("model")}kw.{option}'
+      options_lib.check(option, kw[option], parameter.annotation, at=here)
   given = {'num_classes': num_classes, 'input_shape': input_shape}
   given = {key: value for key, value in given.items() if key in parameters}
   given |= {**fixed, **kw}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxkd import shapes
 from jaxkd.errors import UserError
 
 he_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -150,13 +151,27 @@ def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
   Raises:
     UserError: the inputs are not images.
   """
-  shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+  shape = array_shape(input_shape)
   if len(shape) != 3:
     raise UserError(
       'this model takes images of shape (height, width, channels), not '
-      f'inputs of shape {input_shape}: choose another model, e.g. mlp, or view'
+      f'inputs of shape {shape}: choose another model, e.g. mlp, or view'
     )
   return shape
+
+
+def array_shape(input_shape: Any) -> tuple[int, ...]:
+  """The shape of inputs that are one array of float32.
+
+  Raises:
+    UserError: they are several, or of another type.
+  """
+  if not shapes.is_shape(input_shape):
+    raise UserError(
+      'this model takes one array of numbers, not inputs of '
+      f'{shapes.said(input_shape)}: choose a model of such inputs'
+    )
+  return tuple(input_shape)
 
 
 def shuffle_channels(x: Array, groups: int) -> Array:

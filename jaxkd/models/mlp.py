@@ -51,7 +51,7 @@ class Model(nnx.Module):
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
-    sizes = [math.prod(input_shape), *widths]
+    sizes = [math.prod(layers.array_shape(input_shape)), *widths]
     self.layers = nnx.List(
       Layer(width_in, width_out, dropout=dropout, dtype=dtype, rngs=rngs)
       for width_in, width_out in itertools.pairwise(sizes)

@@ -385,11 +385,9 @@ def _modes(
 
   def visit(state, train):
     module = nnx.merge(graphdef, state)
-    layers = {
-      _name(path): layer
-      for path, layer in nnx.iter_modules(module)
-      if path and callable(layer)
-    }
+    modules = {_name(path): m for path, m in nnx.iter_modules(module) if path}
+    layers = {name: m for name, m in modules.items() if callable(m)}
+    looped = modules.keys() - layers.keys()
     for name in _select((remat,), layers, 'remat') if remat else ():
       # Evaluation has no backward pass, and needs no key: what is computed
       # again looks as if it had drawn.
@@ -397,6 +395,11 @@ def _modes(
         _become(layers[name], _recomputing)
     for hooks, kind in ((before, _taking), (after, _giving)):
       for pattern, function in hooks:
+        if pattern in looped:
+          raise UserError(
+            f'{pattern} is called in a loop, where what goes into it cannot be '
+            f'changed; leave it out, as by skip={pattern!r}'
+          )
         for name in _select((pattern,), layers, 'layers'):
           _become(layers[name], functools.partial(kind, function=function))
     for name in filter(wanted, layers) if wanted else ():

@@ -163,6 +163,9 @@ class Model(nnx.Module):
       raise unknown('block', block, BLOCKS, 'segmenter: block')
     if stem not in STEMS:
       raise unknown('stem', stem, STEMS, 'segmenter: stem')
+    for option, values in (('sizes', sizes), ('bins', bins)):
+      if not values:
+        raise UserError(f'segmenter: {option} is empty; give one or more')
     height, breadth, channels = layers.image_shape(input_shape)
     reached = 2 if stem == 'small' else 4
     strides = [reached * 2**i for i in range(max(1, len(sizes)))]

@@ -4,7 +4,9 @@ A task is a module with `GROUND_TRUTH`, the name of the loss that teachers
 train with where the config says nothing else, and
 ``metrics(classes) -> {name: Metric}``, given the names of the classes. That
 loss looks at `OUTPUT`, the logits if the task does not say, and counts what the
-field `MASK` of the batch says, all if there is none.
+field `MASK` of the batch says, all if there is none. `LABELS` names the axes of
+an example's labels, none if it does not say, and `INPUTS` the arrays of its
+inputs, if there must be several.
 
 A task may also have
 
@@ -25,7 +27,10 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+import numpy as np
+
 from jaxkd import lookup
+from jaxkd.data.sources import Source
 from jaxkd.errors import UserError, unknown
 
 
@@ -51,3 +56,35 @@ def find(name: str) -> ModuleType:
   if name not in known:
     raise unknown('task', name, known, 'task')
   return modules[name]
+
+
+def check(name: str, source: Source) -> None:
+  """Refuses data that a task is not for.
+
+  Raises:
+    UserError: labels or inputs of other axes, or no field `MASK`.
+  """
+  task = find(name)
+  axes = getattr(task, 'LABELS', ())
+  inputs = getattr(task, 'INPUTS', ())
+  field = getattr(task, 'MASK', '')
+  first = source.splits['train'].fetch(np.arange(1))
+  each = ' × '.join(axes) or 'example'
+  shape = list(first['labels'].shape[1:])
+  choose = 'choose another task or data.source'
+  if len(shape) != len(axes):
+    raise UserError(
+      f'task: {name} needs labels by {each}, and those of an example of '
+      f'{source.name} have the shape {shape}; {choose}'
+    )
+  has = source.input_shape if isinstance(source.input_shape, dict) else ()
+  if missing := [part for part in inputs if part not in has]:
+    raise UserError(
+      f'task: {name} needs inputs with {" and ".join(missing)}, which those of '
+      f'{source.name} have not; {choose}'
+    )
+  if field and field not in first:
+    raise UserError(
+      f'data.source: {source.name} has no field {field!r}, by which the task '
+      f'{name} knows which labels count; add it, a bool of their shape'
+    )

@@ -18,6 +18,7 @@ from jaxkd.tasks.metrics import Metric, counted_valid, valid
 from jaxkd.teachers import many
 
 GROUND_TRUTH = 'cross_entropy'
+LABELS = ('rows', 'columns')
 MASK = 'valid'
 
 
@@ -53,10 +54,16 @@ def show(
   nets: Mapping[str, Callable[[Any], dict]],
   classes: Sequence[str],
 ) -> None:
-  """A picture of images, their labels, and the classes that nets see."""
+  """A picture of images, their labels, and the classes that nets see.
+
+  There is none of what is no image of one or three channels.
+  """
+  images = np.asarray(batch['inputs'])
+  if images.shape[-1] not in (1, 3):
+    return
   maps.draw(
     folder / 'maps.png',
-    np.asarray(batch['inputs']),
+    images,
     np.asarray(batch['labels']),
     np.asarray(batch['valid']),
     {

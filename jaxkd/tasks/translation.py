@@ -21,6 +21,8 @@ from jaxkd.tasks import decoding
 from jaxkd.tasks.metrics import Metric, counted, counted_valid
 
 GROUND_TRUTH = 'cross_entropy'
+INPUTS = ('source', 'prefix')
+LABELS = ('tokens',)
 MASK = 'valid'
 TIMED = ('greedy', 'beam')
 BEAM = 5
