@@ -419,8 +419,9 @@ def scenes(
   given = {'count': count, 'test': test, 'most': most, 'seed': seed}
   for option, number in given.items():
     least = 0 if option == 'seed' else 1
-    if number < least:
-      raise UserError(f'data.kw.{option}: {number} should be {least} or more')
+    up = f'to {scenes_lib.MOST}' if option == 'most' else 'or more'
+    if number < least or (option == 'most' and number > scenes_lib.MOST):
+      raise UserError(f'data.kw.{option}: {number} should be {least} {up}')
   if counts['validation'] < 0:
     raise UserError(
       f'data.kw.validation: {validation} is no number of scenes; use 0 for no '
