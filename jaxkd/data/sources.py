@@ -647,7 +647,7 @@ def tfds(
     test: the TFDS split to test on.
     resize: side in pixels to bring all images to, and maps by their nearest
       pixels; 0 to leave them.
-    ignore: values of maps that are no class and do not count.
+    ignore: values of maps, from 0 to 255, that are no class and do not count.
     validation: as in `load`.
   """
   images.check_resize(resize)
@@ -657,6 +657,11 @@ def tfds(
   for entry, key in (('inputs', inputs), ('labels', labels)):
     if key not in builder.info.features:
       raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
+  if inputs == labels:
+    raise UserError(
+      f'data.kw: inputs and labels are both {labels!r}, so that the net would '
+      'be shown the answer; name another feature for one of them'
+    )
   shape = builder.info.features[labels].shape
   maps = len(shape) == 3 and shape[-1] == 1
   if shape and not maps:
@@ -666,6 +671,16 @@ def tfds(
     )
   if test not in builder.info.splits:
     raise unknown('split', test, builder.info.splits, 'data.kw.test')
+  if test == 'train':
+    raise UserError(
+      "data.kw.test: 'train' is the split to train on; name another to test on"
+    )
+  for value in ignore:
+    if type(value) is not int or not 0 <= value <= 255:
+      raise UserError(
+        f'data.kw.ignore: {value!r} is no value of a map; give whole numbers '
+        'from 0 to 255'
+      )
   stored = {'train': 'train', 'validation': 'validation', 'test': test}
   classes = tuple(getattr(builder.info.features[labels], 'names', ()))
   how = inputs, labels, resize, tuple(ignore) if maps else None
