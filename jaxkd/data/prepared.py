@@ -141,7 +141,7 @@ def read(
   return StreamedExamples(len(records), fetch, all_labels)
 
 
-def languages(builder: Any, wanted: tuple[str, ...]) -> tuple[str, str]:
+def languages(builder: Any, wanted: Sequence[str]) -> tuple[str, str]:
   """The languages of a set of translations, from and to.
 
   Args:
@@ -160,14 +160,14 @@ def languages(builder: Any, wanted: tuple[str, ...]) -> tuple[str, str]:
     )
   known = tuple(builder.info.features)
   found = wanted or tuple(builder.info.supervised_keys or known)[:2]
-  for language in found:
-    if language not in known:
-      raise unknown('language', language, known, 'data.kw.languages')
-  if len(set(found)) != 2 or len(found) != 2:
+  if isinstance(found, str) or len(found) != 2 or found[0] == found[1]:
     raise UserError(
       f'data.kw.languages: {found!r} should be two of {", ".join(known)}'
     )
-  return found
+  for language in found:
+    if language not in known:
+      raise unknown('language', language, known, 'data.kw.languages')
+  return tuple(found)
 
 
 def sentences(

@@ -323,7 +323,7 @@ def synthetic(
 
 def phrases(
   *,
-  languages: tuple[str, ...] = ('en', 'de'),
+  languages: Sequence[str] = ('en', 'de'),
   size: int = 24_000,
   vocabulary: int = 320,
   length: int = 28,
@@ -351,7 +351,6 @@ def phrases(
     validation: how many of the others to validate on, or which share.
     seed: of what is said and how.
   """
-  languages = tuple(languages)
   made, notes = phrases_lib.make(languages, size, seed, tuple(kinds))
   out = _held_out(test, len(made), 'test')
   if not out:
@@ -552,7 +551,7 @@ def parallel(
   path: str,
   *,
   dir: str = '',
-  languages: tuple[str, ...] = (),
+  languages: Sequence[str] = (),
   vocabulary: int = 8000,
   length: int = 64,
   too_long: str = 'refuse',
@@ -573,7 +572,6 @@ def parallel(
     too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
     validation: as in `load`.
   """
-  languages = tuple(languages)
   phrases_lib.check_languages(languages)
   return _sentences(
     f'parallel:{path}',
@@ -589,7 +587,7 @@ def translation(
   path: str,
   *,
   dir: str = '',
-  languages: tuple[str, ...] = (),
+  languages: Sequence[str] = (),
   vocabulary: int = 8000,
   length: int = 64,
   too_long: str = 'refuse',
@@ -607,7 +605,7 @@ def translation(
     validation: as in `load`.
   """
   name, builder = f'translation:{path}', prepared.find(path, dir, NAMES)
-  languages = prepared.languages(builder, tuple(languages))
+  languages = prepared.languages(builder, languages)
   splits = {
     split: prepared.sentences(builder, split, languages)
     for split in ('train', 'validation', 'test')
@@ -829,9 +827,9 @@ def _held_out(
   if not 0 <= size < count or (amount and not size):
     none = ', or 0 for no validation split' if split == 'validation' else ''
     raise UserError(
-      f'data.kw.{split}: {amount} of {count} training examples leaves nothing '
-      f'to train on or none for {split}; give a share such as 0.1, or a number '
-      f'of examples{none}'
+      f'data.kw.{split}: {amount} of {count} examples leaves nothing to train '
+      f'on or none for {split}; give a share such as 0.1, or a number of '
+      f'examples{none}'
     )
   return size
 
