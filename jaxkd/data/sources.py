@@ -707,6 +707,12 @@ def _sentences(
     usual = 0.1 if validation is None else validation
     size = _held_out(usual, len(splits['train']))
     train, out = sentences.hold_out(splits['train'], size)
+    if not train:
+      raise UserError(
+        f'data.kw.validation: {usual} of the {len(out):,} pairs in train of '
+        f'{name!r} takes all of them, for translations of one sentence stay '
+        'together; use less, or 0 for no validation split'
+      )
     splits = {**splits, 'train': train, **({'validation': out} if size else {})}
     validation = None if size else 0
   for split, pairs in splits.items():
