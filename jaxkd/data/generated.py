@@ -139,7 +139,7 @@ def translations(
     number: which examples, int [n].
     key: nothing is drawn.
     examples: their fields, of which ``inputs['source']`` [n, L] counts.
-    beam: how many hypotheses are kept.
+    beam: how many hypotheses are kept, at most K - 2.
 
   Returns:
     ``inputs``, ``labels`` and ``valid`` as the data has them.
@@ -167,7 +167,7 @@ def closest_translations(
     number: which examples, int [n].
     key: nothing is drawn.
     examples: their fields.
-    beam: how many hypotheses are kept, and chosen from.
+    beam: how many hypotheses are kept, and chosen from, at most K - 2.
 
   Returns:
     ``inputs``, ``labels`` and ``valid`` as the data has them.
@@ -186,6 +186,13 @@ def _hypotheses(teacher, examples, beam) -> tuple[Array, Array]:
     raise UserError(
       f'{AT}.name: the examples are no sentences to translate; see '
       'jaxkd.data.sources.phrases for what they look like'
+    )
+  # All but `PAD` and `BOS` can come first: of so many, none is impossible.
+  most = teacher.num_classes - 2
+  if type(beam) is not int or not 1 <= beam <= most:
+    raise UserError(
+      f'{AT}.kw.beam: {beam!r} should be a whole number from 1 to {most}, as '
+      'many tokens as a translation can begin with'
     )
   length = inputs['prefix'].shape[1]
   return decoding.beam(teacher.apply, inputs['source'], length, beam)

@@ -1,12 +1,13 @@
 """Parallel texts: a line of one file is the translation of one of the other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from jaxkd.data.sentences import Pair
+from jaxkd.data.sentences import Pair, is_blank
 from jaxkd.errors import UserError
 
 
-def read(folder: Path, languages: tuple[str, str]) -> dict[str, list[Pair]]:
+def read(folder: Path, languages: Sequence[str]) -> dict[str, list[Pair]]:
   """The pairs of each split that is there.
 
   Args:
@@ -15,8 +16,8 @@ def read(folder: Path, languages: tuple[str, str]) -> dict[str, list[Pair]]:
     languages: of the sources and of the translations, as the files have them.
 
   Raises:
-    UserError: files that are missing, are not UTF-8, have empty lines, or are
-      not of the same number of lines.
+    UserError: files that are missing, are empty, are not UTF-8, have empty
+      lines, or are not of the same number of lines.
   """
   if not folder.is_dir():
     raise UserError(f'data.source: there is no folder {folder}')
@@ -59,10 +60,14 @@ def _lines(file: Path) -> list[str]:
     raise UserError(
       f'data.source: line {line} of {file} is not UTF-8; convert the file'
     ) from error
+  if not content.strip():
+    raise UserError(
+      f'data.source: {file} is empty; write a sentence in each of its lines'
+    )
   # Not splitlines, which splits at characters that text may hold.
   lines = content.removesuffix('\n').split('\n')
   for i, line in enumerate(lines):
-    if not line.strip():
+    if is_blank(line):
       raise UserError(
         f'data.source: line {i + 1} of {file} is empty; remove it from both '
         'files'

@@ -9,7 +9,8 @@ targets, of which a data set holds one.
 import datetime
 import decimal
 import random
-from collections.abc import Callable, Hashable
+import re
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from jaxkd import lookup
@@ -58,7 +59,7 @@ class _Kind(NamedTuple):
 
 
 def make(
-  languages: tuple[str, str],
+  languages: Sequence[str],
   size: int,
   seed: int,
   kinds: tuple[str, ...] = (),
@@ -68,7 +69,7 @@ def make(
   The kinds take turns.
 
   Args:
-    languages: codes that CLDR and num2words know, such as 'en'.
+    languages: two codes that CLDR and num2words know, such as 'en'.
     size: number of phrases.
     seed: of what they say and how.
     kinds: what they say, some of `KINDS`; all by default.
@@ -80,15 +81,17 @@ def make(
     UserError: languages that are unknown or the same, or an unusual size.
   """
   check_languages(languages)
+  languages = tuple(languages)
   kinds = tuple(dict.fromkeys(kinds)) or tuple(KINDS)
   for kind in kinds:
     if kind not in KINDS:
       raise unknown('kind of phrase', kind, KINDS, 'data.kw.kinds')
-  if not len(kinds) <= size <= MOST or seed < 0:
+  if not len(kinds) <= size <= MOST:
     raise UserError(
-      f'data.kw: phrases cannot make {size} pairs with seed {seed}; give a '
-      f'size from {len(kinds)} to {MOST} and a seed from 0 on'
+      f'data.kw.size: {size} pairs cannot be made; use {len(kinds)} to {MOST}'
     )
+  if seed < 0:
+    raise UserError(f'data.kw.seed: {seed} should be 0 or more')
   generator, found, known = random.Random(seed), [], set()
   while len(found) < size:
     kind = kinds[len(found) % len(kinds)]
@@ -106,17 +109,19 @@ def make(
   return found, _notes(found, languages, kinds)
 
 
-def check_languages(languages: Any) -> None:
+def check_languages(languages: Sequence[str]) -> None:
   """Refuses what are not the codes of two languages.
 
   Raises:
     UserError: it is not.
   """
-  good = len(languages) == 2 and all(isinstance(x, str) for x in languages)
-  if not good or len(set(languages)) < 2:
+  good = not isinstance(languages, str) and all(
+    isinstance(x, str) and re.fullmatch(r'[\w.-]+', x) for x in languages
+  )
+  if not good or len(languages) != 2 or len({*languages}) != 2:
     raise UserError(
-      f"data.kw.languages: {languages!r} should be two codes, as in ('en', "
-      "'de')"
+      f'data.kw.languages: {languages!r} should be two different language '
+      "codes, as in ('en', 'de')"
     )
 
 
@@ -125,9 +130,10 @@ def _say(form, item, language, kind):
     said = ' '.join(form(item, language).split())  # its spaces are of all kinds
   except (ArithmeticError, AttributeError, LookupError, NotImplementedError,
           ValueError) as error:  # fmt: skip
+    said = f' ({type(error).__name__}: {error})' if str(error) else ''
     raise UserError(
-      f'data.kw.languages: nobody told how {language!r} says a {kind} '
-      f'({type(error).__name__}: {error}); choose another language'
+      f'data.kw.languages: nobody told how {language!r} says a {kind}{said}; '
+      "choose another language, with a code such as 'de' or 'pt_BR'"
     ) from error
   return said
 

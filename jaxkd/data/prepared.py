@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxkd.data import images
 from jaxkd.data.examples import StreamedExamples, as_labels, as_numbers
+from jaxkd.data.sentences import Pair, is_blank
 from jaxkd.errors import UserError, unknown
 
 _EXTRA = "pip install 'jaxkd[tfds-prepare]'"
@@ -141,7 +142,7 @@ def read(
   return StreamedExamples(len(records), fetch, all_labels)
 
 
-def languages(builder: Any, wanted: tuple[str, ...]) -> tuple[str, str]:
+def languages(builder: Any, wanted: Sequence[str]) -> tuple[str, str]:
   """The languages of a set of translations, from and to.
 
   Args:
@@ -160,19 +161,19 @@ def languages(builder: Any, wanted: tuple[str, ...]) -> tuple[str, str]:
     )
   known = tuple(builder.info.features)
   found = wanted or tuple(builder.info.supervised_keys or known)[:2]
-  for language in found:
-    if language not in known:
-      raise unknown('language', language, known, 'data.kw.languages')
-  if len(set(found)) != 2 or len(found) != 2:
+  if isinstance(found, str) or len(found) != 2 or found[0] == found[1]:
     raise UserError(
       f'data.kw.languages: {found!r} should be two of {", ".join(known)}'
     )
-  return found
+  for language in found:
+    if language not in known:
+      raise unknown('language', language, known, 'data.kw.languages')
+  return tuple(found)
 
 
 def sentences(
   builder: Any, split: str, languages: tuple[str, str]
-) -> list[tuple[str, str]]:
+) -> list[Pair]:
   """The pairs of a split of a set of translations.
 
   Args:
@@ -181,7 +182,7 @@ def sentences(
     languages: from `languages`.
 
   Raises:
-    UserError: files that are damaged.
+    UserError: files that are damaged, or empty sentences.
   """
   at = f'data.source: the split {split!r} of {builder.data_path}'
   records = builder.as_data_source(split)
@@ -190,10 +191,17 @@ def sentences(
     for start in range(0, len(records), 4096)
     for record in _get(records, _from(start, len(records)), at)
   )
-  return [
+  pairs = [
     tuple(record[language].decode() for language in languages)
     for record in found
   ]
+  for i, pair in enumerate(pairs):
+    for language, text in zip(languages, pair, strict=True):
+      if is_blank(text):
+        raise UserError(
+          f'{at}: example {i} has an empty sentence in {language}; leave it out'
+        )
+  return pairs
 
 
 def _get(records: Any, indices: np.ndarray, at: str) -> list[dict[str, Any]]:

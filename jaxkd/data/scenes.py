@@ -16,6 +16,7 @@ THRESHOLDS = {'digits': 0.4, 'fashion_mnist': 0.1}
 SIDES = 0.29, 0.58  # of objects, in those of the scene
 GRIDS = 3, 6, 12  # of the noise that a texture is made of, coarse to fine
 STROKES = 5  # at most
+MOST = 100  # objects of a scene; so many hide all of its canvas
 APART = 0.35  # how far an object's colour is from what it hides
 _FINER = 3  # how much larger strokes are drawn than they are kept
 _EDGE = 4.0  # how steeply an object begins
@@ -58,7 +59,7 @@ def compose(
     classes: of them, int [n].
     count: how many scenes.
     size: their side in pixels.
-    most: objects of a scene; each number from 1 on is as likely.
+    most: objects of a scene, up to `MOST`; each number from 1 on is as likely.
     threshold: above which a pixel is of the object, from 0 to 1.
     seed: of the draws.
 

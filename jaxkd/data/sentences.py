@@ -12,6 +12,7 @@ from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.tokens import EOS, PAD, UNK, shifted
 from jaxkd.errors import UserError
 
+VOID = f'{tokenizer.SPACE}\N{REPLACEMENT CHARACTER}'  # become spaces
 TOO_LONG = {'refuse': 'refused', 'cut': 'cut', 'drop': 'left out'}
 
 Pair = tuple[str, str]  # a sentence and its translation
@@ -90,6 +91,12 @@ def tokenized(
         f'{length} tokens and are {TOO_LONG[too_long]}'
       )
     kept = ~long | (too_long == 'cut')
+    if not kept.any():
+      raise UserError(
+        f'data.kw.length: all {len(pairs):,} pairs in {split} of {name!r} have '
+        f'more than {length} tokens, the shortest {longest.min()}, and '
+        "data.kw.too_long='drop' leaves out each of them; raise it, or cut them"
+      )
     source, labels = (
       _padded([*itertools.compress(side, kept)], length) for side in tokens
     )
@@ -109,6 +116,13 @@ def hold_out(pairs: Sequence[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
   chosen = {counts[i][0] for i in order[before < size]}
   rest = [pair for pair in pairs if pair[0] not in chosen]
   return rest, [pair for pair in pairs if pair[0] in chosen]
+
+
+def is_blank(line: str) -> bool:
+  """Whether a line has no character that can be seen and stands for one."""
+  return not any(
+    x.isprintable() and not x.isspace() and x not in VOID for x in line
+  )
 
 
 def _examples(source, labels):

@@ -323,7 +323,7 @@ def synthetic(
 
 def phrases(
   *,
-  languages: tuple[str, ...] = ('en', 'de'),
+  languages: Sequence[str] = ('en', 'de'),
   size: int = 24_000,
   vocabulary: int = 320,
   length: int = 28,
@@ -351,7 +351,6 @@ def phrases(
     validation: how many of the others to validate on, or which share.
     seed: of what is said and how.
   """
-  languages = tuple(languages)
   made, notes = phrases_lib.make(languages, size, seed, tuple(kinds))
   out = _held_out(test, len(made), 'test')
   if not out:
@@ -419,8 +418,9 @@ def scenes(
   given = {'count': count, 'test': test, 'most': most, 'seed': seed}
   for option, number in given.items():
     least = 0 if option == 'seed' else 1
-    if number < least:
-      raise UserError(f'data.kw.{option}: {number} should be {least} or more')
+    up = f'to {scenes_lib.MOST}' if option == 'most' else 'or more'
+    if number < least or (option == 'most' and number > scenes_lib.MOST):
+      raise UserError(f'data.kw.{option}: {number} should be {least} {up}')
   if counts['validation'] < 0:
     raise UserError(
       f'data.kw.validation: {validation} is no number of scenes; use 0 for no '
@@ -551,7 +551,7 @@ def parallel(
   path: str,
   *,
   dir: str = '',
-  languages: tuple[str, ...] = (),
+  languages: Sequence[str] = (),
   vocabulary: int = 8000,
   length: int = 64,
   too_long: str = 'refuse',
@@ -572,7 +572,6 @@ def parallel(
     too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
     validation: as in `load`.
   """
-  languages = tuple(languages)
   phrases_lib.check_languages(languages)
   return _sentences(
     f'parallel:{path}',
@@ -588,7 +587,7 @@ def translation(
   path: str,
   *,
   dir: str = '',
-  languages: tuple[str, ...] = (),
+  languages: Sequence[str] = (),
   vocabulary: int = 8000,
   length: int = 64,
   too_long: str = 'refuse',
@@ -606,7 +605,7 @@ def translation(
     validation: as in `load`.
   """
   name, builder = f'translation:{path}', prepared.find(path, dir, NAMES)
-  languages = prepared.languages(builder, tuple(languages))
+  languages = prepared.languages(builder, languages)
   splits = {
     split: prepared.sentences(builder, split, languages)
     for split in ('train', 'validation', 'test')
@@ -646,7 +645,7 @@ def tfds(
     test: the TFDS split to test on.
     resize: side in pixels to bring all images to, and maps by their nearest
       pixels; 0 to leave them.
-    ignore: values of maps that are no class and do not count.
+    ignore: values of maps, from 0 to 255, that are no class and do not count.
     validation: as in `load`.
   """
   images.check_resize(resize)
@@ -656,6 +655,11 @@ def tfds(
   for entry, key in (('inputs', inputs), ('labels', labels)):
     if key not in builder.info.features:
       raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
+  if inputs == labels:
+    raise UserError(
+      f'data.kw: inputs and labels are both {labels!r}, so that the net would '
+      'be shown the answer; name another feature for one of them'
+    )
   shape = builder.info.features[labels].shape
   maps = len(shape) == 3 and shape[-1] == 1
   if shape and not maps:
@@ -665,6 +669,16 @@ def tfds(
     )
   if test not in builder.info.splits:
     raise unknown('split', test, builder.info.splits, 'data.kw.test')
+  if test == 'train':
+    raise UserError(
+      "data.kw.test: 'train' is the split to train on; name another to test on"
+    )
+  for value in ignore:
+    if type(value) is not int or not 0 <= value <= 255:
+      raise UserError(
+        f'data.kw.ignore: {value!r} is no value of a map; give whole numbers '
+        'from 0 to 255'
+      )
   stored = {'train': 'train', 'validation': 'validation', 'test': test}
   classes = tuple(getattr(builder.info.features[labels], 'names', ()))
   how = inputs, labels, resize, tuple(ignore) if maps else None
@@ -693,6 +707,12 @@ def _sentences(
     usual = 0.1 if validation is None else validation
     size = _held_out(usual, len(splits['train']))
     train, out = sentences.hold_out(splits['train'], size)
+    if not train:
+      raise UserError(
+        f'data.kw.validation: {usual} of the {len(out):,} pairs in train of '
+        f'{name!r} takes all of them, for translations of one sentence stay '
+        'together; use less, or 0 for no validation split'
+      )
     splits = {**splits, 'train': train, **({'validation': out} if size else {})}
     validation = None if size else 0
   for split, pairs in splits.items():
@@ -815,9 +835,9 @@ def _held_out(
   if not 0 <= size < count or (amount and not size):
     none = ', or 0 for no validation split' if split == 'validation' else ''
     raise UserError(
-      f'data.kw.{split}: {amount} of {count} training examples leaves nothing '
-      f'to train on or none for {split}; give a share such as 0.1, or a number '
-      f'of examples{none}'
+      f'data.kw.{split}: {amount} of {count} examples leaves nothing to train '
+      f'on or none for {split}; give a share such as 0.1, or a number of '
+      f'examples{none}'
     )
   return size
 

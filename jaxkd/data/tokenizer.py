@@ -7,6 +7,7 @@ Translation of Rare Words with Subword Units
 """
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def learn(lines: Sequence[str], size: int) -> Tokenizer:
       vocab_size=size,
       character_coverage=1.0,
       split_digits=True,
-      max_sentence_length=1 + max(len(x.encode()) for x in chosen),
+      max_sentence_length=max(10, 1 + max(len(x.encode()) for x in chosen)),
       pad_id=PAD,
       unk_id=UNK,
       bos_id=BOS,
@@ -69,12 +70,16 @@ def learn(lines: Sequence[str], size: int) -> Tokenizer:
       minloglevel=2,
     )
   except (RuntimeError, ValueError, OSError) as error:
-    said = str(error).strip().rpartition('] ')[2]
-    characters = len({*''.join(chosen)})
+    most = re.search(r'value <= (\d+)', str(error))
+    least = re.search(r'\d+ vs (\d+)', str(error))
+    use = 'more pieces than characters'
+    if most:
+      use = f'{most[1]} at most, or leave more lines in train'
+    elif least:
+      use = f'{least[1]} or more'
     raise UserError(
-      f'data.kw.vocabulary: {size} pieces cannot be made of this text, which '
-      f'has about {characters} characters; there must be more pieces than '
-      f'these, and no more than occur (SentencePiece: {said})'
+      f'data.kw.vocabulary: {size} pieces cannot be made of {len(lines):,} '
+      f'lines with {len({*"".join(chosen)})} different characters; use {use}'
     ) from error
   made = _processor(model.getvalue())
   pieces = tuple(made.id_to_piece([*range(made.get_piece_size())]))

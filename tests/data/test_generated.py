@@ -246,7 +246,8 @@ def test_translations_take_the_place_of_the_labels(name, row, monkeypatch):
     'labels': np.array([[5, 6, 4, 3], [5, 6, 4, 6]]),
   }
   function = getattr(generated, name)
-  made = function(teacher(), NUMBERS[:2], KEY, examples, beam=3)
+  own = teacher()._replace(num_classes=7)
+  made = function(own, NUMBERS[:2], KEY, examples, beam=3)
   want = found[0, row]
   np.testing.assert_array_equal(made['labels'], [want, want])
   np.testing.assert_array_equal(made['valid'], made['labels'] > 0)
@@ -255,7 +256,11 @@ def test_translations_take_the_place_of_the_labels(name, row, monkeypatch):
   np.testing.assert_array_equal(made['inputs']['source'], np.ones((2, 5)))
   assert asked[0][1:] == ((2, 5), 4, 3)
   with pytest.raises(UserError, match='no sentences to translate'):
-    function(teacher(), NUMBERS[:2], KEY, DATA.fetch(NUMBERS[:2]))
+    function(own, NUMBERS[:2], KEY, DATA.fetch(NUMBERS[:2]))
+  for odd in (0, -1, 6, 2.5, 'x', True):
+    message = rf'^data\.generated\.kw\.beam: {odd!r} .* from 1 to 5, '
+    with pytest.raises(UserError, match=message):
+      function(own, NUMBERS[:2], KEY, examples, beam=odd)
 
 
 @pytest.mark.parametrize(

@@ -110,19 +110,29 @@ class TestFiles:
     with pytest.raises(UserError, match=r'test\.en has 10 lines and .* 11; '):
       load(folder)
 
-  @pytest.mark.parametrize('empty', ['', '  \t'])
+  @pytest.mark.parametrize(
+    'empty', ['', '  \t', '\u200b', '\ufeff', '\x01', '\ufffd ▁']
+  )
   def test_empty_lines_are_named(self, tmp_path, empty):
     folder = write(tmp_path, SPLITS)
     lines = (folder / 'train.de').read_text().split('\n')
     lines[6] = empty
-    (folder / 'train.de').write_text('\n'.join(lines))
+    (folder / 'train.de').write_text('\n'.join(lines), encoding='utf-8')
     with pytest.raises(UserError, match=r'line 7 of .*train\.de is empty'):
       load(folder)
 
   def test_an_empty_file(self, tmp_path):
     folder = write(tmp_path, {**SPLITS, 'test': []})
-    with pytest.raises(UserError, match=r'line 1 of .*test\.en is empty'):
+    with pytest.raises(UserError, match=r'^data\.source: .*test\.en is empty'):
       load(folder)
+
+  def test_translations_of_one_sentence_are_not_held_out(self, tmp_path):
+    same = [('tea', german) for _, german in SPLITS['train']]
+    folder = write(tmp_path, {**SPLITS, 'train': same})
+    message = r'^data\.kw\.validation: 0\.1 of the 40 pairs .* stay together'
+    with pytest.raises(UserError, match=message):
+      load(folder)
+    assert len(load(folder, validation=0).splits['train']) == 40
 
   def test_other_encodings_are_named(self, tmp_path):
     folder = write(tmp_path, SPLITS)
@@ -135,10 +145,16 @@ class TestFiles:
   @pytest.mark.parametrize(
     ('options', 'message'),
     [
-      ({'languages': ('en', 'en')}, r'^data\.kw\.languages: .* two codes'),
-      ({'languages': ()}, r'^data\.kw\.languages: .* two codes'),
+      *(
+        ({'languages': odd}, r'^data\.kw\.languages: .* two different')
+        for odd in (('en', 'en'), (), ('', 'de'), ('../en', 'de'), 'en')
+      ),
       ({'validation': 40}, r'^data\.kw\.validation: 40 of 40'),
       ({'length': 3}, r'^data\.kw\.length: \d+ of the 36 pairs in train'),
+      (
+        {'length': 2, 'too_long': 'drop'},
+        r"^data\.kw\.length: all 36 pairs in train .*too_long='drop'",
+      ),
     ],
   )
   def test_options_that_do_not_fit(self, tmp_path, options, message):
@@ -221,6 +237,11 @@ class TestPrepared:
         {'languages': ('en',)},
         r'^data\.kw\.languages: .* two of',
       ),
+      (
+        'tiny_pairs',
+        {'languages': 'en'},
+        r"^data\.kw\.languages: 'en' should be two of de, en",
+      ),
       ('numbers', {}, r'^data\.source: numbers holds no translations but'),
     ],
   )
@@ -230,7 +251,14 @@ class TestPrepared:
         f'translation:{name}', dir=str(prepared), **OPTIONS, **options
       )
 
-  def test_names_what_is_damaged(self, prepared, tmp_path, monkeypatch):
+  @pytest.mark.parametrize(
+    ('last', 'message'),
+    [
+      (None, 'is damaged: bad block'),
+      ('\u200b', 'example 2 has an empty sentence in de'),
+    ],
+  )
+  def test_names_what_is_damaged(self, prepared, monkeypatch, last, message):
     from jaxkd.data import prepared as prepared_lib
 
     builder = prepared_lib.find('tiny_pairs', str(prepared), ())
@@ -240,8 +268,11 @@ class TestPrepared:
         return 3
 
       def __getitems__(self, indices):
-        raise OSError('bad block')
+        if last is None:
+          raise OSError('bad block')
+        german = ('Tee', 'rot', last)
+        return [{'en': b'tea', 'de': german[i].encode()} for i in indices]
 
     monkeypatch.setattr(builder, 'as_data_source', lambda split: Broken())
-    with pytest.raises(UserError, match=r'tiny_pairs.* is damaged: bad block'):
+    with pytest.raises(UserError, match=f'tiny_pairs.*{message}'):
       prepared_lib.sentences(builder, 'train', ('en', 'de'))

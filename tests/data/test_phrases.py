@@ -204,22 +204,29 @@ class TestSource:
   @pytest.mark.parametrize(
     ('options', 'message'),
     [
-      ({'languages': ('en',)}, r'^data\.kw\.languages: .*two codes'),
-      ({'languages': ('en', 'en')}, r'^data\.kw\.languages: .*two codes'),
+      ({'languages': ('en',)}, r'^data\.kw\.languages: .*two different'),
+      ({'languages': ('en', 'en')}, r'^data\.kw\.languages: .*two different'),
+      ({'languages': 'en'}, r"^data\.kw\.languages: 'en' .*two different"),
+      ({'languages': ('EN', 'DE')}, r"a number; choose .* such as 'de' or"),
       ({'languages': ('en', 'xq')}, r"CLDR has no language 'xq'|how 'xq' says"),
       ({'languages': ('en', 'zu')}, r"nobody told how 'zu' says a number"),
-      ({'size': 3}, r'^data\.kw: phrases cannot make 3 pairs'),
-      ({'seed': -1}, r'^data\.kw: phrases cannot make .* seed -1'),
+      ({'size': 3}, r'^data\.kw\.size: 3 pairs .*; use 7 to 200000'),
+      ({'seed': -1}, r'^data\.kw\.seed: -1 should be 0 or more'),
       ({'test': 0}, r'^data\.kw\.test: 0 pairs'),
-      ({'test': 1.0}, r'^data\.kw\.test: 1\.0 of 2100'),
+      ({'test': 1.0}, r'^data\.kw\.test: 1\.0 of 2100 examples'),
       ({'validation': 1890}, r'^data\.kw\.validation: 1890 of 1890'),
       ({'length': 1}, r'^data\.kw\.length: 1 tokens'),
       (
         {'too_long': 'crop'},
         r"^data\.kw\.too_long: 'crop' .*refuse, cut, drop",
       ),
-      ({'vocabulary': 40}, r'^data\.kw\.vocabulary: 40 pieces cannot'),
-      ({'vocabulary': 99999}, r'^data\.kw\.vocabulary: 99999 pieces cannot'),
+      ({'vocabulary': 0}, r'^data\.kw\.vocabulary: .*; use more .*characters$'),
+      ({'vocabulary': 3}, r'^data\.kw\.vocabulary: .*; use more .*characters$'),
+      ({'vocabulary': 40}, r'^data\.kw\.vocabulary: 40 .*; use \d+ or more$'),
+      (
+        {'vocabulary': 99999},
+        r'^data\.kw\.vocabulary: 99999 .* of 3,360 lines .*; use \d+ at most',
+      ),
     ],
   )
   def test_options_that_do_not_fit(self, options, message):
@@ -254,6 +261,9 @@ class TestTokenizer:
   def test_digits_are_apart(self):
     learnt = tokenizer.learn(self.LINES * 5, 40)
     assert not any(re.search(r'\d.', piece) for piece in learnt.pieces)
+
+  def test_lines_may_be_short(self):
+    assert tokenizer.learn(['ab ab', 'ba'], 8).pieces
 
   def test_more_lines_than_are_needed(self, monkeypatch):
     monkeypatch.setattr(tokenizer, 'MOST_LINES', 2)
