@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -840,3 +841,22 @@ def test_generated_examples_that_cannot_be(entry, value, message, tmp_path):
   given = configs.put(given, entry, value)
   with pytest.raises(UserError, match=message):
     tuning.prepare(given, tmp_path, ())
+
+
+def test_a_row_does_not_depend_on_what_is_shown(tmp_path, monkeypatch):
+  seen = []
+
+  def show(folder, batch, nets, classes):
+    outputs = {name: apply(batch['inputs']) for name, apply in nets.items()}
+    seen.append((folder, {k: v['logits'].shape for k, v in outputs.items()}))
+    raise RuntimeError
+
+  task = types.SimpleNamespace(**vars(tasks.find('classification')), show=show)
+  monkeypatch.setattr(tasks, 'find', lambda name: task)
+  with pytest.raises(RuntimeError):
+    run(small(), tmp_path)
+  shape = (pipeline.SHOWN, 3)
+  names = ('student', 'distilled', 'teacher')
+  assert seen == [(tmp_path / 'shown', dict.fromkeys(names, shape))]
+  row = rows.load(tmp_path / 'row.json')
+  assert run(small(), tmp_path) == row

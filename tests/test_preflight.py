@@ -510,6 +510,11 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
                               at=('logits', 'layers/0'))),
       ('teachers.both.cache.outputs', "'layers/0'", 'known: logits'),
     ),
+    (
+      dict(distill__soft=dict(loss='kl', teacher='main',
+                              when='teacher_is_correct', otherwise='')),
+      ('distill.soft.otherwise: name the term of the other examples', 'labels'),
+    ),
   ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes, parts, tmp_path):

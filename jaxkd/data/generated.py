@@ -521,7 +521,7 @@ def picture(
 ) -> None:
   """Draws the first examples of each class, a line for each class.
 
-  Nothing is drawn of what is no image.
+  Nothing is drawn of what is no image of one class.
 
   Args:
     examples: of all seeds.
@@ -535,7 +535,7 @@ def picture(
   fields = examples.fetch(np.arange(count))
   inputs, labels = fields['inputs'], fields['labels']
   shape = np.shape(inputs)[1:]
-  if len(shape) != 3 or shape[-1] not in (1, 3):
+  if labels.ndim > 1 or len(shape) != 3 or shape[-1] not in (1, 3):
     return
   lines = []
   for label in range(labels.max() + 1):

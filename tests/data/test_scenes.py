@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from jaxkd.data import scenes, sources
 from jaxkd.data.examples import ArrayExamples
+from jaxkd.distill import roles
 from jaxkd.errors import UserError
 
 SMALL = {'count': 12, 'test': 6, 'validation': 4}
@@ -163,3 +164,13 @@ def test_options_must_make_sense(options, message):
 def test_there_may_be_no_validation_split():
   made = sources.load('scenes', **{**SMALL, 'validation': 0})
   assert tuple(made.splits) == ('train', 'test')
+
+
+@pytest.mark.parametrize('use', ['train', 'eval'])
+def test_views_that_move_pixels_are_refused(source, use):
+  entry = {'views': {'train': '', 'eval': '', 'average': '', use: 'flip'}}
+  message = rf'^students\.a\.views\.{use}: flip moves the pixels of scenes and'
+  with pytest.raises(UserError, match=message):
+    roles.input_shape(entry, source, 'students.a')
+  entry['views'][use] = 'noise(0.1)'
+  assert roles.input_shape(entry, source, 'students.a') == source.input_shape

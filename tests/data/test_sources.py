@@ -2,7 +2,9 @@
 
 import gzip
 import struct
+import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -521,3 +523,20 @@ class TestClasses:
       UserError, match=r'^data\.classes\.test: digits has no .* class 10 there'
     ):
       sources.of_classes(sources.load('digits'), kept)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_each_split_has_labels_that_count(split, monkeypatch):
+  maps = np.arange(2 * 9, dtype=np.int32).reshape(2, 3, 3) % 2
+
+  def made(valid):
+    images = np.zeros((2, 3, 3, 1), np.uint8)
+    return ArrayExamples(images, maps, valid=np.full(maps.shape, valid))
+
+  splits = {name: made(name != split) for name in ('train', 'test')}
+  source = sources.Source('mine', splits, 2, (3, 3, 1), ('a', 'b'))
+  module = types.ModuleType('maps_of_mine')
+  module.maps = lambda: source
+  monkeypatch.setitem(sys.modules, 'maps_of_mine', module)
+  with pytest.raises(UserError, match=f'split {split!r}.*no label that counts'):
+    sources.load('maps_of_mine:maps', validation=0)

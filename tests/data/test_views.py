@@ -380,3 +380,17 @@ def test_what_is_drawn_anew_is_drawn_apart():
   shared, apart = see('flip|noise(0.1)'), see('flip|redraw|noise(0.1)')
   assert np.abs(shared - apart).max() > 0.01
   np.testing.assert_array_equal(see('redraw|flip|redraw'), see('redraw|flip'))
+
+
+def test_what_moves_pixels_is_known():
+  view = views.parse('noise(0.1)|crop(1)|redraw|flip|flip|brightness(0.1)')
+  assert views.moving(view) == ('crop', 'flip', 'flip')
+  known = {'shift', 'cut', 'centre', 'rotate', 'turn', 'resize', 'detail'}
+  assert known < views.MOVING
+
+
+@pytest.mark.parametrize('op', ['noise(0.1)', 'standardize(0.5, 1.0)'])
+def test_several_arrays_are_refused(op):
+  shape = {'a': (3,), 'b': (2,)}
+  with pytest.raises(UserError, match='needs one array, and an example has s'):
+    views.output_shape(views.parse(op), shape)

@@ -214,3 +214,32 @@ def test_an_adversary_is_an_option_of_the_loss():
       adversary=CTKD._replace(option='temperatur'),
       at='t',
     )
+
+
+def test_labels_that_mean_nothing_are_not_learnt(context):
+  labels = np.zeros((6, 8), np.int32)
+  valid = labels == 0
+  batch = {**context.batch, 'labels': labels, 'valid': valid}
+  context = context._replace(batch=batch)
+
+  def per_token(student, labels):
+    return student[..., 0, 0] * labels
+
+  def term(mask):
+    return knowledge(per_token, location=('map', ''), mask=mask, at='distill.x')
+
+  with pytest.raises(UserError, match=r"^distill\.x\.mask: .* write 'valid'"):
+    value(term(''), context)
+  assert value(term('valid'), context).shape == (6,)
+
+
+def test_maps_of_other_sizes_are_no_other_classes(context):
+  def pixels(student, teacher):
+    return (student - teacher).sum(-1)
+
+  student = {**context.student, 'scores': jnp.zeros((6, 2, 2, 3))}
+  teachers = {'main': {'logits': jnp.zeros((1, 6, 4, 4, 3))}}
+  context = context._replace(student=student, teachers=teachers)
+  where = ('scores', 'logits')
+  with pytest.raises(UserError, match='choose outputs of one size'):
+    value(knowledge(pixels, location=where, teachers=('main',)), context)

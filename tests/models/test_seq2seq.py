@@ -268,3 +268,16 @@ def test_heads_divide_the_width():
     models.build(
       'transformer_seq2seq', num_classes=3, input_shape=SHAPE, width=6
     )
+
+
+def test_what_goes_into_a_loop_cannot_be_changed():
+  with pytest.raises(
+    UserError, match=r'decoder/out is called in a loop.*skip='
+  ):
+    models.build(
+      'seq2seq',
+      num_classes=5,
+      input_shape=SHAPE,
+      width=4,
+      before=(('decoder/out', lambda x: x),),
+    )
