@@ -203,7 +203,7 @@ def test_a_unet_halves_and_brings_back_any_size():
     ),
     ('segmenter', {'input_shape': (64,)}, 'images of shape'),
     ('unet', {'depth': 5}, 'cannot be halved depth=5 times'),
-    ('unet', {'depth': 0}, 'use at least 1'),
+    ('unet', {'depth': 0}, 'kw.depth: 0 should be a whole number above 0'),
   ],
 )
 def test_mistakes_are_one_clear_sentence(name, options, message):
