@@ -15,18 +15,18 @@ student step at once, and not in turns.
 
 Measured (mean IoU in %, five seeds, 36,000 parameters for 406,000): labels
 53.7, pixels 54.6, pairs too 54.7, the whole too 55.4, the teacher 72.7. So all
-three beat labels, by 1.7 ± 1.5, in the order of the paper, but no step of it can
-be told from the one before. Images without labels add nothing (54.3), in as many
-steps, half of which are theirs then.
+three beat labels, by 1.7 ± 1.5, in the order of the paper, but no step of it
+can be told from the one before. Images without labels add nothing (54.3), in as
+many steps, half of which are theirs then.
 
 Weights were tried on the validation split with one seed, where seeds differ by
-a point: pixels 1, 3 and 10 gave 55.5, 55.3 and 50.7 (labels 52.8); pairs 0.3 and
-1 gave 54.0 and 52.2, and 53.5 with four nodes; the whole 0.001 and 0.003 gave
-53.9 and 51.5, and with the paper's 0.1 the critic drowns all else: 28.4. For of
-a term that is a mean over pixels the gradient is small, and that of a critic of
-slope 1 is not; the authors' code sums what pixels lose over the batch. After
-2,500 steps students still gain (labels 55 % after 4,000); longer training was
-not tried for all arms.
+a point: pixels 1, 3 and 10 gave 55.5, 55.3 and 50.7 (labels 52.8); pairs 0.3
+and 1 gave 54.0 and 52.2, and 53.5 with four nodes; the whole 0.001 and 0.003
+gave 53.9 and 51.5, and with the paper's 0.1 the critic drowns all else: 28.4.
+For of a term that is a mean over pixels the gradient is small, and that of a
+critic of slope 1 is not; the authors' code sums what pixels lose over the
+batch. After 2,500 steps students still gain (labels 55 % after 4,000); longer
+training was not tried for all arms.
 """
 
 from ml_collections import ConfigDict
