@@ -403,28 +403,31 @@ def _show(
 ) -> None:
   """Shows what nets of the first seed make of the first test examples.
 
-  They are the teachers that were trained and the students of compared arms, but
-  for those that read what others give.
+  They are the students of compared arms, from the baseline to what is claimed
+  to be better, and the teachers that were trained, but for those that read what
+  others give.
   """
   task = tasks.find(config['task'])
   if not hasattr(task, 'show'):
     return
-  report = config['report']
-  pairs = (report['compare'], *report['controls'].values())
+  claim = config['report']['compare']
+  pairs = (claim, *config['report']['controls'].values())
   compared = {pair[side] for pair in pairs for side in ('better', 'than')}
-  stages = {}
+  students, taught = {}, {}
   for part in rounds:
     for arm, own in part.students.items():
       name = f'{part.prefix}{arm}'
       role = training.reported(own)
       if name in compared and not own[role].reads:
-        stages[name] = f'{part.prefix}students/{arm}/{role}'
+        students[name] = f'{part.prefix}students/{arm}/{role}'
     for group in part.predicts:
       entry = part.config['teachers'][group]
       if not any(entry[how] for how in ('restore', 'made_of', 'reads')):
         name = f'{part.prefix}{called(group, part)}'
-        stages[name] = f'{part.prefix}teachers/{group}'
-
+        taught[name] = f'{part.prefix}teachers/{group}'
+  places = {claim['than']: 0, claim['better']: 2}
+  order = sorted(students, key=lambda name: places.get(name, 1))
+  stages = {**{name: students[name] for name in order}, **taught}
   test = source.splits['test']
 
   def applied(stage):

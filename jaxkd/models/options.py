@@ -10,7 +10,7 @@ from jaxkd.errors import UserError
 # Of these a net has some.
 SIZES = frozenset(
   (
-    *('width', 'widths', 'depth', 'sizes', 'heads', 'patch', 'stride'),
+    *('width', 'widths', 'depth', 'heads', 'patch', 'stride'),
     *('pyramid', 'bins', 'mlp_ratio', 'init'),
   )
 )

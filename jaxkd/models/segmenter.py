@@ -164,8 +164,10 @@ class Model(nnx.Module):
     if stem not in STEMS:
       raise unknown('stem', stem, STEMS, 'segmenter: stem')
     for option, values in (('sizes', sizes), ('bins', bins)):
-      if not values:
-        raise UserError(f'segmenter: {option} is empty; give one or more')
+      if not values or min(values) < 1:
+        raise UserError(
+          f'segmenter: {option}={values} should be one number or more above 0'
+        )
     height, breadth, channels = layers.image_shape(input_shape)
     reached = 2 if stem == 'small' else 4
     strides = [reached * 2**i for i in range(max(1, len(sizes)))]

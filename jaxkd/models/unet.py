@@ -52,10 +52,10 @@ class Model(nnx.Module):
     rngs: nnx.Rngs,
   ):
     height, breadth, channels = layers.image_shape(input_shape)
-    if depth < 1 or min(height, breadth) < 2**depth:
+    if min(height, breadth) < 2**depth:
       raise UserError(
         f'unet: images of {height} by {breadth} pixels cannot be halved '
-        f'depth={depth} times; use at least 1, and no more than they allow'
+        f'depth={depth} times; give a smaller depth'
       )
     options = {'dtype': dtype, 'rngs': rngs}
     widths = [width * 2**i for i in range(depth + 1)]

@@ -202,6 +202,8 @@ def test_a_unet_halves_and_brings_back_any_size():
       'auxiliary=True needs two stages',
     ),
     ('segmenter', {'input_shape': (64,)}, 'images of shape'),
+    ('segmenter', {'sizes': (1, 0)}, r'sizes=\(1, 0\) should be one number or'),
+    ('segmenter', {'bins': ()}, r'bins=\(\) should be one number or more'),
     ('unet', {'depth': 5}, 'cannot be halved depth=5 times'),
     ('unet', {'depth': 0}, 'kw.depth: 0 should be a whole number above 0'),
   ],
