@@ -93,6 +93,20 @@ def writing(directory: str | os.PathLike) -> Iterator[None]:
     ) from error
 
 
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+  """A draft to write, which takes the place of a file when it is whole.
+
+  The folder is made where there is none; `writing` says what goes wrong.
+  """
+  path = Path(path)
+  draft = path.with_name(f'.{path.name}.draft')
+  with writing(path.parent):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield draft
+    draft.replace(path)
+
+
 def _place(error: BaseException) -> str:
   """The last line of a traceback that is not deep inside a package."""
   frames = traceback.extract_tb(error.__traceback__)

@@ -30,7 +30,7 @@ from matplotlib import image
 from jaxkd import lookup
 from jaxkd.data import cache, tokens
 from jaxkd.data.examples import ArrayExamples, Examples
-from jaxkd.errors import UserError, blamed, unknown, writing
+from jaxkd.errors import UserError, blamed, replacing, unknown
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
 from jaxkd.tasks import decoding
@@ -547,10 +547,7 @@ def picture(
   grid = np.concatenate(lines)
   larger = max(1, 32 // shape[0])
   grid = grid.repeat(larger, axis=0).repeat(larger, axis=1)
-  draft = path.with_name(f'.{path.name}.draft')
-  with writing(path.parent):
-    path.parent.mkdir(parents=True, exist_ok=True)
+  with replacing(path) as draft:
     pixels = grid if shape[-1] == 3 else grid[..., 0]
     options = {'cmap': 'gray', 'vmin': 0.0, 'vmax': 1.0}
     image.imsave(draft, pixels, format='png', **options)
-    draft.replace(path)

@@ -10,7 +10,7 @@ from matplotlib import colors, patches
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxkd.errors import writing
+from jaxkd.errors import replacing
 
 BACKGROUND, IGNORED = '#e9e7e2', '#26262b'
 _CELL = 1.15  # inches
@@ -40,12 +40,8 @@ def draw(
     UserError: the file cannot be written.
   """
   figure = drawn(images, truth, valid, predictions, classes)
-  path = Path(path)
-  draft = path.with_name(f'.{path.name}.draft')
-  with writing(path.parent):
-    path.parent.mkdir(parents=True, exist_ok=True)
+  with replacing(path) as draft:
     figure.savefig(draft, format='png', dpi=150)
-    draft.replace(path)
 
 
 def drawn(

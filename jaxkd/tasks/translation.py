@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxkd import lookup, losses
 from jaxkd.data.tokenizer import text
-from jaxkd.errors import writing
+from jaxkd.errors import replacing
 from jaxkd.tasks import decoding
 from jaxkd.tasks.metrics import Metric, counted, counted_valid
 
@@ -147,10 +147,8 @@ def show(
     ''.join(f'{name}  {own[i]}\n' for name, own in texts.items())
     for i in range(len(batch['labels']))
   )
-  with writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / 'translations.txt'
-    path.write_text('\n'.join(shown), encoding='utf-8')
+  with replacing(folder / 'translations.txt') as draft:
+    draft.write_text('\n'.join(shown), encoding='utf-8')
 
 
 def _nll(outputs, batch, teachers):
