@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxkd import models, tasks
+from jaxkd.data import sources
 from jaxkd.distill.knowledge import find_loss
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import population
@@ -40,8 +41,17 @@ FREE = (
   'derived',
 )
 
-# What an entry may name; a change of it changes the ``kw`` beside it.
-NAMES = ('model', 'loss', 'name')
+# What an entry may name, and the entries beside it that belong to what is
+# named there: naming another leaves them behind.
+OPTIONS = {
+  'model': ('kw',),
+  'loss': ('kw',),
+  'name': ('kw',),
+  'source': ('kw', 'dir', 'layout'),
+  'schedule': ('schedule_kw',),
+  'adapter': ('adapter_kw',),
+  'teacher_adapter': ('teacher_adapter_kw',),
+}
 
 _TERM = {
   'loss': '',
@@ -195,8 +205,13 @@ def size(arg: str | None, *, no_paper: str = '') -> str:
   return arg or ''
 
 
-def load(file: str) -> ConfigDict:
+def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
   """The complete config of ``FILE`` or ``FILE:SIZE``.
+
+  Args:
+    file: the file.
+    named: entry -> what it names in place of what stands in the file, be that
+      right or wrong.
 
   Raises:
     UserError: no such file, or a file that is not a config.
@@ -218,10 +233,26 @@ def load(file: str) -> ConfigDict:
         f'--config {path}: get_config gives {given!r} and should give a '
         'ConfigDict or a dict'
       )
+    given = plain(given)
+    for entry, name in (named or {}).items():
+      given = _renamed(given, entry.split('.'), name, entry)
     config = complete(given)
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
   return config
+
+
+def _renamed(config: Any, path: list[str], name: str, at: str) -> Any:
+  """A config in which an entry names another, where it names one at all."""
+  kind, *rest = path
+  if not isinstance(config, Mapping) or kind not in config:
+    return config
+  if rest:
+    return {**config, kind: _renamed(config[kind], rest, name, at)}
+  made = {**config, kind: name}
+  for changed, _ in _named_anew(config, {kind: name}):
+    made |= options_after(config, changed, name, at.rpartition('.')[0])
+  return made
 
 
 def beside(file: str | Path, name: str = '') -> ModuleType:
@@ -342,9 +373,12 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
   if not isinstance(given, Mapping):
     raise UserError(f'{at}: {given!r} should be a dict of entries')
   made = plain(default)
-  named = default.get('name')
-  if 'kw' in default and given.get('name', named) != named:
-    made['kw'] = {}  # what stands there is another optimiser's
+  for kind, name in _named_anew(default, given):
+    if kind not in (
+      'model',
+      'loss',
+    ):  # these have their options from `complete`
+      made |= options_after(default, kind, name, at)
   for name, value in given.items():
     here = f'{at}.{name}' if at else name
     if name not in default:
@@ -373,9 +407,8 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   """
   partial = _mapping(partial, at)
   made = dict(config)
-  for kind in NAMES if 'kw' in config else ():
-    if partial.get(kind, config.get(kind)) != config.get(kind):
-      made['kw'] = options_after(config, kind, partial[kind], at)
+  for kind, name in _named_anew(config, partial):
+    made |= options_after(config, kind, name, at)
   if 'teachers' in config and 'teachers' in partial:
     made['teachers'] = config['teachers'] | _new_teachers(config, partial, at)
     config = made
@@ -414,19 +447,46 @@ def _is_new(value: Any, at: str, section: str, named: str) -> bool:
   return at.endswith(f'.{section}') and is_dict and named in value
 
 
-def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
-  """The ``kw`` of an entry that names another model, loss or optimiser.
+def _named_anew(config: Mapping, given: Mapping) -> list[tuple[str, str]]:
+  """The names of an entry that are given and are not what it has."""
+  return [
+    (kind, given[kind])
+    for kind in OPTIONS
+    if isinstance(config.get(kind), str)
+    and isinstance(given.get(kind), str)
+    and given[kind] != config[kind]
+  ]
 
-  A model's are those of the new one, a loss's too but for the ones that both
-  have, and an optimiser or a schedule starts without any.
+
+def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
+  """The entries that belong to a name, once another is named.
+
+  A model's are those of the new one, and a loss's too but for the ones that
+  both have. The others start without any, but for a source that only reads
+  another place (``folder:A``, ``folder:B``), which keeps what it has.
+
+  Args:
+    config: the entry as it is.
+    kind: which of `OPTIONS` is named.
+    name: what it is to be.
+    at: the entry, for error messages.
   """
   if kind == 'model':
-    return plain(models.defaults(name, at=f'{at}.model')) if name else {}
-  if kind == 'name':
-    return {}
-  options = loss_options(name, at=f'{at}.loss')
-  kept = {k: v for k, v in config['kw'].items() if k in options}
-  return {**options, **kept}
+    kw = plain(models.defaults(name, at=f'{at}.model')) if name else {}
+    return {'kw': kw}
+  if kind == 'loss':
+    options = loss_options(name, at=f'{at}.loss')
+    kept = {k: v for k, v in config.get('kw', {}).items() if k in options}
+    return {'kw': {**options, **kept}}
+  if kind == 'source':
+    old, new = (text.partition(':')[0] for text in (config[kind], name))
+    if old == new and old in sources.NAMES:
+      return {}
+  return {
+    option: type(config[option])()
+    for option in OPTIONS[kind]
+    if option in config
+  }
 
 
 def put(config: dict, entry: str, value: Any) -> dict:

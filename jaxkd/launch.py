@@ -208,20 +208,20 @@ def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
     raise UserError('--config: name a config file, e.g. --config configs/X.py')
   if any(re.match(r'--?config(=|$)', argument) for argument in argv):
     raise UserError('--config: it is given twice; name one config file')
-  config = configs.load(file)
-  _make_room(config, argv)
+  given = _given(argv)
+  names = (*configs.OPTIONS, 'task')
+  config = configs.load(
+    file, {k: v for k, v in given.items() if k.split('.')[-1] in names}
+  )
+  _make_room(config, given)
   config_flags.DEFINE_config_dict(
     'config', config, 'the config', sys_argv=argv, flag_values=values
   )
   return argv
 
 
-def _make_room(config: ConfigDict, argv: list[str]) -> None:
-  """Prepares the config for what the flags are going to set.
-
-  What is named anew brings its own options, whatever the order of the flags,
-  and a ``kw`` may be given options that it does not name yet.
-  """
+def _given(argv: list[str]) -> dict[str, str]:
+  """The entries that flags set, and what they are to be, as it is written."""
   given = {}
   for i, argument in enumerate(argv):
     matched = re.fullmatch(
@@ -230,8 +230,18 @@ def _make_room(config: ConfigDict, argv: list[str]) -> None:
     if matched:
       entry, value = matched.groups()
       given[entry] = argv[i + 1] if value is None and argv[i + 1 :] else value
+  return given
+
+
+def _make_room(config: ConfigDict, given: dict[str, str]) -> None:
+  """Prepares the config for what the flags are going to set.
+
+  What is named anew brings its own options, whatever the order of the flags,
+  and a ``kw`` may be given options that it does not name yet.
+  """
   names_first = sorted(
-    given.items(), key=lambda item: item[0].split('.')[-1] not in configs.NAMES
+    given.items(),
+    key=lambda item: item[0].split('.')[-1] not in configs.OPTIONS,
   )
   for entry, value in names_first:
     parent, _, last = entry.rpartition('.')
@@ -244,16 +254,16 @@ def _make_room(config: ConfigDict, argv: list[str]) -> None:
     entries = above.get(last)
     free = any(name in configs.FREE for name in entry.split('.'))
     if isinstance(entries, dict) and entries and not free:
-      named = [name for name in configs.NAMES if name in entries]
+      named = [name for name in configs.OPTIONS if name in entries]
       raise UserError(
         f'--config.{entry}: it has entries of its own; set them one by one, '
         f'e.g. --config.{entry}.{(named or sorted(entries))[0]}'
       )
     with config.unlocked():
-      if 'kw' in above and last in configs.NAMES and above[last] != value:
-        _at(config, parent).kw = configs.options_after(
-          above, last, value, parent
-        )
+      if last in configs.OPTIONS and above.get(last) != value:
+        changed = configs.options_after(above, last, value, parent)
+        for option, new in changed.items():
+          _at(config, parent)[option] = new
       if re.search(r'kw$', parent) and last not in above:
         _at(config, parent)[last] = _literal(value)
     configs.get(configs.plain(config), entry, f'--config.{entry}')

@@ -1,5 +1,6 @@
 """The public names are all there, and loading one loads little else."""
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,19 @@ def test_star_import_brings_the_public_names():
 def test_an_unknown_name_is_an_attribute_error():
   with pytest.raises(AttributeError, match=r"'jaxkd' has no attribute 'los'"):
     _ = jaxkd.los
+
+
+def test_a_folder_of_its_name_does_not_hide_the_package(tmp_path):
+  """As a clone does from the folder above it, where notebooks are."""
+  (tmp_path / 'jaxkd' / 'jaxkd').mkdir(parents=True)
+  script = 'import jaxkd; print(jaxkd.__version__)'
+  environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+  found = subprocess.run(
+    [sys.executable, '-c', script],
+    check=True,
+    cwd=tmp_path,
+    env=environment,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert found.stdout.strip() == jaxkd.__version__

@@ -68,6 +68,98 @@ def test_another_loss_keeps_the_options_that_both_have():
   assert got['distill']['soft']['kw'] == {'temperature': 4.0, 'beta': 0.5}
 
 
+WRITTEN = """
+def get_config(arg=None):
+  return dict(
+    task='{task}',
+    data=dict(source='{source}', dir='/data', kw=dict(resize=32)),
+    teachers=dict(main={{}}),
+    students=dict(student=dict(model='{model}', kw=dict({option}))),
+    distill=dict(labels=dict(loss='cross_entropy')),
+    train=dict(schedule='warmup_cosine', schedule_kw=dict(warmup_steps=5)),
+  )
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+  def write(task='classification', source='folder:/data/a', model='mlp'):
+    option = 'widths=(4,)' if model == 'mlp' else 'no_such=1'
+    file = tmp_path / 'written.py'
+    file.write_text(
+      WRITTEN.format(task=task, source=source, model=model, option=option)
+    )
+    return str(file)
+
+  return write
+
+
+def test_another_source_leaves_behind_what_belonged_to_the_first(written):
+  got = parse('--config.data.source=digits', file=written())['data']
+  assert (got['source'], got['dir'], got['kw']) == ('digits', '', {})
+
+
+def test_options_given_with_another_source_are_its_own(written):
+  got = parse(
+    '--config.data.kw.noise=0.5',
+    '--config.data.source=synthetic',
+    file=written(),
+  )['data']
+  assert got['kw'] == {'noise': 0.5}
+
+
+def test_the_same_source_in_another_place_keeps_its_options(written):
+  got = parse('--config.data.source=folder:/data/b', file=written())['data']
+  assert (got['dir'], got['kw']) == ('/data', {'resize': 32})
+
+
+def test_functions_of_one_module_are_different_sources(written):
+  file = written(source='mine:one')
+  assert parse('--config.data.source=mine:two', file=file)['data']['kw'] == {}
+
+
+def test_another_schedule_leaves_its_options_behind(written):
+  got = parse('--config.train.schedule=constant', file=written())['train']
+  assert (got['schedule'], got['schedule_kw']) == ('constant', {})
+
+
+def test_teachers_with_a_schedule_of_their_own_take_no_options_of_another():
+  made = configs.complete(
+    dict(
+      teachers=dict(main=dict(train=dict(schedule='constant'))),
+      train=dict(schedule='warmup_cosine', schedule_kw=dict(warmup_steps=5)),
+    )
+  )
+  assert made.teachers.main.train.schedule_kw.to_dict() == {}
+
+
+def test_an_arm_with_another_adapter_takes_no_options_of_the_first():
+  term = dict(loss='hint', adapter='projector', adapter_kw=dict(hidden=8))
+  config = configs.plain(configs.complete(dict(distill=dict(hint=term))))
+  arm = dict(distill=dict(hint=dict(adapter='linear')))
+  made = configs.override(config, arm, 'arms.a')['distill']['hint']
+  assert (made['adapter'], made['adapter_kw']) == ('linear', {})
+
+
+@pytest.mark.parametrize(
+  ('file', 'flag', 'entry'),
+  [
+    (dict(task='clasification'), '--config.task=classification', 'task'),
+    (
+      dict(model='mpl'),
+      '--config.students.student.model=mlp',
+      'students.student.model',
+    ),
+  ],
+)
+def test_a_wrong_name_in_the_file_can_be_replaced(written, file, flag, entry):
+  with pytest.raises(UserError, match=entry):
+    parse(file=written(**file))
+  got = parse(flag, file=written(**file))
+  assert configs.get(got, entry) == flag.partition('=')[2]
+  assert 'no_such' not in got['students']['student']['kw']
+
+
 def test_an_option_that_kw_does_not_name_yet():
   got = parse(
     '--config.train.optimizer.name=sgd',
