@@ -25,6 +25,9 @@ from jaxkd.train import population
 from jaxkd.train.optimizer import BY_PATH
 
 SIZES = ('', 'tiny', 'paper')
+TINY = (
+  'this is the :tiny form, which shows that all runs; its numbers mean nothing'
+)
 
 # Dicts whose entries the named function or model decides, not we.
 FREE = (
@@ -239,6 +242,8 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
     config = complete(given)
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
+    if arg == 'tiny':
+      config.report.notes = (TINY, *config.report.notes)
   return config
 
 

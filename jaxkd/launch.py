@@ -1,6 +1,7 @@
 """What the scripts share: flags, signals, and errors a person can read."""
 
 import ast
+import contextlib
 import os
 import re
 import shlex
@@ -8,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ STOPPED = 143  # what a shell reports of a program ended by SIGTERM
 
 # Flags that say where a run runs, and not what it does.
 _HERE = '(workdir|hosts|host|coordinator|hosts_timeout)'
+_ALL = 'all.train'  # stands for `train` and that of every group
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -144,7 +146,7 @@ def parse(
   """
   try:
     argv = _with_config(argv, values) if config else list(argv)
-    return values(argv)
+    left = values(argv)
   except UserError:
     raise
   except flags.UnrecognizedFlagError as error:
@@ -152,6 +154,9 @@ def parse(
     raise unknown('flag', f'--{error.flagname}', known) from error
   except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as e:
     raise UserError(_one_line(e)) from e
+  for text in _of_students_alone(_given(argv), values) if config else ():
+    print(text, file=sys.stderr)
+  return left
 
 
 def command(workdir: str) -> str:
@@ -213,7 +218,8 @@ def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
   config = configs.load(
     file, {k: v for k, v in given.items() if k.split('.')[-1] in names}
   )
-  _make_room(config, given)
+  argv = _for_all(argv, config.teachers)
+  _make_room(config, _given(argv))
   config_flags.DEFINE_config_dict(
     'config', config, 'the config', sys_argv=argv, flag_values=values
   )
@@ -231,6 +237,50 @@ def _given(argv: list[str]) -> dict[str, str]:
       entry, value = matched.groups()
       given[entry] = argv[i + 1] if value is None and argv[i + 1 :] else value
   return given
+
+
+def _for_all(argv: list[str], teachers: Iterable[str]) -> list[str]:
+  """``--config.all.train.X`` as a flag for students and one for each group."""
+  found = []
+  for i, argument in enumerate(argv):
+    matched = re.fullmatch(f'(--?config\\.){_ALL}(\\..*)', argument, re.DOTALL)
+    if not matched:
+      found.append(argument)
+      continue
+    start, rest = matched.groups()
+    value = [] if '=' in rest else argv[i + 1 : i + 2]
+    for section in (*(f'teachers.{name}.train' for name in teachers), 'train'):
+      found += [f'{start}{section}{rest}', *value]
+    found = found[: len(found) - len(value)]  # it follows by itself
+  return found
+
+
+def _of_students_alone(
+  given: Iterable[str], values: flags.FlagValues
+) -> Iterator[str]:
+  """Says which flags are for students where teachers train in another way."""
+  if 'config' not in values:
+    return
+  config = configs.plain(values['config'].value)
+  training = {
+    name: group
+    for name, group in config['teachers'].items()
+    if not group['restore'] and not group['made_of']
+  }
+  for entry in given:
+    section, _, name = entry.partition('.')
+    if section != 'train':
+      continue
+    value = configs.get(config, entry)
+    for group in training:
+      there = f'teachers.{group}.{entry}'
+      with contextlib.suppress(UserError):  # an entry that students alone have
+        own = configs.get(config, there)
+        if own != value:
+          yield (
+            f'note: --config.{entry} is for the students; {there} is {own} '
+            f'(--config.{_ALL}.{name} is for all)'
+          )
 
 
 def _make_room(config: ConfigDict, given: dict[str, str]) -> None:

@@ -1,11 +1,12 @@
 """Grids searched on the validation split.
 
-``distill.soft.weight=0.3,1,3`` is for every arm, ``student:train.
-learning_rate=0.001,0.01`` for the arm `student` alone, and
+``distill.soft.weight=0.3,1,3`` is for every arm that uses the term,
+``student:train.learning_rate=0.001,0.01`` for the arm `student` alone, and
 ``distill.a.weight,distill.b.weight*=0.1,1,10`` multiplies what the arm has in
 both entries by each factor. Several grids make the product of their values.
-Arms that are compared get equally many trials. Numbers that only enter the
-step's arithmetic are mapped: their whole grid trains as one population.
+Arms that are compared get equally many trials, but for what an arm does not
+have. Numbers that only enter the step's arithmetic are mapped: their whole grid
+trains as one population.
 """
 
 import ast
@@ -25,7 +26,7 @@ from rich.console import Console
 from jaxkd import config as configs
 from jaxkd import jobs, keys, preflight
 from jaxkd.data.sources import Source
-from jaxkd.distill import training
+from jaxkd.distill import terms, training
 from jaxkd.distill.training import Group, Session
 from jaxkd.errors import UserError, unknown
 from jaxkd.report import rows
@@ -66,6 +67,7 @@ def parse(
       compared with different numbers of trials.
   """
   grids: dict[str, Grid] = {}
+  spared = set()
   for text in texts:
     at = f'--tune {text}'
     matched = re.fullmatch(r'(?:([^:=]+):)?([\w.,/]+)(\*?)=(.+)', text)
@@ -79,7 +81,9 @@ def parse(
       raise unknown('arm', arm, own, at)
     if ',' in entries and not factor:
       raise UserError(f'{at}: several entries take factors; write *= for =')
-    for name in [arm] if arm else own:
+    tuned = [arm] if arm else _arms_with(entries.split(','), own, at)
+    spared |= set() if arm else own.keys() - set(tuned)
+    for name in tuned:
       grid = grids.setdefault(name, {})
       values = [_literal(value) for value in given.split(',')]
       for entry in entries.split(','):
@@ -95,7 +99,11 @@ def parse(
   report = config['report']
   for pair in (report['compare'], *report['controls'].values()):
     of = [arm for n in pair.values() for arm in report['derived'].get(n, [n])]
-    compared = {name: trials[name] for name in of if name in trials}
+    compared = {
+      name: trials[name]
+      for name in of
+      if name in trials and name.removeprefix(first) not in spared
+    }
     if len(set(compared.values())) > 1:
       raise UserError(
         '--tune: arms that are compared get equally many trials, not '
@@ -103,6 +111,37 @@ def parse(
         '(ARM:ENTRY=...)'
       )
   return grids
+
+
+def _arms_with(
+  entries: Sequence[str], own: Mapping[str, dict], at: str
+) -> list[str]:
+  """The arms that a grid for all arms is for: those that use its terms.
+
+  An arm that leaves a term out would train the same net in every trial, or
+  take the term up and be another arm. The weight of a term that all leave out
+  is for all of them.
+
+  Raises:
+    UserError: an entry that is not there, or that no arm uses.
+  """
+  found = []
+  for name, config in own.items():
+    used = terms.in_use(config['distill'])
+    used |= {term['otherwise']: {} for term in used.values()}
+    for entry in entries:
+      configs.get(config, entry, at)
+    named = {e.split('.')[1] for e in entries if e.startswith('distill.')}
+    if named <= used.keys():
+      found.append(name)
+  if not found and all(entry.endswith('.weight') for entry in entries):
+    return list(own)
+  if not found:
+    raise UserError(
+      f'{at}: no arm uses the term, whose weight is 0 in all of them; name an '
+      'arm, as in ARM:ENTRY=VALUE,VALUE'
+    )
+  return found
 
 
 def _checked(entry, values, config, factors, at) -> list:

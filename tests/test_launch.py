@@ -53,6 +53,30 @@ def test_how_teachers_train_is_said_of_them_alone():
   assert got['teachers']['main']['train']['batch_size'] == 64
 
 
+@pytest.mark.parametrize(
+  'flag',
+  [
+    ('--config.all.train.batch_size=32',),
+    ('--config.all.train.batch_size', '32'),
+  ],
+)
+def test_one_flag_for_teachers_and_students(flag, capsys):
+  got = parse(*flag, '--config.train.seeds=2')
+  assert got['train']['batch_size'] == 32
+  assert got['teachers']['main']['train']['batch_size'] == 32
+  assert got['train']['seeds'] == 2
+  assert not capsys.readouterr().err
+
+
+def test_a_flag_for_students_says_what_teachers_have(capsys):
+  parse('--config.train.batch_size=32', '--config.train.seeds=2')
+  assert capsys.readouterr().err == (
+    'note: --config.train.batch_size is for the students; '
+    'teachers.main.train.batch_size is 64 '
+    '(--config.all.train.batch_size is for all)\n'
+  )
+
+
 def test_another_model_brings_its_own_options_and_takes_more():
   got = parse(
     '--config.students.student.kw.width=8',

@@ -146,9 +146,39 @@ def test_a_term_that_is_only_in_the_grid_has_its_layers(tmp_path):
     )  # fmt: skip
 
 
+def test_an_arm_without_the_term_is_not_tuned_by_it():
+  grids = tuning.parse(
+    ('distill.soft.kw.temperature=1.0,2.0', 'train.clip=0.0,1.0'),
+    small(),
+    arms.configs_of(small()),
+  )
+  clip = {'train.clip': (0.0, 1.0)}
+  soft = {'distill.soft.kw.temperature': (1.0, 2.0)}
+  assert grids == {'distilled': soft | clip, 'student': clip}
+
+
+def test_an_arm_that_uses_a_term_elsewhere_is_tuned_by_it():
+  config = small(
+    distill=dict(
+      labels=dict(loss='cross_entropy'),
+      soft=dict(
+        loss='kl',
+        teacher='main',
+        when='teacher_is_correct',
+        otherwise='rest',
+      ),
+      rest=dict(loss='reverse_kl', teacher='main', weight=0.0),
+    )
+  )
+  text = 'distill.rest.kw.temperature=1.0,2.0'
+  own = arms.configs_of(config)
+  assert tuning.parse((text,), config, own).keys() == {'distilled'}
+
+
 @pytest.mark.parametrize(
   ('texts', 'message'),
   [
+    (('distill.hint.fuse=mean_logits,sampled',), 'no arm uses the term'),
     (('train.clip=1.0,1',), 'every value once'),
     (('train.clip=1.0,2.0', 'student:train.clip=3.0'), 'student is given tw'),
   ],

@@ -24,7 +24,7 @@ _COMPARISON = {
   'better': str,  # the arm that is claimed to be better
   'than': str,
   'mean_difference': _NUMBER,  # better - than, in the metric's own units
-  'ci95': ([float], None),  # its 95 % interval; null with a single seed
+  'ci95': ([float], None),  # its 95 % interval; null with too few seeds
   'seeds': int,
   'holds': (bool, None),  # null where the interval spans zero
   'metric?': str,  # if not the row's own, and which way is up

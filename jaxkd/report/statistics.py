@@ -9,6 +9,9 @@ from scipy import special
 from jaxkd.errors import UserError
 
 CONFIDENCE = 0.95
+# Fewer seeds have no interval: Student's t of two is so wide (12.7 times the
+# error of the mean) that it says nothing, or holds by luck.
+FEWEST = 3
 
 
 def interval(values: Sequence[float | None]) -> tuple[float, float]:
@@ -18,8 +21,8 @@ def interval(values: Sequence[float | None]) -> tuple[float, float]:
     values: one a seed, [N]; None counts as not a number.
 
   Returns:
-    ``(mean, half_width)``. The half width of a single value is nan; where a
-    value is not finite both are.
+    ``(mean, half_width)``. The half width of fewer than `FEWEST` values is
+    nan; where a value is not finite both are.
   """
   array = np.array([math.nan if v is None else v for v in values], float)
   if not array.size:
@@ -27,7 +30,7 @@ def interval(values: Sequence[float | None]) -> tuple[float, float]:
   if not np.isfinite(array).all():
     return math.nan, math.nan
   mean = float(array.mean())
-  if array.size == 1:
+  if array.size < FEWEST:
     return mean, math.nan
   error = array.std(ddof=1) / math.sqrt(array.size)
   quantile = special.stdtrit(array.size - 1, (1 + CONFIDENCE) / 2)
@@ -75,9 +78,9 @@ def paired(
   Returns:
     ``mean_difference`` (better - than), ``ci95`` (``[low, high]``), ``seeds``,
     and ``holds``: True if the whole interval is on the better side of zero,
-    False if on the other, None if it spans or touches zero. With a single
-    seed, or a value that is not finite, there is no interval and ``holds`` is
-    None.
+    False if on the other, None if it spans or touches zero. With fewer than
+    `FEWEST` seeds, or a value that is not finite, there is no interval and
+    ``holds`` is None.
 
   Raises:
     UserError: there are not as many values of the one as of the other.

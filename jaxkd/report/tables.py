@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxkd.report import rows as row_files
-from jaxkd.report import wording
+from jaxkd.report import statistics, wording
 
 SPEED_SCHEMA = [
   {
@@ -56,17 +56,19 @@ def console(
   matters = {row['comparison']['better'], wording.heading(row['metric'])}
   for name, *cells in lines:
     table.add_row(name, *cells, style='bold' if name in matters else '')
-  said = [
-    Text(
-      f'mean ± half the width of its {wording.CONFIDENCE} interval',
-      style='dim',
-    )
-  ]
+  counts = {len(arm['values']) for arm in row['arms'].values()}
+  shown = f'mean ± half the width of its {wording.CONFIDENCE} interval'
+  if min(counts) < statistics.FEWEST:
+    few = f'the value of each seed where there are under {statistics.FEWEST}'
+    shown = f'{shown}; {few}' if max(counts) >= statistics.FEWEST else few
+  said = [Text(shown, style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
   for name, pair in _comparisons(row).items():
     words = Text(f'control, {name}: ' if name else '')
     words.append(wording.verdict(pair, row), f'bold {colours[pair["holds"]]}')
     said.append(words)
+  said += map(Text, _chosen(row))
+  said += [Text(note, style='yellow') for note in row.get('notes', ())]
   if directory is not None:
     said += map(Text, ['', *_directions(row, directory)])
   return Group(table, *said)
@@ -160,7 +162,8 @@ when this page and the rows disagree.
 - **Verdicts.** A claim *holds* if the whole interval of its difference is on
   the better side of zero, *does not hold* if it is on the other side, and is
   *undecided* if the interval spans zero. Claims that do not hold stay here,
-  with what was tried. Fewer than {wording.ENOUGH_SEEDS} seeds are pointed out.
+  with what was tried. Fewer than {wording.ENOUGH_SEEDS} seeds are pointed out;
+  fewer than {statistics.FEWEST} have no verdict: their values are shown.
 - **Controls.** The teacher and the student trained alone stand beside every
   distilled student; controls leave out or replace the part of the method that
   is said to matter.
@@ -435,6 +438,27 @@ def _tuning(tuning: Mapping) -> str:
   if len({entry['trials'] for entry in tuning.values()}) > 1:
     table += '\n\nThe arms did not have the same number of trials.'
   return table
+
+
+def _chosen(row: Mapping) -> list[str]:
+  """What tuning chose for each arm, and by how much over the other points."""
+  metric, said = row['metric'], []
+  for arm, entry in row.get('tuning', {}).items():
+    text = f'{arm} was tuned: {_pairs(entry["chosen"])}'
+    values = entry.get('values') or []
+    known = [value for value in values if value is not None]
+    if known:
+      ordered = sorted(known, reverse=row['higher_is_better'])
+      best, *others = (wording.number(value, metric) for value in ordered)
+      text += f' has {best} {wording.heading(metric)} on {entry["split"]}'
+      if others:
+        text += f', the next best {others[0]}'
+      if len(others) > 1:
+        text += f', the worst of {len(values)} {others[-1]}'
+    if len(known) < len(values):
+      text += f'; {len(values) - len(known)} diverged'
+    said.append(text)
+  return said
 
 
 def _costs(row: Mapping) -> str:

@@ -41,7 +41,7 @@ def verdict(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
   if pair['mean_difference'] is None:
     return f'{better} and {than} cannot be compared: a value is not finite'
   if pair['ci95'] is None:
-    return f'{better} - {than} is {signed} on one seed, without an interval'
+    return f'too few seeds ({pair["seeds"]}): {better} - {than} is {signed}'
   if pair['holds'] is None:
     return f'{better} and {than} cannot be told apart: {signed} {how}'
   does = 'beats' if pair['holds'] else 'loses to'
@@ -52,6 +52,8 @@ def judgement(pair: Mapping[str, Any]) -> str:
   """Whether a claim holds, and whether on too few seeds to lean on."""
   words = {True: 'holds', False: 'does not hold', None: 'undecided'}
   said = words[pair['holds']]
+  if pair['seeds'] < statistics.FEWEST:
+    return f'too few seeds ({pair["seeds"]})'
   if pair['seeds'] < ENOUGH_SEEDS:
     said += f' (seeds: {pair["seeds"]})'
   return said
@@ -125,14 +127,15 @@ def number(value: float, metric: str, *, sign: bool = False) -> str:
 
 
 def mean(values: Sequence[float | None], metric: str) -> str:
-  """The mean of the seeds with its interval."""
+  """The mean of the seeds with its interval; of too few, each value."""
   if not values:
     return '–'
   centre, half = statistics.interval(values)
   if math.isnan(centre):
     return 'not finite'
-  spread = '' if math.isnan(half) else f' ± {number(half, metric)}'
-  return number(centre, metric) + spread
+  if math.isnan(half):
+    return ', '.join(number(value, metric) for value in values)
+  return f'{number(centre, metric)} ± {number(half, metric)}'
 
 
 def plain(value: Any) -> str:

@@ -37,7 +37,17 @@ def schedule(
     steps: how many steps it takes.
     options: keyword arguments of the optax function.
     at: the config entry of `name`.
+
+  Raises:
+    UserError: no such schedule or option, or a warm-up that does not end
+      before the last step.
   """
+  warm_up = options.get('warmup_steps', 0)
+  if isinstance(warm_up, int | float) and warm_up >= steps:
+    raise UserError(
+      f'{at}_kw.warmup_steps: the rate would still be rising after the last of '
+      f'{steps} steps; make {warm_up} smaller, or train for longer'
+    )
   for full in (name, f'{name}_schedule', f'{name}_decay_schedule'):
     if full.endswith('schedule') and hasattr(optax, full):
       function = getattr(optax, full)

@@ -20,14 +20,14 @@ def row():
     'higher_is_better': True,
     'arms': {
       'teacher': {'values': [0.98]},
-      'student': {'values': [0.91, 0.90]},
-      'distilled': {'values': [0.94, 0.931]},
+      'student': {'values': [0.91, 0.90, 0.905]},
+      'distilled': {'values': [0.94, 0.931, 0.938]},
     },
     'comparison': {
       'claim': 'soft targets beat hard labels',
       'better': 'distilled',
       'than': 'student',
-      **statistics.paired([0.94, 0.931], [0.91, 0.90]),
+      **statistics.paired([0.94, 0.931, 0.938], [0.91, 0.90, 0.905]),
     },
     'params': {'teacher': 100, 'student': 10},
     'cost': {'step_ms': 1.5, 'flops': {'student': 20}},
@@ -47,14 +47,14 @@ def test_round_trip(tmp_path, row):
 
 
 def test_a_comparison_in_a_metric_of_its_own(tmp_path, row):
-  steps = {'distilled': [10, 20], 'student': [30, 41]}
+  steps = {'distilled': [10, 20, 15], 'student': [30, 41, 36]}
   row['metrics'] = {arm: {'steps_to_0.9': v} for arm, v in steps.items()}
   own = {'metric': 'steps_to_0.9', 'higher_is_better': False}
   pair = {'claim': '', 'better': 'distilled', 'than': 'student', **own}
   pair |= statistics.paired(*steps.values(), higher_is_better=False)
   row['comparisons'] = {'sooner': pair}
   rows.save(tmp_path / 'row.json', row)
-  assert pair['mean_difference'] == -20.5
+  assert pair['mean_difference'] == pytest.approx(-20 - 2 / 3)
   assert rows.metric_of(pair, row) == 'steps_to_0.9'
   assert rows.metric_of(row['comparison'], row) == 'top1'
   row['comparisons']['sooner'] = pair | {'higher_is_better': True}
@@ -63,14 +63,16 @@ def test_a_comparison_in_a_metric_of_its_own(tmp_path, row):
 
 
 def test_arrays_become_lists_and_what_is_not_finite_null(tmp_path, row):
-  row['arms']['student']['values'] = np.array([0.5, np.nan], np.float64)
-  row['comparison'] |= statistics.paired([0.94, 0.931], [0.5, np.nan])
-  row['metrics'] = {'student': {'nll': (np.float32(0.25), -np.inf)}}
+  row['arms']['student']['values'] = np.array([0.5, 0.5, np.nan])
+  row['comparison'] |= statistics.paired(
+    [0.94, 0.931, 0.938], [0.5, 0.5, np.nan]
+  )
+  row['metrics'] = {'student': {'nll': (np.float32(0.25), -np.inf, 0.5)}}
   row['params'] = {'student': np.int64(7)}
   rows.save(tmp_path / 'row.json', row)
   read = rows.load(tmp_path / 'row.json')
-  assert read['arms']['student']['values'] == [0.5, None]
-  assert read['metrics'] == {'student': {'nll': [0.25, None]}}
+  assert read['arms']['student']['values'] == [0.5, 0.5, None]
+  assert read['metrics'] == {'student': {'nll': [0.25, None, 0.5]}}
   assert read['params'] == {'student': 7}
   assert 'NaN' not in (tmp_path / 'row.json').read_text()
 
@@ -82,7 +84,7 @@ def put(row, path, value):
   row[last] = value
 
 
-CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 2,
+CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 3,
            'mean_difference': 0.0, 'ci95': [-1, 1], 'holds': None}  # fmt: skip
 
 
@@ -98,15 +100,15 @@ CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 2,
     ('arms.student.values', [], r'arms.student.values is empty'),
     ('arms.student.values', ['a'], r'arms.student.values\[0\] must be a num'),
     ('arms.student.values', [10**400], r'values\[0\] must be a number or null'),
-    ('arms.student.values', [0.9], r'has 2 values of distilled and 1 of'),
-    ('arms.student.values', [0.9, 0.9], r'comparison.mean_difference is 0.03.* '
-     'where the values of distilled and student say 0.035'),
+    ('arms.student.values', [0.9], r'has 3 values of distilled and 1 of'),
+    ('arms.student.values', [0.9, 0.9, 0.9], r'mean_difference is 0.03.* '
+     'where the values of distilled and student say 0.036'),
     ('comparison.mean_difference', None, r'mean_difference is null where'),
     ('comparison.ci95', [0.02, 0.04], r'ci95 is \[0.02, 0.04\] where'),
     ('comparison.seeds', 10**400, r'comparison.seeds must be a whole number'),
-    ('comparison.seeds', 3, r'comparison.seeds is 3 where .* say 2; run'),
+    ('comparison.seeds', 4, r'comparison.seeds is 4 where .* say 3; run'),
     ('metrics', {'student': {'nll': [1]}},
-     'metrics.student.nll has 1 values for 2 seeds'),
+     'metrics.student.nll has 1 values for 3 seeds'),
     ('comparison.holds', None, r'comparison.holds is null where ci95'),
     ('comparison.ci95', [0.1], r'comparison.ci95 is \[0.1\]'),
     ('comparison.ci95', [-0.1, 0.1], r'holds is true where .* says null'),
@@ -152,13 +154,13 @@ def test_every_entry_that_must_be_there(row):
 
 
 def test_what_a_comparison_derives_of_arms(tmp_path, row):
-  row['arms']['few'] = {'values': [0.80, 0.85]}
+  row['arms']['few'] = {'values': [0.80, 0.85, 0.90]}
   row['derived'] = {
     'gained': {'distilled': 1.0, 'student': -1.0},
     'half': {'student': 0.5, 'few': -0.5},
   }
   pair = {'claim': '', 'better': 'half', 'than': 'gained'}
-  found = statistics.paired([0.055, 0.025], [0.03, 0.031])
+  found = statistics.paired([0.055, 0.025, 0.0025], [0.03, 0.031, 0.033])
   row['comparisons'] = {'more': {**pair, **found}}
   rows.save(tmp_path / 'row.json', row)
   row['derived']['half']['few'] = -1.0
@@ -175,7 +177,9 @@ def test_lower_can_be_better(row):
     rows.check(row, 'row')
   arms = row['arms']
   arms['student'], arms['distilled'] = arms['distilled'], arms['student']
-  row['comparison'] |= statistics.paired([0.91, 0.90], [0.94, 0.931])
+  row['comparison'] |= statistics.paired(
+    [0.91, 0.90, 0.905], [0.94, 0.931, 0.938]
+  )
   row['comparison']['holds'] = True
   rows.check(row, 'row')
 

@@ -63,11 +63,12 @@ def test_which_way_is_up(better, than, holds):
   assert paired(better, than, higher_is_better=False)['holds'] is opposite
 
 
-def test_a_single_seed_proves_nothing():
-  assert paired([0.9], [0.8]) == {
+@pytest.mark.parametrize('seeds', [1, 2])
+def test_few_seeds_prove_nothing(seeds):
+  assert paired([0.9] * seeds, [0.8] * seeds) == {
     'mean_difference': pytest.approx(0.1),
     'ci95': None,
-    'seeds': 1,
+    'seeds': seeds,
     'holds': None,
   }
 

@@ -202,14 +202,32 @@ def test_more_metrics_than_arms_are_shown_side_by_side(row):
      'a beats b by 0.250 ± 0.050 nll (95 % interval, 5 paired seeds)'),
     ('top1', comparison('a', 'b', -250.0, 50.0, True, metric='steps_to_0.8'),
      'a beats b by 250 ± 50 steps (95 % interval, 5 paired seeds)'),
-    ('top1', comparison('a', 'b', 0.04, None, None),
-     'a - b is +4.00 points on one seed, without an interval'),
+    ('top1', comparison('a', 'b', 0.04, None, None) | {'seeds': 2},
+     'too few seeds (2): a - b is +4.00 points'),
     ('top1', comparison('a', 'b', None, None, None),
      'a and b cannot be compared: a value is not finite'),
   ],
 )  # fmt: skip
 def test_verdicts(metric, pair, said):
   assert wording.verdict(pair, {'metric': metric}) == said
+
+
+def test_what_tuning_chose_is_told_with_what_it_gained(row):
+  tuned = {'grid': {'train.clip': [0, 1, 2, 3]}, 'trials': 4,
+           'values': [0.9, None, 0.95, 0.8], 'chosen': {'train.clip': 2},
+           'split': 'validation'}  # fmt: skip
+  row['tuning'] = {'distilled': tuned}
+  assert tables._chosen(row) == [
+    'distilled was tuned: train.clip=2 has 95.00 top1 (%) on validation, the '
+    'next best 90.00, the worst of 4 80.00; 1 diverged'
+  ]
+
+
+def test_the_values_of_few_seeds_stand_in_place_of_a_mean():
+  assert wording.mean([0.63], 'top1') == '63.00'
+  assert wording.mean([0.63, 0.45], 'top1') == '63.00, 45.00'
+  assert wording.mean([0.63, 0.45, 0.6], 'top1') == '56.00 ± 23.96'
+  assert wording.judgement({'holds': None, 'seeds': 2}) == 'too few seeds (2)'
 
 
 def test_numbers():

@@ -62,6 +62,14 @@ def test_any_schedule_of_optax_by_name(name, options, want):
   np.testing.assert_allclose([made(s) for s in (0, 5, 10)], want, atol=1e-6)
 
 
+def test_a_warm_up_ends_before_the_last_step():
+  options = dict(warmup_steps=9)
+  made = optimizer.schedule('warmup_cosine', 2.0, 10, options, at='schedule')
+  assert made(9) == 2.0
+  with pytest.raises(UserError, match=r'schedule_kw.warmup_steps: .* make 9'):
+    optimizer.schedule('warmup_cosine', 2.0, 9, options, at='schedule')
+
+
 def test_a_mapped_learning_rate():
   given = train(optimizer=dict(name='sgd', kw={}), schedule='cosine')
 
