@@ -741,6 +741,12 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
           f'{todo}'
         ) from error
       except flax.errors.ModifyScopeVariableError as error:
+        if train:
+          raise UserError(
+            f'the model {kind.__name__} changes a state in training that it '
+            f'does not have otherwise ({_short(error)}); let it make the '
+            'variable in every call'
+          ) from error
         raise UserError(
           f'the model {kind.__name__} changes its state in evaluation '
           f'({_short(error)}); {quiet}'

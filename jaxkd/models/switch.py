@@ -48,9 +48,8 @@ def caller(kind: type, *, draws: str) -> Callable[[Any, bool], Arguments]:
   others = [p for p in own if p not in switches and p.kind is not p.VAR_KEYWORD]
   at = f'the __call__ of the model {kind.__name__}'
   for parameter in switches:
-    if not isinstance(parameter.default, bool) and (
-      parameter.default not in (None, parameter.empty)
-    ):
+    default = parameter.default
+    if not (isinstance(default, bool | None) or default is parameter.empty):
       raise UserError(
         f'{at} takes {parameter}, and {parameter.name} is how a model is told '
         'whether it trains, True or False: give the argument another name'

@@ -321,6 +321,20 @@ def test_a_linen_dropout_draws_as_flax_alone_would():
   )
 
 
+class Late(linen.Module):
+  @linen.compact
+  def __call__(self, x, train):
+    if train:
+      self.put_variable('seen', 'x', x)
+    return x
+
+
+def test_a_state_that_is_there_in_training_alone_is_refused():
+  net = from_linen(Late(), X)
+  with pytest.raises(UserError, match='Late changes a state in training that'):
+    net.apply(net.init(KEY), X, key=KEY, train=True)
+
+
 class UsesTheBatch(linen.Module):
   @linen.compact
   def __call__(self, x):
