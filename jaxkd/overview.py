@@ -1,8 +1,9 @@
 """What a run is going to train, and what that costs; nothing is computed."""
 
 import functools
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.models import cost
+from jaxkd.paths import matches
 from jaxkd.rounds import Round, called
 from jaxkd.students import quantize
 
 _KINDS = ('model', 'quantize', 'prune')
+SHOWN = 3  # layers
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
@@ -48,6 +51,8 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     for turn in part.turns:
       if len(turn) > 1:
         console.print(f'[dim]{_side_by_side(part, turn)}[/]')
+  for line in idle(rounds):
+    console.print(line, style='yellow', markup=False, soft_wrap=True)
   found = shares(part, source)
   for arm, share in found.items():
     if share:
@@ -77,6 +82,41 @@ def nets(part: Round) -> list[tuple]:
         )
       )
   return found
+
+
+def idle(rounds: list) -> list[str]:
+  """What of the nets that train does nothing, though it should, in words.
+
+  A net that is not told that it trains looks like this. What `freeze` names is
+  meant to stay.
+  """
+  said = []
+  for at, entry, role in itertools.chain(*map(_different, rounds)):
+    if entry.get('made_of') or entry.get('restore') or role.fit:
+      continue
+    found = role.net.idle()
+    still = {
+      path.rpartition('/')[0]: None
+      for path in found.statistics
+      if not (role.freeze and matches(path, role.freeze))
+    }
+    for layers, what in (
+      (still, 'the statistics of {} do not move in training'),
+      (found.dropout, 'no unit is dropped in training by {}'),
+    ):
+      if layers:
+        said.append(
+          f'{at}: {what.format(_some(layers))}; unless that is meant, let the '
+          'model take the argument train and pass it on'
+        )
+  return said
+
+
+def _some(layers: Iterable[str]) -> str:
+  """The first names of several."""
+  first, rest = list(layers)[:SHOWN], list(layers)[SHOWN:]
+  more = f' and {len(rest)} more' if rest else ''
+  return ', '.join(name or 'the model' for name in first) + more
 
 
 def bit_operations(part: Round, source: sources.Source) -> dict[str, int]:

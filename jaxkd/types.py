@@ -6,6 +6,19 @@ from typing import Any, NamedTuple
 from jax import Array
 
 
+class Idle(NamedTuple):
+  """What of a net does nothing in training of what it is there to do.
+
+  Attributes:
+    statistics: what BatchNorm remembers, where it does not depend on the
+      inputs, by paths like those of the parameters.
+    dropout: layers that should drop units, where nothing is drawn.
+  """
+
+  statistics: tuple[str, ...] = ()
+  dropout: tuple[str, ...] = ()
+
+
 class Net(NamedTuple):
   """A model as two pure functions over plain dicts.
 
@@ -13,11 +26,14 @@ class Net(NamedTuple):
     init: ``(key) -> variables``, a dict ``{'params': ..., 'state': ...}``.
     apply: ``(variables, inputs, *, key=None, train=False) ->
       (outputs, state)``. Outputs are a dict of arrays with a leading batch
-      axis; ``state`` is the new value of ``variables['state']``.
+      axis; ``state`` is the new value of ``variables['state']``. In evaluation
+      the outputs of an example do not depend on the others, or on a key.
+    idle: ``() -> Idle``, traced and not computed.
   """
 
   init: Callable[..., dict]
   apply: Callable[..., tuple[dict, dict]]
+  idle: Callable[[], Idle] = Idle
 
 
 class Compression(NamedTuple):

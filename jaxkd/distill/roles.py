@@ -56,7 +56,8 @@ def role(
   with blamed(f'{at}.model'):
     build = _builder(entry, source, shape, at, dtype)
     plain = build(())
-    own = set(output_shapes(plain, shape))
+    with within(f'{at}.model: '):
+      own = set(output_shapes(plain, shape))
     quantised = f'{at}.quantize'
     hooks = compression.hooks(plain, entry['quantize'], at=quantised)
     if any(hooks.values()):
@@ -402,7 +403,7 @@ def _builder(entry, source, shape, at, dtype):
 
 def _traced_once(net: Net) -> Net:
   """The net, traced once for all programs of the run that it is a part of."""
-  return Net(
-    jax.jit(net.init, inline=True),
-    jax.jit(net.apply, static_argnames='train', inline=True),
+  return net._replace(
+    init=jax.jit(net.init, inline=True),
+    apply=jax.jit(net.apply, static_argnames='train', inline=True),
   )

@@ -20,7 +20,7 @@ from flax import linen, nnx
 
 from jaxkd import lookup, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import net
+from jaxkd.models import net, switch
 from jaxkd.models import options as options_lib
 from jaxkd.models.net import count
 from jaxkd.types import Net
@@ -129,7 +129,7 @@ def part(
     raise UserError(
       f'{at}: {name!r} is not an NNX module, and no other can be a part of one'
     )
-  return made(rngs)
+  return net.told(made(rngs))
 
 
 def tap_shapes(
@@ -228,6 +228,13 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
       options_lib.check(option, kw[option], parameter.annotation, at=here)
   given = {'num_classes': num_classes, 'input_shape': input_shape}
   given = {key: value for key, value in given.items() if key in parameters}
+  if _is_linen(constructor):
+    given |= {
+      key: flag
+      for key, flag in switch.flags(train=False).items()
+      if key in parameters
+      and parameters[key].default is inspect.Parameter.empty
+    }
   given |= {**fixed, **kw}
   compute = _float(dtype, at)
   if 'dtype' in parameters:
@@ -238,7 +245,14 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
     )
   if 'rngs' in parameters:
     return lambda rngs: constructor(**given, rngs=rngs)
-  return constructor(**given)
+  made = constructor(**given)
+  if isinstance(made, nnx.Module):
+    raise UserError(
+      f'{at}: {name!r} draws the first values of its parameters itself, and '
+      'they would be the same for all seeds; let it take the argument rngs '
+      'and pass it on'
+    )
+  return made
 
 
 def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
@@ -254,14 +268,18 @@ def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
 def _options(constructor: Callable) -> dict[str, inspect.Parameter]:
   """The parameters that are the model's own."""
   ours = {'num_classes', 'input_shape', 'dtype', 'rngs'}
-  if inspect.isclass(constructor) and issubclass(constructor, linen.Module):
-    ours |= {'parent', 'name'}
+  if _is_linen(constructor):
+    ours |= {'parent', 'name', *switch.flags(train=False)}
   return {
     name: parameter
     for name, parameter in _parameters(constructor).items()
     if name not in ours
     and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
   }
+
+
+def _is_linen(constructor: Callable) -> bool:
+  return inspect.isclass(constructor) and issubclass(constructor, linen.Module)
 
 
 def _float(dtype: str, at: str) -> jnp.dtype:

@@ -13,12 +13,20 @@ that returns several arrays has one for each, ``backbone/c4``, ``backbone/c5``.
 Names are those of inputs of the structure that a module is built for; where it
 takes others too, as one that translates does, these have the outputs of the
 layers that they go through.
+
+A module is told whether it trains in every way that it knows: an NNX module by
+its ``train()`` and ``eval()``, both kinds by an argument of the call or an
+attribute of the module's own that has one of the names in
+`jaxkd.models.switch`. In evaluation nothing is drawn and no batch statistic is
+used, or the module is refused.
 """
 
+import dataclasses
 import functools
 import inspect
+import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -30,7 +38,16 @@ from jax import Array
 
 from jaxkd import keys
 from jaxkd.errors import UserError, unknown
-from jaxkd.types import Net
+from jaxkd.models import switch
+from jaxkd.models.dependence import dependent
+from jaxkd.paths import by_path
+from jaxkd.types import Idle, Net
+
+STATISTICS = 'batch_stats/'  # the collection of Linen's BatchNorm
+_DRAWS = (
+  'keep the generators where the layers are made, as '
+  'nnx.Dropout(0.5, rngs=rngs) in __init__ does'
+)
 
 PyTree = Any
 Make = Callable[[nnx.Rngs], nnx.Module]
@@ -50,7 +67,8 @@ def from_nnx(
 
   Parameters (``nnx.Param``) become ``variables['params']``, all other arrays
   (running means and the like) ``variables['state']``. ``train`` sets dropout
-  and BatchNorm the way the module's own ``train()`` and ``eval()`` do.
+  and BatchNorm the way the module's own ``train()`` and ``eval()`` do, and the
+  switches of `jaxkd.models.switch` that the module has.
 
   Args:
     make: builds the module from its random number generators. Parameters are
@@ -70,7 +88,8 @@ def from_nnx(
     half precision.
 
   Raises:
-    UserError: a tap that matches no layer, or two outputs of one name.
+    UserError: a tap that matches no layer, two outputs of one name, or a call
+      that needs more than the inputs and a switch.
   """
   return _net(_nnx(make, remat, before, after), inputs, taps)
 
@@ -80,9 +99,11 @@ def from_linen(
 ) -> Net:
   """The Net of a Linen module.
 
-  The collection ``params`` becomes ``variables['params']``, all others
-  ``variables['state']``. The module hears of ``train`` through its
-  ``__call__``'s argument ``train`` or ``deterministic``, if it has one.
+  The collection ``params`` becomes ``variables['params']``, all others but
+  those that are only sown into ``variables['state']``. The module hears of
+  ``train`` through the switches of `jaxkd.models.switch` that it has; in
+  evaluation its collections cannot be changed, in training there is a stream of
+  random numbers called ``dropout``, and any other takes that of ``params``.
 
   Args:
     module: the unbound module.
@@ -95,7 +116,8 @@ def from_linen(
     half precision.
 
   Raises:
-    UserError: a tap that matches no layer, or two outputs of one name.
+    UserError: a tap that matches no layer, two outputs of one name, or a call
+      that needs more than the inputs and a switch.
   """
   return _net(_linen(module, inputs), inputs, taps)
 
@@ -114,6 +136,18 @@ def tap_shapes(
   return _named(_trace(adapter, inputs)[1])
 
 
+def told(module: nnx.Module) -> nnx.Module:
+  """An NNX module as a part of another, which calls it with inputs alone.
+
+  Where its call takes a switch, what sets the whole sets it too.
+  """
+  called_with = switch.caller(type(module), draws=_DRAWS)
+  if called_with((), True) != called_with((), False):
+    module.training = True
+    _become(module, _switched)
+  return module
+
+
 def count(params: PyTree) -> int:
   """The number of parameters, given arrays or shapes."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -128,16 +162,25 @@ class _Adapter(NamedTuple):
   """What the two kinds of module have in common.
 
   Attributes:
+    name: of the module's class.
     init: ``(key) -> variables``.
     shapes: the shapes of the variables.
     forward: ``(wanted) -> run``, where ``wanted`` tells by its path whether a
       layer's output is to be kept (None keeps none at no cost), and ``run`` is
-      ``(variables, inputs, *, key, train) -> (result, calls, state)``.
+      ``(variables, inputs, *, key, train) -> (result, calls, state, drew)``,
+      the last one the layers that may have drawn random numbers.
+    statistics: the paths in the state of what BatchNorm remembers.
+    dropout: ``() -> layers`` that are to drop units in training.
+    quiet: what to write so that evaluation draws and changes nothing.
   """
 
+  name: str
   init: Callable[[Array], dict]
   shapes: dict
   forward: Callable[..., Callable]
+  statistics: tuple[str, ...]
+  dropout: Callable[[], list[str]]
+  quiet: str
 
 
 def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
@@ -156,18 +199,42 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
   run = adapter.forward(wanted)
   structure = jax.tree.structure(inputs)
 
+  @functools.cache
+  def used(train):
+    return _used(adapter, inputs, train)
+
   def apply(variables, inputs, *, key=None, train=False):
     _check(variables, adapter.shapes)
-    result, calls, state = run(variables, inputs, key=key, train=train)
+    result, calls, state, drew = run(variables, inputs, key=key, train=train)
+    if drew and (key is None or not train) and used(train).key:
+      todo = (
+        ': give apply a key' if train else f' in evaluation; {adapter.quiet}'
+      )
+      raise UserError(f'the layer {drew[0]!r} draws random numbers{todo}')
+    if not train and _moved(adapter.statistics, variables['state'], state):
+      for path in used(train).moving:
+        raise UserError(
+          f'{path} of the model {adapter.name} changes in evaluation, where '
+          f'the statistics of a batch are not to be used; {adapter.quiet}'
+        )
     found = names
     if jax.tree.structure(inputs) != structure:
       found = [name for name in names if name in _named(calls)]
-    outputs = _add(_dict(result), calls, found, train=train)
+    outputs = _add(_dict(result, adapter.name), calls, found, train=train)
     return {
       name: _full_precision(value) for name, value in outputs.items()
     }, state
 
-  return Net(adapter.init, apply)
+  def idle():
+    found = used(True)
+    still = [
+      path.removeprefix(STATISTICS)
+      for path in adapter.statistics
+      if path not in found.moving
+    ]
+    return Idle(tuple(still), () if found.key else tuple(adapter.dropout()))
+
+  return Net(adapter.init, apply, idle)
 
 
 def _trace(adapter: _Adapter, inputs: PyTree) -> tuple[dict, Calls]:
@@ -176,10 +243,48 @@ def _trace(adapter: _Adapter, inputs: PyTree) -> tuple[dict, Calls]:
 
   def outputs_and_calls(variables, inputs):
     key = jax.random.key(0)
-    result, calls, _ = run(variables, inputs, key=key, train=False)
-    return _dict(result), calls
+    result, calls, *_ = run(variables, inputs, key=key, train=False)
+    return _dict(result, adapter.name), calls
 
   return jax.eval_shape(outputs_and_calls, adapter.shapes, inputs)
+
+
+class _Used(NamedTuple):
+  """What a forward pass makes use of.
+
+  Attributes:
+    key: whether its result depends on random numbers.
+    moving: the statistics whose new value depends on the inputs.
+  """
+
+  key: bool
+  moving: tuple[str, ...]
+
+
+def _used(adapter: _Adapter, inputs: PyTree, train: bool) -> _Used:
+  run = adapter.forward(None)
+
+  def forward(key, inputs, variables):
+    result, _, state, _ = run(variables, inputs, key=key, train=train)
+    state = by_path(state)
+    return [state[path] for path in adapter.statistics], result
+
+  arguments = jax.random.key(0), inputs, adapter.shapes
+  program = jax.make_jaxpr(forward)(*arguments).jaxpr
+  key, x, variables = ([False] * len(jax.tree.leaves(a)) for a in arguments)
+  by_inputs = dependent(program, [*key, *(True for _ in x), *variables])
+  by_key = dependent(program, [*(True for _ in key), *x, *variables])
+  count = len(adapter.statistics)
+  moving = itertools.compress(adapter.statistics, by_inputs)
+  return _Used(any(by_key[count:]), tuple(moving))
+
+
+def _moved(statistics: Sequence[str], before: dict, after: dict) -> bool:
+  """Whether any of the statistics in a state may have another value now."""
+  if not statistics:
+    return False
+  before, after = by_path(before), by_path(after)
+  return any(before[path] is not after[path] for path in statistics)
 
 
 def _add(
@@ -240,17 +345,39 @@ def _leaves(output: PyTree) -> dict[str, Array]:
   }
 
 
-def _dict(result: PyTree) -> dict[str, Array]:
+def _dict(result: PyTree, model: str) -> dict[str, Array]:
+  """A model's outputs by name.
+
+  Raises:
+    UserError: they have none, or are no arrays.
+  """
   if isinstance(result, Array):
     return {'logits': result}
-  if isinstance(result, dict):
+  if isinstance(result, Mapping):
     outputs = _leaves(result)
-    if len(outputs) == len(jax.tree.leaves(result)):
+    found = by_path(dict(result))
+    if outputs and len(outputs) == len(found):
       return outputs
+    bad = [f'{n!r} is {_said(x)}' for n, x in found.items() if n not in outputs]
+    given = f'a dict in which {bad[0]}' if bad else 'a dict without arrays'
+  else:
+    given = _said(result)
   raise UserError(
-    'a model must return an array (its logits) or a dict of arrays, '
-    f'not {jax.tree.map(type, result)}'
+    f'the model {model} returns {given}, and a model must return an array (its '
+    "logits) or a dict of arrays: write return {'logits': logits, 'features': "
+    'features}, with names of your own for all but the logits'
   )
+
+
+def _said(output: PyTree) -> str:
+  """What an output is, in words."""
+  if isinstance(output, Array):
+    sizes = ', '.join(map(str, output.shape))
+    return f'an array {output.dtype.name}[{sizes}]'
+  if isinstance(output, tuple | list) and output:
+    kind = type(output).__name__
+    return f'a {kind} of {len(output)}, the first {_said(output[0])}'
+  return 'None' if output is None else f'a {type(output).__name__}'
 
 
 def _full_precision(x: Array) -> Array:
@@ -299,8 +426,9 @@ def _nnx(
   def init(key):
     return _variables(nnx.to_flat_state(nnx.state(build(key))))
 
-  graphdef, state = _abstract(lambda: build(jax.random.key(0)))
+  kind, graphdef, state = _abstract(lambda: build(jax.random.key(0)))
   layout = list(nnx.to_flat_state(state))
+  called_with = switch.caller(kind, draws=_DRAWS)
 
   def forward(wanted):
     graphdefs = _modes(graphdef, state, wanted, remat, before, after)
@@ -311,30 +439,50 @@ def _nnx(
       }
       state = nnx.from_flat_state(list(values.items()))
       module = nnx.merge(graphdefs[train], state)
+      args, kwargs = called_with(inputs, train)
       if wanted is None:
-        result, sown = module(inputs), nnx.State({})
+        result, sown = module(*args, **kwargs), nnx.State({})
       else:
-        result, sown = nnx.capture(module, nnx.Intermediate)(inputs)
+        captured = nnx.capture(module, nnx.Intermediate)
+        result, sown = captured(*args, **kwargs)
       calls = {
         _name(path[:-1]): tuple(map(_leaves, outputs.get_value()))
         for path, outputs in nnx.to_flat_state(sown)
         if path[-1] == '__call__'
       }
       after = dict(nnx.to_flat_state(nnx.state(module)))
-      for path, leaf in layout if key is None else ():
-        if isinstance(leaf, nnx.RngCount) and (
-          after[path].get_value() is not values[path]
-        ):
-          raise UserError(
-            f'the layer {_name(path[:-2])!r} draws random numbers: give apply '
-            'a key'
-          )
+      drew = [
+        _name(path[:-2])
+        for path, leaf in layout
+        if isinstance(leaf, nnx.RngCount)
+        and after[path].get_value() is not values[path]
+      ]
       state = _variables((path, after[path]) for path, _ in layout)['state']
-      return result, calls, state
+      return result, calls, state, drew
 
     return run
 
-  return _Adapter(init, _variables(layout), forward)
+  def dropout():
+    module = nnx.merge(graphdef, state)
+    return [_name(path) for path, m in nnx.iter_modules(module) if _drops(m)]
+
+  return _Adapter(
+    kind.__name__,
+    init,
+    _variables(layout),
+    forward,
+    tuple(_name(p) for p, leaf in layout if isinstance(leaf, nnx.BatchStat)),
+    dropout,
+    'leave deterministic and use_running_average to module.train() and '
+    'module.eval(), or let __call__ take the argument train and pass it on',
+  )
+
+
+def _drops(layer: nnx.Module | linen.Module) -> bool:
+  """Whether a layer is to drop some units in training."""
+  dropout = isinstance(layer, nnx.Dropout | linen.Dropout)
+  rate = getattr(layer, 'rate' if dropout else 'dropout_rate', 0)
+  return isinstance(rate, int | float) and 0 < rate < 1
 
 
 class _Stream(nnx.RngStream):
@@ -359,17 +507,20 @@ def _rngs(key: Array) -> nnx.Rngs:
   return rngs
 
 
-def _abstract(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
-  """A module's static part and the shapes of its arrays."""
+def _abstract(
+  make: Callable[[], nnx.Module],
+) -> tuple[type, nnx.GraphDef, nnx.State]:
+  """A module's class, its static part and the shapes of its arrays."""
   static = []
 
   def split():
-    graphdef, state = nnx.split(make())
-    static.append(graphdef)
+    module = make()
+    graphdef, state = nnx.split(module)
+    static.append((type(module), graphdef))
     return state
 
   state = jax.eval_shape(split)
-  return static[0], state
+  return *static[0], state
 
 
 def _modes(
@@ -404,7 +555,13 @@ def _modes(
           _become(layers[name], functools.partial(kind, function=function))
     for name in filter(wanted, layers) if wanted else ():
       _become(layers[name], _sowing)
-    module.train() if train else module.eval()
+    # Called by class: an attribute of the module's may have their name.
+    (type(module).train if train else type(module).eval)(module)
+    for _, layer in nnx.iter_modules(module):
+      for name, value in switch.flags(train).items():
+        own = isinstance(vars(layer).get(name), bool)
+        if own and name not in ('deterministic', 'use_running_average'):
+          setattr(layer, name, value)
     modes[train] = nnx.graphdef(module)
 
   for train in (True, False):
@@ -425,7 +582,6 @@ def _derived(cls: type[nnx.Module], call: Callable) -> type[nnx.Module]:
 @functools.cache
 def _recomputing(cls: type[nnx.Module]) -> type[nnx.Module]:
   """The class of a layer that keeps nothing but its input for backward."""
-  recomputed = nnx.remat(cls.__call__)
 
   def __call__(self, *args, **kwargs):
     for _, inner in nnx.iter_modules(self):
@@ -433,7 +589,29 @@ def _recomputing(cls: type[nnx.Module]) -> type[nnx.Module]:
       # nnx.capture puts beside them. It has no output of its own.
       if isinstance(inner, nnx.List) and hasattr(inner, '__captures__'):
         del inner.__captures__
-    return recomputed(self, *args, **kwargs)
+    # Flags stay as they are: Python cannot ask a traced one.
+    flags = {name: x for name, x in kwargs.items() if isinstance(x, bool)}
+    others = {name: x for name, x in kwargs.items() if name not in flags}
+
+    def call(self, *arrays, **others):
+      left = iter(arrays)
+      whole = (x if isinstance(x, bool) else next(left) for x in args)
+      return cls.__call__(self, *whole, **flags, **others)
+
+    arrays = (x for x in args if not isinstance(x, bool))
+    return nnx.remat(call)(self, *arrays, **others)
+
+  return _derived(cls, __call__)
+
+
+@functools.cache
+def _switched(cls: type[nnx.Module]) -> type[nnx.Module]:
+  """The class of a layer that is called with what its own switch says."""
+  called_with = switch.caller(cls, draws=_DRAWS)
+
+  def __call__(self, inputs):
+    args, kwargs = called_with(inputs, self.training)
+    return cls.__call__(self, *args, **kwargs)
 
   return _derived(cls, __call__)
 
@@ -507,17 +685,38 @@ def _value(path: tuple, leaf: Any, variables: dict, key: Array | None) -> Array:
 
 
 def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
-  parameters = inspect.signature(type(module).__call__).parameters
+  kind = type(module)
+  called_with = switch.caller(
+    kind, draws="draw with self.make_rng('dropout'), as linen.Dropout does"
+  )
+  attributes = {
+    field.name
+    for field in dataclasses.fields(module)
+    if field.name in switch.flags(True)
+    and field.name not in inspect.signature(kind.__call__).parameters
+    and isinstance(getattr(module, field.name), bool | None)
+  }
 
-  def mode(train):
-    flags = {'train': train, 'deterministic': not train}
-    return {name: flag for name, flag in flags.items() if name in parameters}
+  def told(train):
+    """The module, with the attributes that say whether it trains."""
+    flags = switch.flags(train)
+    own = {name: flags[name] for name in attributes}
+    return module.clone(**own) if own else module
+
+  def initial(key):
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
+    args, kwargs = called_with(zeros, False)
+    return dict(told(False).init(key, *args, **kwargs))
+
+  def call(variables, inputs, train, **options):
+    args, kwargs = called_with(inputs, train)
+    return told(train).apply(variables, *args, **kwargs, **options)
+
+  sown = _sown(jax.eval_shape(initial, jax.random.key(0)), call, inputs)
 
   def init(key):
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
-    variables = dict(module.init(key, zeros, **mode(train=False)))
-    variables.pop('intermediates', None)
-    return {'params': variables.pop('params', {}), 'state': variables}
+    kept = {k: v for k, v in initial(key).items() if k not in sown}
+    return {'params': kept.pop('params', {}), 'state': kept}
 
   def forward(wanted):
     def captured(layer, method):
@@ -527,25 +726,106 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
     def run(variables, inputs, *, key, train):
       state = variables['state']
       try:
-        result, changed = module.apply(
+        result, changed = call(
           {'params': variables['params'], **state},
           inputs,
-          **mode(train),
-          rngs={} if key is None else {'params': key},
-          mutable=[*state, 'intermediates'],
+          train,
+          rngs=_streams(key, train),
+          mutable=[*(state if train else ()), 'intermediates'],
           capture_intermediates=wanted is not None and captured,
         )
       except flax.errors.InvalidRngError as error:
-        raise UserError(f'{error}: give apply a key') from error
-      sown = flax.traverse_util.flatten_dict(changed.get('intermediates', {}))
+        todo = ': give apply a key' if train else f' in evaluation; {quiet}'
+        raise UserError(
+          f'the model {kind.__name__} draws random numbers ({_short(error)})'
+          f'{todo}'
+        ) from error
+      except flax.errors.ModifyScopeVariableError as error:
+        if train:
+          raise UserError(
+            f'the model {kind.__name__} changes a state in training that it '
+            f'does not have otherwise ({_short(error)}); let it make the '
+            'variable in every call'
+          ) from error
+        raise UserError(
+          f'the model {kind.__name__} changes its state in evaluation '
+          f'({_short(error)}); {quiet}'
+        ) from error
+      captures = changed.get('intermediates', {})
       calls = {
         _name(path[:-1]): tuple(map(_leaves, outputs))
-        for path, outputs in sown.items()
+        for path, outputs in flax.traverse_util.flatten_dict(captures).items()
         if path[-1] == '__call__'
       }
       state = {name: changed.get(name, state[name]) for name in state}
-      return result, calls, state
+      return result, calls, state, ()
 
     return run
 
-  return _Adapter(init, jax.eval_shape(init, jax.random.key(0)), forward)
+  quiet = (
+    'let __call__ take the argument train and pass it on, e.g. as '
+    'deterministic=not train and use_running_average=not train'
+  )
+  shapes = jax.eval_shape(init, jax.random.key(0))
+
+  def dropout():
+    found = {}
+
+    def note(method, args, kwargs, context):
+      if _drops(context.module):
+        found[_name(context.module.path) or kind.__name__] = None
+      return method(*args, **kwargs)
+
+    with linen.intercept_methods(note):
+      jax.eval_shape(
+        functools.partial(forward(None), key=jax.random.key(0), train=True),
+        shapes,
+        inputs,
+      )
+    return list(found)
+
+  return _Adapter(
+    kind.__name__,
+    init,
+    shapes,
+    forward,
+    tuple(p for p in by_path(shapes['state']) if p.startswith(STATISTICS)),
+    dropout,
+    quiet,
+  )
+
+
+def _short(error: flax.errors.FlaxError) -> str:
+  """What Flax says, without the address of its documentation."""
+  return str(error).partition(' (http')[0].rstrip('.')
+
+
+def _streams(key: Array | None, train: bool) -> dict[str, Array]:
+  """Streams of random numbers for a Linen module.
+
+  Some modules see by the one called ``dropout`` whether they train.
+  """
+  if key is None or not train:
+    return {}
+  return {'dropout': key, 'params': keys.fold(key, 'params')}
+
+
+def _sown(variables: dict, call: Callable, inputs: PyTree) -> set[str]:
+  """The collections of a Linen module that nothing in it reads.
+
+  What is sown is put behind what is there, so a call makes it longer.
+  """
+  found = {'intermediates', 'perturbations'}
+  suspects = {
+    name
+    for name, tree in variables.items()
+    for leaf in flax.traverse_util.flatten_dict(tree).values()
+    if isinstance(leaf, tuple)
+  }
+  if suspects:
+    rngs = {'params': jax.random.key(0)}
+    run = functools.partial(call, train=False, mutable=True, rngs=rngs)
+    _, after = jax.eval_shape(run, variables, inputs)
+    size = lambda tree: len(jax.tree.leaves(tree))  # noqa: E731
+    found |= {n for n in suspects if size(after[n]) > size(variables[n])}
+  return found

@@ -246,11 +246,7 @@ def _section(row: Mapping) -> str:
   parts.append(markdown_table(*_results(row, f'Arm on {row["dataset"]}')))
   twice, once = _twice(row)
   parts.append(
-    '\n'.join(
-      f'- {_claim(name, pair)}: {wording.verdict(pair, row)}; '
-      f'{wording.judgement(pair)}.'
-      for name, pair in once.items()
-    )
+    '\n'.join(_compared(name, pair, row) for name, pair in once.items())
   )
   if twice:
     parts += [_TWICE, _with_and_without_tuning(row, twice)]
@@ -353,10 +349,18 @@ def _comparisons(row: Mapping) -> dict[str, Mapping]:
 
 
 def _claim(name: str, pair: Mapping) -> str:
+  """What is claimed, in words; empty where the config does not say it."""
   if not name:
-    return f'**{pair["claim"]}**'
+    return f'**{pair["claim"]}**' if pair['claim'] else ''
   more = f': {pair["claim"]}' if pair['claim'] not in ('', name) else ''
   return f'control, {name}{more}'
+
+
+def _compared(name: str, pair: Mapping, row: Mapping) -> str:
+  """A claim, or a control, and what came of it."""
+  claim = _claim(name, pair)
+  said = f'{wording.verdict(pair, row)}; {wording.judgement(pair)}.'
+  return f'- {claim}: {said}' if claim else f'- {said}'
 
 
 def _points(points: Sequence[Mapping], metric: str) -> str:

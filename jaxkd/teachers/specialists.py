@@ -185,7 +185,7 @@ def specialist(net: Net, classes: int) -> Net:
     outputs = {**outputs, 'specialist': known, 'subset': subset}
     return outputs, {**new, 'specialist': state}
 
-  return Net(init, apply)
+  return net._replace(init=init, apply=apply)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:

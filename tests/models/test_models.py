@@ -10,6 +10,7 @@ import pytest
 
 from jaxkd import models
 from jaxkd.errors import UserError
+from jaxkd.types import Idle
 
 # These classify no images, as one reads another net's features, one embeds, two
 # translate and two classify each pixel; branches have several heads, a critic
@@ -113,6 +114,7 @@ def test_families(family):
     dtype='bfloat16',
     **SMALL.get(family, {}),
   )
+  assert net.idle() == Idle()
   images = np.random.default_rng(1).normal(size=(4, 16, 16, 1))
   images = images.astype(np.float32)
   lowered, variables = lower(net, images, key=KEY, train=True)

@@ -1,6 +1,7 @@
 """Adapters from Flax modules to Nets, on toy modules."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -125,10 +126,27 @@ def test_a_dict_keeps_its_names():
   assert set(outputs) == {'boxes', 'heads/aux'}
 
 
-def test_other_outputs_are_refused():
-  net, variables = returns(lambda x: (x, x))
-  with pytest.raises(UserError, match=r'an array .* or a dict of arrays'):
+def test_what_is_none_is_left_out():
+  net, variables = returns(lambda x: {'logits': x, 'aux': None})
+  assert set(net.apply(variables, X)[0]) == {'logits'}
+
+
+@pytest.mark.parametrize(
+  ('function', 'said'),
+  [
+    (lambda x: (x, x), r'a tuple of 2, the first an array float32\[3, 2\]'),
+    (lambda x: [None, x], 'a list of 2, the first None'),
+    (lambda x: None, 'None'),
+    (lambda x: {'logits': x, 'loss': 0.1}, "a dict in which 'loss' is a float"),
+    (lambda x: {'heads': {'a': None}}, 'a dict without arrays'),
+  ],
+)
+def test_other_outputs_are_refused(function, said):
+  net, variables = returns(function)
+  with pytest.raises(UserError) as error:
     net.apply(variables, X)
+  assert re.match(f'the model Returns returns {said}, and', str(error.value))
+  assert "return {'logits': logits, 'features': features}" in str(error.value)
 
 
 def test_taps_are_named_by_path(toy):
@@ -480,6 +498,32 @@ def test_linen_collections_become_params_and_state(linen_toy):
   np.testing.assert_array_equal(outputs['head'], outputs['logits'])
   chex.assert_trees_all_equal(state, variables['state'])
   assert 'Dropout_0' in tap_shapes(LinenToy(), X)
+
+
+class Sows(linen.Module):
+  """Keeps what it sows in several collections, and a pair of its own."""
+
+  @linen.compact
+  def __call__(self, data, train=False):
+    x = linen.Dense(2)(data)
+    self.sow('intermediates', 'hidden', x)
+    self.sow('losses', 'size', (x**2).mean())
+    x = self.perturb('change', x)
+    pair = self.variable('own', 'pair', lambda: (jnp.zeros(()), jnp.ones(())))
+    if train:
+      pair.value = (pair.value[0] + 1, pair.value[1])
+    return x
+
+
+def test_what_linen_modules_sow_is_no_state():
+  net = from_linen(Sows(), X, taps=('Dense_0',))
+  variables = net.init(KEY)
+  assert set(variables['state']) == {'own'}
+  for batch in (X, X[:2]):
+    outputs, state = net.apply(variables, batch, key=KEY, train=True)
+    assert outputs['logits'].shape == (len(batch), 2)
+    assert [float(x) for x in state['own']['pair']] == [1, 1]
+    assert jax.tree.structure(state) == jax.tree.structure(variables['state'])
 
 
 def test_linen_modules_train(linen_toy):

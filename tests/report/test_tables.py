@@ -248,6 +248,14 @@ def test_benchmarks_md_is_as_it_was(row, plain_row):
   assert tables.benchmarks_md([row, plain_row], SPEED) == GOLDEN.read_text()
 
 
+def test_a_row_without_a_claim_has_no_heading_for_it(row):
+  row['comparison']['claim'] = ''
+  page = tables.benchmarks_md([row])
+  assert '\n- distilled beats student by 4.00 ± 0.88 points' in page
+  assert '| distilled - student |' in page
+  assert '****' not in page
+
+
 def folders(tmp_path, *held):
   for name in ('rows', 'speed'):
     (tmp_path / name).mkdir()
