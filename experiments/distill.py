@@ -11,13 +11,17 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import launch, overview, pipeline, tuning
+from jaxkd import files, launch, overview, pipeline, tuning
 from jaxkd.report import tables
 from jaxkd.train import hosts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', '', 'where the run is kept')
-flags.DEFINE_boolean('overwrite', False, 'remove the run of another config')
+flags.DEFINE_boolean(
+  'overwrite',
+  False,
+  'remove what has finished there, or is of another config, data or code',
+)
 flags.DEFINE_boolean('explain', False, 'print the loss and all layers; no run')
 flags.DEFINE_multi_string(
   'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched on the validation split'
@@ -28,8 +32,9 @@ def main(stop):
   console = Console(quiet=not hosts.is_first())
   # Completed anew: an override may have replaced a whole entry.
   config = configs.plain(configs.complete(FLAGS.config))
+  directory = files.path(FLAGS.workdir, at='--workdir')
   if FLAGS.explain:
-    source, rounds, grids = tuning.prepare(config, FLAGS.workdir, FLAGS.tune)
+    source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)
     overview.describe(console, source, rounds)
     overview.explain(console, source, rounds)
     tuning.explain(console, grids)
@@ -39,7 +44,7 @@ def main(stop):
   try:
     row = pipeline.run(
       config,
-      FLAGS.workdir,
+      directory,
       overwrite=FLAGS.overwrite,
       tune=tuple(FLAGS.tune),
       stop=stop,
@@ -50,7 +55,7 @@ def main(stop):
     console.print(f'{stopped}; run the same command to go on')
     sys.exit(launch.STOPPED)
   # Soft wrapping leaves commands whole, to be copied.
-  console.print(tables.console(row, FLAGS.workdir), soft_wrap=True)
+  console.print(tables.console(row, directory), soft_wrap=True)
 
 
 if __name__ == '__main__':

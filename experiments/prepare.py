@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import launch
-from jaxkd.data import builder, sources
+from jaxkd.data import builder, prepared, sources
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('name', '', 'of the TFDS data set')
@@ -22,9 +22,10 @@ flags.DEFINE_string('data_dir', '', "TFDS's, if it is not its default")
 def main(stop):
   if not FLAGS.name:
     raise launch.UserError('--name: say what the data set is to be called')
+  place = prepared.folder(FLAGS.data_dir, at='--data_dir')
   data = configs.plain(configs.complete(FLAGS.config))['data']
   source = sources.load(data['source'], dir=data['dir'], **data['kw'])
-  folder = builder.build(source, FLAGS.name, FLAGS.data_dir)
+  folder = builder.build(source, FLAGS.name, str(place))
   Console().print(
     f'Read it with --config.data.source=tfds:{FLAGS.name}: {folder}',
     soft_wrap=True,

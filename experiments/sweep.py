@@ -25,7 +25,9 @@ flags.DEFINE_multi_string(
   'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched in every run'
 )
 flags.DEFINE_string('workdir', '', 'where the runs are kept')
-flags.DEFINE_boolean('overwrite', False, 'remove the runs there and start anew')
+flags.DEFINE_boolean(
+  'overwrite', False, 'remove the runs there and start again'
+)
 
 
 def main(stop):
@@ -47,7 +49,8 @@ def main(stop):
       console=console,
     )
   except pipeline.Stopped as stopped:
-    console.print(f'{stopped}; run the same command to go on')
+    same = 'without --overwrite ' if FLAGS.overwrite else ''
+    console.print(f'{stopped}; run the same command {same}to go on')
     sys.exit(launch.STOPPED)
   console.print(sweep.table(outcomes))
   if any(outcome.failure for outcome in outcomes):

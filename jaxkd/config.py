@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxkd import models, tasks
+from jaxkd import files, models, tasks
 from jaxkd.data import sources
 from jaxkd.distill.knowledge import find_loss
 from jaxkd.errors import UserError, blamed, unknown
@@ -219,7 +219,9 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
   Raises:
     UserError: no such file, or a file that is not a config.
   """
+  files.refuse_remote(file, at='--config')
   path, _, arg = file.partition(':')
+  path = str(files.path(path, at='--config'))
   if not Path(path).is_file():
     folder = Path(path).parent
     there = [p.name for p in folder.glob('*.py')] if folder.is_dir() else []

@@ -5,7 +5,6 @@ import functools
 import json
 import threading
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,13 +15,25 @@ import numpy as np
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import jobs, overview, shapes, tasks, tuning, workdir
+from jaxkd import (
+  files,
+  jobs,
+  overview,
+  preflight,
+  provenance,
+  shapes,
+  source_code,
+  tasks,
+  tuning,
+  workdir,
+)
 from jaxkd.data import generated
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, roles, training
 from jaxkd.distill.step import Role, copies_of
 from jaxkd.distill.training import Group, Session
+from jaxkd.errors import UserError
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.rounds import Made, Round, called, ensembled, restored_from
 from jaxkd.students import compression, correct, stored
@@ -73,7 +84,9 @@ def run(
     directory: the workdir; it is left with config.json, checkpoints/, nets/,
       events/, curves.png, row.json and, where the task has something to show,
       shown/.
-    overwrite: whether to remove the run of another config there.
+    overwrite: whether to remove a finished run there, or one of another config,
+      other data or other code; without it a finished run is shown again, and
+      the others are refused.
     tune: grids to search on the validation split; see `jaxkd.tuning`.
     stop: when set, the run saves its state and raises `Stopped`.
     console: where to print.
@@ -87,25 +100,34 @@ def run(
     Stopped: `stop` was set.
   """
   config = configs.plain(configs.complete(config))
-  directory = Path(directory).absolute()
+  directory = files.path(directory, at='--workdir').absolute()
   console = console or Console()
-  begun, commit = time.perf_counter(), record.commit()
+  begun = time.perf_counter()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
   _check_same(text)
   finished, first = directory / workdir.ROW, hosts.is_first()
   if not first:
     console = Console(quiet=True)
-  if hosts.told('done', finished.exists() and workdir.holds(directory, text)):
-    return hosts.told('the row', rows.load(finished) if first else None)
+  goes_on = workdir.holds(directory, text) and not overwrite
+  if hosts.told('done', goes_on and finished.exists()):
+    return _shown(config, directory, console)
   # Checked before the folder is touched: a mistake leaves no trace.
   with hosts.together('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
-  hosts.same('data', _told_apart(source))
+    origin = provenance.of(config, source)
+    if goes_on:
+      provenance.check_imported(config)
+  hosts.same('provenance', provenance.checksums(origin))
+  for name, file in source_code.outdated(config).items():
+    console.print(
+      f'{file} has changed since this process imported {name}: what was '
+      'imported is what runs'
+    )
   with contextlib.ExitStack() as held:
     with hosts.together('the lock'):
       if first:
         held.enter_context(workdir.locked(directory))
-        workdir.enter(directory, text, overwrite=overwrite)
+        began = workdir.enter(directory, text, origin, overwrite=overwrite)
     workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
     shares = overview.describe(console, source, rounds)
@@ -129,7 +151,13 @@ def run(
     row = None
     if first:
       row = record.row(config, source, rounds, stages, tuned, shares, command)
-      row['commit'] = commit
+      row['commit'], row['finished'] = origin[workdir.COMMIT], record.now()
+      row['provenance'] = provenance.checksums(origin)
+      if workdir.jaxkd_of(began) != workdir.jaxkd_of(origin):
+        row['notes'].append(
+          f'it began with {workdir.jaxkd_of(began)} and ended with '
+          f'{workdir.jaxkd_of(origin)}'
+        )
       if weights:
         row['weights'] = weights
       row['wall_s'] = None if resumed else time.perf_counter() - begun
@@ -147,11 +175,30 @@ def _check_same(text: str) -> None:
   hosts.same('config', {**workdir.flat(json.loads(text)), **versions})
 
 
-def _told_apart(source: Source) -> dict[str, int]:
-  """Numbers by which hosts see whether they have read the same data."""
-  sizes = {f'the size of {k}': len(v) for k, v in source.splits.items()}
-  labels = np.ascontiguousarray(source.splits['train'].labels)
-  return {**sizes, 'the checksum of its labels': zlib.crc32(labels)}
+def _shown(config: dict[str, Any], directory: Path, console: Console) -> dict:
+  """The row of a run that has finished, if it would be the same again.
+
+  Raises:
+    UserError: data or code have changed since, or cannot be read.
+  """
+  file, first = directory / workdir.ROW, hosts.is_first()
+  row, how = None, ''
+  with hosts.together('what was finished'):
+    try:
+      origin = provenance.of(config, preflight.load(config))
+      provenance.check_imported(config)
+    except UserError as error:
+      raise UserError(f'{error}; what the run found is in {file}') from error
+    if first:
+      row = rows.load(file)
+      how = workdir.check_finished(directory, origin)
+  hosts.same('provenance', provenance.checksums(origin))
+  if first:
+    when = f'on {row["finished"]}' if 'finished' in row else 'earlier'
+    console.print(
+      f'finished {when}{how}, not run again (--overwrite does)', highlight=False
+    )
+  return hosts.told('the row', row)
 
 
 def _teach(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxkd import config as configs
 from jaxkd import jobs, tasks
@@ -41,6 +42,23 @@ def prepare(
     UserError: the config asks for something that does not fit together.
   """
   configs.check_numbers(config)
+  source = load(config)
+  rounds = []
+  for prefix, own in configs_of(config).items():
+    tuned = {} if rounds else grids or {}
+    rounds.append(build_round(prefix, own, source, tuned))
+  _check_report(config, rounds)
+  for part in rounds:
+    _check(part, source, directory, rounds)
+  return source, rounds
+
+
+def load(config: Mapping[str, Any]) -> sources.Source:
+  """The data of a config.
+
+  Raises:
+    UserError: they are not there, or not for the config's task.
+  """
   data = config['data']
   try:
     with blamed('data.source'):
@@ -57,14 +75,7 @@ def prepare(
       )
   source = sources.of_classes(source, data['classes'])
   tasks.check(config['task'], source)
-  rounds = []
-  for prefix, own in configs_of(config).items():
-    tuned = {} if rounds else grids or {}
-    rounds.append(build_round(prefix, own, source, tuned))
-  _check_report(config, rounds)
-  for part in rounds:
-    _check(part, source, directory, rounds)
-  return source, rounds
+  return source
 
 
 def _check(part: Round, source, directory, rounds):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 
 from jaxkd import config as configs
-from jaxkd import tasks, workdir
+from jaxkd import files, tasks, workdir
 from jaxkd.data import partition, sources
 from jaxkd.distill import roles, terms
 from jaxkd.distill.step import Role
@@ -409,13 +409,13 @@ def restored_from(
   of another arm.
   """
   if restore.startswith(pytorch.PREFIX):
-    return Path(restore.removeprefix(pytorch.PREFIX))
+    return files.path(restore.removeprefix(pytorch.PREFIX), at=at)
   made = {}
   for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
     made |= _made(earlier)
   if restore in made:
     return made[restore]
-  folder = Path(restore).expanduser()
+  folder = files.path(restore, at=at)
   if f'{restore.split("/")[0]}/' in [r.prefix for r in rounds] or (
     made and not folder.exists()
   ):

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxkd import config as configs
-from jaxkd import launch, models, pipeline, tuning
+from jaxkd import files, launch, models, pipeline, tuning
 from jaxkd.distill import terms
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.report import wording
@@ -133,7 +133,7 @@ def run(
     made: from `combinations`.
     directory: the sweep's.
     tune: grids to search on the validation split; see `jaxkd.tuning`.
-    overwrite: whether to remove the runs of other configs there.
+    overwrite: as `jaxkd.run` has it, for each of them.
     stop: when set, the run at hand saves its state.
     console: where to print.
 
@@ -141,7 +141,7 @@ def run(
     Stopped: `stop` was set.
   """
   console = console or Console()
-  outcomes = []
+  directory, outcomes = files.path(directory, at='--workdir'), []
   for number, combination in enumerate(made, 1):
     if stop is not None and stop.is_set():
       raise pipeline.Stopped(f'stopped after {len(outcomes)} of {len(made)}')

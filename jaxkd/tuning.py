@@ -236,7 +236,9 @@ def choose(
   found = _found(file, grids, part.arms) if hosts.is_first() else {}
   found = hosts.told('what was tuned', found)
   for arm, grid in grids.items():
-    if arm not in found:
+    if arm in found:
+      session.say(f'{arm} was tuned before, and is not tuned again')
+    else:
       found[arm] = _search(session, part, arm, grid, groups)
       if hosts.is_first():
         draft = file.with_suffix('.draft')

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxkd import models, shapes
+from jaxkd import files, models, shapes
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
 from jaxkd.students import compression, correct, stored
@@ -23,8 +23,13 @@ from jaxkd.train import hosts
 from jaxkd.types import Net
 
 CONFIG = 'config.json'
+PROVENANCE = 'provenance.json'
 ROW = 'row.json'
 LOCK = '.lock'
+# What a run's provenance says of jaxkd, beside checksums of data and code.
+VERSION, COMMIT = 'jaxkd', 'commit of jaxkd'
+# What is trained or computed, and must not be gone on with by another run.
+_COMPUTED = ('tuning.json', 'checkpoints', 'nets', 'outputs', 'generated')
 # All that a run makes; what --overwrite removes, and nothing else.
 MADE = (
   ROW,
@@ -36,6 +41,7 @@ MADE = (
   'outputs',
   'generated',
   'events',
+  PROVENANCE,
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
 
@@ -89,13 +95,20 @@ def check_shared(path: Path) -> None:
       )
 
 
-def enter(path: Path, config: str, *, overwrite: bool) -> None:
+def enter(
+  path: Path, config: str, provenance: Mapping[str, str], *, overwrite: bool
+) -> dict[str, str]:
   """Makes the folder this run's own, or finds that it is.
 
   Args:
     path: the folder.
     config: the run's config as JSON.
-    overwrite: whether another config's run may be removed.
+    provenance: what it comes from; see `jaxkd.provenance`.
+    overwrite: whether a run there may be removed: a finished one, or one of
+      another config, other data or other code. One that was cut short goes on.
+
+  Returns:
+    What the run came from when it began, which may be another commit of jaxkd.
 
   Raises:
     UserError: the folder cannot be written, or holds another run.
@@ -103,21 +116,22 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
   held = path / CONFIG
   try:
     path.mkdir(parents=True, exist_ok=True)
-    if overwrite and held.exists() and not holds(path, config):
+    if overwrite and held.exists() and not _goes_on(path, config, provenance):
       for name in MADE:
         _remove(path / name)
     if not held.exists():
-      others = [name for name in MADE if (path / name).exists()]
+      others = [n for n in MADE if n != PROVENANCE and (path / n).exists()]
       if others:
         raise UserError(
           f'--workdir {path}: it holds {", ".join(others)} but no {CONFIG}, '
           'so it is not known whose they are; choose another folder'
         )
-      draft = path / f'.{CONFIG}'
-      draft.write_text(config)
-      draft.rename(held)
-      return
+      _begin(path, provenance)
+      _write(held, config)
+      return dict(provenance)
     text = held.read_text(errors='replace')
+    if text == config and not _has_computed(path):
+      _begin(path, provenance)  # whatever it began with, nothing is left of it
   except OSError as error:
     raise _unwritable(path, error) from error
   if text != config:
@@ -127,6 +141,107 @@ def enter(path: Path, config: str, *, overwrite: bool) -> None:
       f'{entry} is {there} and not {here}; choose another folder, or '
       '--overwrite to remove that run'
     )
+  began = _began(path)
+  if began is None:
+    raise UserError(
+      f'--workdir {path}: the run there was cut short and has no {PROVENANCE}, '
+      'so it is not known which data and code it began with; choose another '
+      'folder, or --overwrite to remove that run and start again'
+    )
+  if began.get(VERSION) != provenance.get(VERSION):
+    raise UserError(
+      f'--workdir {path}: the run there began with {jaxkd_of(began)}, and this '
+      f'is {jaxkd_of(provenance)}; go on with that version, choose another '
+      'folder, or --overwrite to remove that run and start again'
+    )
+  _check_unchanged(path, began, provenance)
+  return began
+
+
+def check_finished(path: Path, provenance: Mapping[str, str]) -> str:
+  """Refuses to show a finished run for one that would have other results.
+
+  Args:
+    path: the folder of a finished run of this config.
+    provenance: what a run would come from now.
+
+  Returns:
+    What a reader of its row must know of where it comes from; mostly nothing.
+
+  Raises:
+    UserError: it came from other data or other code.
+  """
+  began = _began(path)
+  if began is None:
+    return ', of which data and code is not known'
+  _check_unchanged(path, began, provenance)
+  ran, runs = jaxkd_of(began), jaxkd_of(provenance)
+  return '' if ran == runs else f' with {ran} (this is {runs})'
+
+
+def _check_unchanged(
+  path: Path, there: Mapping[str, str], here: Mapping[str, str]
+) -> None:
+  """Refuses other data, other nets that teachers start from, or other code."""
+  changed: dict[str, list[str]] = {}
+  for entry in {**here, **there}:
+    jaxkd = entry in (VERSION, COMMIT)
+    if not jaxkd and there.get(entry) != here.get(entry):
+      name, _, part = entry.removesuffix(')').partition(' (')
+      changed.setdefault(name, []).append(part)
+  if changed:
+    said = [
+      f'{name} ({", ".join(parts)})' if any(parts) else name
+      for name, parts in changed.items()
+    ]
+    have = 'have' if len(said) > 1 else 'has'
+    raise UserError(
+      f'--workdir {path}: {" and ".join(said)} {have} changed since the run '
+      'there began; choose another folder, or --overwrite to remove that run '
+      'and start again'
+    )
+
+
+def jaxkd_of(provenance: Mapping[str, str]) -> str:
+  """The jaxkd of a run: its version, and its commit where that is known."""
+  commit = provenance.get(COMMIT)
+  at = f' at commit {commit}' if commit else ''
+  return f'jaxkd {provenance.get(VERSION)}{at}'
+
+
+def _goes_on(path: Path, config: str, provenance: Mapping[str, str]) -> bool:
+  """Whether the run there was cut short and is this very one."""
+  same = holds(path, config) and _began(path) == provenance
+  return same and not (path / ROW).exists()
+
+
+def _has_computed(path: Path) -> bool:
+  """Whether a run has left anything that another must not go on with."""
+  return any(
+    file.is_file()
+    for name in (ROW, *_COMPUTED)
+    for file in (path / name, *(path / name).rglob('*'))
+  )
+
+
+def _begin(path: Path, provenance: Mapping[str, str]) -> None:
+  _write(path / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True))
+
+
+def _began(path: Path) -> dict[str, str] | None:
+  """What the run in a folder came from; None where that is not known."""
+  try:
+    held = json.loads((path / PROVENANCE).read_text())
+  except (OSError, ValueError):
+    return None
+  return held if isinstance(held, dict) else None
+
+
+def _write(path: Path, text: str) -> None:
+  """Writes a small file, whole or not at all."""
+  draft = path.with_name(f'.{path.name}')
+  draft.write_text(text)
+  draft.rename(path)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
@@ -193,7 +308,7 @@ def find_net(
   Raises:
     UserError: there is none.
   """
-  path = Path(where)
+  path = files.path(where, at=at.rstrip(': ') or 'jaxkd.load')
   nets = path / 'nets'
   if not nets.is_dir():
     return path

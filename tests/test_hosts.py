@@ -238,6 +238,33 @@ def test_another_config_on_one_host(file, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+OTHER = """
+  import functools
+  from jaxkd.data import sources
+  synthetic = sources.synthetic
+  @functools.wraps(synthetic)
+  def with_another_label(**options):
+    made = synthetic(**options)
+    made.splits['test'].labels[0] += 1
+    made.splits['test'].labels[0] %= 3
+    return made
+  sources.synthetic = with_another_label
+"""
+
+
+def test_other_data_on_one_host(file, tmp_path):
+  done = both(
+    f'--config={file}', f'--workdir={tmp_path / "run"}', hooks=('', OTHER)
+  )
+  for code, _, errors in done:
+    assert code == 2
+    assert errors.startswith(
+      'error: host 1 has another provenance than host 0: '
+      'data.source (labels of test) is '
+    )
+  assert not (tmp_path / 'run').exists()
+
+
 def test_a_first_host_that_is_not_there(file, tmp_path):
   with socket.create_server(('', 0)) as free:
     port = free.getsockname()[1]

@@ -157,7 +157,11 @@ def test_the_student_can_be_loaded_and_predicts(finished):
 def test_a_finished_run_is_shown_again_and_never_mixed(finished):
   directory, row = finished
   before = (directory / 'row.json').stat().st_mtime_ns
-  assert run(small(), directory) == row
+  console = Console(file=io.StringIO(), width=200)
+  assert pipeline.run(small(), directory, console=console) == row
+  assert console.file.getvalue() == (
+    f'finished on {row["finished"]}, not run again (--overwrite does)\n'
+  )
   assert (directory / 'row.json').stat().st_mtime_ns == before
   other = configs.put(small(), 'train.seed', 7)
   with pytest.raises(UserError, match=r'train.seed is 0 and not 7.*overwrite'):
@@ -179,10 +183,10 @@ def test_workdirs_that_cannot_be(tmp_path):
   file = tmp_path / 'file'
   file.write_text('')
   with pytest.raises(UserError, match='cannot be written'):
-    workdir.enter(file / 'sub', '{}', overwrite=False)
+    workdir.enter(file / 'sub', '{}', {}, overwrite=False)
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(UserError, match='it is not known whose'):
-    workdir.enter(tmp_path, '{}', overwrite=False)
+    workdir.enter(tmp_path, '{}', {}, overwrite=False)
 
 
 def test_stopped_anywhere_it_ends_as_an_unbroken_run(tmp_path):
@@ -392,11 +396,12 @@ def test_nets_need_not_be_called_student(tmp_path):
   assert len(row['arms']['distilled']['values']) == 2
 
 
-def test_overwrite_leaves_a_run_of_the_same_config(finished):
-  directory, row = finished
-  before = (directory / 'row.json').stat().st_mtime_ns
-  assert run(small(), directory, overwrite=True) == row
-  assert (directory / 'row.json').stat().st_mtime_ns == before
+def test_overwrite_runs_again_what_has_finished(tmp_path):
+  row = run(small(), tmp_path)
+  (tmp_path / 'row.json').write_text('{}')
+  again = run(small(), tmp_path, overwrite=True)
+  assert found(again) == found(row)
+  assert again['wall_s'] is not None  # nothing was there to be gone on with
   assert workdir.MADE[-1] == workdir.CONFIG
 
 

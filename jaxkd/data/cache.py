@@ -317,11 +317,16 @@ def fingerprint(trees: Iterable[Any]) -> str:
   """SHA-256 of arrays, with their paths, shapes and dtypes."""
   found = hashlib.sha256()
   for tree in trees:
-    for path, leaf in sorted(by_path(tree).items()):
-      leaf = np.asarray(leaf)
-      found.update(f'{path} {leaf.dtype.name}{list(leaf.shape)}\n'.encode())
-      found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    add(found, tree)
   return found.hexdigest()
+
+
+def add(found: Any, tree: Any) -> None:
+  """Goes on with a checksum of hashlib, as `fingerprint` does."""
+  for path, leaf in sorted(by_path(tree).items()):
+    leaf = np.asarray(leaf)
+    found.update(f'{path} {leaf.dtype.name}{list(leaf.shape)}\n'.encode())
+    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
 
 
 def _spec(

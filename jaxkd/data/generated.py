@@ -27,7 +27,7 @@ import optax
 from jax import Array
 from matplotlib import image
 
-from jaxkd import lookup
+from jaxkd import files, lookup, source_code
 from jaxkd.data import cache, tokens
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, blamed, replacing, unknown
@@ -355,6 +355,7 @@ class Generator:
     of: str = '',
   ):
     self._entry, self._variables = entry, variables
+    self._root = entry['dir'] and files.path(entry['dir'], at=f'{AT}.dir')
     self._net = of
     name = entry['name']
     function = _find(name)
@@ -456,21 +457,22 @@ class Generator:
       'seeds': self._seeds,
       'model': self._net,
       'teacher': cache.fingerprint(map(self._of, range(self.layout.lines))),
+      **source_code.fact([self._entry['name'], self._net]),
     }
     if self._given is not None:
       taken = self._fetch(np.arange(self._count))
       facts['examples'] = cache.fingerprint([taken])
     parts = (*facts.values(), self.layout)
     digest = cache.fingerprint([np.frombuffer(repr(parts).encode(), np.uint8)])
-    root = Path(self._entry['dir']).expanduser() if self._entry['dir'] else root
-    sought = root.absolute() / digest[:12], self.layout, facts, AT
+    folder = (self._root or root).absolute() / digest[:12]
+    sought = folder, self.layout, facts, AT
     if not cache.find(*sought):
       say(f'{AT}: {self}, {cache.size(self.layout.on_disk)}')
       with cache.drafted(*sought) as draft:
         if draft is not None:
           self._write(draft, progress, stop)
       cache.find(*sought)
-    kept = cache.Cache(sought[0], self.layout, AT)
+    kept = cache.Cache(folder, self.layout, AT)
     found = kept.span(0, self.layout.rows)
     return self._examples(
       {path: x.reshape(-1, *x.shape[2:]) for path, x in found.items()}

@@ -18,6 +18,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw, ImageFont, features
 
+from jaxkd import files as files_lib
 from jaxkd.errors import UserError
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -67,7 +68,7 @@ def load(dir: str, size: int) -> Glyphs:
     raise UserError(
       f'data.kw.size: glyphs cannot have {size} pixels; use 8 to 128'
     )
-  folder = Path(dir).expanduser() if dir else FONTS
+  folder = files_lib.path(dir, at='data.dir') if dir else FONTS
   files = sorted(
     path
     for path in folder.rglob('*')

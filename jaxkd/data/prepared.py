@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxkd import files
 from jaxkd.data import images
 from jaxkd.data.examples import StreamedExamples, as_labels, as_numbers
 from jaxkd.data.sentences import Pair, is_blank
@@ -17,10 +18,12 @@ from jaxkd.errors import UserError, unknown
 _EXTRA = "pip install 'jaxkd[tfds-prepare]'"
 
 
-def folder(dir: str) -> Path:
-  """Where TFDS looks: ``dir``, or its own default."""
+def folder(dir: str, at: str = 'data.dir') -> Path:
+  """Where TFDS looks: ``dir``, which is that entry, or its own default."""
+  if dir:
+    return files.path(dir, at=at)
   default = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-  return Path(dir or default).expanduser()
+  return files.path(default, at='TFDS_DATA_DIR')
 
 
 def command(name: str, dir: str) -> str:

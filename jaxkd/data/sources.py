@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxkd import files as files_lib
 from jaxkd import lookup
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
@@ -96,7 +97,10 @@ def load(
       examples or labels that make no sense.
   """
   kind, colon, path = name.partition(':')
+  # One's own source, too, is given the folder that is meant.
+  dir = str(files_lib.path(dir, at='data.dir')) if dir else ''
   if colon and kind not in NAMES:
+    files_lib.refuse_remote(name, at='data.source')
     function = lookup.attribute(name, kind='source', at='data.source')
     given = _given_dir(name, function, dir)
     return _from_user(name, function, {**given, **options}, validation)
@@ -189,7 +193,7 @@ def fashion_mnist(
   Xiao et al., `Fashion-MNIST <https://arxiv.org/abs/1708.07747>`_, 2017.
   """
   _check_dir(dir)
-  folder = Path(dir).expanduser() if dir else DEBIAN_FASHION_MNIST
+  folder = files_lib.path(dir, at='data.dir') if dir else DEBIAN_FASHION_MNIST
   names = (
     'train-images-idx3-ubyte',
     'train-labels-idx1-ubyte',
@@ -476,7 +480,7 @@ def npz(
     dir: a folder.
     validation: as in `load`.
   """
-  name, file = f'npz:{path}', Path(dir, path).expanduser()
+  name, file = f'npz:{path}', _place(dir, path)
   if not file.is_file():
     raise UserError(f'data.source: there is no file {file}')
   try:
@@ -526,7 +530,7 @@ def folder(
     validation: as in `load`.
   """
   images.check_resize(resize)
-  name, root = f'folder:{path}', Path(dir, path).expanduser()
+  name, root = f'folder:{path}', _place(dir, path)
   if not root.is_dir():
     raise UserError(f'data.source: there is no folder {root}')
   found = [s for s in ('train', 'validation', 'test') if (root / s).is_dir()]
@@ -575,7 +579,7 @@ def parallel(
   phrases_lib.check_languages(languages)
   return _sentences(
     f'parallel:{path}',
-    parallel_lib.read(Path(dir, path).expanduser(), languages),
+    parallel_lib.read(_place(dir, path), languages),
     validation,
     vocabulary=vocabulary,
     length=length,
@@ -923,6 +927,12 @@ def _given_dir(name: str, function: Any, dir: str) -> dict[str, Any]:
   return {'dir': dir} if dir else {}
 
 
+def _place(dir: str, path: str) -> Path:
+  """Where a source's files are: a path, in a folder if it is relative."""
+  folder = files_lib.path(dir, at='data.dir')
+  return folder / files_lib.path(path, at='data.source')
+
+
 def _check_dir(dir: str) -> None:
-  if dir and not Path(dir).expanduser().is_dir():
+  if dir and not files_lib.path(dir, at='data.dir').is_dir():
     raise UserError(f'data.dir: there is no folder {dir}')

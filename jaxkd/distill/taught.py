@@ -8,7 +8,6 @@ have a line of such rows each where they see something of their own or have
 teachers of their own.
 """
 
-import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxkd.data import cache, views
-from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd import files, source_code
+from jaxkd.data import cache, fingerprint, views
+from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.loader import Loader, ahead
 from jaxkd.data.sources import Source
 from jaxkd.distill.step import Role, shown, teach
@@ -29,7 +29,6 @@ from jaxkd.train import sharding
 from jaxkd.train.fit import Stopped
 
 _NEAR = 64  # rows that are read together where they follow one another
-_SAMPLE = 1024  # examples that stand for all where these are not in memory
 # The largest logits, less the logarithm of the sum of all exponentials, their
 # classes, and the logarithm of what is left for the other classes.
 _TOP, _CLASSES, _REST = 'logits.top', 'logits.classes', 'logits.rest'
@@ -118,7 +117,8 @@ class Outputs:
     )
     below = Path(self._kept.stage, cache.fingerprint(met)[:12])
     own = self._kept.dir
-    self.folder = (Path(own).expanduser() if own else root).absolute() / below
+    place = files.path(own, at=f'{self._at}.dir') if own else root
+    self.folder = place.absolute() / below
     self._shown = self.folder if own else f"the workdir's {root.name}/{below}"
     self._cache: cache.Cache | None = None
 
@@ -216,9 +216,10 @@ class Outputs:
     return {
       'model': self._kept.model,
       'view': self._text,
-      'data': _fingerprint(self._loader.examples),
+      'data': fingerprint.of_examples(self._loader.examples)['inputs'],
       'outputs': list(self._kept.outputs),
       'top': self._kept.top,
+      **source_code.fact([self._kept.model, self._text]),
     }
 
   def _of(self, line: int) -> dict:
@@ -393,15 +394,3 @@ class Batches:
       return batch
     found = {name: look(own, batch['id']) for name, own in self.outputs.items()}
     return {**batch, 'taught': found}
-
-
-@functools.lru_cache(1)
-def _fingerprint(examples: Examples) -> str:
-  """Of the inputs; of a sample where they are not in memory."""
-  count = len(examples)
-  numbers = np.arange(count)
-  if not isinstance(examples, ArrayExamples) and count > _SAMPLE:
-    numbers = np.linspace(0, count - 1, _SAMPLE).astype(int)
-  parts = np.array_split(numbers, -(-len(numbers) // _SAMPLE))
-  inputs = (examples.fetch(part)['inputs'] for part in parts)
-  return cache.fingerprint((np.array(count), *inputs))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from jaxkd import models
+from jaxkd import files, models
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
 
@@ -70,7 +70,8 @@ def load(path: str | Path, model: str, like: Any) -> dict:
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     variables = pytorch.load('resnet56.safetensors', 'resnet56', shapes)
   """
-  path, rules, wanted = Path(path).expanduser(), _rules(model), by_path(like)
+  path = files.path(path, at='path')
+  rules, wanted = _rules(model), by_path(like)
   found, misfit = {}, f'{path} does not fit the model {model!r}: '
   for name, tensor in _read(path).items():
     layer, _, leaf = name.rpartition('.')

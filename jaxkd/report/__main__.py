@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jaxkd import files
 from jaxkd.errors import UserError
 from jaxkd.report import rows, survey, tables
 
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+  for name in ('rows', 'speed', 'out'):
+    if given := getattr(flags, name):
+      setattr(flags, name, files.path(given, at=f'--{name}'))
   if flags.speed and not flags.speed.is_dir():
     raise UserError(f'--speed: there is no directory {flags.speed}')
   found = rows.load_all(flags.rows)

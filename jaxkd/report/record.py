@@ -1,5 +1,6 @@
 """The row of a finished run, as `row.json` holds it."""
 
+import datetime
 import hashlib
 import importlib.metadata
 import os
@@ -283,6 +284,11 @@ def versions() -> dict[str, str]:
   """Of Python and of the packages that decide what is computed."""
   found = {name: importlib.metadata.version(name) for name in PACKAGES}
   return {'python': platform.python_version(), **found}
+
+
+def now() -> str:
+  """The time, for a reader, e.g. ``2026-03-01 14:05 +0100``."""
+  return datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %z')
 
 
 def commit() -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxkd import files
 from jaxkd.errors import UserError, unknown
 from jaxkd.report import statistics
 
@@ -87,6 +88,8 @@ SCHEMA = {
   'device': str,
   'versions': {'*': str},
   'commit': (str, None),
+  'finished?': str,  # when
+  'provenance?': {'*': str},  # what of data and code -> its SHA-256
   'config_sha256': str,
   'command': str,
 }
@@ -158,8 +161,9 @@ def load_json(path: str | Path) -> Any:
   Raises:
     UserError: it cannot be read or is not JSON that could be written again.
   """
+  path = files.path(path, at='row')
   try:
-    held = json.loads(Path(path).read_text(encoding='utf-8'))
+    held = json.loads(path.read_text(encoding='utf-8'))
     # Refuses NaN and half a surrogate pair, which Python reads as they are.
     json.dumps(held, ensure_ascii=False, allow_nan=False).encode()
   except OSError as error:

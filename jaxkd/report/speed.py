@@ -22,7 +22,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from jaxkd import compilation, models
+from jaxkd import compilation, files, models
 from jaxkd import config as configs
 from jaxkd import keys as folding
 from jaxkd.data.examples import ArrayExamples
@@ -301,7 +301,8 @@ def save(path: str | Path, measured: Sequence[Mapping[str, Any]]) -> None:
   Raises:
     UserError: the file cannot be written.
   """
-  path, held = Path(path), rows.plain(list(measured))
+  path = files.path(path, at='--out')
+  held = rows.plain(list(measured))
   rows.check_shape(held, tables.SPEED_SCHEMA, str(path))
   draft = path.with_name(f'.{path.name}.draft')
   try:
@@ -321,7 +322,7 @@ def check_out(path: str | Path) -> None:
   Raises:
     UserError: the file cannot be written.
   """
-  path = Path(path)
+  path = files.path(path, at='--out')
   if path.is_dir():
     raise UserError(f'{path} is a folder; name a file in it')
   draft = path.with_name(f'.{path.name}.draft')
