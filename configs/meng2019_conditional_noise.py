@@ -66,7 +66,9 @@ def _as_in_the_paper(c):
   clean, noisy = (
     dict(train=f'channel({i})', eval=f'channel({i})') for i in (0, 1)
   )
-  c['data'].update(source='npz:chime3.npz', fraction={})
+  c['data'].update(
+    source='npz:chime3.npz', kw=dict(layout='features'), fraction={}
+  )
   nets = c['teachers']['main'], c['students']['student']
   for entry, heard in zip(nets, (clean, noisy), strict=True):
     entry['kw']['widths'] = (2048,) * 6

@@ -5,8 +5,9 @@ import difflib
 import os
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
@@ -36,6 +37,13 @@ def unknown(
     f'{where}there is no {kind} {name!r}{did} '
     f'(known: {", ".join(known) or "none"})'
   )
+
+
+def several(values: Sequence[Any], most: int = 10) -> str:
+  """Values in a sentence, the first ``most`` of them if they are more."""
+  more = len(values) - most
+  said = ', '.join(map(str, values[:most]))
+  return f'{said} and {more:,} more' if more > 0 else said
 
 
 @contextlib.contextmanager

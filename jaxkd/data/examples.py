@@ -11,6 +11,8 @@ from jaxkd.data.partition import strata, stratified
 from jaxkd.errors import UserError
 
 IN_MEMORY = 2**30  # bytes of decoded examples
+_ROUNDING = 1e-5  # of pixels, beyond what they go from and to
+_USUAL = (-1, 1), (0, 255), (0, 65535)  # what pixels go from and to elsewhere
 
 
 class Examples(Protocol):
@@ -52,7 +54,7 @@ class ArrayExamples:
     """
     self.labels = as_labels(labels, 'data.source')
     self._fields = {'inputs': inputs, 'labels': self.labels, **fields}
-    _check_lengths(self._fields, 'data.source')
+    check_lengths(self._fields, 'data.source')
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -87,32 +89,6 @@ class StreamedExamples:
     return as_labels(self._labels(), 'data.source')
 
 
-def from_arrays(inputs: Any, labels: Any, *, at: str) -> ArrayExamples:
-  """Examples from a user's arrays, in the types that nets take.
-
-  Floats become float32; uint8 stays, and arrays [N, H, W] of it are images
-  and get a channel; other integers [N] or [N, L] become int32.
-
-  Args:
-    inputs: array [N, ...], or a pytree of them.
-    labels: whole numbers [N].
-    at: what to call them in errors.
-
-  Raises:
-    UserError: arrays of other things, or of different lengths.
-  """
-  labels = np.asarray(labels)
-  if labels.ndim != 1:
-    raise UserError(
-      f'{at} has labels of shape {labels.shape} and type {labels.dtype}; they '
-      'must be class numbers, one for each example'
-    )
-  labels = as_labels(labels, at)
-  inputs = jax.tree.map(lambda x: as_numbers(np.asarray(x), at), inputs)
-  _check_lengths({'inputs': inputs, 'labels': labels}, at)
-  return ArrayExamples(inputs, labels)
-
-
 def as_labels(
   labels: Any, at: str, numbers: np.ndarray | None = None
 ) -> np.ndarray:
@@ -144,14 +120,18 @@ def as_labels(
 
 
 def as_numbers(
-  x: np.ndarray, at: str, numbers: np.ndarray | None = None
+  x: np.ndarray, at: str, numbers: np.ndarray | None = None, *, images=True
 ) -> np.ndarray:
-  """The types that nets take, as `from_arrays`.
+  """The types that nets take.
+
+  Floats and booleans become float32; uint8 stays; other integers become int32,
+  as uint8 does in what is no image. Images [n, H, W] get a channel.
 
   Args:
     x: inputs [n, ...].
     at: what to call them in errors.
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
+    images: whether uint8 is pixels, and arrays of three axes are images.
 
   Raises:
     UserError: not an array of numbers, or of integers that are too large or
@@ -160,22 +140,24 @@ def as_numbers(
   what = f'{at} has inputs of shape {x.shape} and type {x.dtype}'
   if x.ndim < 1 or x.dtype.kind not in 'biuf':
     raise UserError(f'{what}; they must be numbers [examples, ...]')
-  if x.dtype == np.uint8:
-    return x[..., None] if x.ndim == 3 else x
-  if x.dtype.kind not in 'iu':
+  bytes_ = images and x.dtype == np.uint8
+  if x.dtype.kind in 'iu' and not bytes_:
+    if images and x.ndim > 2:
+      raise UserError(
+        f'{what}; give images as uint8, from 0 to 255, or as floats, from 0 to '
+        '1, or say what they go from and to with data.kw.range=(LOW, HIGH)'
+      )
+    made = _as_int32(x)
+    for i, *rest in np.argwhere(made != x):
+      raise UserError(
+        f'{at}: example {_number(i, numbers)} holds {x[i, *rest]}; whole '
+        'numbers must have at most 32 bits'
+      )
+    return made
+  if not bytes_:
     with np.errstate(over='ignore'):  # becomes infinite, which `check` refuses
-      return x.astype(np.float32, copy=False)
-  if x.ndim > 2:
-    raise UserError(
-      f'{what}; give images as uint8, from 0 to 255, or as floats, from 0 to 1'
-    )
-  made = _as_int32(x)
-  for i, *rest in np.argwhere(made != x):
-    raise UserError(
-      f'{at}: example {_number(i, numbers)} holds {x[i, *rest]}; whole numbers '
-      'must have at most 32 bits'
-    )
-  return made
+      x = x.astype(np.float32, copy=False)
+  return x[..., None] if images and x.ndim == 3 else x
 
 
 def _number(i: int, numbers: np.ndarray | None) -> int:
@@ -188,7 +170,8 @@ def _as_int32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.int32, copy=False)
 
 
-def _check_lengths(fields: dict[str, Any], at: str) -> None:
+def check_lengths(fields: dict[str, Any], at: str) -> None:
+  """Refuses inputs and labels of different numbers of examples."""
   count = len(fields['labels'])
   for length in map(len, jax.tree.leaves(fields)):
     if length != count:
@@ -196,15 +179,22 @@ def _check_lengths(fields: dict[str, Any], at: str) -> None:
 
 
 def check(
-  batch: dict[str, Any], numbers: np.ndarray, num_classes: int, *, at: str
+  batch: dict[str, Any],
+  numbers: np.ndarray,
+  num_classes: int,
+  *,
+  at: str,
+  limits: tuple[float, float] | None = (0.0, 1.0),
 ) -> None:
-  """Refuses labels that are out of range and inputs that are not finite.
+  """Refuses labels and inputs that are out of range, or not finite.
 
   Args:
     batch: as from `Examples.fetch`.
     numbers: of the examples in the batch, int [n].
     num_classes: labels are 0, ..., num_classes - 1.
     at: what to call the split in errors.
+    limits: what floats in images [n, H, W, C] go from and to; None for
+      anything.
 
   Raises:
     UserError: naming the first example that is wrong.
@@ -228,6 +218,30 @@ def check(
           f'{at}: example {numbers[i]} holds NaN or infinity; repair it or '
           'leave it out'
         )
+    if leaf.dtype.kind == 'f' and leaf.ndim > 3 and leaf.size and limits:
+      _check_limits(leaf, numbers, limits, at)
+
+
+def _check_limits(
+  pixels: np.ndarray,
+  numbers: np.ndarray,
+  limits: tuple[float, float],
+  at: str,
+) -> None:
+  low, high = limits
+  least, most = pixels.min(), pixels.max()
+  if least >= low - _ROUNDING and most <= high + _ROUNDING:
+    return
+  rows = pixels.reshape(len(pixels), -1)
+  odd = (rows < low - _ROUNDING) | (rows > high + _ROUNDING)
+  i = odd.any(axis=1).argmax()
+  usual = (f'{a, b}' for a, b in _USUAL if a <= least and b / 16 < most <= b)
+  raise UserError(
+    f'{at}: example {numbers[i]} holds {rows[i][odd[i]][0]:.6g}; floats in '
+    f'images must be from {low:g} to {high:g}: say what these go from and to, '
+    f"as in data.kw.range={next(usual, '(LOW, HIGH)')}, or 'any' to use them "
+    "as they are, or data.kw.layout='features' if they are no images"
+  )
 
 
 def _check_valid(batch: dict[str, Any], numbers: np.ndarray, at: str) -> None:
@@ -240,20 +254,51 @@ def _check_valid(batch: dict[str, Any], numbers: np.ndarray, at: str) -> None:
     )
 
 
-def checked(examples: Examples, num_classes: int, *, at: str) -> Examples:
+def checked(
+  examples: Examples,
+  num_classes: int,
+  *,
+  at: str,
+  limits: tuple[float, float] | None = (0.0, 1.0),
+) -> Examples:
   """The examples under `check`: now if in memory, else when asked for."""
   if isinstance(examples, ArrayExamples):
     for start in range(0, len(examples), 4096):
       numbers = np.arange(start, min(start + 4096, len(examples)))
-      check(examples.fetch(numbers), numbers, num_classes, at=at)
+      batch = examples.fetch(numbers)
+      check(batch, numbers, num_classes, at=at, limits=limits)
     return examples
 
   def fetch(numbers):
     batch = examples.fetch(numbers)
-    check(batch, numbers, num_classes, at=at)
+    check(batch, numbers, num_classes, at=at, limits=limits)
     return batch
 
   return StreamedExamples(len(examples), fetch, lambda: examples.labels)
+
+
+def changed(
+  examples: Examples,
+  change: Callable[[dict[str, Any], np.ndarray], dict[str, Any]],
+  labels: Callable[[], np.ndarray] | None = None,
+) -> ArrayExamples | StreamedExamples:
+  """The examples with other fields: now if in memory, else when asked for.
+
+  Args:
+    examples: a split.
+    change: gives the fields of a batch, from those that it has and the numbers
+      of its examples, int [n].
+    labels: gives all labels, if these are others.
+  """
+
+  def fetch(numbers):
+    return change(examples.fetch(numbers), numbers)
+
+  if isinstance(examples, ArrayExamples):
+    return ArrayExamples(**fetch(np.arange(len(examples))))
+  return StreamedExamples(
+    len(examples), fetch, labels or (lambda: examples.labels)
+  )
 
 
 def held(examples: StreamedExamples) -> ArrayExamples | StreamedExamples:

@@ -19,6 +19,7 @@ from absl import logging
 from PIL import Image, ImageDraw, ImageFont, features
 
 from jaxkd import files as files_lib
+from jaxkd.data import folders
 from jaxkd.errors import UserError
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -72,7 +73,9 @@ def load(dir: str, size: int) -> Glyphs:
   files = sorted(
     path
     for path in folder.rglob('*')
-    if path.suffix.lower() in ('.ttf', '.otf') and path.is_file()
+    if path.suffix.lower() in ('.ttf', '.otf')
+    and path.is_file()
+    and all(map(folders.is_data, (path, *path.relative_to(folder).parents)))
   )
   file = CACHE.expanduser() / f'{_fingerprint(files, size)}.npz'
   try:

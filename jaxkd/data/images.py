@@ -1,114 +1,217 @@
 """Images from files: class folders, and IDX files of bytes."""
 
+import collections
 import gzip
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from jaxkd.data import folders
 from jaxkd.data.examples import StreamedExamples
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, several
+
+# Endings that Pillow knows of what are documents, films or measurements.
+_NO_IMAGES = {
+  *('.bufr', '.emf', '.eps', '.fit', '.fits', '.grib', '.h5', '.hdf', '.iim'),
+  *('.mpeg', '.mpg', '.palm', '.pdf', '.ps', '.wmf'),
+}
+_GREY = {'1', 'L'}
+_READ = {*_GREY, 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV'}
+_TURNED = {5, 6, 7, 8}  # values of the EXIF tag that swap width and height
+_WHOLE = {'MPO', 'PSD'}  # formats whose first frame is the picture
+
+
+class Kind(NamedTuple):
+  """What image files have in common.
+
+  Attributes:
+    mode: that fits all, 'L' or 'RGB'.
+    notes: what is lost of some.
+  """
+
+  mode: str
+  notes: tuple[str, ...]
 
 
 def classes(top: Path) -> list[str]:
   """The names of the class folders."""
-  return sorted(
-    p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith('.')
-  )
+  return [path.name for path in folders.listed(top) if path.is_dir()]
 
 
-def find(top: Path, names: list[str]) -> list[tuple[Path, int]]:
-  """The image files in the class folders, in order, with their labels.
+def check_none(top: Path) -> None:
+  """Refuses images beside the folders that hold the others.
 
   Raises:
-    UserError: other class folders than these, one without images, or an image
-      outside of them.
+    UserError: naming the first.
   """
-  if not names:
-    raise UserError(f'data.source: {top} has no class folders')
-  if classes(top) != names:
-    raise UserError(
-      f'data.source: {top} has the class folders '
-      f'{", ".join(classes(top)) or "(none)"}, and train has {", ".join(names)}'
-    )
-  endings = Image.registered_extensions()
-  for path in top.iterdir():
-    if path.is_file() and path.suffix.lower() in endings:
+  for path in folders.listed(top):
+    if path.is_file() and _is_image(path):
       raise UserError(
         f'data.source: {path} is in no class folder; move or remove it'
       )
-  files = []
-  for label, name in enumerate(names):
-    images = [
-      (path, label)
-      for path in sorted((top / name).rglob('*'))
-      if path.suffix.lower() in endings
-    ]
-    if not images:
-      raise UserError(f'data.source: {top / name} holds no images')
-    files += images
-  return files
 
 
-def mode(files: list[Path], resize: int) -> str:
-  """The mode that fits all images, 'L' or 'RGB', from their headers.
+def find(
+  top: Path, names: Sequence[str], *, all_of_them: bool
+) -> tuple[list[tuple[Path, int]], collections.Counter[str]]:
+  """The image files in the class folders, in order, with their labels.
+
+  Folders in a class folder are of that class.
+
+  Args:
+    top: with the class folders.
+    names: of the classes, in order of their numbers.
+    all_of_them: whether each class must have images.
+
+  Returns:
+    The files and their labels; and how many other files of which endings are
+    left out.
 
   Raises:
-    UserError: a file that is no image, pixels of more than eight bits, or
-      images of several sizes and no ``resize``.
+    UserError: other class folders than these, one without images that must
+      have some, or with splits in it, or an image outside of them.
   """
-  modes, sizes = set(), {}
-  for path in files:
+  if not names:
+    raise UserError(f'data.source: {top} has no class folders')
+  for name in classes(top):
+    if name not in names:
+      raise UserError(
+        f'data.source: {top} has the class folder {name}, which is none of the '
+        f'classes of train, {several(names)}; rename, move or remove it'
+      )
+  check_none(top)
+  found, left_out = [], collections.Counter()
+  for label, name in enumerate(names):
+    folder = top / name
+    own, others = [], collections.Counter()
+    for path in folders.below(folder) if folder.is_dir() else ():
+      if _is_image(path):
+        own.append((path, label))
+      else:
+        others[path.suffix.lower() or 'without ending'] += 1
+    _check_no_splits(folder, own)
+    if all_of_them and not own:
+      but = f' but {_counted(others)}' if others else ''
+      raise UserError(
+        f'data.source: {folder} holds no images{but}; add some, or remove the '
+        'folder'
+      )
+    found += own
+    left_out += others
+  return found, left_out
+
+
+def left_out(others: Mapping[str, int]) -> tuple[str, ...]:
+  """A note on files that are no images by their ending, if there are any."""
+  if not others:
+    return ()
+  return (f'files in class folders that are no images: {_counted(others)}',)
+
+
+def seen_twice(
+  found: Mapping[str, Sequence[tuple[Path, int]]],
+) -> tuple[str, ...]:
+  """Notes on files that links put into several splits or classes.
+
+  Args:
+    found: split -> files and labels, from `find`.
+  """
+  first, counts = {}, collections.Counter()
+  for split, group in found.items():
+    for path, label in group:
+      status = path.stat()
+      file = status.st_dev, status.st_ino
+      place = first.setdefault(file, (split, label))
+      if place != (split, label):
+        counts[split, place[0]] += 1
+  return tuple(
+    f'{count:,} images in {split} are the same files as images in '
+    + (other if other != split else 'another class')
+    for (split, other), count in counts.items()
+  )
+
+
+def kind(paths: Sequence[Path], resize: int) -> Kind:
+  """What all images have in common, from their headers.
+
+  Raises:
+    UserError: a file that is no image, pixels of more than eight bits or in an
+      unusual space of colours, or images of several sizes and no ``resize``.
+  """
+  modes, sizes, losses = set(), {}, collections.Counter()
+  for path in paths:
     try:
       with Image.open(path) as image:
-        modes.add(image.mode)
-        sizes.setdefault(image.size, path)
+        moves = getattr(image, 'is_animated', False)
+        losses['frames'] += moves and image.format not in _WHOLE
+        losses['alpha'] += _has_alpha(image)
+        if not resize:
+          sizes.setdefault(_size_as_shown(image), path)
     except Exception as error:  # a damaged file may raise anything
       raise _damaged(path, error) from error
+    modes.add(image.mode)
     if image.mode.startswith(('I', 'F')):
       raise UserError(
         f'data.source: {path} has pixels of more than eight bits; convert it '
         'to eight, or use floats in npz'
       )
-    if len(sizes) > 1 and not resize:
+    if image.mode not in _READ:
+      raise UserError(
+        f'data.source: {path} has pixels of the kind {image.mode}; convert it '
+        'to RGB'
+      )
+    if len(sizes) > 1:
       (a, b), (first, second) = sizes, sizes.values()
       raise UserError(
         f'data.source: {first} has {a[0]}x{a[1]} pixels and {second} has '
         f'{b[0]}x{b[1]}; bring all images to one size with '
         f'data.kw.resize={min(a + b)}'
       )
-  return 'L' if modes <= {'1', 'L'} else 'RGB'
+  said = {
+    'alpha': 'have a channel of transparency, which is dropped',
+    'frames': 'have several frames or pages, of which the first is read',
+  }
+  notes = (
+    f'{losses[loss]:,} of the {len(paths):,} images {what}'
+    for loss, what in said.items()
+    if losses[loss]
+  )
+  return Kind('L' if modes <= _GREY else 'RGB', tuple(notes))
 
 
 def read(
-  files: list[tuple[Path, int]], mode: str, resize: int
+  found: list[tuple[Path, int]], mode: str, resize: int
 ) -> StreamedExamples:
   """Images with their labels, to be read when they are asked for.
 
+  They are as they are meant to be shown: turned as their EXIF tag says.
+
   Args:
-    files: from `find`.
+    found: from `find`.
     mode: 'L' or 'RGB'.
     resize: side in pixels to bring all images to; 0 to leave them.
   """
-  labels = np.array([label for _, label in files], np.int32)
+  labels = np.array([label for _, label in found], np.int32)
 
   def pixels(path: Path) -> np.ndarray:
     try:
       with Image.open(path) as file:
-        image = file.convert(mode)
+        image = _opaque(_as_shown(file)).convert(mode)
     except Exception as error:  # a damaged file may raise anything
       raise _damaged(path, error) from error
     return resized(image, resize)
 
   def fetch(indices: np.ndarray) -> dict[str, Any]:
-    images = np.stack([pixels(files[i][0]) for i in indices])
+    images = np.stack([pixels(found[i][0]) for i in indices])
     images = images[..., None] if mode == 'L' else images
     return {'inputs': images, 'labels': labels[indices]}
 
-  return StreamedExamples(len(files), fetch, lambda: labels)
+  return StreamedExamples(len(found), fetch, lambda: labels)
 
 
 def check_resize(side: int) -> None:
@@ -147,6 +250,60 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     raise UserError(
       f'data.dir: {path} is truncated or damaged ({error}); fetch it again'
     ) from error
+
+
+def _check_no_splits(folder: Path, own: Sequence[tuple[Path, int]]) -> None:
+  """Refuses a class folder whose images are sorted into splits."""
+  inner = {path.relative_to(folder).parts[0] for path, _ in own}
+  found = folders.splits(inner, where=str(folder))
+  if len(found) > 1:
+    raise UserError(
+      f'data.source: {folder} has the folders {" and ".join(found.values())}, '
+      'as if these were of one class; put the class folders into those of the '
+      'splits'
+    )
+
+
+def _is_image(path: Path) -> bool:
+  ending = path.suffix.lower()
+  return ending in Image.registered_extensions() and ending not in _NO_IMAGES
+
+
+def _has_alpha(image: Image.Image) -> bool:
+  return image.mode.endswith('A') or 'transparency' in image.info
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+  """The colours alone; of a palette too, whose conversion would warn."""
+  transparent = image.mode == 'P' and 'transparency' in image.info
+  return image.convert('RGBA') if transparent else image
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+  """Turned as its EXIF tag says, or as it is where that cannot be read."""
+  image.load()
+  try:
+    return ImageOps.exif_transpose(image)
+  except Exception:  # a damaged tag may raise anything
+    return image
+
+
+def _size_as_shown(image: Image.Image) -> tuple[int, int]:
+  """Width and height of `_as_shown`."""
+  width, height = image.size
+  # The tag of a PNG may be behind its pixels, which takes time to reach; the
+  # size of a TIFF is as shown.
+  if width == height or image.format == 'TIFF':
+    return image.size
+  try:
+    tag = image.getexif().get(ExifTags.Base.Orientation)
+  except Exception:  # a damaged tag, or pixels that `read` will name
+    return image.size
+  return (height, width) if tag in _TURNED else (width, height)
+
+
+def _counted(others: Mapping[str, int]) -> str:
+  return ', '.join(f'{count:,} {ending}' for ending, count in others.items())
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -11,8 +11,10 @@ from PIL import Image
 
 from jaxkd import files
 from jaxkd.data import images
-from jaxkd.data.examples import StreamedExamples, as_labels, as_numbers
+from jaxkd.data.examples import StreamedExamples, as_labels
+from jaxkd.data.pixels import as_inputs
 from jaxkd.data.sentences import Pair, is_blank
+from jaxkd.data.told import Told
 from jaxkd.errors import UserError, unknown
 
 _EXTRA = "pip install 'jaxkd[tfds-prepare]'"
@@ -84,7 +86,8 @@ def read(
   inputs: str,
   labels: str,
   resize: int,
-  ignore: Sequence[int] | None = None,
+  ignore: Sequence[int] | None,
+  told: Told,
 ) -> StreamedExamples:
   """The examples of a split, to be read when they are asked for.
 
@@ -96,6 +99,7 @@ def read(
     resize: side in pixels to bring all images to; 0 to leave them.
     ignore: where labels are maps [H, W, 1], the values that do not count. The
       examples then have a field ``valid``.
+    told: of the inputs.
   """
   import tensorflow_datasets as tfds
 
@@ -123,7 +127,7 @@ def read(
           f'data.kw.resize={min(arrays[0].shape[:2])}'
         )
     made = {
-      'inputs': as_numbers(np.stack(arrays), at, indices),
+      'inputs': as_inputs(np.stack(arrays), told, at, indices),
       'labels': as_labels(targets, at, indices),
     }
     if ignore is not None:

@@ -8,6 +8,8 @@ Sets of less than a gibibyte are read into memory at once, which checks every
 example; larger ones are read, and checked, as they are asked for.
 """
 
+import collections
+import functools
 import inspect
 import types
 import typing
@@ -24,12 +26,16 @@ from jaxkd import files as files_lib
 from jaxkd import lookup
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
+from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, partition, prepared, sentences
+from jaxkd.data import images, partition, pixels, prepared, sentences
+from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import told as told_lib
 from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.data.told import Told
 from jaxkd.errors import UserError, unknown
 
 NAMES = (
@@ -46,7 +52,6 @@ NAMES = (
   'translation',
 )
 _ALSO = {float: int, tuple: list}  # what an option takes as well
-MOST_CLASSES = 2**20  # more are numbers of something else
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
 
@@ -85,7 +90,9 @@ def load(
       'tfds:NAME', 'translation:NAME'), a bare TFDS name, or
       'package.module:function', where the function takes the options
       and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
-      test and perhaps validation, or of all, to be split 60 : 20 : 20.
+      test and perhaps validation, or of all, to be split 60 : 20 : 20. Options
+      of `jaxkd.data.told.Told` that it does not take itself say what its arrays
+      mean, as those of `npz`.
     dir: where the files are, for the sources that take it.
     validation: how much of the training split to hold out for validation, a
       number of examples or a share. By default what the source is usually
@@ -236,13 +243,12 @@ def fashion_mnist(
     'Bag',
     'Ankle boot',
   )
-  return _source(
-    'fashion_mnist',
-    _from_arrays('fashion_mnist', splits),
-    validation,
-    1 / 12,
-    classes,
-  )
+  made = {}
+  for split, (inputs, labels) in splits.items():
+    fields = {'inputs': inputs[..., None], 'labels': labels}
+    examples_lib.check_lengths(fields, _at('fashion_mnist', split))
+    made[split] = ArrayExamples(**fields)
+  return _source('fashion_mnist', made, validation, 1 / 12, classes)
 
 
 def glyphs(
@@ -282,7 +288,7 @@ def glyphs(
     f'{", ".join(families[split])}'
     for split in source.splits
   )
-  return source._replace(notes=tuple(notes))
+  return source._replace(notes=(*source.notes, *notes))
 
 
 def synthetic(
@@ -467,20 +473,40 @@ def scenes(
 
 
 def npz(
-  path: str, *, dir: str = '', validation: int | float | None = None
+  path: str,
+  *,
+  dir: str = '',
+  num_classes: int = 0,
+  classes: tuple | str = (),
+  range: tuple[float, float] | str = (),
+  layout: str = '',
+  validation: int | float | None = None,
 ) -> Source:
   """Arrays from an ``.npz`` file; nothing in it is ever unpickled.
 
   Either ``x_train, y_train, x_test, y_test`` and perhaps ``x_validation,
-  y_validation``, or ``inputs, labels``, to be split 60 : 20 : 20. There are
-  as many classes as the largest label says.
+  y_validation``, or ``inputs, labels``, to be split 60 : 20 : 20.
+
+  Labels are numbers from 0 on, each of which has an example, names of classes,
+  booleans, or one-hot rows; [N] or [N, 1]. Images are uint8, or floats from 0
+  to 1, [N, H, W, C] or [N, H, W]. For what is otherwise there are options.
 
   Args:
     path: of the file, absolute or in ``dir``.
     dir: a folder.
+    num_classes: how many, where some have no example to train on.
+    classes: the labels in order, ``(1, 2, 3)``, which become 0, 1 and 2, or
+      'sorted' for those of the training split.
+    range: what pixels go from and to, ``(0, 255)`` or ``(-1, 1)``, which is
+      brought to 0 to 1; or 'any' to use floats as they are.
+    layout: 'NCHW' where channels come first, to have them moved last; 'NHWC'
+      where they only seem to; 'features' for arrays that are no images.
     validation: as in `load`.
   """
   name, file = f'npz:{path}', _place(dir, path)
+  told = told_lib.of(
+    num_classes=num_classes, classes=classes, range=range, layout=layout
+  )
   if not file.is_file():
     raise UserError(f'data.source: there is no file {file}')
   try:
@@ -493,8 +519,8 @@ def npz(
     ) from e
 
   if arrays.keys() == {'inputs', 'labels'}:
-    splits = _from_arrays(name, {'all': (arrays['inputs'], arrays['labels'])})
-    return _source(name, splits, validation)
+    splits = {'all': (arrays['inputs'], arrays['labels'])}
+    return _from_arrays(name, splits, validation, told)
   found = [
     split
     for split in ('train', 'validation', 'test')
@@ -507,7 +533,7 @@ def npz(
       'x_validation, y_validation, and nothing else'
     )
   splits = {s: (arrays[f'x_{s}'], arrays[f'y_{s}']) for s in found}
-  return _source(name, _from_arrays(name, splits), validation)
+  return _from_arrays(name, splits, validation, told)
 
 
 def folder(
@@ -519,9 +545,12 @@ def folder(
 ) -> Source:
   """Images in one folder for each class.
 
-  The class folders are in ``train/``, ``test/`` and perhaps ``validation/``,
-  or directly in PATH, to be split 60 : 20 : 20. Images are uint8, [H, W, 1]
-  if all are grey, else [H, W, 3]; transparency is dropped.
+  The class folders are in ``train/``, ``test/`` and perhaps ``validation/``
+  (or ``val/``, ``valid/``, ``dev/``), or directly in PATH, to be split 60 : 20
+  : 20. Classes are those of train, in order of their names as texts, so that
+  '10' comes before '2'. What begins with a dot is no data, and links are
+  followed. Images are uint8, [H, W, 1] if all are grey, else [H, W, 3], turned
+  as their EXIF tag says; transparency is dropped.
 
   Args:
     path: of the folder, absolute or in ``dir``.
@@ -533,22 +562,34 @@ def folder(
   name, root = f'folder:{path}', _place(dir, path)
   if not root.is_dir():
     raise UserError(f'data.source: there is no folder {root}')
-  found = [s for s in ('train', 'validation', 'test') if (root / s).is_dir()]
-  odd = {*images.classes(root)} - {*found}
+  folders = images.classes(root)
+  found = folders_lib.splits(folders, where=str(root))
+  odd = [name for name in folders if name not in found.values()]
   if found and odd:
     raise UserError(
-      f'data.source: {root} has the folders {", ".join(sorted(odd))} beside '
-      f'{", ".join(found)}; the splits are called train, validation and test'
+      f'data.source: {root} has the folders {", ".join(odd)} beside '
+      f'{", ".join(found.values())}; the splits are called train, validation '
+      'and test, and all class folders must be in these, or rename what is a '
+      'class'
     )
-  roots = {split: root / split for split in found} or {'all': root}
+  if found:
+    images.check_none(root)
+  roots = {split: root / own for split, own in found.items()} or {'all': root}
   classes = images.classes(next(iter(roots.values())))
-  files = {split: images.find(top, classes) for split, top in roots.items()}
-  mode = images.mode([f for group in files.values() for f, _ in group], resize)
+  files, left_out = {}, collections.Counter()
+  for split, top in roots.items():
+    files[split], others = images.find(
+      top, classes, all_of_them=split in ('train', 'all')
+    )
+    left_out += others
+  kind = images.kind([f for group in files.values() for f, _ in group], resize)
   splits = {
-    split: examples_lib.held(images.read(group, mode, resize))
+    split: examples_lib.held(images.read(group, kind.mode, resize))
     for split, group in files.items()
   }
-  return _source(name, splits, validation, classes=classes)
+  source = _source(name, splits, validation, classes=classes)
+  notes = *images.seen_twice(files), *kind.notes, *images.left_out(left_out)
+  return source._replace(notes=(*source.notes, *notes))
 
 
 def parallel(
@@ -564,8 +605,8 @@ def parallel(
   """Sentences and their translations, from a folder of text files.
 
   They are ``train.LANGUAGE``, ``test.LANGUAGE`` and perhaps
-  ``validation.LANGUAGE``, UTF-8, of both languages; line n of one is the
-  translation of line n of the other.
+  ``validation.LANGUAGE`` (or ``val``, ``valid``, ``dev``), UTF-8, of both
+  languages; line n of one is the translation of line n of the other.
 
   Args:
     path: of the folder, absolute or in ``dir``.
@@ -610,10 +651,10 @@ def translation(
   """
   name, builder = f'translation:{path}', prepared.find(path, dir, NAMES)
   languages = prepared.languages(builder, languages)
+  stored = folders_lib.splits(builder.info.splits, where=path)
   splits = {
-    split: prepared.sentences(builder, split, languages)
-    for split in ('train', 'validation', 'test')
-    if split in builder.info.splits
+    split: prepared.sentences(builder, own, languages)
+    for split, own in stored.items()
   }
   return _sentences(
     name,
@@ -634,6 +675,10 @@ def tfds(
   test: str = 'test',
   resize: int = 0,
   ignore: tuple[int, ...] = (255,),
+  num_classes: int = 0,
+  classes: tuple | str = (),
+  range: tuple[float, float] | str = (),
+  layout: str = '',
   validation: int | float | None = None,
 ) -> Source:
   """A data set that TFDS has prepared in a format with random access.
@@ -650,8 +695,15 @@ def tfds(
     resize: side in pixels to bring all images to, and maps by their nearest
       pixels; 0 to leave them.
     ignore: values of maps, from 0 to 255, that are no class and do not count.
+    num_classes: as in `npz`, where TFDS has no names of the classes.
+    classes: likewise.
+    range: as in `npz`.
+    layout: as in `npz`.
     validation: as in `load`.
   """
+  told = told_lib.of(
+    num_classes=num_classes, classes=classes, range=range, layout=layout
+  )
   images.check_resize(resize)
   name, builder = f'tfds:{path}', prepared.find(path, dir, NAMES)
   keys = tuple(builder.info.supervised_keys or ('image', 'label'))[:2]
@@ -683,15 +735,21 @@ def tfds(
         f'data.kw.ignore: {value!r} is no value of a map; give whole numbers '
         'from 0 to 255'
       )
-  stored = {'train': 'train', 'validation': 'validation', 'test': test}
-  classes = tuple(getattr(builder.info.features[labels], 'names', ()))
-  how = inputs, labels, resize, tuple(ignore) if maps else None
+  others = {*builder.info.splits} - {test}
+  stored = {**folders_lib.splits(others, where=path), 'test': test}
+  names = tuple(getattr(builder.info.features[labels], 'names', ()))
+  if names and (num_classes or classes):
+    entry = 'classes' if classes else 'num_classes'
+    raise UserError(
+      f'data.kw.{entry}: {labels!r} of {path} names its {len(names)} classes; '
+      'remove the entry'
+    )
+  how = inputs, labels, resize, tuple(ignore) if maps else None, told
   splits = {
     split: examples_lib.held(prepared.read(builder, of, *how))
     for split, of in stored.items()
-    if of in builder.info.splits and (split == 'test' or of != test)
   }
-  return _source(name, splits, validation, classes=classes)
+  return _source(name, splits, validation, classes=names, told=told)
 
 
 # What they share.
@@ -733,6 +791,7 @@ def _source(
   validation: int | float | None,
   usual: float = 0.1,
   classes: Iterable[str] = (),
+  told: Told | None = None,
 ) -> Source:
   """Checks the splits, and holds out the validation split if there is none.
 
@@ -743,15 +802,9 @@ def _source(
     validation: as in `load`.
     usual: what None stands for, where there is a train split alone.
     classes: their names, if known; else the labels tell how many there are.
+    told: of the arrays; None where the config has no say.
   """
-  first = 'all' if splits.keys() == {'all'} else 'train'
-  missing = {'train', 'test'} - splits.keys()
-  odd = splits.keys() - {'train', 'validation', 'test'}
-  if first == 'train' and (missing or odd):
-    raise UserError(
-      f'data.source: {name!r} has the splits {", ".join(splits) or "(none)"}; '
-      'it must have train and test, and may have validation, or all alone'
-    )
+  first = _first(name, splits)
   shapes, dtypes = {}, {}
   for split, examples in splits.items():
     if not len(examples):
@@ -771,17 +824,21 @@ def _source(
           f'data.source: inputs of {name!r} have the {what} {found[first]} in '
           f'the split {first} and {got} in {split}; make them alike'
         )
-  if not classes:
-    last = max(int(examples.labels.max()) for examples in splits.values())
-    if last >= MOST_CLASSES:
-      raise UserError(
-        f'data.source: {name!r} has the label {last}, and as many classes as '
-        'that says; number them 0, 1, 2 and so on'
-      )
-    classes = map(str, range(last + 1))
-  classes = tuple(classes)
+  splits = {first: splits[first], **splits}
+  at = {split: _at(name, split) for split in splits}
+  if told:
+    for split, examples in splits.items():
+      pixels.check_brightness(examples, told, at[split])
+  told = told or Told()
+  classes, notes, unnamed = tuple(classes), (), not classes
+  if unnamed:
+    splits, classes, notes = labels_lib.numbered(splits, told, at)
+  if told.range == 'any':
+    notes = *notes, *pixels.said_ranges(splits)
   splits = {
-    split: examples_lib.checked(examples, len(classes), at=_at(name, split))
+    split: examples_lib.checked(
+      examples, len(classes), at=at[split], limits=told.limits
+    )
     for split, examples in splits.items()
   }
   for split, examples in splits.items():
@@ -796,6 +853,8 @@ def _source(
       f'{_at(name, first)} has examples of the class {labels.flat[0]} alone; '
       'there must be two classes or more'
     )
+  if unnamed and not (told.num_classes or told.classes):
+    labels_lib.check_gaps(splits, at)
 
   if first == 'all':
     fifth, usual = max(1, round(len(labels) / 5)), 0.25
@@ -809,9 +868,27 @@ def _source(
       'the entry'
     )
   order = [s for s in ('train', 'validation', 'test') if s in splits]
-  return Source(
-    name, {s: splits[s] for s in order}, len(classes), shapes[first], classes
-  )
+  splits = {split: splits[split] for split in order}
+  notes = *notes, *labels_lib.lacking(splits, classes)
+  return Source(name, splits, len(classes), shapes[first], classes, notes)
+
+
+def _first(name: str, splits: Mapping[str, Any]) -> str:
+  """The split to learn from: 'train', or 'all' where it is the only one.
+
+  Raises:
+    UserError: splits of other names, or too few.
+  """
+  missing = {'train', 'test'} - splits.keys()
+  odd = splits.keys() - {'train', 'validation', 'test'}
+  if splits.keys() == {'all'}:
+    return 'all'
+  if missing or odd:
+    raise UserError(
+      f'data.source: {name!r} has the splits {", ".join(splits) or "(none)"}; '
+      'it must have train and test, and may have validation, or all alone'
+    )
+  return 'train'
 
 
 def _any_counts(examples: Examples) -> bool:
@@ -867,20 +944,19 @@ def _from_user(
   options: Mapping[str, Any],
   validation: int | float | None,
 ) -> Source:
+  own = inspect.signature(function)
+  takes_all = any(p.kind is p.VAR_KEYWORD for p in own.parameters.values())
+  left = set() if takes_all else {*Told._fields} - own.parameters.keys()
+  ours = {o: value for o, value in options.items() if o in left}
+  options = {o: value for o, value in options.items() if o not in ours}
+  told = told_lib.of(**ours)
   try:
-    inspect.signature(function).bind(**options)
+    own.bind(**options)
   except TypeError as error:
     raise UserError(f'data.kw: {name} cannot be called so: {error}') from error
   made = function(**options)
   if isinstance(made, Source):
-    classes = tuple(made.classes) or tuple(map(str, range(made.num_classes)))
-    if len(classes) != made.num_classes:
-      raise UserError(
-        f'data.source: {name} names {len(classes)} classes of '
-        f'{made.num_classes}'
-      )
-    source = _source(name, made.splits, validation, classes=classes)
-    return source._replace(notes=tuple(made.notes))
+    return _from_source(name, made, validation, told)
   try:
     splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
   except (AttributeError, TypeError, ValueError) as error:
@@ -888,14 +964,64 @@ def _from_user(
       f'data.source: {name} must return a jaxkd.data.sources.Source or a dict '
       f'of (inputs, labels) by split, not {type(made).__name__}'
     ) from error
-  return _source(name, _from_arrays(name, splits), validation)
+  return _from_arrays(name, splits, validation, told)
 
 
-def _from_arrays(name: str, splits: Mapping[str, tuple]) -> dict[str, Examples]:
-  return {
-    split: examples_lib.from_arrays(*arrays, at=_at(name, split))
-    for split, arrays in splits.items()
-  }
+def _from_source(
+  name: str, made: Source, validation: int | float | None, told: Told
+) -> Source:
+  """Checks a source of one's own, whose images are as a config says."""
+  if told.num_classes or told.classes:
+    raise UserError(
+      f'data.kw.{"classes" if told.classes else "num_classes"}: {name} returns '
+      'a jaxkd.data.sources.Source, which says this itself; remove the entry'
+    )
+  classes = tuple(made.classes) or tuple(map(str, range(made.num_classes)))
+  if len(classes) != made.num_classes:
+    raise UserError(
+      f'data.source: {name} names {len(classes)} classes of {made.num_classes}'
+    )
+
+  def change(split, batch, numbers):
+    at = _at(name, split)
+    inputs = jax.tree.map(
+      lambda x: pixels.as_inputs(x, told, at, numbers), batch['inputs']
+    )
+    return {**batch, 'inputs': inputs}
+
+  splits = dict(made.splits)
+  if told.range or told.layout:
+    splits = {
+      split: examples_lib.changed(examples, functools.partial(change, split))
+      for split, examples in splits.items()
+    }
+  source = _source(name, splits, validation, classes=classes, told=told)
+  return source._replace(notes=(*made.notes, *source.notes))
+
+
+def _from_arrays(
+  name: str,
+  splits: Mapping[str, tuple[Any, Any]],
+  validation: int | float | None,
+  told: Told,
+) -> Source:
+  """A source of inputs [N, ...], or pytrees of them, and labels, by split."""
+  first = _first(name, splits)
+  splits = {first: splits[first], **splits}
+  at = {split: _at(name, split) for split in splits}
+  labels, classes, notes = labels_lib.read(
+    {split: labels for split, (_, labels) in splits.items()}, told, at
+  )
+  made = {}
+  for split, (inputs, _) in splits.items():
+    inputs = jax.tree.map(
+      lambda x, at=at[split]: pixels.as_inputs(x, told, at), inputs
+    )
+    fields = {'inputs': inputs, 'labels': labels[split]}
+    examples_lib.check_lengths(fields, at[split])
+    made[split] = ArrayExamples(**fields)
+  source = _source(name, made, validation, classes=classes, told=told)
+  return source._replace(notes=(*notes, *source.notes))
 
 
 def _at(name: str, split: str) -> str:

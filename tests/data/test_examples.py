@@ -46,36 +46,87 @@ def test_an_empty_stream_is_left_to_the_source():
     (np.full((3, 4), 2**31 - 1), ((3, 4), 'int32')),
     (np.full((3, 4), -(2**31), '>i8'), ((3, 4), 'int32')),
     (np.zeros((3, 4), bool), ((3, 4), 'float32')),
+    (np.zeros((3, 4, 4), np.float16), ((3, 4, 4, 1), 'float32')),
+    (np.zeros((3, 4, 4)), ((3, 4, 4, 1), 'float32')),
+    (np.zeros((3, 4, 4), bool), ((3, 4, 4, 1), 'float32')),
+    (np.zeros((3, 4, 4, 3), bool), ((3, 4, 4, 3), 'float32')),
   ],
 )
 def test_arrays_get_the_types_that_nets_take(given, made):
-  split = examples.from_arrays({'x': given}, [0.0, 1.0, 0.0], at='x')
-  batch = split.fetch(np.arange(3))
-  assert (batch['inputs']['x'].shape, batch['inputs']['x'].dtype) == made
-  assert batch['labels'].dtype == np.int32
+  found = examples.as_numbers(given, 'x')
+  assert (found.shape, found.dtype) == made
 
 
 @pytest.mark.parametrize(
-  ('inputs', 'labels', 'message'),
+  ('given', 'made'),
   [
-    (np.zeros((3, 2)), [0, 1], '2 labels for 3 inputs'),
-    (np.zeros((2, 2)), [0, 0.5], 'example 1 has the label 0.5'),
-    (np.zeros((2, 2)), [np.nan, 0], 'example 0 has the label nan'),
-    (np.zeros((2, 2)), [0, -np.inf], 'example 1 has the label -inf'),
-    (np.zeros((2, 2)), [0, 2**32], 'example 1 has the label 4294967296;'),
-    (np.zeros((2, 2)), np.array([0, 2**64 - 1], np.uint64), 'example 1 has'),
-    (np.array([[1, 2], [3, 2**31]]), [0, 1], 'example 1 holds 2147483648;'),
-    (np.zeros((2, 4, 4), np.int32), [0, 1], 'type int32; give images as uint8'),
-    (np.zeros((2, 4, 4, 3), np.uint16), [0, 1], 'uint16; give images as uint8'),
-    (np.zeros((2, 2)), ['a', 'b'], 'must be class numbers'),
-    (np.zeros((2, 2)), np.eye(2), r'labels of shape \(2, 2\)'),
-    (np.array([{}, {}]), [0, 1], 'type object; they must be numbers'),
-    (np.array(['a', 'b']), [0, 1], 'must be numbers'),
+    (np.zeros((3, 4, 5)), ((3, 4, 5), 'float32')),
+    (np.zeros((3, 4, 5), np.uint8), ((3, 4, 5), 'int32')),
+    (np.zeros((3, 4, 5, 6), np.int64), ((3, 4, 5, 6), 'int32')),
   ],
 )
-def test_arrays_that_cannot_be_examples(inputs, labels, message):
+def test_what_is_no_image_keeps_its_axes(given, made):
+  found = examples.as_numbers(given, 'x', images=False)
+  assert (found.shape, found.dtype) == made
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'message'),
+  [
+    (np.array([[1, 2], [3, 2**31]]), 'example 1 holds 2147483648;'),
+    (np.zeros((2, 4, 4), np.int32), 'type int32; give images as uint8'),
+    (np.zeros((2, 4, 4, 3), np.uint16), r'uint16; .*data\.kw\.range=\(LOW'),
+    (np.array([{}, {}]), 'type object; they must be numbers'),
+    (np.array(['a', 'b']), 'must be numbers'),
+  ],
+)
+def test_arrays_that_cannot_be_inputs(inputs, message):
   with pytest.raises(UserError, match=f'^data.source: mine.*{message}'):
-    examples.from_arrays(inputs, labels, at='data.source: mine')
+    examples.as_numbers(inputs, 'data.source: mine')
+
+
+@pytest.mark.parametrize(
+  ('value', 'message'),
+  [
+    (255, r'example 4321 holds 255; .*range=\(0, 255\), or .any. .*features'),
+    (1.01, r'holds 1\.01; .*range=\(LOW, HIGH\)'),
+    (-1, r'holds -1; .*range=\(-1, 1\)'),
+    (60000, r'holds 60000; .*range=\(0, 65535\)'),
+    (-2.5, r'holds -2\.5; .*range=\(LOW, HIGH\)'),
+  ],
+)
+def test_floats_in_images_are_from_0_to_1(value, message):
+  images = np.full((5000, 1, 1, 3), 0.5, np.float32)
+  images[4321, 0, 0, 1] = value
+  split = ArrayExamples({'x': images}, np.zeros(5000))
+  with pytest.raises(UserError, match=f'^mine: .*{message}'):
+    examples.checked(split, 2, at='mine')
+  examples.checked(split, 2, at='mine', limits=None)
+  stream = StreamedExamples(5000, split.fetch, lambda: split.labels)
+  made = examples.checked(stream, 2, at='mine')
+  with pytest.raises(UserError, match=message):
+    made.fetch(np.arange(4300, 4400))
+
+
+def test_what_is_no_image_may_hold_any_number():
+  for shape in ((5,), (5, 6)):
+    inputs = np.full((9, *shape), 255, np.float32)
+    examples.checked(ArrayExamples(inputs, np.zeros(9)), 2, at='mine')
+  # Nor is it wrong to round.
+  inputs = np.full((9, 2, 2, 1), 1 + 1e-6, np.float32)
+  examples.checked(ArrayExamples(inputs, np.zeros(9)), 2, at='mine')
+
+
+@pytest.mark.parametrize('split', [ALL, STREAM])
+def test_fields_can_be_changed(split):
+  def change(batch, numbers):
+    return {**batch, 'labels': batch['labels'] + 1, 'number': numbers}
+
+  made = examples.changed(split, change, lambda: split.labels + 1)
+  batch = made.fetch(np.array([7, 2]))
+  np.testing.assert_array_equal(batch['labels'], ALL.labels[[7, 2]] + 1)
+  np.testing.assert_array_equal(batch['number'], [7, 2])
+  np.testing.assert_array_equal(made.labels, ALL.labels + 1)
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])

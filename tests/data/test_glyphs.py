@@ -1,6 +1,7 @@
 """Glyphs, from fonts that are made here: the machine's are never read."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -182,6 +183,14 @@ def test_the_fonts_may_be_elsewhere(fonts, tmp_path):
 
 
 class TestWhatCounts:
+  def test_what_is_hidden_does_not(self, fonts):
+    (fonts / '.trash').mkdir()
+    shown = write(fonts, 'Zz')
+    for hidden in ('.trash/Zz-Regular.ttf', '._Zz-Regular.ttf'):
+      shutil.copy(shown, fonts / hidden)
+    shown.unlink()
+    assert found() == {*FAMILIES}
+
   def test_a_font_must_have_every_character(self, fonts):
     write(fonts, 'Zz', Q=None)
     assert found() == {*FAMILIES}

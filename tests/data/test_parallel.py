@@ -73,6 +73,25 @@ class TestFiles:
     with pytest.raises(UserError, match=r'^data\.kw\.validation: .* its own'):
       load(folder, validation=5)
 
+  @pytest.mark.parametrize('name', ['valid', 'val', 'dev'])
+  def test_which_goes_by_several_names(self, tmp_path, name):
+    folder = write(tmp_path, {**SPLITS, name: [*pairs(5, 50)]})
+    write(folder, {f'.{name}': [], 'notes': []})
+    own = load(folder).splits['validation']
+    assert said(own, load(folder).classes) == [*pairs(5, 50)]
+    write(folder, {'validation': [*pairs(5, 50)]})
+    message = f'has {" and ".join(sorted((name, "validation")))}, which are nam'
+    with pytest.raises(UserError, match=message):
+      load(folder)
+
+  def test_lines_end_by_line_feeds(self, tmp_path):
+    folder = write(tmp_path, SPLITS)
+    for language in ('en', 'de'):  # as old Macs wrote them
+      file = folder / f'train.{language}'
+      file.write_bytes(file.read_bytes().replace(b'\n', b'\r'))
+    with pytest.raises(UserError, match=r'line 1 of .*train\.en has a carri'):
+      load(folder)
+
   def test_there_may_be_none(self, tmp_path):
     source = load(write(tmp_path, SPLITS), validation=0)
     assert [*source.splits] == ['train', 'test']

@@ -54,7 +54,9 @@ def prepared(tmp_path_factory):
             'float': tfds.features.Tensor(shape=(2,), dtype=np.float32),
             'ragged': tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
             'label': tfds.features.ClassLabel(names=['a', 'b', 'c']),
+            'bright': tfds.features.Tensor(shape=(1, 4, 5), dtype=np.float32),
             'number': np.int64,
+            'counted': np.int64,
             'large': np.int64,
             'mask': tfds.features.LabeledImage(
               labels=['x', 'y', 'z'], shape=(None, None, 1)
@@ -69,9 +71,11 @@ def prepared(tmp_path_factory):
       )
 
     def _split_generators(self, _):
+      dev = {'dev': self._generate_examples(6)}
       return {
         'train': self._generate_examples(30),
         'test': self._generate_examples(12),
+        **(dev if self.name == 'with_dev' else {}),
       }
 
     def _generate_examples(self, count):
@@ -83,7 +87,9 @@ def prepared(tmp_path_factory):
             'float': [i, np.nan if i == 7 else 0],
             'ragged': np.zeros((1 + i % 2, 2), np.float32),
             'label': i % 3,
+            'bright': np.full((1, 4, 5), 8.0 * i, np.float32),
             'number': i % 5,
+            'counted': 1 + i % 3,
             'large': 2**32 if i == 7 else 0,
             'mask': png(mask(i)),
             'two': png(mask(i) * (i == 7)),
@@ -93,7 +99,7 @@ def prepared(tmp_path_factory):
           },
         )
 
-  for name in ('tiny_set', 'fashion_mnist'):
+  for name in ('tiny_set', 'fashion_mnist', 'with_dev'):
     Builder.name = name
     Builder(data_dir=folder, file_format='array_record').download_and_prepare()
   return folder
@@ -184,6 +190,35 @@ def test_what_does_not_count_can_be_said(prepared):
   assert not batch['labels'][~batch['valid']].any()
 
 
+@pytest.mark.parametrize('limit', [examples.IN_MEMORY, 0])
+def test_what_arrays_mean_can_be_told(prepared, monkeypatch, limit):
+  monkeypatch.setattr(examples, 'IN_MEMORY', limit)
+  source = sources.load(
+    'tiny_set', dir=str(prepared), inputs='bright', layout='NCHW',
+    range=(0, 255), labels='counted', classes=(1, 2, 3),
+  )  # fmt: skip
+  assert (source.input_shape, source.classes) == ((4, 5, 1), ('1', '2', '3'))
+  assert source.notes == ('labels 1, 2, 3 are classes 0 to 2',)
+  test = source.splits['test']
+  batch = test.fetch(np.arange(12)[::-1])
+  number = np.rint(batch['inputs'][:, 0, 0, 0] * 255 / 8).astype(int)
+  assert sorted(number) == list(range(12))
+  np.testing.assert_array_equal(batch['labels'], number % 3)
+  np.testing.assert_array_equal(test.labels[::-1], batch['labels'])
+
+
+def test_validation_goes_by_several_names(prepared):
+  source = sources.load('with_dev', dir=str(prepared))
+  assert {k: len(split) for k, split in source.splits.items()} == {
+    'train': 30,
+    'validation': 6,
+    'test': 12,
+  }
+  source = sources.load('with_dev', dir=str(prepared), test='dev')
+  assert len(source.splits['test']) == 6
+  assert len(source.splits['validation']) == 3  # of train
+
+
 def test_fashion_mnist_is_taken_from_tfds_where_it_is_prepared(prepared):
   source = sources.load('fashion_mnist', dir=str(prepared))
   assert source.name == 'fashion_mnist'
@@ -205,6 +240,14 @@ def test_fashion_mnist_is_taken_from_tfds_where_it_is_prepared(prepared):
     ({'inputs': 'ragged'}, r'example \d+ has the shape'),
     ({'labels': 'float'}, r"^data\.kw\.labels: 'float' is not one class num"),
     ({'labels': 'large'}, r'example \d+ has the label 4294967296'),
+    ({'labels': 'counted'}, r'no example of class 0, .*classes=\(1, 2, 3\) if'),
+    (
+      {'num_classes': 9},
+      r"^data\.kw\.num_classes: 'label' of .* its 3 classes",
+    ),
+    ({'classes': (1, 2)}, r"^data\.kw\.classes: 'label' of tiny_set names its"),
+    ({'inputs': 'bright'}, r'\(\d+, 1, 4, 5\), in which the channels seem to'),
+    ({'inputs': 'bright', 'layout': 'NHWC'}, r'example \d+ holds .*\(0, 255\)'),
     (
       {'labels': 'two'},
       r"split 'train' of 'tfds:tiny_set': example \d+ has the label 2, which",

@@ -262,7 +262,8 @@ class TestNpz:
       ({'x_test': IMAGES[:6, ..., None] / 255},
        'the type uint8 in the split train and float32 in test'),
       ({'x_train': IMAGES[:, :0]}, 'hold nothing'),
-      ({'y_train': LABELS * 0}, "'train' .*the class 0 alone"),
+      ({'y_train': LABELS * 0, 'y_test': LABELS[:6] * 0},
+       "'train' .*the class 0 alone"),
       ({'y_test': LABELS[:6] + 2**20}, 'the label 1048578, and as many'),
     ],
   )  # fmt: skip
@@ -297,6 +298,118 @@ class TestNpz:
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(UserError, match=r'cannot read .*mine\.npz: '):
       sources.load(name)
+
+  def test_a_class_may_be_without_examples_if_that_is_told(self, npz):
+    labels = np.array([0, 7, 255])[LABELS]
+    whole = npz(inputs=IMAGES, labels=labels)
+    with pytest.raises(UserError, match=r'class 1, .*classes=\(0, 7, 255\)'):
+      sources.load(whole)
+    source = sources.load(whole, num_classes=300)
+    assert (source.num_classes, len(source.classes)) == (300, 300)
+    note = 'train has no example of 297 of the 300 classes: 1, 2, 3, 4, 5, 6, 8'
+    assert source.notes[0].startswith(note)
+    with pytest.raises(
+      UserError, match=r'the label 255, .* not one of 0 to 199'
+    ):
+      sources.load(whole, num_classes=200)
+
+  def test_labels_become_classes_if_that_is_told(self, npz):
+    of_pixel = {image.tobytes(): label for image, label in zip(
+      IMAGES, LABELS, strict=True)}  # fmt: skip
+    name = npz(inputs=IMAGES, labels=LABELS + 1)
+    for classes in ((1, 2, 3), 'sorted'):
+      source = sources.load(name, classes=classes)
+      assert source.classes == ('1', '2', '3')
+      assert source.notes == ('labels 1, 2, 3 are classes 0 to 2',)
+      for split in source.splits.values():
+        batch = everything(split)
+        wanted = [of_pixel[image.tobytes()] for image in batch['inputs']]
+        np.testing.assert_array_equal(batch['labels'], wanted)
+
+  def test_splits_are_numbered_by_train(self, npz):
+    splits = self.SPLITS | {'y_train': LABELS + 1, 'y_test': LABELS[:6]}
+    with pytest.raises(
+      UserError, match=r"'test'.* label 0, which no example in"
+    ):
+      sources.load(npz(**splits))
+    with pytest.raises(
+      UserError, match=r"'test'.*: example 0 has the label 0, "
+    ):
+      sources.load(npz(**splits), classes='sorted')
+    lacking = {'x_test': IMAGES[:1], 'y_test': LABELS[:1]}
+    source = sources.load(npz(**self.SPLITS | lacking), validation=0)
+    assert source.notes == ('test has no example of 2 of the 3 classes: 1, 2',)
+
+  @pytest.mark.parametrize(
+    ('given', 'classes'),
+    [
+      (LABELS[:, None], '012'),
+      (np.eye(3)[LABELS], '012'),
+      (np.array(['c', 'a', 'b'])[LABELS], 'abc'),
+      (LABELS > 0, ('False', 'True')),
+    ],
+  )
+  def test_labels_are_read_however_they_are_written(self, npz, given, classes):
+    name = npz(**self.SPLITS | {'y_train': given, 'y_test': given[:6]})
+    source = sources.load(name, validation=0)
+    assert source.classes == tuple(classes)
+    wanted = {'abc': [2, 0, 1], '012': [0, 1, 2]}.get(
+      ''.join(classes), [0, 1, 1]
+    )
+    for split in source.splits.values():
+      np.testing.assert_array_equal(
+        split.labels, np.array(wanted)[LABELS[: len(split)]]
+      )
+
+  def test_floats_beyond_1_are_refused_or_scaled(self, npz):
+    bright = IMAGES[..., None].astype(np.float32)
+    half = self.SPLITS | {'x_train': bright / 255, 'x_test': bright[:6]}
+    message = r"the split 'test' of .*example 0 holds .*range=\(0, 255\)"
+    with pytest.raises(UserError, match=message):
+      sources.load(npz(**half))
+    whole = npz(**self.SPLITS | {'x_train': bright, 'x_test': bright[:6]})
+    source = sources.load(whole, range=(0, 255), validation=0)
+    found = everything(source.splits['train'])['inputs']
+    np.testing.assert_allclose(found, IMAGES[..., None] / 255, atol=1e-6)
+    source = sources.load(whole, range='any', validation=0)
+    found = everything(source.splits['train'])['inputs']
+    np.testing.assert_array_equal(found, bright)
+    assert source.notes == (
+      f'inputs in train are from {IMAGES.min()} to {IMAGES.max()}, as they are',
+      f'inputs in test are from {IMAGES[:6].min()} to {IMAGES[:6].max()}, as '
+      'they are',
+    )
+
+  def test_the_last_of_many_examples_is_looked_at(self, npz):
+    images = np.zeros((5000, 2, 2, 1), np.float32)
+    images[-1] = 2
+    name = npz(inputs=images, labels=np.arange(5000) % 2)
+    with pytest.raises(UserError, match='example 4999 holds 2;'):
+      sources.load(name)
+
+  def test_channels_that_come_first_are_refused_or_moved(self, npz):
+    images = RNG.random((24, 3, 8, 8)).astype(np.float32)
+    name = npz(inputs=images, labels=LABELS)
+    with pytest.raises(UserError, match='the channels seem to come first'):
+      sources.load(name)
+    source = sources.load(name, layout='NCHW')
+    assert source.input_shape == (8, 8, 3)
+    held = {x.tobytes() for x in images.transpose(0, 2, 3, 1)}
+    for split in source.splits.values():
+      assert {x.tobytes() for x in everything(split)['inputs']} <= held
+
+  def test_float_images_get_their_channel_as_bytes_do(self, npz):
+    grey = (IMAGES / 255).astype(np.float32)
+    source = sources.load(npz(inputs=grey, labels=LABELS))
+    assert source.input_shape == (4, 4, 1)
+    sequences = npz(inputs=RNG.normal(size=(24, 7, 5)), labels=LABELS)
+    source = sources.load(sequences, layout='features')
+    assert source.input_shape == (7, 5)
+
+  @pytest.mark.parametrize('option', ['num_classes', 'classes', 'range'])
+  def test_options_are_of_a_type(self, npz, option):
+    with pytest.raises(UserError, match=rf'^data\.kw\.{option}: .* must be '):
+      sources.load(npz(**self.SPLITS), **{option: 1.5})
 
   def test_names_a_missing_file(self):
     with pytest.raises(UserError, match=r'there is no file .*nowhere\.npz'):
@@ -371,22 +484,30 @@ class TestFolder:
     with pytest.raises(UserError, match='splits train; it must have train and'):
       sources.load(f'folder:{tmp_path}')
     (tmp_path / 'test' / 'ant').mkdir(parents=True)
-    with pytest.raises(UserError, match=r'test has the class folders ant, and'):
+    with pytest.raises(UserError, match=r"the split 'test' of .* is empty"):
       sources.load(f'folder:{tmp_path}')
-    (tmp_path / 'test' / 'bee').mkdir()
-    with pytest.raises(UserError, match=r'ant holds no images'):
+    write_images(tmp_path / 'more')
+    (tmp_path / 'more').rename(tmp_path / 'test' / 'cat')
+    with pytest.raises(UserError, match=r'test has the class folder cat, whic'):
+      sources.load(f'folder:{tmp_path}')
+    (tmp_path / 'test' / 'cat').rename(tmp_path / 'train' / 'cat')
+    (tmp_path / 'train' / 'dog').mkdir()
+    (tmp_path / 'train' / 'dog' / '1.heic').write_bytes(b'')
+    with pytest.raises(UserError, match=r'dog holds no images but 1 \.heic;'):
       sources.load(f'folder:{tmp_path}')
 
   def test_names_what_would_be_left_out(self, tmp_path):
     write_images(tmp_path / 'train')
     write_images(tmp_path / 'test')
-    (tmp_path / 'val').mkdir()
-    with pytest.raises(UserError, match='has the folders val beside train, t'):
+    (tmp_path / 'ants').mkdir()
+    with pytest.raises(UserError, match='has the folders ants beside train, t'):
       sources.load(f'folder:{tmp_path}')
-    Image.new('L', (4, 3)).save(tmp_path / 'test' / 'stray.png')
-    (tmp_path / 'val').rmdir()
-    with pytest.raises(UserError, match=r'stray\.png is in no class folder'):
-      sources.load(f'folder:{tmp_path}')
+    (tmp_path / 'ants').rmdir()
+    for place in (tmp_path / 'test', tmp_path):
+      Image.new('L', (4, 3)).save(place / 'stray.png')
+      with pytest.raises(UserError, match=r'stray\.png is in no class folder'):
+        sources.load(f'folder:{tmp_path}')
+      (place / 'stray.png').unlink()
 
   def test_there_must_be_two_classes(self, tmp_path):
     (tmp_path / 'ant').mkdir()
@@ -423,6 +544,21 @@ def mine(tmp_path, monkeypatch):
         assert (dir, seed) == ('/', 3)
         return {'all': arrays()['train']}
 
+      def first(num_classes=2):
+        x = np.full((20, 3, 8, 8), 255.0)
+        return {'all': (x, 1 + np.arange(20) % num_classes)}
+
+      def greedy(**options):
+        assert options == {'num_classes': 3}
+        return {'all': arrays()['train']}
+
+      def bright():
+        made = ArrayExamples(np.full((20, 3, 8, 8), 255.0), np.arange(20) % 2)
+        return Source('', {'train': made, 'test': made}, 2, (3, 8, 8), ())
+
+      def empty():
+        return {}
+
       def nothing():
         return None
 
@@ -447,6 +583,37 @@ class TestOnesOwn:
     with pytest.raises(UserError, match=r'^data\.dir: my_data:arrays reads no'):
       sources.load('my_data:arrays', dir='/')
 
+  def test_what_arrays_mean_can_be_told(self):
+    wanted = dict(layout='NCHW', range=(0, 255), classes='sorted')
+    for left_out, message in (
+      ('layout', 'channels seem to come first'),
+      ('range', 'example 0 holds 255'),
+      ('classes', 'no example of class 0'),
+    ):
+      options = {o: v for o, v in wanted.items() if o != left_out}
+      with pytest.raises(UserError, match=message):
+        sources.load('my_data:first', **options)
+    assert sources.load('my_data:greedy', num_classes=3).num_classes == 2
+    # What a function takes itself is its own.
+    source = sources.load('my_data:first', num_classes=4, **wanted)
+    assert source.classes == ('1', '2', '3', '4')
+    assert source.input_shape == (8, 8, 3)
+    assert everything(source.splits['train'])['inputs'].max() == 1
+
+  def test_a_source_says_itself_what_its_classes_are(self):
+    with pytest.raises(
+      UserError, match=r"'train' .*holds 255; floats in images"
+    ):
+      sources.load('my_data:bright', layout='NHWC')
+    source = sources.load('my_data:bright', layout='NCHW', range=(0, 255))
+    assert source.input_shape == (8, 8, 3)
+    assert everything(source.splits['test'])['inputs'].max() == 1
+    for options in ({'classes': (0, 1)}, {'num_classes': 3}):
+      with pytest.raises(
+        UserError, match=r'^data\.kw\.\w*: .* says this itself'
+      ):
+        sources.load('my_data:bright', **options)
+
   def test_may_return_a_source(self):
     source = sources.load('my_data:source')
     assert sizes(source) == {'train': 18, 'validation': 2, 'test': 20}
@@ -461,6 +628,7 @@ class TestOnesOwn:
       ('no_module:f', {}, "data.source: cannot import 'no_module'"),
       ('my_data:array', {}, "there is no source 'array'; .*'arrays'"),
       ('my_data:arrays', {'sizes': 1}, r'^data\.kw: .*sizes'),
+      ('my_data:empty', {}, r'has the splits \(none\); it must have train and'),
       ('my_data:nothing', {}, 'must return .* not NoneType'),
       ('my_data:other_names', {}, 'has the splits training, test; it must'),
       ('my_data:source', {'classes': ('a',)}, 'names 1 classes of 2'),

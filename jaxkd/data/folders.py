@@ -1,0 +1,102 @@
+"""Folders of data: what in them counts, and which of it is which split."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from jaxkd.errors import UserError
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+  'train': ('train', 'training'),
+  'validation': ('validation', 'val', 'valid', 'dev'),
+  'test': ('test', 'testing'),
+}
+# What archives, file servers and file systems leave beside the data.
+_LEFT_BEHIND = {
+  '__MACOSX',
+  '@eaDir',
+  '$RECYCLE.BIN',
+  'System Volume Information',
+  'lost+found',
+  'Thumbs.db',
+  'desktop.ini',
+}
+
+
+def is_data(path: Path) -> bool:
+  """Whether a name is one of data: not hidden, nor left behind by a system."""
+  return not path.name.startswith('.') and path.name not in _LEFT_BEHIND
+
+
+def listed(folder: Path) -> list[Path]:
+  """What is in a folder and `is_data`, in order of the names.
+
+  Raises:
+    UserError: a folder that cannot be read, or a link that leads nowhere.
+  """
+  try:
+    found = sorted(filter(is_data, folder.iterdir()))
+    broken = [path for path in found if path.is_symlink() and not path.exists()]
+  except OSError as error:
+    raise UserError(
+      f'data.source: cannot read the folder {folder}: {error.strerror}'
+    ) from error
+  for path in broken:
+    raise UserError(
+      f'data.source: {path} is a link to {path.readlink()}, which is not '
+      'there; repair or remove the link'
+    )
+  return found
+
+
+def below(top: Path) -> list[Path]:
+  """The files in a folder that are data, at any depth, in order.
+
+  Links are followed.
+
+  Raises:
+    UserError: as `listed`, or links that lead in a circle.
+  """
+  parent = Path(os.path.abspath(top)).parent.resolve()
+  return sorted(_below(top, frozenset((parent, *parent.parents))))
+
+
+def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+  real = folder.resolve()
+  if real in above:
+    raise UserError(
+      f'data.source: {folder} is a link to {real}, a folder that it is in '
+      'itself; remove the link'
+    )
+  for path in listed(folder):
+    if path.is_dir():
+      yield from _below(path, above | {real})
+    elif path.is_file():
+      yield path
+
+
+def splits(names: Iterable[str], where: str) -> dict[str, str]:
+  """Which of some names stand for which split, in upper or lower case.
+
+  Args:
+    names: of folders, files or splits.
+    where: what has them, for errors.
+
+  Returns:
+    Split -> name, of `SPLITS` in their order.
+
+  Raises:
+    UserError: two names for one split.
+  """
+  names, found = sorted(names), {}
+  for split, known in SPLITS.items():
+    own = [name for name in names if name.lower() in known]
+    if not own:
+      continue
+    if len(own) > 1:
+      raise UserError(
+        f'data.source: {where} has {" and ".join(own)}, which are names of the '
+        f'{split} split alike; merge, rename or remove one'
+      )
+    found[split] = own[0]
+  return found

@@ -1,0 +1,300 @@
+"""Labels of arrays that people have: which class of how many they say."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxkd.data.examples import Examples, as_labels, changed
+from jaxkd.data.told import Told
+from jaxkd.errors import UserError, several
+
+MOST_CLASSES = 2**20  # more are numbers of something else
+_LISTED = 10  # labels in an option that a message proposes, at most
+
+
+class Labels(NamedTuple):
+  """Labels [N] of a split.
+
+  Attributes:
+    values: what they are, int32 [N] or text.
+    form: how they are written: 'numbers', 'booleans', 'text', or 'one-hot rows
+      of 3'.
+    columns: of one-hot rows; 0 if they are none.
+  """
+
+  values: np.ndarray
+  form: str
+  columns: int = 0
+
+
+def of_split(labels: Any, at: str) -> Labels:
+  """Labels of a split, however people write them.
+
+  Args:
+    labels: numbers, booleans or texts [N] or [N, 1]; or rows [N, K] that are 1
+      at the class and 0 elsewhere.
+    at: what to call the examples in errors.
+
+  Raises:
+    UserError: anything else.
+  """
+  labels = np.asarray(labels)
+  what = f'{at} has labels of shape {labels.shape} and type {labels.dtype}'
+  must = 'they must be class numbers, one for each example'
+  if not labels.ndim or (labels.size != len(labels) and labels.ndim != 2):
+    raise UserError(f'{what}; {must}')
+  if labels.size == len(labels):
+    labels = labels.reshape(-1)
+  if labels.dtype == object:
+    labels = _of_one_type(labels, at)
+  if labels.dtype.kind == 'S':
+    labels = np.char.decode(labels, 'utf-8')
+  if labels.dtype.kind == 'U' and labels.ndim == 1:
+    for i in np.flatnonzero(np.char.strip(labels) == ''):
+      raise UserError(f'{at}: example {i} has an empty label; repair it')
+    return Labels(labels, 'text')
+  if labels.dtype.kind not in 'biuf':
+    raise UserError(f'{what}; {must}, or names of classes')
+  if labels.ndim == 2:
+    ones = (labels == 1).sum(axis=1)
+    if not (((labels == 0) | (labels == 1)).all() and (ones == 1).all()):
+      raise UserError(
+        f'{what}; {must}, or rows that are 1 at the class and 0 elsewhere'
+      )
+    columns = labels.shape[1]
+    found = labels.argmax(axis=1).astype(np.int32)
+    return Labels(found, f'one-hot rows of {columns}', columns)
+  if labels.dtype == bool:
+    return Labels(labels.astype(np.int32), 'booleans')
+  return Labels(as_labels(labels, at), 'numbers')
+
+
+def _of_one_type(labels: np.ndarray, at: str) -> np.ndarray:
+  """Python's objects as an array of what they are."""
+  first = labels.flat[0] if labels.size else 0
+  kinds = (bool, np.bool_), (int, float, np.number), (str,), (bytes,)
+  kind = next((kind for kind in kinds if isinstance(first, kind)), ())
+  for place in np.ndindex(labels.shape):
+    one = labels[place]
+    odd = isinstance(one, bool) and bool not in kind
+    if odd or not isinstance(one, kind):
+      raise UserError(
+        f'{at}: example {place[0]} has the label {one!r}; labels must all be '
+        'numbers or all names of classes'
+      )
+  return np.array(labels.tolist())
+
+
+def read(
+  labels: Mapping[str, Any], told: Told, at: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+  """Labels of all splits, however people write them.
+
+  Args:
+    labels: split -> labels as `of_split` takes them; the first is to train on.
+    told: of them.
+    at: split -> what to call its examples in errors.
+
+  Returns:
+    Split -> whole numbers, int32 [N]; the names of the classes if the labels
+    say them, else `numbered` will; and what a reader must know.
+
+  Raises:
+    UserError: labels that say no class, or are written in several ways.
+  """
+  found = {split: of_split(own, at[split]) for split, own in labels.items()}
+  (first, one), *others = found.items()
+  for split, other in others:
+    if other.form != one.form:
+      raise UserError(
+        f'data.source: labels are {one.form} in the split {first} and '
+        f'{other.form} in {split}; write them alike, as {at[first]} does'
+      )
+  values = {split: own.values for split, own in found.items()}
+  is_told = bool(told.num_classes or told.classes)
+  if one.form == 'text':
+    return *_named(values, told, at), ()
+  if one.form == 'booleans' and not is_told:
+    return values, ('False', 'True'), ()
+  if not one.columns:
+    return values, (), ()
+  most = max(int(own.max(initial=0)) for own in values.values())
+  if most + 1 < one.columns and not is_told:
+    raise UserError(
+      f'{at[first]} has {one.form} columns, and no example is of the last; set '
+      "data.kw.classes='sorted' to leave out what has no example, or "
+      f'data.kw.num_classes={one.columns} to keep it'
+    )
+  return values, (), (f'labels are {one.form} columns, read as their numbers',)
+
+
+def _named(
+  labels: Mapping[str, np.ndarray], told: Told, at: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+  """Labels as numbers of their names, which are sorted or as told."""
+  if told.num_classes:
+    raise UserError(
+      'data.kw.num_classes: labels that are names say themselves how many '
+      'classes there are; leave it out, or name all in data.kw.classes'
+    )
+  first = next(iter(labels))
+  names = np.unique(labels[first]).tolist()
+  if told.classes and told.classes != 'sorted':
+    names = list(told.classes)
+  number = {name: i for i, name in enumerate(names)}
+  made = {}
+  for split, own in labels.items():
+    for i, name in enumerate(own.tolist()):
+      if name not in number:
+        raise UserError(
+          f'{at[split]}: example {i} has the label {name!r}, which is none of '
+          f'{several(names)}; repair it, leave it out, or name all classes in '
+          'data.kw.classes'
+        )
+    numbers = [number[name] for name in own.tolist()]
+    made[split] = np.array(numbers, np.int32)
+  return made, tuple(map(str, names))
+
+
+def numbered(
+  splits: Mapping[str, Examples], told: Told, at: Mapping[str, str]
+) -> tuple[dict[str, Examples], tuple[str, ...], tuple[str, ...]]:
+  """Splits with classes 0, ..., K - 1, where labels alone say what these are.
+
+  Args:
+    splits: with labels that are whole numbers; the first is to train on.
+    told: of them.
+    at: split -> what to call it in errors.
+
+  Returns:
+    The splits, names of the classes, and what a reader must know.
+
+  Raises:
+    UserError: labels below 0 or as large as no number of classes is, or that
+      are not among those told.
+  """
+  if told.num_classes:
+    return dict(splits), tuple(map(str, range(told.num_classes))), ()
+  first = next(iter(splits))
+  if told.classes:
+    if splits[first].labels.ndim > 1:
+      raise UserError(
+        'data.kw.classes: examples of many labels each keep their numbers; say '
+        'data.kw.num_classes'
+      )
+    values = told.classes
+    if values == 'sorted':
+      values = np.unique(splits[first].labels).tolist()
+    made = {s: _renumbered(x, values, at[s]) for s, x in splits.items()}
+    note = f'labels {several(values)} are classes 0 to {len(values) - 1}'
+    return made, tuple(map(str, values)), (note,)
+  for split, examples in splits.items():
+    last = examples.labels.max()
+    if last >= MOST_CLASSES:
+      raise UserError(
+        f'{at[split]} has the label {last}, and as many classes as that says; '
+        'number them 0, 1, 2 and so on'
+      )
+    for i, *rest in np.argwhere(examples.labels < 0):
+      raise UserError(
+        f'{at[split]}: example {i} has the label {examples.labels[i, *rest]}, '
+        'and classes are numbered from 0; leave such examples out, or '
+        f'{_remedy(np.unique(examples.labels))}'
+      )
+  last = max(int(examples.labels.max()) for examples in splits.values())
+  return dict(splits), tuple(map(str, range(last + 1))), ()
+
+
+def check_gaps(splits: Mapping[str, Examples], at: Mapping[str, str]) -> None:
+  """Refuses class numbers that no training example has.
+
+  Args:
+    splits: with labels from 0 on; the first is to train on.
+    at: split -> what to call it in errors.
+
+  Raises:
+    UserError: naming the first.
+  """
+  there = {split: _occurring(examples) for split, examples in splits.items()}
+  first, *others = there
+  count = max(int(labels.max()) for labels in there.values()) + 1
+  for split in others:
+    for label in np.setdiff1d(there[split], there[first]):
+      raise UserError(
+        f'{at[split]} has the label {label}, which no example in {first} has; '
+        'leave such examples out, or set data.kw.num_classes='
+        f'{count} to have classes that nothing is learnt of'
+      )
+  meant = f'set data.kw.num_classes={count} if that is right'
+  if splits[first].labels.ndim == 1:
+    meant = f'{_remedy(there[first])}, to be numbered from 0, or {meant}'
+  for label in np.setdiff1d(np.arange(count), there[first]):
+    raise UserError(
+      f'{at[first]} has no example of class {label}, though labels go up to '
+      f'{count - 1}; {meant}'
+    )
+
+
+def _remedy(values: np.ndarray) -> str:
+  """How to say which classes there are, where labels are not 0, 1, 2 ..."""
+  few = len(values) <= _LISTED
+  them = tuple(values.tolist()) if few else 'sorted'
+  return f'set data.kw.classes={them!r} if these are the classes'
+
+
+def _renumbered(examples: Examples, values: Sequence[int], at: str) -> Examples:
+  """Examples whose labels [N] are these values, as 0, 1, 2 and so on."""
+  for value in values:
+    if isinstance(value, bool) or not isinstance(value, int):
+      raise UserError(
+        f'data.kw.classes: {value!r} is no whole number, as the labels are'
+      )
+  order = np.argsort(values)
+  ordered = np.asarray(values)[order]
+
+  def of(labels, numbers):
+    place = np.searchsorted(ordered, labels).clip(max=len(ordered) - 1)
+    for i in np.flatnonzero(ordered[place] != labels):
+      raise UserError(
+        f'{at}: example {numbers[i]} has the label {labels[i]}, which is none '
+        f'of {several(values)}; repair it, leave it out, or name it in '
+        'data.kw.classes'
+      )
+    return order[place].astype(np.int32)
+
+  def change(batch, numbers):
+    return {**batch, 'labels': of(batch['labels'], numbers)}
+
+  numbers = np.arange(len(examples))
+  return changed(examples, change, lambda: of(examples.labels, numbers))
+
+
+def _occurring(examples: Examples) -> np.ndarray:
+  """The labels that count, each once."""
+  if 'valid' not in examples.fetch(np.arange(1)):
+    return np.unique(examples.labels)
+  parts = np.array_split(np.arange(len(examples)), -(-len(examples) // 64))
+  found = []
+  for part in parts:
+    batch = examples.fetch(part)
+    found.append(np.unique(batch['labels'][batch['valid']]))
+  return np.unique(np.concatenate(found))
+
+
+def lacking(
+  splits: Mapping[str, Examples], classes: Sequence[str]
+) -> tuple[str, ...]:
+  """What a reader must know of classes without examples in a split."""
+  notes = []
+  for split, examples in splits.items():
+    if examples.labels.ndim > 1:
+      continue
+    absent = np.setdiff1d(np.arange(len(classes)), examples.labels)
+    if absent.size:
+      names = several([classes[i] for i in absent])
+      notes.append(
+        f'{split} has no example of {absent.size:,} of the {len(classes):,} '
+        f'classes: {names}'
+      )
+  return tuple(notes)

@@ -1,0 +1,114 @@
+"""Inputs of arrays that people have: what nets take, and what is refused."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxkd.data.examples import ArrayExamples, Examples, as_numbers
+from jaxkd.data.told import Told
+from jaxkd.errors import UserError
+
+_DARK = 1.01 / 255  # the brightest pixel of images that are all but black
+
+
+def as_inputs(
+  x: Any, told: Told, at: str, numbers: np.ndarray | None = None
+) -> np.ndarray:
+  """Inputs [n, ...] as nets take them; images [n, H, W, C].
+
+  Args:
+    x: inputs [n, ...]; [n, H, W] are images without an axis of channels.
+    told: of them.
+    at: what to call them in errors.
+    numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
+
+  Raises:
+    UserError: what is not numbers, channels that seem to come first, or pixels
+      that go beyond the range that is told.
+  """
+  x = np.asarray(x)
+  if told.layout == 'NCHW':
+    if x.ndim != 4:
+      raise UserError(
+        f"data.kw.layout: 'NCHW' is for images [examples, channels, height, "
+        f'width], and {at.partition(": ")[2]} has inputs of shape {x.shape}'
+      )
+    x = np.moveaxis(x, 1, -1)
+  elif not told.layout and _seems_channels_first(x.shape):
+    raise UserError(
+      f'{at} has inputs of shape {x.shape}, in which the channels seem to come '
+      "first; set data.kw.layout='NCHW' to have them moved last, or 'NHWC' if "
+      "the last axis has them, or 'features' if these are no images"
+    )
+  if isinstance(told.range, tuple | list) and told.range:
+    x = _scaled(x, told.range, at, numbers)
+  return as_numbers(x, at, numbers, images=told.layout != 'features')
+
+
+def _seems_channels_first(shape: tuple[int, ...]) -> bool:
+  if len(shape) != 4:
+    return False
+  _, channels, height, width = shape
+  # Images are mostly square, and have few channels.
+  return (channels <= 4 < width) or channels < height == width
+
+
+def _scaled(
+  x: np.ndarray, range: Sequence[float], at: str, numbers: np.ndarray | None
+) -> np.ndarray:
+  """What goes from and to these numbers, from 0 to 1; bytes stay bytes."""
+  low, high = range
+  if x.dtype.kind not in 'biuf':
+    return x  # which `as_numbers` refuses
+  for i, *rest in np.argwhere((x < low) | (x > high)):
+    raise UserError(
+      f'{at}: example {i if numbers is None else numbers[i]} holds '
+      f'{x[i, *rest]}, which is not from {low} to {high}, as data.kw.range says'
+    )
+  if x.dtype == np.uint8 and (low, high) == (0, 255):
+    return x
+  return (x.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+
+
+def check_brightness(examples: Examples, told: Told, at: str) -> None:
+  """Refuses images that are all but black, as after a division too many.
+
+  Args:
+    examples: a split, which is looked at if it is in memory.
+    told: of them.
+    at: what to call them in errors.
+
+  Raises:
+    UserError: the brightest pixel is at most 1 of 255.
+  """
+  if told.range or told.layout == 'features':
+    return
+  for leaf in _in_memory(examples):
+    if leaf.ndim < 4 or leaf.dtype not in (np.uint8, np.float32):
+      continue
+    least, most = leaf.min(), leaf.max()
+    unit = 255 if leaf.dtype == np.uint8 else 1
+    if 0 <= least < most <= _DARK * unit:
+      raise UserError(
+        f'{at} has images that are all but black, from {least:g} to {most:g} '
+        f'of {unit}; say what pixels go from and to, in data.kw.range: '
+        f'(0, {most:g}) or, if they are right, (0, {unit})'
+      )
+
+
+def said_ranges(splits: Mapping[str, Examples]) -> Iterator[str]:
+  """What a reader must know of inputs of any range."""
+  for split, examples in splits.items():
+    leaves = _in_memory(examples)
+    if leaves:
+      low, high = min(x.min() for x in leaves), max(x.max() for x in leaves)
+      yield f'inputs in {split} are from {low:.4g} to {high:.4g}, as they are'
+
+
+def _in_memory(examples: Examples) -> list[np.ndarray]:
+  """The inputs of all examples; none if these are read as asked for."""
+  if not isinstance(examples, ArrayExamples):
+    return []
+  return jax.tree.leaves(examples.fetch(np.arange(len(examples)))['inputs'])

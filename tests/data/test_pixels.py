@@ -1,0 +1,105 @@
+"""Inputs as people have them: ranges, layouts, channels."""
+
+import numpy as np
+import pytest
+
+from jaxkd.data import pixels, told
+from jaxkd.data.examples import ArrayExamples
+from jaxkd.errors import UserError
+
+AT = 'data.source: mine'
+RNG = np.random.default_rng(0)
+BYTES = RNG.integers(0, 256, (6, 5, 4, 3), np.uint8)
+
+
+def read(x, **options):
+  return pixels.as_inputs(x, told.of(**options), AT)
+
+
+@pytest.mark.parametrize(
+  ('given', 'range', 'wanted'),
+  [
+    (BYTES.astype(np.float32), (0, 255), BYTES / 255),
+    (BYTES.astype(np.int64), (0, 255), BYTES / 255),
+    (BYTES.astype(np.float16), [0, 255], BYTES / 255),
+    (BYTES.astype(np.uint16) * 257, (0, 65535), BYTES / 255),
+    (BYTES / 127.5 - 1, (-1, 1), BYTES / 255),
+    (BYTES // 128, (0, 1), BYTES // 128),
+    (BYTES[..., 0] + 0.0, (0, 255), BYTES[..., :1] / 255),
+    (BYTES.reshape(6, -1) + 0.0, (0, 255), BYTES.reshape(6, -1) / 255),
+  ],
+)
+def test_a_range_that_is_told_becomes_0_to_1(given, range, wanted):
+  made = read(given, range=range)
+  assert made.dtype == np.float32
+  np.testing.assert_allclose(made, wanted, atol=1e-6)
+
+
+def test_bytes_stay_bytes():
+  for options in ({}, {'range': (0, 255)}, {'range': 'any'}):
+    made = read(BYTES, **options)
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, BYTES)
+
+
+def test_what_goes_beyond_the_range_is_named():
+  images = np.ones((6, 5, 5, 3))
+  images[4, 1, 2, 0] = 256
+  message = r'mine: example 4 holds 256\.0, which is not from 0 to 255, as data'
+  with pytest.raises(UserError, match=message):
+    read(images, range=(0, 255))
+
+
+@pytest.mark.parametrize(
+  'shape',
+  [(6, 3, 5, 9), (6, 1, 28, 28), (6, 4, 5, 5), (6, 12, 32, 32), (6, 2, 3, 8),
+   (6, 3, 4, 4)],
+)  # fmt: skip
+def test_channels_that_come_first(shape):
+  images = RNG.random(shape)
+  message = r'\(6, .*first; set data\.kw\.layout=.NCHW. .*NHWC.*features'
+  with pytest.raises(UserError, match=message):
+    read(images)
+  moved = read(images, layout='NCHW')
+  np.testing.assert_array_equal(moved, images.transpose(0, 2, 3, 1).astype('f'))
+  for layout in ('NHWC', 'features'):
+    np.testing.assert_array_equal(
+      read(images, layout=layout), images.astype('f')
+    )
+
+
+@pytest.mark.parametrize(
+  'shape',
+  [(6, 32, 32, 3), (6, 5, 4, 3), (6, 3, 4, 1), (6, 1, 87, 2), (6, 4, 4, 4),
+   (6, 8, 8, 16), (6, 64, 64, 12), (6, 3, 32, 32, 3)],
+)  # fmt: skip
+def test_channels_that_come_last(shape):
+  assert read(RNG.random(shape)).shape == shape
+
+
+def test_only_images_have_channels_to_move():
+  with pytest.raises(UserError, match=r"^data\.kw\.layout: 'NCHW' is for ima"):
+    read(np.zeros((6, 5)), layout='NCHW')
+
+
+def test_what_is_no_image_stays_as_it_is():
+  x = RNG.normal(size=(6, 7, 5))
+  np.testing.assert_array_equal(read(x, layout='features'), x.astype('f'))
+
+
+@pytest.mark.parametrize(
+  ('images', 'message'),
+  [
+    (BYTES // 128, r'from 0 to 1 of 255; .*range: \(0, 1\) or,.* \(0, 255\)'),
+    ((BYTES / 255**2).astype('f'), r'from 0 to 0\.0039\d* of 1; .*range: \(0,'),
+  ],
+)
+def test_images_that_are_all_but_black_are_refused(images, message):
+  split = ArrayExamples(images, np.arange(6))
+  with pytest.raises(UserError, match=f'mine has images .*black, {message}'):
+    pixels.check_brightness(split, told.of(), AT)
+  for options in ({'range': (0, 255)}, {'layout': 'features'}):
+    pixels.check_brightness(split, told.of(**options), AT)
+  for other in (images * 3, images * 0, images.reshape(6, -1)):
+    split = ArrayExamples(other, np.arange(6))
+    pixels.check_brightness(split, told.of(), AT)
