@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import jaxkd
@@ -579,6 +581,51 @@ def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
     np.testing.assert_array_equal,
     nets(tmp_path / 'broken'),
     nets(tmp_path / 'whole'),
+  )
+
+
+class Normalised(nnx.Module):
+  def __init__(self, *, num_classes, input_shape, rngs):
+    width = math.prod(input_shape)
+    self.first = nnx.Linear(width, 4, use_bias=False, rngs=rngs)
+    self.norm = nnx.BatchNorm(4, momentum=0.5, rngs=rngs)
+    self.last = nnx.Linear(4, num_classes, rngs=rngs)
+
+  def __call__(self, x):
+    return self.last(nnx.relu(self.norm(self.first(x.reshape(len(x), -1)))))
+
+
+@pytest.mark.all_devices
+def test_running_means_are_kept_with_their_statistics(tmp_path):
+  """Those of a teacher and of the student that starts from it."""
+  net = dict(model=f'{__name__}:Normalised')
+  own = {**small()['train'], 'average': 0.75, 'learning_rate': 0.1}
+  changes = dict(
+    teachers=dict(main=dict(**net, train=dict(steps=6, average=0.5))),
+    students=dict(student=dict(**net, init='main')),
+  )
+  config = small(**changes, train=own)
+  row = run(config, tmp_path / 'whole')
+  with pytest.raises(pipeline.Stopped, match='after step 3 of 6'):
+    run(config, tmp_path / 'broken', stop=After(6 + 3))
+  assert found(run(config, tmp_path / 'broken')) == found(row)
+  kept = nets(tmp_path / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, nets(tmp_path / 'broken'), kept)
+
+  net, variables = jaxkd.load(tmp_path / 'whole', arm='student')
+  test = sources.load('synthetic', **config['data']['kw']).splits['test']
+  batch = test.fetch(np.arange(len(test)))
+  logits = net.apply(variables, batch['inputs'])[0]['logits']
+  nll = -jax.nn.log_softmax(logits)[np.arange(len(test)), batch['labels']]
+  measured = row['metrics']['student']['nll'][0]
+  assert measured == pytest.approx(float(nll.mean()), rel=1e-4)
+
+  spread = {**own, 'members': 'sequence', 'shard_parameters': True}
+  run(small(**changes, train=spread), tmp_path / 'spread')
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
+    nets(tmp_path / 'spread'),
+    kept,
   )
 
 
