@@ -629,6 +629,35 @@ def test_running_means_are_kept_with_their_statistics(tmp_path):
   )
 
 
+def test_frozen_layers_keep_their_statistics(tmp_path):
+  """What a student took over from its teacher gives what it gave there."""
+  net = dict(model=f'{__name__}:Normalised')
+  config = small(
+    teachers=dict(main=dict(**net, train=dict(steps=6))),
+    students=dict(student=dict(**net, init='main', freeze='first|norm')),
+    arms=dict(student={}, distilled=dict(train=dict(average=0.97))),
+  )
+  run(config, tmp_path)
+  teacher, *arms = (
+    jax.tree.map(lambda x: x[0], nets(tmp_path)[f'nets/{name}'])
+    for name in ('teachers/main', 'students/student/student',
+                 'students/distilled/student')
+  )  # fmt: skip
+  assert np.abs(teacher['state']['norm']['mean']).max() > 1e-3
+  for own in arms:
+    for layer in ('first', 'norm'):
+      jax.tree.map(
+        np.testing.assert_array_equal,
+        own['params'][layer],
+        teacher['params'][layer],
+      )
+    jax.tree.map(np.testing.assert_array_equal, own['state'], teacher['state'])
+    moved = (
+      own['params']['last']['kernel'] - teacher['params']['last']['kernel']
+    )
+    assert np.abs(moved).max() > 0
+
+
 def test_quantised_and_pruned_nets_are_what_was_tested(tmp_path):
   """A low-precision teacher; then its student, pruned and trained again."""
   small_net = dict(model='mlp', kw=dict(widths=(4,)))

@@ -20,7 +20,7 @@ from jaxkd.types import Net
 # Arguments of `models.build` that are not for a config's `kw`.
 _NOT_OPTIONS = (
   'name', 'num_classes', 'input_shape', 'taps', 'remat', 'before', 'after',
-  'dtype', 'at',
+  'freeze', 'dtype', 'at',
 )  # fmt: skip
 
 
@@ -384,6 +384,7 @@ def _builder(entry, source, shape, at, dtype):
         input_shape=shape,
         taps=taps,
         remat=entry['remat'],
+        freeze=entry['freeze'],
         **hooks,
         dtype=dtype,
         at=f'{at}.model',

@@ -7,8 +7,10 @@ second forward pass. The rest of a state, such as the masks of a pruned net, is
 the same for both.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+import optax
 
 from jaxkd.paths import by_path, changed
 
@@ -38,25 +40,30 @@ def result(carry: Mapping[str, Any]) -> dict[str, dict]:
   }
 
 
-def moved(before: dict, after: dict) -> dict[str, Any]:
-  """Path -> leaf of what a forward pass changes in a state.
+def updated(
+  mean: dict, params: dict, decay: float, *, still: Collection[str]
+) -> dict:
+  """The mean of a net's parameters after one more step.
 
   Args:
-    before: the state, as a trace sees it.
-    after: the state that the pass gives in the same trace.
+    mean: before.
+    params: of the net now.
+    decay: the share of the old mean in the new one.
+    still: the paths of parameters that do not train, whose mean is what they
+      are, without rounding.
   """
-  old = by_path(before)
-  return {p: leaf for p, leaf in by_path(after).items() if leaf is not old[p]}
+  new = optax.incremental_update(params, mean, 1 - decay)
+  return _with(new, at(still, params))
 
 
-def at(paths: Iterable[str], state: dict) -> dict[str, Any]:
-  """Path -> leaf of a state, at some paths."""
-  flat = by_path(state)
+def at(paths: Iterable[str], tree: dict) -> dict[str, Any]:
+  """Path -> leaf of a tree, at some paths."""
+  flat = by_path(tree)
   return {path: flat[path] for path in paths}
 
 
-def _with(state: dict, leaves: Mapping[str, Any]) -> dict:
-  """A state with other leaves at some paths."""
+def _with(tree: dict, leaves: Mapping[str, Any]) -> dict:
+  """A tree with other leaves at some paths."""
   return changed(
-    state, {path: lambda _, leaf=leaf: leaf for path, leaf in leaves.items()}
+    tree, {path: lambda _, leaf=leaf: leaf for path, leaf in leaves.items()}
   )

@@ -18,6 +18,7 @@ from jaxkd.distill import fusion, running_mean
 from jaxkd.distill.terms import AVERAGE, Entry
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
+from jaxkd.paths import replaced
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train.population import Learner, Rows
@@ -55,7 +56,8 @@ class Role(NamedTuple):
     reads: the groups and the locations whose outputs it takes, one behind
       the other, in place of the examples; empty for the examples.
     init: where its first values come from; see `jaxkd.students.inherit`.
-    freeze: a glob of the parameters that do not train.
+    freeze: a glob of the parameters that do not train; `net` was built with it
+      too, so that layers below it run as in evaluation.
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
@@ -276,7 +278,7 @@ def learner(
       given, now = compute(made, carry, frozen, example, key)
       both = carry['state']['nets'], now['nets']
       return given, {
-        name: running_mean.moved(*(s[name] for s in both)) for name in nets
+        name: replaced(*(states[name] for states in both)) for name in nets
       }
 
     shapes, moved = jax.eval_shape(traced, carry, frozen, example)
@@ -354,9 +356,15 @@ def learner(
       'seed': carry['seed'],
     }
     if made.average:
-      new['average'] = optax.incremental_update(
-        train['nets'], carry['average'], 1 - made.average
-      )
+      new['average'] = {
+        name: running_mean.updated(
+          carry['average'][name],
+          params,
+          made.average,
+          still=inherit.frozen(params, nets[name].freeze, at=nets[name].at),
+        )
+        for name, params in train['nets'].items()
+      }
     one = jnp.ones((), jnp.float32)
     measured = {
       'loss': (sum(values.values()), one),

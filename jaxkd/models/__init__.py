@@ -20,9 +20,10 @@ from flax import linen, nnx
 
 from jaxkd import lookup, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import net
+from jaxkd.models import frozen, net
 from jaxkd.models import options as options_lib
 from jaxkd.models.net import count
+from jaxkd.paths import by_path, replaced
 from jaxkd.types import Net
 
 __all__ = [
@@ -50,6 +51,7 @@ def build(
   remat: str = '',
   before: net.Hooks = (),
   after: net.Hooks = (),
+  freeze: str = '',
   dtype: str = 'float32',
   at: str = 'model',
   **kw: Any,
@@ -70,13 +72,15 @@ def build(
     before: layers of an NNX module, by name or glob, each with a function of
       what goes into them.
     after: the same of what comes out.
+    freeze: a pattern of the parameters that do not train; layers of which it
+      matches all run as in evaluation, see `jaxkd.models.frozen`.
     dtype: what the model computes in. Parameters and outputs are float32.
     at: the config entry of the name, for error messages.
     **kw: the model's own options; see ``defaults``.
 
   Raises:
-    UserError: an unknown model, option or layer, or an option that the name
-      already fixes.
+    UserError: an unknown model, option or layer, an option that the name
+      already fixes, or layers to freeze that cannot be reached.
   """
   made = _make(name, num_classes, input_shape, dtype, at, kw)
   if remat and isinstance(made, Net | linen.Module):
@@ -95,9 +99,11 @@ def build(
         f'{at}: {name!r} gives a Net, whose layers cannot be reached; let its '
         f'outputs hold {", ".join(taps)}, or return the module itself'
       )
-    return made
+    return _frozen(made, shapes.batch(input_shape), freeze, name, at)
   if isinstance(made, linen.Module):
-    return net.from_linen(made, shapes.batch(input_shape), taps=taps)
+    return net.from_linen(
+      made, shapes.batch(input_shape), taps=taps, freeze=freeze
+    )
   return net.from_nnx(
     made,
     shapes.batch(input_shape),
@@ -105,6 +111,7 @@ def build(
     remat=remat,
     before=before,
     after=after,
+    freeze=freeze,
   )
 
 
@@ -239,6 +246,37 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
   if 'rngs' in parameters:
     return lambda rngs: constructor(**given, rngs=rngs)
   return constructor(**given)
+
+
+def _frozen(made: Net, inputs: PyTree, freeze: str, name: str, at: str) -> Net:
+  """A Net of which parameters do not train; its layers cannot be reached."""
+  variables, key = jax.eval_shape(
+    lambda: (made.init(jax.random.key(0)), jax.random.key(0))
+  )
+  is_frozen = frozen.layers(by_path(variables['params']), freeze)
+  if is_frozen and is_frozen(''):
+
+    def apply(variables, inputs, *, key=None, train=False):
+      del key, train
+      return made.apply(variables, inputs)[0], variables['state']
+
+    return Net(made.init, apply)
+  if is_frozen:
+    moved = []
+
+    def trace(variables, inputs, key):
+      _, state = made.apply(variables, inputs, key=key, train=True)
+      moved.extend(replaced(variables['state'], state))
+
+    jax.eval_shape(trace, variables, inputs, key)
+    if moved:
+      raise UserError(
+        f'{at.removesuffix("model")}freeze: {name!r} gives a Net, whose layers '
+        f'cannot be reached, and training moves {moved[0]!r} of its state, '
+        'which may be of a layer that is frozen; return the module itself, or '
+        "freeze all of it with '*'"
+      )
+  return made
 
 
 def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:

@@ -19,6 +19,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -30,6 +31,8 @@ from jax import Array
 
 from jaxkd import keys
 from jaxkd.errors import UserError, unknown
+from jaxkd.models import frozen, switch
+from jaxkd.paths import by_path
 from jaxkd.types import Net
 
 PyTree = Any
@@ -45,6 +48,7 @@ def from_nnx(
   remat: str = '',
   before: Hooks = (),
   after: Hooks = (),
+  freeze: str = '',
 ) -> Net:
   """The Net of an NNX module.
 
@@ -63,6 +67,8 @@ def from_nnx(
       none.
     before: names or globs of layers, each with a function of what goes in.
     after: the same of what comes out, in taps too.
+    freeze: a pattern of the parameters that do not train; layers of which it
+      matches all run as in evaluation, see `jaxkd.models.frozen`.
 
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
@@ -72,11 +78,15 @@ def from_nnx(
   Raises:
     UserError: a tap that matches no layer, or two outputs of one name.
   """
-  return _net(_nnx(make, remat, before, after), inputs, taps)
+  return _net(_nnx(make, remat, before, after, freeze), inputs, taps)
 
 
 def from_linen(
-  module: linen.Module, inputs: PyTree, *, taps: Sequence[str] = ()
+  module: linen.Module,
+  inputs: PyTree,
+  *,
+  taps: Sequence[str] = (),
+  freeze: str = '',
 ) -> Net:
   """The Net of a Linen module.
 
@@ -88,6 +98,8 @@ def from_linen(
     module: the unbound module.
     inputs: arrays of a batch of inputs, or their shapes.
     taps: names or globs of the layers whose outputs are to be added.
+    freeze: a pattern of the parameters that do not train; layers of which it
+      matches all run as in evaluation, see `jaxkd.models.frozen`.
 
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
@@ -97,7 +109,7 @@ def from_linen(
   Raises:
     UserError: a tap that matches no layer, or two outputs of one name.
   """
-  return _net(_linen(module, inputs), inputs, taps)
+  return _net(_linen(module, inputs, freeze), inputs, taps)
 
 
 def tap_shapes(
@@ -283,7 +295,11 @@ def _check(variables: dict, shapes: dict) -> None:
 
 
 def _nnx(
-  make: Make, remat: str = '', before: Hooks = (), after: Hooks = ()
+  make: Make,
+  remat: str = '',
+  before: Hooks = (),
+  after: Hooks = (),
+  freeze: str = '',
 ) -> _Adapter:
   def build(key):
     module = make(_rngs(key))
@@ -301,9 +317,11 @@ def _nnx(
 
   graphdef, state = _abstract(lambda: build(jax.random.key(0)))
   layout = list(nnx.to_flat_state(state))
+  shapes = _variables(layout)
+  is_frozen = frozen.layers(by_path(shapes['params']), freeze)
 
   def forward(wanted):
-    graphdefs = _modes(graphdef, state, wanted, remat, before, after)
+    graphdefs = _modes(graphdef, state, wanted, remat, before, after, is_frozen)
 
     def run(variables, inputs, *, key, train):
       values = {
@@ -330,11 +348,13 @@ def _nnx(
             'a key'
           )
       state = _variables((path, after[path]) for path, _ in layout)['state']
+      if train and is_frozen:
+        state = frozen.still(variables['state'], state, is_frozen)
       return result, calls, state
 
     return run
 
-  return _Adapter(init, _variables(layout), forward)
+  return _Adapter(init, shapes, forward)
 
 
 class _Stream(nnx.RngStream):
@@ -379,6 +399,7 @@ def _modes(
   remat: str,
   before: Hooks,
   after: Hooks,
+  is_frozen: frozen.IsFrozen | None,
 ) -> dict[bool, nnx.GraphDef]:
   """A module's static part by whether it trains, with its outputs tapped."""
   modes = {}
@@ -388,6 +409,13 @@ def _modes(
     modules = {_name(path): m for path, m in nnx.iter_modules(module) if path}
     layers = {name: m for name, m in modules.items() if callable(m)}
     looped = modules.keys() - layers.keys()
+    still = [
+      layer
+      for path, layer in nnx.iter_modules(module)
+      if train and is_frozen and is_frozen(_name(path))
+    ]
+    for layer in filter(callable, still):
+      _become(layer, _evaluating)
     for name in _select((remat,), layers, 'remat') if remat else ():
       # Evaluation has no backward pass, and needs no key: what is computed
       # again looks as if it had drawn.
@@ -405,6 +433,8 @@ def _modes(
     for name in filter(wanted, layers) if wanted else ():
       _become(layers[name], _sowing)
     module.train() if train else module.eval()
+    for layer in still:
+      layer.eval()
     modes[train] = nnx.graphdef(module)
 
   for train in (True, False):
@@ -420,6 +450,17 @@ def _derived(cls: type[nnx.Module], call: Callable) -> type[nnx.Module]:
   """A class of layers that differs from another in how it is called."""
   pytree = getattr(cls, '_pytree__is_pytree', True)
   return type(cls)(cls.__name__, (cls,), {'__call__': call}, pytree=pytree)
+
+
+@functools.cache
+def _evaluating(cls: type[nnx.Module]) -> type[nnx.Module]:
+  """The class of a layer that, whatever it is told, does not train."""
+
+  def __call__(self, *args, **kwargs):
+    args, kwargs = frozen.told(cls.__call__, (self, *args), kwargs)
+    return cls.__call__(*args, **kwargs)
+
+  return _derived(cls, __call__)
 
 
 @functools.cache
@@ -506,7 +547,7 @@ def _value(path: tuple, leaf: Any, variables: dict, key: Array | None) -> Array:
   )
 
 
-def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
+def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
   parameters = inspect.signature(type(module).__call__).parameters
 
   def mode(train):
@@ -519,6 +560,25 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
     variables.pop('intermediates', None)
     return {'params': variables.pop('params', {}), 'state': variables}
 
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  is_frozen = frozen.layers(by_path(shapes['params']), freeze)
+
+  def evaluating(call, args, kwargs, context):
+    """A method of a layer; where it is frozen, as if nothing trained."""
+    layer = context.module
+    if is_frozen(_name(layer.path)):
+      own = {
+        name: flag
+        for name, flag in switch.flags(train=False).items()
+        if getattr(layer, name, None) is not None
+        and name in type(layer).__dataclass_fields__
+      }
+      for name, flag in own.items():
+        object.__setattr__(layer, name, flag)
+      # What the layer was built with is not for the call to say again.
+      args, kwargs = frozen.told(context.orig_method, args, kwargs, but=own)
+    return call(*args, **kwargs)
+
   def forward(wanted):
     def captured(layer, method):
       called = bool(layer.path) and method == '__call__'
@@ -526,15 +586,17 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
 
     def run(variables, inputs, *, key, train):
       state = variables['state']
+      still = train and is_frozen
       try:
-        result, changed = module.apply(
-          {'params': variables['params'], **state},
-          inputs,
-          **mode(train),
-          rngs={} if key is None else {'params': key},
-          mutable=[*state, 'intermediates'],
-          capture_intermediates=wanted is not None and captured,
-        )
+        with linen.intercept_methods(evaluating) if still else nullcontext():
+          result, changed = module.apply(
+            {'params': variables['params'], **state},
+            inputs,
+            **mode(train),
+            rngs={} if key is None else {'params': key},
+            mutable=[*state, 'intermediates'],
+            capture_intermediates=wanted is not None and captured,
+          )
       except flax.errors.InvalidRngError as error:
         raise UserError(f'{error}: give apply a key') from error
       sown = flax.traverse_util.flatten_dict(changed.get('intermediates', {}))
@@ -544,8 +606,10 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
         if path[-1] == '__call__'
       }
       state = {name: changed.get(name, state[name]) for name in state}
+      if still:
+        state = frozen.still(variables['state'], state, is_frozen, skip=1)
       return result, calls, state
 
     return run
 
-  return _Adapter(init, jax.eval_shape(init, jax.random.key(0)), forward)
+  return _Adapter(init, shapes, forward)
