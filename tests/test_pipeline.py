@@ -357,6 +357,16 @@ def test_nets_of_another_architecture_are_not_restored(finished, tmp_path):
   assert not (tmp_path / 'other').exists()
 
 
+def test_a_restored_teacher_may_compute_in_float16(finished, tmp_path):
+  directory, row = finished
+  where = str(directory / 'nets' / 'teachers' / 'main')
+  half = dict(kw=dict(widths=(8,)), restore=where, train=dict(dtype='float16'))
+  again = run(small(teachers=dict(main=half)), tmp_path)
+  full, halved = (r['metrics']['teacher']['nll'] for r in (row, again))
+  np.testing.assert_allclose(halved, full, rtol=1e-2)
+  assert halved != full
+
+
 def test_copies_of_a_role_learn_from_each_other(tmp_path):
   """Deep mutual learning is one role of two copies that sees itself."""
   config = small(

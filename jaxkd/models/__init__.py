@@ -20,7 +20,7 @@ from flax import linen, nnx
 
 from jaxkd import lookup, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import frozen, net
+from jaxkd.models import frozen, half, net
 from jaxkd.models import options as options_lib
 from jaxkd.models.net import count
 from jaxkd.paths import by_path, replaced
@@ -74,7 +74,8 @@ def build(
     after: the same of what comes out.
     freeze: a pattern of the parameters that do not train; layers of which it
       matches all run as in evaluation, see `jaxkd.models.frozen`.
-    dtype: what the model computes in. Parameters and outputs are float32.
+    dtype: what the model computes in. Parameters and outputs are float32. One
+      that computes in float16 does not train; see `jaxkd.models.half`.
     at: the config entry of the name, for error messages.
     **kw: the model's own options; see ``defaults``.
 
@@ -83,6 +84,7 @@ def build(
       already fixes, or layers to freeze that cannot be reached.
   """
   made = _make(name, num_classes, input_shape, dtype, at, kw)
+  inputs = shapes.batch(input_shape)
   if remat and isinstance(made, Net | linen.Module):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
@@ -99,20 +101,20 @@ def build(
         f'{at}: {name!r} gives a Net, whose layers cannot be reached; let its '
         f'outputs hold {", ".join(taps)}, or return the module itself'
       )
-    return _frozen(made, shapes.batch(input_shape), freeze, name, at)
-  if isinstance(made, linen.Module):
-    return net.from_linen(
-      made, shapes.batch(input_shape), taps=taps, freeze=freeze
+    built = _frozen(made, inputs, freeze, name, at)
+  elif isinstance(made, linen.Module):
+    built = net.from_linen(made, inputs, taps=taps, freeze=freeze)
+  else:
+    built = net.from_nnx(
+      made,
+      inputs,
+      taps=taps,
+      remat=remat,
+      before=before,
+      after=after,
+      freeze=freeze,
     )
-  return net.from_nnx(
-    made,
-    shapes.batch(input_shape),
-    taps=taps,
-    remat=remat,
-    before=before,
-    after=after,
-    freeze=freeze,
-  )
+  return half.untrained(built, at=at) if str(dtype) == 'float16' else built
 
 
 def part(
