@@ -252,6 +252,8 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
 
 def _frozen(made: Net, inputs: PyTree, freeze: str, name: str, at: str) -> Net:
   """A Net of which parameters do not train; its layers cannot be reached."""
+  if not freeze:
+    return made
   variables, key = jax.eval_shape(
     lambda: (made.init(jax.random.key(0)), jax.random.key(0))
   )
@@ -262,7 +264,7 @@ def _frozen(made: Net, inputs: PyTree, freeze: str, name: str, at: str) -> Net:
       del key, train
       return made.apply(variables, inputs)[0], variables['state']
 
-    return Net(made.init, apply)
+    return made._replace(apply=apply)
   if is_frozen:
     moved = []
 

@@ -44,7 +44,7 @@ def untrained(net: Net, *, at: str) -> Net:
       raise UserError(f'{at}: {WHY}')
     return net.apply(variables, inputs, key=key)
 
-  return Net(net.init, apply)
+  return net._replace(apply=apply)
 
 
 def _has_float16(program: Jaxpr) -> bool:

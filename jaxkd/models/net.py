@@ -434,7 +434,10 @@ def _modes(
       _become(layers[name], _sowing)
     module.train() if train else module.eval()
     for layer in still:
-      layer.eval()
+      type(layer).eval(layer)
+      for name, value in switch.flags(train=False).items():
+        if isinstance(vars(layer).get(name), bool):
+          setattr(layer, name, value)
     modes[train] = nnx.graphdef(module)
 
   for train in (True, False):
