@@ -70,7 +70,8 @@ class LinenBlock(linen.Module):
     x = linen.Dense(self.width, name='linear')(x)
     x = norm(x) if given else norm(x, use_running_average=not train)
     calls = self.variable('calls', 'count', lambda: jnp.zeros(()))
-    calls.value = calls.value + 1
+    if train:
+      calls.value = calls.value + 1
     return linen.Dropout(0.5, deterministic=not train)(linen.relu(x))
 
 
