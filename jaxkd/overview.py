@@ -15,7 +15,6 @@ from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.models import cost
-from jaxkd.paths import matches
 from jaxkd.rounds import Round, called
 from jaxkd.students import quantize
 
@@ -87,19 +86,14 @@ def nets(part: Round) -> list[tuple]:
 def idle(rounds: list) -> list[str]:
   """What of the nets that train does nothing, though it should, in words.
 
-  A net that is not told that it trains looks like this. What `freeze` names is
-  meant to stay.
+  A net that is not told that it trains looks like this.
   """
   said = []
   for at, entry, role in itertools.chain(*map(_different, rounds)):
     if entry.get('made_of') or entry.get('restore') or role.fit:
       continue
     found = role.net.idle()
-    still = {
-      path.rpartition('/')[0]: None
-      for path in found.statistics
-      if not (role.freeze and matches(path, role.freeze))
-    }
+    still = {path.rpartition('/')[0]: None for path in found.statistics}
     for layers, what in (
       (still, 'the statistics of {} do not move in training'),
       (found.dropout, 'no unit is dropped in training by {}'),

@@ -43,6 +43,15 @@ def changed(
   return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_leaf), leaves)
 
 
+def replaced(before: Any, after: Any) -> dict[str, Any]:
+  """The leaves that are other objects in a new tree than in the old, by path.
+
+  Under a trace these are what a function may have changed.
+  """
+  old = by_path(before)
+  return {p: x for p, x in by_path(after).items() if x is not old.get(p)}
+
+
 def matches(path: str, pattern: str) -> bool:
   """Whether a glob, or one of several joined by ``|``, matches a path.
 

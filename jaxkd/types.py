@@ -9,6 +9,8 @@ from jax import Array
 class Idle(NamedTuple):
   """What of a net does nothing in training of what it is there to do.
 
+  Frozen layers, which are meant to do nothing, are left out.
+
   Attributes:
     statistics: what BatchNorm remembers, where it does not depend on the
       inputs, by paths like those of the parameters.

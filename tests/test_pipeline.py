@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import jaxkd
@@ -359,6 +361,16 @@ def test_nets_of_another_architecture_are_not_restored(finished, tmp_path):
   assert not (tmp_path / 'other').exists()
 
 
+def test_a_restored_teacher_may_compute_in_float16(finished, tmp_path):
+  directory, row = finished
+  where = str(directory / 'nets' / 'teachers' / 'main')
+  half = dict(kw=dict(widths=(8,)), restore=where, train=dict(dtype='float16'))
+  again = run(small(teachers=dict(main=half)), tmp_path)
+  full, halved = (r['metrics']['teacher']['nll'] for r in (row, again))
+  np.testing.assert_allclose(halved, full, rtol=1e-2)
+  assert halved != full
+
+
 def test_copies_of_a_role_learn_from_each_other(tmp_path):
   """Deep mutual learning is one role of two copies that sees itself."""
   config = small(
@@ -585,6 +597,80 @@ def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
     nets(tmp_path / 'broken'),
     nets(tmp_path / 'whole'),
   )
+
+
+class Normalised(nnx.Module):
+  def __init__(self, *, num_classes, input_shape, rngs):
+    width = math.prod(input_shape)
+    self.first = nnx.Linear(width, 4, use_bias=False, rngs=rngs)
+    self.norm = nnx.BatchNorm(4, momentum=0.5, rngs=rngs)
+    self.last = nnx.Linear(4, num_classes, rngs=rngs)
+
+  def __call__(self, x):
+    return self.last(nnx.relu(self.norm(self.first(x.reshape(len(x), -1)))))
+
+
+@pytest.mark.all_devices
+def test_running_means_are_kept_with_their_statistics(tmp_path):
+  """Those of a teacher and of the student that starts from it."""
+  net = dict(model=f'{__name__}:Normalised')
+  own = {**small()['train'], 'average': 0.75, 'learning_rate': 0.1}
+  changes = dict(
+    teachers=dict(main=dict(**net, train=dict(steps=6, average=0.5))),
+    students=dict(student=dict(**net, init='main')),
+  )
+  config = small(**changes, train=own)
+  row = run(config, tmp_path / 'whole')
+  with pytest.raises(pipeline.Stopped, match='after step 3 of 6'):
+    run(config, tmp_path / 'broken', stop=After(6 + 3))
+  assert found(run(config, tmp_path / 'broken')) == found(row)
+  kept = nets(tmp_path / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, nets(tmp_path / 'broken'), kept)
+
+  net, variables = jaxkd.load(tmp_path / 'whole', arm='student')
+  test = sources.load('synthetic', **config['data']['kw']).splits['test']
+  batch = test.fetch(np.arange(len(test)))
+  logits = net.apply(variables, batch['inputs'])[0]['logits']
+  nll = -jax.nn.log_softmax(logits)[np.arange(len(test)), batch['labels']]
+  measured = row['metrics']['student']['nll'][0]
+  assert measured == pytest.approx(float(nll.mean()), rel=1e-4)
+
+  spread = {**own, 'members': 'sequence', 'shard_parameters': True}
+  run(small(**changes, train=spread), tmp_path / 'spread')
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
+    nets(tmp_path / 'spread'),
+    kept,
+  )
+
+
+def test_frozen_layers_keep_their_statistics(tmp_path):
+  """What a student took over from its teacher gives what it gave there."""
+  net = dict(model=f'{__name__}:Normalised')
+  config = small(
+    teachers=dict(main=dict(**net, train=dict(steps=6))),
+    students=dict(student=dict(**net, init='main', freeze='first|norm')),
+    arms=dict(student={}, distilled=dict(train=dict(average=0.97))),
+  )
+  run(config, tmp_path)
+  teacher, *arms = (
+    jax.tree.map(lambda x: x[0], nets(tmp_path)[f'nets/{name}'])
+    for name in ('teachers/main', 'students/student/student',
+                 'students/distilled/student')
+  )  # fmt: skip
+  assert np.abs(teacher['state']['norm']['mean']).max() > 1e-3
+  for own in arms:
+    for layer in ('first', 'norm'):
+      jax.tree.map(
+        np.testing.assert_array_equal,
+        own['params'][layer],
+        teacher['params'][layer],
+      )
+    jax.tree.map(np.testing.assert_array_equal, own['state'], teacher['state'])
+    moved = (
+      own['params']['last']['kernel'] - teacher['params']['last']['kernel']
+    )
+    assert np.abs(moved).max() > 0
 
 
 def test_quantised_and_pruned_nets_are_what_was_tested(tmp_path):

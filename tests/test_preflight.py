@@ -1,6 +1,8 @@
 """What does not fit together is found before anything trains."""
 
+import functools
 import io
+import math
 
 import numpy as np
 import pytest
@@ -110,6 +112,22 @@ class Scores(nnx.Module):
 
   def __call__(self, x):
     return {'score': self.layer(x)[:, 0]}
+
+
+class Half(nnx.Module):
+  """Computes in float16, in the middle."""
+
+  def __init__(self, *, num_classes, input_shape, rngs):
+    dense = functools.partial(nnx.Linear, rngs=rngs)
+    self.first = dense(math.prod(input_shape), 4, dtype='float16')
+    self.last = dense(4, num_classes, dtype='float32')
+
+  def __call__(self, x):
+    return self.last(nnx.remat(nnx.Linear.__call__)(self.first, _flat(x)))
+
+
+def _flat(x):
+  return x.reshape(len(x), -1)
 
 
 def test_a_path_may_be_of_a_term_that_an_arm_leaves_out(tmp_path):
@@ -280,6 +298,15 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (
       dict(teachers__main__train__dtype='float31'),
       ('teachers.main.train.dtype', "'float32'"),
+    ),
+    (dict(train__dtype='float16'), ('train.dtype: in float16', 'bfloat16')),
+    (
+      dict(teachers__main__train__dtype='float16'),
+      ('teachers.main.train.dtype: in float16', 'gradients', 'bfloat16'),
+    ),
+    (
+      dict(students__student=dict(model=f'{__name__}:Half')),
+      ('students.student.model: in float16', 'bfloat16'),
     ),
     (
       dict(students__student__kw=dict(dropout=1.0)),

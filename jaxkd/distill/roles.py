@@ -13,6 +13,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, terms
 from jaxkd.distill.step import Kept, Role, teach
 from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.models import half
 from jaxkd.students import compression, inherit
 from jaxkd.teachers import many, specialists
 from jaxkd.types import Net
@@ -20,7 +21,7 @@ from jaxkd.types import Net
 # Arguments of `models.build` that are not for a config's `kw`.
 _NOT_OPTIONS = (
   'name', 'num_classes', 'input_shape', 'taps', 'remat', 'before', 'after',
-  'dtype', 'at',
+  'freeze', 'dtype', 'at',
 )  # fmt: skip
 
 
@@ -63,6 +64,10 @@ def role(
     if any(hooks.values()):
       with within(f'{quantised}: '):
         build((), **hooks)
+    if steps and _in_float16(plain, shape):
+      chosen = f'{at}.train' if at.startswith('teachers.') else 'train'
+      here = f'{chosen}.dtype' if dtype == 'float16' else f'{at}.model'
+      raise UserError(f'{here}: {half.WHY}')
     taps = tuple(sorted(locations - own))
     net = build(taps, **hooks) if taps or any(hooks.values()) else plain
   return Role(
@@ -325,6 +330,14 @@ def output_shapes(net: Net, shape: Any) -> dict[str, jax.ShapeDtypeStruct]:
   return jax.eval_shape(lambda x: net.apply(net.init(key), x)[0], inputs)
 
 
+def _in_float16(net: Net, shape: Any) -> bool:
+  """Whether the net computes in it."""
+  key = jax.random.key(0)
+  return half.computes_in_float16(
+    lambda x: net.apply(net.init(key), x), shapes.batch(shape)
+  )
+
+
 def layers(
   entry: Mapping[str, Any], shape: Any, source: Source, at: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -385,6 +398,7 @@ def _builder(entry, source, shape, at, dtype):
         input_shape=shape,
         taps=taps,
         remat=entry['remat'],
+        freeze=entry['freeze'],
         **hooks,
         dtype=dtype,
         at=f'{at}.model',

@@ -14,10 +14,11 @@ import optax
 from jax import Array
 
 from jaxkd.data import views
-from jaxkd.distill import fusion
+from jaxkd.distill import fusion, running_mean
 from jaxkd.distill.terms import AVERAGE, Entry
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
+from jaxkd.paths import replaced
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric
 from jaxkd.train.population import Learner, Rows
@@ -55,7 +56,8 @@ class Role(NamedTuple):
     reads: the groups and the locations whose outputs it takes, one behind
       the other, in place of the examples; empty for the examples.
     init: where its first values come from; see `jaxkd.students.inherit`.
-    freeze: a glob of the parameters that do not train.
+    freeze: a glob of the parameters that do not train; `net` was built with it
+      too, so that layers below it run as in evaluation.
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
@@ -152,13 +154,13 @@ def learner(
     reads = nets[name].reads
     return read(nets[name], targets) if reads else inputs[f'{prefix}{name}']
 
-  def forward(params, state, inputs, targets, key, prefix=''):
-    """Outputs and new states of the nets that train."""
+  def forward(variables, inputs, targets, key, prefix=''):
+    """Outputs and new states of nets that train."""
     outputs, states = {}, {}
-    for name, role in nets.items():
+    for name in filter(variables.__contains__, nets):
       x = taken(name, inputs, targets, prefix)
-      outputs[name], states[name] = role.apply(
-        {'params': params[name], 'state': state['nets'][name]},
+      outputs[name], states[name] = nets[name].apply(
+        variables[name],
         x,
         key=fold(key, 'net', f'{prefix}{name}'),
         train=True,
@@ -221,20 +223,22 @@ def learner(
     return found
 
   def compute(made, carry, frozen, batch, key):
-    """The context of each term, and the new states of the nets."""
+    """The context of each term; new states of the nets and of their means."""
     frozen, alone = drawn(made.terms, carry, frozen)
     batch = see(batch, carry['seed'], frozen, 'view')
-    inputs, state = batch['inputs'], carry['state']
+    inputs = batch['inputs']
     targets = teach(teachers, frozen, inputs, batch.pop('taught', {}))
     targets = {alone.get(name, name): them for name, them in targets.items()}
-    params = carry['train']['nets']
-    outputs, states = forward(params, state, inputs, targets, key)
-    means = {}
-    if any(AVERAGE in entry.groups for entry in made.terms.values()):
-      params = carry['average']
-      means, _ = forward(params, state, inputs, targets, key, f'{AVERAGE}/')
+    outputs, states = forward(running_mean.trained(carry), inputs, targets, key)
+    means, own = running_mean.result(carry), carry['state']['average']
+    asked = any(AVERAGE in entry.groups for entry in made.terms.values())
+    if not asked:
+      means = {name: means[name] for name in own if own[name]}
+    seen, after = forward(means, inputs, targets, key, f'{AVERAGE}/')
+    means = seen if asked else {}
     given = contexts(made.terms, batch, outputs, means, targets, carry, key)
-    return given, states
+    moved = {n: running_mean.at(own[n], after.get(n, {})) for n in own}
+    return given, {'nets': states, 'average': moved}
 
   def init(seed, hyper, frozen, given=MappingProxyType({})):
     """The carry of a member before its first step."""
@@ -258,7 +262,7 @@ def learner(
       name: {**v['state'], **given.get(name, {})}
       for name, v in variables.items()
     }
-    state = {'nets': state}
+    state = {'nets': state, 'average': {}}
     made = recipe(hyper)
     carry = {
       'train': train,
@@ -268,9 +272,20 @@ def learner(
     }
     if made.average:
       carry['average'] = train['nets']
-    shapes, _ = jax.eval_shape(
-      lambda *given: compute(made, *given, key), carry, frozen, example
-    )
+
+    def traced(carry, frozen, example):
+      """The contexts, and what a forward pass changes of each net's state."""
+      given, now = compute(made, carry, frozen, example, key)
+      both = carry['state']['nets'], now['nets']
+      return given, {
+        name: replaced(*(states[name] for states in both)) for name in nets
+      }
+
+    shapes, moved = jax.eval_shape(traced, carry, frozen, example)
+    if made.average:
+      state['average'] = {
+        n: running_mean.at(moved[n], state['nets'][n]) for n in nets
+      }
     train['terms'], state['terms'] = {}, {}
     for name, term, _, _ in trained(made.terms):
       train['terms'][name], state['terms'][name] = term.init(
@@ -310,7 +325,7 @@ def learner(
           train['terms'][name], state['terms'][name], given[name]
         )
         values[name] = each.astype(jnp.float32).mean()
-      state = {'nets': states, 'terms': jax.lax.stop_gradient(kept)}
+      state = {**states, 'terms': jax.lax.stop_gradient(kept)}
       return _sums(values, made.parts), (values, state)
 
     def gradient(train, state, batch, key):
@@ -341,9 +356,15 @@ def learner(
       'seed': carry['seed'],
     }
     if made.average:
-      new['average'] = optax.incremental_update(
-        train['nets'], carry['average'], 1 - made.average
-      )
+      new['average'] = {
+        name: running_mean.updated(
+          carry['average'][name],
+          params,
+          made.average,
+          still=inherit.frozen(params, nets[name].freeze, at=nets[name].at),
+        )
+        for name, params in train['nets'].items()
+      }
     one = jnp.ones((), jnp.float32)
     measured = {
       'loss': (sum(values.values()), one),
@@ -374,13 +395,9 @@ def learner(
     """What the metrics of each net measure on one batch."""
     batch = see(batch, carry['seed'], frozen, 'eval_view')
     targets = teach(teachers, frozen, batch['inputs'])
-    params = carry.get('average', carry['train']['nets'])
-    measured = {}
+    measured, results = {}, running_mean.result(carry)
     for name, role in nets.items():
-      variables = {
-        'params': params[name],
-        'state': carry['state']['nets'][name],
-      }
+      variables = results[name]
       x = read(role, targets) if role.reads else batch['inputs'][name]
       outputs, _ = role.apply(variables, x)
       if decode is not None:

@@ -21,7 +21,7 @@ from jaxkd import losses
 from jaxkd.data import loader
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.distill import fitted, fusion, step, taught, terms
+from jaxkd.distill import fitted, fusion, running_mean, step, taught, terms
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
@@ -501,14 +501,11 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     )
   carry = result.population.stacked(result.carry)
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
-  params = carry.get('average', carry['train']['nets'])
-  state = carry['state']['nets']
   finished = {
     name: compression.finish(
-      job.students[name.partition('/')[0]].compression,
-      {'params': params[name], 'state': state[name]},
+      job.students[name.partition('/')[0]].compression, variables
     )
-    for name in params
+    for name, variables in running_mean.result(carry).items()
   }
   return Trained(
     finished,

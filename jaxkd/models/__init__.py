@@ -20,9 +20,11 @@ from flax import linen, nnx
 
 from jaxkd import lookup, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import net, switch
+from jaxkd.models import frozen, half, net, switch
 from jaxkd.models import options as options_lib
+from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
+from jaxkd.paths import by_path, replaced
 from jaxkd.types import Net
 
 __all__ = [
@@ -50,6 +52,7 @@ def build(
   remat: str = '',
   before: net.Hooks = (),
   after: net.Hooks = (),
+  freeze: str = '',
   dtype: str = 'float32',
   at: str = 'model',
   **kw: Any,
@@ -70,15 +73,19 @@ def build(
     before: layers of an NNX module, by name or glob, each with a function of
       what goes into them.
     after: the same of what comes out.
-    dtype: what the model computes in. Parameters and outputs are float32.
+    freeze: a pattern of the parameters that do not train; layers of which it
+      matches all run as in evaluation, see `jaxkd.models.frozen`.
+    dtype: what the model computes in. Parameters and outputs are float32. One
+      that computes in float16 does not train; see `jaxkd.models.half`.
     at: the config entry of the name, for error messages.
     **kw: the model's own options; see ``defaults``.
 
   Raises:
-    UserError: an unknown model, option or layer, or an option that the name
-      already fixes.
+    UserError: an unknown model, option or layer, an option that the name
+      already fixes, or layers to freeze that cannot be reached.
   """
   made = _make(name, num_classes, input_shape, dtype, at, kw)
+  inputs = shapes.batch(input_shape)
   if remat and isinstance(made, Net | linen.Module):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
@@ -95,17 +102,20 @@ def build(
         f'{at}: {name!r} gives a Net, whose layers cannot be reached; let its '
         f'outputs hold {", ".join(taps)}, or return the module itself'
       )
-    return made
-  if isinstance(made, linen.Module):
-    return net.from_linen(made, shapes.batch(input_shape), taps=taps)
-  return net.from_nnx(
-    made,
-    shapes.batch(input_shape),
-    taps=taps,
-    remat=remat,
-    before=before,
-    after=after,
-  )
+    built = _frozen(made, inputs, freeze, name, at)
+  elif isinstance(made, linen.Module):
+    built = net.from_linen(made, inputs, taps=taps, freeze=freeze)
+  else:
+    built = net.from_nnx(
+      made,
+      inputs,
+      taps=taps,
+      remat=remat,
+      before=before,
+      after=after,
+      freeze=freeze,
+    )
+  return half.untrained(built, at=at) if str(dtype) == 'float16' else built
 
 
 def part(
@@ -252,6 +262,42 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
       'they would be the same for all seeds; let it take the argument rngs '
       'and pass it on'
     )
+  return made
+
+
+def _frozen(made: Net, inputs: PyTree, freeze: str, name: str, at: str) -> Net:
+  """A Net of which parameters do not train; its layers cannot be reached."""
+  if not freeze:
+    return made
+  variables, key = jax.eval_shape(
+    lambda: (made.init(jax.random.key(0)), jax.random.key(0))
+  )
+  is_frozen = frozen.layers(by_path(variables['params']), freeze)
+  if is_frozen and is_frozen(''):
+
+    def apply(variables, inputs, *, key=None, train=False):
+      del key, train
+      return made.apply(variables, inputs)[0], variables['state']
+
+    return made._replace(apply=apply)
+  if is_frozen:
+    moved = []
+
+    def outputs(key, variables, inputs):
+      found, state = made.apply(variables, inputs, key=key, train=True)
+      moved.extend(replaced(variables['state'], state))
+      return found
+
+    program = jax.make_jaxpr(outputs)(key, variables, inputs).jaxpr
+    others = [False] * len(jax.tree.leaves((variables, inputs)))
+    draws = any(dependent(program, [True, *others]))
+    if moved or draws:
+      does = f'moves {moved[0]!r} of its state' if moved else 'draws'
+      raise UserError(
+        f'{at.removesuffix("model")}freeze: {name!r} gives a Net, whose layers '
+        f'cannot be reached, and in training it {does}, perhaps in a layer '
+        "that is frozen; return the module itself, or freeze all of it with '*'"
+      )
   return made
 
 

@@ -27,6 +27,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -38,7 +39,7 @@ from jax import Array
 
 from jaxkd import keys
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import switch
+from jaxkd.models import frozen, switch
 from jaxkd.models.dependence import dependent
 from jaxkd.paths import by_path
 from jaxkd.types import Idle, Net
@@ -62,6 +63,7 @@ def from_nnx(
   remat: str = '',
   before: Hooks = (),
   after: Hooks = (),
+  freeze: str = '',
 ) -> Net:
   """The Net of an NNX module.
 
@@ -81,6 +83,8 @@ def from_nnx(
       none.
     before: names or globs of layers, each with a function of what goes in.
     after: the same of what comes out, in taps too.
+    freeze: a pattern of the parameters that do not train; layers of which it
+      matches all run as in evaluation, see `jaxkd.models.frozen`.
 
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
@@ -91,11 +95,15 @@ def from_nnx(
     UserError: a tap that matches no layer, two outputs of one name, or a call
       that needs more than the inputs and a switch.
   """
-  return _net(_nnx(make, remat, before, after), inputs, taps)
+  return _net(_nnx(make, remat, before, after, freeze), inputs, taps)
 
 
 def from_linen(
-  module: linen.Module, inputs: PyTree, *, taps: Sequence[str] = ()
+  module: linen.Module,
+  inputs: PyTree,
+  *,
+  taps: Sequence[str] = (),
+  freeze: str = '',
 ) -> Net:
   """The Net of a Linen module.
 
@@ -109,6 +117,8 @@ def from_linen(
     module: the unbound module.
     inputs: arrays of a batch of inputs, or their shapes.
     taps: names or globs of the layers whose outputs are to be added.
+    freeze: a pattern of the parameters that do not train; layers of which it
+      matches all run as in evaluation, see `jaxkd.models.frozen`.
 
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
@@ -119,7 +129,7 @@ def from_linen(
     UserError: a tap that matches no layer, two outputs of one name, or a call
       that needs more than the inputs and a switch.
   """
-  return _net(_linen(module, inputs), inputs, taps)
+  return _net(_linen(module, inputs, freeze), inputs, taps)
 
 
 def tap_shapes(
@@ -171,6 +181,7 @@ class _Adapter(NamedTuple):
       the last one the layers that may have drawn random numbers.
     statistics: the paths in the state of what BatchNorm remembers.
     dropout: ``() -> layers`` that are to drop units in training.
+    is_frozen: from `jaxkd.models.frozen`.
     quiet: what to write so that evaluation draws and changes nothing.
   """
 
@@ -180,6 +191,7 @@ class _Adapter(NamedTuple):
   forward: Callable[..., Callable]
   statistics: tuple[str, ...]
   dropout: Callable[[], list[str]]
+  is_frozen: frozen.IsFrozen | None
   quiet: str
 
 
@@ -232,7 +244,11 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
       for path in adapter.statistics
       if path not in found.moving
     ]
-    return Idle(tuple(still), () if found.key else tuple(adapter.dropout()))
+    dropout = [] if found.key else adapter.dropout()
+    if adapter.is_frozen:  # which is meant to do nothing
+      still = [p for p in still if not adapter.is_frozen(p.rpartition('/')[0])]
+      dropout = [layer for layer in dropout if not adapter.is_frozen(layer)]
+    return Idle(tuple(still), tuple(dropout))
 
   return Net(adapter.init, apply, idle)
 
@@ -410,7 +426,11 @@ def _check(variables: dict, shapes: dict) -> None:
 
 
 def _nnx(
-  make: Make, remat: str = '', before: Hooks = (), after: Hooks = ()
+  make: Make,
+  remat: str = '',
+  before: Hooks = (),
+  after: Hooks = (),
+  freeze: str = '',
 ) -> _Adapter:
   def build(key):
     module = make(_rngs(key))
@@ -429,9 +449,11 @@ def _nnx(
   kind, graphdef, state = _abstract(lambda: build(jax.random.key(0)))
   layout = list(nnx.to_flat_state(state))
   called_with = switch.caller(kind, draws=_DRAWS)
+  shapes = _variables(layout)
+  is_frozen = frozen.layers(by_path(shapes['params']), freeze)
 
   def forward(wanted):
-    graphdefs = _modes(graphdef, state, wanted, remat, before, after)
+    graphdefs = _modes(graphdef, state, wanted, remat, before, after, is_frozen)
 
     def run(variables, inputs, *, key, train):
       values = {
@@ -458,6 +480,8 @@ def _nnx(
         and after[path].get_value() is not values[path]
       ]
       state = _variables((path, after[path]) for path, _ in layout)['state']
+      if train and is_frozen:
+        state = frozen.still(variables['state'], state, is_frozen)
       return result, calls, state, drew
 
     return run
@@ -469,10 +493,11 @@ def _nnx(
   return _Adapter(
     kind.__name__,
     init,
-    _variables(layout),
+    shapes,
     forward,
     tuple(_name(p) for p, leaf in layout if isinstance(leaf, nnx.BatchStat)),
     dropout,
+    is_frozen,
     'leave deterministic and use_running_average to module.train() and '
     'module.eval(), or let __call__ take the argument train and pass it on',
   )
@@ -530,6 +555,7 @@ def _modes(
   remat: str,
   before: Hooks,
   after: Hooks,
+  is_frozen: frozen.IsFrozen | None,
 ) -> dict[bool, nnx.GraphDef]:
   """A module's static part by whether it trains, with its outputs tapped."""
   modes = {}
@@ -539,6 +565,13 @@ def _modes(
     modules = {_name(path): m for path, m in nnx.iter_modules(module) if path}
     layers = {name: m for name, m in modules.items() if callable(m)}
     looped = modules.keys() - layers.keys()
+    still = [
+      layer
+      for path, layer in nnx.iter_modules(module)
+      if train and is_frozen and is_frozen(_name(path))
+    ]
+    for layer in filter(callable, still):
+      _become(layer, _evaluating)
     for name in _select((remat,), layers, 'remat') if remat else ():
       # Evaluation has no backward pass, and needs no key: what is computed
       # again looks as if it had drawn.
@@ -555,18 +588,25 @@ def _modes(
           _become(layers[name], functools.partial(kind, function=function))
     for name in filter(wanted, layers) if wanted else ():
       _become(layers[name], _sowing)
-    # Called by class: an attribute of the module's may have their name.
-    (type(module).train if train else type(module).eval)(module)
-    for _, layer in nnx.iter_modules(module):
-      for name, value in switch.flags(train).items():
-        own = isinstance(vars(layer).get(name), bool)
-        if own and name not in ('deterministic', 'use_running_average'):
-          setattr(layer, name, value)
+    _tell(module, train)
+    for layer in still:
+      _tell(layer, False)
     modes[train] = nnx.graphdef(module)
 
   for train in (True, False):
     jax.eval_shape(functools.partial(visit, train=train), state)
   return modes
+
+
+def _tell(module: nnx.Module, train: bool) -> None:
+  """Tells a module, and all inside it, whether it trains."""
+  # Called by class: an attribute of the module's may have their name.
+  (type(module).train if train else type(module).eval)(module)
+  for _, layer in nnx.iter_modules(module):
+    for name, value in switch.flags(train).items():
+      own = isinstance(vars(layer).get(name), bool)
+      if own and name not in ('deterministic', 'use_running_average'):
+        setattr(layer, name, value)
 
 
 def _become(layer: nnx.Module, kind: Callable[[type], type]) -> None:
@@ -577,6 +617,17 @@ def _derived(cls: type[nnx.Module], call: Callable) -> type[nnx.Module]:
   """A class of layers that differs from another in how it is called."""
   pytree = getattr(cls, '_pytree__is_pytree', True)
   return type(cls)(cls.__name__, (cls,), {'__call__': call}, pytree=pytree)
+
+
+@functools.cache
+def _evaluating(cls: type[nnx.Module]) -> type[nnx.Module]:
+  """The class of a layer that, whatever it is told, does not train."""
+
+  def __call__(self, *args, **kwargs):
+    args, kwargs = frozen.told(cls.__call__, (self, *args), kwargs)
+    return cls.__call__(*args, **kwargs)
+
+  return _derived(cls, __call__)
 
 
 @functools.cache
@@ -684,7 +735,7 @@ def _value(path: tuple, leaf: Any, variables: dict, key: Array | None) -> Array:
   )
 
 
-def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
+def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
   kind = type(module)
   called_with = switch.caller(
     kind, draws="draw with self.make_rng('dropout'), as linen.Dropout does"
@@ -718,6 +769,25 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
     kept = {k: v for k, v in initial(key).items() if k not in sown}
     return {'params': kept.pop('params', {}), 'state': kept}
 
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  is_frozen = frozen.layers(by_path(shapes['params']), freeze)
+
+  def evaluating(call, args, kwargs, context):
+    """A method of a layer; where it is frozen, as if nothing trained."""
+    layer = context.module
+    if is_frozen(_name(layer.path)):
+      own = {
+        name: flag
+        for name, flag in switch.flags(train=False).items()
+        if getattr(layer, name, None) is not None
+        and name in type(layer).__dataclass_fields__
+      }
+      for name, flag in own.items():
+        object.__setattr__(layer, name, flag)
+      # What the layer was built with is not for the call to say again.
+      args, kwargs = frozen.told(context.orig_method, args, kwargs, but=own)
+    return call(*args, **kwargs)
+
   def forward(wanted):
     def captured(layer, method):
       called = bool(layer.path) and method == '__call__'
@@ -725,15 +795,17 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
 
     def run(variables, inputs, *, key, train):
       state = variables['state']
+      still = train and is_frozen
       try:
-        result, changed = call(
-          {'params': variables['params'], **state},
-          inputs,
-          train,
-          rngs=_streams(key, train),
-          mutable=[*(state if train else ()), 'intermediates'],
-          capture_intermediates=wanted is not None and captured,
-        )
+        with linen.intercept_methods(evaluating) if still else nullcontext():
+          result, changed = call(
+            {'params': variables['params'], **state},
+            inputs,
+            train,
+            rngs=_streams(key, train),
+            mutable=[*(state if train else ()), 'intermediates'],
+            capture_intermediates=wanted is not None and captured,
+          )
       except flax.errors.InvalidRngError as error:
         todo = ': give apply a key' if train else f' in evaluation; {quiet}'
         raise UserError(
@@ -758,6 +830,8 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
         if path[-1] == '__call__'
       }
       state = {name: changed.get(name, state[name]) for name in state}
+      if still:
+        state = frozen.still(variables['state'], state, is_frozen, skip=1)
       return result, calls, state, ()
 
     return run
@@ -766,7 +840,6 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
     'let __call__ take the argument train and pass it on, e.g. as '
     'deterministic=not train and use_running_average=not train'
   )
-  shapes = jax.eval_shape(init, jax.random.key(0))
 
   def dropout():
     found = {}
@@ -791,6 +864,7 @@ def _linen(module: linen.Module, inputs: PyTree) -> _Adapter:
     forward,
     tuple(p for p in by_path(shapes['state']) if p.startswith(STATISTICS)),
     dropout,
+    is_frozen,
     quiet,
   )
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.errors import UserError, unknown
-from jaxkd.paths import by_path, matches
+from jaxkd.paths import by_path, changed, matches
 from jaxkd.students import quantize
 
 RANDOM = 'random'
@@ -77,26 +77,37 @@ def _has_dustbin(own: tuple, there: tuple) -> bool:
   return bool(own and there) and own == (*there[:-1], there[-1] + 1)
 
 
-def without(tree: Any, pattern: str, *, at: str) -> Any:
-  """A tree shaped as a net's parameters, with 0 for those that match.
+def frozen(tree: Any, pattern: str, *, at: str) -> set[str]:
+  """The paths of parameters that do not train.
 
-  What a quantised net learns of its levels is not the net's own and stays.
+  What a quantised net learns of its levels is not the net's own and does.
+
+  Args:
+    tree: shaped as a net's parameters.
+    pattern: a glob of them; empty for none.
+    at: the config entry of the net.
 
   Raises:
     UserError: nothing matches.
   """
   if not pattern:
-    return tree
+    return set()
   flat = by_path(tree)
   own = {path for path in flat if not path.startswith(f'{quantize.OWN}/')}
-  frozen = {path for path in own if _matches(path, pattern)}
-  if not frozen:
+  found = {path for path in own if _matches(path, pattern)}
+  if not found:
     raise unknown('parameter', pattern, flat, f'{at}.freeze')
-  leaves = [
-    jnp.zeros_like(leaf) if path in frozen else leaf
-    for path, leaf in flat.items()
-  ]
-  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+  return found
+
+
+def without(tree: Any, pattern: str, *, at: str) -> Any:
+  """A tree shaped as a net's parameters, with 0 for those that do not train.
+
+  Raises:
+    UserError: nothing matches.
+  """
+  paths = frozen(tree, pattern, at=at)
+  return changed(tree, dict.fromkeys(paths, jnp.zeros_like))
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -1,0 +1,69 @@
+"""The running mean of a net's parameters, and the state that belongs to it.
+
+Statistics that a net gathers of what flows through it, as BatchNorm does, fit
+its own parameters and not their mean. So the mean gathers its own: in each step
+it sees the batch too, in training mode. Nets without such statistics need no
+second forward pass. The rest of a state, such as the masks of a pruned net, is
+the same for both.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import optax
+
+from jaxkd.paths import by_path, changed
+
+
+def trained(carry: Mapping[str, Any]) -> dict[str, dict]:
+  """The variables of each net that trains."""
+  params, states = carry['train']['nets'], carry['state']['nets']
+  return {n: {'params': params[n], 'state': states[n]} for n in params}
+
+
+def result(carry: Mapping[str, Any]) -> dict[str, dict]:
+  """What is evaluated, and kept after training: the means, or else the nets.
+
+  Args:
+    carry: of one member, or of all with a leading axis.
+  """
+  variables = trained(carry)
+  if 'average' not in carry:
+    return variables
+  statistics = carry['state']['average']
+  return {
+    name: {
+      'params': carry['average'][name],
+      'state': _with(own['state'], statistics.get(name, {})),
+    }
+    for name, own in variables.items()
+  }
+
+
+def updated(
+  mean: dict, params: dict, decay: float, *, still: Collection[str]
+) -> dict:
+  """The mean of a net's parameters after one more step.
+
+  Args:
+    mean: before.
+    params: of the net now.
+    decay: the share of the old mean in the new one.
+    still: the paths of parameters that do not train, whose mean is what they
+      are, without rounding.
+  """
+  new = optax.incremental_update(params, mean, 1 - decay)
+  return _with(new, at(still, params))
+
+
+def at(paths: Iterable[str], tree: dict) -> dict[str, Any]:
+  """Path -> leaf of a tree, at some paths."""
+  flat = by_path(tree)
+  return {path: flat[path] for path in paths}
+
+
+def _with(tree: dict, leaves: Mapping[str, Any]) -> dict:
+  """A tree with other leaves at some paths."""
+  return changed(
+    tree, {path: lambda _, leaf=leaf: leaf for path, leaf in leaves.items()}
+  )

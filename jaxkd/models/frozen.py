@@ -1,0 +1,91 @@
+"""Layers that are frozen: they run as in evaluation while the net trains.
+
+A layer is frozen if all of its parameters match a pattern of those that do not
+train, and so is whatever lies below it: BatchNorm normalises by the statistics
+that it has and leaves them alone, and dropout keeps all. A layer without
+parameters is frozen where the pattern names it, or one that it is a part of.
+"""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from jaxkd.models import switch
+from jaxkd.paths import by_path, changed, matches
+
+IsFrozen = Callable[[str], bool]
+
+
+def layers(params: Collection[str], pattern: str) -> IsFrozen | None:
+  """Tells by its path whether a layer is frozen; None where none is.
+
+  Args:
+    params: the paths of a net's parameters.
+    pattern: of those that do not train; see `jaxkd.students.inherit`.
+  """
+  trained = {
+    path for path in params if not (pattern and matches(path, pattern))
+  }
+  if len(trained) == len(params):
+    return None
+
+  @functools.cache
+  def whole(layer):
+    inside = f'{layer}/' if layer else ''
+    own = {path for path in params if path.startswith(inside)}
+    return bool(own) and own.isdisjoint(trained)
+
+  def is_frozen(layer):
+    parts = layer.split('/') if layer else []
+    around = itertools.accumulate(parts, '{}/{}'.format)
+    return matches(layer, pattern) or any(map(whole, ['', *around]))
+
+  return is_frozen
+
+
+def still(
+  before: dict, after: dict, is_frozen: IsFrozen, skip: int = 0
+) -> dict:
+  """A net's new state, in which that of frozen layers is the old one.
+
+  Args:
+    before: the old state.
+    after: the new one.
+    is_frozen: from `layers`.
+    skip: how many parts of a path there are before that of the layer.
+  """
+
+  def layer(path):
+    return '/'.join(path.split('/')[skip:-1])
+
+  old = {p: leaf for p, leaf in by_path(before).items() if is_frozen(layer(p))}
+  put = {path: lambda _, leaf=leaf: leaf for path, leaf in old.items()}
+  return changed(after, put)
+
+
+def told(
+  function: Callable,
+  args: tuple,
+  kwargs: Mapping[str, Any],
+  but: Collection[str] = (),
+) -> tuple[tuple, dict[str, Any]]:
+  """The arguments of a call, changed so that they say that nothing trains.
+
+  Args:
+    function: what is called.
+    args: its arguments.
+    kwargs: those by name.
+    but: names that are left as they are.
+  """
+  says = {k: v for k, v in switch.flags(train=False).items() if k not in but}
+  signature = inspect.signature(function)
+  bound = signature.bind(*args, **kwargs)
+  for name, parameter in signature.parameters.items():
+    if name in says:
+      bound.arguments[name] = says[name]
+    elif parameter.kind is parameter.VAR_KEYWORD and name in bound.arguments:
+      rest = bound.arguments[name]
+      bound.arguments[name] = rest | {k: says[k] for k in says.keys() & rest}
+  return bound.args, bound.kwargs
