@@ -114,7 +114,7 @@ _TEACHER = {
     'own': 0.5,  # the share of what a specialist sees that is its own
   },
   # of the data, where that is not what all teachers see: 0 and '' for that
-  'data': {'fraction': 0.0, 'partition': ''},
+  'data': {'fraction': 0.0, 'partition': '', 'augment': ''},
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
@@ -141,6 +141,8 @@ _CONFIG = {
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
+    # how the examples of a batch are mixed, labels too; see data/augment.py
+    'augment': {'teachers': '', 'students': ''},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
     'together': 1,  # examples of a class that follow one another
@@ -376,7 +378,8 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   for kind in NAMES if 'kw' in config else ():
     if partial.get(kind, config.get(kind)) != config.get(kind):
       made['kw'] = options_after(config, kind, partial[kind], at)
-  if 'teachers' in config and 'teachers' in partial:
+  # Elsewhere it is a number or a text, e.g. in data.fraction.
+  if isinstance(config.get('teachers'), Mapping) and 'teachers' in partial:
     made['teachers'] = config['teachers'] | _new_teachers(config, partial, at)
     config = made
   for name, value in partial.items():

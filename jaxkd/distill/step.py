@@ -112,6 +112,7 @@ def learner(
   *,
   example: dict,
   decode: Callable[..., dict] | None = None,
+  mix: Callable[..., dict] | None = None,
 ) -> Learner:
   """The pure functions of one member: init, step, evaluate.
 
@@ -124,6 +125,8 @@ def learner(
     metrics: what `evaluate` measures of each net.
     example: a batch of shapes, as one member gets it from the loader.
     decode: what else a net is measured by; see `jaxkd.tasks`.
+    mix: ``(batch, seed) -> batch``, what all roles see of it while they train;
+      see `jaxkd.data.augment`.
   """
   nets = {
     copy: role
@@ -146,6 +149,10 @@ def learner(
         if not role.reads
       }
     return {**batch, 'inputs': shown(texts, batch, seed)}
+
+  def mixed(batch, carry):
+    """The batch as it is to be learnt; whole, before it is cut into parts."""
+    return mix(batch, seed=carry['seed']) if mix else batch
 
   def taken(name, inputs, targets, prefix=''):
     """What a net that trains sees, or reads in its place."""
@@ -269,7 +276,12 @@ def learner(
     if made.average:
       carry['average'] = train['nets']
     shapes, _ = jax.eval_shape(
-      lambda *given: compute(made, *given, key), carry, frozen, example
+      lambda carry, frozen, batch: compute(
+        made, carry, frozen, mixed(batch, carry), key
+      ),
+      carry,
+      frozen,
+      example,
     )
     train['terms'], state['terms'] = {}, {}
     for name, term, _, _ in trained(made.terms):
@@ -299,6 +311,7 @@ def learner(
     """The carry after one more batch, and what was measured on it."""
     made = recipe(hyper)
     carry = updated(carry)
+    batch = mixed(batch, carry)
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
 
     def loss(train, state, batch, key):
