@@ -243,8 +243,8 @@ def field_of(
       return batch[PROBABILITIES]
     raise UserError(
       f'{who} takes one class for each example, and data.augment mixes two '
-      'examples; leave that empty, or choose what takes probabilities, as '
-      'cross_entropy does'
+      "examples; leave that empty ('none' in teachers.NAME.data.augment), or "
+      'choose what takes probabilities, as losses.cross_entropy does'
     )
   if field not in batch:
     raise unknown('field of the batch', field, batch)
