@@ -127,7 +127,7 @@ _TEACHER = {
     'own': 0.5,  # the share of what a specialist sees that is its own
   },
   # of the data, where that is not what all teachers see: 0 and '' for that
-  'data': {'fraction': 0.0, 'partition': ''},
+  'data': {'fraction': 0.0, 'partition': '', 'augment': ''},
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
@@ -154,6 +154,8 @@ _CONFIG = {
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
+    # how the examples of a batch are mixed, labels too; see data/augment.py
+    'augment': {'teachers': '', 'students': ''},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
     'together': 1,  # examples of a class that follow one another
@@ -416,7 +418,8 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
   made = dict(config)
   for kind, name in _named_anew(config, partial):
     made |= options_after(config, kind, name, at)
-  if 'teachers' in config and 'teachers' in partial:
+  # Elsewhere it is a number or a text, e.g. in data.fraction.
+  if isinstance(config.get('teachers'), Mapping) and 'teachers' in partial:
     made['teachers'] = config['teachers'] | _new_teachers(config, partial, at)
     config = made
   for name, value in partial.items():

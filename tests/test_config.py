@@ -187,3 +187,14 @@ def test_only_terms_can_be_brought(complete):
   net = dict(loss='kl')
   with pytest.raises(UserError, match=r"^arms\.a\.students: .*'studnet'"):
     configs.override(complete, dict(students=dict(studnet=net)), 'arms.a')
+
+
+def test_what_only_teachers_see_may_change_from_round_to_round():
+  """An entry called teachers is no section of groups everywhere."""
+  given = configs.plain(configs.complete({}))
+  changed = dict(
+    data=dict(fraction=dict(teachers=0.5), augment=dict(teachers='mixup(1)'))
+  )
+  made = configs.override(given, changed, 'rounds.r01')['data']
+  assert made['fraction'] == {'teachers': 0.5, 'students': 1.0}
+  assert made['augment'] == {'teachers': 'mixup(1)', 'students': ''}

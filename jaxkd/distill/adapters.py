@@ -6,7 +6,9 @@ student's side (``adapter``) or the teacher's (``teacher_adapter``).
 
 Where a map has another height or width than the teacher's, and no convolution
 of the adapter's own sees to it, it is averaged down (adaptive average pooling)
-or interpolated up (bilinearly) along each axis.
+or interpolated up (bilinearly) along each axis. Tokens [B, N, C] of a vision
+transformer and maps meet on the grid of patches: an adapter with an argument
+``image`` gets the shape of the examples, whose proportions the grid has.
 
 BatchNorm here takes the statistics of the whole batch and keeps no running
 ones: those are for nets that are evaluated, and an adapter never is. A
@@ -25,6 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import losses
+from jaxkd.distill import grids
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics, _pooling
@@ -37,6 +40,8 @@ __all__ = [
   'projector',
   'variational',
   'resize',
+  'tokens_to_map',
+  'map_to_tokens',
   'embed',
   'translator',
   'attention_fusion',
@@ -61,24 +66,27 @@ class Adapter(NamedTuple):
   apply: Callable[[dict, dict, Any], tuple[Any, dict]]
 
 
-def linear(student: Shape, teacher: Shape) -> Adapter:
+def linear(student: Shape, teacher: Shape, image: Shape = ()) -> Adapter:
   """A linear map over the last axis; on maps, a 1×1 convolution.
 
   Args:
     student: shape of the student's layer, [B, ..., C].
     teacher: shape of the teacher's layer, [B, ..., D], with as many axes; if
-      they are maps their sizes may differ.
+      they are maps their sizes may differ. One may be a map and the other
+      tokens, one for each patch.
+    image: shape of the examples, [B, H, W, C], which tells the grid of tokens;
+      square if it is no image.
 
   Raises:
     UserError: shapes that cannot be adapted.
   """
-  _check_layers('linear', student, teacher)
+  _check_layers('linear', student, teacher, image)
 
   def init(key):
     return _affine(key, (student[-1], teacher[-1])), {}
 
   def apply(params, state, x):
-    x = _resized(x, teacher)
+    x = _resized(x, teacher, image)
     return _shifted(x @ params['kernel'].astype(x.dtype), params), state
 
   return Adapter(init, apply)
@@ -148,7 +156,7 @@ def conv_bn_relu(student: Shape, teacher: Shape) -> Adapter:
   return _regressor('conv_bn_relu', student, teacher, jax.nn.relu)
 
 
-def projector(student: Shape, teacher: Shape) -> Adapter:
+def projector(student: Shape, teacher: Shape, image: Shape = ()) -> Adapter:
   """A linear map and BatchNorm without scale and bias (SRD).
 
   Every feature comes out with mean 0 and variance 1 over the batch, so give
@@ -157,6 +165,7 @@ def projector(student: Shape, teacher: Shape) -> Adapter:
   Args:
     student: shape of the student's layer, [B, ..., C].
     teacher: shape of the teacher's layer, [B, ..., D], as for ``linear``.
+    image: shape of the examples, as for ``linear``.
 
   Raises:
     UserError: shapes that cannot be adapted.
@@ -166,13 +175,13 @@ def projector(student: Shape, teacher: Shape) -> Adapter:
     Distillation <https://arxiv.org/abs/2303.11098>`_, 2024; ε = 1e-4 as in
     the authors' code for ImageNet
   """
-  _check_layers('projector', student, teacher)
+  _check_layers('projector', student, teacher, image)
 
   def init(key):
     return {'kernel': _kernel(key, (student[-1], teacher[-1]))}, {}
 
   def apply(params, state, x):
-    x = _resized(x, teacher)
+    x = _resized(x, teacher, image)
     y = x @ params['kernel'].astype(x.dtype)
     return _standardized(y, eps=1e-4), state
 
@@ -180,7 +189,7 @@ def projector(student: Shape, teacher: Shape) -> Adapter:
 
 
 def variational(
-  student: Shape, teacher: Shape, *, fixed: bool = False
+  student: Shape, teacher: Shape, image: Shape = (), *, fixed: bool = False
 ) -> Adapter:
   """The regressor of ``losses.variational_information`` (VID).
 
@@ -192,6 +201,7 @@ def variational(
   Args:
     student: shape of the student's layer, [B, ..., C].
     teacher: shape of the teacher's layer, [B, ..., D], as for ``linear``.
+    image: shape of the examples, as for ``linear``.
     fixed: leave the variance at 5, which makes a hint of it.
 
   Returns:
@@ -205,7 +215,7 @@ def variational(
     Ahn et al., `Variational Information Distillation for Knowledge Transfer
     <https://arxiv.org/abs/1904.05835>`_, 2019
   """
-  _check_layers('variational', student, teacher)
+  _check_layers('variational', student, teacher, image)
   width, variance, eps = teacher[-1], 5.0, 1e-5
   layers = {'first': student[-1], 'second': width, 'third': width}
 
@@ -222,7 +232,7 @@ def variational(
 
   def apply(params, state, x):
     first, second, third = (params[name].astype(x.dtype) for name in layers)
-    hidden = jax.nn.relu(_resized(x, teacher) @ first)
+    hidden = jax.nn.relu(_resized(x, teacher, image) @ first)
     mean = jax.nn.relu(hidden @ second) @ third
     scale = raw_scale() if fixed else params['raw_scale']
     return (mean, scale), state
@@ -258,6 +268,120 @@ def resize(student: Shape, teacher: Shape) -> Adapter:
     return _resized(x, teacher), state
 
   return Adapter(init, apply)
+
+
+def tokens_to_map(
+  student: Shape,
+  teacher: Shape,
+  image: Shape = (),
+  *,
+  class_tokens: int = 0,
+  keep: bool = False,
+  height: int = 0,
+) -> Adapter:
+  """Tokens of a vision transformer as a map, row by row.
+
+  On the teacher's side nothing is trained. On the student's side the map is
+  brought to the teacher's as ``linear`` does.
+
+  Args:
+    student: shape of the tokens, [B, N, C].
+    teacher: shape of the teacher's map, [B, H, W, D]; on the teacher's side
+      that of the tokens.
+    image: shape of the examples, as for ``linear``.
+    class_tokens: how many come first that stand for no place: a class token,
+      registers.
+    keep: whether the mean of these goes behind the features of every place,
+      which doubles the channels; else they are left out.
+    height: rows of the grid, where patches are not square; 0 for the
+      proportions of the image.
+
+  Raises:
+    UserError: a layer that is no tokens, or tokens that are no such grid.
+  """
+  refuse = functools.partial(_refusal, 'tokens_to_map', student, teacher)
+  if not _is_layer(student) or len(student) != 3:
+    raise refuse('it takes tokens of [B, number, channels]')
+  if student != teacher and not _is_map(teacher):
+    raise refuse(
+      "it brings tokens to a map; set teacher_adapter='tokens_to_map' too"
+    )
+  if class_tokens < 0 or height < 0 or (keep and not class_tokens):
+    raise refuse(
+      f'class_tokens={class_tokens}, keep={keep}, height={height}: numbers are '
+      '0 or more, and without class_tokens there is nothing to keep'
+    )
+  places = student[1] - class_tokens
+  size = _rows(places, height) if height else grids.grid(places, image)
+  if size is None:
+    extra = grids.extra_tokens(student[1], image)
+    least = f', as {extra} would be,' if extra else ''
+    raise refuse(
+      f'{places} of the {student[1]} tokens are no grid of '
+      f'{f"{height} rows" if height else "square patches"}; set class_tokens, '
+      f'how many come first that are no patches{least} or height, how many '
+      'rows there are'
+    )
+
+  def laid_out(x):
+    maps = grids.to_map(x[:, class_tokens:], size)
+    if not keep:
+      return maps
+    mean = x[:, :class_tokens].mean(1)[:, None, None]
+    return jnp.concatenate([maps, jnp.broadcast_to(mean, maps.shape)], axis=-1)
+
+  if student == teacher:
+    return _fixed(laid_out)
+  width = student[-1] * (2 if keep else 1)
+  then = linear((student[0], *size, width), teacher)
+  return Adapter(
+    then.init, lambda params, state, x: then.apply(params, state, laid_out(x))
+  )
+
+
+def map_to_tokens(
+  student: Shape, teacher: Shape, image: Shape = (), *, class_tokens: int = 0
+) -> Adapter:
+  """A map as tokens, row by row.
+
+  On the teacher's side nothing is trained. On the student's side the map is
+  brought to the teacher's tokens as ``linear`` does.
+
+  Args:
+    student: shape of the map, [B, H, W, C].
+    teacher: shape of the teacher's tokens, [B, N, D]; on the teacher's side
+      that of the map.
+    image: shape of the examples, as for ``linear``.
+    class_tokens: how many of the tokens come first that stand for no place;
+      each is the mean over all places.
+
+  Raises:
+    UserError: a layer that is no map, or tokens that are no grid.
+  """
+  refuse = functools.partial(_refusal, 'map_to_tokens', student, teacher)
+  if not _is_map(student) or class_tokens < 0:
+    raise refuse(
+      'it takes a map of [B, height, width, channels], and class_tokens of 0 '
+      'or more'
+    )
+
+  def tokens(x):
+    return grids.with_class_tokens(grids.to_tokens(x), class_tokens)
+
+  if student == teacher:
+    return _fixed(tokens)
+  if not _is_layer(teacher) or len(teacher) != 3:
+    raise refuse("it brings a map to tokens; set adapter='linear' for maps")
+  size = grids.grid(teacher[1] - class_tokens, image)
+  if size is None:
+    raise refuse(grids.remedy(student, teacher, image))
+  then = linear(student, (teacher[0], *size, teacher[2]))
+
+  def apply(params, state, x):
+    maps, state = then.apply(params, state, x)
+    return tokens(maps), state
+
+  return Adapter(then.init, apply)
 
 
 def embed(student: Shape, teacher: Shape, *, width: int = 0) -> Adapter:
@@ -568,13 +692,26 @@ def _along_channels(vector, x):
   return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
-def _resized(x, teacher):
-  """A map averaged down or interpolated up to the teacher's size."""
+def _resized(x, teacher, image=()):
+  """A map averaged down or interpolated up to the teacher's size.
+
+  Tokens are laid out as a map, or a map as tokens, where the other is one.
+  """
+  if {x.ndim, len(teacher)} == {3, 4}:
+    if x.ndim == 3:
+      return _resized(grids.to_map(x, grids.grid(x.shape[1], image)), teacher)
+    size = grids.grid(teacher[1], image)
+    return grids.to_tokens(_resized(x, (teacher[0], *size, teacher[2])))
   if x.ndim != 4:
     return x
   size = teacher[1:3]
   x = _pooling.average(x, tuple(map(min, x.shape[1:3], size)))
   return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), 'linear')
+
+
+def _rows(number, height):
+  """Rows and columns of so many places; None where they do not divide."""
+  return None if number % height else (height, number // height)
 
 
 def _nearest(x, shape):
@@ -595,16 +732,23 @@ def _is_map(shape) -> bool:
   return _is_layer(shape) and len(shape) == 4
 
 
-def _check_layers(name, student, teacher) -> None:
-  """Refuses all but layers that differ in width or are maps."""
+def _check_layers(name, student, teacher, image) -> None:
+  """Refuses all but layers that differ in width, or have places to match."""
   if not _is_layer(student) or not _is_layer(teacher):
     remedy = 'name one layer of [B, ..., channels] on each side'
+  elif {len(student), len(teacher)} == {3, 4}:
+    tokens = min(student, teacher, key=len)
+    if grids.grid(tokens[1], image):
+      return
+    remedy = grids.remedy(student, teacher, image)
   elif len(student) != len(teacher):
     remedy = (
       'choose layers with as many axes, both before or both after the pooling'
     )
   elif len(student) != 4 and student[1:-1] != teacher[1:-1]:
     remedy = 'choose layers with as many positions'
+    if tokens_remedy := grids.remedy(student, teacher, image):
+      remedy += f', or, of the patches of images, {tokens_remedy}'
   else:
     return
   raise _refusal(name, student, teacher, remedy)
@@ -613,6 +757,8 @@ def _check_layers(name, student, teacher) -> None:
 def _check_maps(name, student, teacher) -> None:
   if not _is_map(student) or not _is_map(teacher):
     remedy = 'name a map of [B, height, width, channels] on each side'
+    if _is_layer(student) and _is_layer(teacher):
+      remedy = grids.remedy(student, teacher, adapter=name) or remedy
     raise _refusal(name, student, teacher, remedy)
 
 

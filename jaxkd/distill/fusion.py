@@ -15,7 +15,8 @@ from jax import Array
 
 from jaxkd import lookup, losses
 from jaxkd.distill import router, transfer
-from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.distill.knowledge import field_of
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.teachers import many
 from jaxkd.types import Context, Term
@@ -267,11 +268,10 @@ def _weigh(weights: str, groups, trains, at):
 
   def of_function(context):
     logits = _several(context, groups, here)
-    for field in fields:
-      if field not in context.batch:
-        raise unknown('field of the batch', field, context.batch, here)
+    with within(f'{here}: '):
+      given = [field_of(context.batch, field, name) for field in fields]
     with blamed(here):
-      found = function(logits, *(context.batch[field] for field in fields))
+      found = function(logits, *given)
     sizes = (len(logits),), (*logits.shape[1:-1], len(logits))
     if found.shape not in sizes:
       raise UserError(

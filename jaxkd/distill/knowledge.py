@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
+from jaxkd.data.augment import PROBABILITIES
 from jaxkd.distill.location import Location, sides
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, unknown, within
 from jaxkd.types import Context, Term
 
 
@@ -160,9 +161,10 @@ def knowledge(
     positional += [*student, *teacher]
     # What a teacher's adapter gives besides comes in place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
-      if field not in context.batch:
-        raise unknown('field of the batch', field, context.batch, at)
-      positional.append(context.batch[field])
+      mixtures = loss in losses.OF_PROBABILITIES
+      with within(f'{at}: '):
+        found = field_of(context.batch, field, name, mixtures=mixtures)
+      positional.append(found)
     if arguments.coupled and 'where' in context.batch:
       extra = {**extra, 'where': context.batch['where']}
     try:
@@ -219,6 +221,34 @@ def knowledge(
     return f'{sentence}: {error}'
 
   return Term(init, apply)
+
+
+def field_of(
+  batch: Mapping[str, Array], field: str, who: str, *, mixtures: bool = False
+) -> Array:
+  """A field of the batch, by name.
+
+  Args:
+    batch: the fields.
+    field: the name.
+    who: the function that takes it, for errors.
+    mixtures: whether it takes probabilities of the classes for `labels`, which
+      mixtures of two examples have.
+
+  Raises:
+    UserError: there is none, or none such.
+  """
+  if field == 'labels' and PROBABILITIES in batch:
+    if mixtures:
+      return batch[PROBABILITIES]
+    raise UserError(
+      f'{who} takes one class for each example, and data.augment mixes two '
+      "examples; leave that empty ('none' in teachers.NAME.data.augment), or "
+      'choose what takes probabilities, as losses.cross_entropy does'
+    )
+  if field not in batch:
+    raise unknown('field of the batch', field, batch)
+  return batch[field]
 
 
 def _shapes(tree, last: int = 0) -> str:

@@ -1,5 +1,6 @@
 """Where knowledge is: layers of both sides, and the adapters between them."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ def sides(
 
   An adapter is sized from the layers' shapes: the teacher's side's from the
   teacher's own, the student's from that and from what the teacher's side
-  gives. All nets of all groups share the teacher's adapter.
+  gives. One that has an argument `image` gets the shape of what the student
+  sees too. All nets of all groups share the teacher's adapter.
 
   Args:
     location: names of the student's and of the teachers' outputs.
@@ -88,11 +90,15 @@ def sides(
       found[entry], options, name=name, at=f'{at}.{entry}_kw'
     )
 
-  def make(entry, student, teacher):
+  def make(entry, student, teacher, context):
+    extra = {}
+    if 'image' in inspect.signature(found[entry]).parameters:
+      extra['image'] = getattr(context.inputs, 'shape', ())
     with within(f'{at}.{entry}: '):
       return found[entry](
         jax.tree.map(lambda x: tuple(x.shape), student),
         jax.tree.map(lambda x: tuple(x.shape), teacher),
+        **extra,
         **entries[entry][1],
       )
 
@@ -111,11 +117,11 @@ def sides(
       return (group,)
     return _tuple(jax.vmap(lambda x: made.apply(params, {}, x)[0])(group))
 
-  def of_teacher(groups):
+  def of_teacher(groups, context):
     if 'teacher_adapter' not in found:
       return None
     one = jax.eval_shape(lambda x: jax.tree.map(lambda y: y[0], x), groups[0])
-    return make('teacher_adapter', one, one)
+    return make('teacher_adapter', one, one, context)
 
   def target(made, params, groups):
     """Shapes of what one net of the first group is compared by."""
@@ -128,23 +134,24 @@ def sides(
   def init(key, context: Context):
     student, groups = picked(context)
     params, state = {}, {}
-    teacher = of_teacher(groups)
+    teacher = of_teacher(groups, context)
     if teacher:
       params['teacher_adapter'], _ = teacher.init(fold(key, 'teacher_adapter'))
     if 'adapter' in found:
       shape = target(teacher, params.get('teacher_adapter', {}), groups)
-      made = make('adapter', student, shape)
+      made = make('adapter', student, shape, context)
       params['adapter'], state['adapter'] = made.init(key)
     return params, state
 
   def apply(params, state, context: Context):
     student, groups = picked(context)
-    teacher = of_teacher(groups)
+    teacher = of_teacher(groups, context)
     own = params.get('teacher_adapter', {})
     compared = [taught(teacher, own, group) for group in groups]
     if 'adapter' not in found:
       return (student,), compared, state
-    made = make('adapter', student, target(teacher, own, groups))
+    shape = target(teacher, own, groups)
+    made = make('adapter', student, shape, context)
     adapted, kept = made.apply(params['adapter'], state['adapter'], student)
     return _tuple(adapted), compared, {**state, 'adapter': kept}
 

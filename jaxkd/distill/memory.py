@@ -92,6 +92,11 @@ def contrast(
     return params, {**state, **kept}
 
   def apply(params, state, context):
+    if 'rank' not in context.batch:
+      raise UserError(
+        f'{at}: the loss {name} remembers single examples, and data.augment '
+        'mixes two; leave that empty'
+      )
     student, teacher, kept = embeddings(params, state, context)
     now = {'student': student, 'teacher': teacher}
     memory, ids = state['memory'], context.batch['rank']

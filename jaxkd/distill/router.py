@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import losses
+from jaxkd.distill.knowledge import field_of
 from jaxkd.distill.transfer import aggregated
-from jaxkd.errors import blamed, unknown
+from jaxkd.errors import blamed, within
 from jaxkd.types import Context, Term
 
 FLOOR = -50.0  # of the logarithms of probabilities that the router sees
@@ -70,14 +71,13 @@ def routed(
 
   def loss(params, state, context):
     value, state = seen(params['router']).loss(params['term'], state, context)
-    if 'labels' not in context.batch:
-      raise unknown(
-        'field of the batch', 'labels', context.batch, f'{at}.fuse_weights'
-      )
+    here = f'{at}.fuse_weights'
+    with within(f'{here}: '):
+      labels = field_of(context.batch, 'labels', 'the router', mixtures=True)
     logits = predictions(context)
     mixture = fuse(logits, weights(params['router'], logits), 1.0)
-    with blamed(f'{at}.fuse_weights'):
-      own = losses.cross_entropy(mixture, context.batch['labels'])
+    with blamed(here):
+      own = losses.cross_entropy(mixture, labels)
     own = own.reshape(len(value), -1).mean(1).astype(value.dtype)
     # Its gradient alone: the value of the term is about the student.
     return value + own - jax.lax.stop_gradient(own), state

@@ -114,6 +114,7 @@ def learner(
   *,
   example: dict,
   decode: Callable[..., dict] | None = None,
+  mix: Callable[..., dict] | None = None,
 ) -> Learner:
   """The pure functions of one member: init, step, evaluate.
 
@@ -126,6 +127,8 @@ def learner(
     metrics: what `evaluate` measures of each net.
     example: a batch of shapes, as one member gets it from the loader.
     decode: what else a net is measured by; see `jaxkd.tasks`.
+    mix: ``(batch, seed) -> batch``, what all roles see of it while they train;
+      see `jaxkd.data.augment`.
   """
   nets = {
     copy: role
@@ -148,6 +151,10 @@ def learner(
         if not role.reads
       }
     return {**batch, 'inputs': shown(texts, batch, seed)}
+
+  def mixed(batch, carry):
+    """The batch as it is to be learnt; whole, before it is cut into parts."""
+    return mix(batch, seed=carry['seed']) if mix else batch
 
   def taken(name, inputs, targets, prefix=''):
     """What a net that trains sees, or reads in its place."""
@@ -275,7 +282,7 @@ def learner(
 
     def traced(carry, frozen, example):
       """The contexts, and what a forward pass changes of each net's state."""
-      given, now = compute(made, carry, frozen, example, key)
+      given, now = compute(made, carry, frozen, mixed(example, carry), key)
       both = carry['state']['nets'], now['nets']
       return given, {
         name: replaced(*(states[name] for states in both)) for name in nets
@@ -314,6 +321,7 @@ def learner(
     """The carry after one more batch, and what was measured on it."""
     made = recipe(hyper)
     carry = updated(carry)
+    batch = mixed(batch, carry)
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
 
     def loss(train, state, batch, key):

@@ -12,11 +12,12 @@ from jaxkd.distill import critic, fusion, memory, transfer
 from jaxkd.distill.knowledge import (
   Adversary,
   Arguments,
+  field_of,
   find_loss,
   knowledge,
 )
 from jaxkd.distill.location import sides
-from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.types import Context, Term
 
 AVERAGE = 'average'  # the teacher that is the net's own running mean
@@ -216,7 +217,9 @@ def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
         f'{logits.shape[0]}; set fuse'
       )
     with blamed(at):
-      found = function(logits[0], *(context.batch[f] for f in fields))
+      with within(f'{at}: '):
+        given = [field_of(context.batch, field, name) for field in fields]
+      found = function(logits[0], *given)
       if found.shape != logits.shape[1:2]:
         raise UserError(
           f'{at}: {name} gives the shape {list(found.shape)}, not one value '

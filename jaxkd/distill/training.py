@@ -18,7 +18,8 @@ import optax
 
 from jaxkd import config as configs
 from jaxkd import losses
-from jaxkd.data import loader
+from jaxkd.data import augment, loader
+from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fitted, fusion, running_mean, step, taught, terms
@@ -101,6 +102,7 @@ class Job(NamedTuple):
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
     together: how many examples of a class follow one another.
+    augment: how the examples of a batch are mixed.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
@@ -116,6 +118,7 @@ class Job(NamedTuple):
   weights: np.ndarray
   order: str = 'own'
   together: int = 1
+  augment: Augment = Augment()
   hyper: dict[str, list[float]] | None = None
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
@@ -293,9 +296,17 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   """The functions of one member, given a batch of all."""
   shapes = shapes_of_one(batch, _axis(batch))
   roles = {name: group.role for name, group in job.groups.items()}
+  mix = None
+  if job.augment.text:
+    mix = functools.partial(
+      augment.apply, job.augment, num_classes=session.source.num_classes
+    )
   return _learner(
     session,
-    (job.students, roles, job.distill, job.train, _seen(job), shapes),
+    (
+      *(job.students, roles, job.distill, job.train, _seen(job), shapes),
+      job.augment,
+    ),
     lambda: step.learner(
       job.students,
       roles,
@@ -303,6 +314,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
       {k: m for k, m in session.metrics.items() if not m.finished},
       example=shapes,
       decode=session.decode,
+      mix=mix,
     ),
   )
 
@@ -360,6 +372,7 @@ def check(session: Session, job: Job) -> None:
   batches = batches_of(session, job)
   batches.check()
   batch = batches.example()
+  _check_augment(session, job, batch)
   _check_mesh(job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
@@ -443,6 +456,27 @@ def _check_kept(job: Job) -> None:
           f'teachers.{group}.cache.outputs: {at} looks at {location!r} of '
           f'{group}, which is not kept; add it'
         )
+
+
+def _check_augment(session: Session, job: Job, batch: dict) -> None:
+  """Refuses mixtures where outputs or classes of single examples are taken."""
+  at = job.augment.at
+  if not job.augment.text:
+    return
+  for name, group in _looked_at(job).items():
+    if group.role.kept:
+      raise UserError(
+        f'{at}: what is kept of {name} is of single examples and not of their '
+        f'mixtures; leave it empty, or teachers.{name}.cache.outputs'
+      )
+  if fitted.is_fitted(job.students):
+    role = next(iter(job.students.values()))
+    raise UserError(
+      f'{at}: {role.at}.model is fitted to examples of one class each; leave '
+      'it empty'
+    )
+  one = shapes_of_one(batch, _axis(batch))
+  augment.check(job.augment, one, session.source.num_classes)
 
 
 def _check_accumulate(job: Job) -> None:

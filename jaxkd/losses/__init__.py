@@ -76,6 +76,9 @@ from jaxkd.losses.targets import (
   teacher_is_correct,
 )
 
+# Losses whose labels may be probabilities of the classes, as of mixtures.
+OF_PROBABILITIES = (cross_entropy,)
+
 __all__ = [
   # Responses
   'kl',

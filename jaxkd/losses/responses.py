@@ -706,14 +706,15 @@ def virtual_teacher(
 def cross_entropy(
   logits: Array, labels: Array, *, label_smoothing: float = 0.0
 ) -> Array:
-  """Cross-entropy to integer labels.
+  """Cross-entropy to labels.
 
   The ground-truth term of nearly every recipe, at T = 1. Smoothing moves a
   share of the label's mass to all K classes evenly, the label included.
 
   Args:
     logits: z, [..., K].
-    labels: class indices from 0 to K - 1, integers [...].
+    labels: class indices from 0 to K - 1, integers [...]; or probabilities p of
+      the classes, [..., K], as mixup and cutmix give, in place of onehot.
     label_smoothing: ε in [0, 1], the mass that is spread.
 
   Returns:
@@ -735,16 +736,24 @@ def cross_entropy(
     - Some code, that of teacher-free distillation for one, spreads ε over the
       K - 1 other classes.
   """
-  _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, 'int[...]'))
+  soft = jnp.ndim(labels) == jnp.ndim(logits) and jnp.issubdtype(
+    getattr(labels, 'dtype', int), jnp.floating
+  )
+  kind = 'float[..., K]' if soft else 'int[...]'
+  _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, kind))
   _checks.within(0, 1, label_smoothing=label_smoothing)
   logits = _numerics.upcast(logits)
-  loss = optax.losses.softmax_cross_entropy_with_integer_labels(
-    logits, _nearest_class(labels, logits)
-  )
+  if soft:
+    log_q = jnp.where(labels == 0, 0, jax.nn.log_softmax(logits))
+    loss = -jnp.sum(labels.astype(logits.dtype) * log_q, axis=-1)
+  else:
+    loss = optax.losses.softmax_cross_entropy_with_integer_labels(
+      logits, _nearest_class(labels, logits)
+    )
   if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
     uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-  return _known(labels, logits, loss)
+  return loss if soft else _known(labels, logits, loss)
 
 
 def pseudo_label(student: Array, teacher: Array) -> Array:

@@ -12,13 +12,15 @@ holds is the same in all families:
     bias                         bias
     running_mean, running_var    mean, var
 
-Every tensor must find its place and every variable its values, all but
-``num_batches_tracked``, which has no part in what a net computes.
+Every tensor must find its place and every variable its values, all but counts
+such as ``num_batches_tracked``, which have no part in what a net computes. What
+trainers wrap around a net and its layers is left out of the names.
 """
 
 import inspect
+import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from jaxkd.paths import by_path
 
 PREFIX = 'pytorch:'  # of the path of such a file, in a config
 
+_REMEDY = 'name the model that the file is of'
 _KINDS = {
   ('weight', 4): ('params', 'kernel', (2, 3, 1, 0)),
   ('weight', 2): ('params', 'kernel', (1, 0)),
@@ -41,10 +44,44 @@ _KINDS = {
   ('running_mean', 1): ('state', 'mean', (0,)),
   ('running_var', 1): ('state', 'var', (0,)),
 }
-_UNUSED = 'num_batches_tracked'
+# Counts of BatchNorm, of torch.optim.swa_utils, and of the profiler thop.
+_UNUSED = {'num_batches_tracked', 'n_averaged', 'total_ops', 'total_params'}
+# What PyTorch's wrappers put into names, before a whole net or a layer of it:
+# DataParallel, torch.compile, FSDP and activation checkpointing.
+_WRAPPERS = {
+  *('module', '_orig_mod'),
+  *('_fsdp_wrapped_module', '_checkpoint_wrapped_module'),
+}
+# What people's own modules call the net in them, and its parts.
+_HOLDERS = {
+  *('model', 'net', 'network', 'student', 'ema_model'),
+  *('backbone', 'encoder', 'base_model', 'features_extractor', 'head'),
+}
+# What a checkpoint calls the state dict in it.
+_NESTED = (
+  *('state_dict', 'model_state_dict', 'model', 'net'),
+  *('state_dict_ema', 'model_ema'),
+)
+# PyTorch's reader of weights runs no code of a file and refuses whatever else
+# a file holds, such as the options of its training. Here empty objects take
+# the place of these: dicts, and for NumPy's numbers, which a tuple fills,
+# objects that ignore it. The names in files from before PyTorch 1.6 cannot be
+# listed. A tensor that shares memory with another, or is not laid out row by
+# row, is copied, as safetensors asks.
 _CONVERT = (
-  'import torch, safetensors.torch as st; s = torch.load({0!r}, "cpu")',
-  'st.save_file(s.get("model", s.get("state_dict", s)), {1!r})',
+  'import collections, torch, zipfile; from safetensors.torch import save_file'
+  '; from torch import serialization as t; file = {0!r}',
+  'a = type("Left", (), dict(__new__=lambda *_: collections.OrderedDict())); '
+  'b = type("Out", (), dict(__new__=lambda c, *_: object.__new__(c), '
+  '__setstate__=lambda *_: None))',
+  'other = t.get_unsafe_globals_in_checkpoint(file) '
+  'if zipfile.is_zipfile(file) else ["argparse.Namespace"]; '
+  't.add_safe_globals([(b if n.startswith("numpy") else a, n) for n in other])',
+  's = torch.load(file, "cpu", weights_only=True); '
+  'print("taken of", list(s)[:9], "is", [k for k in {2!r} * 2 '
+  'if isinstance(s.get(k), dict) and (s := s[k])] or "all")',
+  'save_file(dict((k, v.clone(memory_format=torch.contiguous_format)) '
+  'for k, v in s.items() if torch.is_tensor(v)), {1!r})',
 )
 
 
@@ -72,17 +109,17 @@ def load(path: str | Path, model: str, like: Any) -> dict:
   """
   path = files.path(path, at='path')
   rules, wanted = _rules(model), by_path(like)
-  found, misfit = {}, f'{path} does not fit the model {model!r}: '
-  for name, tensor in _read(path).items():
-    layer, _, leaf = name.rpartition('.')
-    if leaf == _UNUSED:
-      continue
-    shown = f'{name} {list(tensor.shape)}'
-    ours = _ours(layer, rules)
-    if not ours or (leaf, tensor.ndim) not in _KINDS:
+  misfit, found, placed = f'{path} does not fit the model {model!r}: ', {}, {}
+  tensors = _read(path)
+  for name, layer in _layers(tensors, rules).items():
+    leaf, tensor = name.rpartition('.')[2], tensors[name]
+    shown, ours = f'{name} {list(tensor.shape)}', _ours(layer, rules)
+    if not ours:
+      raise UserError(f'{misfit}it has no layer for {shown}; {_REMEDY}')
+    if (leaf, tensor.ndim) not in _KINDS:
       raise UserError(
-        f'{misfit}there is no place for {shown}; it takes the weights, biases '
-        f'and running statistics of the layers {", ".join(rules)}'
+        f'{misfit}its layer {ours} has no place for {shown}; save the net with '
+        'plain weights, biases and running statistics'
       )
     kind, last, axes = _KINDS[leaf, tensor.ndim]
     target, value = f'{kind}/{ours}/{last}', tensor.transpose(axes)
@@ -91,20 +128,28 @@ def load(path: str | Path, model: str, like: Any) -> dict:
       has = f'has {list(expected)} there' if expected else 'has no such layer'
       raise UserError(
         f'{misfit}{shown} would be {target} {list(value.shape)}, and the model '
-        f'{has}; name the model that the file is of, on data of its classes'
+        f'{has}; {_REMEDY}, on data of its classes'
       )
     if target in found:
-      raise UserError(f'{misfit}{shown} and another tensor are both {target}')
+      raise UserError(
+        f'{misfit}{placed[target]} and {shown} would both be {target}; keep '
+        'the tensors of one net'
+      )
+    value = _float32(value)
     if not np.isfinite(value).all():
       raise UserError(f'{misfit}{shown} has values that are not finite')
-    found[target] = jnp.asarray(value, jnp.float32)
+    found[target], placed[target] = jnp.asarray(value), shown
   for target, leaf in wanted.items():
     if target not in found:
       raise UserError(
-        f'{misfit}no tensor there gives {target} {list(leaf.shape)}; name the '
-        'model that the file is of'
+        f'{misfit}no tensor there gives {target} {list(leaf.shape)}; {_REMEDY}'
       )
   return jax.tree.unflatten(jax.tree.structure(like), map(found.get, wanted))
+
+
+def _float32(value: np.ndarray) -> np.ndarray:
+  with np.errstate(over='ignore'):  # infinite then, which is refused
+    return value.astype(np.float32)
 
 
 def _rules(model: str) -> Mapping[str, Callable[..., str]]:
@@ -118,6 +163,36 @@ def _rules(model: str) -> Mapping[str, Callable[..., str]]:
       "beside one's own model"
     )
   return rules
+
+
+def _layers(
+  names: Iterable[str], rules: Mapping[str, Callable[..., str]]
+) -> dict[str, str]:
+  """Each tensor's name -> that of its layer in the net alone.
+
+  A name that means something is taken as it is. Else all wrappers are left
+  out, and then so many parts at the start, which all names share or of which
+  each is known to hold a net, that what remains means something.
+  """
+  whole = {name: name.rpartition('.')[0] for name in names}
+  parts = {
+    name: [part for part in layer.split('.') if part not in _WRAPPERS]
+    for name, layer in whole.items()
+  }
+  alike = (len(set(each)) == 1 for each in zip(*parts.values(), strict=False))
+  shared = len(list(itertools.takewhile(bool, alike)))
+
+  def layer_of(name):
+    if _ours(whole[name], rules):
+      return whole[name]
+    for dropped in range(len(parts[name])):
+      held = parts[name][shared:dropped]
+      layer = '.'.join(parts[name][dropped:])
+      if _HOLDERS.issuperset(held) and _ours(layer, rules):
+        return layer
+    return whole[name]
+
+  return {name: layer_of(name) for name in parts}
 
 
 def _ours(layer: str, rules: Mapping[str, Callable[..., str]]) -> str:
@@ -140,11 +215,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     start = file.read(9)  # the length of a header in JSON, and its brace
   if start[8:] != b'{':
     names = str(path), str(path.with_suffix('.safetensors'))
-    first, second = (line.format(*names) for line in _CONVERT)
+    lines = ' and '.join(
+      f'`{line.format(*names, _NESTED)}`' for line in _CONVERT
+    )
     raise UserError(
       f'{path} is not in the safetensors format; what torch.save wrote is a '
       'pickle, which can run any code as it is read, so convert it with these '
-      f'two lines where PyTorch is: `{first}` and `{second}`'
+      f'lines, which run none of it, where PyTorch 2.6 or later is: {lines}'
     )
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
@@ -153,15 +230,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     raise UserError(
       f'{path} cannot be read ({error}); write it once more, in float32'
     ) from error
+  tensors = {
+    name: tensor
+    for name, tensor in tensors.items()
+    if name.rpartition('.')[2] not in _UNUSED
+  }
+  if not tensors:
+    raise UserError(
+      f'{path} holds no weights; save the state dict of the net there, '
+      'net.state_dict()'
+    )
   for name, tensor in tensors.items():
-    number = jnp.issubdtype(tensor.dtype, jnp.floating)
-    if not number and not name.endswith(_UNUSED):
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
       raise UserError(
         f'{path} holds {tensor.dtype} in {name}; keep the weights there as '
         'floating-point numbers'
       )
-  # What torch.nn.DataParallel and DistributedDataParallel put before names.
-  prefix = 'module.'
-  if tensors and all(name.startswith(prefix) for name in tensors):
-    return {name.removeprefix(prefix): x for name, x in tensors.items()}
   return tensors

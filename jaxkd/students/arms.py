@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxkd import config as configs
 from jaxkd.data import partition
+from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
@@ -37,6 +38,7 @@ SHARED = (
   'arms',
   'data.fraction.teachers',
   'data.partition.teachers',
+  'data.augment.teachers',
   'train.steps',
   'train.batch_size',
   'train.eval_every',
@@ -126,6 +128,7 @@ def job(
     weights=weights,
     order=data['order'],
     together=data['together'],
+    augment=Augment(data['augment']['students']),
     hyper=hyper,
     examples=examples,
   )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import keys
-from jaxkd.data import partition
+from jaxkd.data import augment, partition
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError, within
@@ -87,9 +87,18 @@ def job(
     weights=weights,
     order=data['order'],
     together=data['together'],
+    augment=_augment(name, part['augment'], data['augment']['teachers']),
     at=f'teachers.{name}.',
     given={name: {'specialist': state}} if state else {},
   )
+
+
+def _augment(name: str, own: str, common: str) -> augment.Augment:
+  """How a group's batches are mixed: as it says, or as for all teachers."""
+  if not own:
+    return augment.Augment(common, 'data.augment.teachers')
+  text = '' if own == augment.NONE else own
+  return augment.Augment(text, f'teachers.{name}.data.augment')
 
 
 def _shared_out(group: Group, entry, at: str, other: str) -> Group:

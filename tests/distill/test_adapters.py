@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
-from jaxkd.distill import adapters
+from jaxkd.distill import adapters, grids
 from jaxkd.distill.knowledge import knowledge
 from jaxkd.errors import UserError
 
@@ -430,3 +430,155 @@ def test_layers_that_cannot_be_adapted(name, student, teacher, parts):
     make(name, student, teacher)
   for part in (f'adapter={name!r}', *parts):
     assert part in str(error.value)
+
+
+# Tokens [3, 6, 4] are a grid of 2 by 3, as images of 8 by 12 are.
+WIDE = (3, 8, 12, 1)
+
+
+def numbered(*shape):
+  return jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+
+
+def test_tokens_are_a_map_row_by_row():
+  x = numbered(3, 8, 4)
+  made = adapters.tokens_to_map(x.shape, x.shape, WIDE, class_tokens=2)
+  assert made.init(jax.random.key(0)) == ({}, {})
+  y, _ = made.apply({}, {}, x)
+  assert y.shape == (3, 2, 3, 4)
+  for row, column in ((0, 0), (0, 2), (1, 0)):
+    want = x[:, 2 + 3 * row + column]
+    np.testing.assert_array_equal(y[:, row, column], want)
+  kept = adapters.tokens_to_map(
+    x.shape, x.shape, WIDE, class_tokens=2, keep=True
+  )
+  z, _ = kept.apply({}, {}, x)
+  np.testing.assert_array_equal(z[..., :4], y)
+  np.testing.assert_array_equal(z[:, 1, 2, 4:], x[:, :2].mean(1))
+  high = adapters.tokens_to_map((3, 8, 4), (3, 8, 4), height=4)
+  np.testing.assert_array_equal(high.apply({}, {}, x)[0][:, 3, 1], x[:, 7])
+
+
+def test_a_map_is_tokens_row_by_row():
+  x = numbered(3, 2, 3, 4)
+  made = adapters.map_to_tokens(x.shape, x.shape)
+  y, _ = made.apply({}, {}, x)
+  np.testing.assert_array_equal(y[:, 4], x[:, 1, 1])
+  back = adapters.tokens_to_map(y.shape, y.shape, WIDE)
+  np.testing.assert_array_equal(back.apply({}, {}, y)[0], x)
+  led = adapters.map_to_tokens(x.shape, x.shape, class_tokens=1)
+  z, _ = led.apply({}, {}, x)
+  np.testing.assert_allclose(z[:, 0], x.mean((1, 2)))
+  np.testing.assert_array_equal(z[:, 1:], y)
+
+
+@pytest.mark.parametrize('name', ['linear', 'projector', 'variational'])
+def test_maps_and_tokens_meet_on_the_grid_of_patches(name):
+  maps, tokens = (3, 4, 6, 2), (3, 6, 5)
+  function = getattr(adapters, name)
+  onto = function(maps, tokens, WIDE)  # averaged down to 2 by 3
+  x = normal(1, maps)
+  params = parameters(onto)
+  flat = x.reshape(3, 2, 2, 3, 2, 2).mean((2, 4)).reshape(3, 6, 2)
+  plain = function((3, 6, 2), tokens)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    onto.apply(params, {}, x)[0],
+    plain.apply(params, {}, flat)[0],
+  )
+  back = function((3, 6, 2), (3, 2, 3, 5), WIDE)
+  plain = function((3, 2, 3, 2), (3, 2, 3, 5))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    back.apply(params, {}, flat)[0],
+    plain.apply(params, {}, flat.reshape(3, 2, 3, 2))[0],
+  )
+
+
+def test_tokens_are_brought_to_maps_and_to_tokens_of_other_sizes():
+  made = adapters.tokens_to_map((3, 7, 4), (3, 1, 1, 5), WIDE, class_tokens=1)
+  params, x = parameters(made), normal(0, (3, 7, 4))
+  y, _ = made.apply(params, {}, x)
+  want = x[:, 1:].mean(1) @ params['kernel'] + params['bias']
+  np.testing.assert_allclose(y[:, 0, 0], want, rtol=1e-4, atol=1e-5)
+  made = adapters.map_to_tokens((3, 2, 3, 4), (3, 7, 5), WIDE, class_tokens=1)
+  params, x = parameters(made), normal(0, (3, 2, 3, 4))
+  y, _ = made.apply(params, {}, x)
+  want = x.reshape(3, 6, 4) @ params['kernel'] + params['bias']
+  np.testing.assert_allclose(y[:, 1:], want, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(y[:, 0], want.mean(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('student', 'teacher', 'said'),
+  [
+    (
+      (3, 4, 6, 2), (3, 7, 5),
+      "set teacher_adapter='tokens_to_map' with "
+      "teacher_adapter_kw.class_tokens=1 and adapter='linear'",
+    ),
+    (
+      (3, 8, 5), (3, 4, 6, 2),
+      "set adapter='tokens_to_map' with adapter_kw.class_tokens=2",
+    ),
+    (
+      (3, 6, 5), (3, 7, 5),
+      "set adapter='tokens_to_map' and teacher_adapter='tokens_to_map' with "
+      'teacher_adapter_kw.class_tokens=1',
+    ),
+    ((3, 2, 3, 2), (3, 5, 5), 'teacher_adapter_kw.height'),
+  ],
+)  # fmt: skip
+def test_what_keeps_tokens_apart_is_proposed(student, teacher, said):
+  with pytest.raises(UserError) as error:
+    adapters.linear(student, teacher, WIDE)
+  assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'student', 'teacher', 'kw', 'said'),
+  [
+    ('tokens_to_map', (3, 7, 4), (3, 7, 4), {}, 'class_tokens.*as 1 would be'),
+    ('tokens_to_map', (3, 6, 4), (3, 6, 4), {'height': 4}, 'grid of 4 rows'),
+    ('tokens_to_map', (3, 6, 4), (3, 5, 4), {}, "teacher_adapter='tokens_to"),
+    ('tokens_to_map', (3, 2, 3, 4), (3, 5, 4), {}, 'it takes tokens'),
+    ('tokens_to_map', (3, 6, 4), (3, 6, 4), {'keep': True}, 'nothing to keep'),
+    ('map_to_tokens', (3, 6, 4), (3, 6, 4), {}, 'it takes a map'),
+    ('map_to_tokens', (3, 2, 3, 4), (3, 7, 4), {}, 'class_tokens=1'),
+    ('map_to_tokens', (3, 2, 3, 4), (3, 1, 3, 4), {}, "set adapter='linear'"),
+    ('conv3x3', (3, 2, 3, 4), (3, 10, 4), {}, "and adapter='conv3x3'"),
+  ],
+)  # fmt: skip
+def test_tokens_that_cannot_be_adapted(name, student, teacher, kw, said):
+  image = {} if name == 'conv3x3' else {'image': WIDE}
+  with pytest.raises(UserError, match=said):
+    getattr(adapters, name)(student, teacher, **image, **kw)
+
+
+def test_a_grid_has_the_proportions_of_the_image():
+  assert grids.grid(16) == (4, 4)
+  assert grids.grid(16, (8, 12, 20, 3)) is None
+  assert grids.grid(15, (8, 12, 20, 3)) == (3, 5)
+  assert grids.grid(16, (8, 64, 16, 3)) == (8, 2)
+  assert grids.grid(0) is None
+
+
+def test_hints_know_the_proportions_of_what_the_student_sees(context):
+  tokens = jnp.zeros((2, 6, 1 + 4 * 2, 5))
+  context = context._replace(
+    teachers={'main': {'tokens': tokens}}, inputs=jnp.zeros((6, 16, 8, 1))
+  )
+  term = knowledge(
+    losses.hint,
+    location=('map', 'tokens'),
+    teachers=('main',),
+    adapter='linear',
+    teacher_adapter='tokens_to_map',
+    teacher_adapter_kw={'class_tokens': 1},
+    at='distill.x',
+  )
+  params, state = term.init(jax.random.key(0), context)
+  value, _ = term.loss(params, state, context)
+  x = context.student['map'].reshape(6, 4, 2, 2, 4, 2).mean((2, 4))
+  want = jnp.square(x @ params['adapter']['kernel']).mean((1, 2, 3))
+  np.testing.assert_allclose(value, want, rtol=1e-4)

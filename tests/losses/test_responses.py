@@ -806,3 +806,35 @@ def test_noise_that_cannot_be(options, message):
   logits = jnp.zeros((2, 3))
   with pytest.raises(ValueError, match=message):
     losses.noisy_logit_mse(jax.random.key(0), logits, logits, **options)
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.3])
+def test_cross_entropy_to_probabilities_is_the_mean_over_labels(smoothing):
+  logits = jnp.array([[0.0, 2.0, -1.0], [3.0, 0.5, 1.0]])
+  first, second = jnp.array([0, 2]), jnp.array([1, 2])
+  share = jnp.array([0.25, 0.6])
+  one_hot = lambda labels: jax.nn.one_hot(labels, 3)  # noqa: E731
+  mixed = share[:, None] * one_hot(first)
+  mixed += (1 - share)[:, None] * one_hot(second)
+  of = lambda u: losses.cross_entropy(logits, u, label_smoothing=smoothing)  # noqa: E731
+  want = share * of(first) + (1 - share) * of(second)
+  np.testing.assert_allclose(of(mixed), want, rtol=1e-5)
+  np.testing.assert_allclose(of(one_hot(first)), of(first), rtol=1e-5)
+
+
+def test_a_class_of_no_probability_may_be_ruled_out():
+  logits = jnp.array([[0.0, -jnp.inf, 1.0]])
+  mixed = jnp.array([[0.5, 0.0, 0.5]])
+  value, slope = jax.value_and_grad(
+    lambda z: losses.cross_entropy(z, mixed).sum()
+  )(logits)
+  want = losses.cross_entropy(logits[:, ::2], mixed[:, ::2])[0]
+  np.testing.assert_allclose(value, want, rtol=1e-6)
+  assert np.isfinite(slope).all()
+  assert np.isnan(losses.cross_entropy(logits, mixed.at[0, 1].set(jnp.nan)))
+
+
+@pytest.mark.parametrize('shape', [(2,), (2, 4), (3, 3)])
+def test_probabilities_are_of_the_same_classes(shape):
+  with pytest.raises(ValueError, match='labels must be'):
+    losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(shape))
