@@ -46,6 +46,7 @@ class Stage(NamedTuple):
     execution: how it ran.
     test: metric -> the value of each member.
     bytes: of each of its nets that is quantised or pruned.
+    job: what it is called among what trains; empty for what did not train.
   """
 
   name: str
@@ -54,6 +55,7 @@ class Stage(NamedTuple):
   execution: Execution
   test: dict[str, np.ndarray]
   bytes: Mapping[str, int] = MappingProxyType({})
+  job: str = ''
 
 
 def run(
@@ -126,6 +128,9 @@ def run(
       stages += [
         _distil(session, part, arm, groups, directory) for arm in part.arms
       ]
+    for done in stages:
+      if done.job:
+        reporter.tested(done.job, done.test)
     row = None
     if first:
       row = record.row(config, source, rounds, stages, tuned, shares, command)
@@ -230,7 +235,8 @@ def _taught(
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-  stages = [Stage(shown, history, seconds, ran, test, sizes)]
+  job_name = '' if entry['restore'] else stage
+  stages = [Stage(shown, history, seconds, ran, test, sizes, job_name)]
   if name in part.predicts and ensembled(part, name):
     together = _together(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
@@ -306,7 +312,8 @@ def _distil(
     shard_parameters=job.train['shard_parameters'],
   )
   test |= shifts
-  return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes)
+  name = f'{part.prefix}students/{arm}'
+  return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes, name)
 
 
 def _generated(

@@ -8,7 +8,7 @@ from jaxkd import jobs, tasks
 from jaxkd.data import sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.report import rows, wording
+from jaxkd.report import progress, rows, wording
 from jaxkd.rounds import (
   Made,
   Round,
@@ -41,6 +41,7 @@ def prepare(
     UserError: the config asks for something that does not fit together.
   """
   configs.check_numbers(config)
+  progress.check_wandb(config['report']['wandb'])
   data = config['data']
   try:
     with blamed('data.source'):

@@ -36,6 +36,7 @@ MADE = (
   'outputs',
   'generated',
   'events',
+  'wandb',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
 
