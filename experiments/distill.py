@@ -22,6 +22,7 @@ flags.DEFINE_boolean('explain', False, 'print the loss and all layers; no run')
 flags.DEFINE_multi_string(
   'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched on the validation split'
 )
+flags.adopt_module_key_flags(launch)  # of hosts, for --help
 
 
 def main(stop):
@@ -44,7 +45,7 @@ def main(stop):
       tune=tuple(FLAGS.tune),
       stop=stop,
       console=console,
-      command=launch.command(f'runs/{config["name"]}'),
+      command=launch.command(),
     )
   except pipeline.Stopped as stopped:
     console.print(f'{stopped}; run the same command to go on')
