@@ -94,7 +94,7 @@ class Checkpoints:
           async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier(processes)),
         ),
       )
-    self._open.enter_context(_without_orbax_tracebacks())
+    self._open.enter_context(_quiet_orbax())
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -519,7 +519,7 @@ def _absolute(directory: str | os.PathLike) -> epath.Path:
 def _reading(folder: epath.Path) -> Iterator[None]:
   """Whatever goes wrong while a checkpoint is read, it is damaged."""
   try:
-    with _without_orbax_tracebacks():
+    with _quiet_orbax():
       yield
   except (UserError, _DamagedError):
     raise
@@ -530,11 +530,16 @@ def _reading(folder: epath.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_orbax_tracebacks() -> Iterator[None]:
-  """Keeps Orbax from logging the tracebacks of what it raises anyway."""
+def _quiet_orbax() -> Iterator[None]:
+  """Keeps Orbax from logging what says nothing to a user of jaxkd.
+
+  These are the tracebacks of what it raises anyway, and how long it has waited
+  for the save before, which is wanted: there is never more than one underway.
+  """
 
   def wanted(record: python_logging.LogRecord) -> bool:
-    return not (record.exc_info and '/orbax/' in record.pathname)
+    waited = str(record.msg).startswith('Waiting for previous save')
+    return '/orbax/' not in record.pathname or not (record.exc_info or waited)
 
   logger = logging.get_absl_logger()
   logger.addFilter(wanted)
