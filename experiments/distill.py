@@ -11,7 +11,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import launch, overview, pipeline, tuning
+from jaxkd import launch, overview, pipeline, tuning, workdir
 from jaxkd.report import tables
 from jaxkd.train import hosts
 
@@ -51,7 +51,9 @@ def main(stop):
     console.print(f'{stopped}; run the same command to go on')
     sys.exit(launch.STOPPED)
   # Soft wrapping leaves commands whole, to be copied.
-  console.print(tables.console(row, FLAGS.workdir), soft_wrap=True)
+  predicts = workdir.prediction(FLAGS.workdir, config['task'])
+  shown = tables.console(row, FLAGS.workdir, predicts)
+  console.print(shown, soft_wrap=True)
 
 
 if __name__ == '__main__':

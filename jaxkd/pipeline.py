@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import jobs, overview, shapes, tasks, tuning, workdir
-from jaxkd.data import generated
+from jaxkd.data import generated, inputs
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, roles, training
@@ -391,6 +391,7 @@ def _export(
           'kw': entry['kw'],
           'num_classes': roles.classes_of(entry, source),
           'classes': list(source.classes),
+          'inputs': inputs.as_json(_inputs_of(role, source)),
           'input_shape': shapes.as_json(role.shape),
           'dtype': train['dtype'],
           'view': role.eval_view,
@@ -400,6 +401,13 @@ def _export(
           'members': len(jax.tree.leaves(variables)[0]),
         },
       )
+
+
+def _inputs_of(role: Role, source: Source) -> inputs.Inputs:
+  """What a net takes: examples, or what others give of them."""
+  if role.reads:
+    return inputs.unknown(role.shape, 'float32')
+  return inputs.of(source)
 
 
 def _show(

@@ -60,6 +60,9 @@ class Source(NamedTuple):
       `jaxkd.shapes`.
     classes: their names.
     notes: what a reader of the row must know of the data.
+    resize: side in pixels that image files are brought to, by Pillow's bilinear
+      filter; 0 if they are left as they are.
+    vocabulary: number of tokens, where inputs are tokens; else 0.
   """
 
   name: str
@@ -68,6 +71,8 @@ class Source(NamedTuple):
   input_shape: Any
   classes: tuple[str, ...]
   notes: tuple[str, ...] = ()
+  resize: int = 0
+  vocabulary: int = 0
 
 
 def load(
@@ -544,7 +549,8 @@ def folder(
     split: examples_lib.held(images.read(group, mode, resize))
     for split, group in files.items()
   }
-  return _source(name, splits, validation, classes=classes)
+  source = _source(name, splits, validation, classes=classes)
+  return source._replace(resize=resize)
 
 
 def parallel(
@@ -687,7 +693,8 @@ def tfds(
     for split, of in stored.items()
     if of in builder.info.splits and (split == 'test' or of != test)
   }
-  return _source(name, splits, validation, classes=classes)
+  source = _source(name, splits, validation, classes=classes)
+  return source._replace(resize=resize)
 
 
 # What they share.
@@ -720,7 +727,7 @@ def _sentences(
       raise UserError(f'{_at(name, split)} is empty')
   made = sentences.tokenized(splits, name=name, **options)
   source = _source(name, made.splits, validation, classes=made.pieces)
-  return source._replace(notes=made.notes)
+  return source._replace(notes=made.notes, vocabulary=len(made.pieces))
 
 
 def _source(
@@ -876,7 +883,11 @@ def _from_user(
         f'{made.num_classes}'
       )
     source = _source(name, made.splits, validation, classes=classes)
-    return source._replace(notes=tuple(made.notes))
+    return source._replace(
+      notes=tuple(made.notes),
+      resize=made.resize,
+      vocabulary=made.vocabulary,
+    )
   try:
     splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
   except (AttributeError, TypeError, ValueError) as error:

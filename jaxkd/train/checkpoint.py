@@ -247,14 +247,7 @@ def load(directory: str | os.PathLike) -> tuple[dict, dict]:
   Raises:
     UserError: there is no exported network, or it is damaged.
   """
-  directory = _absolute(directory)
-  steps = directory.is_dir() and ocp.path.step.checkpoint_steps(directory)
-  if not steps:
-    raise UserError(
-      f'there is no exported network in {directory}; give the folder that a '
-      'finished run has written'
-    )
-  folder = directory / str(max(steps))
+  folder = _exported(directory)
   network, leaves = _network(folder)
   like = jax.tree.map(
     lambda i: jax.ShapeDtypeStruct(
@@ -268,6 +261,27 @@ def load(directory: str | os.PathLike) -> tuple[dict, dict]:
   except _DamagedError as damage:
     raise _damaged_export(folder, damage) from damage
   return variables, network['spec']
+
+
+def description(directory: str | os.PathLike) -> dict:
+  """The ``spec`` of an exported network, without its arrays.
+
+  Raises:
+    UserError: there is no exported network, or it is damaged.
+  """
+  return _network(_exported(directory))[0]['spec']
+
+
+def _exported(directory: str | os.PathLike) -> epath.Path:
+  """The checkpoint that is an exported network."""
+  directory = _absolute(directory)
+  steps = directory.is_dir() and ocp.path.step.checkpoint_steps(directory)
+  if not steps:
+    raise UserError(
+      f'there is no exported network in {directory}; give the folder that a '
+      'finished run has written'
+    )
+  return directory / str(max(steps))
 
 
 def _network(folder: epath.Path) -> tuple[dict, list[dict]]:
