@@ -458,8 +458,8 @@ def _show(
 
 
 def _writers(config: Mapping[str, Any], directory: Path) -> list:
-  writers = [progress.tensorboard(directory / 'events')]
-  project = config['report']['wandb']
+  events, project = directory / 'events', config['report']['wandb']
+  writers = [progress.tensorboard(events)]
   if project:
-    writers.append(progress.wandb(project, directory, dict(config)))
+    writers.append(progress.wandb(project, events, dict(config)))
   return writers

@@ -37,7 +37,6 @@ MADE = (
   'outputs',
   'generated',
   'events',
-  'wandb',
   CONFIG,  # last: what is left by a removal cut short is still known as ours
 )
 

@@ -220,6 +220,11 @@ def check_wandb(project: str) -> ModuleType | None:
 def wandb(project: str, directory: Path, config: dict) -> '_Wandb':
   """A writer to Weights & Biases, one run for each population that trains.
 
+  Args:
+    project: of Weights & Biases.
+    directory: for its files; a run that goes on finds there which one it is.
+    config: of the run of jaxkd.
+
   Raises:
     UserError: the package is not installed.
   """
@@ -230,7 +235,7 @@ class _Wandb:
   """Writes to Weights & Biases.
 
   The runs of a workdir are a group. A run that was cut short goes on as the
-  same one, by a key that is kept in the workdir, whose --overwrite begins anew.
+  same one, by a key that lies with the files: without it, they begin anew.
   Beside the mean over the members stands each of them, as ``train/loss/0``, in
   the order of the seeds.
   """

@@ -502,11 +502,11 @@ def _directions(
   place = near if len(near) < len(str(directory)) else str(directory)
   kept = f'benchmarks/rows/{row["system"]}.json'
   shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
+  next_ = 'predict for an image of your own' if predicts else 'use the student'
   return [
     f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
     'TensorBoard and nets/.',
-    f'Next, {"predict for an image" if predicts else "use the student"}, in '
-    'Python:',
+    f'Next, {next_} in Python:',
     'import jaxkd',  # at the margin, where Python wants it
     f'net, variables = jaxkd.load({place!r})',
     *([predicts] if predicts else []),
