@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxkd import keys
 from jaxkd import shapes as shape_lib
-from jaxkd.data import inputs, partition
+from jaxkd.data import inputs, partition, views
 from jaxkd.data.sources import Source
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
@@ -248,24 +248,24 @@ def differences(
   if role.reads:
     return notes
   said = f'the restored teachers {name} were'
-  shape, view = spec.get('input_shape', here), spec.get('view', role.eval_view)
+  shape = spec.get('input_shape', here)
   if shape != here:
     there = shape_lib.said(shape_lib.from_json(shape))
     notes.append(
       f'{said} trained on examples of {there} and see '
       f'{shape_lib.said(role.shape)} here'
     )
-  if view != role.eval_view:
-    own = role.eval_view
+  own = views.parse(role.eval_view).text
+  view = views.parse(spec.get('view', own)).text
+  if view != own:
     notes.append(
       f'{said} evaluated with the view {view!r} and have {own!r} here'
     )
   if 'inputs' in spec:
-    there = inputs.from_json(spec['inputs'])
-    own = inputs.of(source)
-    if inputs.scales(there) != inputs.scales(own):
+    there, those = inputs.from_json(spec['inputs']), inputs.of(source)
+    if inputs.scales(there) != inputs.scales(those):
       notes.append(
-        f'{said} trained on {inputs.said(there)} and see {inputs.said(own)} '
+        f'{said} trained on {inputs.said(there)} and see {inputs.said(those)} '
         'here'
       )
   return notes

@@ -93,6 +93,7 @@ def test_how_restored_teachers_were_shown_their_data_is_told(tmp_path):
     [
       ({}, ''),
       ({'view': ''}, "with the view '' and have 'blur"),
+      ({'view': 'blur( sigma = 1.0 )'}, ''),
       ({'input_shape': [6, 6, 1]}, 'of 6 × 6 × 1 and see 4 × 4 × 1 here'),
       ({'inputs': inputs.as_json(wide)}, 'from -2 to 3 and see .* from 0 to 1'),
       ({'classes': ['a', 'b', 'c']}, ''),  # the data have no names
@@ -107,7 +108,7 @@ def test_how_restored_teachers_were_shown_their_data_is_told(tmp_path):
     assert all(re.search(f'teachers main were .*{said}', n) for n in notes)
   named = source._replace(classes=('a', 'c', 'b'))
   with pytest.raises(UserError, match="class 1 is 'b' there and 'c' in synth"):
-    groups.differences('main', made, here, tmp_path / '4', named)
+    groups.differences('main', made, here, tmp_path / '5', named)
   theirs, _ = entry(restore='pytorch:x')
   (note,) = groups.differences('main', theirs, here, tmp_path / 'x', source)
   assert 'no standardize in teachers.main.views.eval' in note
