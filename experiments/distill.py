@@ -11,7 +11,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd import config as configs
-from jaxkd import files, launch, overview, pipeline, tuning
+from jaxkd import files, launch, overview, pipeline, tuning, workdir
 from jaxkd.report import tables
 from jaxkd.train import hosts
 
@@ -26,6 +26,7 @@ flags.DEFINE_boolean('explain', False, 'print the loss and all layers; no run')
 flags.DEFINE_multi_string(
   'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched on the validation split'
 )
+flags.adopt_module_key_flags(launch)  # of hosts, for --help
 
 
 def main(stop):
@@ -49,13 +50,15 @@ def main(stop):
       tune=tuple(FLAGS.tune),
       stop=stop,
       console=console,
-      command=launch.command(f'runs/{config["name"]}'),
+      command=launch.command(),
     )
   except pipeline.Stopped as stopped:
     console.print(f'{stopped}; run the same command to go on')
     sys.exit(launch.STOPPED)
   # Soft wrapping leaves commands whole, to be copied.
-  console.print(tables.console(row, directory), soft_wrap=True)
+  predicts = workdir.prediction(directory, config['task'])
+  shown = tables.console(row, directory, predicts)
+  console.print(shown, soft_wrap=True)
 
 
 if __name__ == '__main__':

@@ -15,8 +15,8 @@ from jaxkd import launch
 from jaxkd.data import builder, prepared, sources
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('name', '', 'of the TFDS data set')
-flags.DEFINE_string('data_dir', '', "TFDS's, if it is not its default")
+flags.DEFINE_string('name', '', 'what the TFDS data set is to be called')
+flags.DEFINE_string('data_dir', '', "TFDS's data directory; '' for its default")
 
 
 def main(stop):

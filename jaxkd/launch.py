@@ -24,18 +24,24 @@ FAILED = hosts.FAILED
 CACHE = Path.home() / '.cache' / 'jaxkd'  # of compiled programs
 STOPPED = 143  # what a shell reports of a program ended by SIGTERM
 
-# Flags that say where a run runs, and not what it does.
-_HERE = '(workdir|hosts|host|coordinator|hosts_timeout)'
+# Flags that differ between the hosts of a run, or say nothing of it.
+_OF_HOSTS = 'hosts|host|coordinator|hosts_timeout'
+_CONFIG = (
+  'a config, FILE.py, FILE.py:tiny or FILE.py:paper; --config.ENTRY=VALUE '
+  'changes any of its entries, see docs/config.md'
+)
 _ALL = 'all.train'  # stands for `train` and that of every group
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-  'hosts', '', "how many share the run, or 'auto' where the cluster tells"
+  'hosts', '', "how many hosts share the run, or 'auto' where a cluster tells"
 )
-flags.DEFINE_integer('host', None, 'which of them this is: 0, 1, ...')
-flags.DEFINE_string('coordinator', '', 'HOST:PORT on which host 0 listens')
+flags.DEFINE_integer('host', None, 'which of the hosts this is: 0, 1, ...')
+flags.DEFINE_string(
+  'coordinator', '', 'HOST:PORT on which host 0 waits for the others'
+)
 flags.DEFINE_integer(
-  'hosts_timeout', 300, 'seconds to wait for all hosts', lower_bound=1
+  'hosts_timeout', 300, 'seconds to wait until all are there', lower_bound=1
 )
 
 
@@ -145,8 +151,14 @@ def parse(
     UserError: a flag or an entry that does not exist, or a wrong value.
   """
   try:
-    argv = _with_config(argv, values) if config else list(argv)
-    left = values(argv)
+    asked = [*filter(_asks_for_help, argv[1:])]
+    if asked:
+      argv = [argv[0], '--help' if asked[0].endswith('-h') else asked[0]]
+      if config:
+        _tell_of_config(argv[0], values)
+    elif config:
+      argv = _with_config(argv, values)
+    left = values(list(argv))
   except UserError:
     raise
   except flags.UnrecognizedFlagError as error:
@@ -159,18 +171,22 @@ def parse(
   return left
 
 
-def command(workdir: str) -> str:
-  """The command that runs this again elsewhere, as one would type it."""
-  script = os.path.relpath(sys.argv[0])
-  kept, skip = [], False
-  for argument in sys.argv[1:]:
-    if skip:
-      skip = False
-    elif re.fullmatch(f'--?{_HERE}', argument):
-      skip = True
-    elif not re.match(f'--?({_HERE}=|(no)?overwrite)', argument):
+def command() -> str:
+  """The command that was given, quoted for a shell.
+
+  The flags that tell hosts apart are left out: each host was given its own.
+  """
+  arguments, given = sys.argv[1:], sys.orig_argv
+  start = len(given) - len(arguments)
+  # What has set its own arguments, as a notebook does, was not given them.
+  known = given[start:] == arguments
+  kept = given[:start] if known else ['python', os.path.relpath(sys.argv[0])]
+  skip = False
+  for argument in arguments:
+    if not skip and not re.fullmatch(f'--?({_OF_HOSTS})(=.*)?', argument):
       kept.append(argument)
-  return shlex.join(['python', script, *kept, '--workdir', workdir])
+    skip = bool(re.fullmatch(f'--?({_OF_HOSTS})', argument))
+  return shlex.join(kept)
 
 
 def _asks(stop):
@@ -194,6 +210,16 @@ def _terminates(stop):
   return handler
 
 
+def _asks_for_help(argument: str) -> bool:
+  return bool(re.fullmatch(r'--?(help(short|full|xml)?|h|\?)', argument))
+
+
+def _tell_of_config(script: str, values: flags.FlagValues) -> None:
+  """Has ``--config`` among the flags of the script that --help tells of."""
+  flag = flags.Flag(flags.ArgumentParser(), None, 'config', None, _CONFIG)
+  flags.DEFINE_flag(flag, values, module_name=script)
+
+
 def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
   """Takes ``--config FILE`` out and makes flags of all its entries."""
   argv = list(argv)
@@ -208,8 +234,6 @@ def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
       del argv[i : i + 2]
       break
   if not file:
-    if any(a.lstrip('-') in ('help', 'h', 'helpfull') for a in argv):
-      return argv
     raise UserError('--config: name a config file, e.g. --config configs/X.py')
   if any(re.match(r'--?config(=|$)', argument) for argument in argv):
     raise UserError('--config: it is given twice; name one config file')

@@ -31,6 +31,10 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     f'[bold]{source.name}[/]: {sizes}; {source.num_classes} classes of '
     f'{shapes.said(source.input_shape)}'
   )
+  for note in source.notes:
+    console.print(
+      note, style='dim', markup=False, highlight=False, soft_wrap=True
+    )
   table = Table(box=None, pad_edge=False)
   for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):
     table.add_column(column, justify='left' if column < 'n' else 'right')

@@ -27,7 +27,7 @@ from jaxkd import (
   tuning,
   workdir,
 )
-from jaxkd.data import generated
+from jaxkd.data import generated, inputs
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, roles, training
@@ -57,6 +57,7 @@ class Stage(NamedTuple):
     execution: how it ran.
     test: metric -> the value of each member.
     bytes: of each of its nets that is quantised or pruned.
+    job: what it is called among what trains; empty for what did not train.
   """
 
   name: str
@@ -65,6 +66,7 @@ class Stage(NamedTuple):
   execution: Execution
   test: dict[str, np.ndarray]
   bytes: Mapping[str, int] = MappingProxyType({})
+  job: str = ''
 
 
 def run(
@@ -148,6 +150,9 @@ def run(
       stages += [
         _distil(session, part, arm, groups, directory) for arm in part.arms
       ]
+    for done in stages:
+      if done.job:
+        reporter.tested(done.job, done.test)
     row = None
     if first:
       row = record.row(config, source, rounds, stages, tuned, shares, command)
@@ -277,7 +282,8 @@ def _taught(
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
-  stages = [Stage(shown, history, seconds, ran, test, sizes)]
+  job_name = '' if entry['restore'] else stage
+  stages = [Stage(shown, history, seconds, ran, test, sizes, job_name)]
   if name in part.predicts and ensembled(part, name):
     together = _together(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
@@ -353,7 +359,8 @@ def _distil(
     shard_parameters=job.train['shard_parameters'],
   )
   test |= shifts
-  return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes)
+  name = f'{part.prefix}students/{arm}'
+  return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes, name)
 
 
 def _generated(
@@ -431,6 +438,7 @@ def _export(
           'kw': entry['kw'],
           'num_classes': roles.classes_of(entry, source),
           'classes': list(source.classes),
+          'inputs': inputs.as_json(_inputs_of(role, source)),
           'input_shape': shapes.as_json(role.shape),
           'dtype': train['dtype'],
           'view': role.eval_view,
@@ -440,6 +448,13 @@ def _export(
           'members': len(jax.tree.leaves(variables)[0]),
         },
       )
+
+
+def _inputs_of(role: Role, source: Source) -> inputs.Inputs:
+  """What a net takes: examples, or what others give of them."""
+  if role.reads:
+    return inputs.unknown(role.shape, 'float32')
+  return inputs.of(source)
 
 
 def _show(
@@ -490,8 +505,8 @@ def _show(
 
 
 def _writers(config: Mapping[str, Any], directory: Path) -> list:
-  writers = [progress.tensorboard(directory / 'events')]
-  project = config['report']['wandb']
+  events, project = directory / 'events', config['report']['wandb']
+  writers = [progress.tensorboard(events)]
   if project:
-    writers.append(progress.wandb(project, directory, dict(config)))
+    writers.append(progress.wandb(project, events, dict(config)))
   return writers

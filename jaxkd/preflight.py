@@ -9,7 +9,7 @@ from jaxkd import jobs, tasks
 from jaxkd.data import sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.report import rows, wording
+from jaxkd.report import progress, rows, wording
 from jaxkd.rounds import (
   Made,
   Round,
@@ -42,15 +42,17 @@ def prepare(
     UserError: the config asks for something that does not fit together.
   """
   configs.check_numbers(config)
+  progress.check_wandb(config['report']['wandb'])
   source = load(config)
   rounds = []
   for prefix, own in configs_of(config).items():
     tuned = {} if rounds else grids or {}
     rounds.append(build_round(prefix, own, source, tuned))
   _check_report(config, rounds)
+  notes = list(source.notes)
   for part in rounds:
-    _check(part, source, directory, rounds)
-  return source, rounds
+    notes += _check(part, source, directory, rounds)
+  return source._replace(notes=tuple(dict.fromkeys(notes))), rounds
 
 
 def load(config: Mapping[str, Any]) -> sources.Source:
@@ -78,8 +80,13 @@ def load(config: Mapping[str, Any]) -> sources.Source:
   return source
 
 
-def _check(part: Round, source, directory, rounds):
-  """Traces a step of every stage, and reads what is to be restored."""
+def _check(part: Round, source, directory, rounds) -> list[str]:
+  """Traces a step of every stage, and reads what is to be restored.
+
+  Returns:
+    What a reader of the row must know of that.
+  """
+  notes = []
   session = jobs.session_of(part, source, directory, progress=None)
   shapes = jobs.shapes_of(part)
   devices = {name: own for turn in part.turns for name, own in turn.items()}
@@ -96,11 +103,13 @@ def _check(part: Round, source, directory, rounds):
       _check_made(found, entry, role, len(part.seeds), at)
     else:
       teachers.restore(name, entry, role, len(part.seeds), found)
+      notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
     if arm == part.first(arm):
       training.check(session, jobs.of_arm(part, arm, source, shapes))
     for name, role in part.students[arm].items():
       jobs.shifted(part, arm, name, role, source)
+  return notes
 
 
 def _check_made(made: Made, entry, role, seeds, at):

@@ -74,6 +74,8 @@ def from_json(found: Any) -> Any:
   """The inverse of `as_json`."""
   if is_shape(found):
     return tuple(found)
+  if isinstance(found, list):
+    return tuple(map(from_json, found))
   if found.keys() == {'shape', 'dtype'}:
     return jax.ShapeDtypeStruct(tuple(found['shape']), found['dtype'])
   return {name: from_json(value) for name, value in found.items()}

@@ -156,7 +156,7 @@ def run(
         tune=tuple(tune),
         stop=stop,
         console=console,
-        command=_command(combination, tune),
+        command=_command(combination, tune, directory),
       )
       outcomes.append(Outcome(combination, row))
     except (UserError, jax.errors.JaxRuntimeError) as error:
@@ -261,15 +261,17 @@ def _values(text: str) -> tuple[str, list[str]]:
   return entry, [value.strip() for value in values]
 
 
-def _command(combination: Combination, tune: Sequence[str]) -> str:
-  """The command that runs a combination alone."""
+def _command(
+  combination: Combination, tune: Sequence[str], directory: str | Path
+) -> str:
+  """The command that runs a combination alone, where the sweep has run it."""
   return shlex.join(
     [
       'python',
       'experiments/distill.py',
       *combination.flags,
       *(f'--tune={grid}' for grid in tune),
-      f'--workdir=runs/{combination.folder}',
+      f'--workdir={Path(directory, combination.folder)}',
     ]
   )
 

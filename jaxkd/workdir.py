@@ -14,13 +14,14 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxkd import files, models, shapes
+from jaxkd import files, models, shapes, tasks
+from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
+from jaxkd.loaded import LoadedNet
 from jaxkd.students import compression, correct, stored
 from jaxkd.teachers import specialists
 from jaxkd.train import hosts
-from jaxkd.types import Net
 
 CONFIG = 'config.json'
 PROVENANCE = 'provenance.json'
@@ -338,11 +339,12 @@ def find_net(
 
 def load(
   where: str | Path, *, arm: str = '', role: str = '', member: int = 0
-) -> tuple[Net, dict]:
+) -> tuple[LoadedNet, dict]:
   """A net that a run has exported, ready to predict.
 
-  It takes what the data holds, e.g. images as uint8 or as float32 in [0, 1],
-  and sees them as the net did in evaluation.
+  It takes what the source of the data gave, e.g. images of its size as uint8 or
+  as floats from 0 to 1, and sees them as the net did in evaluation. What is
+  something else is refused; ``net.read`` reads files as the run did.
 
   Args:
     where: a finished workdir, or one of the folders below its ``nets``.
@@ -351,7 +353,8 @@ def load(
     member: which of the trained members: by default that of the first seed.
 
   Returns:
-    ``(net, variables)``.
+    ``(net, variables)``. The net also has ``classes``, ``input_shape`` and
+    ``read``, see `jaxkd.loaded.LoadedNet`.
 
   Raises:
     UserError: there is no such net.
@@ -360,6 +363,7 @@ def load(
 
     net, variables = jaxkd.load('runs/demo')
     outputs, _ = net.apply(variables, images)
+    net.classes[outputs['logits'][0].argmax()]
   """
   folder = find_net(where, arm=arm, role=role)
   variables, spec = stored.load(folder)
@@ -386,14 +390,71 @@ def load(
   if spec.get('corrected', False):
     net = correct.shifted(net, spec['num_classes'])
   view = views.parse(spec['view'])
+  known = _inputs(spec, view, folder)
 
   def apply(variables, inputs, *, key=None, train=False):
+    inputs = inputs_lib.take(known, inputs) if known else inputs
     count = len(jax.tree.leaves(inputs)[0])
     index = jax.numpy.arange(count)
     seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
     return net.apply(variables, seen, key=key, train=train)
 
-  return Net(net.init, apply), jax.tree.map(lambda x: x[member], variables)
+  loaded = LoadedNet(net.init, apply, _classes(spec), known, view.text)
+  return loaded, jax.tree.map(lambda x: x[member], variables)
+
+
+def prediction(where: str | Path, task: str) -> str:
+  """The line of Python that predicts for an image file.
+
+  It follows ``net, variables = jaxkd.load(...)``.
+
+  Args:
+    where: a finished workdir.
+    task: of its config.
+
+  Returns:
+    The line; empty where the net takes no images, or names no class of each.
+  """
+  try:
+    spec = stored.description(find_net(where))
+  except UserError:  # the report claims something of nets that are no students
+    return ''
+  known, judged = spec.get('inputs'), tasks.find(task)
+  output = getattr(judged, 'OUTPUT', 'logits')
+  if known is None or output != 'logits' or getattr(judged, 'LABELS', ()):
+    return ''
+  known = inputs_lib.from_json(known)
+  if not inputs_lib.are_files(known):
+    return ''
+  # What the run has not resized is brought to its size where that is said.
+  read = "net.read('mine.png')"
+  if not known.resize:
+    read = "net.read('mine.png', resize=True)"
+  logits = f"net.apply(variables, {read})[0]['logits']"
+  return f'print(net.classes[{logits}.argmax()])'
+
+
+def _inputs(
+  spec: dict, view: views.View, folder: Path
+) -> inputs_lib.Inputs | None:
+  """What a net takes, as far as it was kept."""
+  if 'inputs' in spec:
+    return inputs_lib.from_json(spec['inputs'])
+  logging.warning(
+    '%s is of a version of jaxkd that did not keep what its examples were: '
+    '%s and ranges are not checked; run its config again to have that',
+    folder,
+    'sizes' if view.ops else 'types',
+  )
+  # Its net was built for what the view gives, if there is one.
+  shape = shapes.from_json(spec['input_shape'])
+  return None if view.ops else inputs_lib.unknown(shape)
+
+
+def _classes(spec: dict) -> list[str]:
+  """The names of the classes, numbers where it tells apart none of the data."""
+  names, count = spec.get('classes', ()), spec['num_classes']
+  return names if len(names) == count else [str(i) for i in range(count)]
 
 
 def _tuples(value: Any) -> Any:

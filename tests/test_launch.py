@@ -1,6 +1,7 @@
 """What a person types: every mistake is one sentence that names it."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -271,6 +272,48 @@ def test_the_script_says_one_sentence_and_exits_with_2(tmp_path):
   assert done.returncode == 2
   assert done.stderr == 'error: --workdir: say where the run is to be kept\n'
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('start', [['-X', 'utf8', 'it.py'], ['-m', 'it']])
+def test_the_recorded_command_is_the_one_that_was_given(start, tmp_path):
+  code = 'from jaxkd import launch\nprint(launch.command())'
+  (tmp_path / 'it.py').write_text(code)
+  given = [
+    *(sys.executable, *start, '--config', 'a b.py:tiny', '--overwrite'),
+    *("--config.students.student.kw.widths=(16,)", '--workdir=~/runs/$X'),
+  ]  # fmt: skip
+  several = ['--hosts=2', '--host', '0', '-coordinator', '10.0.0.1:99']
+  done = subprocess.run(
+    [*given, *several],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+  )
+  assert shlex.split(done.stdout) == given, done.stderr
+
+
+def test_the_command_of_a_script_that_another_one_runs(monkeypatch):
+  arguments = ['distill.py', '--config=x.py', '--workdir=runs/it']
+  monkeypatch.setattr(sys, 'argv', arguments)
+  assert launch.command() == 'python distill.py --config=x.py --workdir=runs/it'
+
+
+@pytest.mark.parametrize(
+  ('script', 'told'),
+  [
+    ('distill', ['--config:', '--workdir:', '--hosts:', '--tune:']),
+    ('sweep', ['--configs:', '--set:']),
+  ],
+)
+def test_help_has_all_flags_of_a_script(script, told):
+  path = str(ROOT / 'experiments' / f'{script}.py')
+  asked = ['-h'] if script == 'sweep' else [f'--config={DEMO}', '--help']
+  done = subprocess.run(
+    [sys.executable, path, *asked], capture_output=True, text=True
+  )
+  assert done.stderr == ''
+  assert all(f'\n  {flag} ' in done.stdout for flag in told), done.stdout
 
 
 def test_a_terminal_of_ascii_is_printed_to_all_the_same():

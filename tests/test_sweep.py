@@ -1,6 +1,7 @@
 """Sweeps: what they run, what they find finished, what they refuse."""
 
 import io
+import shlex
 import subprocess
 import sys
 import threading
@@ -65,6 +66,9 @@ def test_each_combination_is_a_run_of_its_own(finished):
     command = outcome.row['command']
     assert command.startswith(f'python experiments/distill.py --config={DEMO}')
     assert f'--config.distill.soft.kw.temperature={temperature} ' in command
+    assert (
+      shlex.split(command)[-1] == f'--workdir={directory / combination.folder}'
+    )
 
 
 def test_what_is_finished_is_not_run_again(finished, no_training):

@@ -66,6 +66,9 @@ class Source(NamedTuple):
       `jaxkd.shapes`.
     classes: their names.
     notes: what a reader of the row must know of the data.
+    resize: side in pixels that image files are brought to, by Pillow's bilinear
+      filter; 0 if they are left as they are.
+    vocabulary: number of tokens, where inputs are tokens; else 0.
   """
 
   name: str
@@ -74,6 +77,8 @@ class Source(NamedTuple):
   input_shape: Any
   classes: tuple[str, ...]
   notes: tuple[str, ...] = ()
+  resize: int = 0
+  vocabulary: int = 0
 
 
 def load(
@@ -589,7 +594,7 @@ def folder(
   }
   source = _source(name, splits, validation, classes=classes)
   notes = *images.seen_twice(files), *kind.notes, *images.left_out(left_out)
-  return source._replace(notes=(*source.notes, *notes))
+  return source._replace(resize=resize, notes=(*source.notes, *notes))
 
 
 def parallel(
@@ -749,7 +754,8 @@ def tfds(
     split: examples_lib.held(prepared.read(builder, of, *how))
     for split, of in stored.items()
   }
-  return _source(name, splits, validation, classes=names, told=told)
+  source = _source(name, splits, validation, classes=names, told=told)
+  return source._replace(resize=resize)
 
 
 # What they share.
@@ -782,7 +788,7 @@ def _sentences(
       raise UserError(f'{_at(name, split)} is empty')
   made = sentences.tokenized(splits, name=name, **options)
   source = _source(name, made.splits, validation, classes=made.pieces)
-  return source._replace(notes=made.notes)
+  return source._replace(notes=made.notes, vocabulary=len(made.pieces))
 
 
 def _source(
@@ -996,7 +1002,11 @@ def _from_source(
       for split, examples in splits.items()
     }
   source = _source(name, splits, validation, classes=classes, told=told)
-  return source._replace(notes=(*made.notes, *source.notes))
+  return source._replace(
+    notes=(*made.notes, *source.notes),
+    resize=made.resize,
+    vocabulary=made.vocabulary,
+  )
 
 
 def _from_arrays(

@@ -1,11 +1,16 @@
 """Progress of the stages: bars on a terminal, a line now and then elsewhere."""
 
 import contextlib
+import hashlib
+import json
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from rich.console import Console
@@ -17,7 +22,9 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
-from jaxkd.errors import UserError, blamed
+from jaxkd import config as configs
+from jaxkd import lookup
+from jaxkd.errors import UserError, blamed, replacing
 
 LINES = 4  # of each stage, where there is no terminal
 
@@ -31,7 +38,8 @@ class Reporter:
     console: where to.
     metric: the metric to show beside the loss.
     writers: ``(stage) -> context manager``, each of which gives a function
-      that is called with the steps taken and ``{name: mean over members}``.
+      that is called with the steps taken and ``{name: values of the members}``.
+      One may have ``tested(stage, values)`` too, for those on the test split.
   """
 
   def __init__(self, console: Console, metric: str, writers=()):
@@ -51,14 +59,20 @@ class Reporter:
     with contextlib.ExitStack() as opened:
       writes = [opened.enter_context(open_(name)) for open_ in self._writers]
       shown = self._bar if self._console.is_terminal else self._lines
-      writes.append(opened.enter_context(shown(name, steps)))
+      show = opened.enter_context(shown(name, steps))
 
       def on_log(step, values):
-        means = {name: float(np.mean(value)) for name, value in values.items()}
         for write in writes:
-          write(step, means)
+          write(step, values)
+        show(step, _means(values))
 
       yield on_log
+
+  def tested(self, name: str, values: Mapping[str, np.ndarray]) -> None:
+    """Writes what a stage has reached on the test split."""
+    for writer in self._writers:
+      if hasattr(writer, 'tested'):
+        writer.tested(name, values)
 
   @contextlib.contextmanager
   def _bar(self, name, steps):
@@ -158,7 +172,7 @@ def tensorboard(directory: Path) -> Callable:
     def write(step, values):
       found = [
         Summary.Value(tag=name, simple_value=value)
-        for name, value in values.items()
+        for name, value in _means(values).items()
       ]
       add(step=step, summary=Summary(value=found))
 
@@ -186,31 +200,113 @@ def _can_be_written(folder: Path) -> Iterator[None]:
     ) from error
 
 
-def wandb(project: str, directory: Path, config: dict) -> Callable:
-  """A writer to Weights & Biases, one run for each stage.
+def check_wandb(project: str) -> ModuleType | None:
+  """The package wandb where a project is named.
+
+  Raises:
+    UserError: it is not installed.
+  """
+  if not project:
+    return None
+  client = lookup.package('wandb', extra='wandb', at='report.wandb')
+  if not hasattr(client, 'init'):  # a folder of that name, as wandb makes them
+    raise UserError(
+      'report.wandb: a folder wandb/ is found in place of the package; pip '
+      "install 'jaxkd[wandb]', or leave the entry empty"
+    )
+  return client
+
+
+def wandb(project: str, directory: Path, config: dict) -> '_Wandb':
+  """A writer to Weights & Biases, one run for each population that trains.
+
+  Args:
+    project: of Weights & Biases.
+    directory: for its files; a run that goes on finds there which one it is.
+    config: of the run of jaxkd.
 
   Raises:
     UserError: the package is not installed.
   """
-  try:
-    import wandb as client
-  except ImportError as error:
-    raise UserError(
-      "report.wandb: the package wandb is not installed; pip install 'jaxkd"
-      "[wandb]', or leave the entry empty"
-    ) from error
+  return _Wandb(check_wandb(project), project, directory, config)
+
+
+class _Wandb:
+  """Writes to Weights & Biases.
+
+  The runs of a workdir are a group. A run that was cut short goes on as the
+  same one, by a key that lies with the files: without it, they begin anew.
+  Beside the mean over the members stands each of them, as ``train/loss/0``, in
+  the order of the seeds.
+  """
+
+  def __init__(self, client, project: str, directory: Path, config: dict):
+    self._client, self._project = client, project
+    self._directory, self._config = directory, config
 
   @contextlib.contextmanager
-  def open_(stage):
-    with blamed('report.wandb'):
-      run = client.init(
-        project=project,
-        name=f'{config["name"]}/{stage}',
-        dir=str(directory),
-        config=config,
-        reinit='create_new',  # beside those of stages at the same time
-      )
-    with run:
-      yield lambda step, values: run.log(values, step=step)
+  def __call__(self, stage: str) -> Iterator[Callable]:
+    if not _JOBS.match(stage):  # what only counts, such as cached outputs
+      yield lambda step, values: None
+      return
+    with self._run(stage) as run:
+      first = run.step  # what was written before the run was cut short stays
 
-  return open_
+      def write(step, values):
+        if step >= first:
+          run.log(self._flat(stage, values), step=step)
+
+      yield write
+
+  def tested(self, stage: str, values: Mapping[str, np.ndarray]) -> None:
+    """Has what a population reached on the test split in its summary."""
+    with self._run(stage) as run:
+      run.summary.update(self._flat(stage, values))
+
+  def _run(self, stage: str):
+    """The run of a population, new or as it was left."""
+    key = self._key()
+    kind = _JOBS.match(stage)[1]
+    with blamed('report.wandb'):
+      return self._client.init(
+        project=self._project,
+        id=hashlib.sha256(f'{key}/{stage}'.encode()).hexdigest()[:16],
+        name=f'{self._config["name"]}/{stage}',
+        group=f'{self._config["name"]}-{key}',
+        job_type=kind,
+        resume='allow',
+        reinit='create_new',  # beside those of jobs at the same time
+        dir=str(self._directory),
+        config={**json.loads(configs.as_json(self._config)), 'job': stage},
+      )
+
+  def _key(self) -> str:
+    """What tells the runs of a workdir from all others."""
+    file = self._directory / 'wandb' / 'key'
+    with _LOCK, _can_be_written(file.parent):
+      if not file.exists():
+        with replacing(file) as draft:
+          draft.write_text(uuid.uuid4().hex[:8])
+      return file.read_text()
+
+  @staticmethod
+  def _flat(stage: str, values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The mean over the members of each value, and each by its number."""
+    found = _means(values)
+    for name, value in values.items():
+      members = np.ravel(value)
+      # Trials are many, and those that diverge are left out.
+      if len(members) > 1 and _JOBS.match(stage)[1] != 'tuning':
+        found |= {f'{name}/{i}': float(x) for i, x in enumerate(members)}
+    return found
+
+
+# Stages that are populations, of a round or of the only one.
+_JOBS = re.compile(
+  r'(?!outputs/|generated/)(?:\w+/)?(teachers|students|tuning)/'
+)
+_LOCK = threading.Lock()
+
+
+def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+  return {name: float(np.mean(value)) for name, value in values.items()}

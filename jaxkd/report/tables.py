@@ -30,13 +30,17 @@ SPEED_SCHEMA = [
 
 
 def console(
-  row: Mapping[str, Any], directory: str | Path | None = None
+  row: Mapping[str, Any],
+  directory: str | Path | None = None,
+  predicts: str = '',
 ) -> Group:
   """What is printed at the end of a run.
 
   Args:
     row: a valid row.
     directory: where the run has left its files, to be named.
+    predicts: the line of Python that predicts for a file with ``net`` and
+      ``variables``, if there is one; see `jaxkd.workdir.prediction`.
 
   Returns:
     A rich renderable: the arms with their intervals, the verdict in words,
@@ -70,7 +74,7 @@ def console(
   said += map(Text, _chosen(row))
   said += [Text(note, style='yellow') for note in row.get('notes', ())]
   if directory is not None:
-    said += map(Text, ['', *_directions(row, directory)])
+    said += map(Text, ['', *_directions(row, directory, predicts)])
   return Group(table, *said)
 
 
@@ -518,18 +522,23 @@ def _speed(measured: Mapping) -> str:
   return '\n\n'.join(parts)
 
 
-def _directions(row: Mapping, directory: str | Path) -> list[str]:
+def _directions(
+  row: Mapping, directory: str | Path, predicts: str
+) -> list[str]:
   """Where the files are, and what to run next."""
   near = os.path.relpath(directory)
   place = near if len(near) < len(str(directory)) else str(directory)
   kept = f'benchmarks/rows/{row["system"]}.json'
   shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
+  next_ = 'predict for an image of your own' if predicts else 'use the student'
   return [
     f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
     'TensorBoard and nets/.',
-    'Next, use the student:',
-    f'  python -c "import jaxkd; net, variables = jaxkd.load(\'{place}\')"',
-    'or put the row into BENCHMARKS.md:',
+    f'Next, {next_} in Python:',
+    'import jaxkd',  # at the margin, where Python wants it
+    f'net, variables = jaxkd.load({place!r})',
+    *([predicts] if predicts else []),
+    'Or put the row into BENCHMARKS.md:',
     f'  cp {shlex.quote(f"{place}/row.json")} {kept} && python -m jaxkd.report',
   ]
 

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import keys
-from jaxkd.data import augment, partition
+from jaxkd import shapes as shape_lib
+from jaxkd.data import augment, inputs, partition, views
+from jaxkd.data.sources import Source
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError, within
@@ -218,6 +220,84 @@ def restore(
         f'set teachers.{name}.specialize.overlap to that'
       )
   return variables
+
+
+def differences(
+  name: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  folder: Path,
+  source: Source,
+) -> list[str]:
+  """How a restored group was shown its data, where that is not as here.
+
+  Args:
+    name: the group's.
+    entry: its complete entry in the config.
+    role: its net.
+    folder: where the nets were exported to, or a file of PyTorch's weights.
+    source: the data that it is shown here.
+
+  Returns:
+    Notes for whoever reads the row.
+
+  Raises:
+    UserError: its classes have other names than those of the data.
+  """
+  if entry['restore'].startswith(pytorch.PREFIX):
+    if 'standardize' in role.eval_view:
+      return []  # how, such a file does not tell
+    return [
+      f'the teachers {name} come from PyTorch and see values as the data have '
+      f'them, for there is no standardize in teachers.{name}.views.eval'
+    ]
+  spec = stored.description(folder)
+  _check_classes(name, entry, spec, source)
+  notes, here = [], shape_lib.as_json(role.shape)
+  if role.reads:
+    return notes
+  said = f'the restored teachers {name} were'
+  shape = spec.get('input_shape', here)
+  if shape != here:
+    there = shape_lib.said(shape_lib.from_json(shape))
+    notes.append(
+      f'{said} trained on examples of {there} and see '
+      f'{shape_lib.said(role.shape)} here'
+    )
+  own = views.parse(role.eval_view).text
+  view = views.parse(spec.get('view', own)).text
+  if view != own:
+    notes.append(
+      f'{said} evaluated with the view {view!r} and have {own!r} here'
+    )
+  if 'inputs' in spec:
+    there, those = inputs.from_json(spec['inputs']), inputs.of(source)
+    if inputs.scales(there) != inputs.scales(those):
+      notes.append(
+        f'{said} trained on {inputs.said(there)} and see {inputs.said(those)} '
+        'here'
+      )
+  return notes
+
+
+def _check_classes(
+  name: str, entry: Mapping[str, Any], spec: Mapping, source: Source
+) -> None:
+  """Refuses a group that means another class by a number than the data do."""
+  there, here = spec.get('classes', ()), source.classes
+  own = spec.get('num_classes') != len(there) or entry['classes']
+  if own or len(there) != len(here):
+    return  # other classes, which the config says, or another architecture
+  numbers = tuple(map(str, range(len(here))))
+  if numbers in (tuple(there), tuple(here)):
+    return  # no names are known
+  for number, (a, b) in enumerate(zip(there, here, strict=True)):
+    if a != b:
+      raise UserError(
+        f'teachers.{name}.restore: class {number} is {a!r} there and {b!r} in '
+        f'{source.name}; restore a teacher of the same classes, or set '
+        f'teachers.{name}.classes={len(here)} if they mean the same'
+      )
 
 
 def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:

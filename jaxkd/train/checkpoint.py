@@ -94,7 +94,7 @@ class Checkpoints:
           async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier(processes)),
         ),
       )
-    self._open.enter_context(_without_orbax_tracebacks())
+    self._open.enter_context(_quiet_orbax())
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -247,14 +247,7 @@ def load(directory: str | os.PathLike) -> tuple[dict, dict]:
   Raises:
     UserError: there is no exported network, or it is damaged.
   """
-  directory = _absolute(directory)
-  steps = directory.is_dir() and ocp.path.step.checkpoint_steps(directory)
-  if not steps:
-    raise UserError(
-      f'there is no exported network in {directory}; give the folder that a '
-      'finished run has written'
-    )
-  folder = directory / str(max(steps))
+  folder = _exported(directory)
   network, leaves = _network(folder)
   like = jax.tree.map(
     lambda i: jax.ShapeDtypeStruct(
@@ -268,6 +261,27 @@ def load(directory: str | os.PathLike) -> tuple[dict, dict]:
   except _DamagedError as damage:
     raise _damaged_export(folder, damage) from damage
   return variables, network['spec']
+
+
+def description(directory: str | os.PathLike) -> dict:
+  """The ``spec`` of an exported network, without its arrays.
+
+  Raises:
+    UserError: there is no exported network, or it is damaged.
+  """
+  return _network(_exported(directory))[0]['spec']
+
+
+def _exported(directory: str | os.PathLike) -> epath.Path:
+  """The checkpoint that is an exported network."""
+  directory = _absolute(directory)
+  steps = directory.is_dir() and ocp.path.step.checkpoint_steps(directory)
+  if not steps:
+    raise UserError(
+      f'there is no exported network in {directory}; give the folder that a '
+      'finished run has written'
+    )
+  return directory / str(max(steps))
 
 
 def _network(folder: epath.Path) -> tuple[dict, list[dict]]:
@@ -519,7 +533,7 @@ def _absolute(directory: str | os.PathLike) -> epath.Path:
 def _reading(folder: epath.Path) -> Iterator[None]:
   """Whatever goes wrong while a checkpoint is read, it is damaged."""
   try:
-    with _without_orbax_tracebacks():
+    with _quiet_orbax():
       yield
   except (UserError, _DamagedError):
     raise
@@ -530,11 +544,16 @@ def _reading(folder: epath.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_orbax_tracebacks() -> Iterator[None]:
-  """Keeps Orbax from logging the tracebacks of what it raises anyway."""
+def _quiet_orbax() -> Iterator[None]:
+  """Keeps Orbax from logging what says nothing to a user of jaxkd.
+
+  These are the tracebacks of what it raises anyway, and how long it has waited
+  for the save before, which is wanted: there is never more than one underway.
+  """
 
   def wanted(record: python_logging.LogRecord) -> bool:
-    return not (record.exc_info and '/orbax/' in record.pathname)
+    waited = str(record.msg).startswith('Waiting for previous save')
+    return '/orbax/' not in record.pathname or not (record.exc_info or waited)
 
   logger = logging.get_absl_logger()
   logger.addFilter(wanted)

@@ -1,15 +1,18 @@
-import builtins
 import contextlib
 import errno
 import io
+import json
 import os
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+import jaxkd
 from jaxkd.errors import UserError
 from jaxkd.report import progress
 
@@ -21,7 +24,7 @@ def show(terminal, steps=20, every=2):
 
   @contextlib.contextmanager
   def writer(stage):
-    yield lambda step, means: seen.append((step, means))
+    yield lambda step, values: seen.append((step, values))
 
   reporter = progress.Reporter(console, 'top1', [writer])
   with reporter.stage('students/distilled', steps) as on_log:
@@ -40,7 +43,7 @@ def test_lines_where_there_is_no_terminal():
   assert lines[-1].split()[:2] == ['students/distilled', '20/20']
   assert 'loss 1.5000  top1 1.0000' in lines[-1]
   assert [step for step, _ in seen] == list(range(2, 21, 2))
-  assert seen[0][1]['train/loss'] == 1.5
+  np.testing.assert_array_equal(seen[0][1]['train/loss'], [1, 2])
 
 
 def test_bars_on_a_terminal():
@@ -129,14 +132,111 @@ def test_a_folder_for_events_that_cannot_be_made(tmp_path):
     open_('students').__enter__()
 
 
-def test_a_missing_weights_and_biases_is_said(monkeypatch, tmp_path):
-  real = builtins.__import__
+class Client:
+  """What is used of the package wandb, as its documentation has it."""
 
-  def without(name, *args, **kwargs):
-    if name == 'wandb':
-      raise ImportError(name)
-    return real(name, *args, **kwargs)
+  def __init__(self):
+    self.runs, self.begun, self.__name__ = {}, [], 'wandb'
 
-  monkeypatch.setattr(builtins, '__import__', without)
+  def init(self, *, id, resume, **given):
+    assert resume == 'allow'
+    self.begun.append((id, given))
+    run = self.runs.setdefault(id, Run())
+    assert not run.open
+    return run
+
+
+class Run:
+  def __init__(self):
+    self.logged, self.summary, self.open, self.exits = [], {}, False, []
+
+  @property
+  def step(self):
+    return self.logged[-1][0] + 1 if self.logged else 0
+
+  def __enter__(self):
+    self.open = True
+    return self
+
+  def __exit__(self, kind, error, traceback):
+    self.open = False
+    self.exits.append(kind)
+
+  def log(self, values, step):
+    assert step >= self.step, 'it drops what comes late, with a warning'
+    self.logged.append((step, values))
+
+
+@pytest.fixture
+def client(monkeypatch):
+  made = Client()
+  monkeypatch.setitem(sys.modules, 'wandb', made)
+  return made
+
+
+def logged(writer, stage, *steps, error=None):
+  with contextlib.suppress(KeyError), writer(stage) as write:
+    for step in steps:
+      write(step, {'train/loss': np.array([step, step + 2.0])})
+    if error:
+      raise error
+
+
+def test_weights_and_biases_has_one_run_for_each_population(client, tmp_path):
+  config = {'name': 'mine', 'train': {'seeds': 2}, 'some': (1, 2)}
+  writer = progress.wandb('project', tmp_path, config)
+  logged(writer, 'students/distilled', 5, 10, error=KeyError())
+  # After the run was cut short, another process goes on from a checkpoint.
+  writer = progress.wandb('project', tmp_path, config)
+  logged(writer, 'students/distilled', 10, 15)
+  logged(writer, 'r02/teachers/main', 5)
+  logged(writer, 'tuning/distilled/0', 5)
+  logged(writer, 'outputs/teachers/main', 5)  # which is no population
+  writer.tested('students/distilled', {'test/top1': np.array([0.5, 1.0])})
+  writer.tested('r02/teachers/main', {'test/top1': np.array([0.5])})
+  students, teachers, tuning = client.runs.values()
+  values = {'train/loss': 16.0, 'train/loss/0': 15.0, 'train/loss/1': 17.0}
+  assert [step for step, _ in students.logged] == [5, 10, 15]
+  assert students.logged[-1] == (15, values)
+  assert students.summary == {
+    'test/top1': 0.75,
+    'test/top1/0': 0.5,
+    'test/top1/1': 1.0,
+  }
+  assert students.exits == [KeyError, None, None]
+  assert teachers.summary == {'test/top1': 0.5}
+  assert tuning.logged == [(5, {'train/loss': 6.0})]  # trials are many
+  first, *_ = given = [given for _, given in client.begun]
+  assert first['project'] == 'project'
+  assert first['name'] == 'mine/students/distilled'
+  assert first['config'] == json.loads(
+    json.dumps({**config, 'job': 'students/distilled'})
+  )
+  assert [each['job_type'] for each in given[1:4]] == [
+    'students', 'teachers', 'tuning',
+  ]  # fmt: skip
+  (group,) = {each['group'] for each in given}
+  assert group.startswith('mine-')
+  assert not any(set(id) & set(r'/\#?%:') for id, _ in client.begun)
+
+
+def test_another_workdir_has_other_runs(client, tmp_path):
+  for directory in (tmp_path / 'a', tmp_path / 'b'):
+    logged(progress.wandb('p', directory, {'name': 'x'}), 'students/s', 5)
+  assert len(client.runs) == 2
+  assert len({given['group'] for _, given in client.begun}) == 2
+
+
+@pytest.mark.parametrize('there', [None, types.ModuleType('wandb')])
+def test_a_missing_weights_and_biases_is_said(there, monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, 'wandb', there)  # None or a bare folder
   with pytest.raises(UserError, match=r'report.wandb: .*pip install'):
     progress.wandb('project', tmp_path, {})
+  config = dict(
+    data=dict(source='digits'),
+    students=dict(student={}),
+    report=dict(wandb='project'),
+  )
+  with pytest.raises(UserError, match=r'report.wandb: .*pip install'):
+    jaxkd.run(config, tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from safetensors.numpy import save_file
 
 from jaxkd import config as configs
 from jaxkd import models
+from jaxkd.data import inputs, sources
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError
 from jaxkd.teachers import groups
@@ -75,6 +78,42 @@ def test_restores_what_fits(tmp_path):
       groups.restore('main', *wrong, 5, tmp_path / 'net')
   with pytest.raises(UserError, match='no exported network'):
     groups.restore('main', made, role(), 5, tmp_path / 'nothing')
+
+
+def test_how_restored_teachers_were_shown_their_data_is_told(tmp_path):
+  source = sources.load('synthetic', shape=(4, 4, 1), num_classes=3, size=60)
+  made, _ = entry(restore='x')
+  like = dict(
+    model='mlp', num_classes=3, classes=['0', '1', '2'], view='blur(1.0)',
+    input_shape=[4, 4, 1], inputs=inputs.as_json(inputs.of(source)),
+  )  # fmt: skip
+  wide = inputs.Inputs(inputs.Array((4, 4, 1), 'float32', -2.0, 3.0))
+  here = role()._replace(shape=(4, 4, 1), eval_view='blur(1.0)')
+  for number, (other, said) in enumerate(
+    [
+      ({}, ''),
+      ({'view': ''}, "with the view '' and have 'blur"),
+      ({'view': 'blur( sigma = 1.0 )'}, ''),
+      ({'input_shape': [6, 6, 1]}, 'of 6 × 6 × 1 and see 4 × 4 × 1 here'),
+      ({'inputs': inputs.as_json(wide)}, 'from -2 to 3 and see .* from 0 to 1'),
+      ({'classes': ['a', 'b', 'c']}, ''),  # the data have no names
+      ({'classes': ['a', 'b'], 'num_classes': 3}, ''),  # nor has the net
+    ]
+  ):
+    folder = tmp_path / str(number)
+    variables = {'params': {'w': jnp.zeros((1, 2))}, 'state': {}}
+    checkpoint.export(folder, variables, {**like, **other})
+    notes = groups.differences('main', made, here, folder, source)
+    assert len(notes) == bool(said)
+    assert all(re.search(f'teachers main were .*{said}', n) for n in notes)
+  named = source._replace(classes=('a', 'c', 'b'))
+  with pytest.raises(UserError, match="class 1 is 'b' there and 'c' in synth"):
+    groups.differences('main', made, here, tmp_path / '5', named)
+  theirs, _ = entry(restore='pytorch:x')
+  (note,) = groups.differences('main', theirs, here, tmp_path / 'x', source)
+  assert 'no standardize in teachers.main.views.eval' in note
+  other, _ = entry(restore='x', classes=3)
+  assert not groups.differences('main', other, here, tmp_path / '0', named)
 
 
 def test_restores_what_pytorch_has_trained(tmp_path):

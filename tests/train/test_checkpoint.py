@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from orbax.checkpoint import checkpoint_manager
 
 from jaxkd.errors import UserError
 from jaxkd.train.checkpoint import Checkpoints, _checksums, export, load
@@ -447,6 +449,19 @@ def test_an_error_underway_is_not_hidden(tmp_path, caplog):
     interrupted()
   assert restore(tmp_path)[0] == 1
   assert warnings_in(caplog) == []
+
+
+def test_waiting_for_the_save_before_is_not_worth_a_word(
+  tmp_path, monkeypatch, caplog
+):
+  # As if the disk were slow: Orbax tells of any wait.
+  threshold = '_WAIT_FOR_PREV_SAVE_WARNING_THRESHOLD_SECS'
+  monkeypatch.setattr(checkpoint_manager, threshold, -1)
+  save_steps(tmp_path, 1, 2)
+  assert warnings_in(caplog) == []
+  with ocp.CheckpointManager(tmp_path / 'theirs') as theirs:
+    theirs.save(1, args=ocp.args.JsonSave({}))
+  assert any('Waiting for previous' in said for said in warnings_in(caplog))
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'uint8', 'bool'])

@@ -1,0 +1,67 @@
+"""A net that a run has exported, with what it takes and what it tells."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxkd.data import inputs as inputs_lib
+from jaxkd.data.inputs import Inputs
+from jaxkd.errors import UserError
+from jaxkd.types import Net
+
+
+class LoadedNet(Net):
+  """A `Net` with what it was given in training.
+
+  ``net.apply`` refuses what it was not trained on: other shapes, types and
+  ranges; see `jaxkd.data.inputs.take`.
+
+  Attributes:
+    classes: the names of what its logits tell apart.
+    inputs: what its examples are, before its view; None if that was not kept.
+    view: how it sees them, as in the config.
+
+  Examples::
+
+    net, variables = jaxkd.load('runs/demo')
+    outputs, _ = net.apply(variables, net.read('mine.png'))
+    net.classes[outputs['logits'][0].argmax()]
+  """
+
+  def __new__(
+    cls,
+    init: Callable[..., dict],
+    apply: Callable[..., tuple[dict, dict]],
+    classes: Sequence[str] = (),
+    inputs: Inputs | None = None,
+    view: str = '',
+  ):
+    """Is two functions, as every `Net`, and the rest beside them."""
+    net = super().__new__(cls, init, apply)
+    net.classes, net.inputs, net.view = tuple(classes), inputs, view
+    return net
+
+  @property
+  def input_shape(self) -> Any:
+    """Shape of one example before the view; see `jaxkd.shapes`."""
+    return self.inputs.shape if self.inputs else None
+
+  def read(self, *paths: str | Path, resize: bool = False) -> np.ndarray:
+    """Image files as the run has read its own; see `jaxkd.data.inputs.read`.
+
+    Returns:
+      uint8 [N, H, W, C], for ``apply``.
+    """
+    if self.inputs is None or not self.inputs.is_known:
+      raise UserError(
+        'net.read: it was not kept how the run has read its files; run its '
+        'config again with this version of jaxkd'
+      )
+    return inputs_lib.read(self.inputs, paths, resize=resize)
+
+  def __repr__(self) -> str:
+    takes = inputs_lib.said(self.inputs) if self.inputs else 'what it took'
+    view = f', seen through {self.view}' if self.view else ''
+    return f'<a net of {len(self.classes)} classes that takes {takes}{view}>'
