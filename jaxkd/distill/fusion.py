@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import router, transfer
+from jaxkd.distill import masks, router, transfer
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.keys import fold
 from jaxkd.teachers import many
@@ -151,7 +151,7 @@ def shown(
       )
     draw = Draw(how, groups, at)
     return Shown((), (draw.name,), draws=(draw,))
-  teachers, weigh = _weigh(weights, groups, trains, at)
+  teachers, weigh = _weigh(weights, groups, trains, entry['mask'], at)
   if not how:
     if weights == ROUTER:
       raise UserError(
@@ -182,7 +182,9 @@ def shown(
     return _several(context, groups, f'{at}.fuse_weights')
 
   def wrap(term):
-    return router.routed(term, predictions, fused, fuse, name, at)
+    return router.routed(
+      term, predictions, fused, fuse, name, entry['mask'], at
+    )
 
   return Shown(teachers, (name,), wrap)
 
@@ -229,7 +231,7 @@ def _several(context: Context, groups: tuple[str, ...], at: str) -> Array:
   return logits
 
 
-def _weigh(weights: str, groups, trains, at):
+def _weigh(weights: str, groups, trains, mask, at):
   """The groups to run, and their weights as a function of the context."""
   here = f'{at}.fuse_weights'
   if weights in ('', ROUTER):
@@ -267,6 +269,7 @@ def _weigh(weights: str, groups, trains, at):
 
   def of_function(context):
     logits = _several(context, groups, here)
+    masks.check_fields(weights, fields, mask, context.batch, here)
     for field in fields:
       if field not in context.batch:
         raise unknown('field of the batch', field, context.batch, here)

@@ -250,6 +250,13 @@ def _notes(config, source, students, rounds) -> list[str]:
       )
   for part in rounds:
     for arm, own in part.arms.items():
+      train = own['train']
+      if train['accumulate'] > 1:
+        notes.append(
+          f'{part.prefix}{arm} takes a batch of {train["batch_size"]} in '
+          f'{train["accumulate"]} parts: BatchNorm has the statistics of a '
+          'part, and dropout is drawn for each'
+        )
       made = own['data']['generated']
       if made['name']:
         of = made['teacher'] or next(iter(part.teachers))

@@ -58,7 +58,8 @@ def state_of(outputs):
 def test_steps_give_what_a_whole_prefix_does(made, family):
   _, forward, variables = made[family]
   whole = forward(variables, BOTH)
-  assert list(whole) == ['logits']
+  np.testing.assert_array_equal(whole['source_valid'], SOURCE != PAD)
+  assert set(whole) == {'logits', 'source_valid'}
   assert whole['logits'].shape == (3, 4, TOKENS)
   state = state_of(forward(variables, {'source': SOURCE}))
   assert all(len(x) == 3 for x in state.values())
