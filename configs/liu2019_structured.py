@@ -69,9 +69,7 @@ def get_config(arg=None):
   c.students = dict(student=dict(model='segmenter', kw=dict(width=8)))
   c.distill = dict(
     labels=dict(loss='cross_entropy', mask='valid'),
-    pixels=dict(
-      loss='kl', at=('scores', 'scores'), teacher='main', mask='all'
-    ),
+    pixels=dict(loss='kl', at=('scores', 'scores'), teacher='main', mask='all'),
     pairs=dict(
       loss='pairwise_affinity',
       at=('features', 'features'),

@@ -239,7 +239,7 @@ def test_members_with_taps_in_half_precision_train(family):
   one = jax.eval_shape(net.init, KEY)
   ask = lambda inputs: jax.eval_shape(net.apply, one, inputs)[0]  # noqa: E731
   outputs = ask(BOTH)
-  tapped = [name for name in outputs if name != 'logits']
+  tapped = [name for name in outputs if name.startswith('decoder/')]
   assert {outputs[name].shape for name in tapped} == {(3, 4, 6)}
   state = ask({'source': SOURCE})
   assert all(name.startswith('state/') for name in state)
@@ -248,6 +248,7 @@ def test_members_with_taps_in_half_precision_train(family):
   assert {x.dtype for x in (*outputs.values(), *step.values())} <= {
     jnp.dtype('float32'),
     jnp.dtype('int32'),
+    jnp.dtype('bool'),
   }
 
 
