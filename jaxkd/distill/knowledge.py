@@ -180,7 +180,7 @@ def knowledge(
       raise
     except Exception as error:
       raise UserError(_mismatch(error, student, teacher)) from error
-    _check(result, counts, context.batch)
+    _check(result, counts, context.batch, student)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       size = _size(context.batch)
       result = jnp.full((size,), 1, result.dtype) * result
@@ -233,7 +233,7 @@ def knowledge(
     weights = jnp.broadcast_to(found, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state
 
-  def _check(result, counts, batch):
+  def _check(result, counts, batch, student):
     """Refuses values that are no loss, or that a mask does not fit."""
     if not jnp.issubdtype(result.dtype, jnp.floating):
       raise UserError(
@@ -251,6 +251,12 @@ def knowledge(
       raise UserError(
         f'{at}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
         'they must be equal'
+      )
+    layers = jax.tree.leaves(student)
+    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
+      raise UserError(
+        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
+        'the student has no such positions; leave it empty'
       )
     if not arguments.masked and mask not in arguments.fields:
       raise UserError(

@@ -77,7 +77,7 @@ def _array(name: str, batch: Mapping, outputs: Mapping, here: str) -> Array:
     raise unknown(
       'field of the batch or output', name, known - {*_NUMBERS}, here
     )
-  return jnp.asarray(found)
+  return jax.lax.stop_gradient(jnp.asarray(found))
 
 
 def check_named(
@@ -112,7 +112,8 @@ def check_named(
   shapes = [x.shape for x in jax.tree.leaves(student)]
   shapes += [x.shape[1:] for x in jax.tree.leaves(groups)]
   placed = [shape for shape in shapes if len(shape) > 2]
-  labelled = any(batch[f].ndim > 1 for f in fields if f in batch)
+  read = [batch[field] for field in fields if field in batch]
+  labelled = any(x.ndim > 1 for x in jax.tree.leaves(read))
   counts = batch[FIELD].shape
   if not placed and not labelled and len(counts) > 1:
     return

@@ -225,8 +225,8 @@ def pooled(student, teacher):
   return jnp.square(student - teacher).mean((1, 2))
 
 
-def by_labels(student, labels):
-  return losses.cross_entropy(student, labels)
+def pooled_embedding(student, teacher):
+  return jnp.square(student - teacher).mean(1)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +237,7 @@ def by_labels(student, labels):
     ('hint', dict(mask='', at='short'), r'other positions, \[3, 2, 3\]'),
     ('hint', dict(at='short'), r"mask: 'valid' is \[3, 5\].* \[3, 2, 3\]"),
     (pooled, {}, r'mask: the loss pooled puts the positions .* `valid`'),
+    (pooled_embedding, dict(at='embedding'), r'mask: .*leave it empty'),
     ('hint', dict(mask='vallid'), r"mask: .*'vallid'.*'valid'"),
     ('hint', dict(mask=('valid', 'count')), r"mask: .*'count'.*'counts'"),
     ('hint', dict(mask=('valid', 'short')), r"mask: 'valid' of the student"),
