@@ -69,11 +69,12 @@ def get_config(arg=None):
   c.students = dict(student=dict(model='segmenter', kw=dict(width=8)))
   c.distill = dict(
     labels=dict(loss='cross_entropy', mask='valid'),
-    pixels=dict(loss='kl', at=('scores', 'scores'), teacher='main'),
+    pixels=dict(loss='kl', at=('scores', 'scores'), teacher='main', mask='all'),
     pairs=dict(
       loss='pairwise_affinity',
       at=('features', 'features'),
       teacher='main',
+      mask='all',
       weight=0.3,
     ),
     whole=dict(
@@ -81,6 +82,7 @@ def get_config(arg=None):
       at=('scores', 'scores'),
       teacher='main',
       critic=dict(model='critic', kw=dict(widths=(16, 32), attention=1)),
+      mask='all',
       weight=0.001,
     ),
   )

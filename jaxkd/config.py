@@ -72,7 +72,7 @@ _TERM = {
   'memory': {'negatives': 4096, 'momentum': 0.5},  # of losses that contrast
   # an option of the loss that trains against the student, within bounds
   'adversary': {'option': '', 'low': 1.0, 'high': 21.0, 'ramp': 0},
-  'mask': '',
+  'mask': '',  # what counts; a pair where each side has its own
   'kw': {},
   'weight': 1.0,
   'schedule': {'name': '', 'kw': {}},  # of optax; multiplies the weight
@@ -659,7 +659,9 @@ def typed(value: Any, default: Any, at: str) -> Any:
   value = plain(value)
   if isinstance(default, float) and type(value) is int:
     return float(value)
-  names = isinstance(default, str | tuple) and at.endswith('.teacher')
+  names = isinstance(default, str | tuple) and at.endswith(
+    ('.teacher', '.mask')
+  )
   if type(value) is not type(default) and not (
     names and isinstance(value, str | tuple)
   ):

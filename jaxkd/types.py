@@ -69,6 +69,8 @@ class Context(NamedTuple):
     step: the number of steps taken, int32 [].
     key: fresh for each step, member and term.
     inputs: what that net sees of the examples, [B, ...].
+    totals: where the batch is one of several parts, what the term's `count`
+      gives on average over the parts; else None.
   """
 
   batch: dict[str, Any]
@@ -77,6 +79,13 @@ class Context(NamedTuple):
   step: Array
   key: Array
   inputs: Any = None
+  totals: Any = None
+
+
+def nothing(context: Context) -> tuple[()]:
+  """What a term counts that takes plain means over examples."""
+  del context
+  return ()
 
 
 class Term(NamedTuple):
@@ -87,7 +96,11 @@ class Term(NamedTuple):
       ``params`` are adapters that train with the student, ``state`` is what
       the term remembers.
     loss: ``(params, state, context) -> (loss of each example [B], state)``.
+    count: ``(context) -> numbers`` that the loss divides by, a tree of sums
+      over the batch in which no parameter has a part. Where a batch is taken in
+      parts, the loss finds their mean over the parts in ``context.totals``.
   """
 
   init: Callable[..., tuple[dict, dict]]
   loss: Callable[..., tuple[Array, dict]]
+  count: Callable[[Context], Any] = nothing

@@ -60,10 +60,13 @@ class Adapter(NamedTuple):
     init: ``(key) -> (params, state)``.
     apply: ``(params, state, layer) -> (adapted, state)``. A tuple is several
       arguments of the loss in place of the layer alone.
+    statistics: whether it takes some over the batch and its positions, as
+      BatchNorm does.
   """
 
   init: Callable[[Array], tuple[dict, dict]]
   apply: Callable[[dict, dict, Any], tuple[Any, dict]]
+  statistics: bool = False
 
 
 def linear(student: Shape, teacher: Shape, image: Shape = ()) -> Adapter:
@@ -185,7 +188,7 @@ def projector(student: Shape, teacher: Shape, image: Shape = ()) -> Adapter:
     y = x @ params['kernel'].astype(x.dtype)
     return _standardized(y, eps=1e-4), state
 
-  return Adapter(init, apply)
+  return Adapter(init, apply, statistics=True)
 
 
 def variational(
@@ -460,7 +463,7 @@ def translator(student: Shape, teacher: Shape) -> Adapter:
       x = jax.nn.leaky_relu(y, 0.1)
     return x, state
 
-  return Adapter(init, apply)
+  return Adapter(init, apply, statistics=True)
 
 
 def attention_fusion(
@@ -534,7 +537,7 @@ def attention_fusion(
       results.append(_normalized(y, part['expand']))
     return (tuple(reversed(results)),), state
 
-  return Adapter(init, apply)
+  return Adapter(init, apply, statistics=True)
 
 
 def standardize_logits(student: Shape, teacher: Shape) -> Adapter:
@@ -569,7 +572,7 @@ def standardize_features(student: Shape, teacher: Shape) -> Adapter:
     Distillation <https://arxiv.org/abs/2303.11098>`_, 2024
   """
   del student, teacher
-  return _fixed(lambda x: _standardized(x, eps=1e-4))
+  return _fixed(lambda x: _standardized(x, eps=1e-4), statistics=True)
 
 
 def margin(student: Shape, teacher: Shape) -> Adapter:
@@ -598,12 +601,17 @@ def margin(student: Shape, teacher: Shape) -> Adapter:
     axes = tuple(range(y.ndim - 1))
     return x, losses.overhaul_margin(jnp.std(y, axes), jnp.mean(y, axes))
 
-  return _fixed(given)
+  return _fixed(given, statistics=True)
 
 
-def _fixed(function) -> Adapter:
+def _fixed(function, *, statistics=False) -> Adapter:
   """An adapter of which nothing trains."""
-  return Adapter(lambda key: ({}, {}), lambda p, state, x: (function(x), state))
+
+  def apply(params, state, x):
+    del params
+    return function(x), state
+
+  return Adapter(lambda key: ({}, {}), apply, statistics)
 
 
 def _regressor(name, student, teacher, activation) -> Adapter:
@@ -628,7 +636,7 @@ def _regressor(name, student, teacher, activation) -> Adapter:
     y = _convolved(x, params['kernel'], strides, padding, dilation)
     return activation(_normalized(y, params)), state
 
-  return Adapter(init, apply)
+  return Adapter(init, apply, statistics=True)
 
 
 def _window(student: int, teacher: int) -> tuple | None:

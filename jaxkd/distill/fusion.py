@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import router, transfer
+from jaxkd.distill import masks, router, transfer
 from jaxkd.distill.knowledge import field_of
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
@@ -152,7 +152,7 @@ def shown(
       )
     draw = Draw(how, groups, at)
     return Shown((), (draw.name,), draws=(draw,))
-  teachers, weigh = _weigh(weights, groups, trains, at)
+  teachers, weigh = _weigh(weights, groups, trains, entry['mask'], at)
   if not how:
     if weights == ROUTER:
       raise UserError(
@@ -183,7 +183,9 @@ def shown(
     return _several(context, groups, f'{at}.fuse_weights')
 
   def wrap(term):
-    return router.routed(term, predictions, fused, fuse, name, at)
+    return router.routed(
+      term, predictions, fused, fuse, name, entry['mask'], at
+    )
 
   return Shown(teachers, (name,), wrap)
 
@@ -230,7 +232,7 @@ def _several(context: Context, groups: tuple[str, ...], at: str) -> Array:
   return logits
 
 
-def _weigh(weights: str, groups, trains, at):
+def _weigh(weights: str, groups, trains, mask, at):
   """The groups to run, and their weights as a function of the context."""
   here = f'{at}.fuse_weights'
   if weights in ('', ROUTER):
@@ -268,6 +270,7 @@ def _weigh(weights: str, groups, trains, at):
 
   def of_function(context):
     logits = _several(context, groups, here)
+    masks.check_fields(weights, fields, mask, context.batch, here)
     with within(f'{here}: '):
       given = [field_of(context.batch, field, name) for field in fields]
     with blamed(here):

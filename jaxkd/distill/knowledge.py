@@ -1,5 +1,6 @@
 """Knowledge: a loss at a location, as a `Term`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from jax import Array
 
 from jaxkd import lookup, losses
 from jaxkd.data.augment import PROBABILITIES
+from jaxkd.distill import masks
 from jaxkd.distill.location import Location, sides
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.types import Context, Term
@@ -29,7 +31,9 @@ class Arguments:
     together: whether it looks at all teachers at once.
     fields: names of the batch's fields that it wants.
     coupled: whether its value couples the examples of a batch; such losses
-      take a mask `where`.
+      take a mask of them, `where`.
+    masked: whether it puts positions together and can leave some out; such
+      losses take a mask of them by keyword, `valid`.
   """
 
   def __init__(self, function: Callable):
@@ -44,6 +48,9 @@ class Arguments:
     self.together = bool(at) and names[at[0]] == 'teachers'
     self.fields = names[at[0] + 1 if at else 1 :]
     self.coupled = any(p.name == 'where' for p in parameters)
+    self.masked = any(
+      p.name == 'valid' and p.kind is p.KEYWORD_ONLY for p in parameters
+    )
 
 
 def find_loss(name: str, *, at: str) -> Callable:
@@ -89,7 +96,7 @@ def knowledge(
   teacher_adapter: str = '',
   teacher_adapter_kw: Mapping[str, Any] | None = None,
   adversary: Adversary | None = None,
-  mask: str = '',
+  mask: masks.Name = '',
   weigh: Callable[[Context], Array] | None = None,
   options: Mapping[str, Any] | None = None,
   at: str = 'term',
@@ -109,8 +116,10 @@ def knowledge(
     teacher_adapter: one applied to the teachers' side.
     teacher_adapter_kw: its options.
     adversary: an option of the loss that trains against the student.
-    mask: a field of the batch, of the shape of the loss's value, that says
-      what counts; the mean is then over what counts in the whole batch.
+    mask: what counts, as `masks.find` takes it; the mean is then over what
+      counts in the whole batch. It has the shape of the loss's value, or the
+      loss takes `valid`. Where the batch has a field `valid` it may not be
+      empty; 'all' says that everything counts.
     weigh: how much each teacher counts in that mean, [T] or for each example
       [B, T], of sum 1; by default they are equal.
     options: keyword options of the loss.
@@ -147,6 +156,7 @@ def knowledge(
     adapter_kw=adapter_kw,
     teacher_adapter=teacher_adapter,
     teacher_adapter_kw=teacher_adapter_kw,
+    masked=mask not in ('', masks.ALL),
     at=at,
   )
 
@@ -156,40 +166,61 @@ def knowledge(
       params['adversary'] = jnp.ones((), jnp.float32)
     return params, state
 
-  def value(context, extra, student, teacher=()):
+  def value(context, counts, extra, student, teacher=()):
     positional = [context.key] if arguments.draws else []
     positional += [*student, *teacher]
     # What a teacher's adapter gives besides comes in place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
       with within(f'{at}: '):
-        found = field_of(context.batch, field, name, mixtures=mixtures)
-      positional.append(found)
-    if arguments.coupled and 'where' in context.batch:
-      extra = {**extra, 'where': context.batch['where']}
+        given = field_of(context.batch, field, name, mixtures=mixtures)
+      positional.append(masks.keep(counts, given))
+    extra = {**extra, **_told(arguments, counts, context.batch)}
     try:
       result = jnp.asarray(loss(*positional, **extra))
     except UserError:
       raise
     except Exception as error:
       raise UserError(_mismatch(error, student, teacher)) from error
-    if 'labels' in arguments.fields and not mask and result.ndim > 1:
-      _check_all_count(context.batch, at)
-    return _per_example(result, context.batch, mask, at)
+    _check(result, counts, context.batch, student)
+    if result.ndim == 0:  # one for the whole batch, as of a set distance
+      size = _size(context.batch)
+      result = jnp.full((size,), 1, result.dtype) * result
+    return masks.per_example(result, counts, context.totals)
+
+  def compared(params, state, context):
+    """Both sides, with 0 for what does not count, and the mask."""
+    masks.check_named(
+      mask, context, location, teachers, arguments.fields, at=at
+    )
+    counts = masks.find(mask, context, teachers, at)
+    context = masks.shown(counts, context, location, teachers)
+    student, groups, state = both.apply(params, state, context)
+    if adapter:
+      student = masks.keep(counts, student)
+    if teacher_adapter:
+      groups = masks.keep(counts, groups, lead=1)
+    masks.check_fits(counts, student, mask, at)
+    return student, groups, state, counts
+
+  def count(context):
+    return masks.totals(masks.find(mask, context, teachers, at))
 
   def apply(params, state, context):
-    student, groups, state = both.apply(params, state, context)
+    student, groups, state, counts = compared(params, state, context)
     extra = dict(options)
     if adversary:
       theta = params['adversary']
       extra[adversary.option] = adversary.value(theta, context.step)
     if not groups:
-      return value(context, extra, student), state
+      return value(context, counts, extra, student), state
     if arguments.together:
       nets = tuple(net for (group,) in groups for net in group)
-      return value(context, extra, student, (nets,)), state
+      return value(context, counts, extra, student, (nets,)), state
     each = [
-      jax.vmap(lambda teacher: value(context, extra, student, teacher))(group)
+      jax.vmap(lambda teacher: value(context, counts, extra, student, teacher))(
+        group
+      )
       for group in groups
     ]
     each = jnp.concatenate(each)
@@ -203,6 +234,43 @@ def knowledge(
       )
     weights = jnp.broadcast_to(found, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state
+
+  def _check(result, counts, batch, student):
+    """Refuses values that are no loss, or that a mask does not fit."""
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+      raise UserError(
+        f'{at}: the loss gives {result.dtype}, which has no gradient'
+      )
+    size, shape = _size(batch), list(result.shape)
+    if shape and shape[0] != size:
+      raise UserError(
+        f'{at}: the loss gave the shape {shape}, which does not begin with the '
+        f'batch of {size}; a loss is unreduced over the batch'
+      )
+    if counts is None or counts.ndim == 1 or result.shape == counts.shape:
+      return
+    if len(shape) > 1:
+      raise UserError(
+        f'{at}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
+        'they must be equal'
+      )
+    layers = jax.tree.leaves(student)
+    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
+      raise UserError(
+        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
+        'the student has no such positions; leave it empty'
+      )
+    if not arguments.masked and mask not in arguments.fields:
+      raise UserError(
+        f'{at}.mask: the loss {name} puts the positions of an example together '
+        f'and cannot leave out those that do not count in {mask!r}; choose a '
+        "loss that takes `valid`, or write 'all' to take everything"
+      )
+    if jnp.issubdtype(counts.dtype, jnp.floating):
+      raise UserError(
+        f'{at}.mask: {mask!r} is {counts.dtype}, and the loss {name}, which '
+        'puts positions together, takes or leaves each; make it a bool'
+      )
 
   def _mismatch(error, student, teacher):
     if not teacher or _shapes(student) == _shapes(teacher):
@@ -220,7 +288,7 @@ def knowledge(
       return f"{sentence}; set {at}.adapter='linear' or choose other layers"
     return f'{sentence}: {error}'
 
-  return Term(init, apply)
+  return Term(init, apply, count)
 
 
 def field_of(
@@ -257,44 +325,20 @@ def _shapes(tree, last: int = 0) -> str:
   return ', '.join(leaves)
 
 
-def _check_all_count(batch: Mapping, at: str) -> None:
-  """Refuses to learn from labels that stand where there is none."""
-  if 'valid' in batch:
-    raise UserError(
-      f'{at}.mask: it is empty, and not all of the labels mean something; '
-      "write 'valid'"
-    )
+def _told(arguments, counts, batch) -> dict[str, Array]:
+  """The masks that a loss takes itself."""
+  told = {}
+  if arguments.coupled:
+    where = [batch['where']] if 'where' in batch else []
+    if counts is not None and counts.ndim == 1:
+      where.append(counts > 0)
+    if where:
+      told['where'] = functools.reduce(jnp.logical_and, where)
+  if arguments.masked and counts is not None and counts.ndim > 1:
+    told['valid'] = counts > 0
+  return told
 
 
-def _per_example(value: Array, batch: Mapping, mask: str, at: str) -> Array:
-  """The loss of each example [B], whatever axes the loss has left."""
-  if not jnp.issubdtype(value.dtype, jnp.floating):
-    raise UserError(
-      f'{at}: the loss gives {value.dtype}, which has no gradient'
-    )
-  size = jax.tree.leaves(batch['id'])[0].shape[0]
-  if value.ndim == 0:  # one value for the whole batch, as of a set distance
-    return jnp.full((size,), 1, value.dtype) * value
-  if value.shape[0] != size:
-    raise UserError(
-      f'{at}: the loss gave the shape {list(value.shape)}, which does not '
-      f'begin with the batch of {size}; a loss is unreduced over the batch'
-    )
-  rest = tuple(range(1, value.ndim))
-  if not mask:
-    return value.mean(rest)
-  if mask not in batch:
-    raise unknown('field of the batch', mask, batch, f'{at}.mask')
-  if mask in ('id', 'epoch', 'labels'):
-    raise UserError(
-      f'{at}.mask: {mask!r} numbers the examples and is no mask; name a field '
-      'of zeros and ones'
-    )
-  count = batch[mask].astype(value.dtype)
-  if count.shape != value.shape:
-    raise UserError(
-      f'{at}.mask: {mask!r} is {list(count.shape)} and the loss '
-      f'{list(value.shape)}; they must be equal'
-    )
-  total = jnp.maximum(count.sum(), 1)
-  return (jnp.where(count > 0, value, 0) * count).sum(rest) * size / total
+def _size(batch: Mapping[str, Any]) -> int:
+  """How many examples a batch has."""
+  return jax.tree.leaves(batch['id'])[0].shape[0]

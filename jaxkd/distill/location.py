@@ -39,6 +39,29 @@ def pick(outputs: Mapping[str, Array], location: Location, *, at: str) -> Any:
   return outputs[location]
 
 
+def found_in(
+  context: Context, location: Location, teachers: tuple[str, ...], *, at: str
+) -> tuple[Any, list]:
+  """What is at a location: of the student, the first, and of each group.
+
+  Args:
+    context: of a term.
+    location: names of the student's and of the teachers' outputs.
+    teachers: groups of teachers.
+    at: the config entry, for error messages.
+
+  Raises:
+    UserError: a name that is not there.
+  """
+  student = pick(context.student, location[0], at=f'{at}.at')
+  groups = []
+  for group in teachers:
+    if group not in context.teachers:
+      raise unknown('teacher', group, context.teachers, f'{at}.teacher')
+    groups.append(pick(context.teachers[group], location[1], at=f'{at}.at'))
+  return student, groups
+
+
 def sides(
   location: tuple[Location, Location],
   teachers: tuple[str, ...] = (),
@@ -47,6 +70,7 @@ def sides(
   adapter_kw: Mapping[str, Any] | None = None,
   teacher_adapter: str = '',
   teacher_adapter_kw: Mapping[str, Any] | None = None,
+  masked: bool = False,
   at: str = 'term',
 ) -> Sides:
   """Both sides of a comparison.
@@ -63,6 +87,8 @@ def sides(
     adapter_kw: its options.
     teacher_adapter: one for the teachers' side.
     teacher_adapter_kw: its options.
+    masked: whether something does not count, which an adapter that takes
+      statistics of the batch would take them of.
     at: the config entry, for error messages.
 
   Raises:
@@ -91,25 +117,23 @@ def sides(
     )
 
   def make(entry, student, teacher, context):
-    extra = {}
+    name, options = entries[entry]
     if 'image' in inspect.signature(found[entry]).parameters:
-      extra['image'] = getattr(context.inputs, 'shape', ())
+      image = getattr(context.inputs, 'shape', ())
+      options = {**options, 'image': image}
     with within(f'{at}.{entry}: '):
-      return found[entry](
+      made = found[entry](
         jax.tree.map(lambda x: tuple(x.shape), student),
         jax.tree.map(lambda x: tuple(x.shape), teacher),
-        **extra,
-        **entries[entry][1],
+        **options,
       )
-
-  def picked(context):
-    student = pick(context.student, location[0], at=f'{at}.at')
-    groups = []
-    for group in teachers:
-      if group not in context.teachers:
-        raise unknown('teacher', group, context.teachers, f'{at}.teacher')
-      groups.append(pick(context.teachers[group], location[1], at=f'{at}.at'))
-    return student, groups
+    if masked and made.statistics:
+      raise UserError(
+        f'{at}.mask: {entry}={name!r} takes statistics of the whole batch, '
+        'what does not count included; choose another adapter, or write '
+        "mask='all' to take everything"
+      )
+    return made
 
   def taught(made, params, group):
     """A group's side, [T, ...], behind the teacher's adapter."""
@@ -132,7 +156,7 @@ def sides(
     )
 
   def init(key, context: Context):
-    student, groups = picked(context)
+    student, groups = found_in(context, location, teachers, at=at)
     params, state = {}, {}
     teacher = of_teacher(groups, context)
     if teacher:
@@ -144,7 +168,7 @@ def sides(
     return params, state
 
   def apply(params, state, context: Context):
-    student, groups = picked(context)
+    student, groups = found_in(context, location, teachers, at=at)
     teacher = of_teacher(groups, context)
     own = params.get('teacher_adapter', {})
     compared = [taught(teacher, own, group) for group in groups]

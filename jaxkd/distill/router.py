@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import losses
+from jaxkd.distill import masks
 from jaxkd.distill.knowledge import field_of
 from jaxkd.distill.transfer import aggregated
 from jaxkd.errors import blamed, within
@@ -27,6 +28,7 @@ def routed(
   fused: Callable[[Context, Array], Array],
   fuse: Callable[[Array, Array, float], Array],
   name: str,
+  mask: masks.Name,
   at: str,
 ) -> Term:
   """Shows the term one teacher called `name`: all, as the router weighs them.
@@ -38,6 +40,7 @@ def routed(
     fuse: ``(logits, weights, temperature) -> logits``, of which `fused` is
       the one at the student's temperature.
     name: what the fused teacher is called.
+    mask: what counts of the labels, as for the term.
     at: the config entry, for error messages.
   """
 
@@ -74,12 +77,14 @@ def routed(
     here = f'{at}.fuse_weights'
     with within(f'{here}: '):
       labels = field_of(context.batch, 'labels', 'the router', mixtures=True)
-    logits = predictions(context)
+    masks.check_fields('the router', ('labels',), mask, context.batch, here)
+    counts = masks.find(mask, context, (name,), at)
+    logits = masks.keep(counts, predictions(context), lead=1)
     mixture = fuse(logits, weights(params['router'], logits), 1.0)
     with blamed(here):
-      own = losses.cross_entropy(mixture, labels)
-    own = own.reshape(len(value), -1).mean(1).astype(value.dtype)
+      own = losses.cross_entropy(mixture, masks.keep(counts, labels))
+    own = masks.per_example(own, counts, context.totals).astype(value.dtype)
     # Its gradient alone: the value of the term is about the student.
     return value + own - jax.lax.stop_gradient(own), state
 
-  return Term(init, loss)
+  return Term(init, loss, term.count)

@@ -115,6 +115,7 @@ def learner(
   example: dict,
   decode: Callable[..., dict] | None = None,
   mix: Callable[..., dict] | None = None,
+  look: Callable[[str, Context], None] = lambda name, context: None,
 ) -> Learner:
   """The pure functions of one member: init, step, evaluate.
 
@@ -129,6 +130,8 @@ def learner(
     decode: what else a net is measured by; see `jaxkd.tasks`.
     mix: ``(batch, seed) -> batch``, what all roles see of it while they train;
       see `jaxkd.data.augment`.
+    look: is told the name of each term and the shapes of its context whenever
+      `init` is traced.
   """
   nets = {
     copy: role
@@ -295,6 +298,7 @@ def learner(
       }
     train['terms'], state['terms'] = {}, {}
     for name, term, _, _ in trained(made.terms):
+      look(name, shapes[name])
       train['terms'][name], state['terms'][name] = term.init(
         fold(key, 'init', 'term', name), shapes[name]
       )
@@ -324,21 +328,31 @@ def learner(
     batch = mixed(batch, carry)
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
 
-    def loss(train, state, batch, key):
+    def counts(state, batch, key):
+      """What each term divides by; of the nets only what masks come from."""
+      now = {**carry, 'state': state}
+      given, _ = compute(made, now, frozen, batch, key)
+      return {
+        name: term.count(given[name])
+        for name, term, _, _ in trained(made.terms)
+      }
+
+    def loss(train, state, batch, key, totals):
       now = {**carry, 'train': train, 'state': state}
       given, states = compute(made, now, frozen, batch, key)
       values, kept = {}, {}
       for name, term, _, _ in trained(made.terms):
+        context = given[name]._replace(totals=totals and totals[name])
         each, kept[name] = term.loss(
-          train['terms'][name], state['terms'][name], given[name]
+          train['terms'][name], state['terms'][name], context
         )
         values[name] = each.astype(jnp.float32).mean()
       state = {**states, 'terms': jax.lax.stop_gradient(kept)}
       return _sums(values, made.parts), (values, state)
 
-    def gradient(train, state, batch, key):
+    def gradient(train, state, batch, key, totals):
       """The gradient of each part, from one forward pass."""
-      of = lambda train: loss(train, state, batch, key)  # noqa: E731
+      of = lambda train: loss(train, state, batch, key, totals)  # noqa: E731
       sums, pull, aux = jax.vjp(of, train, has_aux=True)
       chosen = {
         part: {p: jnp.float32(p == part) for p in sums} for part in sums
@@ -346,7 +360,13 @@ def learner(
       return {part: pull(one)[0] for part, one in chosen.items()}, aux
 
     gradients, (values, state) = _in_parts(
-      gradient, carry['train'], carry['state'], batch, key, made.accumulate
+      gradient,
+      counts,
+      carry['train'],
+      carry['state'],
+      batch,
+      key,
+      made.accumulate,
     )
     gradients = {part: held(g) for part, g in gradients.items()}
     total = functools.reduce(optax.tree.add, gradients.values())
@@ -528,31 +548,30 @@ def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:
   }
 
 
-def _in_parts(gradient, train, state, batch, key, parts):
+def _in_parts(gradient, counts, train, state, batch, key, parts):
   """The gradient over a batch taken in equal parts, one after another.
 
-  Equal to the gradient over the whole batch where every term is a mean over
-  examples and no net looks across them.
+  Equal to the gradient over the whole batch where `accumulation.adds_up` for
+  every term and no net looks across examples. What terms divide by is counted
+  first, over all parts: sums add up, and means of parts do not.
   """
   if parts == 1:
-    return gradient(train, state, batch, key)
+    return gradient(train, state, batch, key, None)
   batches = jax.tree.map(
     lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch
   )
+  keys = jax.vmap(lambda index: fold(key, 'part', index))(jnp.arange(parts))
+  totals = jax.lax.map(lambda part: counts(state, *part), (batches, keys))
+  totals = jax.tree.map(lambda x: x.mean(0), totals)
 
   def add(carried, part):
     total, state = carried
-    index, batch = part
-    gradients, (values, state) = gradient(
-      train, state, batch, fold(key, 'part', index)
-    )
+    gradients, (values, state) = gradient(train, state, *part, totals)
     return (jax.tree.map(jnp.add, total, gradients), state), values
 
-  one = jax.tree.map(lambda x: x[0], batches)
-  shapes, _ = jax.eval_shape(gradient, train, state, one, key)
+  one = jax.tree.map(lambda x: x[0], (batches, keys))
+  shapes, _ = jax.eval_shape(gradient, train, state, *one, totals)
   zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  (total, state), values = jax.lax.scan(
-    add, (zero, state), (jnp.arange(parts), batches)
-  )
+  (total, state), values = jax.lax.scan(add, (zero, state), (batches, keys))
   gradients = jax.tree.map(lambda x: x / parts, total)
   return gradients, (jax.tree.map(lambda v: v.mean(0), values), state)

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jaxkd import lookup, losses
-from jaxkd.distill import critic, fusion, memory, transfer
+from jaxkd.distill import critic, fusion, masks, memory, transfer
 from jaxkd.distill.knowledge import (
   Adversary,
   Arguments,
@@ -112,7 +112,8 @@ def _entry(name, distill, roles, num_data) -> Entry:
     otherwise, more = _knowledge(
       distill[other], f'distill.{other}', num_data, roles
     )
-    when = _condition(entry['when'], shown.names, f'{at}.when')
+    taken = entry['mask'], distill[other]['mask']
+    when = _condition(entry['when'], shown.names, taken, f'{at}.when')
     term = transfer.conditional(when, term, more.wrap(otherwise))
     teachers = tuple(dict.fromkeys(teachers + more.teachers))
     draws += more.draws
@@ -145,7 +146,7 @@ def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
       options=options,
       at=at,
     )
-    return term, fusion.Shown(groups, groups)
+    return _of_everything(term, entry, at), fusion.Shown(groups, groups)
   if entry['critic']['model']:
     raise UserError(
       f'{at}.critic.model: the loss {entry["loss"]} has no critic; leave it '
@@ -161,7 +162,7 @@ def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
       options=options,
       at=at,
     )
-    return term, fusion.Shown(groups, groups)
+    return _of_everything(term, entry, at), fusion.Shown(groups, groups)
   shown = fusion.shown(entry, groups, (*roles, AVERAGE), at)
   # A teacher may be there for nothing but the weights of the examples.
   weighs = entry['example_weight'] and not Arguments(loss).teacher
@@ -186,8 +187,25 @@ def _refuse(names, entry, at) -> None:
     **set_to,
     'adversary': entry['adversary']['option'],
   }.items():
-    if value:
+    if value and (name, value) != ('mask', masks.ALL):
       raise UserError(f'{at}.{name}: the loss {entry["loss"]} takes none')
+
+
+def _of_everything(term: Term, entry: Mapping[str, Any], at: str) -> Term:
+  """A term without a place for a mask, where its entry agrees to that."""
+
+  def init(key, context):
+    masks.check_named(
+      entry['mask'],
+      context,
+      tuple(entry['at']),
+      groups_of(entry),
+      at=at,
+      whole=entry['loss'],
+    )
+    return term.init(key, context)
+
+  return Term(init, term.loss, term.count)
 
 
 def _of_teacher(name: str, *, kind: str, at: str) -> Callable:
@@ -202,12 +220,21 @@ def _of_teacher(name: str, *, kind: str, at: str) -> Callable:
   return lookup.find(name, [losses], kind=kind, at=at)
 
 
-def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
-  """A function of the one teacher's logits and of fields of the batch."""
+def _condition(
+  name: str, teachers: tuple[str, ...], taken: tuple, at: str
+) -> Callable:
+  """A function of the one teacher's logits and of fields of the batch.
+
+  Args:
+    name: of the function.
+    teachers: of which there must be one.
+    taken: the masks of the terms that it decides on.
+    at: the config entry, for error messages.
+  """
   function = _of_teacher(name, kind='condition', at=at)
   if len(teachers) != 1:
     raise UserError(f'{at}: {name} looks at one teacher, not {len(teachers)}')
-  fields = Arguments(function).fields
+  arguments = Arguments(function)
 
   def when(context: Context):
     logits = context.teachers[teachers[0]]['logits']
@@ -216,10 +243,20 @@ def _condition(name: str, teachers: tuple[str, ...], at: str) -> Callable:
         f'{at}: {name} looks at one teacher and {teachers[0]} has '
         f'{logits.shape[0]}; set fuse'
       )
+    for mask in taken:
+      masks.check_fields(name, arguments.fields, mask, context.batch, at)
+    mask = taken[0] if len(set(taken)) == 1 else ''
+    counts = masks.find(mask, context, (), at.rpartition('.')[0])
+    logits, given = masks.keep(counts, logits, lead=1), {}
+    if arguments.coupled and counts is not None and counts.ndim == 1:
+      given['where'] = counts > 0
+    with within(f'{at}: '):
+      fields = [
+        masks.keep(counts, field_of(context.batch, field, name))
+        for field in arguments.fields
+      ]
     with blamed(at):
-      with within(f'{at}: '):
-        given = [field_of(context.batch, field, name) for field in fields]
-      found = function(logits[0], *given)
+      found = function(logits[0], *fields, **given)
       if found.shape != logits.shape[1:2]:
         raise UserError(
           f'{at}: {name} gives the shape {list(found.shape)}, not one value '
@@ -249,6 +286,11 @@ def _weights(entry, teachers, at) -> list:
     factors.append(lambda context: schedule(context.step))
   if entry['example_weight']:
     factors.append(
-      _condition(entry['example_weight'], teachers, f'{at}.example_weight')
+      _condition(
+        entry['example_weight'],
+        teachers,
+        (entry['mask'],),
+        f'{at}.example_weight',
+      )
     )
   return factors

@@ -4,6 +4,7 @@ Teachers and students both come here; what differs is what they look at.
 """
 
 import functools
+import operator
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,8 +23,15 @@ from jaxkd.data import augment, loader
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.distill import fitted, fusion, running_mean, step, taught, terms
-from jaxkd.distill.knowledge import Arguments, find_loss
+from jaxkd.distill import (
+  accumulation,
+  fitted,
+  fusion,
+  running_mean,
+  step,
+  taught,
+  terms,
+)
 from jaxkd.distill.roles import behind, locations
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
@@ -200,22 +208,24 @@ def used_groups(job: Job) -> dict[str, Group]:
 
 def _looked_at(job: Job) -> dict[str, Group]:
   """The groups whose outputs a step needs."""
-  names = {name for entry in _entries(job) for name in entry.groups}
+  names = {name for entry in _entries(job).values() for name in entry.groups}
   return with_read(names, job.groups, job.students, behind_kept=False)
 
 
 def drawn_groups(job: Job) -> set[str]:
   """The groups of which a step runs one net."""
-  whole = {name for entry in _entries(job) for name in entry.teachers}
-  draws = [draw for entry in _entries(job) for draw in entry.draws]
+  whole = {name for entry in _entries(job).values() for name in entry.teachers}
+  draws = [draw for entry in _entries(job).values() for draw in entry.draws]
   return set(fusion.alone(whole, draws))
 
 
-def _entries(job: Job) -> list[terms.Entry]:
-  """The terms that a member of the job trains with."""
-  values = {k: jnp.asarray(v[0]) for k, v in (job.hyper or {}).items()}
+def _entries(
+  job: Job, choose: Callable[[list], float] = operator.itemgetter(0)
+) -> dict[str, terms.Entry]:
+  """The terms by name, with one of the values that members have apart."""
+  values = {k: jnp.asarray(choose(v)) for k, v in (job.hyper or {}).items()}
   with blamed(job.stage), within(job.at):
-    return list(recipe_of(job)(values).terms.values())
+    return recipe_of(job)(values).terms
 
 
 def read_groups(
@@ -296,11 +306,6 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   """The functions of one member, given a batch of all."""
   shapes = shapes_of_one(batch, _axis(batch))
   roles = {name: group.role for name, group in job.groups.items()}
-  mix = None
-  if job.augment.text:
-    mix = functools.partial(
-      augment.apply, job.augment, num_classes=session.source.num_classes
-    )
   return _learner(
     session,
     (
@@ -314,9 +319,17 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
       {k: m for k, m in session.metrics.items() if not m.finished},
       example=shapes,
       decode=session.decode,
-      mix=mix,
+      mix=_mix(session, job),
     ),
   )
+
+
+def _mix(session: Session, job: Job) -> Callable[..., dict] | None:
+  """What mixes the examples of a batch, if anything does."""
+  if not job.augment.text:
+    return None
+  classes = session.source.num_classes
+  return functools.partial(augment.apply, job.augment, num_classes=classes)
 
 
 def _learner(session: Session, description, make) -> Learner:
@@ -364,7 +377,6 @@ def check(session: Session, job: Job) -> None:
     UserError: what the config names does not fit together.
   """
   with within(job.at):
-    _check_accumulate(job)
     _check_terms(job)
     if fitted.is_fitted(job.students):
       fitted.check(terms.in_use(job.distill), job.students)
@@ -376,6 +388,7 @@ def check(session: Session, job: Job) -> None:
   _check_mesh(job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+    _check_accumulate(session, job, batch)
 
 
 def _check_mesh(job: Job) -> None:
@@ -479,16 +492,36 @@ def _check_augment(session: Session, job: Job, batch: dict) -> None:
   augment.check(job.augment, one, session.source.num_classes)
 
 
-def _check_accumulate(job: Job) -> None:
-  """Refuses parts of a batch where a term looks at the whole of it."""
+def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
+  """Refuses terms of which parts of a batch give another gradient."""
   parts = job.train['accumulate']
-  for name, entry in job.distill.items() if parts > 1 else ():
-    coupled = Arguments(find_loss(entry['loss'], at=f'distill.{name}')).coupled
-    if (coupled or entry['mask']) and not terms.is_zero(entry['weight']):
+  if parts == 1:
+    return
+  contexts = {}  # of each term; those of the copies of a net are alike
+  learner = step.learner(
+    job.students,
+    {name: group.role for name, group in job.groups.items()},
+    recipe_of(job),
+    {},
+    example=shapes_of_one(batch, _axis(batch)),
+    mix=_mix(session, job),
+    look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
+  )
+  jax.eval_shape(learner.init, *_initial(job))
+  known = Known() if session.learners is None else session.learners
+  for name, entry in _entries(job, max).items():
+    # Arms have many terms in common.
+    others = [
+      job.distill.get(n) for n in (name, job.distill[name]['otherwise'])
+    ]
+    if not known.get(
+      ('parts', others, contexts[name]),
+      functools.partial(accumulation.adds_up, entry.term, contexts[name]),
+    ):
       raise UserError(
-        f'train.accumulate: the term {name} looks at the whole batch, so '
-        f'{parts} parts of it are not the same; set train.accumulate to 1 '
-        f'or distill.{name}.weight to 0'
+        f'train.accumulate: the term {name} looks at the whole batch, or draws '
+        f'for it, so {parts} parts of it are not the same; set '
+        f'train.accumulate to 1 or distill.{name}.weight to 0'
       )
 
 
@@ -504,7 +537,13 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   batches.keep(session.progress, session.say, session.stop)
   if fitted.is_fitted(job.students):
     return _fitted(job, batches)
-  steps = job.train['steps']
+  steps, parts = job.train['steps'], job.train['accumulate']
+  if parts > 1:
+    session.say(
+      f'{job.stage}: a batch of {job.train["batch_size"]} is taken in {parts} '
+      'parts; BatchNorm has the statistics of a part, and dropout is drawn for '
+      'each'
+    )
   plan = Plan(
     steps,
     eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),
@@ -763,14 +802,18 @@ def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
   """A member's functions, and the shapes of its step's arguments."""
   batch = batches_of(session, job).example()
   learner = learner_of(session, job, batch)
-  variables, axes = frozen_of(used_groups(job))
-
+  seed, hyper, frozen, given = _initial(job)
+  carry = jax.eval_shape(learner.init, seed, hyper, frozen, given)
   batch = shapes_of_one(batch, _axis(batch))
+  return learner, (carry, batch, frozen, hyper)
+
+
+def _initial(job: Job) -> tuple:
+  """The shapes of what a member starts from."""
+  variables, axes = frozen_of(used_groups(job))
   frozen = shapes_of_one(variables, axes)
   hyper = {
     name: jax.ShapeDtypeStruct((), jnp.float32) for name in job.hyper or {}
   }
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  given = shapes_of_one(dict(job.given))
-  carry = jax.eval_shape(learner.init, seed, hyper, frozen, given)
-  return learner, (carry, batch, frozen, hyper)
+  return seed, hyper, frozen, shapes_of_one(dict(job.given))

@@ -29,7 +29,7 @@ def weighted(term: Term, weight: Weight) -> Term:
     factor = weight(context) if callable(weight) else weight
     return value * jnp.asarray(factor).astype(value.dtype), state
 
-  return Term(term.init, loss)
+  return Term(term.init, loss, term.count)
 
 
 def aggregated(
@@ -59,7 +59,7 @@ def aggregated(
   def loss(params, state, context):
     return term.loss(params, state, within(context))
 
-  return Term(init, loss)
+  return Term(init, loss, lambda context: term.count(within(context)))
 
 
 def conditional(
@@ -79,12 +79,20 @@ def conditional(
       params[name], state[name] = branch.init(key, context)
     return params, state
 
+  def count(context):
+    return {'then': term.count(context), 'otherwise': otherwise.count(context)}
+
   def loss(params, state, context):
-    then, first = term.loss(params['then'], state['then'], context)
+    totals = context.totals or {'then': None, 'otherwise': None}
+    then, first = term.loss(
+      params['then'], state['then'], context._replace(totals=totals['then'])
+    )
     other, second = otherwise.loss(
-      params['otherwise'], state['otherwise'], context
+      params['otherwise'],
+      state['otherwise'],
+      context._replace(totals=totals['otherwise']),
     )
     value = jnp.where(when(context), then, other)
     return value, {'then': first, 'otherwise': second}
 
-  return Term(init, loss)
+  return Term(init, loss, count)

@@ -71,6 +71,24 @@ def pearson(x: Array, y: Array, axis=-1, where: Array | None = None) -> Array:
   return jnp.sum(l2_normalize(x, axis) * l2_normalize(y, axis), axis=axis)
 
 
+def at_valid(valid: Array | None, *arrays: Array):
+  """Arrays with 0 at the positions that do not count.
+
+  Args:
+    valid: bool, true at the positions that count; None for all of them.
+    *arrays: [*valid.shape, ...].
+
+  Returns:
+    The array, or a tuple of several.
+  """
+  if valid is not None:
+    arrays = tuple(
+      jnp.where(valid.reshape(valid.shape + (1,) * (x.ndim - valid.ndim)), x, 0)
+      for x in arrays
+    )
+  return arrays if len(arrays) > 1 else arrays[0]
+
+
 def keep(where: Array | None, x: Array, fill=0) -> Array:
   """``x`` with ``fill`` in place of the examples that only pad the batch.
 

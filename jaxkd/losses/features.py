@@ -4,6 +4,12 @@ Maps are [B, ..., C], channels last: [B, H, W, C] for images, [B, N, C] for
 tokens and flattened positions, [B, C] for embeddings. Widths may differ where
 a definition allows it; elsewhere an adapter on the student comes first. Sums
 of squares are computed in at least float32.
+
+Positions that do not count, as padding, are named by ``valid``: whatever they
+hold, NaN too, is in no value and in no gradient. A loss that is a mean over
+positions then gives that of each position, [B, ...], 0 where it does not count,
+so that a mean can be taken over what counts in the whole batch; one that puts
+positions together gives that of each example, 0 where none of it counts.
 """
 
 import math
@@ -15,7 +21,9 @@ from jax import Array, lax
 from jaxkd.losses import _checks, _numerics, _pairwise, _pooling, _shapes
 
 
-def hint(student: Array, teacher: Array) -> Array:
+def hint(
+  student: Array, teacher: Array, *, valid: Array | None = None
+) -> Array:
   """Mean squared difference between two maps.
 
   The student's guided layer regresses the teacher's hint layer, element by
@@ -24,9 +32,11 @@ def hint(student: Array, teacher: Array) -> Array:
   Args:
     student: features s, [B, ..., C].
     teacher: features t, the same shape.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
-    The loss of each example, in squared units of the features, [B].
+    The loss of each example, in squared units of the features, [B]; with
+    `valid` that of each position, [B, ...].
 
   Formula:
     mean (s - t)² over all axes but the batch
@@ -44,11 +54,13 @@ def hint(student: Array, teacher: Array) -> Array:
       smaller by half the number of elements. RepDistiller and mdistiller have
       the mean.
   """
-  student, teacher = _same_shape(student, teacher)
-  return _mean(jnp.square(student - teacher))
+  student, teacher = _same_shape(student, teacher, valid)
+  return _by_position(jnp.square(student - teacher), valid)
 
 
-def cosine(student: Array, teacher: Array) -> Array:
+def cosine(
+  student: Array, teacher: Array, *, valid: Array | None = None
+) -> Array:
   """Cosine distance between two maps, averaged over positions.
 
   Only the direction of the features of a position counts, not their length.
@@ -56,10 +68,12 @@ def cosine(student: Array, teacher: Array) -> Array:
   Args:
     student: features s, [B, ..., C].
     teacher: features t, the same shape.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
-    The loss of each example, from 0 to 2, [B]. Features that are all 0 have
-    cosine 0, and no gradient, with anything.
+    The loss of each example, from 0 to 2, [B]; with `valid` that of each
+    position, [B, ...]. Features that are all 0 have cosine 0, and no gradient,
+    with anything.
 
   Formula:
     mean over positions of 1 - ⟨s, t⟩ / (|s| |t|)
@@ -78,9 +92,12 @@ def cosine(student: Array, teacher: Array) -> Array:
     - ``optax.losses.cosine_distance`` is this for one position, but NaN for
       features that are all 0.
   """
-  student, teacher = _same_shape(student, teacher)
+  student, teacher = _same_shape(student, teacher, valid)
   products = _numerics.l2_normalize(student) * _numerics.l2_normalize(teacher)
-  return _mean(1 - jnp.sum(products, axis=-1))
+  distance = 1 - jnp.sum(products, axis=-1)
+  if valid is None:
+    return _mean(distance)
+  return _numerics.at_valid(valid, distance)
 
 
 def attention_transfer(
@@ -89,6 +106,7 @@ def attention_transfer(
   *,
   power: float = 2,
   variant: str = 'code',
+  valid: Array | None = None,
 ) -> Array:
   """Attention transfer (AT), from activations.
 
@@ -101,6 +119,8 @@ def attention_transfer(
     teacher: maps t, [B, ..., Ct], with as many axes.
     power: p > 0; a higher one attends to the strongest channels.
     variant: 'code' of the authors, or 'paper'.
+    valid: [B, ...] bool, true at the positions that count, of maps of one
+      size; all by default.
 
   Returns:
     The loss of each example, [B].
@@ -133,16 +153,26 @@ def attention_transfer(
   )
   _checks.positive(power=power)
   _checks.one_of(('code', 'paper'), variant=variant)
+  student, teacher = _numerics.upcast(student, teacher)
+  if valid is not None:
+    _checks.arrays(
+      student=(student, 'float[B, ..., Cs]'),
+      teacher=(teacher, 'float[B, ..., Ct]'),
+      valid=(valid, 'bool[B, ...]'),
+    )
+    student, teacher = _numerics.at_valid(valid, student, teacher)
   student, teacher = _pooling.to_smaller(
-    *_numerics.upcast(student, teacher), ('student', 'teacher')
+    student, teacher, ('student', 'teacher')
   )
   square = jnp.square(_attention(student, power) - _attention(teacher, power))
   if variant == 'code':
-    return _mean(square)
+    return _mean(square, valid)
   return _numerics.safe_sqrt(jnp.sum(square, axis=-1))
 
 
-def neuron_selectivity(student: Array, teacher: Array) -> Array:
+def neuron_selectivity(
+  student: Array, teacher: Array, *, valid: Array | None = None
+) -> Array:
   """Neuron selectivity transfer (NST).
 
   Matches the distribution of the channels, each a pattern over positions, in
@@ -152,6 +182,7 @@ def neuron_selectivity(student: Array, teacher: Array) -> Array:
   Args:
     student: maps, [B, ..., Cs].
     teacher: maps, [B, ..., Ct], at the same positions.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
     The loss of each example, [B]: at least 0, but for rounding.
@@ -177,9 +208,10 @@ def neuron_selectivity(student: Array, teacher: Array) -> Array:
   _checks.arrays(
     student=(student, 'float[B, N, ..., Cs]'),
     teacher=(teacher, 'float[B, N, ..., Ct]'),
+    valid=(valid, 'bool[B, N, ...] or None'),
   )
   student, teacher = (
-    _numerics.l2_normalize(_flat(x), axis=1)
+    _numerics.l2_normalize(_flat(_numerics.at_valid(valid, x)), axis=1)
     for x in _numerics.upcast(student, teacher)
   )
 
@@ -254,7 +286,11 @@ def flow_of_solution(
 
 
 def activation_boundary(
-  student: Array, teacher: Array, *, margin: float = 1.0
+  student: Array,
+  teacher: Array,
+  *,
+  margin: float = 1.0,
+  valid: Array | None = None,
 ) -> Array:
   """Activation boundary transfer (AB).
 
@@ -265,6 +301,7 @@ def activation_boundary(
     student: pre-activations s, [B, ..., C].
     teacher: pre-activations t, the same shape; only their sign counts.
     margin: m ≥ 0, how far on the right side is far enough.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
     The loss of each example, summed over its elements, [B].
@@ -285,11 +322,12 @@ def activation_boundary(
     - RepDistiller and mmrazor scale the mean of this over the batch by
       3 / 1000, RepDistiller also by ½ for each layer further down.
   """
-  student, teacher = _same_shape(student, teacher)
+  student, teacher = _same_shape(student, teacher, valid)
   _checks.non_negative(margin=margin)
   silent = jnp.where(student > -margin, student + margin, 0)
   firing = jnp.where(student <= margin, student - margin, 0)
-  return _sum(jnp.square(jnp.where(teacher > 0, firing, silent)))
+  short = jnp.where(teacher > 0, firing, silent)
+  return _sum(jnp.square(_numerics.at_valid(valid, short)))
 
 
 def factor_transfer(
@@ -298,6 +336,7 @@ def factor_transfer(
   *,
   power: float = 1,
   channel_power: float = 2,
+  valid: Array | None = None,
 ) -> Array:
   """Factor transfer (FT), between translated and paraphrased features.
 
@@ -311,6 +350,7 @@ def factor_transfer(
       positions.
     power: p > 0 of the difference.
     channel_power: q > 0 of the elements.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
     The loss of each example, [B].
@@ -337,14 +377,23 @@ def factor_transfer(
   _checks.arrays(
     student=(student, 'float[B, N, ..., Cs]'),
     teacher=(teacher, 'float[B, N, ..., Ct]'),
+    valid=(valid, 'bool[B, N, ...] or None'),
   )
   _checks.positive(power=power, channel_power=channel_power)
-  student, teacher = _numerics.upcast(student, teacher)
+  student, teacher = _numerics.at_valid(
+    valid, *_numerics.upcast(student, teacher)
+  )
   gap = _attention(student, channel_power) - _attention(teacher, channel_power)
-  return _mean(_power(gap, power))
+  return _mean(_power(gap, power), valid)
 
 
-def overhaul(student: Array, teacher: Array, margin: Array) -> Array:
+def overhaul(
+  student: Array,
+  teacher: Array,
+  margin: Array,
+  *,
+  valid: Array | None = None,
+) -> Array:
   """Overhauled feature distillation (OFD).
 
   The teacher's pre-activations are cut at a negative margin, below which they
@@ -355,6 +404,7 @@ def overhaul(student: Array, teacher: Array, margin: Array) -> Array:
     student: pre-activations s behind the adapter, [B, ..., C].
     teacher: pre-activations t, the same shape.
     margin: m of each channel, mostly negative, from ``overhaul_margin``, [C].
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
     The loss of each example, summed over its elements, [B].
@@ -382,12 +432,15 @@ def overhaul(student: Array, teacher: Array, margin: Array) -> Array:
     student=(student, 'float[B, ..., C]'),
     teacher=(teacher, 'float[B, ..., C]'),
     margin=(margin, 'float[C]'),
+    valid=(valid, 'bool[B, ...] or None'),
   )
   student, teacher, margin = _numerics.upcast(student, teacher, margin)
+  student, teacher = _numerics.at_valid(valid, student, teacher)
   margin = jnp.expand_dims(margin, tuple(range(teacher.ndim - 1)))
   target = jnp.maximum(teacher, margin)
   counts = (student > target) | (target > 0)
-  return _sum(jnp.square(jnp.where(counts, student - target, 0)))
+  gap = jnp.where(counts, student - target, 0)
+  return _sum(jnp.square(_numerics.at_valid(valid, gap)))
 
 
 def overhaul_margin(
@@ -489,7 +542,11 @@ def hierarchical_context(
 
 
 def channel_wise(
-  student: Array, teacher: Array, *, temperature: float = 1.0
+  student: Array,
+  teacher: Array,
+  *,
+  temperature: float = 1.0,
+  valid: Array | None = None,
 ) -> Array:
   """Channel-wise distillation (CWD).
 
@@ -500,6 +557,7 @@ def channel_wise(
     student: maps s, [B, ..., C], or score maps of C classes.
     teacher: maps t, the same shape.
     temperature: T > 0 that divides both.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
     The loss of each example, in nats times T², [B].
@@ -525,18 +583,31 @@ def channel_wise(
   _checks.arrays(
     student=(student, 'float[B, N, ..., C]'),
     teacher=(teacher, 'float[B, N, ..., C]'),
+    valid=(valid, 'bool[B, N, ...] or None'),
   )
   _checks.positive(temperature=temperature)
-  log_q, log_p = (
-    jax.nn.log_softmax(_flat(x) / temperature, axis=1)
-    for x in _numerics.upcast(student, teacher)
-  )
-  divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1)
+
+  def log_shares(x):
+    x = _flat(x) / temperature
+    if valid is not None:
+      least = jnp.finfo(x.dtype).min  # no infinity, for there may be no other
+      x = jnp.where(valid.reshape(len(x), -1, 1), x, least)
+    return jax.nn.log_softmax(x, axis=1)
+
+  log_q, log_p = map(log_shares, _numerics.upcast(student, teacher))
+  each = jnp.exp(log_p) * (log_p - log_q)
+  if valid is not None:
+    each = _numerics.at_valid(valid.reshape(len(each), -1), each)
+  divergence = jnp.sum(each, axis=1)
   return temperature**2 * _mean(divergence)
 
 
 def pearson_feature(
-  student: Array, teacher: Array, *, where: Array | None = None
+  student: Array,
+  teacher: Array,
+  *,
+  where: Array | None = None,
+  valid: Array | None = None,
 ) -> Array:
   """Feature imitation by Pearson's correlation (PKD).
 
@@ -548,11 +619,13 @@ def pearson_feature(
     student: maps s, [B, ..., C].
     teacher: maps t, the same shape.
     where: [B] bool, false for examples that only pad the batch.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
-    The loss of each example, [B]; its mean is the mean over channels of
-    1 - correlation, but for a factor of (M - 1) / M. A channel that is
-    constant becomes 0, with a gradient of 0.
+    The loss of each example, [B]; with `valid` that of each position, [B,
+    ...]. Its mean is the mean over channels of 1 - correlation, but for a
+    factor of (M - 1) / M. A channel that is constant becomes 0, with a gradient
+    of 0.
 
   Formula:
     ½ mean (ŝ - t̂)² over all axes but the batch, x̂ = (x - mean) / (std + 1e-6)
@@ -576,25 +649,35 @@ def pearson_feature(
     student=(student, 'float[B, ..., C]'),
     teacher=(teacher, 'float[B, ..., C]'),
     where=(where, 'bool[B] or None'),
+    valid=(valid, 'bool[B, ...] or None'),
   )
+  if valid is not None:
+    where = _numerics.keep(where, valid, False)
 
   def standardized(x):
     axes = tuple(range(x.ndim - 1))
-    valid = None
+    counts, given = None, 1
     if where is not None:
-      valid = where.reshape((-1,) + (1,) * (x.ndim - 1))
-    gap = _numerics.center(x, axes, valid)
-    values = _numerics.count(where, x) * math.prod(x.shape[1:-1])
+      given = where.ndim
+      counts = where.reshape(where.shape + (1,) * (x.ndim - given))
+    gap = _numerics.center(x, axes, counts)
+    values = _numerics.count(where, x) * math.prod(x.shape[given:-1])
     square = jnp.sum(jnp.square(gap), axis=axes, keepdims=True)
     std = _numerics.safe_sqrt(square / jnp.maximum(values - 1, 1))
     return gap / (std + 1e-6)
 
   student, teacher = _numerics.upcast(student, teacher)
   gap = standardized(student) - standardized(teacher)
-  return _mean(jnp.square(gap)) / 2
+  return _by_position(jnp.square(gap), valid) / 2
 
 
-def masked_imitation(student: Array, teacher: Array, mask: Array) -> Array:
+def masked_imitation(
+  student: Array,
+  teacher: Array,
+  mask: Array,
+  *,
+  valid: Array | None = None,
+) -> Array:
   """Fine-grained feature imitation, near the objects.
 
   What a detector's teacher knows lies where its anchors meet objects; the
@@ -604,6 +687,8 @@ def masked_imitation(student: Array, teacher: Array, mask: Array) -> Array:
     student: maps s behind the adapter, [B, ..., C].
     teacher: maps t, the same shape.
     mask: m, 1 or true at the positions to imitate, [B, ...] of any dtype.
+    valid: [B, ...] bool, true at the positions that count at all; all by
+      default.
 
   Returns:
     The loss of each example, 0 where its mask is empty, [B].
@@ -633,9 +718,10 @@ def masked_imitation(student: Array, teacher: Array, mask: Array) -> Array:
     student=(student, 'float[B, ..., C]'),
     teacher=(teacher, 'float[B, ..., C]'),
     mask=(mask, f'{kind}[B, ...]'),
+    valid=(valid, 'bool[B, ...] or None'),
   )
   student, teacher = _numerics.upcast(student, teacher)
-  mask = mask.astype(student.dtype)
+  mask = _numerics.at_valid(valid, mask.astype(student.dtype))
   # Not a product alone: what is not imitated may not even be finite.
   gap = jnp.where(mask[..., None] > 0, student - teacher, 0)
   positions = _sum(mask)
@@ -643,7 +729,13 @@ def masked_imitation(student: Array, teacher: Array, mask: Array) -> Array:
   return total / (2 * jnp.where(positions > 0, positions, 1))
 
 
-def log_sum(student: Array, teacher: Array, *, power: float = 4.0) -> Array:
+def log_sum(
+  student: Array,
+  teacher: Array,
+  *,
+  power: float = 4.0,
+  valid: Array | None = None,
+) -> Array:
   """Log-sum distance of a simple recipe distillation (SRD).
 
   A high power counts the features that are far off, the logarithm keeps a few
@@ -654,6 +746,7 @@ def log_sum(student: Array, teacher: Array, *, power: float = 4.0) -> Array:
     student: features s behind the projector, [B, ..., D].
     teacher: features t, the same shape.
     power: p > 0 of the differences.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
     The loss of each example, unbounded below but for the floor: a difference
@@ -675,11 +768,17 @@ def log_sum(student: Array, teacher: Array, *, power: float = 4.0) -> Array:
       inside the logarithm. The authors' code for transformers has the
       distance of each feature's correlation over the batch from 1, plus 1e-5.
   """
-  student, teacher = _same_shape(student, teacher)
+  student, teacher = _same_shape(student, teacher, valid)
   _checks.positive(power=power)
   gap = jnp.abs(student - teacher)
   gap = jnp.where(gap > 1e-12, gap, 1e-12)
-  return jax.nn.logsumexp(power * jnp.log(gap), axis=tuple(range(1, gap.ndim)))
+  logs, axes = power * jnp.log(gap), tuple(range(1, gap.ndim))
+  if valid is None:
+    return jax.nn.logsumexp(logs, axis=axes)
+  # No infinity in place of what does not count, for there may be no other.
+  logs = jnp.where(valid[..., None], logs, jnp.finfo(logs.dtype).min)
+  some = jnp.any(valid, axis=tuple(range(1, valid.ndim)))
+  return _numerics.keep(some, jax.nn.logsumexp(logs, axis=axes))
 
 
 def maximum_mean_discrepancy(
@@ -689,6 +788,7 @@ def maximum_mean_discrepancy(
   kernel: str = 'polynomial',
   bandwidth: float | None = None,
   where: Array | None = None,
+  valid: Array | None = None,
 ) -> Array:
   """Squared maximum mean discrepancy (MMD²) between two sets of features.
 
@@ -705,6 +805,7 @@ def maximum_mean_discrepancy(
       between elements of both sets that differ, without a gradient.
     where: [N] or [G, N] bool with M = N, false for elements of both sets that
       only pad.
+    valid: [G, N] bool with M = N, true for the elements of groups that count.
 
   Returns:
     The biased estimate, at least 0 but for rounding, [] or [G].
@@ -733,6 +834,11 @@ def maximum_mean_discrepancy(
     - σ² is also set to the median of the squares, or ½ of it.
   """
   groups = 'G, ' if getattr(student, 'ndim', 0) == 3 else ''
+  if valid is not None:
+    _checks.arrays(
+      student=(student, 'float[G, N, D]'), valid=(valid, 'bool[G, N]')
+    )
+    where = valid if where is None else valid & where
   shared = getattr(where, 'ndim', 0) == 1
   _checks.arrays(
     student=(student, f'float[{groups}N, D]'),
@@ -753,13 +859,14 @@ def maximum_mean_discrepancy(
   return discrepancy(*_numerics.upcast(student, teacher), where)
 
 
-def _same_shape(student, teacher):
-  """Two checked maps of one shape, upcast."""
+def _same_shape(student, teacher, valid):
+  """Two checked maps of one shape, upcast, 0 where they do not count."""
   _checks.arrays(
     student=(student, 'float[B, ..., C]'),
     teacher=(teacher, 'float[B, ..., C]'),
+    valid=(valid, 'bool[B, ...] or None'),
   )
-  return _numerics.upcast(student, teacher)
+  return _numerics.at_valid(valid, *_numerics.upcast(student, teacher))
 
 
 def _kind(x):
@@ -769,9 +876,20 @@ def _kind(x):
   return type(x).__name__
 
 
-def _mean(x):
-  """Mean over all axes but the batch."""
-  return jnp.mean(x, axis=tuple(range(1, x.ndim)))
+def _mean(x, valid=None):
+  """Mean over all axes but the batch; of [B, N], over the N that are valid."""
+  if valid is None:
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))
+  valid = valid.reshape(x.shape)
+  number = jnp.maximum(jnp.sum(valid, axis=1, dtype=x.dtype), 1)
+  return jnp.sum(_numerics.at_valid(valid, x), axis=1) / number
+
+
+def _by_position(x, valid):
+  """Mean of [B, ..., C] over all but the batch; if masked, over features."""
+  if valid is None:
+    return _mean(x)
+  return _numerics.at_valid(valid, jnp.mean(x, axis=-1))
 
 
 def _sum(x):

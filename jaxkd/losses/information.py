@@ -12,7 +12,12 @@ from jaxkd.losses import _checks, _numerics
 
 
 def variational_information(
-  mean: Array, raw_scale: Array, teacher: Array, *, eps: float = 1e-5
+  mean: Array,
+  raw_scale: Array,
+  teacher: Array,
+  *,
+  eps: float = 1e-5,
+  valid: Array | None = None,
 ) -> Array:
   """Variational information distillation (VID).
 
@@ -26,10 +31,12 @@ def variational_information(
       with the student; log(exp(5) - 1) is the authors' start, a variance of 5.
     teacher: features t, [B, ..., C].
     eps: ε, the least variance, in squared units of t.
+    valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
-    The loss of each example, nats per element, [B]. For given variances the
-    least is at μ = t, mean ½ log σ², which may be below 0.
+    The loss of each example, nats per element, [B]; with `valid` that of each
+    position, [B, ...], 0 where it does not count. For given variances the least
+    is at μ = t, mean ½ log σ², which may be below 0.
 
   Formula:
     mean ½ [(t - μ)²/σ_c² + log σ_c²], over all axes but the batch,
@@ -54,13 +61,17 @@ def variational_information(
     mean=(mean, 'float[B, ..., C]'),
     raw_scale=(raw_scale, 'float[C]'),
     teacher=(teacher, 'float[B, ..., C]'),
+    valid=(valid, 'bool[B, ...] or None'),
   )
   _checks.positive(eps=eps)
   mean, raw_scale, teacher = _numerics.upcast(mean, raw_scale, teacher)
+  mean, teacher = _numerics.at_valid(valid, mean, teacher)
   variance = jax.nn.softplus(raw_scale) + eps
   variance = variance.reshape((1,) * (mean.ndim - 1) + variance.shape)
   loss = 0.5 * (jnp.square(teacher - mean) / variance + jnp.log(variance))
-  return jnp.mean(loss, axis=range(1, loss.ndim))
+  if valid is None:
+    return jnp.mean(loss, axis=range(1, loss.ndim))
+  return _numerics.at_valid(valid, jnp.mean(loss, axis=-1))
 
 
 def info_nce(

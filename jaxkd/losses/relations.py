@@ -4,7 +4,8 @@ The student may place its features where it likes as long as they keep the
 teacher's distances, angles or similarities, so widths may differ. Relations
 between examples need the global batch: their value depends on all of it, and
 gradient accumulation would change it. Examples that only pad the batch are
-named by ``where``: they get 0 and change nothing.
+named by ``where``: they get 0 and change nothing. Neither do the positions of
+an example that do not count, named by ``valid``.
 """
 
 import math
@@ -240,7 +241,11 @@ def triplet(
 
 
 def similarity_preserving(
-  student: Array, teacher: Array, *, where: Array | None = None
+  student: Array,
+  teacher: Array,
+  *,
+  where: Array | None = None,
+  valid: Array | None = None,
 ) -> Array:
   """Similarity-preserving knowledge distillation.
 
@@ -252,6 +257,8 @@ def similarity_preserving(
     student: features, [B, ...], flattened to rows s.
     teacher: features, [B, ...], flattened to rows t; their shape is free.
     where: [B] bool, false for examples that only pad the batch.
+    valid: [B, ...] bool, true at the positions that count, of both sides; all
+      by default.
 
   Returns:
     The loss of each example against the batch, [B].
@@ -279,6 +286,7 @@ def similarity_preserving(
     teacher=(teacher, _shapes.free(teacher, 'T')),
     where=(where, 'bool[B] or None'),
   )
+  student, teacher = _at_valid(valid, student, teacher)
 
   def similarities(x):
     x = _numerics.keep(where, x.reshape(len(x), -1))
@@ -424,7 +432,11 @@ def correlation_congruence(
 
 
 def inter_channel_correlation(
-  student: Array, teacher: Array, *, where: Array | None = None
+  student: Array,
+  teacher: Array,
+  *,
+  where: Array | None = None,
+  valid: Array | None = None,
 ) -> Array:
   """Inter-channel correlation knowledge distillation (ICKD).
 
@@ -436,6 +448,8 @@ def inter_channel_correlation(
     student: maps, [B, ..., C].
     teacher: maps, [B, ..., C]; their positions are free.
     where: [B] bool, false for examples that only pad the batch.
+    valid: [B, ...] bool, true at the positions that count, of both sides; all
+      by default.
 
   Returns:
     The loss of each example, [B].
@@ -463,6 +477,7 @@ def inter_channel_correlation(
     teacher=(teacher, _shapes.free(teacher, 'T', 'C')),
     where=(where, 'bool[B] or None'),
   )
+  student, teacher = _at_valid(valid, student, teacher)
 
   def correlations(x):
     x = _numerics.keep(where, x).reshape(len(x), -1, x.shape[-1])
@@ -479,6 +494,7 @@ def pairwise_affinity(
   *,
   pool: tuple | None = None,
   where: Array | None = None,
+  valid: Array | None = None,
 ) -> Array:
   """Pair-wise distillation of the similarities between positions.
 
@@ -493,6 +509,8 @@ def pairwise_affinity(
       pools to n by n of them (to n of [B, N, C]), ``('max', (h, w))`` to h by
       w; n need not divide the map.
     where: [B] bool, false for examples that only pad the batch.
+    valid: [B, ...] bool, true at the positions that count, of both sides and
+      without `pool`; all by default.
 
   Returns:
     The loss of each example, [B].
@@ -519,6 +537,9 @@ def pairwise_affinity(
     teacher=(teacher, _shapes.free(teacher, 'T', 'Ct')),
     where=(where, 'bool[B] or None'),
   )
+  if valid is not None and pool is not None:
+    raise ValueError(f'pool must be None with valid, not {pool!r}')
+  student, teacher = _at_valid(valid, student, teacher)
   maps = [
     _nodes(_numerics.keep(where, x), pool)
     for x in _numerics.upcast(student, teacher)
@@ -544,6 +565,9 @@ def pairwise_affinity(
     jnp.arange(nodes),
     temporary=batch * nodes * maps[0].dtype.itemsize,
   )
+  if valid is not None:
+    nodes = jnp.sum(valid, axis=tuple(range(1, valid.ndim)), dtype=loss.dtype)
+    nodes = jnp.maximum(nodes, 1)
   return jnp.sum(loss, axis=0) / nodes**2
 
 
@@ -635,6 +659,18 @@ def _embeddings(student, teacher, where):
     teacher=(teacher, 'float[B, Dt]'),
     where=(where, 'bool[B] or None'),
   )
+
+
+def _at_valid(valid, student, teacher):
+  """Maps with 0 at positions that do not count, where some do not."""
+  if valid is None:
+    return student, teacher
+  _checks.arrays(
+    student=(student, 'float[B, ..., Cs]'),
+    teacher=(teacher, 'float[B, ..., Ct]'),
+    valid=(valid, 'bool[B, ...]'),
+  )
+  return _numerics.at_valid(valid, student, teacher)
 
 
 def _gram(x):

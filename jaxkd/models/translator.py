@@ -22,7 +22,9 @@ class Translator(nnx.Module):
   What it is given says what it gives:
 
   - ``source`` [B, Ls] and ``prefix`` [B, Lt], what comes before each token of
-    the translation (`jaxkd.data.tokens.shifted`): ``logits`` [B, Lt, V];
+    the translation (`jaxkd.data.tokens.shifted`): ``logits`` [B, Lt, V] and,
+    where the state has a ``mask``, ``source_valid`` [B, Ls], bool: which
+    positions of the encoder's layers are more than padding;
   - ``source``: ``state``, a dict of arrays [B, ...], before the first token;
   - ``state`` and ``token`` [B], the one before: ``logits`` [B, V] and, as
     ``state``, those entries of the state that have changed.
@@ -47,7 +49,10 @@ class Translator(nnx.Module):
     state = self.start(jnp.asarray(inputs['source']))
     if 'prefix' not in inputs:
       return {'state': state}
-    return {'logits': self.advance(state, inputs['prefix'])[0]}
+    outputs = {'logits': self.advance(state, inputs['prefix'])[0]}
+    if 'mask' in state:
+      outputs['source_valid'] = state['mask']
+    return outputs
 
 
 def lengths(input_shape: Any) -> tuple[int, int]:

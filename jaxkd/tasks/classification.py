@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric, counted
+from jaxkd.tasks.metrics import Metric, counted, examples
 
 GROUND_TRUTH = 'cross_entropy'
 BINS = 15
@@ -68,7 +68,9 @@ def _confidence_gaps(outputs, batch, teachers):
   confidence = probabilities.max(-1)
   correct = probabilities.argmax(-1) == batch['labels']
   bins = jnp.clip((confidence * BINS).astype(jnp.int32), 0, BINS - 1)
-  where = batch.get('where', jnp.ones(confidence.shape, bool))
+  where = examples(batch)
+  if where is None:
+    where = jnp.ones(confidence.shape, bool)
   gaps = jnp.where(where, confidence - correct, 0)
   total = jax.nn.one_hot(bins, BINS).T @ gaps
   return total, where.sum().astype(jnp.float32)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric, counted
+from jaxkd.tasks.metrics import Metric, counted, examples
 from jaxkd.teachers import many
 
 
@@ -45,7 +45,9 @@ def _alignments(teacher):
   """Sums of the HSICs of student with teacher and of each with itself."""
 
   def measure(outputs, batch, teachers):
-    where = batch.get('where', jnp.ones(batch['labels'].shape[:1], bool))
+    where = examples(batch)
+    if where is None:
+      where = jnp.ones(batch['labels'].shape[:1], bool)
     one = _centred_gram(outputs['logits'], where)
     two = _centred_gram(_log_probabilities(teachers, teacher), where)
     total = jnp.stack([(one * two).sum(), (one**2).sum(), (two**2).sum()])

@@ -3,6 +3,7 @@
 Most are sums and counts over batches; some take a whole split at once.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,9 +62,20 @@ def counted_valid(value: Array, batch: dict) -> Pair:
   return total, counts.sum().astype(jnp.float32)
 
 
+def examples(batch: dict) -> Array | None:
+  """Which examples count, bool [B]; None where all do.
+
+  Those that only pad the batch do not, nor those whose one label is none.
+  """
+  masks = [batch['where']] if 'where' in batch else []
+  if 'valid' in batch and batch['valid'].ndim == 1:
+    masks.append(batch['valid'])
+  return functools.reduce(jnp.logical_and, masks) if masks else None
+
+
 def counted(value: Array, batch: dict) -> Pair:
   """Sum and count of a value per example [B], where the batch counts."""
-  where = batch.get('where')
+  where = examples(batch)
   value = value.astype(jnp.float32)
   if where is None:
     return value.sum(), jnp.float32(value.shape[0])

@@ -582,3 +582,36 @@ def test_hints_know_the_proportions_of_what_the_student_sees(context):
   x = context.student['map'].reshape(6, 4, 2, 2, 4, 2).mean((2, 4))
   want = jnp.square(x @ params['adapter']['kernel']).mean((1, 2, 3))
   np.testing.assert_allclose(value, want, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    *dict.fromkeys(name for name, *_ in SHAPES),
+    'variational',
+    'attention_fusion',
+    'standardize_logits',
+    'standardize_features',
+    'margin',
+  ],
+)
+def test_statistics_of_the_batch_are_declared(name):
+  """By them an adapter is refused where not everything counts."""
+  shape, options = (4, 4, 4, 3), {}
+  if name == 'attention_fusion':
+    shape = (shape, shape)
+  if name == 'embed':
+    options = {'width': 2}
+  made = getattr(adapters, name)(shape, shape, **options)
+  params, state = made.init(jax.random.key(0))
+  x = jax.random.normal(jax.random.key(1), (4, 4, 4, 3))
+  x = (x, x + 1) if name == 'attention_fusion' else x
+  whole, _ = made.apply(params, state, x)
+  part, _ = made.apply(params, state, jax.tree.map(lambda x: x[:2], x))
+  alone = all(
+    np.allclose(one[: len(other)], other, rtol=1e-4, atol=1e-5)
+    for one, other in zip(
+      jax.tree.leaves(whole), jax.tree.leaves(part), strict=True
+    )
+  )
+  assert made.statistics is not alone

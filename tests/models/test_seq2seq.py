@@ -58,7 +58,8 @@ def state_of(outputs):
 def test_steps_give_what_a_whole_prefix_does(made, family):
   _, forward, variables = made[family]
   whole = forward(variables, BOTH)
-  assert list(whole) == ['logits']
+  np.testing.assert_array_equal(whole['source_valid'], SOURCE != PAD)
+  assert set(whole) == {'logits', 'source_valid'}
   assert whole['logits'].shape == (3, 4, TOKENS)
   state = state_of(forward(variables, {'source': SOURCE}))
   assert all(len(x) == 3 for x in state.values())
@@ -238,7 +239,7 @@ def test_members_with_taps_in_half_precision_train(family):
   one = jax.eval_shape(net.init, KEY)
   ask = lambda inputs: jax.eval_shape(net.apply, one, inputs)[0]  # noqa: E731
   outputs = ask(BOTH)
-  tapped = [name for name in outputs if name != 'logits']
+  tapped = [name for name in outputs if name.startswith('decoder/')]
   assert {outputs[name].shape for name in tapped} == {(3, 4, 6)}
   state = ask({'source': SOURCE})
   assert all(name.startswith('state/') for name in state)
@@ -247,6 +248,7 @@ def test_members_with_taps_in_half_precision_train(family):
   assert {x.dtype for x in (*outputs.values(), *step.values())} <= {
     jnp.dtype('float32'),
     jnp.dtype('int32'),
+    jnp.dtype('bool'),
   }
 
 

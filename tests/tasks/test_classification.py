@@ -76,6 +76,17 @@ def test_counted_ignores_what_is_not_finite_outside_the_mask():
   assert (float(total), float(count)) == (1, 1)
 
 
+@pytest.mark.parametrize('name', ['top1', 'top5', 'nll', 'ece'])
+def test_examples_without_a_label_count_for_nothing(name):
+  valid = np.arange(40) % 3 > 0
+  logits = np.where(valid[:, None], LOGITS, np.nan)
+  labels = np.where(valid, LABELS, 0)
+  where = np.arange(40) < 30
+  want = value(name, LOGITS[valid & where], LABELS[valid & where])
+  got = value(name, logits, labels, valid=valid, where=where)
+  assert got == pytest.approx(want, rel=1e-5)
+
+
 def test_a_task_that_is_not_there():
   with pytest.raises(UserError, match=r"no task 'clasification'.*did you mean"):
     tasks.find('clasification')

@@ -85,6 +85,12 @@ class TestScores:
       found = reached(f'{name}{suffix}', {output: lines(['', '', ''])})
       assert found == 0
 
+  def test_padding_that_is_no_number_does_not_count(self, output, suffix):
+    logits = np.where((LABELS != PAD)[..., None], LOGITS, np.nan)
+    for name in translation.SCORES:
+      given = {output: lines(TARGETS), 'logits': logits}
+      assert reached(f'{name}{suffix}', given) == pytest.approx(1)
+
   def test_of_a_net_that_diverged(self, output, suffix):
     logits = LOGITS.copy()
     logits[1, 2, 3] = np.inf

@@ -1,0 +1,164 @@
+"""Whether a term gives in parts of a batch what it gives of all of it.
+
+It does if the loss of an example has nothing to do with the others, and what
+it is divided by is known of the whole batch. A term may break that anywhere: in
+its loss, in the weights of the examples, in an adapter with BatchNorm, in a
+memory, by noise that is drawn anew for each part, or in code that is not ours.
+So it is tried, on a few examples that are drawn.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxkd.keys import fold
+from jaxkd.types import Context, Term
+
+SIZE, PARTS = 8, 2  # of the batch that is tried
+STEPS = (1, 10, 100, 1000, 10_000, 100_000)  # a schedule is not 0 at all
+_TOLERANCE = 1e-3  # of the largest element: far above rounding
+
+
+def adds_up(term: Term, context: Context) -> bool:
+  """Whether the parts' values and gradients are those of the whole batch.
+
+  Args:
+    term: of which nothing is traced.
+    context: shapes of what it may look at, with a batch of any size.
+
+  Returns:
+    False also where it cannot be told, as nothing is finite or all is 0.
+  """
+  shapes = _resized(context)
+  compare = jax.jit(functools.partial(_both, term))
+  told = False
+  for i, step in enumerate(STEPS):
+    # What is zero or cut off at normal values may not be at positive ones.
+    drawn = _drawn(fold(jax.random.key(0), i), shapes, positive=i % 2 > 0)
+    drawn = drawn._replace(step=jnp.int32(step))
+    whole, parts = compare(drawn)
+    pairs = list(
+      zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True)
+    )
+    if not all(np.isfinite(one).all() for one, _ in pairs):
+      continue
+    largest = max(np.abs(one).max(initial=0) for one, _ in pairs)
+    told |= largest > 0
+    for one, other in pairs:
+      scale = np.abs(one).max(initial=0) + 1e-2 * largest
+      if not np.abs(one - other).max(initial=0) <= _TOLERANCE * scale:
+        return False
+  return bool(told)
+
+
+def part_of(context: Context, index: int, parts: int) -> Context:
+  """One of the equal parts of a context, with the key that it draws by."""
+
+  def cut(tree, axis):
+    def one(x):
+      size = x.shape[axis] // parts
+      return jax.lax.slice_in_dim(
+        x, index * size, (index + 1) * size, axis=axis
+      )
+
+    return jax.tree.map(one, tree)
+
+  return context._replace(
+    batch=cut(context.batch, 0),
+    student=cut(context.student, 0),
+    teachers=cut(context.teachers, 1),
+    inputs=cut(context.inputs, 0),
+    key=fold(context.key, 'part', index),
+  )
+
+
+def _both(term: Term, context: Context) -> tuple[Any, Any]:
+  """Value and gradients of the whole batch, and those of its parts together."""
+  params, state = term.init(fold(context.key, 'init'), context)
+  whole, _ = _measured(term, params, state, context)
+  each = [part_of(context, i, PARTS) for i in range(PARTS)]
+  counts = [term.count(part) for part in each]
+  totals = jax.tree.map(lambda *x: sum(x) / PARTS, *counts)
+  found = []
+  for part in each:
+    measured, state = _measured(
+      term, params, state, part._replace(totals=totals)
+    )
+    found.append(measured)
+  value, of_params, of_outputs = zip(*found, strict=True)
+  mean = lambda *x: sum(x) / PARTS  # noqa: E731
+  join = lambda *x: jnp.concatenate(x) / PARTS  # noqa: E731
+  return whole, (
+    mean(*value),
+    jax.tree.map(mean, *of_params),
+    jax.tree.map(join, *of_outputs),
+  )
+
+
+def _measured(term, params, state, context):
+  """The mean loss and its gradients, and the term's new state."""
+  moving = {
+    name: x
+    for name, x in context.student.items()
+    if jnp.issubdtype(x.dtype, jnp.floating)
+  }
+
+  def loss(params, moving):
+    student = {**context.student, **moving}
+    value, after = term.loss(params, state, context._replace(student=student))
+    return value.astype(jnp.float32).mean(), after
+
+  (value, after), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(
+    params, moving
+  )
+  return (value, *gradients), after
+
+
+def _resized(context: Context) -> Context:
+  """The shapes of a context with a batch of `SIZE`."""
+
+  def with_size(tree, axis):
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        (*x.shape[:axis], SIZE, *x.shape[axis + 1 :]), x.dtype
+      ),
+      tree,
+    )
+
+  return context._replace(
+    batch=with_size(context.batch, 0),
+    student=with_size(context.student, 0),
+    teachers=with_size(context.teachers, 1),
+    inputs=with_size(context.inputs, 0),
+  )
+
+
+def _drawn(key: Array, shapes: Context, positive: bool) -> Context:
+  """A context of these shapes; numbers of examples are those of the first."""
+  leaves, tree = jax.tree.flatten(shapes._replace(key=None, step=None))
+  drawn = [
+    _array(fold(key, i), leaf, positive) for i, leaf in enumerate(leaves)
+  ]
+  context = jax.tree.unflatten(tree, drawn)
+  numbers = {
+    name: jnp.arange(SIZE, dtype=context.batch[name].dtype)
+    for name in ('id', 'rank')
+    if name in context.batch
+  }
+  return context._replace(
+    batch={**context.batch, **numbers},
+    key=fold(key, 'context'),
+  )
+
+
+def _array(key, leaf, positive):
+  if leaf.dtype == bool:
+    return jax.random.bernoulli(key, 0.7, leaf.shape)
+  if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    return jax.random.randint(key, leaf.shape, 0, 2).astype(leaf.dtype)
+  draw = jax.random.uniform if positive else jax.random.normal
+  return draw(key, leaf.shape, jnp.float32).astype(leaf.dtype)
