@@ -3,7 +3,8 @@
 Maps are [B, ..., C], channels last: [B, H, W, C] for images, [B, N, C] for
 tokens and flattened positions, [B, C] for embeddings. Widths may differ where
 a definition allows it; elsewhere an adapter on the student comes first. Sums
-of squares are computed in at least float32.
+of squares are computed in at least float32. Features that are NaN, or whose
+squares no float holds, make NaN of all that depends on them.
 """
 
 import math
@@ -287,9 +288,10 @@ def activation_boundary(
   """
   student, teacher = _same_shape(student, teacher)
   _checks.non_negative(margin=margin)
-  silent = jnp.where(student > -margin, student + margin, 0)
-  firing = jnp.where(student <= margin, student - margin, 0)
-  return _sum(jnp.square(jnp.where(teacher > 0, firing, silent)))
+  silent = jnp.where(student <= -margin, 0, student + margin)
+  firing = jnp.where(student > margin, 0, student - margin)
+  gap = jnp.where(teacher > 0, firing, silent)
+  return _sum(jnp.square(gap * _numerics.one_or_nan(~jnp.isnan(teacher))))
 
 
 def factor_transfer(
@@ -386,7 +388,7 @@ def overhaul(student: Array, teacher: Array, margin: Array) -> Array:
   student, teacher, margin = _numerics.upcast(student, teacher, margin)
   margin = jnp.expand_dims(margin, tuple(range(teacher.ndim - 1)))
   target = jnp.maximum(teacher, margin)
-  counts = (student > target) | (target > 0)
+  counts = _numerics.above(student, target) | (target > 0)
   return _sum(jnp.square(jnp.where(counts, student - target, 0)))
 
 
@@ -427,11 +429,11 @@ def overhaul_margin(
   _checks.one_of(('paper', 'code'), variant=variant)
   scale, bias = _numerics.upcast(scale, bias)
   scale = jnp.abs(scale)
-  varies = scale > 0
+  varies = _numerics.above(scale, 0)
   ratio = bias / jnp.where(varies, scale, 1)
   margin = scale * _mean_of_negative(ratio)
   if variant == 'code':
-    often = jax.scipy.stats.norm.cdf(-ratio) > 0.001
+    often = _numerics.above(jax.scipy.stats.norm.cdf(-ratio), 0.001)
     margin = jnp.where(often, margin, -3 * scale)
   return jnp.where(varies, margin, jnp.minimum(bias, 0))
 
@@ -502,7 +504,9 @@ def channel_wise(
     temperature: T > 0 that divides both.
 
   Returns:
-    The loss of each example, in nats times T², [B].
+    The loss of each example, in nats times T², [B]. A channel that is -inf
+    everywhere on both sides is not one of the C, and positions that are -inf
+    on both sides are none of the N.
 
   Formula:
     T²/C Σ_c Σ_n p_nc log(p_nc / q_nc), with p = softmax_n(t / T) and
@@ -527,12 +531,17 @@ def channel_wise(
     teacher=(teacher, 'float[B, N, ..., C]'),
   )
   _checks.positive(temperature=temperature)
+  student, teacher = map(_flat, _numerics.upcast(student, teacher))
+  there = jnp.any(_numerics.classes(student, teacher), axis=1)
   log_q, log_p = (
-    jax.nn.log_softmax(_flat(x) / temperature, axis=1)
-    for x in _numerics.upcast(student, teacher)
+    jax.nn.log_softmax(
+      _numerics.soften(jnp.where(there[:, None], x, 0), temperature), axis=1
+    )
+    for x in (student, teacher)
   )
-  divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1)
-  return temperature**2 * _mean(divergence)
+  divergence = _numerics.divergence(log_p, log_q, axis=1)
+  factor = _numerics.mean_factor(there, dtype=log_q.dtype)
+  return temperature**2 * _mean(divergence) * factor[:, 0]
 
 
 def pearson_feature(
@@ -585,7 +594,7 @@ def pearson_feature(
       valid = where.reshape((-1,) + (1,) * (x.ndim - 1))
     gap = _numerics.center(x, axes, valid)
     values = _numerics.count(where, x) * math.prod(x.shape[1:-1])
-    square = jnp.sum(jnp.square(gap), axis=axes, keepdims=True)
+    square = _numerics.sum_of_squares(gap, axes)
     std = _numerics.safe_sqrt(square / jnp.maximum(values - 1, 1))
     return gap / (std + 1e-6)
 
@@ -678,7 +687,7 @@ def log_sum(student: Array, teacher: Array, *, power: float = 4.0) -> Array:
   student, teacher = _same_shape(student, teacher)
   _checks.positive(power=power)
   gap = jnp.abs(student - teacher)
-  gap = jnp.where(gap > 1e-12, gap, 1e-12)
+  gap = jnp.where(_numerics.above(gap, 1e-12), gap, 1e-12)
   return jax.nn.logsumexp(power * jnp.log(gap), axis=tuple(range(1, gap.ndim)))
 
 
@@ -787,7 +796,7 @@ def _flat(x):
 def _power(x, exponent):
   """|x|^exponent, whose gradient at 0 is 0."""
   size = jnp.abs(x)
-  positive = size > 0
+  positive = _numerics.above(size, 0)
   return jnp.where(positive, jnp.where(positive, size, 1) ** exponent, 0)
 
 
