@@ -328,10 +328,10 @@ def confidence_weights(teachers: Array, labels: Array) -> Array:
   gap = -jnp.take_along_axis(each, label, axis=-1)[..., 0]
   # Teachers that rule the label out share all of the softmax among them.
   never = jnp.isposinf(gap)
-  shares = never / jnp.maximum(jnp.sum(never, axis=0, keepdims=True), 1)
+  shares = never.astype(gap.dtype)
+  some = jnp.sum(shares, axis=0, keepdims=True)
   doubted = jax.nn.softmax(jnp.where(never, 0, gap), axis=0)
-  some = jnp.any(never, axis=0, keepdims=True)
-  doubted = jnp.where(some, shares.astype(gap.dtype), doubted)
+  doubted = jnp.where(some > 0, shares / jnp.maximum(some, 1), doubted)
   weights = (1 - doubted) / (len(teachers) - 1)
   return jnp.moveaxis(weights, 0, -1)
 
