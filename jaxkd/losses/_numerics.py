@@ -31,11 +31,11 @@ def above(x: Array, low: Array | float) -> Array:
 
 
 def one_or_nan(known: Array) -> Array:
-  """A float32 factor for values: 1, or NaN where they are not known.
+  """A factor for values of any dtype: 1, or NaN where they are not known.
 
   As a factor it makes NaN of the gradient too, which a ``where`` would not.
   """
-  return jnp.where(known, jnp.float32(1), jnp.nan)
+  return jnp.where(known, 1.0, jnp.nan)
 
 
 def relu(x: Array) -> Array:
@@ -60,22 +60,13 @@ def mean_factor(where: Array, axis=-1, dtype=jnp.float32) -> Array:
   return every / jnp.sum(where, axis=axes, keepdims=True, dtype=dtype)
 
 
-def sum_of_squares(x: Array, axis=-1) -> Array:
-  """Σ x² along ``axis``, which stays as an axis of 1; NaN where it overflows.
-
-  What is divided by its root would be 0, and not infinite, there.
-  """
-  square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-  return jnp.where(jnp.isinf(square), jnp.nan, square)
-
-
 def l2_normalize(x: Array, axis=-1, eps: float = 1e-12) -> Array:
   """Vectors along ``axis`` (one or several) scaled to length 1.
 
   Vectors of length ``eps`` or less, where x / max(|x|, eps) has a slope of
   1 / eps, become 0 with a gradient of 0.
   """
-  square = sum_of_squares(x, axis)
+  square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
   long = above(square, eps**2)
   return jnp.where(long, x / jnp.sqrt(jnp.where(long, square, 1)), 0)
 
@@ -101,7 +92,8 @@ def center(x: Array, axis=-1, where: Array | None = None) -> Array:
     gap = jnp.where(where, gap, 0)
   rounding = 16 * jnp.finfo(x.dtype).eps
   varies = above(
-    sum_of_squares(gap, axis), rounding**2 * sum_of_squares(x, axis)
+    jnp.sum(jnp.square(gap), axis=axis, keepdims=True),
+    rounding**2 * jnp.sum(jnp.square(x), axis=axis, keepdims=True),
   )
   return jnp.where(varies, gap, 0)
 
@@ -121,6 +113,8 @@ def pearson(x: Array, y: Array, axis=-1, where: Array | None = None) -> Array:
 
 def soften(logits: Array, temperature: Array | float) -> Array:
   """Logits over a temperature; those of -inf have no part in its gradient."""
+  if not isinstance(temperature, jax.core.Tracer):
+    return logits / temperature
   absent = jnp.isneginf(logits)
   return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
 

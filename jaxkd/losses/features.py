@@ -3,8 +3,8 @@
 Maps are [B, ..., C], channels last: [B, H, W, C] for images, [B, N, C] for
 tokens and flattened positions, [B, C] for embeddings. Widths may differ where
 a definition allows it; elsewhere an adapter on the student comes first. Sums
-of squares are computed in at least float32. Features that are NaN, or whose
-squares no float holds, make NaN of all that depends on them.
+of squares are computed in at least float32. What depends on a feature that is
+NaN is NaN.
 """
 
 import math
@@ -594,7 +594,7 @@ def pearson_feature(
       valid = where.reshape((-1,) + (1,) * (x.ndim - 1))
     gap = _numerics.center(x, axes, valid)
     values = _numerics.count(where, x) * math.prod(x.shape[1:-1])
-    square = _numerics.sum_of_squares(gap, axes)
+    square = jnp.sum(jnp.square(gap), axis=axes, keepdims=True)
     std = _numerics.safe_sqrt(square / jnp.maximum(values - 1, 1))
     return gap / (std + 1e-6)
 

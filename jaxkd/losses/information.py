@@ -259,7 +259,7 @@ def _scores(anchor, positive, negatives, temperature, where):
 
 def _cosines(anchor, others):
   """Of [B, D] of length 1 with [B, N, D], which are large: not copied."""
-  square = _numerics.sum_of_squares(others)[..., 0]
+  square = jnp.sum(jnp.square(others), axis=-1)
   long = _numerics.above(square, 1e-24)  # as in l2_normalize
   scores = jnp.einsum('bd,bnd->bn', anchor, others)
   return jnp.where(long, scores / jnp.sqrt(jnp.where(long, square, 1)), 0)

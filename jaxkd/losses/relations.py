@@ -706,7 +706,7 @@ def _nodes(x, pool):
 
 def _inverse_length(x):
   """1 / |x| of vectors [..., C]; 0, gradient too, where that is 0."""
-  square = _numerics.sum_of_squares(x)[..., 0]
+  square = jnp.sum(jnp.square(x), axis=-1)
   long = _numerics.above(square, 1e-24)
   return jnp.where(long, 1 / jnp.sqrt(jnp.where(long, square, 1)), 0)
 

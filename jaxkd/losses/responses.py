@@ -266,8 +266,11 @@ def permuted_soft_cross_entropy(
     student=(student, 'float[B, K]'), teacher=(teacher, 'float[B, K]')
   )
   p = targets.permute_dark_knowledge(key, teacher)
-  log_q = jax.nn.log_softmax(_numerics.upcast(student))
-  return -jnp.sum(p * jnp.where(p == 0, 0, log_q), axis=-1)
+  student = _numerics.upcast(student)
+  # 0 log 0 is 0: what both rule out has any finite logarithm.
+  never = jnp.isneginf(student) & (p == 0)
+  student = jnp.where(never, jnp.finfo(student.dtype).min / 2, student)
+  return -jnp.sum(p * jax.nn.log_softmax(student), axis=-1)
 
 
 def logit_mse(student: Array, teacher: Array) -> Array:
@@ -303,8 +306,7 @@ def logit_mse(student: Array, teacher: Array) -> Array:
   )
   student, teacher = _numerics.upcast(student, teacher)
   there = _numerics.classes(student, teacher)
-  student, teacher = (jnp.where(there, x, 0) for x in (student, teacher))
-  return _mean(optax.losses.squared_error(student, teacher), there)
+  return _mean_square(student - teacher, there)
 
 
 def noisy_logit_mse(
@@ -357,9 +359,9 @@ def noisy_logit_mse(
   which, what = jax.random.split(key)
   disturbed = jax.random.bernoulli(which, share, (len(teacher), 1))
   noise = std * jax.random.normal(what, teacher.shape, teacher.dtype)
-  # Not of -inf, which a negative factor would turn around.
-  noise = jnp.where(disturbed & jnp.isfinite(teacher), noise, 0)
-  return logit_mse(student, teacher * (1 + noise))
+  there = _numerics.classes(student, teacher)
+  noisy = teacher * (1 + jnp.where(disturbed, noise, 0))
+  return _mean_square(student - noisy, there)
 
 
 def top_k_kl(
@@ -490,8 +492,8 @@ def decoupled_kl(
 
   def split(log_x):
     binary = [
-      _numerics.log_mass(log_x, where=target),
-      _numerics.log_mass(log_x, where=~target),
+      jax.nn.logsumexp(log_x, axis=-1, keepdims=True, where=where)
+      for where in (target, ~target)
     ]
     others = jax.nn.log_softmax(log_x, where=~target)
     return jnp.concatenate(binary, axis=-1), others
@@ -500,8 +502,7 @@ def decoupled_kl(
   loss = alpha * _numerics.divergence(binary_p, binary_q)
   loss += beta * _numerics.divergence(others_p, others_q)
   there = _numerics.classes(log_q, log_p)
-  loss *= _numerics.one_or_nan(jnp.any(there & target, axis=-1))
-  return _known(labels, log_p, temperature**2 * loss)
+  return _known(labels, log_p, temperature**2 * loss, there)
 
 
 def dist(
@@ -565,7 +566,7 @@ def dist(
   p, q = jnp.exp(log_p), jnp.exp(log_q)
   there = _numerics.classes(log_q, log_p)
   inter = 1 - _numerics.pearson(q, p, axis=1, where=there)
-  inter *= _several(there)
+  inter = jnp.where(_several(there), inter, jnp.nan)
   if where is not None:
     there &= where[:, None]
   # A class that no example has is not one of the K.
@@ -612,7 +613,7 @@ def standardize(logits: Array, *, eps: float = 1e-7) -> Array:
   there = _numerics.classes(logits)
   gap = _numerics.center(logits, where=there)
   others = logits.shape[-1] - 1
-  variance = _numerics.sum_of_squares(gap) / others
+  variance = jnp.sum(jnp.square(gap), axis=-1, keepdims=True) / others
   variance *= others / (jnp.sum(there, -1, keepdims=True, dtype=gap.dtype) - 1)
   standard = gap / (_numerics.safe_sqrt(variance) + eps)
   return jnp.where(there, standard, -jnp.inf)
@@ -739,9 +740,8 @@ def virtual_teacher(
     loss = _numerics.divergence(log_p, jax.nn.log_softmax(logits))
     factor = _numerics.mean_factor(there, dtype=logits.dtype)
     loss = loss / classes * factor[..., 0]
-  loss *= _several(there)
-  loss *= _numerics.one_or_nan(jnp.any(there & target, axis=-1))
-  return _known(labels, logits, loss)
+  loss = jnp.where(_several(there), loss, jnp.nan)
+  return _known(labels, logits, loss, there)
 
 
 def cross_entropy(
@@ -917,13 +917,19 @@ def _softened(student, teacher, temperature):
 
 def _mean(values, there):
   """The mean of [..., K], 0 elsewhere, over the classes that there are."""
-  factor = _numerics.mean_factor(there, dtype=values.dtype)
-  return jnp.mean(values, axis=-1) * factor[..., 0]
+  factor = _numerics.mean_factor(there, dtype=values.dtype)[..., 0]
+  mean = jnp.mean(values, axis=-1)
+  return jnp.where(jnp.all(there, axis=-1), mean, mean * factor)
+
+
+def _mean_square(gap, there):
+  """The mean square of [..., K] over the classes that there are."""
+  return _mean(optax.losses.squared_error(jnp.where(there, gap, 0)), there)
 
 
 def _several(there):
-  """A factor [...]: 1, or NaN where fewer than two classes [..., K] are."""
-  return _numerics.one_or_nan(jnp.sum(there, axis=-1) > 1)
+  """Whether two classes [..., K] or more are there, bool [...]."""
+  return jnp.sum(there, axis=-1) > 1
 
 
 def _log_mix(share, log_p, log_q):
@@ -949,7 +955,9 @@ def _nearest_class(labels, logits):
   return jnp.clip(labels, 0, logits.shape[-1] - 1)
 
 
-def _known(labels, logits, loss):
-  """The loss, NaN where the label is no class."""
+def _known(labels, logits, loss, there=None):
+  """The loss, NaN where the label is no class, or none of those there."""
   inside = (labels >= 0) & (labels < logits.shape[-1])
+  if there is not None:
+    inside &= jnp.any(there & _one_hot(labels, logits), axis=-1)
   return jnp.where(inside, loss, jnp.nan)
