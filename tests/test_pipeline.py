@@ -25,6 +25,7 @@ from jaxkd.data import cache, sources
 from jaxkd.distill import training
 from jaxkd.errors import UserError
 from jaxkd.report import rows
+from jaxkd.students import stored
 from jaxkd.train import checkpoint, sharding
 from jaxkd.train.population import Population
 
@@ -849,6 +850,19 @@ def test_an_error_in_one_group_stops_the_other(tmp_path):
     run(config, tmp_path / 'run')
   kept = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints/teachers/two')
   assert 0 < kept.latest_step() < 100_000  # it saved and left
+
+
+def test_a_teacher_that_gives_no_numbers_is_named(finished, tmp_path):
+  variables, spec = stored.load(finished[0] / 'nets/teachers/main')
+  huge = jax.tree.map(lambda x: 1e30 * x, variables)
+  checkpoint.export(tmp_path / 'huge', huge, spec)
+  config = configs.put(small(), 'teachers.main.restore', str(tmp_path / 'huge'))
+  with pytest.raises(
+    UserError,
+    match=r'^students/distilled: distill\.soft became .* at step 1 in member '
+    r"0, 1, since 'logits' of teachers\.main is, though its weights are",
+  ):
+    run(config, tmp_path / 'run')
 
 
 def test_a_correction_is_in_the_net_and_trains_nothing_anew(tmp_path):

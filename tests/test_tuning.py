@@ -87,7 +87,10 @@ def test_where_every_point_diverges_the_arm_is_named(tmp_path):
 
 def test_outside_of_tuning_what_diverges_is_named_with_its_stage(tmp_path):
   teacher = dict(kw=dict(widths=(8,)), train=dict(learning_rate=1e30))
-  with pytest.raises(UserError, match=r'^teachers/main: .* lower its train'):
+  with pytest.raises(
+    UserError,
+    match=r'^teachers/main: .* lower teachers.main.train.learning_rate',
+  ):
     run(small(teachers=dict(main=teacher)), tmp_path)
 
 

@@ -18,6 +18,7 @@ from jaxkd.distill import masks, router, transfer
 from jaxkd.distill.knowledge import field_of
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
+from jaxkd.losses import _numerics
 from jaxkd.teachers import many
 from jaxkd.types import Context, Term
 
@@ -296,9 +297,11 @@ def _as_logits(function: Callable, softens: bool, at: str) -> Callable:
         options['temperature'] = temperature
       found = function(logits, **options)
       if jnp.issubdtype(found.dtype, jnp.integer):  # classes, as of a vote
+        # -1 is no class: the teachers' logits are not numbers.
+        known = _numerics.one_or_nan(found >= 0)[..., None]
         found = jax.nn.one_hot(found, logits.shape[-1], dtype=logits.dtype)
-        return many.as_logits(found, temperature)
-    return many.as_logits(found, temperature) if softens else found
+        return many.as_logits(found * known, logits, temperature)
+    return many.as_logits(found, logits, temperature) if softens else found
 
   return fuse
 

@@ -109,7 +109,7 @@ def contrast(
       )
       known = state['normalizer'][side]
       normalizer[side] = jax.lax.stop_gradient(
-        jnp.where(known > 0, known, first)
+        jnp.where(known == 0, first, known)
       )
       total += loss(
         *three, normalizer=normalizer[side], num_data=num_data, **options

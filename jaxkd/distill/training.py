@@ -25,6 +25,7 @@ from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import (
   accumulation,
+  fault,
   fitted,
   fusion,
   running_mean,
@@ -41,8 +42,8 @@ from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Execution, Plan, fit
-from jaxkd.train.population import Learner, Population, shapes_of_one
+from jaxkd.train.fit import Execution, Fault, Plan, fit
+from jaxkd.train.population import Learner, Population, shapes_of_one, take
 
 EVALUATIONS = 20
 SAVES = 4
@@ -570,6 +571,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
       plan,
       checkpoints,
       on_log=on_log,
+      explain=functools.partial(_explained, job, batches),
       stop=session.stop,
     )
   carry = result.population.stacked(result.carry)
@@ -585,6 +587,28 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     result.history,
     result.seconds,
     result.execution,
+  )
+
+
+def _explained(job: Job, batches: taught.Batches, found: Fault) -> str:
+  """What became infinite or not a number, through which net, and a remedy."""
+  looked_at = _looked_at(job)
+  frozen, axes = frozen_of(used_groups(job))
+  batch = batches.batch(found.step - 1)
+  member, axis = found.members[0], _axis(batch)
+  return fault.explained(
+    found,
+    distill=job.distill,
+    students=job.students,
+    teachers={name: group.role for name, group in looked_at.items()},
+    frozen={
+      name: take(tree, member) if axes[name] == 0 else tree
+      for name, tree in frozen.items()
+      if name in looked_at
+    },
+    batch=batch if axis is None else take(batch, member),
+    seed=job.seeds[member],
+    at=job.at,
   )
 
 

@@ -27,7 +27,9 @@ def weighted(term: Term, weight: Weight) -> Term:
   def loss(params, state, context):
     value, state = term.loss(params, state, context)
     factor = weight(context) if callable(weight) else weight
-    return value * jnp.asarray(factor).astype(value.dtype), state
+    factor = jnp.asarray(factor).astype(value.dtype)
+    # A weight of 0 leaves a term out, an infinite one too.
+    return jnp.where(factor == 0, 0, value * factor), state
 
   return Term(term.init, loss, term.count)
 

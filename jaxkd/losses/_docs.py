@@ -56,6 +56,11 @@ the global batch, under gradient accumulation or `vmap` over examples they do
 not. Most of them take `where`, a bool for each example, and give with padding
 what they would give without it.
 
+Features that are all zero are safe, in value and gradient. NaN and infinity
+are not hidden: a value that depends on NaN is NaN. A class that does not exist
+has the logit -inf on both sides, or on the one side that there is; the module
+`jaxkd.losses.responses` says what follows from that.
+
 Implementations of the same paper disagree, often by a constant that belongs
 to the weight. *Variants* lists, for each loss, which definition this is and
 what others do.

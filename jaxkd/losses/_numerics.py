@@ -2,8 +2,15 @@
 
 Each is here because the obvious line of code has a wrong value in low
 precision, or a gradient that is not finite, at inputs that do occur: features
-that are all zero, examples that are equal, rows that only pad the batch.
+that are all zero, examples that are equal, rows that only pad the batch,
+classes that do not exist.
+
+None of them makes a number of what is none: a value that depends on NaN is
+NaN, so that a run sees it. ``x > 0`` is false for NaN, and so is every other
+comparison; where one selects, use `above`, or multiply by `one_or_nan`.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +25,39 @@ def upcast(*arrays: Array) -> Array | tuple[Array, ...]:
   return arrays if len(arrays) > 1 else arrays[0]
 
 
+def above(x: Array, low: Array | float) -> Array:
+  """Whether x > low, bool; true for NaN, which is not to be left out."""
+  return ~(x <= low)
+
+
+def one_or_nan(known: Array) -> Array:
+  """A factor for values of any dtype: 1, or NaN where they are not known.
+
+  As a factor it makes NaN of the gradient too, which a ``where`` would not.
+  """
+  return jnp.where(known, 1.0, jnp.nan)
+
+
+def relu(x: Array) -> Array:
+  """max(x, 0), whose gradient at NaN is not 0 as that of `jax.nn.relu` is."""
+  return jnp.where(x <= 0, 0, x)
+
+
 def safe_sqrt(x: Array) -> Array:
   """Square root whose gradient at 0 is 0 and not infinite."""
-  positive = x > 0
+  positive = above(x, 0)
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def mean_factor(where: Array, axis=-1, dtype=jnp.float32) -> Array:
+  """What makes a mean over N elements, of which all but n are 0, one over n.
+
+  N / n, which is exactly 1 where all count, so that nothing changes by a bit
+  then; infinite where none does. ``axis`` stays as an axis of 1.
+  """
+  axes = (axis,) if isinstance(axis, int) else axis
+  every = math.prod(where.shape[a] for a in axes)
+  return every / jnp.sum(where, axis=axes, keepdims=True, dtype=dtype)
 
 
 def l2_normalize(x: Array, axis=-1, eps: float = 1e-12) -> Array:
@@ -31,7 +67,7 @@ def l2_normalize(x: Array, axis=-1, eps: float = 1e-12) -> Array:
   1 / eps, become 0 with a gradient of 0.
   """
   square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-  long = square > eps**2
+  long = above(square, eps**2)
   return jnp.where(long, x / jnp.sqrt(jnp.where(long, square, 1)), 0)
 
 
@@ -48,12 +84,16 @@ def center(x: Array, axis=-1, where: Array | None = None) -> Array:
   """
   if where is not None:
     x = jnp.where(where, x, 0)
-  gap = x - jnp.mean(x, axis=axis, keepdims=True, where=where)
+  mean = jnp.mean(x, axis=axis, keepdims=True)
+  if where is not None:
+    mean *= mean_factor(where, axis, x.dtype)
+  gap = x - mean
   if where is not None:
     gap = jnp.where(where, gap, 0)
   rounding = 16 * jnp.finfo(x.dtype).eps
-  varies = jnp.sum(jnp.square(gap), axis=axis, keepdims=True) > (
-    rounding**2 * jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+  varies = above(
+    jnp.sum(jnp.square(gap), axis=axis, keepdims=True),
+    rounding**2 * jnp.sum(jnp.square(x), axis=axis, keepdims=True),
   )
   return jnp.where(varies, gap, 0)
 
@@ -87,6 +127,49 @@ def at_valid(valid: Array | None, *arrays: Array):
       for x in arrays
     )
   return arrays if len(arrays) > 1 else arrays[0]
+
+
+def soften(logits: Array, temperature: Array | float) -> Array:
+  """Logits over a temperature; those of -inf have no part in its gradient."""
+  if not isinstance(temperature, jax.core.Tracer):
+    return logits / temperature
+  absent = jnp.isneginf(logits)
+  return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
+
+
+def classes(*logits: Array) -> Array:
+  """Which classes there are, bool [..., K]: not those at -inf on all sides."""
+  absent = jnp.isneginf(logits[0])
+  for other in logits[1:]:
+    absent &= jnp.isneginf(other)
+  return ~absent
+
+
+def is_distribution(logits: Array) -> Array:
+  """Whether a softmax of [..., K] is one: no NaN, no inf, not all -inf."""
+  return jnp.isfinite(jnp.max(logits, axis=-1))
+
+
+def divergence(log_p: Array, log_q: Array, axis=-1) -> Array:
+  """KL(p ‖ q) along ``axis``; what p rules out (-inf) adds 0."""
+  ruled_out = jnp.isneginf(log_p)
+  log_p, log_q = jnp.where(ruled_out, 0, log_p), jnp.where(ruled_out, 0, log_q)
+  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=axis)
+
+
+def log_mass(logs: Array, axis: int = -1, where: Array | None = None) -> Array:
+  """The logarithm of Σ exp along ``axis``, which stays as an axis of 1.
+
+  Where nothing that counts has any mass it is -inf, with a gradient of 0.
+  """
+  counts = ~jnp.isneginf(logs)
+  if where is not None:
+    counts &= where
+  some = jnp.any(counts, axis=axis, keepdims=True)
+  mass = jax.nn.logsumexp(
+    jnp.where(some, logs, 0), axis=axis, keepdims=True, where=counts | ~some
+  )
+  return jnp.where(some, mass, -jnp.inf)
 
 
 def keep(where: Array | None, x: Array, fill=0) -> Array:

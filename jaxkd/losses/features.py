@@ -3,7 +3,8 @@
 Maps are [B, ..., C], channels last: [B, H, W, C] for images, [B, N, C] for
 tokens and flattened positions, [B, C] for embeddings. Widths may differ where
 a definition allows it; elsewhere an adapter on the student comes first. Sums
-of squares are computed in at least float32.
+of squares are computed in at least float32. What depends on a feature that is
+NaN is NaN.
 
 Positions that do not count, as padding, are named by ``valid``: whatever they
 hold, NaN too, is in no value and in no gradient. A loss that is a mean over
@@ -324,10 +325,11 @@ def activation_boundary(
   """
   student, teacher = _same_shape(student, teacher, valid)
   _checks.non_negative(margin=margin)
-  silent = jnp.where(student > -margin, student + margin, 0)
-  firing = jnp.where(student <= margin, student - margin, 0)
-  short = jnp.where(teacher > 0, firing, silent)
-  return _sum(jnp.square(_numerics.at_valid(valid, short)))
+  silent = jnp.where(student <= -margin, 0, student + margin)
+  firing = jnp.where(student > margin, 0, student - margin)
+  gap = jnp.where(teacher > 0, firing, silent)
+  gap *= _numerics.one_or_nan(~jnp.isnan(teacher))
+  return _sum(jnp.square(_numerics.at_valid(valid, gap)))
 
 
 def factor_transfer(
@@ -438,7 +440,7 @@ def overhaul(
   student, teacher = _numerics.at_valid(valid, student, teacher)
   margin = jnp.expand_dims(margin, tuple(range(teacher.ndim - 1)))
   target = jnp.maximum(teacher, margin)
-  counts = (student > target) | (target > 0)
+  counts = _numerics.above(student, target) | (target > 0)
   gap = jnp.where(counts, student - target, 0)
   return _sum(jnp.square(_numerics.at_valid(valid, gap)))
 
@@ -480,11 +482,11 @@ def overhaul_margin(
   _checks.one_of(('paper', 'code'), variant=variant)
   scale, bias = _numerics.upcast(scale, bias)
   scale = jnp.abs(scale)
-  varies = scale > 0
+  varies = _numerics.above(scale, 0)
   ratio = bias / jnp.where(varies, scale, 1)
   margin = scale * _mean_of_negative(ratio)
   if variant == 'code':
-    often = jax.scipy.stats.norm.cdf(-ratio) > 0.001
+    often = _numerics.above(jax.scipy.stats.norm.cdf(-ratio), 0.001)
     margin = jnp.where(often, margin, -3 * scale)
   return jnp.where(varies, margin, jnp.minimum(bias, 0))
 
@@ -560,7 +562,9 @@ def channel_wise(
     valid: [B, ...] bool, true at the positions that count; all by default.
 
   Returns:
-    The loss of each example, in nats times T², [B].
+    The loss of each example, in nats times T², [B]. A channel that is -inf
+    everywhere on both sides is not one of the C, and positions that are -inf
+    on both sides are none of the N.
 
   Formula:
     T²/C Σ_c Σ_n p_nc log(p_nc / q_nc), with p = softmax_n(t / T) and
@@ -586,20 +590,25 @@ def channel_wise(
     valid=(valid, 'bool[B, N, ...] or None'),
   )
   _checks.positive(temperature=temperature)
+  student, teacher = map(_flat, _numerics.upcast(student, teacher))
+  here = None if valid is None else valid.reshape(len(student), -1)
+  student, teacher = _numerics.at_valid(here, student, teacher)
+  known = _numerics.classes(student, teacher)
+  there = jnp.any(_numerics.at_valid(here, known), axis=1)
+  if here is not None:  # an example of which nothing counts has a loss of 0
+    there |= ~jnp.any(here, axis=1, keepdims=True)
 
   def log_shares(x):
-    x = _flat(x) / temperature
-    if valid is not None:
+    x = _numerics.soften(jnp.where(there[:, None], x, 0), temperature)
+    if here is not None:
       least = jnp.finfo(x.dtype).min  # no infinity, for there may be no other
-      x = jnp.where(valid.reshape(len(x), -1, 1), x, least)
+      x = jnp.where(here[..., None], x, least)
     return jax.nn.log_softmax(x, axis=1)
 
-  log_q, log_p = map(log_shares, _numerics.upcast(student, teacher))
-  each = jnp.exp(log_p) * (log_p - log_q)
-  if valid is not None:
-    each = _numerics.at_valid(valid.reshape(len(each), -1), each)
-  divergence = jnp.sum(each, axis=1)
-  return temperature**2 * _mean(divergence)
+  log_q, log_p = log_shares(student), log_shares(teacher)
+  divergence = _numerics.divergence(log_p, log_q, axis=1)
+  factor = _numerics.mean_factor(there, dtype=log_q.dtype)
+  return temperature**2 * _mean(divergence) * factor[:, 0]
 
 
 def pearson_feature(
@@ -771,7 +780,7 @@ def log_sum(
   student, teacher = _same_shape(student, teacher, valid)
   _checks.positive(power=power)
   gap = jnp.abs(student - teacher)
-  gap = jnp.where(gap > 1e-12, gap, 1e-12)
+  gap = jnp.where(_numerics.above(gap, 1e-12), gap, 1e-12)
   logs, axes = power * jnp.log(gap), tuple(range(1, gap.ndim))
   if valid is None:
     return jax.nn.logsumexp(logs, axis=axes)
@@ -905,7 +914,7 @@ def _flat(x):
 def _power(x, exponent):
   """|x|^exponent, whose gradient at 0 is 0."""
   size = jnp.abs(x)
-  positive = size > 0
+  positive = _numerics.above(size, 0)
   return jnp.where(positive, jnp.where(positive, size, 1) ** exponent, 0)
 
 

@@ -271,6 +271,6 @@ def _scores(anchor, positive, negatives, temperature, where):
 def _cosines(anchor, others):
   """Of [B, D] of length 1 with [B, N, D], which are large: not copied."""
   square = jnp.sum(jnp.square(others), axis=-1)
-  long = square > 1e-24  # as in l2_normalize
+  long = _numerics.above(square, 1e-24)  # as in l2_normalize
   scores = jnp.einsum('bd,bnd->bn', anchor, others)
   return jnp.where(long, scores / jnp.sqrt(jnp.where(long, square, 1)), 0)

@@ -10,7 +10,6 @@ an example that do not count, named by ``valid``.
 
 import math
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
@@ -222,20 +221,21 @@ def triplet(
     distance, positive, negative = rows
     if negatives == 'semi_hard':
       other = _semi_hard(distance, negative)
-      each = jax.nn.relu(distance - other + margin)
+      each = _numerics.relu(distance - other + margin)
     else:
       weights = negative.astype(distance.dtype)
       if negatives == 'distance_weighted':
         weights = _likely(distance, negative, sizes['D'])
       weights /= jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
       behind = distance[:, None] - distance[None, :] + margin
-      each = jnp.sum(weights[None, :] * jax.nn.relu(behind), axis=1)
+      each = jnp.sum(weights[None, :] * _numerics.relu(behind), axis=1)
     return jnp.sum(each, where=positive & jnp.any(negative))
 
   temporary = sizes['B'] ** 2 * student.dtype.itemsize
   loss = _pairwise.chunked(
     of_anchor, (distances, positive, ~alike & both), temporary=temporary
   )
+  loss *= _finite(distances)  # of anchors without a positive too
   pairs = jnp.maximum(jnp.sum(positive, dtype=loss.dtype), 1)
   return loss * _numerics.count(where, student) / pairs
 
@@ -648,6 +648,7 @@ def triplet_votes(
     (distances, jnp.stack(seen, axis=1), others),
     temporary=len(seen) * distances.size * distances.dtype.itemsize,
   )
+  loss *= _finite(distances) * _finite(sum(seen))
   pairs = jnp.square(_numerics.count(where, distances))
   return _numerics.keep(where, loss / pairs)
 
@@ -696,6 +697,11 @@ def _relative_distances(x, where):
   return distances / jnp.where(mean > 0, mean, 1)
 
 
+def _finite(distances):
+  """A factor [B]: 1, or NaN for what is not at distance 0 from itself."""
+  return _numerics.one_or_nan(~jnp.isnan(jnp.diagonal(distances)))
+
+
 def _cosines_at(vertex, x):
   """The cosine of every angle at a vertex [D], over rows of [B, D]: [B, B]."""
   return _gram(_numerics.l2_normalize(x - vertex[None]))
@@ -705,8 +711,9 @@ def _semi_hard(distance, negative):
   """Of each positive [B] at these distances: that of its negative, [B]."""
   beyond = negative[None, :] & (distance[None, :] > distance[:, None])
   nearest = jnp.min(jnp.where(beyond, distance[None, :], jnp.inf), axis=1)
-  farthest = jnp.max(jnp.where(negative, distance, 0))
-  return jnp.where(jnp.any(beyond, axis=1), nearest, farthest)
+  farthest = jnp.max(jnp.where(negative, distance, 0))  # NaN where one is
+  found = jnp.where(jnp.any(beyond, axis=1), nearest, farthest)
+  return found * _numerics.one_or_nan(~jnp.isnan(farthest))
 
 
 def _likely(distance, negative, width):
@@ -736,7 +743,7 @@ def _nodes(x, pool):
 def _inverse_length(x):
   """1 / |x| of vectors [..., C]; 0, gradient too, where that is 0."""
   square = jnp.sum(jnp.square(x), axis=-1)
-  long = square > 1e-24
+  long = _numerics.above(square, 1e-24)
   return jnp.where(long, 1 / jnp.sqrt(jnp.where(long, square, 1)), 0)
 
 

@@ -2,7 +2,14 @@
 
 Logits are [..., K] over K classes; any leading axes, so that tokens and pixels
 work. In the formulas z is the student's, v the teacher's, T a temperature.
-A class that must not count has the logit -inf on both sides.
+
+A class of an example that must not count has the logit -inf on both sides, or
+on the one side that there is. The loss is then that of the other classes, K
+being their number, and the gradient of that logit is 0. -inf on one side
+alone is a probability of 0: what the teacher rules out adds 0 to ``kl``, what
+the student alone rules out makes it infinite. What is not defined is NaN: an
+example of which too few classes are left, or whose label is not one of them
+(infinite in ``cross_entropy``).
 """
 
 import jax
@@ -48,7 +55,7 @@ def kl(student: Array, teacher: Array, *, temperature: float = 1.0) -> Array:
     - Some code leaves T² out, or only where there is no label term.
   """
   log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _divergence(log_p, log_q)
+  return temperature**2 * _numerics.divergence(log_p, log_q)
 
 
 def reverse_kl(
@@ -85,7 +92,7 @@ def reverse_kl(
     - Code for language models leaves T² out.
   """
   log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _divergence(log_q, log_p)
+  return temperature**2 * _numerics.divergence(log_q, log_p)
 
 
 def jensen_shannon(
@@ -134,7 +141,10 @@ def jensen_shannon(
 
   def between(beta):
     log_m = _log_mix(beta, log_p, log_q)
-    share_p, share_q = _divergence(log_p, log_m), _divergence(log_q, log_m)
+    share_p, share_q = (
+      _numerics.divergence(log_p, log_m),
+      _numerics.divergence(log_q, log_m),
+    )
     return beta * share_p + (1 - beta) * share_q
 
   if not isinstance(beta, jax.core.Tracer) and 0 < beta < 1:
@@ -142,8 +152,8 @@ def jensen_shannon(
   # A population may map over β, so either end may come up at run time; the
   # inner β keeps log 0 out of the branch that is not taken.
   loss = between(jnp.where((beta > 0) & (beta < 1), beta, 0.5))
-  loss = jnp.where(beta <= 0, _divergence(log_p, log_q), loss)
-  loss = jnp.where(beta >= 1, _divergence(log_q, log_p), loss)
+  loss = jnp.where(beta <= 0, _numerics.divergence(log_p, log_q), loss)
+  loss = jnp.where(beta >= 1, _numerics.divergence(log_q, log_p), loss)
   return temperature**2 * loss
 
 
@@ -256,7 +266,11 @@ def permuted_soft_cross_entropy(
     student=(student, 'float[B, K]'), teacher=(teacher, 'float[B, K]')
   )
   p = targets.permute_dark_knowledge(key, teacher)
-  return -jnp.sum(p * jax.nn.log_softmax(_numerics.upcast(student)), axis=-1)
+  student = _numerics.upcast(student)
+  # 0 log 0 is 0: what both rule out has any finite logarithm.
+  never = jnp.isneginf(student) & (p == 0)
+  student = jnp.where(never, jnp.finfo(student.dtype).min / 2, student)
+  return -jnp.sum(p * jax.nn.log_softmax(student), axis=-1)
 
 
 def logit_mse(student: Array, teacher: Array) -> Array:
@@ -291,7 +305,8 @@ def logit_mse(student: Array, teacher: Array) -> Array:
     student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
   )
   student, teacher = _numerics.upcast(student, teacher)
-  return jnp.mean(optax.losses.squared_error(student, teacher), axis=-1)
+  there = _numerics.classes(student, teacher)
+  return _mean_square(student - teacher, there)
 
 
 def noisy_logit_mse(
@@ -344,7 +359,9 @@ def noisy_logit_mse(
   which, what = jax.random.split(key)
   disturbed = jax.random.bernoulli(which, share, (len(teacher), 1))
   noise = std * jax.random.normal(what, teacher.shape, teacher.dtype)
-  return logit_mse(student, teacher * (1 + jnp.where(disturbed, noise, 0)))
+  there = _numerics.classes(student, teacher)
+  noisy = teacher * (1 + jnp.where(disturbed, noise, 0))
+  return _mean_square(student - noisy, there)
 
 
 def top_k_kl(
@@ -406,9 +423,13 @@ def top_k_kl(
     rest = jnp.put_along_axis(
       jnp.ones(log_p.shape, bool), top, False, axis=-1, inplace=False
     )
-    top_p = jnp.concatenate([top_p, _log_mass(log_p, rest)], axis=-1)
-    top_q = jnp.concatenate([top_q, _log_mass(log_q, rest)], axis=-1)
-  return temperature**2 * _divergence(top_p, top_q)
+    top_p = jnp.concatenate(
+      [top_p, _numerics.log_mass(log_p, where=rest)], axis=-1
+    )
+    top_q = jnp.concatenate(
+      [top_q, _numerics.log_mass(log_q, where=rest)], axis=-1
+    )
+  return temperature**2 * _numerics.divergence(top_p, top_q)
 
 
 def decoupled_kl(
@@ -470,14 +491,18 @@ def decoupled_kl(
   target = _one_hot(labels, log_p)
 
   def split(log_x):
-    binary = [_log_mass(log_x, target), _log_mass(log_x, ~target)]
+    binary = [
+      jax.nn.logsumexp(log_x, axis=-1, keepdims=True, where=where)
+      for where in (target, ~target)
+    ]
     others = jax.nn.log_softmax(log_x, where=~target)
     return jnp.concatenate(binary, axis=-1), others
 
   (binary_p, others_p), (binary_q, others_q) = split(log_p), split(log_q)
-  loss = alpha * _divergence(binary_p, binary_q)
-  loss += beta * _divergence(others_p, others_q)
-  return _known(labels, log_p, temperature**2 * loss)
+  loss = alpha * _numerics.divergence(binary_p, binary_q)
+  loss += beta * _numerics.divergence(others_p, others_q)
+  there = _numerics.classes(log_q, log_p)
+  return _known(labels, log_p, temperature**2 * loss, there)
 
 
 def dist(
@@ -539,9 +564,15 @@ def dist(
     _numerics.keep(where, student), _numerics.keep(where, teacher), temperature
   )
   p, q = jnp.exp(log_p), jnp.exp(log_q)
-  rows = None if where is None else where[:, None]
-  inter = 1 - _numerics.pearson(q, p, axis=1)
-  intra = jnp.mean(1 - _numerics.pearson(q, p, axis=0, where=rows))
+  there = _numerics.classes(log_q, log_p)
+  inter = 1 - _numerics.pearson(q, p, axis=1, where=there)
+  inter = jnp.where(_several(there), inter, jnp.nan)
+  if where is not None:
+    there &= where[:, None]
+  # A class that no example has is not one of the K.
+  anywhere = jnp.any(there, axis=0)
+  intra = 1 - _numerics.pearson(q, p, axis=0, where=there)
+  intra = _mean(jnp.where(anywhere, intra, 0), anywhere)
   return _numerics.keep(where, temperature**2 * (beta * inter + gamma * intra))
 
 
@@ -557,7 +588,8 @@ def standardize(logits: Array, *, eps: float = 1e-7) -> Array:
     eps: added to the standard deviation.
 
   Returns:
-    Standardised logits, [..., K]; 0 where all K are equal.
+    Standardised logits, [..., K]; 0 where all K are equal. A class at -inf
+    stays there and is not one of the K.
 
   Formula:
     (x - mean(x)) / (std(x) + ε), over the classes, std with K - 1
@@ -577,10 +609,14 @@ def standardize(logits: Array, *, eps: float = 1e-7) -> Array:
   _checks.arrays(logits=(logits, 'float[..., K]'))
   _checks.positive(eps=eps)
   _checks.last_axis(2, logits=logits)
-  gap = _numerics.center(_numerics.upcast(logits))
-  square = jnp.sum(jnp.square(gap), axis=-1, keepdims=True)
-  deviation = _numerics.safe_sqrt(square / (logits.shape[-1] - 1))
-  return gap / (deviation + eps)
+  logits = _numerics.upcast(logits)
+  there = _numerics.classes(logits)
+  gap = _numerics.center(logits, where=there)
+  others = logits.shape[-1] - 1
+  variance = jnp.sum(jnp.square(gap), axis=-1, keepdims=True) / others
+  variance *= others / (jnp.sum(there, -1, keepdims=True, dtype=gap.dtype) - 1)
+  standard = gap / (_numerics.safe_sqrt(variance) + eps)
+  return jnp.where(there, standard, -jnp.inf)
 
 
 def weighted_soft_labels(
@@ -690,17 +726,22 @@ def virtual_teacher(
   _checks.one_of(('paper', 'code'), variant=variant)
   _checks.last_axis(2, logits=logits)
   logits = _numerics.upcast(logits)
+  there, target = _numerics.classes(logits), _one_hot(labels, logits)
   classes = logits.shape[-1]
-  rest = (1 - correct) / (classes - 1)
-  teacher = jnp.where(_one_hot(labels, logits), correct, rest)
-  teacher = jnp.asarray(teacher, logits.dtype)
-  log_p = jax.nn.log_softmax(teacher / temperature)
+  count = jnp.sum(there, axis=-1, keepdims=True, dtype=logits.dtype)
+  rest = (1 - correct) / (classes - 1) * ((classes - 1) / (count - 1))
+  teacher = jnp.asarray(jnp.where(target, correct, rest), logits.dtype)
+  teacher = jnp.where(there, teacher, -jnp.inf)
+  log_p = jax.nn.log_softmax(_numerics.soften(teacher, temperature))
   if variant == 'paper':
-    log_q = jax.nn.log_softmax(logits / temperature)
-    loss = temperature**2 * _divergence(log_p, log_q)
+    log_q = jax.nn.log_softmax(_numerics.soften(logits, temperature))
+    loss = temperature**2 * _numerics.divergence(log_p, log_q)
   else:
-    loss = _divergence(log_p, jax.nn.log_softmax(logits)) / classes
-  return _known(labels, logits, loss)
+    loss = _numerics.divergence(log_p, jax.nn.log_softmax(logits))
+    factor = _numerics.mean_factor(there, dtype=logits.dtype)
+    loss = loss / classes * factor[..., 0]
+  loss = jnp.where(_several(there), loss, jnp.nan)
+  return _known(labels, logits, loss, there)
 
 
 def cross_entropy(
@@ -751,7 +792,8 @@ def cross_entropy(
       logits, _nearest_class(labels, logits)
     )
   if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
-    uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+    there = _numerics.classes(logits)
+    uniform = -_mean(jnp.where(there, jax.nn.log_softmax(logits), 0), there)
     loss = (1 - label_smoothing) * loss + label_smoothing * uniform
   return loss if soft else _known(labels, logits, loss)
 
@@ -767,7 +809,8 @@ def pseudo_label(student: Array, teacher: Array) -> Array:
     teacher: logits v, [..., K].
 
   Returns:
-    The loss of each example, nats, [...].
+    The loss of each example, nats, [...]; NaN where the teacher's logits are
+    NaN, infinite or all -inf.
 
   Formula:
     -log softmax(z)_j, j = argmax_k v_k, the first of equals
@@ -790,7 +833,8 @@ def pseudo_label(student: Array, teacher: Array) -> Array:
   _checks.arrays(
     student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
   )
-  return cross_entropy(student, jnp.argmax(teacher, axis=-1))
+  loss = cross_entropy(student, jnp.argmax(teacher, axis=-1))
+  return loss * _numerics.one_or_nan(_numerics.is_distribution(teacher))
 
 
 def multi_level_logits(
@@ -849,6 +893,10 @@ def multi_level_logits(
     _numerics.keep(where, student),
     _numerics.keep(where, teacher),
   )
+  there = _numerics.classes(*_numerics.upcast(student, teacher))
+  if where is not None:
+    there &= where[:, None]
+  anywhere = jnp.any(there, axis=0)
   loss = 0
   for temperature in temperatures:
     log_q, log_p = _softened(student, teacher, temperature)
@@ -856,7 +904,10 @@ def multi_level_logits(
     p = _numerics.keep(where, jnp.exp(log_p))
     batch = jnp.sum(jnp.square(q @ q.T - p @ p.T), axis=1)
     classes = jnp.sum(jnp.square(q.T @ q - p.T @ p)) / p.shape[1]
-    loss += temperature**2 * _divergence(log_p, log_q) + batch + classes
+    classes *= _numerics.mean_factor(anywhere, dtype=p.dtype)[0]
+    loss += (
+      temperature**2 * _numerics.divergence(log_p, log_q) + batch + classes
+    )
   return _numerics.keep(where, loss)
 
 
@@ -868,17 +919,26 @@ def _softened(student, teacher, temperature):
   _checks.positive(temperature=temperature)
   student, teacher = _numerics.upcast(student, teacher)
   return (
-    jax.nn.log_softmax(student / temperature),
-    jax.nn.log_softmax(teacher / temperature),
+    jax.nn.log_softmax(_numerics.soften(student, temperature)),
+    jax.nn.log_softmax(_numerics.soften(teacher, temperature)),
   )
 
 
-def _divergence(log_p, log_q):
-  """KL(p ‖ q) over the last axis; a class that p rules out (-inf) adds 0."""
-  ruled_out = jnp.isneginf(log_p)
-  return optax.losses.kl_divergence_with_log_targets(
-    jnp.where(ruled_out, 0, log_q), jnp.where(ruled_out, 0, log_p)
-  )
+def _mean(values, there):
+  """The mean of [..., K], 0 elsewhere, over the classes that there are."""
+  factor = _numerics.mean_factor(there, dtype=values.dtype)[..., 0]
+  mean = jnp.mean(values, axis=-1)
+  return jnp.where(jnp.all(there, axis=-1), mean, mean * factor)
+
+
+def _mean_square(gap, there):
+  """The mean square of [..., K] over the classes that there are."""
+  return _mean(optax.losses.squared_error(jnp.where(there, gap, 0)), there)
+
+
+def _several(there):
+  """Whether two classes [..., K] or more are there, bool [...]."""
+  return jnp.sum(there, axis=-1) > 1
 
 
 def _log_mix(share, log_p, log_q):
@@ -893,11 +953,6 @@ def _soft_cross_entropy(log_q, log_p):
   return -jnp.sum(jnp.exp(log_p) * log_q, axis=-1)
 
 
-def _log_mass(log_p, where):
-  """The logarithm of the mass of some of the classes, [..., 1]."""
-  return jax.nn.logsumexp(log_p, axis=-1, keepdims=True, where=where)
-
-
 def _one_hot(labels, logits):
   """The label's class, bool [..., K]."""
   labels = _nearest_class(labels, logits)
@@ -909,7 +964,9 @@ def _nearest_class(labels, logits):
   return jnp.clip(labels, 0, logits.shape[-1] - 1)
 
 
-def _known(labels, logits, loss):
-  """The loss, NaN where the label is no class."""
+def _known(labels, logits, loss, there=None):
+  """The loss, NaN where the label is no class, or none of those there."""
   inside = (labels >= 0) & (labels < logits.shape[-1])
+  if there is not None:
+    inside &= jnp.any(there & _one_hot(labels, logits), axis=-1)
   return jnp.where(inside, loss, jnp.nan)

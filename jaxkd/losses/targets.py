@@ -2,7 +2,8 @@
 
 Arrays in, arrays out: gates and weights multiply a loss, targets take the
 place of a teacher's outputs. Where probabilities p are to stand in for a
-teacher's logits, T log p are logits whose softmax at T is p.
+teacher's logits, T log p are logits whose softmax at T is p. Classes at -inf
+are as in ``responses``.
 """
 
 import jax
@@ -24,7 +25,8 @@ def teacher_is_correct(teacher: Array, labels: Array) -> Array:
     labels: class indices from 0 to K - 1, integers [...].
 
   Returns:
-    The gate, bool [...]; false where the label is no class.
+    The gate, bool [...]; false where the label is no class, or the logits are
+    NaN, infinite or all -inf.
 
   Formula:
     argmax_k v_k = label, the first of equals
@@ -44,7 +46,8 @@ def teacher_is_correct(teacher: Array, labels: Array) -> Array:
   _checks.arrays(
     teacher=(teacher, 'float[..., K]'), labels=(labels, 'int[...]')
   )
-  return jnp.argmax(teacher, axis=-1) == labels
+  right = jnp.argmax(teacher, axis=-1) == labels
+  return right & _numerics.is_distribution(teacher)
 
 
 def teacher_confidence(teacher: Array, *, where: Array | None = None) -> Array:
@@ -96,7 +99,8 @@ def permute_dark_knowledge(key: Array, teacher: Array) -> Array:
     teacher: logits v, [B, K].
 
   Returns:
-    Probabilities, [B, K]; each row those of softmax(v) in another order.
+    Probabilities, [B, K]; each row those of softmax(v) in another order. A
+    class at -inf keeps its 0.
 
   Formula:
     p_{π(k)}, p = softmax(v), π a random permutation that leaves argmax p be,
@@ -119,13 +123,19 @@ def permute_dark_knowledge(key: Array, teacher: Array) -> Array:
   _checks.arrays(teacher=(teacher, 'float[B, K]'))
   batch, classes = teacher.shape
 
-  def shuffle(key, p):
+  def shuffle(key, p, there):
     others = jnp.arange(classes - 1)
     others = jnp.where(others < jnp.argmax(p), others, others + 1)
-    return p.at[others].set(p[jax.random.permutation(key, others)])
+    drawn = jax.random.permutation(key, others)
 
-  p = jax.nn.softmax(_numerics.upcast(teacher))
-  return jax.vmap(shuffle)(jax.random.split(key, batch), p)
+    def there_first(order):
+      return order[jnp.argsort(~there[order], stable=True)]
+
+    return p.at[there_first(others)].set(p[there_first(drawn)])
+
+  teacher = _numerics.upcast(teacher)
+  p, there = jax.nn.softmax(teacher), _numerics.classes(teacher)
+  return jax.vmap(shuffle)(jax.random.split(key, batch), p, there)
 
 
 def error_weights(errors: Array, *, gamma: float) -> Array:
@@ -199,7 +209,8 @@ def mean_probabilities(
   """
   teachers, weights = _ensemble(teachers, weights)
   _checks.positive(temperature=temperature)
-  return _mean(jax.nn.softmax(teachers / temperature), weights)
+  teachers = _numerics.soften(teachers, temperature)
+  return _mean(jax.nn.softmax(teachers), weights)
 
 
 def mean_logits(teachers: Array, *, weights: Array | None = None) -> Array:
@@ -233,7 +244,7 @@ def mean_logits(teachers: Array, *, weights: Array | None = None) -> Array:
       logits differ in size that is another ensemble.
   """
   teachers, weights = _ensemble(teachers, weights)
-  return _mean(teachers, weights)
+  return _mean_of_logs(teachers, weights)
 
 
 def geometric_mean(
@@ -270,7 +281,8 @@ def geometric_mean(
   """
   teachers, weights = _ensemble(teachers, weights)
   _checks.positive(temperature=temperature)
-  return jax.nn.softmax(_mean(teachers / temperature, weights))
+  teachers = _numerics.soften(teachers, temperature)
+  return jax.nn.softmax(_mean_of_logs(teachers, weights))
 
 
 def confidence_weights(teachers: Array, labels: Array) -> Array:
@@ -314,7 +326,13 @@ def confidence_weights(teachers: Array, labels: Array) -> Array:
   each = jax.nn.log_softmax(_numerics.upcast(teachers))
   label = jnp.broadcast_to(labels[None, ..., None], (*each.shape[:-1], 1))
   gap = -jnp.take_along_axis(each, label, axis=-1)[..., 0]
-  weights = (1 - jax.nn.softmax(gap, axis=0)) / (len(teachers) - 1)
+  # Teachers that rule the label out share all of the softmax among them.
+  never = jnp.isposinf(gap)
+  shares = never.astype(gap.dtype)
+  some = jnp.sum(shares, axis=0, keepdims=True)
+  doubted = jax.nn.softmax(jnp.where(never, 0, gap), axis=0)
+  doubted = jnp.where(some > 0, shares / jnp.maximum(some, 1), doubted)
+  weights = (1 - doubted) / (len(teachers) - 1)
   return jnp.moveaxis(weights, 0, -1)
 
 
@@ -328,7 +346,8 @@ def majority_vote(teachers: Array) -> Array:
     teachers: logits v, [T, ..., K], one row for each of T teachers.
 
   Returns:
-    Class indices, int32 [...].
+    Class indices, int32 [...]; -1, which is no class, where some teacher's
+    logits are NaN, infinite or all -inf.
 
   Formula:
     argmax_k Σ_t [argmax v_t = k], among equals argmax_k Σ_t softmax(v_t)_k
@@ -353,7 +372,9 @@ def majority_vote(teachers: Array) -> Array:
   votes = jnp.sum(first, axis=0)
   mean = _mean(jax.nn.softmax(teachers), weights)
   winners = votes == jnp.max(votes, axis=-1, keepdims=True)
-  return jnp.argmax(jnp.where(winners, mean, -1), axis=-1).astype(jnp.int32)
+  found = jnp.argmax(jnp.where(winners, mean, -1), axis=-1).astype(jnp.int32)
+  known = jnp.all(_numerics.is_distribution(teachers), axis=0)
+  return jnp.where(known, found, -1)
 
 
 def fuse_specialists(
@@ -469,7 +490,7 @@ def fuse_specialists(
     spread = jnp.where(inside, log_p, log_p + outer)
     spread = jnp.where(asked, spread, -jnp.inf)
     whole = jnp.concatenate([log_g[None], spread])
-    return jax.nn.log_softmax(jax.nn.logsumexp(whole, axis=0))
+    return jax.nn.log_softmax(_numerics.log_mass(whole, axis=0)[0])
 
   return jax.lax.fori_loop(0, steps, step, log_g)
 
@@ -495,3 +516,12 @@ def _mean(values, weights):
   if weights.ndim == 1:
     return jnp.tensordot(weights, values, 1)
   return jnp.einsum('...t,t...k->...k', weights, values)
+
+
+def _mean_of_logs(logs, weights):
+  """`_mean`, -inf where a teacher that has a weight says so."""
+  ruled_out = jnp.isneginf(logs)
+  mean = _mean(jnp.where(ruled_out, 0, logs), weights)
+  return jnp.where(
+    _mean(ruled_out.astype(logs.dtype), weights) > 0, -jnp.inf, mean
+  )

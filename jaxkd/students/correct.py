@@ -82,9 +82,11 @@ def shift(logits: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> float:
     classes: bool [K], some of them.
 
   Returns:
-    One number for all of the classes.
+    One number for all of the classes; nan where a logit is.
   """
   logits = np.asarray(logits, np.float64)
+  if np.isnan(logits).any():
+    return np.nan
   inside = np.where(classes, logits, -np.inf)
   outside = np.where(classes, -np.inf, logits)
   thresholds = outside.max(1) - inside.max(1)

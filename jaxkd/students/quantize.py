@@ -25,6 +25,7 @@ from jax import Array
 
 from jaxkd import keys
 from jaxkd.errors import UserError, unknown
+from jaxkd.losses import _numerics
 from jaxkd.paths import by_path, changed
 from jaxkd.students import ops
 from jaxkd.students.ops import Op
@@ -180,6 +181,7 @@ def ternary(threshold: float = 0.05) -> Quantizer:
     below, above = weights < -least, weights > least
     zero = jnp.zeros((), weights.dtype)
     table = jnp.stack([mean(below), zero, mean(above)])
+    table *= _numerics.one_or_nan(jnp.isfinite(least)).astype(table.dtype)
     codes = 1 + above.astype(jnp.uint8) - below.astype(jnp.uint8)
     return Stored(codes, table=table, levels='table', bits=2)
 
@@ -405,7 +407,7 @@ def _through(quantizer, weights, table, key, sparse) -> Array:
     found = jnp.where(fixed == 0, fixed, found)
   passed = weights - fixed  # 0, but for the gradient
   if quantizer.limit < math.inf:
-    passed = jnp.where(jnp.abs(fixed) <= quantizer.limit, passed, 0.0)
+    passed = jnp.where(jnp.abs(fixed) > quantizer.limit, 0.0, passed)
   return found + passed
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric, counted, examples
+from jaxkd.tasks.metrics import Metric, counted, examples, judged
 
 GROUND_TRUTH = 'cross_entropy'
 BINS = 15
@@ -34,7 +34,7 @@ def _top(k):
     own = jnp.take_along_axis(logits, labels[:, None], -1)
     # Ties count against the net, so that constant logits score nothing.
     ahead = (logits >= own).sum(-1) - 1
-    return counted(ahead < k, batch)
+    return counted(judged(ahead < k, logits), batch)
 
   return measure
 

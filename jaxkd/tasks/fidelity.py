@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric, counted, examples
+from jaxkd.tasks.metrics import Metric, counted, examples, judged
 from jaxkd.teachers import many
 
 
@@ -27,8 +27,9 @@ def _log_probabilities(teachers, name):
 
 def _agreement(teacher):
   def measure(outputs, batch, teachers):
-    target = _log_probabilities(teachers, teacher).argmax(-1)
-    return counted(outputs['logits'].argmax(-1) == target, batch)
+    logits = outputs['logits'], _log_probabilities(teachers, teacher)
+    same = logits[0].argmax(-1) == logits[1].argmax(-1)
+    return counted(judged(same, *logits), batch)
 
   return measure
 
@@ -58,6 +59,9 @@ def _alignments(teacher):
 
 def _centred_gram(features, where):
   x = jnp.where(where[:, None], features.astype(jnp.float32), 0)
+  # A class that no example has adds nothing.
+  absent = (jnp.isneginf(x) | ~where[:, None]).all(0)
+  x = jnp.where(absent, 0, x)
   mean = x.sum(0, keepdims=True) / jnp.maximum(where.sum(), 1)
   x = jnp.where(where[:, None], x - mean, 0)
   return x @ x.T

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxkd.losses import _numerics
+
 Pair = tuple[Array, Array]
 
 
@@ -46,6 +48,21 @@ class Metric(NamedTuple):
   output: str = 'logits'
   whole: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
   finished: bool = False
+
+
+def judged(right: Array, *logits: Array) -> Array:
+  """1 or 0, and NaN where logits are NaN, infinite or all -inf.
+
+  An argmax or a comparison of such logits would be as good as any other.
+
+  Args:
+    right: bool [B, ...].
+    *logits: what it was found from, [B, ..., K].
+  """
+  value = right.astype(jnp.float32)
+  for each in logits:
+    value *= _numerics.one_or_nan(_numerics.is_distribution(each))
+  return value
 
 
 def valid(batch: dict) -> Array:

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
+from jaxkd.losses import _numerics
 from jaxkd.report import maps
-from jaxkd.tasks.metrics import Metric, counted_valid, valid
+from jaxkd.tasks.metrics import Metric, counted_valid, judged, valid
 from jaxkd.teachers import many
 
 GROUND_TRUTH = 'cross_entropy'
@@ -77,8 +78,9 @@ def show(
 def _agreement(teacher):
   def measure(outputs, batch, teachers):
     target = many.log_mean_probabilities(teachers[teacher]['logits'])
-    same = outputs['logits'].argmax(-1) == target.argmax(-1)
-    return counted_valid(same, batch)
+    logits = outputs['logits']
+    same = logits.argmax(-1) == target.argmax(-1)
+    return counted_valid(judged(same, logits, target), batch)
 
   return measure
 
@@ -104,7 +106,9 @@ def _overlaps(num_classes):
     truth = jnp.where(valid(batch), labels, num_classes)
     found = jnp.where(valid(batch), predicted, num_classes)
     both = pixels(jnp.where(found == truth, truth, num_classes))
-    return both, pixels(truth) + pixels(found) - both
+    judges = judged(valid(batch), outputs['logits'])
+    known = _numerics.one_or_nan(~jnp.isnan(counted_valid(judges, batch)[0]))
+    return both * known, (pixels(truth) + pixels(found) - both) * known
 
   return measure
 
@@ -121,7 +125,9 @@ def _mean(total, count):
 
 
 def _correct(outputs, batch, teachers):
-  return counted_valid(outputs['logits'].argmax(-1) == batch['labels'], batch)
+  logits = outputs['logits']
+  right = logits.argmax(-1) == batch['labels']
+  return counted_valid(judged(right, logits), batch)
 
 
 def _nll(outputs, batch, teachers):

@@ -17,6 +17,7 @@ from jax import Array
 from jaxkd import lookup, losses
 from jaxkd.data.tokenizer import text
 from jaxkd.errors import replacing
+from jaxkd.losses import _numerics
 from jaxkd.tasks import decoding
 from jaxkd.tasks.metrics import Metric, counted, counted_valid
 
@@ -173,7 +174,7 @@ def _beam(outputs, batch, teachers):
 
 def _written(output, outputs, batch):
   """What is written, what should be, and whether the net is of numbers."""
-  finite = jnp.isfinite(outputs['logits']).all(-1) | ~batch['valid']
+  finite = _numerics.is_distribution(outputs['logits']) | ~batch['valid']
   finite = finite.all(1)
   return outputs[output], batch['labels'], finite
 

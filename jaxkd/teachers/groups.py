@@ -210,6 +210,12 @@ def restore(
       f'teachers.{name}.count or train.seeds'
     )
   variables = jax.tree.map(lambda x: x[:wanted], variables)
+  for path, x in by_path(variables).items():
+    if np.isnan(np.asarray(x)).any():
+      raise UserError(
+        f'{at}: {folder} holds weights that are not a number ({path}); train '
+        'that net again, or restore another'
+      )
   special = entry['specialize']
   if special['of']:
     subsets = np.asarray(variables['state']['specialist']['subset'])

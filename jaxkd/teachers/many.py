@@ -84,7 +84,7 @@ def together(
 
 def log_mean_probabilities(logits: Array) -> Array:
   """Logits of the mean of the probabilities of [T, B, K] logits, [B, K]."""
-  return as_logits(losses.mean_probabilities(logits))
+  return as_logits(losses.mean_probabilities(logits), logits)
 
 
 def vote(logits: Array) -> Array:
@@ -96,19 +96,32 @@ def vote(logits: Array) -> Array:
   """
   first = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
   votes, mean = first.sum(0), losses.mean_probabilities(logits)
-  return as_logits((votes + mean) / (len(logits) + 1))
+  return as_logits((votes + mean) / (len(logits) + 1), logits)
 
 
-def as_logits(probabilities: Array, temperature: float = 1.0) -> Array:
-  """Logits whose softmax at a temperature gives the probabilities."""
+def as_logits(
+  probabilities: Array, teachers: Array, temperature: float | Array = 1.0
+) -> Array:
+  """Logits whose softmax at a temperature gives the probabilities.
+
+  They are finite, but for classes that do not exist, which stay at -inf.
+
+  Args:
+    probabilities: [B, ..., K].
+    teachers: the logits that they were made of, [T, B, ..., K].
+    temperature: of the softmax.
+  """
   tiny = jnp.finfo(probabilities.dtype).tiny
-  return temperature * jnp.log(jnp.maximum(probabilities, tiny))
+  found = temperature * jnp.log(jnp.maximum(probabilities, tiny))
+  return jnp.where(jnp.isneginf(teachers).all(0), -jnp.inf, found)
 
 
 FUSIONS = {
   'mean_probabilities': log_mean_probabilities,
   'mean_logits': losses.mean_logits,
-  'geometric_mean': lambda logits: as_logits(losses.geometric_mean(logits)),
+  'geometric_mean': lambda logits: as_logits(
+    losses.geometric_mean(logits), logits
+  ),
   'majority_vote': vote,
 }
 

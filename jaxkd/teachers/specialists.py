@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxkd import losses
 from jaxkd.errors import UserError, unknown
-from jaxkd.tasks.metrics import Metric, counted
+from jaxkd.tasks.metrics import Metric, counted, judged
 from jaxkd.types import Net
 
 CLUSTERS = ('covariance', 'random')
@@ -219,13 +219,17 @@ def metrics(most: int = 1) -> dict[str, Metric]:
   """
 
   def share(outputs, batch, teachers):
-    return counted(outputs['covered'] > 0, batch)
+    covered = judged(outputs['covered'] > 0, outputs['generalist'])
+    return counted(covered, batch)
+
+  def correct(outputs, name, labels):
+    return judged(outputs[name].argmax(-1) == labels, outputs[name])
 
   def right(name):
     def measure(outputs, batch, teachers):
-      correct = outputs[name].argmax(-1) == batch['labels']
-      where = batch.get('where', jnp.ones(correct.shape, bool))
-      return counted(correct, {'where': where & (outputs['covered'] > 0)})
+      where = batch.get('where', jnp.ones(batch['labels'].shape, bool))
+      where &= outputs['covered'] > 0
+      return counted(correct(outputs, name, batch['labels']), {'where': where})
 
     return measure
 
@@ -245,7 +249,7 @@ def metrics(most: int = 1) -> dict[str, Metric]:
       if number is not None:
         where &= holders(outputs, batch) == number
       together, alone = (
-        counted(outputs[name].argmax(-1) == batch['labels'], {'where': where})
+        counted(correct(outputs, name, batch['labels']), {'where': where})
         for name in ('logits', 'generalist')
       )
       return together[0] - alone[0], alone[0]

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxkd import compilation
 from jaxkd.errors import UserError
+from jaxkd.paths import by_path
 from jaxkd.train import hosts, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.population import Population
@@ -25,6 +26,8 @@ Values = dict[str, np.ndarray]  # name -> value of each member [M]
 LONG_RUN = 4000  # steps
 SHORT_STEP = 5e-3  # seconds
 MOST_AT_ONCE = 32
+
+_WEIGHTS = 'weights'  # among what is measured
 
 
 class Batches(Protocol):
@@ -86,6 +89,42 @@ class Plan(NamedTuple):
   may_diverge: bool = False
 
 
+class Fault(NamedTuple):
+  """What of a population became infinite or not a number first.
+
+  Attributes:
+    members: all that have, the first of them first.
+    step: the one at which the first of them did, counted from 1.
+    measured: what the step measured of it that was not finite.
+    finite: what else it measured.
+    weights: the path of an array of the carry that is not finite, where what
+      was measured is.
+  """
+
+  members: tuple[int, ...]
+  step: int
+  measured: tuple[str, ...] = ()
+  finite: tuple[str, ...] = ()
+  weights: str = ''
+
+  def said_of(self, what: str) -> str:
+    """What became infinite, when, and in which members."""
+    members = ', '.join(map(str, self.members))
+    return (
+      f'{what} became infinite or not a number at step {self.step} in member '
+      f'{members}'
+    )
+
+
+def explained(fault: Fault) -> str:
+  """The sentence for a fault of which no more is known."""
+  what = ' and '.join(name.removeprefix('loss/') for name in fault.measured)
+  return (
+    f'{fault.said_of(what or f"the array {fault.weights}")}; lower its '
+    'train.learning_rate or set its train.clip'
+  )
+
+
 class Result(NamedTuple):
   """A trained population.
 
@@ -112,6 +151,7 @@ def fit(
   checkpoints: Checkpoints,
   *,
   on_log: Callable[[int, Values], None] = lambda step, values: None,
+  explain: Callable[[Fault], str] = explained,
   stop: threading.Event | None = None,
 ) -> Result:
   """Trains a population, or goes on from where its last checkpoint stands.
@@ -123,6 +163,7 @@ def fit(
     plan: how long and how often.
     checkpoints: where the state is kept; it decides where training starts.
     on_log: called with the steps taken and the newest values.
+    explain: says in one sentence what a fault is and what to do about it.
     stop: when set, the state is saved and `Stopped` raised.
 
   Raises:
@@ -167,15 +208,21 @@ def fit(
     if not (looks or saves):
       continue
     measured = sharding.fetch(population.stacked(totals))
-    values = {name: total / count for name, (total, count) in measured.items()}
+    with np.errstate(divide='ignore', invalid='ignore'):
+      values = {
+        name: total / count for name, (total, count) in measured.items()
+      }
     finite = {name: np.isfinite(value) for name, value in values.items()}
-    if step == plan.steps:  # those of earlier steps show in the next loss
-      finite['the weights'] = sharding.fetch(
+    if saves:  # what is kept is finite; elsewhere the next loss shows it
+      finite[_WEIGHTS] = sharding.fetch(
         compilation.once(_finite)(population.stacked(carry))
       )
     diverged |= ~np.all(list(finite.values()), 0)
     if diverged.any() and not plan.may_diverge:
-      raise _divergence(finite, step)
+      counts = {name: count for name, (_, count) in measured.items()}
+      raise UserError(
+        explain(_fault(finite, counts, population, carry, step, plan))
+      )
     if clock is not None:
       seconds += time.perf_counter() - clock
     if looks:
@@ -305,14 +352,42 @@ def _finite(carry: Any) -> np.ndarray:
   return jnp.stack(each).all(0)
 
 
-def _divergence(finite: dict[str, np.ndarray], step: int) -> UserError:
-  """The error for what became infinite or not a number, by name."""
-  bad = [name for name, each in finite.items() if not each.all()]
-  terms = [name.removeprefix('loss/') for name in bad if '/' in name]
-  what = f'the term {" and ".join(terms)}' if terms else ' and '.join(bad)
-  members = np.flatnonzero(~np.all(list(finite.values()), 0))
-  return UserError(
-    f'{what} became infinite or not a number by step {step} in member '
-    f'{", ".join(map(str, members))}; lower its train.learning_rate, set its '
-    'train.clip, or look at the options of its terms'
-  )
+def _fault(
+  finite: dict[str, np.ndarray],
+  counts: dict[str, np.ndarray],
+  population: Population,
+  carry: Any,
+  step: int,
+  plan: Plan,
+) -> Fault:
+  """What became infinite or not a number first, since the last look.
+
+  Args:
+    finite: of what was measured, and of the weights, [M].
+    counts: of how many steps before it was finite, [M].
+    population: the members.
+    carry: their state.
+    step: the steps that have been taken.
+    plan: when the last look was.
+  """
+  members = np.flatnonzero(~np.all(list(finite.values()), 0)).tolist()
+  looks = plan.log_every, plan.eval_every
+  since = max((step - 1) // every * every for every in looks)
+  at = {
+    member: {
+      name: since + 1 + int(count[member])
+      for name, count in counts.items()
+      if not finite[name][member]
+    }
+    for member in members
+  }
+  own = min(at, key=lambda member: min(at[member].values(), default=step))
+  members = (own, *(member for member in members if member != own))
+  if not at[own]:
+    each = by_path(sharding.fetch(population.stacked(carry)))
+    paths = [path for path, x in each.items() if not np.isfinite(x[own]).all()]
+    return Fault(members, step, weights=paths[0])
+  first = min(at[own].values())
+  bad = tuple(name for name, when in at[own].items() if when == first)
+  others = tuple(name for name in counts if name not in bad)
+  return Fault(members, first, bad, others)

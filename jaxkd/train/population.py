@@ -393,11 +393,20 @@ def add(first: Any, second: Any) -> Any:
 
 
 def _accumulating(step):
-  """A step that adds what it measured to the totals."""
+  """A step that adds what it measured to the totals.
+
+  The count of a sum that is infinite or NaN stands still: it tells of how many
+  steps before.
+  """
+
+  def added(total, count, value, number):
+    total += value
+    return total, count + jnp.where(jnp.isfinite(total), number, 0)
 
   def run(carry, totals, batch, shared, hyper):
     carry, measured = step(carry, batch, shared, hyper)
-    return carry, add(totals, measured)
+    totals = {name: added(*totals[name], *measured[name]) for name in measured}
+    return carry, totals
 
   return run
 

@@ -169,6 +169,31 @@ def test_all_is_trained_and_members_are_as_if_alone(name, student, teacher):
       assert np.abs(part).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+  ('name', 'student', 'teacher'),
+  [
+    *KINDS,
+    ('resize', LARGE, (3, 2, 6, 2)),
+    ('standardize_logits', (3, 4), (3, 4)),
+    ('standardize_features', LARGE, LARGE),
+    ('margin', LARGE, LARGE),
+  ],
+)
+def test_what_is_no_number_gets_through(name, student, teacher):
+  """Of a whole layer or of one example."""
+  adapter = make(name, student, teacher)
+  params, x = parameters(adapter), normal(1, student)
+  for rows in slice(None), 0:
+    ruined = jax.tree.map(
+      lambda x, at=rows: jnp.asarray(x).at[at].set(jnp.nan), x
+    )
+    found, _ = adapter.apply(params, {}, ruined)
+    if name == 'variational':
+      found = found[0]  # the variance looks at no layer
+    for y in jax.tree.leaves(found):
+      assert not np.isfinite(y[:1] if rows == 0 else y).any()
+
+
 def test_members_start_as_if_alone():
   init = jax.jit(make('conv_bn', LARGE, HALF).init)
   keys = jax.random.split(jax.random.key(0), 2)

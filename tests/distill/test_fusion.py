@@ -297,3 +297,18 @@ def test_parts_of_a_batch_have_the_same_teacher(make_net, batch):
     carry = made.init(jnp.uint32(3), {}, frozen)
     found.append(made.step(carry, batch, frozen, {})[1]['loss'][0])
   np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize('fuse', ['majority_vote', 'mean_probabilities'])
+def test_no_fusion_makes_numbers_of_what_is_none(fuse):
+  """And a class that no teacher has is one that the fusion does not have."""
+  fused = fusion._as_logits(
+    getattr(losses, fuse), fuse != 'majority_vote', 'distill.soft'
+  )
+  logits = np.zeros((3, 4, 5), np.float32)
+  logits[0, 1] = np.nan
+  logits[..., 2] = -np.inf
+  found = np.asarray(fused(jnp.asarray(logits), None, 2.0))
+  assert np.isnan(np.delete(found[1], 2)).all()
+  assert np.isneginf(found[[0, 2, 3], 2]).all()
+  assert np.isfinite(np.delete(found[[0, 2, 3]], 2, axis=1)).all()

@@ -31,6 +31,28 @@ def test_weights_multiply(context):
   np.testing.assert_allclose(value(ramp, later), 4 * value(plain, context))
 
 
+def test_a_weight_of_0_leaves_out_what_is_infinite(context):
+  student = context.student['logits'].at[0, 0].set(-jnp.inf)
+  context = context._replace(student={'logits': student})
+  plain = knowledge(losses.kl, teachers=('main',))
+  assert np.isposinf(value(plain, context)[0])
+  for weight in 0.0, jnp.float32(0), lambda context: 0.0 * context.step:
+    assert not value(transfer.weighted(plain, weight), context).any()
+  some = jnp.arange(6.0)  # of examples
+  found = value(transfer.weighted(plain, lambda context: some), context)
+  assert found[0] == 0 and (found[1:] > 0).all()
+
+
+def test_a_condition_leaves_out_what_is_not_a_number(context):
+  """Of the other branch; which of them counts is told by a teacher."""
+  nothing = knowledge(lambda student: student[:, 0] * jnp.nan)
+  plain = knowledge(losses.cross_entropy)
+  picked = transfer.conditional(
+    lambda context: context.batch['labels'] == 7, nothing, plain
+  )
+  np.testing.assert_array_equal(value(picked, context), value(plain, context))
+
+
 def test_fused_teachers_are_one(context):
   built = terms.build(
     entries(

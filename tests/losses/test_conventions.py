@@ -353,3 +353,261 @@ def test_importing_the_losses_imports_nothing_else_of_the_project():
   assert all(
     m.startswith('jaxkd.losses') for m in found if m.startswith('jaxkd.')
   )
+
+
+# More ways to call some of them, for what looks at every one.
+VARIANTS = {
+  'jensen_shannon': [dict(beta=0.0), dict(beta=1.0)],
+  'top_k_kl': [dict(k=2, tail='bucket'), dict(k=3, tail='bucket')],
+  'virtual_teacher': [dict(variant='code')],
+  'cross_entropy': [dict(label_smoothing=0.1)],
+  'attention_transfer': [dict(variant='paper'), dict(power=1)],
+  'overhaul_margin': [dict(variant='code')],
+  'factor_transfer': [dict(power=2, channel_power=1)],
+  'maximum_mean_discrepancy': [dict(kernel='linear'), dict(kernel='rbf')],
+  'correlation_congruence': [dict(variant='code', kernel='bilinear')],
+  'pairwise_affinity': [dict(pool=('max', 2)), dict(pool=('average', 2))],
+  'triplet': [
+    dict(negatives='semi_hard'),
+    dict(negatives='distance_weighted'),
+  ],
+}
+CALLS = [
+  pytest.param(name, options, id=f'{name}{i or ""}')
+  for name in NAMES
+  for i, options in enumerate([OPTIONS.get(name, {}), *VARIANTS.get(name, [])])
+]
+# Where the formula has a finite value for an argument that is infinite.
+FINITE_AT_INFINITY = {
+  ('activation_boundary', 'teacher'),  # its sign counts
+  ('error_weights', 'errors'),  # an error rate counts as 1 at most
+  ('overhaul_margin', 'bias'),  # of no negative values the limit is 0
+}
+quick = functools.partial(
+  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+)
+
+
+def with_slopes(function, arrays):
+  """``(arrays) -> value, slopes`` by all that are floats, compiled once.
+
+  The slopes are those of the sum of sines, of which that of NaN is NaN; of
+  -inf, which a class may be at, there is none.
+  """
+  at = [i for i, x in enumerate(arrays) if is_floats(x) and not callable(x)]
+
+  def total(floats):
+    full = list(arrays)
+    for i, x in zip(at, floats, strict=True):
+      full[i] = x
+    value = function(*full)
+    seen = jnp.where(jnp.isneginf(value), 0, value.astype(jnp.float32))
+    return jnp.sum(jnp.sin(seen)), value
+
+  compiled = quick(jax.value_and_grad(total, has_aux=True))
+
+  def run(arrays):
+    (_, value), slopes = compiled([arrays[i] for i in at])
+    return np.asarray(value), dict(zip(at, slopes, strict=True))
+
+  return run
+
+
+@pytest.mark.parametrize(('name', 'options'), CALLS)
+def test_what_is_no_number_gets_through(name, options):
+  """NaN in an argument, or in one example of it, and infinity.
+
+  Then what depends on it is not finite, and of what is NaN throughout, neither
+  is the gradient with regard to the first argument.
+  """
+  _, arrays = example(name)
+  function = functools.partial(getattr(losses, name), **options)
+  run, given = with_slopes(function, arrays), positional(name)
+  unknown = {'teacher_is_correct': False, 'majority_vote': -1}.get(name)
+
+  def hidden(value):
+    return np.isfinite(value) if unknown is None else value != unknown
+
+  def changed(i, value, rows):
+    axis = 1 if given[i] in ('teachers', 'specialists') else 0
+    axis = 0 if isinstance(arrays[i], tuple) else axis
+    at = (slice(None),) * axis + (rows,)
+    leaves, structure = jax.tree.flatten(arrays[i])
+    for j, leaf in enumerate(leaves):
+      one = [*leaves[:j], leaf.at[at].set(value), *leaves[j + 1 :]]
+      x = jax.tree.unflatten(structure, one)
+      yield [*arrays[:i], x, *arrays[i + 1 :]]
+
+  floats = [i for i, x in enumerate(arrays) if is_floats(x) and not callable(x)]
+  for i in floats:
+    argument = given[i]
+    for all_nan in changed(i, jnp.nan, slice(None)):
+      value, slopes = run(all_nan)
+      assert not hidden(value).any(), argument
+      # The slope of a maximum is that of the largest, and none is.
+      pools = options.get('pool', '')[:1] == ('max',)
+      if (name, given[floats[0]]) not in NO_GRADIENT and not pools:
+        of_first = jax.tree.leaves(slopes[floats[0]])
+        assert not all(np.isfinite(x).all() for x in of_first), argument
+    values = [jnp.nan]
+    if (name, argument) not in FINITE_AT_INFINITY:
+      values.append(jnp.inf)
+    for value in values:
+      for one in changed(i, value, 0):
+        found, _ = run(one)
+        assert not hidden(found[:1] if found.ndim else found).all(), (
+          argument,
+          value,
+        )
+
+
+# Of the modules of logits: what has none, or draws as many numbers as classes.
+NO_LOGITS = {'error_weights'}
+DRAWN = {'permuted_soft_cross_entropy', 'permute_dark_knowledge'}
+OF_LOGITS = [
+  call
+  for call in CALLS
+  if getattr(losses, call.values[0]).__module__.endswith(
+    ('responses', 'targets')
+  )
+  and call.values[0] not in NO_LOGITS | DRAWN | {'fuse_specialists'}
+]
+# What is put for a class that does not exist, of outputs by class.
+ABSENT = {'mean_probabilities': 0, 'geometric_mean': 0}
+COUPLED = {'dist', 'multi_level_logits', 'teacher_confidence'}
+
+
+def with_absent(arrays, rows=slice(None), at=1):
+  """Arguments with one more class, at -inf in some rows."""
+  wide = []
+  for x in arrays:
+    if is_floats(x) and x.ndim > 1:
+      x = jnp.insert(x, at, 0.5, axis=-1).at[..., rows, at].set(-jnp.inf)
+    elif x.dtype == jnp.int32:  # labels
+      x = jnp.where(x >= at, x + 1, x)
+    wide.append(x)
+  return wide
+
+
+def at_temperature(function, *given, **options):
+  return function(*given[:-1], temperature=given[-1], **options)
+
+
+@pytest.mark.parametrize(('name', 'options'), OF_LOGITS)
+def test_a_class_at_minus_infinity_does_not_exist(name, options):
+  """Values and gradients, that of the temperature too, are as without it."""
+  _, arrays = example(name)
+  function = getattr(losses, name)
+  if name == 'noisy_logit_mse':
+    options = dict(share=0.0)
+  if any(p.name == 'temperature' for p in parameters(name)):
+    arrays.append(jnp.float32(2.0))
+    function = functools.partial(at_temperature, function)
+  wide = with_absent(arrays)
+  function = functools.partial(function, **options)
+  if options.get('k') == 3:  # all that exist
+    expected, slopes = with_slopes(
+      functools.partial(function, tail='renormalize'), arrays
+    )(arrays)
+  else:
+    expected, slopes = with_slopes(function, arrays)(arrays)
+  run = with_slopes(function, wide)
+  found, wide_slopes = run(wide)
+  if found.shape == (B, K + 1):
+    assert (found[:, 1] == ABSENT.get(name, -np.inf)).all()
+    found = np.delete(found, 1, axis=-1)
+  elif name == 'majority_vote':
+    expected = np.where(expected >= 1, expected + 1, expected)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  for i, slope in wide_slopes.items():
+    if slope.ndim:
+      assert not np.asarray(slope[..., 1]).any()
+      slope = np.delete(slope, 1, axis=-1)
+    np.testing.assert_allclose(slope, slopes[i], rtol=1e-4, atol=1e-6)
+  if found.ndim == 1 and name not in COUPLED and found.dtype == jnp.float32:
+    mixed, mixed_slopes = run(with_absent(arrays, rows=0))
+    np.testing.assert_allclose(mixed[0], expected[0], rtol=1e-5, atol=1e-6)
+    for slope in mixed_slopes.values():
+      assert np.isfinite(slope).all()
+
+
+def test_what_no_class_is_left_of_is_nan():
+  """And one side's -inf is a probability of 0."""
+  nothing = jnp.full((1, 3), -jnp.inf)
+  one, two = nothing.at[0, 1].set(1.0), jnp.array([[0.0, 1.0, -jnp.inf]])
+  three, label = jnp.array([[0.0, 1.0, 2.0]]), jnp.array([1])
+  for loss in (losses.kl, losses.logit_mse, losses.dist, losses.pseudo_label):
+    assert np.isnan(loss(nothing, nothing)).all()
+  assert np.isnan(losses.standardize(one)[0, 1])
+  assert np.isnan(losses.dist(one, one)).all()
+  assert np.isnan(losses.virtual_teacher(one, label)).all()
+  assert np.isnan(losses.decoupled_kl(one, one, label)).all()
+  gone = jnp.array([2])  # the label's class
+  assert np.isnan(losses.decoupled_kl(two, two, gone)).all()
+  assert np.isnan(losses.virtual_teacher(two, gone)).all()
+  assert np.isposinf(losses.cross_entropy(two, gone)).all()
+  assert np.isposinf(losses.kl(two, three)).all()
+  assert np.isposinf(losses.reverse_kl(three, two)).all()
+  p, q = jax.nn.softmax(two[:, :2]), jax.nn.softmax(three)[:, :2]
+  expected = np.sum(p * np.log(p / q))
+  np.testing.assert_allclose(losses.kl(three, two)[0], expected, rtol=1e-6)
+  # A teacher that rules the label out is believed nothing.
+  weights = losses.confidence_weights(jnp.stack([two, three]), gone)
+  assert weights.tolist() == [[0.0, 1.0]]
+
+
+def test_dark_knowledge_is_shuffled_among_the_classes_there_are():
+  teacher = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1, 0.0, 0.0]))
+  teacher = jnp.broadcast_to(teacher, (200, 6))
+  key = jax.random.key(1)
+  p = losses.permute_dark_knowledge(key, teacher)
+  assert not p[:, 4:].any()
+  np.testing.assert_allclose(p[:, 0], 0.4, rtol=1e-6)
+  np.testing.assert_allclose(
+    np.sort(p[:, 1:4]), [[0.1, 0.2, 0.3]] * 200, rtol=1e-5
+  )
+  assert len(np.unique(np.round(p, 3), axis=0)) == 6  # all orders of three
+  student = jnp.zeros((200, 6)).at[:, 4:].set(-jnp.inf)
+  run = with_slopes(losses.permuted_soft_cross_entropy, [key, student, teacher])
+  value, slopes = run([key, student, teacher])
+  np.testing.assert_allclose(value, np.log(4), rtol=1e-6)
+  for slope in slopes.values():
+    assert np.isfinite(slope).all()
+    assert not slope[:, 4:].any()
+
+
+def test_a_score_map_of_a_class_that_does_not_exist():
+  maps = [MAP, MAP2]
+  wide = [jnp.insert(x, 2, -jnp.inf, axis=-1) for x in maps]
+  expected, slopes = with_slopes(losses.channel_wise, maps)(maps)
+  found, wide_slopes = with_slopes(losses.channel_wise, wide)(wide)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  for i, slope in wide_slopes.items():
+    assert not slope[..., 2].any()
+    np.testing.assert_allclose(
+      np.delete(slope, 2, axis=-1), slopes[i], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_specialists_of_a_class_that_does_not_exist():
+  generalist, specialists, subsets = INPUTS['fuse_specialists']
+  wide = [
+    jnp.insert(generalist, 1, -jnp.inf, axis=-1),
+    jnp.insert(specialists, 1, -jnp.inf, axis=-1),
+    jnp.insert(subsets, 1, True, axis=-1),
+  ]
+  # The second specialist's classes are 1 and 2: its new one comes first.
+  wide[1] = wide[1].at[1].set(jnp.insert(specialists[1], 0, -jnp.inf, axis=-1))
+  arrays = [generalist, specialists, subsets]
+  fuse = functools.partial(losses.fuse_specialists, steps=3)
+  expected, slopes = with_slopes(fuse, arrays)(arrays)
+  found, wide_slopes = with_slopes(fuse, wide)(wide)
+  assert np.isneginf(found[:, 1]).all()
+  np.testing.assert_allclose(
+    np.delete(found, 1, axis=-1), expected, rtol=1e-4, atol=1e-5
+  )
+  assert not wide_slopes[0][:, 1].any()
+  np.testing.assert_allclose(
+    np.delete(wide_slopes[0], 1, axis=-1), slopes[0], rtol=1e-3, atol=1e-5
+  )
+  assert np.isfinite(wide_slopes[1]).all()

@@ -204,6 +204,17 @@ def test_what_wrpn_clips_gets_no_gradient():
   np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+  'text', ['uniform(4)', 'points(2)', 'ternary', 'wrpn(4)', 'wrpn(4, True)']
+)
+def test_weights_that_are_not_numbers_give_none(text):
+  made, variables = trained(text)
+  head = variables['params']['head']
+  head['kernel'] = head['kernel'].at[1, 2].set(jnp.nan)
+  outputs, _ = made.apply(variables, X)
+  assert np.isnan(outputs['logits']).any()
+
+
 def test_a_point_gets_the_sum_over_its_weights_of_scale_times_theirs():
   made, variables = trained('points(2, bucket=5)')
   found = slope(made, variables)

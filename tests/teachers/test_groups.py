@@ -76,6 +76,10 @@ def test_restores_what_fits(tmp_path):
   ):
     with pytest.raises(UserError, match=f'teachers.main.restore: .*{message}'):
       groups.restore('main', *wrong, 5, tmp_path / 'net')
+  ruined = {**variables, 'params': {'w': jnp.full((3, 2), jnp.nan)}}
+  checkpoint.export(tmp_path / 'ruined', ruined, spec)
+  with pytest.raises(UserError, match=r'main.restore: .*number \(params/w\)'):
+    groups.restore('main', made, role(), 5, tmp_path / 'ruined')
   with pytest.raises(UserError, match='no exported network'):
     groups.restore('main', made, role(), 5, tmp_path / 'nothing')
 

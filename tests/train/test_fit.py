@@ -156,7 +156,7 @@ def test_a_finished_run_is_found_finished(tmp_path):
 
 def test_what_becomes_infinite_is_named_and_not_saved(tmp_path):
   with pytest.raises(
-    UserError, match=r'the term a became .* step 10 in member'
+    UserError, match=r'^loss and a became .* step 9 in member 0, 1; lower'
   ):
     run(tmp_path, batches=Numbers(bad_from=8))
   with Checkpoints(tmp_path) as checkpoints:
@@ -245,7 +245,7 @@ def test_weights_that_the_last_step_ruined_are_refused(tmp_path):
   made = learner()._replace(step=step)
   with (
     Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(UserError, match=r'the weights became .* by step 12'),
+    pytest.raises(UserError, match=r'the array w became .* at step 12 in'),
   ):
     fit(
       lambda mode: Population(made, seeds=[0, 1], mode=mode),
@@ -254,3 +254,50 @@ def test_weights_that_the_last_step_ruined_are_refused(tmp_path):
       PLAN,
       checkpoints,
     )
+
+
+@pytest.mark.parametrize('steps', [1, 3])
+@pytest.mark.parametrize('members', ['vmap', 'sequence'])
+def test_what_was_no_number_first_is_named(tmp_path, members, steps):
+  """By its own step, though all is looked at some steps later."""
+
+  def init(seed, hyper, shared, given):
+    return {'n': jnp.int32(0), 'seed': seed}
+
+  def step(carry, batch, shared, hyper):
+    def until(last):
+      bad = (carry['n'] >= last) & (carry['seed'] == 1)
+      return jnp.where(bad, jnp.nan, 1.0), jnp.ones(())
+
+    new = {**carry, 'n': carry['n'] + 1}
+    return new, {'loss/a': until(5), 'loss/b': until(4), 'loss/c': until(99)}
+
+  faults = []
+
+  def explain(fault):
+    faults.append(fault)
+    return 'explained'
+
+  plan = PLAN._replace(
+    eval_every=12, log_every=3, save_every=12, members=members,
+    steps_per_execution=steps,
+  )  # fmt: skip
+  with pytest.raises(UserError, match='explained'):
+    run(tmp_path, plan, made=Learner(init, step, None), explain=explain)
+  assert faults == [
+    fit_module.Fault((1,), 5, ('loss/b',), ('loss/a', 'loss/c'))
+  ]
+
+
+def test_no_checkpoint_holds_what_is_not_a_number(tmp_path):
+  """A step may ruin the weights whose loss was finite."""
+
+  def step(carry, batch, shared, hyper):
+    w = jnp.where(carry['n'] == 5, jnp.nan, carry['w'])
+    return {'w': w, 'n': carry['n'] + 1}, {'loss': (jnp.ones(()),) * 2}
+
+  made = learner()._replace(step=step)
+  with pytest.raises(UserError, match=r'the array w became .* at step 6 in'):
+    run(tmp_path, made=made)
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest_step() is None
