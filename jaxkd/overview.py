@@ -15,6 +15,7 @@ from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
 from jaxkd.models import cost
+from jaxkd.report import wording
 from jaxkd.rounds import Round, called
 from jaxkd.students import quantize
 
@@ -28,12 +29,13 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     f'{len(examples):,} {split}' for split, examples in source.splits.items()
   )
   console.print(
-    f'[bold]{source.name}[/]: {sizes}; {source.num_classes} classes of '
-    f'{shapes.said(source.input_shape)}'
+    f'[bold]{source.name}[/]: {sizes} examples of '
+    f'{shapes.said(source.input_shape)}; {source.num_classes} classes',
+    soft_wrap=True,
   )
-  for note in source.notes:
+  for note in map(wording.brief, source.notes):
     console.print(
-      note, style='dim', markup=False, highlight=False, soft_wrap=True
+      f'- {note}', style='dim', markup=False, highlight=False, soft_wrap=True
     )
   table = Table(box=None, pad_edge=False)
   for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):

@@ -41,7 +41,7 @@ from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Execution, Plan, fit
+from jaxkd.train.fit import Execution, Plan, Stopped, fit
 from jaxkd.train.population import Learner, Population, shapes_of_one
 
 EVALUATIONS = 20
@@ -78,8 +78,9 @@ class Session(NamedTuple):
     source: the data.
     metrics: what is measured of every net, by name.
     directory: where the checkpoints of each stage go.
-    progress: ``(stage, steps) -> context manager`` giving the function that
-      is called with the steps taken and the newest values.
+    progress: ``(stage, steps, over='') -> context manager`` giving the
+      function that is called with the steps taken and the newest values; see
+      `jaxkd.report.progress.Reporter.stage`.
     stop: set when the run should save its state and leave.
     say: prints a line.
     learners: those that were made, so that the steps of equal jobs are traced
@@ -115,6 +116,7 @@ class Job(NamedTuple):
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
     examples: what it sees in place of the data; None for the data.
+    over: what its members are seeds of, in words, if not of one and the same.
   """
 
   stage: str
@@ -131,6 +133,7 @@ class Job(NamedTuple):
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
   examples: Examples | None = None
+  over: str = ''
 
 
 class Trained(NamedTuple):
@@ -561,17 +564,20 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   with (
     within(f'{job.stage}: '),
     Checkpoints(session.directory / job.stage) as checkpoints,
-    session.progress(job.stage, steps) as on_log,
+    session.progress(job.stage, steps, job.over) as on_log,
   ):
-    result = fit(
-      populations_of(session, job, batches.batch(0)),
-      batches,
-      validate,
-      plan,
-      checkpoints,
-      on_log=on_log,
-      stop=session.stop,
-    )
+    try:
+      result = fit(
+        populations_of(session, job, batches.batch(0)),
+        batches,
+        validate,
+        plan,
+        checkpoints,
+        on_log=on_log,
+        stop=session.stop,
+      )
+    except Stopped as stopped:
+      raise Stopped(f'{job.stage} {stopped}') from stopped
   carry = result.population.stacked(result.carry)
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   finished = {

@@ -63,7 +63,7 @@ def console(
   counts = {len(arm['values']) for arm in row['arms'].values()}
   shown = f'mean ± half the width of its {wording.CONFIDENCE} interval'
   if min(counts) < statistics.FEWEST:
-    few = f'the value of each seed where there are under {statistics.FEWEST}'
+    few = f'fewer than {statistics.FEWEST} seeds: the value of each'
     shown = f'{shown}; {few}' if max(counts) >= statistics.FEWEST else few
   said = [Text(shown, style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
@@ -72,7 +72,8 @@ def console(
     words.append(wording.verdict(pair, row), f'bold {colours[pair["holds"]]}')
     said.append(words)
   said += map(Text, _chosen(row))
-  said += [Text(note, style='yellow') for note in row.get('notes', ())]
+  notes = (f'- {wording.brief(note)}' for note in row.get('notes', ()))
+  said += [Text(note, style='yellow') for note in notes]
   if directory is not None:
     said += map(Text, ['', *_directions(row, directory, predicts)])
   return Group(table, *said)
@@ -530,6 +531,10 @@ def _directions(
   place = near if len(near) < len(str(directory)) else str(directory)
   kept = f'benchmarks/rows/{row["system"]}.json'
   shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
+  publish = (
+    'Or put the row into BENCHMARKS.md:',
+    f'  cp {shlex.quote(f"{place}/row.json")} {kept} && python -m jaxkd.report',
+  )
   next_ = 'predict for an image of your own' if predicts else 'use the student'
   return [
     f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
@@ -538,8 +543,7 @@ def _directions(
     'import jaxkd',  # at the margin, where Python wants it
     f'net, variables = jaxkd.load({place!r})',
     *([predicts] if predicts else []),
-    'Or put the row into BENCHMARKS.md:',
-    f'  cp {shlex.quote(f"{place}/row.json")} {kept} && python -m jaxkd.report',
+    *([] if wording.TINY in row.get('notes', ()) else publish),
   ]
 
 

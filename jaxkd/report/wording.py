@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from jaxkd.report import statistics
 
 CONFIDENCE = f'{100 * statistics.CONFIDENCE:.0f} %'
 ENOUGH_SEEDS = 5
+TINY = (  # a note of rows
+  'this is the :tiny form, which shows that all runs; its numbers mean nothing'
+)
 STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
 # Metrics that are fractions, and read better in percent.
 _FRACTION = re.compile(
@@ -136,6 +140,11 @@ def mean(values: Sequence[float | None], metric: str) -> str:
   if math.isnan(half):
     return ', '.join(number(value, metric) for value in values)
   return f'{number(centre, metric)} ± {number(half, metric)}'
+
+
+def brief(note: str, most: int = 240) -> str:
+  """A note on the terminal: a few lines of it, where it goes on for long."""
+  return textwrap.shorten(note, most, placeholder=' ... (the row has it all)')
 
 
 def plain(value: Any) -> str:

@@ -75,7 +75,7 @@ class Run:
       self.groups[name] = group._replace(variables=variables)
 
   @contextlib.contextmanager
-  def _progress(self, name, steps):
+  def _progress(self, name, steps, over=''):
     self.parts += steps * name.startswith('outputs')
     yield lambda step, values: None
 

@@ -179,6 +179,25 @@ def test_the_table_of_a_run(row, tmp_path, monkeypatch):
   assert '…' not in shown(row, width=60)  # nothing is cut off
 
 
+def test_notes_are_told_apart_and_none_drowns_the_table(row):
+  fonts = f'fonts: {", ".join(map(str, range(1000)))}'
+  row['notes'] = ['one teacher', fonts]
+  text = shown(row, directory='runs/demo', width=300)
+  assert '- one teacher\n' in text
+  (line,) = (line for line in text.splitlines() if 'fonts' in line)
+  assert line.startswith('- fonts: 0, 1, 2,')
+  assert line.rstrip().endswith('... (the row has it all)')
+  assert len(line.rstrip()) < 250
+
+
+def test_the_row_of_a_tiny_run_is_not_for_benchmarks(row):
+  assert 'BENCHMARKS.md' in shown(row, directory='runs/demo')
+  row['notes'] = [wording.TINY]
+  text = shown(row, directory='runs/demo')
+  assert 'numbers mean nothing' in text
+  assert 'BENCHMARKS.md' not in text
+
+
 def test_more_metrics_than_arms_are_shown_side_by_side(row):
   row['arms'] = {name: row['arms'][name] for name in ('student', 'distilled')}
   del row['comparisons']
