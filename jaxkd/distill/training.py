@@ -540,13 +540,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   batches.keep(session.progress, session.say, session.stop)
   if fitted.is_fitted(job.students):
     return _fitted(job, batches)
-  steps, parts = job.train['steps'], job.train['accumulate']
-  if parts > 1:
-    session.say(
-      f'{job.stage}: a batch of {job.train["batch_size"]} is taken in {parts} '
-      'parts; BatchNorm has the statistics of a part, and dropout is drawn for '
-      'each'
-    )
+  steps = job.train['steps']
   plan = Plan(
     steps,
     eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),

@@ -63,7 +63,7 @@ def console(
   counts = {len(arm['values']) for arm in row['arms'].values()}
   shown = f'mean ± half the width of its {wording.CONFIDENCE} interval'
   if min(counts) < statistics.FEWEST:
-    few = f'fewer than {statistics.FEWEST} seeds: the value of each'
+    few = f'of fewer than {statistics.FEWEST} seeds, the value of each'
     shown = f'{shown}; {few}' if max(counts) >= statistics.FEWEST else few
   said = [Text(shown, style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
