@@ -60,12 +60,7 @@ def console(
   matters = {row['comparison']['better'], wording.heading(row['metric'])}
   for name, *cells in lines:
     table.add_row(name, *cells, style='bold' if name in matters else '')
-  counts = {len(arm['values']) for arm in row['arms'].values()}
-  shown = f'mean ± half the width of its {wording.CONFIDENCE} interval'
-  if min(counts) < statistics.FEWEST:
-    few = f'of fewer than {statistics.FEWEST} seeds, the value of each'
-    shown = f'{shown}; {few}' if max(counts) >= statistics.FEWEST else few
-  said = [Text(shown, style='dim')]
+  said = [Text(wording.cells([row]), style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
   for name, pair in _comparisons(row).items():
     words = Text(f'control, {name}: ' if name else '')

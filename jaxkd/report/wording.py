@@ -4,7 +4,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxkd.report import rows as row_files
@@ -145,6 +145,16 @@ def mean(values: Sequence[float | None], metric: str) -> str:
 def brief(note: str, most: int = 240) -> str:
   """A note on the terminal: a few lines of it, where it goes on for long."""
   return textwrap.shorten(note, most, placeholder=' ... (the row has it all)')
+
+
+def cells(rows: Iterable[Mapping[str, Any]]) -> str:
+  """What a table of the arms of some rows has in its cells; see `mean`."""
+  counts = {len(arm['values']) for row in rows for arm in row['arms'].values()}
+  few = f'of fewer than {statistics.FEWEST} seeds, the value of each'
+  said = [f'mean ± half the width of its {CONFIDENCE} interval', few]
+  if min(counts) >= statistics.FEWEST:
+    return said[0]
+  return '; '.join(said) if max(counts) >= statistics.FEWEST else few
 
 
 def plain(value: Any) -> str:

@@ -179,6 +179,23 @@ def test_the_table_of_a_run(row, tmp_path, monkeypatch):
   assert '…' not in shown(row, width=60)  # nothing is cut off
 
 
+@pytest.mark.parametrize(
+  ('seeds', 'said'),
+  [
+    ((5, 5), 'mean ± half the width of its 95 % interval'),
+    (
+      (1, 5),
+      'mean ± half the width of its 95 % interval; of fewer than 3 seeds, the '
+      'value of each',
+    ),
+    ((1, 2), 'of fewer than 3 seeds, the value of each'),
+  ],
+)
+def test_what_the_cells_hold_is_said(seeds, said):
+  arms = {str(i): {'values': [0.5] * n} for i, n in enumerate(seeds)}
+  assert wording.cells([{'arms': arms}]) == said
+
+
 def test_notes_are_told_apart_and_none_drowns_the_table(row):
   fonts = f'fonts: {", ".join(map(str, range(1000)))}'
   row['notes'] = ['one teacher', fonts]
