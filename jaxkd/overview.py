@@ -57,7 +57,7 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     for turn in part.turns:
       if len(turn) > 1:
         console.print(f'[dim]{_side_by_side(part, turn)}[/]')
-  for line in told(rounds):
+  for line in notes(rounds):
     console.print(f'- {line}', style='yellow', markup=False, soft_wrap=True)
   found = shares(part, source)
   for arm, share in found.items():
@@ -90,7 +90,7 @@ def nets(part: Round) -> list[tuple]:
   return found
 
 
-def told(rounds: list) -> list[str]:
+def notes(rounds: list) -> list[str]:
   """What a reader must know of how the nets train, in words."""
   return [*idle(rounds), *in_parts(rounds)]
 

@@ -89,7 +89,7 @@ def test_parts_of_a_batch_are_told_once_for_all_that_take_it_so(tmp_path):
     train=dict(steps=2, seeds=1, batch_size=8, accumulate=2),
   )
   _, rounds = preflight.prepare(config, tmp_path)
-  assert overview.told(rounds) == [
+  assert overview.notes(rounds) == [
     'students/again, students/student: a batch of 8 is taken in 2 parts; '
     'BatchNorm has the statistics of a part, and dropout is drawn for each'
   ]

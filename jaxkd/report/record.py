@@ -230,7 +230,7 @@ def ranked(
 
 def _notes(config, source, students, rounds) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
-  notes = [*config['report']['notes'], *source.notes, *overview.told(rounds)]
+  notes = [*config['report']['notes'], *source.notes, *overview.notes(rounds)]
   for name, factors in config['report']['derived'].items():
     terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
     notes.append(f'{name} is {" ".join(terms)}, seed by seed')

@@ -63,6 +63,8 @@ def console(
   said = [Text(wording.cells([row]), style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
   for name, pair in _comparisons(row).items():
+    if pair['better'] == pair['than']:
+      continue  # of a config with a single arm
     words = Text(f'control, {name}: ' if name else '')
     words.append(wording.verdict(pair, row), f'bold {colours[pair["holds"]]}')
     said.append(words)
@@ -448,17 +450,17 @@ def _chosen(row: Mapping) -> list[str]:
   """What tuning chose for each arm, and by how much over the other points."""
   metric, said = row['metric'], []
   for arm, entry in row.get('tuning', {}).items():
-    text = f'{arm} was tuned: {_pairs(entry["chosen"])}'
+    text = f'{arm} was tuned: {_pairs(entry["chosen"])} is best'
     values = entry.get('values') or []
     known = [value for value in values if value is not None]
     if known:
       ordered = sorted(known, reverse=row['higher_is_better'])
       best, *others = (wording.number(value, metric) for value in ordered)
-      text += f' has {best} {wording.heading(metric)} on {entry["split"]}'
+      text += f', with {wording.heading(metric)} {best} on {entry["split"]}'
       if others:
-        text += f', the next best {others[0]}'
+        text += f'; next {others[0]}'
       if len(others) > 1:
-        text += f', the worst of {len(values)} {others[-1]}'
+        text += f'; worst of {len(values)} points {others[-1]}'
     if len(known) < len(values):
       text += f'; {len(values) - len(known)} diverged'
     said.append(text)

@@ -303,10 +303,10 @@ def test_cut_short_anywhere_it_ends_as_an_unbroken_run(tmp_path, monkeypatch):
   whole = Run(given, tmp_path / 'whole')
   unbroken = whole.train()
   assert whole.parts == 10
-  with pytest.raises(Stopped, match='stopped with 4 of 10 parts'):
+  with pytest.raises(Stopped, match=r'^outputs/\S+ stopped with 4 of 10'):
     Run(given, tmp_path / 'broken', stop=After(4)).train()
   again = Run(given, tmp_path / 'broken', stop=After(6 + 3))
-  with pytest.raises(Stopped, match='after step 4 of 9'):
+  with pytest.raises(Stopped, match=r'^students/\S+ stopped after step 4 of 9'):
     again.train()
   assert again.parts == 6
   last = Run(given, tmp_path / 'broken')

@@ -179,6 +179,14 @@ def test_the_table_of_a_run(row, tmp_path, monkeypatch):
   assert '…' not in shown(row, width=60)  # nothing is cut off
 
 
+def test_an_arm_is_not_compared_with_itself(row):
+  assert 'paired seeds' in shown(row)
+  row['arms'] = {'student': row['arms']['student']}
+  row['comparison'] = comparison('student', 'student', 0.0, 0.0, None)
+  row['comparisons'] = {}
+  assert 'paired seeds' not in shown(row)
+
+
 @pytest.mark.parametrize(
   ('seeds', 'said'),
   [
@@ -254,8 +262,8 @@ def test_what_tuning_chose_is_told_with_what_it_gained(row):
            'split': 'validation'}  # fmt: skip
   row['tuning'] = {'distilled': tuned}
   assert tables._chosen(row) == [
-    'distilled was tuned: train.clip=2 has 95.00 top1 (%) on validation, the '
-    'next best 90.00, the worst of 4 80.00; 1 diverged'
+    'distilled was tuned: train.clip=2 is best, with top1 (%) 95.00 on '
+    'validation; next 90.00; worst of 4 points 80.00; 1 diverged'
   ]
 
 
