@@ -3,11 +3,12 @@
 Teachers and students both come here; what differs is what they look at.
 """
 
+import contextlib
 import functools
 import operator
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -556,22 +557,20 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     return _measure(session, population, carry, 'validation', groups, role)
 
   with (
+    _stopped_within(job.stage),
     within(f'{job.stage}: '),
     Checkpoints(session.directory / job.stage) as checkpoints,
     session.progress(job.stage, steps, job.over) as on_log,
   ):
-    try:
-      result = fit(
-        populations_of(session, job, batches.batch(0)),
-        batches,
-        validate,
-        plan,
-        checkpoints,
-        on_log=on_log,
-        stop=session.stop,
-      )
-    except Stopped as stopped:
-      raise Stopped(f'{job.stage} {stopped}') from stopped
+    result = fit(
+      populations_of(session, job, batches.batch(0)),
+      batches,
+      validate,
+      plan,
+      checkpoints,
+      on_log=on_log,
+      stop=session.stop,
+    )
   carry = result.population.stacked(result.carry)
   carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
   finished = {
@@ -606,6 +605,15 @@ def _fitted(job: Job, batches: taught.Batches) -> Trained:
   }
   seconds = time.perf_counter() - begun
   return Trained(finished, {}, seconds, Execution())
+
+
+@contextlib.contextmanager
+def _stopped_within(stage: str) -> Iterator[None]:
+  """What is stopped inside says of which stage it is."""
+  try:
+    yield
+  except Stopped as stopped:
+    raise Stopped(f'{stage} {stopped}') from stopped
 
 
 def evaluate(
