@@ -21,13 +21,11 @@ from jaxkd import files, models, tasks
 from jaxkd.data import sources
 from jaxkd.distill.knowledge import find_loss
 from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.report import wording
 from jaxkd.train import population
 from jaxkd.train.optimizer import BY_PATH
 
 SIZES = ('', 'tiny', 'paper')
-TINY = (
-  'this is the :tiny form, which shows that all runs; its numbers mean nothing'
-)
 
 # Dicts whose entries the named function or model decides, not we.
 FREE = (
@@ -247,7 +245,7 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
     if arg == 'tiny':
-      config.report.notes = (TINY, *config.report.notes)
+      config.report.notes = (wording.TINY, *config.report.notes)
   return config
 
 

@@ -14,7 +14,9 @@ from jaxkd import jobs, shapes
 from jaxkd.data import sources
 from jaxkd.distill import roles, terms, training
 from jaxkd.distill.knowledge import Arguments, find_loss
+from jaxkd.errors import several
 from jaxkd.models import cost
+from jaxkd.report import wording
 from jaxkd.rounds import Round, called
 from jaxkd.students import quantize
 
@@ -28,12 +30,13 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     f'{len(examples):,} {split}' for split, examples in source.splits.items()
   )
   console.print(
-    f'[bold]{source.name}[/]: {sizes}; {source.num_classes} classes of '
-    f'{shapes.said(source.input_shape)}'
+    f'[bold]{source.name}[/]: {sizes} examples of '
+    f'{shapes.said(source.input_shape)}; {source.num_classes} classes',
+    soft_wrap=True,
   )
-  for note in source.notes:
+  for note in map(wording.brief, source.notes):
     console.print(
-      note, style='dim', markup=False, highlight=False, soft_wrap=True
+      f'- {note}', style='dim', markup=False, highlight=False, soft_wrap=True
     )
   table = Table(box=None, pad_edge=False)
   for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):
@@ -54,8 +57,8 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     for turn in part.turns:
       if len(turn) > 1:
         console.print(f'[dim]{_side_by_side(part, turn)}[/]')
-  for line in idle(rounds):
-    console.print(line, style='yellow', markup=False, soft_wrap=True)
+  for line in notes(rounds):
+    console.print(f'- {line}', style='yellow', markup=False, soft_wrap=True)
   found = shares(part, source)
   for arm, share in found.items():
     if share:
@@ -87,6 +90,11 @@ def nets(part: Round) -> list[tuple]:
   return found
 
 
+def notes(rounds: list) -> list[str]:
+  """What a reader must know of how the nets train, in words."""
+  return [*idle(rounds), *in_parts(rounds)]
+
+
 def idle(rounds: list) -> list[str]:
   """What of the nets that train does nothing, though it should, in words.
 
@@ -108,6 +116,28 @@ def idle(rounds: list) -> list[str]:
           'model take the argument train and pass it on'
         )
   return said
+
+
+def in_parts(rounds: list) -> list[str]:
+  """What it means for the nets that batches are taken in parts, in words."""
+  found: dict[tuple[int, int], list[str]] = {}
+  for part in rounds:
+    trains = {
+      f'{part.prefix}teachers/{name}': entry['train']
+      for name, entry in part.config['teachers'].items()
+      if not entry['restore'] and not entry['made_of']
+    }
+    for arm, own in part.arms.items():
+      trains[f'{part.prefix}students/{arm}'] = own['train']
+    for stage, train in trains.items():
+      how = train['batch_size'], train['accumulate']
+      found.setdefault(how, []).append(stage)
+  return [
+    f'{several(stages)}: a batch of {size} is taken in {parts} parts; '
+    'BatchNorm has the statistics of a part, and dropout is drawn for each'
+    for (size, parts), stages in found.items()
+    if parts > 1
+  ]
 
 
 def _some(layers: Iterable[str]) -> str:

@@ -198,12 +198,10 @@ def table(outcomes: Sequence[Outcome]) -> Group:
   for parts in zip(asked, reached, judged, strict=True):
     cells = {k: v for part in parts for k, v in part.items()}
     drawn.add_row(*(Text(cells.get(name, '–')) for name in names))
-  said = [
-    Text(
-      f'mean ± half the width of its {wording.CONFIDENCE} interval',
-      style='dim',
-    )
-  ]
+  rows = [outcome.row for outcome in outcomes if outcome.row]
+  said = [Text(wording.cells(rows), style='dim')] if rows else []
+  if any(wording.TINY in row.get('notes', ()) for row in rows):
+    said.append(Text(wording.TINY, style='yellow'))
   said += [
     Text.assemble(('failed ', 'red'), f'{o.combination}: {o.failure}')
     for o in outcomes

@@ -343,7 +343,7 @@ def _job(config, part, arm, groups, source: Source, points, mapped, stage):
       turn = np.arange(len(points) * SEEDS) % SEEDS % len(part.seeds)
       group = group._replace(variables=_taken(group.variables, turn))
     teaching[name] = group
-  return arms.job(
+  job = arms.job(
     config,
     part.students[arm],
     teaching,
@@ -352,6 +352,7 @@ def _job(config, part, arm, groups, source: Source, points, mapped, stage):
     seeds=seeds * len(points),
     hyper=hyper,
   )
+  return job._replace(over=f'{len(points)} point{"s" * (len(points) > 1)}')
 
 
 def _taken(tree, index):

@@ -221,7 +221,7 @@ def test_restored_teachers_that_are_shown_something_else_are_told(
   other = restored(photographs, finished[0], views=dict(eval=''))
   assert explained(other).notes == (
     'the restored teachers main were evaluated with the view '
-    "'noise(0)' and have '' here",
+    "'noise(0.0)' and have '' here",
   )
 
 

@@ -80,3 +80,16 @@ def test_a_net_is_told_of_once_for_all_arms_and_in_the_row(tmp_path):
   for start in (STATISTICS, DROPOUT):
     assert before.count(start) == 1
     assert sum(note.startswith(start) for note in row['notes']) == 1
+
+
+def test_parts_of_a_batch_are_told_once_for_all_that_take_it_so(tmp_path):
+  config = complete(
+    dict(model='mlp'),
+    arms=dict(student={}, again={}, other=dict(train=dict(accumulate=1))),
+    train=dict(steps=2, seeds=1, batch_size=8, accumulate=2),
+  )
+  _, rounds = preflight.prepare(config, tmp_path)
+  assert overview.notes(rounds) == [
+    'students/again, students/student: a batch of 8 is taken in 2 parts; '
+    'BatchNorm has the statistics of a part, and dropout is drawn for each'
+  ]

@@ -13,6 +13,7 @@ from rich.console import Console
 from jaxkd import pipeline, sweep, workdir
 from jaxkd.distill import training
 from jaxkd.errors import UserError
+from jaxkd.report import wording
 
 ROOT = Path(__file__).parents[1]
 DEMO = f'{ROOT}/configs/hinton2015_soft_targets.py'
@@ -128,6 +129,9 @@ def test_the_table(finished):
   lines = [line for line in text.splitlines() if 'points' in line]
   assert [line.split()[0] for line in lines] == ['1', '4']
   assert '…' not in shown(outcomes, width=60)
+  assert wording.TINY in text
+  row = {**outcomes[0].row, 'notes': []}
+  assert wording.TINY not in shown([outcomes[0]._replace(row=row)])
 
 
 def test_asked_to_stop(tmp_path):

@@ -47,8 +47,8 @@ def small(**changes):
   return configs.plain(configs.complete({**given, **changes}))
 
 
-def run(config, directory, **kw):
-  console = Console(file=io.StringIO())
+def run(config, directory, out=None, **kw):
+  console = Console(file=out or io.StringIO(), width=120)
   return pipeline.run(config, directory, console=console, **kw)
 
 
@@ -68,9 +68,17 @@ def warnings(monkeypatch):
 
 
 def test_a_point_that_diverges_is_worse_than_any_other(tmp_path, warnings):
+  out = io.StringIO()
   row = run(
-    small(**ALONE), tmp_path, tune=('train.learning_rate=1e30,0.01,0.1',)
+    small(**ALONE), tmp_path, out, tune=('train.learning_rate=1e30,0.01,0.1',)
   )  # fmt: skip
+  told = [
+    line
+    for line in out.getvalue().splitlines()
+    if line.startswith('tuning/') and ' to ' in line
+  ]
+  assert len(told) == 8  # of two arms
+  assert all('over 3 points' in line for line in told)
   tuned = row['tuning']['distilled']
   assert tuned['values'][0] is None
   assert np.isfinite(tuned['values'][1:]).all()

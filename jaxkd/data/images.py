@@ -110,7 +110,7 @@ def left_out(others: Mapping[str, int]) -> tuple[str, ...]:
   """A note on files that are no images by their ending, if there are any."""
   if not others:
     return ()
-  return (f'files in class folders that are no images: {_counted(others)}',)
+  return (f'files that are no images are left out: {_counted(others)}',)
 
 
 def seen_twice(

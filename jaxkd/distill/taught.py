@@ -256,7 +256,8 @@ class Outputs:
       return self._encode(self._outputs(variables, inputs, epoch, id, seed))
 
     missing = draft.missing()
-    with progress(f'outputs/{self._kept.stage}', len(missing)) as show:
+    stage = f'outputs/{self._kept.stage}'
+    with progress(stage, len(missing)) as show:
       held, variables = None, None
       for done, (line, begin, end) in enumerate(missing, 1):
         if line != held:
@@ -264,7 +265,9 @@ class Outputs:
         parts = []
         for start in range(begin, end, size):
           if stop is not None and stop.is_set():
-            raise Stopped(f'stopped with {done - 1} of {len(missing)} parts')
+            raise Stopped(
+              f'{stage} stopped with {done - 1} of {len(missing)} parts'
+            )
           id, epoch = self._examples(line, start, start + size)
           inputs = self._loader.examples.fetch(id)['inputs']
           batch = sharding.put((inputs, epoch, id), mesh, sharding.DATA)

@@ -3,11 +3,12 @@
 Teachers and students both come here; what differs is what they look at.
 """
 
+import contextlib
 import functools
 import operator
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ from jaxkd.tasks.metrics import Metric
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Execution, Fault, Plan, fit
+from jaxkd.train.fit import Execution, Fault, Plan, Stopped, fit
 from jaxkd.train.population import Learner, Population, shapes_of_one, take
 
 EVALUATIONS = 20
@@ -79,8 +80,9 @@ class Session(NamedTuple):
     source: the data.
     metrics: what is measured of every net, by name.
     directory: where the checkpoints of each stage go.
-    progress: ``(stage, steps) -> context manager`` giving the function that
-      is called with the steps taken and the newest values.
+    progress: ``(stage, steps, over='') -> context manager`` giving the
+      function that is called with the steps taken and the newest values; see
+      `jaxkd.report.progress.Reporter.stage`.
     stop: set when the run should save its state and leave.
     say: prints a line.
     learners: those that were made, so that the steps of equal jobs are traced
@@ -116,6 +118,7 @@ class Job(NamedTuple):
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
     examples: what it sees in place of the data; None for the data.
+    over: what its members are seeds of, in words, if not of one and the same.
   """
 
   stage: str
@@ -132,6 +135,7 @@ class Job(NamedTuple):
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})
   examples: Examples | None = None
+  over: str = ''
 
 
 class Trained(NamedTuple):
@@ -538,13 +542,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   batches.keep(session.progress, session.say, session.stop)
   if fitted.is_fitted(job.students):
     return _fitted(job, batches)
-  steps, parts = job.train['steps'], job.train['accumulate']
-  if parts > 1:
-    session.say(
-      f'{job.stage}: a batch of {job.train["batch_size"]} is taken in {parts} '
-      'parts; BatchNorm has the statistics of a part, and dropout is drawn for '
-      'each'
-    )
+  steps = job.train['steps']
   plan = Plan(
     steps,
     eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),
@@ -560,9 +558,10 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     return _measure(session, population, carry, 'validation', groups, role)
 
   with (
+    _stopped_within(job.stage),
     within(f'{job.stage}: '),
     Checkpoints(session.directory / job.stage) as checkpoints,
-    session.progress(job.stage, steps) as on_log,
+    session.progress(job.stage, steps, job.over) as on_log,
   ):
     result = fit(
       populations_of(session, job, batches.batch(0)),
@@ -630,6 +629,15 @@ def _fitted(job: Job, batches: taught.Batches) -> Trained:
   }
   seconds = time.perf_counter() - begun
   return Trained(finished, {}, seconds, Execution())
+
+
+@contextlib.contextmanager
+def _stopped_within(stage: str) -> Iterator[None]:
+  """What is stopped inside says of which stage it is."""
+  try:
+    yield
+  except Stopped as stopped:
+    raise Stopped(f'{stage} {stopped}') from stopped
 
 
 def evaluate(

@@ -27,6 +27,7 @@ from jaxkd import lookup
 from jaxkd.errors import UserError, blamed, replacing
 
 LINES = 4  # of each stage, where there is no terminal
+LOWEST, HIGHEST = '/lowest', '/highest'  # of the members, behind a value's name
 
 
 class Reporter:
@@ -38,7 +39,8 @@ class Reporter:
     console: where to.
     metric: the metric to show beside the loss.
     writers: ``(stage) -> context manager``, each of which gives a function
-      that is called with the steps taken and ``{name: values of the members}``.
+      that is called with the steps taken and ``{name: values of the members}``,
+      or of a grid ``{name/lowest: value, name/highest: value}``.
       One may have ``tested(stage, values)`` too, for those on the test split.
   """
 
@@ -54,17 +56,28 @@ class Reporter:
     self._console.print(text, style='dim', highlight=False, soft_wrap=True)
 
   @contextlib.contextmanager
-  def stage(self, name: str, steps: int) -> Iterator[Callable]:
-    """The function to call with the steps taken and the newest values."""
+  def stage(self, name: str, steps: int, over: str = '') -> Iterator[Callable]:
+    """The function to call with the steps taken and the newest values.
+
+    Args:
+      name: of the stage.
+      steps: how many it takes.
+      over: what the members are seeds of where their mean says nothing, e.g.
+        '4 points' of a grid; the lowest and highest of them are told instead.
+    """
+    news = {}
     with contextlib.ExitStack() as opened:
       writes = [opened.enter_context(open_(name)) for open_ in self._writers]
       shown = self._bar if self._console.is_terminal else self._lines
       show = opened.enter_context(shown(name, steps))
 
       def on_log(step, values):
+        if over:
+          values = _ranges(values)
         for write in writes:
           write(step, values)
-        show(step, _means(values))
+        news.update(self._news(values, over))
+        show(step, '  '.join(news.values()))
 
       yield on_log
 
@@ -78,12 +91,9 @@ class Reporter:
   def _bar(self, name, steps):
     with self._display() as bars:
       task = bars.add_task(name, total=steps, news='compiling')
-      news = {}
 
-      def show(step, values):
-        news.update(self._news(values))
-        text = '  '.join(news.values())
-        bars.update(task, completed=step, news=text)
+      def show(step, news):
+        bars.update(task, completed=step, news=news)
 
       yield show
       if not bars.tasks[task].completed:
@@ -95,7 +105,7 @@ class Reporter:
     with self._lock:
       if not self._shown:
         self._bars = Progress(
-          TextColumn('{task.description:<24}'),
+          TextColumn('{task.description:<20}'),
           BarColumn(bar_width=24),
           MofNCompleteColumn(),
           TextColumn('{task.fields[news]}'),
@@ -115,36 +125,38 @@ class Reporter:
   @contextlib.contextmanager
   def _lines(self, name, steps):
     begun = time.perf_counter()
-    news = {}
     due = iter([steps * part // LINES for part in range(1, LINES + 1)])
     following = [next(due)]
 
-    def show(step, values):
-      news.update(self._news(values))
+    def show(step, news):
       if step < following[0]:
         return
       while step >= following[0] and step < steps:
         following[0] = next(due)
-      text = '  '.join(news.values())
       seconds = time.perf_counter() - begun
       self._console.print(
-        f'{name:<24} {step:>6}/{steps}  {text}  {seconds:.0f} s',
+        f'{name:<24} {step:>6}/{steps}  {news}  {seconds:.0f} s',
         highlight=False,
         soft_wrap=True,
       )
 
     yield show
 
-  def _news(self, values):
-    """What is worth showing of the newest values."""
+  def _news(self, values, over):
+    """What is worth showing of the newest values, by name."""
+    metric = f'validation/{self._metric}'
     found = {}
     for shown, names in (
       ('loss', ('loss', 'train/loss')),
-      (self._metric, (f'validation/{self._metric}',)),
+      (self._metric, (metric,)),
     ):
       for name in names:
         if name in values:
-          found[shown] = f'{shown} {values[name]:.4f}'
+          found[shown] = f'{shown} {np.mean(values[name]):.4f}'
+    if metric + LOWEST in values:  # points may have losses of other weights
+      lowest, highest = values[metric + LOWEST], values[metric + HIGHEST]
+      range_ = f'{lowest:.3f} to {highest:.3f}'
+      found[self._metric] = f'{self._metric} {range_} over {over}'
     return found
 
 
@@ -254,14 +266,14 @@ class _Wandb:
 
       def write(step, values):
         if step >= first:
-          run.log(self._flat(stage, values), step=step)
+          run.log(self._flat(values), step=step)
 
       yield write
 
   def tested(self, stage: str, values: Mapping[str, np.ndarray]) -> None:
     """Has what a population reached on the test split in its summary."""
     with self._run(stage) as run:
-      run.summary.update(self._flat(stage, values))
+      run.summary.update(self._flat(values))
 
   def _run(self, stage: str):
     """The run of a population, new or as it was left."""
@@ -290,13 +302,12 @@ class _Wandb:
       return file.read_text()
 
   @staticmethod
-  def _flat(stage: str, values: Mapping[str, np.ndarray]) -> dict[str, float]:
+  def _flat(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean over the members of each value, and each by its number."""
     found = _means(values)
     for name, value in values.items():
       members = np.ravel(value)
-      # Trials are many, and those that diverge are left out.
-      if len(members) > 1 and _JOBS.match(stage)[1] != 'tuning':
+      if len(members) > 1:
         found |= {f'{name}/{i}': float(x) for i, x in enumerate(members)}
     return found
 
@@ -306,6 +317,14 @@ _JOBS = re.compile(
   r'(?!outputs/|generated/)(?:\w+/)?(teachers|students|tuning)/'
 )
 _LOCK = threading.Lock()
+
+
+def _ranges(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  return {
+    name + end: of(value)
+    for name, value in values.items()
+    for end, of in ((LOWEST, np.min), (HIGHEST, np.max))
+  }
 
 
 def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -228,26 +228,13 @@ def ranked(
   return f'by their mean {wording.heading(metric)}: {", ".join(said)}'
 
 
-def _in_parts(who: str, train: Mapping[str, Any]) -> list[str]:
-  """What a batch that is taken in parts means for the nets."""
-  if train['accumulate'] == 1:
-    return []
-  return [
-    f'{who} takes a batch of {train["batch_size"]} in {train["accumulate"]} '
-    'parts: BatchNorm has the statistics of a part, and dropout is drawn for '
-    'each'
-  ]
-
-
 def _notes(config, source, students, rounds) -> list[str]:
   """What a reader must know of the data, and how seeds and teachers relate."""
-  notes = [*config['report']['notes'], *source.notes, *overview.idle(rounds)]
+  notes = [*config['report']['notes'], *source.notes, *overview.notes(rounds)]
   for name, factors in config['report']['derived'].items():
     terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
     notes.append(f'{name} is {" ".join(terms)}, seed by seed')
   for name, entry in config['teachers'].items():
-    if not entry['restore'] and not entry['made_of']:
-      notes += _in_parts(f'the group {name}', entry['train'])
     if entry['made_of']:
       pass  # as its parts, which have notes of their own
     elif entry['per_seed']:
@@ -264,7 +251,6 @@ def _notes(config, source, students, rounds) -> list[str]:
       )
   for part in rounds:
     for arm, own in part.arms.items():
-      notes += _in_parts(f'{part.prefix}{arm}', own['train'])
       made = own['data']['generated']
       if made['name']:
         of = made['teacher'] or next(iter(part.teachers))

@@ -60,19 +60,17 @@ def console(
   matters = {row['comparison']['better'], wording.heading(row['metric'])}
   for name, *cells in lines:
     table.add_row(name, *cells, style='bold' if name in matters else '')
-  counts = {len(arm['values']) for arm in row['arms'].values()}
-  shown = f'mean ± half the width of its {wording.CONFIDENCE} interval'
-  if min(counts) < statistics.FEWEST:
-    few = f'the value of each seed where there are under {statistics.FEWEST}'
-    shown = f'{shown}; {few}' if max(counts) >= statistics.FEWEST else few
-  said = [Text(shown, style='dim')]
+  said = [Text(wording.cells([row]), style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
   for name, pair in _comparisons(row).items():
+    if pair['better'] == pair['than']:
+      continue  # of a config with a single arm
     words = Text(f'control, {name}: ' if name else '')
     words.append(wording.verdict(pair, row), f'bold {colours[pair["holds"]]}')
     said.append(words)
   said += map(Text, _chosen(row))
-  said += [Text(note, style='yellow') for note in row.get('notes', ())]
+  notes = (f'- {wording.brief(note)}' for note in row.get('notes', ()))
+  said += [Text(note, style='yellow') for note in notes]
   if directory is not None:
     said += map(Text, ['', *_directions(row, directory, predicts)])
   return Group(table, *said)
@@ -452,17 +450,17 @@ def _chosen(row: Mapping) -> list[str]:
   """What tuning chose for each arm, and by how much over the other points."""
   metric, said = row['metric'], []
   for arm, entry in row.get('tuning', {}).items():
-    text = f'{arm} was tuned: {_pairs(entry["chosen"])}'
+    text = f'{arm} was tuned: {_pairs(entry["chosen"])} is best'
     values = entry.get('values') or []
     known = [value for value in values if value is not None]
     if known:
       ordered = sorted(known, reverse=row['higher_is_better'])
       best, *others = (wording.number(value, metric) for value in ordered)
-      text += f' has {best} {wording.heading(metric)} on {entry["split"]}'
+      text += f', with {wording.heading(metric)} {best} on {entry["split"]}'
       if others:
-        text += f', the next best {others[0]}'
+        text += f'; next {others[0]}'
       if len(others) > 1:
-        text += f', the worst of {len(values)} {others[-1]}'
+        text += f'; worst of {len(values)} points {others[-1]}'
     if len(known) < len(values):
       text += f'; {len(values) - len(known)} diverged'
     said.append(text)
@@ -530,6 +528,10 @@ def _directions(
   place = near if len(near) < len(str(directory)) else str(directory)
   kept = f'benchmarks/rows/{row["system"]}.json'
   shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
+  publish = (
+    'Or put the row into BENCHMARKS.md:',
+    f'  cp {shlex.quote(f"{place}/row.json")} {kept} && python -m jaxkd.report',
+  )
   next_ = 'predict for an image of your own' if predicts else 'use the student'
   return [
     f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
@@ -538,8 +540,7 @@ def _directions(
     'import jaxkd',  # at the margin, where Python wants it
     f'net, variables = jaxkd.load({place!r})',
     *([predicts] if predicts else []),
-    'Or put the row into BENCHMARKS.md:',
-    f'  cp {shlex.quote(f"{place}/row.json")} {kept} && python -m jaxkd.report',
+    *([] if wording.TINY in row.get('notes', ()) else publish),
   ]
 
 

@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxkd.report import rows as row_files
@@ -11,6 +12,9 @@ from jaxkd.report import statistics
 
 CONFIDENCE = f'{100 * statistics.CONFIDENCE:.0f} %'
 ENOUGH_SEEDS = 5
+TINY = (  # a note of rows
+  'this is the :tiny form, which shows that all runs; its numbers mean nothing'
+)
 STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
 # Metrics that are fractions, and read better in percent.
 _FRACTION = re.compile(
@@ -136,6 +140,21 @@ def mean(values: Sequence[float | None], metric: str) -> str:
   if math.isnan(half):
     return ', '.join(number(value, metric) for value in values)
   return f'{number(centre, metric)} ± {number(half, metric)}'
+
+
+def brief(note: str, most: int = 240) -> str:
+  """A note on the terminal: a few lines of it, where it goes on for long."""
+  return textwrap.shorten(note, most, placeholder=' ... (the row has it all)')
+
+
+def cells(rows: Iterable[Mapping[str, Any]]) -> str:
+  """What a table of the arms of some rows has in its cells; see `mean`."""
+  counts = {len(arm['values']) for row in rows for arm in row['arms'].values()}
+  few = f'of fewer than {statistics.FEWEST} seeds, the value of each'
+  said = [f'mean ± half the width of its {CONFIDENCE} interval', few]
+  if min(counts) >= statistics.FEWEST:
+    return said[0]
+  return '; '.join(said) if max(counts) >= statistics.FEWEST else few
 
 
 def plain(value: Any) -> str:

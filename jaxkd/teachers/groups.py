@@ -254,8 +254,9 @@ def differences(
     if 'standardize' in role.eval_view:
       return []  # how, such a file does not tell
     return [
-      f'the teachers {name} come from PyTorch and see values as the data have '
-      f'them, for there is no standardize in teachers.{name}.views.eval'
+      f'the teachers {name} come from PyTorch, where inputs are mostly '
+      'standardised, and see values as the data have them, for there is no '
+      f'standardize in teachers.{name}.views.eval'
     ]
   spec = stored.description(folder)
   _check_classes(name, entry, spec, source)

@@ -547,13 +547,15 @@ def _reading(folder: epath.Path) -> Iterator[None]:
 def _quiet_orbax() -> Iterator[None]:
   """Keeps Orbax from logging what says nothing to a user of jaxkd.
 
-  These are the tracebacks of what it raises anyway, and how long it has waited
-  for the save before, which is wanted: there is never more than one underway.
+  These are the tracebacks of what it raises anyway; how long it has waited for
+  the save before, which is wanted: there is never more than one underway; and
+  that a folder which it is just writing has no metadata yet.
   """
+  noise = 'Waiting for previous save', 'Metadata file does not exist'
 
   def wanted(record: python_logging.LogRecord) -> bool:
-    waited = str(record.msg).startswith('Waiting for previous save')
-    return '/orbax/' not in record.pathname or not (record.exc_info or waited)
+    known = str(record.msg).startswith(noise)
+    return '/orbax/' not in record.pathname or not (record.exc_info or known)
 
   logger = logging.get_absl_logger()
   logger.addFilter(wanted)

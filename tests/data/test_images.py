@@ -118,7 +118,7 @@ class TestWhatCounts:
     for name in ('a.HEIC', 'b.heic', 'c.pdf', 'labels', 'film.mpg'):
       (tmp_path / 'ant' / name).write_bytes(b'x')
     assert load(tmp_path).notes == (
-      'files in class folders that are no images: 2 .heic, 1 .pdf, 1 .mpg, 1 '
+      'files that are no images are left out: 2 .heic, 1 .pdf, 1 .mpg, 1 '
       'without ending',
     )
 

@@ -53,6 +53,45 @@ def test_bars_on_a_terminal():
   assert 'loss 1.5000' in text
 
 
+@pytest.mark.parametrize('terminal', [False, True])
+def test_of_a_grid_the_range_is_told_and_no_mean(terminal, tmp_path, client):
+  out, seen = io.StringIO(), []
+  console = Console(file=out, force_terminal=terminal, width=120)
+
+  @contextlib.contextmanager
+  def writer(stage):
+    yield lambda step, values: seen.append((step, values))
+
+  wandb = progress.wandb('project', tmp_path, {'name': 'mine'})
+  reporter = progress.Reporter(
+    console, 'top1', [writer, progress.tensorboard(tmp_path), wandb]
+  )
+  stage, over = 'tuning/distilled/0', '2 points'
+  with reporter.stage(stage, 8, over) as on_log:
+    on_log(4, {'loss': np.array([9.0, 1.0, 2.0, 3.0])})
+    on_log(
+      8,
+      {
+        'train/loss': np.array([3.0, 1.0, 2.0]),  # one has diverged
+        'validation/top1': np.array([0.13, 0.24, 0.2]),
+      },
+    )
+  text = out.getvalue()
+  assert 'top1 0.130 to 0.240 over 2 points' in text
+  assert 'loss' not in text  # points may weigh it otherwise
+  last = {
+    'train/loss/lowest': 1.0,
+    'train/loss/highest': 3.0,
+    'validation/top1/lowest': 0.13,
+    'validation/top1/highest': 0.24,
+  }
+  assert seen == [(4, {'loss/lowest': 1.0, 'loss/highest': 9.0}), (8, last)]
+  (file,) = (tmp_path / stage).iterdir()
+  assert b'validation/top1/highest' in file.read_bytes()
+  (run,) = client.runs.values()
+  assert run.logged[-1] == (8, last)
+
+
 def test_stages_at_the_same_time_share_the_terminal(tmp_path):
   out = io.StringIO()
   console = Console(file=out, force_terminal=True, width=100)
@@ -205,7 +244,8 @@ def test_weights_and_biases_has_one_run_for_each_population(client, tmp_path):
   }
   assert students.exits == [KeyError, None, None]
   assert teachers.summary == {'test/top1': 0.5}
-  assert tuning.logged == [(5, {'train/loss': 6.0})]  # trials are many
+  by_seed = {'train/loss/0': 5.0, 'train/loss/1': 7.0}
+  assert tuning.logged == [(5, {'train/loss': 6.0, **by_seed})]
   first, *_ = given = [given for _, given in client.begun]
   assert first['project'] == 'project'
   assert first['name'] == 'mine/students/distilled'

@@ -28,10 +28,3 @@ def test_arms_in_order():
   assert said == 'by their mean top1 (%): b 85.00, a 60.00, c 10.00'
   said = record.ranked({'a': [2.0], 'b': [1.0]}, 'nll', higher_is_better=False)
   assert said == 'by their mean nll: b 1.000, a 2.000'
-
-
-def test_parts_of_a_batch_are_told():
-  train = dict(batch_size=32, accumulate=4)
-  (note,) = record._in_parts('distilled', train)
-  assert note.startswith('distilled takes a batch of 32 in 4 parts: BatchNorm')
-  assert record._in_parts('distilled', dict(train, accumulate=1)) == []

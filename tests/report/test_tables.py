@@ -179,6 +179,50 @@ def test_the_table_of_a_run(row, tmp_path, monkeypatch):
   assert '…' not in shown(row, width=60)  # nothing is cut off
 
 
+def test_an_arm_is_not_compared_with_itself(row):
+  assert 'paired seeds' in shown(row)
+  row['arms'] = {'student': row['arms']['student']}
+  row['comparison'] = comparison('student', 'student', 0.0, 0.0, None)
+  row['comparisons'] = {}
+  assert 'paired seeds' not in shown(row)
+
+
+@pytest.mark.parametrize(
+  ('seeds', 'said'),
+  [
+    ((5, 5), 'mean ± half the width of its 95 % interval'),
+    (
+      (1, 5),
+      'mean ± half the width of its 95 % interval; of fewer than 3 seeds, the '
+      'value of each',
+    ),
+    ((1, 2), 'of fewer than 3 seeds, the value of each'),
+  ],
+)
+def test_what_the_cells_hold_is_said(seeds, said):
+  arms = {str(i): {'values': [0.5] * n} for i, n in enumerate(seeds)}
+  assert wording.cells([{'arms': arms}]) == said
+
+
+def test_notes_are_told_apart_and_none_drowns_the_table(row):
+  fonts = f'fonts: {", ".join(map(str, range(1000)))}'
+  row['notes'] = ['one teacher', fonts]
+  text = shown(row, directory='runs/demo', width=300)
+  assert '- one teacher\n' in text
+  (line,) = (line for line in text.splitlines() if 'fonts' in line)
+  assert line.startswith('- fonts: 0, 1, 2,')
+  assert line.rstrip().endswith('... (the row has it all)')
+  assert len(line.rstrip()) < 250
+
+
+def test_the_row_of_a_tiny_run_is_not_for_benchmarks(row):
+  assert 'BENCHMARKS.md' in shown(row, directory='runs/demo')
+  row['notes'] = [wording.TINY]
+  text = shown(row, directory='runs/demo')
+  assert 'numbers mean nothing' in text
+  assert 'BENCHMARKS.md' not in text
+
+
 def test_more_metrics_than_arms_are_shown_side_by_side(row):
   row['arms'] = {name: row['arms'][name] for name in ('student', 'distilled')}
   del row['comparisons']
@@ -218,8 +262,8 @@ def test_what_tuning_chose_is_told_with_what_it_gained(row):
            'split': 'validation'}  # fmt: skip
   row['tuning'] = {'distilled': tuned}
   assert tables._chosen(row) == [
-    'distilled was tuned: train.clip=2 has 95.00 top1 (%) on validation, the '
-    'next best 90.00, the worst of 4 80.00; 1 diverged'
+    'distilled was tuned: train.clip=2 is best, with top1 (%) 95.00 on '
+    'validation; next 90.00; worst of 4 points 80.00; 1 diverged'
   ]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from orbax.checkpoint import checkpoint_manager
+from orbax.checkpoint._src.metadata import checkpoint as metadata
 
 from jaxkd.errors import UserError
 from jaxkd.train.checkpoint import Checkpoints, _checksums, export, load
@@ -462,6 +463,15 @@ def test_waiting_for_the_save_before_is_not_worth_a_word(
   with ocp.CheckpointManager(tmp_path / 'theirs') as theirs:
     theirs.save(1, args=ocp.args.JsonSave({}))
   assert any('Waiting for previous' in said for said in warnings_in(caplog))
+
+
+def test_a_folder_that_is_being_written_is_not_worth_a_word(tmp_path, caplog):
+  read = metadata.metadata_store(enable_write=False).read
+  with Checkpoints(tmp_path / 'mine'):
+    read(tmp_path / 'missing')
+  assert warnings_in(caplog) == []
+  read(tmp_path / 'missing')
+  assert any('does not exist' in said for said in warnings_in(caplog))
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'uint8', 'bool'])
