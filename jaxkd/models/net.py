@@ -196,6 +196,13 @@ class _Adapter(NamedTuple):
 
 
 def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
+  for path, leaf in by_path(adapter.shapes).items():
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+      raise UserError(
+        f'the model {adapter.name} keeps {leaf.dtype.name} in {path}, and what '
+        'is kept on disk are numbers; keep jax.random.key_data(key) in its '
+        'place, or draw from the generators that the model is given'
+      )
   names: tuple[str, ...] = ()
   wanted = None
   if taps:
