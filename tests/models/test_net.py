@@ -426,6 +426,49 @@ def test_random_keys_in_the_state_are_refused(path):
     from_linen(Linen(), X) if '/' in path else from_nnx(Nnx, X)
 
 
+class Codes(nnx.Module):
+  """Remembers the mean of what goes through it."""
+
+  def __init__(self, rngs, kind):
+    self.layer = nnx.Linear(4, 2, rngs=rngs)
+    self.mean = kind(jnp.zeros(2))
+
+  def __call__(self, x):
+    y = self.layer(x)
+    self.mean[...] = 0.5 * self.mean[...] + 0.5 * y.mean(0)
+    return y
+
+
+def test_parameters_that_follow_the_inputs_are_refused():
+  net = from_nnx(lambda rngs: Codes(rngs, nnx.Param), X)
+  variables = net.init(KEY)
+  with pytest.raises(UserError, match=r'parameter mean .*Codes.*no nnx.Param'):
+    net.apply(variables, X, train=True)
+  net = from_nnx(lambda rngs: Codes(rngs, nnx.Variable), X)
+  outputs, state = net.apply(net.init(KEY), X, train=True)
+  want = 0.5 * outputs['logits'].mean(0)
+  np.testing.assert_allclose(state['mean'], want, rtol=1e-6)
+
+
+def test_weights_that_are_normalised_in_a_call_train_as_they_are():
+  class Normed(nnx.Module):
+    def __init__(self, rngs):
+      linear = nnx.Linear(4, 2, rngs=rngs)
+      self.norm = nnx.SpectralNorm(linear, rngs=rngs)
+
+    def __call__(self, x):
+      return self.norm(x)
+
+  net = from_nnx(Normed, X)
+  variables = net.init(KEY)
+  own = variables['params']['norm']['layer_instance']
+  outputs, state = net.apply(variables, X, train=True)
+  sigma = next(x for x in jax.tree.leaves(state) if not x.ndim)
+  want = X @ (own['kernel'] / sigma) + own['bias'][None]
+  np.testing.assert_allclose(outputs['logits'], want, rtol=1e-5, atol=1e-6)
+  assert sigma != 1  # as it is before the first call
+
+
 def test_more_than_ten_layers_and_whole_numbers_come_back_as_they_were(
   tmp_path,
 ):
