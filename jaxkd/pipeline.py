@@ -278,6 +278,7 @@ def _taught(
       groups=training.read_groups(job.students, job.groups),
       mode=ran.mode,
       shard_parameters=job.train['shard_parameters'],
+      may_be_lost=bool(entry['restore']),  # the term that it teaches tells
     )
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers

@@ -618,6 +618,7 @@ def evaluate(
   groups: Mapping[str, Group] | None = None,
   mode: str = 'sequence',
   shard_parameters: bool = False,
+  may_be_lost: bool = False,
 ) -> dict[str, np.ndarray]:
   """What finished nets reach on a split.
 
@@ -629,9 +630,13 @@ def evaluate(
     groups: teachers to compare them with.
     mode: how the members run.
     shard_parameters: see `jaxkd.train.population`.
+    may_be_lost: whether metrics of a net that gives nan are nan, and no error.
 
   Returns:
     ``{'split/metric': [members]}``.
+
+  Raises:
+    UserError: a net gives nan.
   """
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
@@ -665,7 +670,8 @@ def evaluate(
     'seed': jnp.zeros((members,), jnp.uint32),
   }
   carry = population.split(carry)
-  return _measure(session, population, carry, split, groups, roles)
+  of = session, population, carry, split, groups, roles
+  return _measure(*of, may_be_lost=may_be_lost)
 
 
 def predict(session: Session, group: Group, split: str) -> np.ndarray:
@@ -824,10 +830,10 @@ def _check_lost(lost, roles, split):
     role = roles[net.partition('/')[0]] if net else next(iter(roles.values()))
     for member in np.flatnonzero(count):
       raise UserError(
-        f'{role.at}: in evaluation the net of member {member} gives nan for '
-        f'{int(count[member])} examples of {split}, so it has no result; look '
-        'at what it does in evaluation alone, as BatchNorm does with its '
-        'running statistics, or lower its train.learning_rate'
+        f'{role.at}: in evaluation the outputs of member {member} are not a '
+        f'number for {int(count[member])} examples of {split}, so it has no '
+        'result; lower its train.learning_rate, or look at what it does in '
+        'evaluation alone, as BatchNorm does with its running statistics'
       )
 
 
