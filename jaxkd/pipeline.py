@@ -278,6 +278,7 @@ def _taught(
       groups=training.read_groups(job.students, job.groups),
       mode=ran.mode,
       shard_parameters=job.train['shard_parameters'],
+      may_be_lost=bool(entry['restore']),  # the term that it teaches tells
     )
   group = teachers.group(entry, role, variables, seeds)
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
@@ -397,7 +398,6 @@ def _corrected(
   """
   students, variables = dict(part.students[arm]), dict(variables)
   source, shifts = session.source, {}
-  labels = source.splits['validation'].labels
   for name, role in part.students[arm].items():
     classes = jobs.shifted(part, arm, name, role, source)
     if classes is None:
@@ -405,9 +405,9 @@ def _corrected(
     found = []
     for copy in copies_of(name, role.copies):
       dense = stored.dense(variables[copy])
-      logits = training.logits(session, role, dense, 'validation')
-      seeds = zip(logits, classes, strict=True)
-      found.append([correct.shift(each, labels, own) for each, own in seeds])
+      given = training.logits(session, role, dense, 'validation')
+      seeds = zip(*given, classes, strict=True)
+      found.append([correct.shift(*own) for own in seeds])
       bias = np.array(found[-1])[:, None] * classes
       variables[copy] = correct.with_shift(variables[copy], bias)
     net = correct.shifted(role.net, source.num_classes)

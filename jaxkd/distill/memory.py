@@ -27,8 +27,9 @@ def contrast(
 
   The term's state is a memory of each side's embedding of every example, a
   running mean of length 1, which examples were seen, and the normaliser Z of
-  each direction, which the first batch sets. Positives are this step's
-  embeddings, as in the paper; the authors' code takes them from the memory too.
+  each direction, which the first batch sets. Of an example that a batch holds
+  twice the last is kept. Positives are this step's embeddings, as in the paper;
+  the authors' code takes them from the memory too.
 
   Args:
     loss: ``losses.contrastive`` or one with its arguments.
@@ -114,10 +115,11 @@ def contrast(
       total += loss(
         *three, normalizer=normalizer[side], num_data=num_data, **options
       )
+    rows = _last(ids, num_data)
     memory = {
       side: memory[side]
-      .at[ids]
-      .set(_mean(memory[side][ids], now[side], momentum))
+      .at[rows]
+      .set(_mean(memory[side][ids], now[side], momentum), mode='drop')
       for side in memory
     }
     seen = state['seen'].at[ids].set(True)
@@ -135,6 +137,17 @@ def _drawn(key, shape, seen):
   upto = jnp.cumsum(jnp.where(seen.any(), seen, True), dtype=jnp.int32)
   number = jax.random.randint(key, shape, 0, upto[-1])
   return jnp.searchsorted(upto, number, side='right')
+
+
+def _last(ids, size):
+  """Numbers of examples, out of range for all but the last of equal ones.
+
+  A batch may hold an example twice, at the end of an epoch or where examples
+  have weights, and which of two values a row gets is else up to the device.
+  """
+  place = jnp.arange(len(ids))
+  last = jnp.zeros((size,), place.dtype).at[ids].max(place)
+  return jnp.where(last[ids] == place, ids, size)
 
 
 def _mean(old, new, momentum):

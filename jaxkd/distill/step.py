@@ -20,7 +20,7 @@ from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 from jaxkd.paths import replaced
 from jaxkd.students import inherit
-from jaxkd.tasks.metrics import Metric
+from jaxkd.tasks.metrics import Metric, examples
 from jaxkd.train.population import Learner, Rows
 from jaxkd.types import Compression, Context, Net
 
@@ -423,6 +423,9 @@ def learner(
     """What the metrics of each net measure on one batch."""
     batch = see(batch, carry['seed'], frozen, 'eval_view')
     targets = teach(teachers, frozen, batch['inputs'])
+    counted = examples(batch)
+    if counted is None:
+      counted = jnp.ones(batch['id'].shape, bool)
     measured, results = {}, running_mean.result(carry)
     for name, role in nets.items():
       variables = results[name]
@@ -436,7 +439,9 @@ def learner(
           continue
         if not metric.teacher or metric.teacher in targets:
           found = metric.measure(outputs, batch, targets)
-          measured[prefix + called] = Rows(found) if metric.whole else found
+          if metric.whole:
+            found = Rows((counted, *found))
+          measured[prefix + called] = found
     return measured
 
   # Traced once for all that asks: shapes, the check before a run, the run.

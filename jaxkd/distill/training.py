@@ -39,7 +39,7 @@ from jaxkd.distill.step import Role
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.known import Known
 from jaxkd.students import compression, inherit
-from jaxkd.tasks.metrics import Metric
+from jaxkd.tasks.metrics import Metric, examples, not_a_number
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
@@ -49,6 +49,7 @@ from jaxkd.train.population import Learner, Population, shapes_of_one, take
 EVALUATIONS = 20
 SAVES = 4
 EVALUATED = 512  # examples at once
+_LOST = 'nan of output '  # how many examples; beside the metrics of a net
 
 
 class Group(NamedTuple):
@@ -321,7 +322,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
       job.students,
       roles,
       recipe_of(job),
-      {k: m for k, m in session.metrics.items() if not m.finished},
+      _with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
       example=shapes,
       decode=session.decode,
       mix=_mix(session, job),
@@ -553,9 +554,9 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   )
 
   def validate(population, carry):
-    role = reported(job.students)
     groups = read_groups(job.students, job.groups)
-    return _measure(session, population, carry, 'validation', groups, role)
+    of = session, population, carry, 'validation', groups, job.students
+    return _measure(*of, may_be_lost=may_diverge)
 
   with (
     _stopped_within(job.stage),
@@ -649,6 +650,7 @@ def evaluate(
   groups: Mapping[str, Group] | None = None,
   mode: str = 'sequence',
   shard_parameters: bool = False,
+  may_be_lost: bool = False,
 ) -> dict[str, np.ndarray]:
   """What finished nets reach on a split.
 
@@ -660,9 +662,13 @@ def evaluate(
     groups: teachers to compare them with.
     mode: how the members run.
     shard_parameters: see `jaxkd.train.population`.
+    may_be_lost: whether metrics of a net that gives nan are nan, and no error.
 
   Returns:
     ``{'split/metric': [members]}``.
+
+  Raises:
+    UserError: a net gives nan.
   """
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
@@ -677,7 +683,7 @@ def evaluate(
       finished,
       compared,
       recipe=lambda hyper: step.Recipe({}, optax.identity()),
-      metrics=session.metrics,
+      metrics=_with_lost(session.metrics),
       example={},
       decode=session.decode,
     ),
@@ -696,15 +702,16 @@ def evaluate(
     'seed': jnp.zeros((members,), jnp.uint32),
   }
   carry = population.split(carry)
-  return _measure(session, population, carry, split, groups, reported(roles))
+  of = session, population, carry, split, groups, roles
+  return _measure(*of, may_be_lost=may_be_lost)
 
 
 def predict(session: Session, group: Group, split: str) -> np.ndarray:
   """What a group's nets predict together on a split.
 
   Returns:
-    Probabilities [members, N, K]; of one member where all seeds share the
-    group.
+    Probabilities [members, N, K] of the N examples that count; of one member
+    where all seeds share the group.
   """
   net = many.ensemble(group.role.net)
 
@@ -733,8 +740,8 @@ def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
   """What each of a group's nets makes of the labels of a split.
 
   Returns:
-    log p(label), [members, T, N]; of one member where all seeds share the
-    group.
+    log p(label), [members, T, N], of the N examples that count; of one member
+    where all seeds share the group.
   """
 
   def of_labels(variables, batch):
@@ -748,7 +755,7 @@ def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
 
 def logits(
   session: Session, role: Role, variables: dict, split: str
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
   """What the net of each member gives on a split.
 
   Args:
@@ -758,18 +765,20 @@ def logits(
     split: the part of the data.
 
   Returns:
-    [members, N, K].
+    Logits [members, N, K] and labels [members, N], of the N examples that
+    count.
   """
 
   def of_member(variables, batch):
-    return role.net.apply(variables, batch['inputs'])[0]['logits']
+    outputs, _ = role.net.apply(variables, batch['inputs'])
+    return outputs['logits'], batch['labels']
 
   members = Group(role, variables, per_member=True)
   return _over(session, members, split, of_member, axis=1)
 
 
 def _over(session, group, split, measure, axis):
-  """A measure of each member's nets, over the examples along an axis."""
+  """A measure of each member's nets, over examples that count along an axis."""
 
   @jax.jit
   def run(variables, batch):
@@ -777,10 +786,15 @@ def _over(session, group, split, measure, axis):
     seen = {**batch, 'inputs': inputs}
     return jax.lax.map(lambda own: measure(own, seen), variables)
 
-  each = [run(group.by_seed, batch) for batch in _batches(session, split)]
-  whole = np.concatenate(sharding.fetch(each), axis=axis)
-  count = len(session.source.splits[split])
-  return np.take(whole, np.arange(count), axis=axis)
+  each, counted = [], []
+  for batch in _batches(session, split):
+    each.append(run(group.by_seed, batch))
+    counted.append(examples(batch))
+  where = np.concatenate(counted)
+  return jax.tree.map(
+    lambda *x: np.compress(where, np.concatenate(x, axis), axis),
+    *sharding.fetch(each),
+  )
 
 
 def _at_once(session: Session, split: str) -> int:
@@ -796,11 +810,26 @@ def _batches(session: Session, split: str):
   return loader.evaluation_batches(session.source.splits[split], size)
 
 
-def _measure(session, population, carry, split, groups, role):
-  """Metrics on a split; with several nets, first the reported role's mean."""
+def _with_lost(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+  """Metrics, and for each output that they look at what of it is lost."""
+  outputs = dict.fromkeys(metric.output for metric in metrics.values())
+  lost = {f'{_LOST}{i}': not_a_number(out) for i, out in enumerate(outputs)}
+  return {**metrics, **lost}
+
+
+def _measure(
+  session, population, carry, split, groups, roles, *, may_be_lost=False
+):
+  """Metrics on a split; with several nets, first the reported role's mean.
+
+  Those of a net that gives nan there are nan, or an error.
+  """
   batches = _batches(session, split)
   totals = population.evaluate(carry, batches, *frozen_of(groups))
-  size = len(session.source.splits[split])
+  lost = _taken_lost(totals)
+  if not may_be_lost:
+    _check_lost(lost, roles, split)
+  role = reported(roles)
   found, of_role, shared = {}, {}, {}
   for name, measured in totals.items():
     net, _, metric = name.rpartition('/')
@@ -808,23 +837,46 @@ def _measure(session, population, carry, split, groups, role):
     if how.whole:
       key = net, how.measure, how.whole
       if key not in shared:
-        shared[key] = _whole(how.whole, measured.fields, size)
+        shared[key] = _whole(how.whole, measured.fields)
       measured = shared[key]
-    found[name] = how.value(*measured)
+    found[name] = np.where(lost[net] > 0, np.nan, how.value(*measured))
     if net.split('/')[0] == role:
       of_role.setdefault(metric, []).append(found[name])
   means = {metric: np.mean(values, 0) for metric, values in of_role.items()}
   return {f'{split}/{name}': v for name, v in {**means, **found}.items()}
 
 
-def _whole(measure, fields, size):
+def _taken_lost(totals: dict) -> dict[str, np.ndarray]:
+  """How many examples each net gives nan for, [M], taken out of the totals."""
+  found = {}
+  for name in [name for name in totals if _LOST in name]:
+    count, _ = totals.pop(name)
+    net = name.rpartition('/')[0]
+    found[net] = np.maximum(found.get(net, 0), count)
+  return found
+
+
+def _check_lost(lost, roles, split):
+  """Refuses nets that give nan for examples of a split."""
+  for net, count in lost.items():
+    role = roles[net.partition('/')[0]] if net else next(iter(roles.values()))
+    for member in np.flatnonzero(count):
+      raise UserError(
+        f'{role.at}: in evaluation the outputs of member {member} are not a '
+        f'number for {int(count[member])} examples of {split}, so it has no '
+        'result; lower its train.learning_rate, or look at what it does in '
+        'evaluation alone, as BatchNorm does with its running statistics'
+      )
+
+
+def _whole(measure, fields):
   """Sums and counts [M, ...] of a metric that takes a split at once.
 
   The first host's: a clustering, say, may end elsewhere on another processor.
   """
   pairs = [
-    [np.asarray(x).tolist() for x in measure(*(x[:size] for x in own))]
-    for own in zip(*fields, strict=True)
+    [np.asarray(x).tolist() for x in measure(*(x[counted] for x in own))]
+    for counted, *own in zip(*fields, strict=True)
   ]
   told = hosts.told('a metric of a whole split', pairs)
   return tuple(np.array(x) for x in zip(*told, strict=True))

@@ -18,7 +18,8 @@ A module is told whether it trains in every way that it knows: an NNX module by
 its ``train()`` and ``eval()``, both kinds by an argument of the call or an
 attribute of the module's own that has one of the names in
 `jaxkd.models.switch`. In evaluation nothing is drawn and no batch statistic is
-used, or the module is refused.
+used, or the module is refused. What it makes of its parameters in a call, as
+``nnx.SpectralNorm`` does, lasts for that call.
 """
 
 import dataclasses
@@ -41,7 +42,7 @@ from jaxkd import keys
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import frozen, switch
 from jaxkd.models.dependence import dependent
-from jaxkd.paths import by_path
+from jaxkd.paths import by_path, replaced
 from jaxkd.types import Idle, Net
 
 STATISTICS = 'batch_stats/'  # the collection of Linen's BatchNorm
@@ -177,8 +178,9 @@ class _Adapter(NamedTuple):
     shapes: the shapes of the variables.
     forward: ``(wanted) -> run``, where ``wanted`` tells by its path whether a
       layer's output is to be kept (None keeps none at no cost), and ``run`` is
-      ``(variables, inputs, *, key, train) -> (result, calls, state, drew)``,
-      the last one the layers that may have drawn random numbers.
+      ``(variables, inputs, *, key, train) -> (result, calls, after, drew)``,
+      the last two the variables after the call, and the layers that may have
+      drawn random numbers.
     statistics: the paths in the state of what BatchNorm remembers.
     dropout: ``() -> layers`` that are to drop units in training.
     is_frozen: from `jaxkd.models.frozen`.
@@ -196,6 +198,13 @@ class _Adapter(NamedTuple):
 
 
 def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
+  for path, leaf in by_path(adapter.shapes).items():
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+      raise UserError(
+        f'the model {adapter.name} keeps {leaf.dtype.name} in {path}, and what '
+        'is kept on disk are numbers; keep jax.random.key_data(key) in its '
+        'place, or draw from the generators that the model is given'
+      )
   names: tuple[str, ...] = ()
   wanted = None
   if taps:
@@ -217,17 +226,26 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
 
   def apply(variables, inputs, *, key=None, train=False):
     _check(variables, adapter.shapes)
-    result, calls, state, drew = run(variables, inputs, key=key, train=train)
+    result, calls, after, drew = run(variables, inputs, key=key, train=train)
+    state = after['state']
     if drew and (key is None or not train) and used(train).key:
       todo = (
         ': give apply a key' if train else f' in evaluation; {adapter.quiet}'
       )
       raise UserError(f'the layer {drew[0]!r} draws random numbers{todo}')
-    if not train and _moved(adapter.statistics, variables['state'], state):
+    moved = replaced(variables['state'], state)
+    if not train and not moved.keys().isdisjoint(adapter.statistics):
       for path in used(train).moving:
         raise UserError(
           f'{path} of the model {adapter.name} changes in evaluation, where '
           f'the statistics of a batch are not to be used; {adapter.quiet}'
+        )
+    if train and replaced(variables['params'], after['params']):
+      for path in used(train).written:
+        raise UserError(
+          f'the parameter {path} of the model {adapter.name} changes in a '
+          'call, and parameters change by their gradient alone; keep it in an '
+          'nnx.Variable that is no nnx.Param'
         )
     found = names
     if jax.tree.structure(inputs) != structure:
@@ -271,19 +289,23 @@ class _Used(NamedTuple):
   Attributes:
     key: whether its result depends on random numbers.
     moving: the statistics whose new value depends on the inputs.
+    written: the parameters of which that is so.
   """
 
   key: bool
   moving: tuple[str, ...]
+  written: tuple[str, ...]
 
 
 def _used(adapter: _Adapter, inputs: PyTree, train: bool) -> _Used:
   run = adapter.forward(None)
+  params = tuple(by_path(adapter.shapes['params']))
 
   def forward(key, inputs, variables):
-    result, _, state, _ = run(variables, inputs, key=key, train=train)
-    state = by_path(state)
-    return [state[path] for path in adapter.statistics], result
+    result, _, after, _ = run(variables, inputs, key=key, train=train)
+    state, own = by_path(after['state']), by_path(after['params'])
+    moved = [state[path] for path in adapter.statistics]
+    return moved, [own[path] for path in params], result
 
   arguments = jax.random.key(0), inputs, adapter.shapes
   program = jax.make_jaxpr(forward)(*arguments).jaxpr
@@ -292,15 +314,9 @@ def _used(adapter: _Adapter, inputs: PyTree, train: bool) -> _Used:
   by_key = dependent(program, [*(True for _ in key), *x, *variables])
   count = len(adapter.statistics)
   moving = itertools.compress(adapter.statistics, by_inputs)
-  return _Used(any(by_key[count:]), tuple(moving))
-
-
-def _moved(statistics: Sequence[str], before: dict, after: dict) -> bool:
-  """Whether any of the statistics in a state may have another value now."""
-  if not statistics:
-    return False
-  before, after = by_path(before), by_path(after)
-  return any(before[path] is not after[path] for path in statistics)
+  written = itertools.compress(params, by_inputs[count:])
+  drawn = any(by_key[count + len(params) :])
+  return _Used(drawn, tuple(moving), tuple(written))
 
 
 def _add(
@@ -479,10 +495,12 @@ def _nnx(
         if isinstance(leaf, nnx.RngCount)
         and after[path].get_value() is not values[path]
       ]
-      state = _variables((path, after[path]) for path, _ in layout)['state']
+      after = _variables((path, after[path]) for path, _ in layout)
       if train and is_frozen:
-        state = frozen.still(variables['state'], state, is_frozen)
-      return result, calls, state, drew
+        after['state'] = frozen.still(
+          variables['state'], after['state'], is_frozen
+        )
+      return result, calls, after, drew
 
     return run
 
@@ -832,7 +850,7 @@ def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
       state = {name: changed.get(name, state[name]) for name in state}
       if still:
         state = frozen.still(variables['state'], state, is_frozen, skip=1)
-      return result, calls, state, ()
+      return result, calls, {**variables, 'state': state}, ()
 
     return run
 

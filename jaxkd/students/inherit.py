@@ -31,13 +31,13 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
       'GROUP/PATTERN', to take over what matches, and the rest as it is. An
       array with one output more than the group's, as a specialist with a
       dustbin has, keeps its own last one.
-    own: the net's own initial variables.
+    own: the net's own initial variables, whose precision stays what it is.
     frozen: group -> its variables, with a leading axis of its T nets.
     at: the config entry.
 
   Raises:
     UserError: no such group, one of several nets, nothing that matches, or
-      arrays of different shapes.
+      arrays of different shapes or kinds of numbers.
   """
   if init == RANDOM:
     return own
@@ -59,17 +59,28 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
         f'{at}: {kind} {name} is {leaf.shape} here and {found} in {group}; '
         f'take over what both have, with {group}/PATTERN'
       )
+    kinds = [_kind(x.dtype) for x in (leaf, there[path])]
+    if kinds[0] != kinds[1]:
+      raise UserError(
+        f'{at}: {kind} {name} is {leaf.dtype} here and {there[path].dtype} in '
+        f'{group}; take over what both have, with {group}/PATTERN'
+      )
     if len(there[path]) != 1:
       raise UserError(
         f'{at}: {group} has {len(there[path])} nets, and one can be taken over;'
         f' set teachers.{group}.count=1'
       )
-    mine[path], taken = there[path][0], taken + 1
+    mine[path], taken = there[path][0].astype(leaf.dtype), taken + 1
     if dustbin:
       mine[path] = jnp.concatenate([mine[path], leaf[..., -1:]], -1)
   if not taken:
     raise unknown('parameter', pattern, by_path(own['params']), at)
   return jax.tree.unflatten(jax.tree.structure(own), list(mine.values()))
+
+
+def _kind(dtype: jnp.dtype) -> str:
+  """What numbers these are, whatever their precision."""
+  return 'f' if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
 
 
 def _has_dustbin(own: tuple, there: tuple) -> bool:

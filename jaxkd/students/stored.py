@@ -8,6 +8,7 @@ them by `dense`, in NumPy, so that it is the same to the last bit.
 
 import dataclasses
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.paths import by_path
 from jaxkd.train import checkpoint
 
 Array = Any  # of JAX while a net trains, of NumPy when it has
@@ -122,7 +122,10 @@ def pack(variables: dict) -> tuple[dict, dict]:
     latter is empty, and the variables come back as they are, where nothing in
     them is `Stored`.
   """
-  flat = by_path(variables, is_stored)
+  flat = {
+    '/'.join(map(_escaped, path)): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables, is_stored)
+  }
   how = {
     path: {name: getattr(leaf, name) for name in _META}
     for path, leaf in flat.items()
@@ -150,7 +153,7 @@ def unpack(packed: dict, how: dict) -> dict:
       leaf = np.stack([values(_unpack(arrays, **how[path])) for arrays in each])
     else:
       leaf = np.stack([arrays['value'] for arrays in each])
-    *parents, last = path.split('/')
+    *parents, last = (x.replace(r'\/', '/') for x in _SLASH.split(path))
     functools.reduce(lambda n, k: n.setdefault(k, {}), parents, made)[last] = (
       jnp.asarray(leaf)
     )
@@ -182,6 +185,13 @@ def description(directory: Path) -> dict:
 
 
 _META = ('levels', 'bits', 'bucket', 'shape')
+_SLASH = re.compile(r'(?<!\\)/')  # between names, and not in one
+
+
+def _escaped(key: Any) -> str:
+  """A name in a path, as Linen's WeightNorm has them with slashes."""
+  name = jax.tree_util.keystr((key,), simple=True)
+  return name.replace('/', r'\/')
 
 
 def _member(tree: Any, member: int) -> Any:

@@ -34,10 +34,10 @@ class Metric(NamedTuple):
       that group's outputs are not at hand.
     output: the output that it measures; nets without it are not measured.
     whole: for what no sum over batches can tell, such as a rank among all
-      examples: ``(*fields) -> (sum, count)`` on the host, of a whole split.
-      ``measure`` then gives the fields instead, arrays [B, ...]. Metrics of
-      the same ``measure`` and ``whole`` share what it gives. Of a net that
-      diverged the fields may be nan, and so should be the value.
+      examples: ``(*fields) -> (sum, count)`` on the host, of the examples of a
+      whole split that count. ``measure`` then gives the fields instead, arrays
+      [B, ...]. Metrics of the same ``measure`` and ``whole`` share what it
+      gives. Of a net that diverged the fields may be nan.
     finished: whether it is for finished nets alone, as it takes long.
   """
 
@@ -88,6 +88,23 @@ def examples(batch: dict) -> Array | None:
   if 'valid' in batch and batch['valid'].ndim == 1:
     masks.append(batch['valid'])
   return functools.reduce(jnp.logical_and, masks) if masks else None
+
+
+def not_a_number(output: str) -> Metric:
+  """The examples that count and of which an output has a nan where it counts.
+
+  Comparisons with nan are false, so that most metrics of such an output are a
+  number and mean nothing.
+  """
+
+  def measure(outputs, batch, teachers):
+    lost = jnp.isnan(outputs[output])
+    counts = batch.get('valid', jnp.ones((), bool))
+    if lost.shape[: counts.ndim] == counts.shape:
+      lost &= counts.reshape(*counts.shape, *(1,) * (lost.ndim - counts.ndim))
+    return counted(lost.reshape(len(lost), -1).any(1), batch)
+
+  return Metric(measure, lambda total, count: total, output=output)
 
 
 def counted(value: Array, batch: dict) -> Pair:

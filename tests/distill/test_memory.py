@@ -176,6 +176,23 @@ def test_only_the_batchs_rows_move_and_keep_length_one(one):
     np.testing.assert_allclose(kept[IDS], want, rtol=1e-4, atol=1e-6)
 
 
+def test_of_an_example_that_comes_twice_the_last_is_kept(one):
+  term = contrast()
+  twice = np.array([3, 0, 3, 5, 0, 3], np.int32)
+  one = one._replace(batch={**one.batch, 'rank': twice})
+  params, state = start(term, one)
+  _, after = jax.jit(term.loss)(params, state, one)
+  now = dict(zip(('student', 'teacher'), embeddings(params, one), strict=True))
+  for side, kept in after['memory'].items():
+    want = np.array(state['memory'][side])
+    for row, new in zip(twice, now[side], strict=True):
+      mixed = MOMENTUM * np.asarray(state['memory'][side])[row]
+      mixed = mixed + (1 - MOMENTUM) * new
+      want[row] = mixed / np.linalg.norm(mixed)
+    np.testing.assert_allclose(kept, want, rtol=1e-4, atol=1e-6)
+  np.testing.assert_array_equal(np.flatnonzero(after['seen']), [0, 3, 5])
+
+
 def test_the_same_key_draws_the_same_negatives(one):
   term = contrast()
   params, state = start(term, one)

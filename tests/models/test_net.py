@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxkd.errors import UserError
 from jaxkd.models import count, resnet
 from jaxkd.models.net import from_linen, from_nnx, tap_shapes
+from jaxkd.train import checkpoint
 
 X = jnp.linspace(-1.0, 1.0, 12, dtype=jnp.float32).reshape(3, 4)
 KEY = jax.random.key(0)
@@ -403,6 +404,92 @@ def test_bare_arrays_in_modules_are_refused():
 
   with pytest.raises(UserError, match=r"bare array 'scale'.*nnx.Variable"):
     from_nnx(Bare, X)
+
+
+@pytest.mark.parametrize('path', ['noise/key', 'key'])
+def test_random_keys_in_the_state_are_refused(path):
+  class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+      self.variable('noise', 'key', lambda: jax.random.key(0))
+      return linen.Dense(2)(x)
+
+  class Nnx(nnx.Module):
+    def __init__(self, rngs):
+      self.key = nnx.Variable(jax.random.key(0))
+      self.layer = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+      return self.layer(x)
+
+  with pytest.raises(UserError, match=rf'state/{path}, .*random.key_data'):
+    from_linen(Linen(), X) if '/' in path else from_nnx(Nnx, X)
+
+
+class Codes(nnx.Module):
+  """Remembers the mean of what goes through it."""
+
+  def __init__(self, rngs, kind):
+    self.layer = nnx.Linear(4, 2, rngs=rngs)
+    self.mean = kind(jnp.zeros(2))
+
+  def __call__(self, x):
+    y = self.layer(x)
+    self.mean[...] = 0.5 * self.mean[...] + 0.5 * y.mean(0)
+    return y
+
+
+def test_parameters_that_follow_the_inputs_are_refused():
+  net = from_nnx(lambda rngs: Codes(rngs, nnx.Param), X)
+  variables = net.init(KEY)
+  with pytest.raises(UserError, match=r'parameter mean .*Codes.*no nnx.Param'):
+    net.apply(variables, X, train=True)
+  net = from_nnx(lambda rngs: Codes(rngs, nnx.Variable), X)
+  outputs, state = net.apply(net.init(KEY), X, train=True)
+  want = 0.5 * outputs['logits'].mean(0)
+  np.testing.assert_allclose(state['mean'], want, rtol=1e-6)
+
+
+def test_weights_that_are_normalised_in_a_call_train_as_they_are():
+  class Normed(nnx.Module):
+    def __init__(self, rngs):
+      linear = nnx.Linear(4, 2, rngs=rngs)
+      self.norm = nnx.SpectralNorm(linear, rngs=rngs)
+
+    def __call__(self, x):
+      return self.norm(x)
+
+  net = from_nnx(Normed, X)
+  variables = net.init(KEY)
+  own = variables['params']['norm']['layer_instance']
+  outputs, state = net.apply(variables, X, train=True)
+  sigma = next(x for x in jax.tree.leaves(state) if not x.ndim)
+  want = X @ (own['kernel'] / sigma) + own['bias'][None]
+  np.testing.assert_allclose(outputs['logits'], want, rtol=1e-5, atol=1e-6)
+  assert sigma != 1  # as it is before the first call
+
+
+def test_more_than_ten_layers_and_whole_numbers_come_back_as_they_were(
+  tmp_path,
+):
+  class Deep(nnx.Module):
+    def __init__(self, rngs):
+      self.layers = nnx.List([nnx.Linear(4, 4, rngs=rngs) for _ in range(12)])
+      self.calls = nnx.Variable(jnp.int32(2**24 + 1))  # no float32
+
+    def __call__(self, x):
+      self.calls[...] = self.calls[...] + 1
+      for i, layer in enumerate(self.layers):
+        x = jnp.tanh(layer(x)) + i
+      return x
+
+  net = from_nnx(Deep, X, taps=('layers/*',))
+  variables = net.init(jax.random.key(0))
+  checkpoint.export(tmp_path, variables, {})
+  loaded, _ = checkpoint.load(tmp_path)
+  given, again = (net.apply(v, X, train=True) for v in (variables, loaded))
+  jax.tree.map(np.testing.assert_array_equal, given, again)
+  assert again[1]['calls'] == 2**24 + 2
 
 
 def test_half_precision_computes_but_does_not_store():

@@ -71,6 +71,16 @@ def test_layers_that_do_not_match_may_differ():
   assert taken(start('main/head', own)) == {'params/head/kernel'}
 
 
+@pytest.mark.parametrize('own', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('theirs', [jnp.float32, jnp.bfloat16])
+def test_what_is_taken_over_has_the_precision_of_the_net(own, theirs):
+  there = variables(jnp.asarray(1 / 3, theirs), lead=(1,))
+  made = start('main', variables(jnp.zeros((), own)), {'main': there})
+  want = jax.tree.map(lambda x: x[0].astype(own), there)
+  jax.tree.map(np.testing.assert_array_equal, made, want)
+  assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype(own)}
+
+
 @pytest.mark.parametrize(
   ('init', 'own', 'frozen', 'message'),
   [
@@ -79,6 +89,8 @@ def test_layers_that_do_not_match_may_differ():
     ('main', variables(0.0, 5), FROZEN, r'\(5, 2\) here and \(3, 2\) in main'),
     ('main/stem', {'params': {'stem': {'k': jnp.ones(1)}}, 'state': {}},
      FROZEN, r'stem/k is \(1,\) here and missing in main'),
+    ('main', OWN, {'main': jax.tree.map(jnp.int32, variables(1.0, lead=(1,)))},
+     'is float32 here and int32 in main'),
     ('main', OWN, {'main': variables(1.0, lead=(2,))},
      r'main has 2 nets.*set teachers\.main\.count=1'),
   ],

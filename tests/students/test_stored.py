@@ -68,6 +68,29 @@ def test_what_is_exported_comes_back_to_the_last_bit(
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_names_with_slashes_come_back_as_they_were(tmp_path):
+  """As Linen's WeightNorm has them."""
+
+  def init(key):
+    return {
+      'params': {
+        'dense': {'kernel': jax.random.normal(key, (6, 5))},
+        'norm': {'dense/kernel/scale': jnp.arange(5.0)},
+      },
+      'state': {},
+    }
+
+  net = Net(init, None)
+  made = compression.compression(net, 'uniform(3)', '', steps=9, at='student')
+  keys = jax.random.split(jax.random.key(0), MEMBERS)
+  variables = compression.apply_once(made, jax.vmap(init)(keys))
+  stored.export(tmp_path, variables, {})
+  loaded, _ = stored.load(tmp_path)
+  want = stored.dense(variables)
+  assert jax.tree.structure(loaded) == jax.tree.structure(want)
+  jax.tree.map(np.testing.assert_array_equal, loaded, want)
+
+
 def test_plain_variables_are_stored_as_they_are(tmp_path):
   keys = jax.random.split(jax.random.key(0), MEMBERS)
   variables = jax.vmap(NET.init)(keys)
