@@ -142,7 +142,8 @@ def knowledge(
     )
   if teachers and not arguments.teacher:
     raise UserError(
-      f'{at}.teacher: the loss {name} looks at no teacher; leave it empty'
+      f'{at}.teacher: the loss {name} looks at no teacher, as none of its '
+      'arguments behind the first is called teacher; leave it empty'
     )
   if arguments.together and weigh:
     raise UserError(

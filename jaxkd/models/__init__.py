@@ -306,8 +306,8 @@ def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
   is_class = inspect.isclass(constructor)
   function = constructor.__init__ if is_class else constructor
   parameters = dict(inspect.signature(function).parameters)
-  if is_class:
-    parameters.pop('self')
+  if is_class:  # without self, whatever it is called
+    del parameters[next(iter(parameters))]
   return parameters
 
 

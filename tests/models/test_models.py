@@ -214,9 +214,9 @@ from flax import linen, nnx
 from jaxkd.types import Net
 
 class NNX(nnx.Module):
-  def __init__(self, *, num_classes, scale, rngs):
-    self.linear = nnx.Linear(4, num_classes, rngs=rngs)
-    self.scale = scale
+  def __init__(me, *, num_classes, scale, rngs):  # no self
+    me.linear = nnx.Linear(4, num_classes, rngs=rngs)
+    me.scale = scale
 
   def __call__(self, x):
     return self.scale * self.linear(x)
