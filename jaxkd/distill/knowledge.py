@@ -168,21 +168,24 @@ def knowledge(
     return params, state
 
   def value(context, counts, extra, student, teacher=()):
-    positional = [context.key] if arguments.draws else []
-    positional += [*student, *teacher]
+    first, rest = [context.key] if arguments.draws else [], []
     # What a teacher's adapter gives besides comes in place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
       with within(f'{at}: '):
         given = field_of(context.batch, field, name, mixtures=mixtures)
-      positional.append(masks.keep(counts, given))
+      rest.append(masks.keep(counts, given))
     extra = {**extra, **_told(arguments, counts, context.batch)}
+
+    def of(student):
+      return jnp.asarray(loss(*first, *student, *teacher, *rest, **extra))
+
     try:
-      result = jnp.asarray(loss(*positional, **extra))
+      result = of(student)
     except UserError:
       raise
     except Exception as error:
-      raise UserError(_mismatch(error, student, teacher)) from error
+      raise UserError(_mismatch(error, student, teacher, of)) from error
     _check(result, counts, context.batch, student)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       size = _size(context.batch)
@@ -273,7 +276,7 @@ def knowledge(
         'puts positions together, takes or leaves each; make it a bool'
       )
 
-  def _mismatch(error, student, teacher):
+  def _mismatch(error, student, teacher, of):
     if not teacher or _shapes(student) == _shapes(teacher):
       return f'{at}: the loss {name}: {error}'
     sentence = (
@@ -285,9 +288,13 @@ def knowledge(
       return f'{sentence}; choose outputs of one size'
     if 'logits' in location:
       return f'{sentence}; give both the same number of classes'
-    if not adapter:
-      return f"{sentence}; set {at}.adapter='linear' or choose other layers"
-    return f'{sentence}: {error}'
+    if adapter:
+      return f'{sentence}: {error}'
+    try:
+      of(teacher)  # which 'linear' would bring the student to
+    except Exception:
+      return f'{sentence} ({error}); choose other layers'
+    return f"{sentence}; set {at}.adapter='linear' or choose other layers"
 
   return Term(init, apply, count)
 
