@@ -176,6 +176,8 @@ def knowledge(
         given = field_of(context.batch, field, name, mixtures=mixtures)
       rest.append(masks.keep(counts, given))
     extra = {**extra, **_told(arguments, counts, context.batch)}
+    if arguments.masked:
+      _check_positions(counts, student)
 
     def of(student):
       return jnp.asarray(loss(*first, *student, *teacher, *rest, **extra))
@@ -258,12 +260,7 @@ def knowledge(
         f'{at}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
         'they must be equal'
       )
-    layers = jax.tree.leaves(student)
-    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
-      raise UserError(
-        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
-        'the student has no such positions; leave it empty'
-      )
+    _check_positions(counts, student)
     if not arguments.masked and mask not in arguments.fields:
       raise UserError(
         f'{at}.mask: the loss {name} puts the positions of an example together '
@@ -274,6 +271,17 @@ def knowledge(
       raise UserError(
         f'{at}.mask: {mask!r} is {counts.dtype}, and the loss {name}, which '
         'puts positions together, takes or leaves each; make it a bool'
+      )
+
+  def _check_positions(counts, student):
+    """Refuses a mask of positions where there are none."""
+    if counts is None or counts.ndim == 1:
+      return
+    layers = jax.tree.leaves(student)
+    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
+      raise UserError(
+        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
+        'the student has no such positions; leave it empty'
       )
 
   def _mismatch(error, student, teacher, of):

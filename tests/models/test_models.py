@@ -230,6 +230,8 @@ class Linen(linen.Module):
   def __call__(self, x):
     return self.scale * linen.Dense(self.num_classes, name='linear')(x)
 
+made = Linen(3, (4,))
+
 def identity():
   return Net(
     lambda key: {'params': {}, 'state': {}},
@@ -290,6 +292,8 @@ def test_options_of_your_own_module(own):
     models.build('own_models:NNX', **own)
   with pytest.raises(UserError, match='cannot compute in bfloat16'):
     models.build('own_models:Linen', dtype='bfloat16', **own)
+  with pytest.raises(UserError, match='is made already; name its class, or a'):
+    models.build('own_models:made', **own)
   with pytest.raises(UserError, match="'Linnen'; did you mean 'Linen'"):
     models.build('own_models:Linnen', **own)
 
