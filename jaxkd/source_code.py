@@ -291,6 +291,11 @@ def _lines(own: Any, module: str | None, seen: set[int]) -> Iterator[str]:
     where = getattr(own, '__module__', None)
     if isinstance(where, str) and where != module and _is_own(where):
       yield from _checksums(where)
+    elif where == module and id(own) not in seen:
+      seen.add(id(own))  # an instance of a class that is there
+      held = sorted(getattr(own, '__dict__', {}).items())
+      parts = [type(own), [x for x in held if not x[0].startswith('_')]]
+      yield from _lines(parts, module, seen)
 
 
 def _inner(own: Any) -> list | tuple | None:

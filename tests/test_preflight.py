@@ -560,11 +560,27 @@ def test_teacher_and_student_must_have_the_same_classes(tmp_path, monkeypatch):
     '  return mlp.Model(num_classes=2, input_shape=input_shape, rngs=rngs)\n'
   )
   monkeypatch.syspath_prepend(tmp_path)
-  student = dict(model='my_binary_model:binary', kw={})
-  with pytest.raises(UserError) as error:
-    preflight.prepare(small(students__student=student), tmp_path)
-  for part in ('distill.soft', '[8, 2]', '[8, 3]', 'number of classes'):
-    assert part in str(error.value)
+  binary = dict(model='my_binary_model:binary', kw={})
+  teacher = dict(model='mlp', classes=2, train=dict(steps=2))
+  for changes, parts in (
+    (
+      dict(teachers__main=teacher),
+      ('distill.soft', '[8, 2]', '[8, 3]', 'number of classes'),
+    ),
+    # Logits of which the data have more, or fewer, than the model gives.
+    (
+      dict(students__student=binary),
+      ('students.student.model: ', 'binary', '[1, 2]', '3 classes; let it'),
+    ),
+    (
+      dict(teachers__main=dict(**binary, train=dict(steps=2))),
+      ('teachers.main.model: ', '[1, 2]', 'or set teachers.main.classes to'),
+    ),
+  ):
+    with pytest.raises(UserError) as error:
+      preflight.prepare(small(**changes), tmp_path)
+    for part in parts:
+      assert part in str(error.value)
 
 
 def test_data_that_makes_no_sense_is_refused(tmp_path):

@@ -161,6 +161,23 @@ def test_code_that_no_file_holds(monkeypatch):
     assert cell(**change) != first
 
 
+@pytest.mark.parametrize('changed', ['{k: 2}', '{k: (1, [2])}', 'Scaled(2)'])
+def test_an_object_counts_with_what_it_holds(monkeypatch, changed):
+  def cell(held):
+    module = types.ModuleType('cell')
+    monkeypatch.setitem(sys.modules, 'cell', module)
+    exec(
+      'import uuid\nk = 1\nclass Scaled:\n  def __init__(self, by):\n'
+      '    self.by, self._id, self.own = by, uuid.uuid4(), self\n'
+      '  def __call__(self, student):\n    return self.by * student\n'
+      f'loss = Scaled({held})',
+      vars(module),
+    )
+    return source_code.named('cell:loss')
+
+  assert cell('{k: 1}') == cell('{k: 1}') != cell(changed)
+
+
 def test_such_code_is_the_same_in_every_process():
   script = (
     'import types, sys\n'

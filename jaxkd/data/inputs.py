@@ -84,10 +84,13 @@ class Inputs(NamedTuple):
     arrays: an `Array`, or a dict of them.
     resize: side in pixels that image files were brought to, by Pillow's
       bilinear filter; 0 if they were left as they are.
+    range: what pixels went from and to before the run brought them to 0 to 1,
+      if it was told; else empty.
   """
 
   arrays: Any
   resize: int = 0
+  range: tuple[float, ...] = ()
 
   @property
   def is_known(self) -> bool:
@@ -130,7 +133,8 @@ def of(source: Source) -> Inputs:
       low = 0 if low >= 0 else None
       high = source.vocabulary - 1 if source.vocabulary else None
     arrays.append(Array(tuple(leaf.shape[1:]), kind, low, high))
-  return Inputs(jax.tree.unflatten(structure, arrays), source.resize)
+  tree = jax.tree.unflatten(structure, arrays)
+  return Inputs(tree, source.resize, source.range)
 
 
 def unknown(shape: Any, dtype: str = '') -> Inputs:
@@ -152,7 +156,7 @@ def unknown(shape: Any, dtype: str = '') -> Inputs:
 def as_json(inputs: Inputs) -> dict[str, Any]:
   """The inputs of JSON's types."""
   arrays = jax.tree.map(Array._asdict, inputs.arrays, is_leaf=is_array)
-  return {'arrays': arrays, 'resize': inputs.resize}
+  return {**inputs._asdict(), 'arrays': arrays}
 
 
 def from_json(found: dict[str, Any]) -> Inputs:
@@ -165,7 +169,8 @@ def from_json(found: dict[str, Any]) -> Inputs:
       return Array(**{**node, 'shape': tuple(node['shape'])})
     return {name: array(child) for name, child in node.items()}
 
-  return Inputs(array(found['arrays']), found['resize'])
+  ends = tuple(found.get('range', ()))
+  return Inputs(array(found['arrays']), found['resize'], ends)
 
 
 def scales(inputs: Inputs) -> list[tuple]:
@@ -220,7 +225,7 @@ def take(inputs: Inputs, given: Any) -> Any:
   def one(known, given):
     if is_array(known):
       if hasattr(given, 'shape') and hasattr(given, 'dtype'):
-        return _typed(_shaped(given, known, inputs), known)
+        return _typed(_shaped(given, known, inputs), known, inputs)
     elif isinstance(known, Mapping) and isinstance(given, Mapping):
       return {
         name: one(known[name], x) if name in known else x
@@ -304,7 +309,7 @@ def _bring(inputs: Inputs) -> str:
   return f'bring images to {height} × {width} pixels, {colours}{more}'
 
 
-def _typed(x: Any, array: Array) -> Any:
+def _typed(x: Any, array: Array, inputs: Inputs) -> Any:
   """The batch in the type that the view takes, its values checked."""
   if not array.dtype:
     return x
@@ -321,7 +326,7 @@ def _typed(x: Any, array: Array) -> Any:
   if kind not in 'fb':
     raise _wrong_type(x, f'give arrays{_range(array)}')
   with np.errstate(over='ignore'):  # becomes infinite, as is seen then
-    return _within(x.astype(np.float32), array)
+    return _within(x.astype(np.float32), array, inputs)
 
 
 def _wrong_type(x: Any, do: str) -> UserError:
@@ -343,7 +348,7 @@ def _check_tokens(x: Any, array: Array) -> None:
     )
 
 
-def _within(x: Any, array: Array) -> Any:
+def _within(x: Any, array: Array, inputs: Inputs) -> Any:
   """The same values, or NaN for examples out of range that are not known."""
   low, high = array.bounds()
   outside = (x < low - SLACK) | (x > high + SLACK)
@@ -357,7 +362,14 @@ def _within(x: Any, array: Array) -> Any:
   trained, do = f'{array.low:g} to {array.high:g}', 'scale them as the run did'
   if array.dtype == 'uint8' or (array.is_unit and array.is_image):
     trained = '0 to 1'
-    do = f'{do}, e.g. divide bytes by 255, or give them as uint8'
+    how = 'e.g. divide bytes by 255, or give them as uint8'
+    if inputs.range:
+      low, high = (f'{end:g}' for end in inputs.range)
+      how = (
+        f'whose data.kw.range=({low}, {high}) brought {low} to 0 and {high} to '
+        '1, or give bytes as uint8'
+      )
+    do = f'{do}, {how}'
   raise UserError(
     f'inputs: values from {x.min():g} to {x.max():g} were given to a net that '
     f'was trained on those from {trained}; {do}'

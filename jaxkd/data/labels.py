@@ -142,6 +142,15 @@ def _named(
   names = np.unique(labels[first]).tolist()
   if told.classes and told.classes != 'sorted':
     names = list(told.classes)
+  else:
+    bare: dict[str, str] = {}
+    for name in names:
+      other = bare.setdefault(name.strip(), name)
+      if other != name:
+        raise UserError(
+          f'{at[first]} has the labels {other!r} and {name!r}, which differ in '
+          'spaces alone; write them alike, or name both in data.kw.classes'
+        )
   number = {name: i for i, name in enumerate(names)}
   made = {}
   for split, own in labels.items():

@@ -36,15 +36,25 @@ def as_inputs(
         f'width], and {at.partition(": ")[2]} has inputs of shape {x.shape}'
       )
     x = np.moveaxis(x, 1, -1)
-  elif not told.layout and _seems_channels_first(x.shape):
+  else:
+    check_layout(x.shape, told, at)
+  if told.ends:
+    x = _scaled(x, told.ends, at, numbers)
+  return as_numbers(x, at, numbers, images=told.layout != 'features')
+
+
+def check_layout(shape: tuple[int, ...], told: Told, at: str) -> None:
+  """Refuses inputs [n, ...] whose channels seem to come first.
+
+  Raises:
+    UserError: they do, and the config does not say where they are.
+  """
+  if not told.layout and _seems_channels_first(shape):
     raise UserError(
-      f'{at} has inputs of shape {x.shape}, in which the channels seem to come '
+      f'{at} has inputs of shape {shape}, in which the channels seem to come '
       "first; set data.kw.layout='NCHW' to have them moved last, or 'NHWC' if "
       "the last axis has them, or 'features' if these are no images"
     )
-  if isinstance(told.range, tuple | list) and told.range:
-    x = _scaled(x, told.range, at, numbers)
-  return as_numbers(x, at, numbers, images=told.layout != 'features')
 
 
 def _seems_channels_first(shape: tuple[int, ...]) -> bool:
@@ -75,6 +85,8 @@ def _scaled(
 def check_brightness(examples: Examples, told: Told, at: str) -> None:
   """Refuses images that are all but black, as after a division too many.
 
+  Bytes that are no images are taken from 0 to 255 likewise.
+
   Args:
     examples: a split, which is looked at if it is in memory.
     told: of them.
@@ -86,25 +98,35 @@ def check_brightness(examples: Examples, told: Told, at: str) -> None:
   if told.range or told.layout == 'features':
     return
   for leaf in _in_memory(examples):
-    if leaf.ndim < 4 or leaf.dtype not in (np.uint8, np.float32):
+    is_bytes = leaf.dtype == np.uint8
+    if not is_bytes and (leaf.ndim < 4 or leaf.dtype != np.float32):
       continue
     least, most = leaf.min(), leaf.max()
-    unit = 255 if leaf.dtype == np.uint8 else 1
+    unit = 255 if is_bytes else 1
     if 0 <= least < most <= _DARK * unit:
+      what = 'images' if leaf.ndim > 3 else 'bytes'
+      parts = 'pixels' if leaf.ndim > 3 else 'they'
       raise UserError(
-        f'{at} has images that are all but black, from {least:g} to {most:g} '
-        f'of {unit}; say what pixels go from and to, in data.kw.range: '
+        f'{at} has {what} that are all but black, from {least:g} to {most:g} '
+        f'of {unit}; say what {parts} go from and to, in data.kw.range: '
         f'(0, {most:g}) or, if they are right, (0, {unit})'
       )
 
 
-def said_ranges(splits: Mapping[str, Examples]) -> Iterator[str]:
-  """What a reader must know of inputs of any range."""
+def said_ranges(splits: Mapping[str, Examples], told: Told) -> Iterator[str]:
+  """What a reader must know of inputs whose range is told or is any.
+
+  Nothing of bytes and of floats from 0 to 1, which are what is expected.
+  """
+  how = f'by data.kw.range={told.ends}' if told.ends else 'as they are'
   for split, examples in splits.items():
     leaves = _in_memory(examples)
+    if not told.range:
+      leaves = [x for x in leaves if x.dtype.kind == 'f']
     if leaves:
       low, high = min(x.min() for x in leaves), max(x.max() for x in leaves)
-      yield f'inputs in {split} are from {low:.4g} to {high:.4g}, as they are'
+      if told.range or low < 0 or high > 1:
+        yield f'inputs in {split} are from {low:.4g} to {high:.4g}, {how}'
 
 
 def _in_memory(examples: Examples) -> list[np.ndarray]:

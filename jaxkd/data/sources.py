@@ -69,6 +69,8 @@ class Source(NamedTuple):
     resize: side in pixels that image files are brought to, by Pillow's bilinear
       filter; 0 if they are left as they are.
     vocabulary: number of tokens, where inputs are tokens; else 0.
+    range: what pixels went from and to before they were brought to 0 to 1, if
+      that was told; else empty.
   """
 
   name: str
@@ -79,6 +81,7 @@ class Source(NamedTuple):
   notes: tuple[str, ...] = ()
   resize: int = 0
   vocabulary: int = 0
+  range: tuple[float, ...] = ()
 
 
 def load(
@@ -835,12 +838,11 @@ def _source(
   if told:
     for split, examples in splits.items():
       pixels.check_brightness(examples, told, at[split])
+  said = pixels.said_ranges(splits, told) if told else ()
   told = told or Told()
   classes, notes, unnamed = tuple(classes), (), not classes
   if unnamed:
     splits, classes, notes = labels_lib.numbered(splits, told, at)
-  if told.range == 'any':
-    notes = *notes, *pixels.said_ranges(splits)
   splits = {
     split: examples_lib.checked(
       examples, len(classes), at=at[split], limits=told.limits
@@ -875,8 +877,9 @@ def _source(
     )
   order = [s for s in ('train', 'validation', 'test') if s in splits]
   splits = {split: splits[split] for split in order}
-  notes = *notes, *labels_lib.lacking(splits, classes)
-  return Source(name, splits, len(classes), shapes[first], classes, notes)
+  notes = *notes, *said, *labels_lib.lacking(splits, classes)
+  made = Source(name, splits, len(classes), shapes[first], classes, notes)
+  return made._replace(range=told.ends)
 
 
 def _first(name: str, splits: Mapping[str, Any]) -> str:
@@ -996,6 +999,11 @@ def _from_source(
     return {**batch, 'inputs': inputs}
 
   splits = dict(made.splits)
+  for split, examples in splits.items():
+    one = examples.fetch(np.arange(1))['inputs'] if len(examples) else ()
+    for x in jax.tree.leaves(one):
+      shape = (len(examples), *np.shape(x)[1:])
+      pixels.check_layout(shape, told, _at(name, split))
   if told.range or told.layout:
     splits = {
       split: examples_lib.changed(examples, functools.partial(change, split))

@@ -37,6 +37,11 @@ class Told(NamedTuple):
   layout: str = ''
 
   @property
+  def ends(self) -> tuple[float, ...]:
+    """What pixels go from and to and are brought from; empty if not told."""
+    return () if self.range == 'any' else tuple(self.range)
+
+  @property
   def limits(self) -> tuple[float, float] | None:
     """What pixels of the examples go from and to; None for anything."""
     free = self.range == 'any' or self.layout == 'features'

@@ -142,7 +142,8 @@ def knowledge(
     )
   if teachers and not arguments.teacher:
     raise UserError(
-      f'{at}.teacher: the loss {name} looks at no teacher; leave it empty'
+      f'{at}.teacher: the loss {name} looks at no teacher, as none of its '
+      'arguments behind the first is called teacher; leave it empty'
     )
   if arguments.together and weigh:
     raise UserError(
@@ -167,21 +168,26 @@ def knowledge(
     return params, state
 
   def value(context, counts, extra, student, teacher=()):
-    positional = [context.key] if arguments.draws else []
-    positional += [*student, *teacher]
+    first, rest = [context.key] if arguments.draws else [], []
     # What a teacher's adapter gives besides comes in place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
       with within(f'{at}: '):
         given = field_of(context.batch, field, name, mixtures=mixtures)
-      positional.append(masks.keep(counts, given))
+      rest.append(masks.keep(counts, given))
     extra = {**extra, **_told(arguments, counts, context.batch)}
+    if arguments.masked:
+      _check_positions(counts, student)
+
+    def of(student):
+      return jnp.asarray(loss(*first, *student, *teacher, *rest, **extra))
+
     try:
-      result = jnp.asarray(loss(*positional, **extra))
+      result = of(student)
     except UserError:
       raise
     except Exception as error:
-      raise UserError(_mismatch(error, student, teacher)) from error
+      raise UserError(_mismatch(error, student, teacher, of)) from error
     _check(result, counts, context.batch, student)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       size = _size(context.batch)
@@ -254,12 +260,7 @@ def knowledge(
         f'{at}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
         'they must be equal'
       )
-    layers = jax.tree.leaves(student)
-    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
-      raise UserError(
-        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
-        'the student has no such positions; leave it empty'
-      )
+    _check_positions(counts, student)
     if not arguments.masked and mask not in arguments.fields:
       raise UserError(
         f'{at}.mask: the loss {name} puts the positions of an example together '
@@ -272,7 +273,18 @@ def knowledge(
         'puts positions together, takes or leaves each; make it a bool'
       )
 
-  def _mismatch(error, student, teacher):
+  def _check_positions(counts, student):
+    """Refuses a mask of positions where there are none."""
+    if counts is None or counts.ndim == 1:
+      return
+    layers = jax.tree.leaves(student)
+    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
+      raise UserError(
+        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
+        'the student has no such positions; leave it empty'
+      )
+
+  def _mismatch(error, student, teacher, of):
     if not teacher or _shapes(student) == _shapes(teacher):
       return f'{at}: the loss {name}: {error}'
     sentence = (
@@ -284,9 +296,13 @@ def knowledge(
       return f'{sentence}; choose outputs of one size'
     if 'logits' in location:
       return f'{sentence}; give both the same number of classes'
-    if not adapter:
-      return f"{sentence}; set {at}.adapter='linear' or choose other layers"
-    return f'{sentence}: {error}'
+    if adapter:
+      return f'{sentence}: {error}'
+    try:
+      of(teacher)  # which 'linear' would bring the student to
+    except Exception:
+      return f'{sentence} ({error}); choose other layers'
+    return f"{sentence}; set {at}.adapter='linear' or choose other layers"
 
   return Term(init, apply, count)
 

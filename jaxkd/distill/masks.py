@@ -236,7 +236,7 @@ def totals(counts: Array | None) -> dict[str, Array]:
     return {}
   some = (counts > 0).any(_rest(counts))
   found = {'positions': counts, 'examples': some}
-  return {name: x.astype(jnp.float32).sum() for name, x in found.items()}
+  return {name: _amounts(x, jnp.float32).sum() for name, x in found.items()}
 
 
 def per_example(
@@ -264,7 +264,7 @@ def per_example(
   by_example = value.ndim < counts.ndim
   if by_example:
     counts = (counts > 0).any(_rest(counts))
-  counts = counts.astype(value.dtype)
+  counts = _amounts(counts, value.dtype)
   total = counts.sum()
   if known:
     total = known['examples' if by_example else 'positions']
@@ -272,6 +272,12 @@ def per_example(
   total = jnp.where(total > 0, total, 1)
   kept = jnp.where(counts > 0, value, 0) * counts
   return kept.sum(_rest(value)) * size / total
+
+
+def _amounts(counts: Array, dtype: jnp.dtype) -> Array:
+  """The mask as numbers; what is below 0 counts as 0 does."""
+  amounts = counts.astype(dtype)
+  return amounts if counts.dtype == bool else jnp.maximum(amounts, 0)
 
 
 def _rest(x: Array) -> tuple[int, ...]:

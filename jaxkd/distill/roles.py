@@ -58,7 +58,9 @@ def role(
     build = _builder(entry, source, shape, at, dtype)
     plain = build(())
     with within(f'{at}.model: '):
-      own = set(output_shapes(plain, shape))
+      outputs = output_shapes(plain, shape)
+      _check_logits(outputs, entry, source, at)
+    own = set(outputs)
     quantised = f'{at}.quantize'
     hooks = compression.hooks(plain, entry['quantize'], at=quantised)
     if any(hooks.values()):
@@ -328,6 +330,30 @@ def output_shapes(net: Net, shape: Any) -> dict[str, jax.ShapeDtypeStruct]:
   """What the net gives for a batch of one; nothing is computed."""
   inputs, key = shapes.batch(shape), jax.random.key(0)
   return jax.eval_shape(lambda x: net.apply(net.init(key), x)[0], inputs)
+
+
+def _check_logits(
+  outputs: Mapping[str, jax.ShapeDtypeStruct],
+  entry: Mapping[str, Any],
+  source: Source,
+  at: str,
+) -> None:
+  """Refuses logits that tell apart more classes, or fewer, than they should.
+
+  Labels that they have no place for would give NaN, and places that no label is
+  for nothing that a reader sees.
+  """
+  shape = outputs['logits'].shape if 'logits' in outputs else None
+  count = classes_of(entry, source)
+  if shape is None or shape[-1:] == (count,):
+    return
+  todo = 'let it take the argument num_classes and give that many'
+  if 'classes' in entry:
+    todo += f', or set {at}.classes to as many as it has'
+  raise UserError(
+    f'the model {entry["model"]} gives logits of shape {list(shape)} for one '
+    f'example, and there are {count} classes; {todo}'
+  )
 
 
 def _in_float16(net: Net, shape: Any) -> bool:

@@ -193,7 +193,13 @@ def resolve(
 ) -> tuple[Callable, Mapping[str, Any]]:
   """What builds a model, and the options that its name fixes."""
   if ':' in name:
-    return lookup.attribute(name, kind='model', at=at), {}
+    found = lookup.attribute(name, kind='model', at=at)
+    if isinstance(found, linen.Module | nnx.Module):
+      raise UserError(
+        f'{at}: {name!r} is a model that is made already; name its class, or a '
+        'function that makes one'
+      )
+    return found, {}
   known = []
   for family, module in families().items():
     named = getattr(module, 'NAMED', {})
@@ -306,8 +312,8 @@ def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
   is_class = inspect.isclass(constructor)
   function = constructor.__init__ if is_class else constructor
   parameters = dict(inspect.signature(function).parameters)
-  if is_class:
-    parameters.pop('self')
+  if is_class:  # without self, whatever it is called
+    del parameters[next(iter(parameters))]
   return parameters
 
 

@@ -166,6 +166,12 @@ def array_shape(input_shape: Any) -> tuple[int, ...]:
   Raises:
     UserError: they are several, or of another type.
   """
+  if hasattr(input_shape, 'dtype'):
+    raise UserError(
+      'this model takes one array of floats, and inputs are '
+      f'{shapes.said(input_shape)} of {input_shape.dtype}, as tokens are: '
+      'choose a model of tokens, or give numbers that are measured as floats'
+    )
   if not shapes.is_shape(input_shape):
     raise UserError(
       'this model takes one array of numbers, not inputs of '

@@ -64,6 +64,8 @@ def test_what_it_trained_on_is_taken(asarray, known, given, taken):
     (BYTES, ones(2, 4, 6, 4), 'bring images to .* RGB'),
     (BYTES, ones(2, 6, 4, 3), 'bring images to 4 × 6'),
     (BYTES, ones(2, 4, 6, 3) * 255, 'from 255 to 255 .* 0 to 1; .*divide by'),
+    (BYTES._replace(range=(-1, 1)), ones(2, 4, 6, 3) * -0.5,
+     r'data\.kw\.range=\(-1, 1\) brought -1 to 0 and 1 to 1, or give bytes'),
     (BYTES, ones(2, 4, 6, 3) * 1.01, 'from 1.01 to 1.01'),
     (BYTES, ones(2, 4, 6, 3) * -0.5, 'from -0.5 to -0.5'),
     (BYTES, ones(2, 4, 6, 3, dtype=np.int64), 'type int64; give arrays of uin'),
@@ -116,7 +118,10 @@ def test_what_cannot_be_looked_at_becomes_nan():
 
 def source(x, **more):
   split = {s: (x, np.arange(len(x)) % 2) for s in ('train', 'test')}
-  made = {k: examples.from_arrays(*v, at=k) for k, v in split.items()}
+  made = {
+    k: examples.ArrayExamples(examples.as_numbers(given, k), labels)
+    for k, (given, labels) in split.items()
+  }
   shape = inputs.shapes.example(x[:1])
   return sources.Source('mine', made, 2, shape, ('a', 'b'), **more)
 
@@ -135,9 +140,10 @@ def test_what_it_trained_on_is_seen():
 
 
 PAIR = Inputs((GREY.arrays, VECTOR.arrays))
+SCALED = GREY._replace(range=(-1, 1))
 
 
-@pytest.mark.parametrize('known', [BYTES, GREY, VECTOR, TOKENS, PAIR])
+@pytest.mark.parametrize('known', [BYTES, GREY, VECTOR, TOKENS, PAIR, SCALED])
 def test_it_is_the_same_after_json(known):
   kept = json.loads(json.dumps(inputs.as_json(known)))
   assert inputs.from_json(kept) == known

@@ -72,6 +72,10 @@ def test_names_are_classes_in_their_order(kind):
   np.testing.assert_array_equal(made['test'], [1, 0])
   _, found, _ = read(names[CLASSES], classes=('bee', 'ant', 'eel', 'cat'))
   assert found == ('bee', 'ant', 'eel', 'cat')
+  spaced = np.array(['cat', 'bee', 'bee '])
+  with pytest.raises(UserError, match=r"labels 'bee' and 'bee ', .* in spaces"):
+    read(spaced[CLASSES].astype('S4' if kind == 'S3' else kind))
+  assert read(spaced[CLASSES], classes=tuple(spaced))[1] == tuple(spaced)
   message = "'test' of mine: example 1 has the label 'eel', which is none of"
   with pytest.raises(UserError, match=message):
     read(names[CLASSES], np.array(['cat', 'eel']))

@@ -1,5 +1,7 @@
 """Inputs as people have them: ranges, layouts, channels."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,40 @@ def test_images_that_are_all_but_black_are_refused(images, message):
     pixels.check_brightness(split, told.of(), AT)
   for options in ({'range': (0, 255)}, {'layout': 'features'}):
     pixels.check_brightness(split, told.of(**options), AT)
-  for other in (images * 3, images * 0, images.reshape(6, -1)):
+  for other in (images * 3, images * 0):
     split = ArrayExamples(other, np.arange(6))
     pixels.check_brightness(split, told.of(), AT)
+
+
+def test_bytes_are_taken_from_0_to_255_in_vectors_too():
+  features = (BYTES // 128).reshape(6, -1)
+  message = r'mine has bytes that are all but black, .*range: \(0, 1\) or'
+  with pytest.raises(UserError, match=message):
+    pixels.check_brightness(
+      ArrayExamples(features, np.arange(6)), told.of(), AT
+    )
+  for other in (features / 255, features.astype(np.int32), features * 3):
+    split = ArrayExamples(other.astype(other.dtype), np.arange(6))
+    pixels.check_brightness(split, told.of(), AT)
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'options', 'note'),
+  [
+    (BYTES, {}, ''),
+    (BYTES / 255, {}, ''),
+    (BYTES.reshape(6, -1) / 255, {}, ''),
+    (BYTES.reshape(6, -1) + 0.0, {}, 'from 0 to 2\\d\\d, as they are'),
+    (BYTES / 25 - 3, {'layout': 'features'}, 'from -3 to .*, as they are'),
+    (BYTES, {'range': 'any'}, 'from 0 to 2\\d\\d, as they are'),
+    # What was from 0 to 1 already, and is so twice now.
+    (BYTES / 255, {'range': (0, 255)},
+     r'from 0 to 0\.0039\d*, by .*range=\(0, 255\)'),
+    (BYTES / 255, {'range': [-1, 1]}, r'from 0\.5 to 1, by .*=\(-1, 1\)'),
+  ],
+)  # fmt: skip
+def test_ranges_that_are_not_plain_are_told_of(inputs, options, note):
+  split = ArrayExamples(read(inputs, **options), np.arange(6))
+  found = pixels.said_ranges({'train': split}, told.of(**options))
+  (said,) = found if note else [*found, '']
+  assert re.search(f'^inputs in train are {note}$' if note else '^$', said)

@@ -198,7 +198,9 @@ def test_what_arrays_mean_can_be_told(prepared, monkeypatch, limit):
     range=(0, 255), labels='counted', classes=(1, 2, 3),
   )  # fmt: skip
   assert (source.input_shape, source.classes) == ((4, 5, 1), ('1', '2', '3'))
-  assert source.notes == ('labels 1, 2, 3 are classes 0 to 2',)
+  ranges = [note for note in source.notes if 'data.kw.range=(0, 255)' in note]
+  assert len(ranges) == (2 if limit else 0)  # of what is in memory
+  assert source.notes == ('labels 1, 2, 3 are classes 0 to 2', *ranges)
   test = source.splits['test']
   batch = test.fetch(np.arange(12)[::-1])
   number = np.rint(batch['inputs'][:, 0, 0, 0] * 255 / 8).astype(int)

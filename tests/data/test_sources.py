@@ -605,8 +605,13 @@ class TestOnesOwn:
       UserError, match=r"'train' .*holds 255; floats in images"
     ):
       sources.load('my_data:bright', layout='NHWC')
+    with pytest.raises(
+      UserError, match=r"'train' .*\(\d+, 3, 8, 8\), .*layout='NCHW'"
+    ):
+      sources.load('my_data:bright')
     source = sources.load('my_data:bright', layout='NCHW', range=(0, 255))
     assert source.input_shape == (8, 8, 3)
+    assert source.range == (0, 255)
     assert everything(source.splits['test'])['inputs'].max() == 1
     for options in ({'classes': (0, 1)}, {'num_classes': 3}):
       with pytest.raises(

@@ -30,6 +30,7 @@ def context(context):
       'map': context.student['map'][:, :4, :4],
       'tokens': tokens,
       'counts': valid,
+      'amounts': valid.astype(np.float32),
     },
     teachers={
       'main': {
@@ -72,6 +73,8 @@ KL = dict(loss='kl', teacher='main')
     (True, KL),
     (True, dict(KL, mask='valid', **TOKENS)),
     (True, dict(KL, mask='counts', **TOKENS)),
+    (True, dict(KL, mask='amounts', **TOKENS)),
+    (True, dict(KL, loss='hint', mask='amounts', **TOKENS)),
     (True, dict(KL, loss='channel_wise', mask='valid', **TOKENS)),
     (True, dict(KL, loss='hint', mask='valid', adapter='linear', **TOKENS)),
     (True, dict(KL, when='teacher_is_correct', otherwise='labels')),

@@ -108,6 +108,18 @@ def test_unequal_layers_are_refused_with_a_remedy(context):
     assert part in str(error.value)
 
 
+def test_an_adapter_is_not_proposed_where_the_loss_takes_no_such_layers(
+  context,
+):
+  far = {'main': {'far': jnp.zeros((1, 6, 3, 3, 2))}}
+  term = knowledge(
+    losses.rkd_distance, location=('map', 'far'), teachers=('main',)
+  )
+  message = r'cannot compare \(student must be .*\); choose other layers'
+  with pytest.raises(UserError, match=message):
+    value(term, context._replace(teachers=far))
+
+
 def test_names_that_are_not_there(context):
   with pytest.raises(UserError, match=r"no output 'mpa'.*'map'"):
     value(

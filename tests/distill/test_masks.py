@@ -238,6 +238,7 @@ def pooled_embedding(student, teacher):
     ('hint', dict(at='short'), r"mask: 'valid' is \[3, 5\].* \[3, 2, 3\]"),
     (pooled, {}, r'mask: the loss pooled puts the positions .* `valid`'),
     (pooled_embedding, dict(at='embedding'), r'mask: .*leave it empty'),
+    ('hint', dict(at='embedding'), r'mask: .*no such positions; leave it emp'),
     ('hint', dict(mask='vallid'), r"mask: .*'vallid'.*'valid'"),
     ('hint', dict(mask=('valid', 'count')), r"mask: .*'count'.*'counts'"),
     ('hint', dict(mask=('valid', 'short')), r"mask: 'valid' of the student"),

@@ -214,9 +214,9 @@ from flax import linen, nnx
 from jaxkd.types import Net
 
 class NNX(nnx.Module):
-  def __init__(self, *, num_classes, scale, rngs):
-    self.linear = nnx.Linear(4, num_classes, rngs=rngs)
-    self.scale = scale
+  def __init__(me, *, num_classes, scale, rngs):  # no self
+    me.linear = nnx.Linear(4, num_classes, rngs=rngs)
+    me.scale = scale
 
   def __call__(self, x):
     return self.scale * self.linear(x)
@@ -229,6 +229,8 @@ class Linen(linen.Module):
   @linen.compact
   def __call__(self, x):
     return self.scale * linen.Dense(self.num_classes, name='linear')(x)
+
+made = Linen(3, (4,))
 
 def identity():
   return Net(
@@ -290,6 +292,8 @@ def test_options_of_your_own_module(own):
     models.build('own_models:NNX', **own)
   with pytest.raises(UserError, match='cannot compute in bfloat16'):
     models.build('own_models:Linen', dtype='bfloat16', **own)
+  with pytest.raises(UserError, match='is made already; name its class, or a'):
+    models.build('own_models:made', **own)
   with pytest.raises(UserError, match="'Linnen'; did you mean 'Linen'"):
     models.build('own_models:Linnen', **own)
 
