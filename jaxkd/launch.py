@@ -282,8 +282,12 @@ def _for_all(argv: list[str], teachers: Iterable[str]) -> list[str]:
 def _of_students_alone(
   given: Iterable[str], values: flags.FlagValues
 ) -> Iterator[str]:
-  """Says which flags are for students where teachers train in another way."""
-  if 'config' not in values:
+  """Says which flags are for students where teachers train in another way.
+
+  Of several hosts, the first says it for all.
+  """
+  is_first = 'host' not in values or not values['host'].value
+  if 'config' not in values or not is_first:
     return
   config = configs.plain(values['config'].value)
   training = {
