@@ -5,7 +5,8 @@ to depend on an argument does not; what is decided by a value that only the
 running program knows counts as dependent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jax.extend.core import Jaxpr, Literal, jaxprs_in_params
 
@@ -46,11 +47,18 @@ def _results(equation, given: list[bool]) -> list[bool]:
   found = dependent(inner[0], given)
   if equation.primitive.name == 'scan':
     # What a step leaves to the next is an argument of that one.
-    first = equation.params['num_consts']
-    carried = equation.params['num_carry']
+    first, carried = _carried(equation.params)
     after = list(given)
     for i, is_dependent in enumerate(found[:carried], first):
       after[i] |= is_dependent
     if after != given:
       return _results(equation, after)
   return found
+
+
+def _carried(scan: Mapping[str, Any]) -> tuple[int, int]:
+  """Which arguments of a scan its steps leave to the next: first and count."""
+  if 'num_carry' in scan:
+    return scan['num_consts'], scan['num_carry']
+  constants, carried, _ = scan['ft_in'].unpack()  # from jax 0.12 on
+  return len(list(constants)), len(list(carried))

@@ -154,7 +154,11 @@ def test_a_way_to_mix_of_ones_own():
     ('cutmix(-1.0)', {}, 'alpha above 0'),
     ('cutmix', {'inputs': np.zeros((4, 6), np.float32)}, "take 'mixup"),
     ('mixup(1)', {'inputs': np.zeros((4, 6), np.int32)}, 'is int32'),
-    ('mixup(1)', {'inputs': {'a': np.zeros((4, 6))}}, 'several arrays'),
+    (
+      'mixup(1)',
+      {'inputs': {'a': np.zeros((4, 6), np.float32)}},
+      'several arrays',
+    ),
     ('mixup(1)', {'labels': np.zeros((4, 6), np.int32)}, 'one class each'),
     ('mixup(1)', {'labels': np.zeros(4, np.float32)}, 'labels float32'),
     ('mixup(1)', {'valid': np.ones((4, 6), bool)}, 'parts that do not'),
