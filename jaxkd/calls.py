@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jaxkd.errors import UserError
@@ -83,3 +83,14 @@ def bind(
     elif annotation is not inspect.Parameter.empty and type(value) not in kinds:
       raise UserError(f'{said}: {key} cannot be {value!r}')
   return arguments
+
+
+def numbered(name: str, earlier: Iterable[str]) -> str:
+  """A name to draw by: ``flip``, and ``flip#1`` where one came before.
+
+  Args:
+    name: of the function.
+    earlier: what the calls before it are called.
+  """
+  count = [other.partition('#')[0] for other in earlier].count(name)
+  return f'{name}#{count}' if count else name

@@ -381,10 +381,8 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
     raise UserError(f'{at}: {given!r} should be a dict of entries')
   made = plain(default)
   for kind, name in _named_anew(default, given):
-    if kind not in (
-      'model',
-      'loss',
-    ):  # these have their options from `complete`
+    # `complete` adds the options of a model or a loss.
+    if kind not in ('model', 'loss'):
       made |= options_after(default, kind, name, at)
   for name, value in given.items():
     here = f'{at}.{name}' if at else name

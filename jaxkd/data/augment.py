@@ -73,8 +73,7 @@ def parse(text: str, *, at: str) -> list[Op]:
     arguments = calls.bind(
       function, name, args, kwargs, kind='mixing', at=at, skip=3
     )
-    before = [op.name.partition('#')[0] for op in ops].count(name)
-    key = f'{name}#{before}' if before else name
+    key = calls.numbered(name, (op.name for op in ops))
     ops.append(Op(key, functools.partial(function, **arguments)))
   return ops
 

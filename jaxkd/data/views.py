@@ -81,8 +81,7 @@ def parse(text: str, *, at: str = 'view') -> View:
     arguments = calls.bind(
       function, name, args, kwargs, kind='view', at=at, skip=2
     )
-    before = [op.name.partition('#')[0] for op in ops].count(name)
-    key = f'{name}#{before}' if before else name
+    key = calls.numbered(name, (op.name for op in ops))
     key, fresh = fresh + key, fresh + f'{name}/' * (function is redraw)
     ops.append(Op(key, functools.partial(function, **arguments)))
     values = ', '.join(map(repr, arguments.values()))
