@@ -37,7 +37,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 PERCENT = (100, 20, 10, 2)
 RATES, FACTORS = '2e-3,5e-3,1e-2', '0.1,1.0,10.0'

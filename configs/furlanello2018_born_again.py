@@ -34,7 +34,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 SEEN = 'standardize((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))'
 GENERATIONS = ('main', 'second', 'third', 'fourth')

@@ -32,7 +32,7 @@ of 10, 5 and 3 % of the data, two seeds of each, showed no gain either.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

@@ -25,7 +25,7 @@ alone, 81.6 % and 94.3 %.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 MISSING, TWO = '3', '0,1,2,3,4,5,6,9'
 

@@ -15,7 +15,7 @@ with dropout and jitter, student of 800-800, T=20, all of the data.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

@@ -19,7 +19,7 @@ validation.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

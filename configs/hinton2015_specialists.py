@@ -24,7 +24,7 @@ told from either. The student of the system has 90.8 %, that of the generalist
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

@@ -17,7 +17,7 @@ the same, which leaves room above the generalist.
       --workdir runs/hinton2015_specialists_fashion
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

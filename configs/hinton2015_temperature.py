@@ -12,7 +12,7 @@ MNIST, with all of the data.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 8.0, 20.0)
 

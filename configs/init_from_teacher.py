@@ -30,7 +30,7 @@ chose the largest of the three rates, so a larger one might be better still.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 LEVEL = 0.74
 

@@ -33,7 +33,7 @@ stays behind, which would flatter the translations).
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 SHARES = (50, 80, 90)  # per cent that is pruned
 

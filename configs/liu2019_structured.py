@@ -31,7 +31,7 @@ training was not tried for all arms.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 LABELLED, ALL = 4000, 8000
 

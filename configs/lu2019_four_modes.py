@@ -33,7 +33,7 @@ ours. The paper has an accuracy of 0.942 with all modes and none for one.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 MODES = dict(image='', edges='gradient', coarse='resize(7)', details='detail')
 PAPER = {name: f'channel({i})' for i, name in enumerate(MODES)}

@@ -34,7 +34,7 @@ and 97.55 % for seborrheic keratosis on the validation split.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 TARGET, SOURCE = (2, 4, 6), (0, 1, 3, 5, 7, 8, 9)
 FEW = 0.006  # of 55,000 images: 33 of each class

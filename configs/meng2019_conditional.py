@@ -26,7 +26,7 @@ part was tuned instead, has 2e-3. At half those rates the lead was 0.9 points.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

@@ -30,7 +30,7 @@ that labels do not. All but the mixture took the largest rate of their grid,
 4e-3; the mixture has 2e-3.
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 BASE = 'meng2019_conditional.py'
 

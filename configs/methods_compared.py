@@ -18,7 +18,7 @@ It takes about two hours on two CPU cores, and goes on where it was stopped.
 
 from pathlib import Path
 
-from jaxkd import config
+from jaxkd.run import config
 
 FOLDER = Path(__file__).parent / 'methods'
 BASELINE = 'soft_targets'

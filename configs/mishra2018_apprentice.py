@@ -49,7 +49,7 @@ teacher in full precision.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 WEIGHTS = dict(ternary='ternary({})', four='wrpn(4, scaled=True, {})')
 

@@ -47,7 +47,7 @@ without labels learned by heart, students alone were the best.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 UNLIKE = ('wide', 'deep', 'mixer')
 BRANCHES = 3

@@ -26,7 +26,7 @@ the data 98.5 %. That classes are unequally alike does not help: without it
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 
 def get_config(arg=None):

@@ -44,7 +44,7 @@ adds nothing to triplets, and it is better not to normalise, but for 16 numbers.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 SIZES = (2, 4, 8, 16)  # of the students' embeddings
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -34,7 +34,7 @@ equal distances, and with these steps 4.8 ± 7.5.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'polino2018_quantized.py')
 

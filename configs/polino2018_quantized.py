@@ -40,7 +40,7 @@ are not standardised, 2 bits rounded after training have 54 %.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 BITS = (2, 4, 8)
 RATES, SLOW = '1e-3,3e-3,1e-2', '3e-5,1e-4,3e-4'  # for weights, for points

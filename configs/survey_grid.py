@@ -30,7 +30,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 TEACHERS = {'one': ('first',), 'three': ('first', 'second', 'third')}
 KNOWLEDGE = ('soft', 'features', 'relations')  # each with those before it

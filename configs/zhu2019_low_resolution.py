@@ -34,7 +34,7 @@ too, features added nothing (three seeds, validation).
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 # Resolutions that students see, the data, the net, how training images are
 # changed before.

@@ -12,11 +12,11 @@ import jax
 from absl import flags
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import launch
+from benchmarks import loss_speed, population_speed, speed
 from jaxkd.errors import UserError, unknown
-from jaxkd.report import loss_speed, population_speed, speed
 from jaxkd.report.progress import Reporter
+from jaxkd.run import config as configs
+from jaxkd.run import launch
 from jaxkd.train.fit import Stopped
 
 HERE = Path(__file__).parent

@@ -10,9 +10,10 @@ import sys
 from absl import flags
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import files, launch, overview, pipeline, tuning, workdir
+from jaxkd import files
 from jaxkd.report import tables
+from jaxkd.run import config as configs
+from jaxkd.run import launch, overview, pipeline, tuning, workdir
 from jaxkd.train import hosts
 
 FLAGS = flags.FLAGS

@@ -10,9 +10,9 @@ reads, and so does whoever has TFDS. TensorFlow is not needed.
 from absl import flags
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import launch
 from jaxkd.data import builder, prepared, sources
+from jaxkd.run import config as configs
+from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('name', '', 'what the TFDS data set is to be called')

@@ -12,8 +12,8 @@ import sys
 from absl import flags
 from rich.console import Console
 
-from jaxkd import launch, pipeline, sweep
 from jaxkd.errors import UserError
+from jaxkd.run import launch, pipeline, sweep
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list('configs', [], 'config files, each FILE or FILE:SIZE')

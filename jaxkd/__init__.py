@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   from jaxkd import data, losses, models
   from jaxkd.models import build
-  from jaxkd.pipeline import run
+  from jaxkd.run.pipeline import run
+  from jaxkd.run.workdir import load
   from jaxkd.types import Context, Net, Term
-  from jaxkd.workdir import load
 
 __version__ = '0.1.0'
 __all__ = [
@@ -30,14 +30,12 @@ __all__ = [
 
 def __getattr__(name: str):
   match name:
-    case 'losses' | 'data' | 'models':
+    case 'losses' | 'data' | 'models' | 'run':
       return importlib.import_module(f'jaxkd.{name}')
     case 'build':
       module = 'jaxkd.models'
-    case 'run':
-      module = 'jaxkd.pipeline'
     case 'load':
-      module = 'jaxkd.workdir'
+      module = 'jaxkd.run.workdir'
     case 'Net' | 'Context' | 'Term':
       module = 'jaxkd.types'
     case _:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 
 
@@ -104,3 +105,37 @@ class Term(NamedTuple):
   init: Callable[..., tuple[dict, dict]]
   loss: Callable[..., tuple[Array, dict]]
   count: Callable[[Context], Any] = nothing
+
+
+def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+  """The mean that a sum and a count stand for."""
+  return total / count
+
+
+class Metric(NamedTuple):
+  """A measure of a net's outputs.
+
+  Attributes:
+    measure: ``(outputs, batch, teachers) -> (sum, count)`` over one batch,
+      where ``batch['where']``, a [B] bool, says which examples count. Sums
+      and counts of batches add up.
+    value: ``(sum, count) -> value``, on arrays with any leading axes.
+    higher_is_better: which way is up.
+    teacher: the group that it compares with; such a metric is left out where
+      that group's outputs are not at hand.
+    output: the output that it measures; nets without it are not measured.
+    whole: for what no sum over batches can tell, such as a rank among all
+      examples: ``(*fields) -> (sum, count)`` on the host, of the examples of a
+      whole split that count. ``measure`` then gives the fields instead, arrays
+      [B, ...]. Metrics of the same ``measure`` and ``whole`` share what it
+      gives. Of a net that diverged the fields may be nan.
+    finished: whether it is for finished nets alone, as it takes long.
+  """
+
+  measure: Callable[[dict, dict, dict], tuple[Array, ...]]
+  value: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio
+  higher_is_better: bool = True
+  teacher: str = ''
+  output: str = 'logits'
+  whole: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
+  finished: bool = False

@@ -25,9 +25,9 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from jaxkd import config as configs  # noqa: E402
-from jaxkd.distill import roles, terms  # noqa: E402
-from jaxkd.students import arms as students  # noqa: E402
+from jaxkd.run import arms as students  # noqa: E402
+from jaxkd.run import build, terms  # noqa: E402
+from jaxkd.run import config as configs  # noqa: E402
 from jaxkd.train import sharding  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -83,12 +83,12 @@ def of_the_claim():
     for arm in chosen:
       used = terms.in_use(own[arm]['distill'])
       for entry in own[arm]['students'].values():
-        wanted |= roles.needs(entry, used)
+        wanted |= build.needs(entry, used)
     found, wanted = set(), wanted & set(entries)
     while wanted:
       name = wanted.pop()
       found.add(name)
-      needed = roles.needs(entries[name], entries[name]['distill'])
+      needed = build.needs(entries[name], entries[name]['distill'])
       wanted |= (needed & set(entries)) - found
     report = config['report'] | {'controls': {}, 'derived': {}}
     if arms == 1:
@@ -114,7 +114,7 @@ def of_the_claim():
       own = students.configs_of(configs.override(config, whole, part))[arm]
       used = terms.in_use(own['distill'])
       for entry in own['students'].values():
-        for name in roles.needs(entry, used) | set(config['teachers']):
+        for name in build.needs(entry, used) | set(config['teachers']):
           if name not in whole.get('teachers', {}):
             continue
           kept['teachers'][name] = whole['teachers'][name]

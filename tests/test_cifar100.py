@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from jaxkd import config as configs
-from jaxkd import models, pipeline, preflight
+from jaxkd import models
 from jaxkd.report import rows
-from jaxkd.students import arms
+from jaxkd.run import arms, checks, pipeline
+from jaxkd.run import config as configs
 from jaxkd.train import optimizer
 
 FOLDER = Path(__file__).parents[1] / 'configs' / 'cifar100'
@@ -125,7 +125,7 @@ def test_every_pair_can_be_traced_tiny(tmp_path):
   made['arms'] = {'distilled': {}}
   made['report']['compare']['than'] = 'distilled'
   made['report']['controls'] = {}
-  _, (part,) = preflight.prepare(made, tmp_path)
+  _, (part,) = checks.prepare(made, tmp_path)
   assert len(part.teachers) == 4 and len(part.students['distilled']) == 6
   assert len(made['distill']) == 9 * 3 + 3
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 import jaxkd
-from jaxkd import config as configs
-from jaxkd import files, pipeline, sweep
+from benchmarks import speed
+from jaxkd import files
 from jaxkd.data import prepared, sources
 from jaxkd.errors import UserError
 from jaxkd.models import pytorch
 from jaxkd.report import __main__ as report
-from jaxkd.report import rows, speed
+from jaxkd.report import rows
+from jaxkd.run import config as configs
+from jaxkd.run import pipeline, sweep
 
 
 def test_what_a_path_stands_for(monkeypatch, tmp_path):

@@ -13,8 +13,8 @@ import chex
 import pytest
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import pipeline
+from jaxkd.run import config as configs
+from jaxkd.run import pipeline
 from jaxkd.train import checkpoint
 
 ROOT = Path(__file__).parents[1]

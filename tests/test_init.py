@@ -1,5 +1,6 @@
 """The public names are all there, and loading one loads little else."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import jaxkd
+from jaxkd.errors import UserError
 
 # What a user of the losses alone should not have to wait for.
 HEAVY = (
@@ -69,3 +71,16 @@ def test_a_folder_of_its_name_does_not_hide_the_package(tmp_path):
     text=True,
   )
   assert found.stdout.strip() == jaxkd.__version__
+
+
+def test_run_is_a_function_and_a_package(tmp_path):
+  assert jaxkd.run is importlib.import_module('jaxkd.run')
+  with pytest.raises(UserError, match='there is no entry'):
+    jaxkd.run({'no': 'entry'}, tmp_path)
+
+
+@pytest.mark.parametrize('name', ['config', 'pipeline'])
+def test_old_module_names_warn_and_are_the_new_ones(name):
+  with pytest.warns(DeprecationWarning, match=f'now jaxkd.run.{name}'):
+    old = importlib.import_module(f'jaxkd.{name}')
+  assert old is importlib.import_module(f'jaxkd.run.{name}')

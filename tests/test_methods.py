@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import pipeline, preflight, tuning
-from jaxkd.distill import terms
 from jaxkd.report import rows
-from jaxkd.students import arms
+from jaxkd.run import arms, checks, pipeline, terms, tuning
+from jaxkd.run import config as configs
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 COMPARED = FOLDER / 'methods_compared.py'
@@ -156,7 +154,7 @@ def test_a_step_of_every_method_can_be_traced(tmp_path):
   config['report']['controls'] = {
     name: pair for name, pair in controls if not name.endswith('_tuned')
   }
-  _, (part,) = preflight.prepare({**config, 'tune': ()}, tmp_path)
+  _, (part,) = checks.prepare({**config, 'tune': ()}, tmp_path)
   assert set(part.arms) == {'student', *METHODS}
   assert all(part.first(name) == name for name in METHODS)
 

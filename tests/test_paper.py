@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxkd import config as configs
-from jaxkd import preflight, shapes
+from jaxkd import shapes
 from jaxkd.data import sources
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
+from jaxkd.run import checks
+from jaxkd.run import config as configs
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
 # Source -> the shape of an example and the number of classes, as published.
@@ -88,7 +89,7 @@ def test_the_paper_form_can_be_traced(
     return
   monkeypatch.setattr(sources, 'load', stand_in)
   # Nor are weights of others.
-  monkeypatch.setattr(preflight.teachers, 'restore', lambda *given: None)
+  monkeypatch.setattr(checks.teachers, 'restore', lambda *given: None)
   # Other arms differ in sizes or weights, and each would be traced anew.
-  _, rounds = preflight.prepare(of_the_claim(config, arms=1), tmp_path)
+  _, rounds = checks.prepare(of_the_claim(config, arms=1), tmp_path)
   assert rounds

@@ -8,7 +8,7 @@ code gives none here.
       --workdir runs/resnet110_resnet20
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'resnet32x4_resnet8x4.py')
 

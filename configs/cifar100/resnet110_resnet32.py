@@ -7,7 +7,7 @@ DKD and ReviewKD have their authors' weights for this pair.
       --workdir runs/resnet110_resnet32
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'resnet32x4_resnet8x4.py')
 

@@ -24,7 +24,8 @@ with the same recipe, or restored from a zoo's file (see docs/config.md):
 
 from ml_collections import ConfigDict
 
-from jaxkd import config, models
+from jaxkd import models
+from jaxkd.run import config
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 SEEN = f'standardize({MEAN}, {STD})'

@@ -9,7 +9,7 @@ authors' code gives none here.
       --workdir runs/resnet50_mobilenetv2
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'resnet32x4_resnet8x4.py')
 

@@ -8,7 +8,7 @@ weights, as their authors' code gives none here.
       --workdir runs/resnet50_vgg8
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'resnet32x4_resnet8x4.py')
 

@@ -8,7 +8,7 @@ and ReviewKD its usual one, as its authors' code gives none here.
       --workdir runs/vgg13_mobilenetv2
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'resnet32x4_resnet8x4.py')
 

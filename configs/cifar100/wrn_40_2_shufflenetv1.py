@@ -7,7 +7,7 @@ DKD and ReviewKD have their authors' weights for this pair.
       --workdir runs/wrn_40_2_shufflenetv1
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'resnet32x4_resnet8x4.py')
 

@@ -10,7 +10,7 @@ weights.
       --workdir runs/activation_boundaries
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ maps of length 1, so on 10×10 pixels it counts for ten times as much.
       --workdir runs/attention_transfer
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -8,7 +8,7 @@ port, with the weight and the temperature of its logit maps.
       --workdir runs/channel_wise
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ step's embeddings, as in the paper, and not the memory's.
       --workdir runs/contrastive
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

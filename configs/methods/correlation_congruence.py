@@ -8,7 +8,7 @@ Zoo, whose loss this is. RepDistiller's 0.02 belongs to another loss.
       --workdir runs/correlation_congruence
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

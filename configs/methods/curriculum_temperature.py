@@ -8,7 +8,7 @@ and its reversed gradient grows over a twenty-fourth of the steps.
       --workdir runs/curriculum_temperature
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -7,7 +7,7 @@
       --workdir runs/decoupled
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -10,7 +10,7 @@ belongs to another form of it.
       --workdir runs/factor_transfer
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ after it; here, as there, both terms are on from the first step.
       --workdir runs/fitnet
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

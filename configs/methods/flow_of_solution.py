@@ -10,7 +10,7 @@ pair, with the stem, is left out.
       --workdir runs/flow_of_solution
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -7,7 +7,7 @@ The authors' weight and adapter, without the soft targets that they add.
       --workdir runs/inter_channel_correlation
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

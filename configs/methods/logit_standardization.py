@@ -8,7 +8,7 @@ authors' weight and base temperature.
       --workdir runs/logit_standardization
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

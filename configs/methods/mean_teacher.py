@@ -10,7 +10,7 @@ all examples of the students are labelled.
       --workdir runs/mean_teacher
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -8,7 +8,7 @@ of their weights.
       --workdir runs/multi_level_logits
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ authors update one after the other.
       --workdir runs/mutual_learning
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -7,7 +7,7 @@ Weights and layers as in RepDistiller; the paper takes the last stage alone.
       --workdir runs/neuron_selectivity
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ larger weight.
       --workdir runs/oriented_trainer
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -10,7 +10,7 @@ not in the published code.
       --workdir runs/overhaul
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -7,7 +7,7 @@ RepDistiller's weight, for batches of 64.
       --workdir runs/probabilistic_transfer
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -8,7 +8,7 @@ RepDistiller's weights for classification.
       --workdir runs/relational
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ label is used. The projector stays in the student: it counts as the student's.
       --workdir runs/reused_classifier
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

@@ -9,7 +9,7 @@ their fourth, the pooled features, is left out.
       --workdir runs/review
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

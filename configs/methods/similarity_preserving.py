@@ -7,7 +7,7 @@ Weight and layer as in RepDistiller, checked there by the authors.
       --workdir runs/similarity_preserving
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

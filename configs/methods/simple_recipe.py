@@ -9,7 +9,7 @@ logarithm is of the sum over the whole batch, ours of each example's.
       --workdir runs/simple_recipe
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

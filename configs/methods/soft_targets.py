@@ -14,7 +14,7 @@ term's value is the mean over the batch of what its loss returns.
 
 from ml_collections import ConfigDict
 
-from jaxkd import config
+from jaxkd.run import config
 
 WIDTHS = (8, 8, 16, 32)
 STAGES = ('stages/0', 'stages/1', 'stages/2')

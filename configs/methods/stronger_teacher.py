@@ -7,7 +7,7 @@ The authors' settings for CIFAR.
       --workdir runs/stronger_teacher
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

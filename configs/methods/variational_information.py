@@ -8,7 +8,7 @@ layers of the others. The variances train with the rest.
       --workdir runs/variational_information
 """
 
-from jaxkd import config
+from jaxkd.run import config
 
 base = config.beside(__file__, 'soft_targets.py')
 

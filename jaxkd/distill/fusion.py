@@ -15,11 +15,10 @@ from jax import Array
 
 from jaxkd import lookup, losses
 from jaxkd.distill import masks, router, transfer
-from jaxkd.distill.knowledge import field_of
+from jaxkd.distill.term import field_of
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics
-from jaxkd.teachers import many
 from jaxkd.types import Context, Term
 
 DRAWS = ('sampled', 'round_robin')
@@ -287,6 +286,23 @@ def _weigh(weights: str, groups, trains, mask, at):
   return groups, of_function
 
 
+def as_logits(
+  probabilities: Array, teachers: Array, temperature: float | Array = 1.0
+) -> Array:
+  """Logits whose softmax at a temperature gives the probabilities.
+
+  They are finite, but for classes that do not exist, which stay at -inf.
+
+  Args:
+    probabilities: [B, ..., K].
+    teachers: the logits that they were made of, [T, B, ..., K].
+    temperature: of the softmax.
+  """
+  tiny = jnp.finfo(probabilities.dtype).tiny
+  found = temperature * jnp.log(jnp.maximum(probabilities, tiny))
+  return jnp.where(jnp.isneginf(teachers).all(0), -jnp.inf, found)
+
+
 def _as_logits(function: Callable, softens: bool, at: str) -> Callable:
   """Fused probabilities as logits whose softmax at T is the fusion at T."""
 
@@ -300,8 +316,8 @@ def _as_logits(function: Callable, softens: bool, at: str) -> Callable:
         # -1 is no class: the teachers' logits are not numbers.
         known = _numerics.one_or_nan(found >= 0)[..., None]
         found = jax.nn.one_hot(found, logits.shape[-1], dtype=logits.dtype)
-        return many.as_logits(found * known, logits, temperature)
-    return many.as_logits(found, logits, temperature) if softens else found
+        return as_logits(found * known, logits, temperature)
+    return as_logits(found, logits, temperature) if softens else found
 
   return fuse
 

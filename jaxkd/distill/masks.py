@@ -5,6 +5,7 @@ tokens or pixels. What does not count is 0 before a loss sees it, so that
 whatever it holds, NaN too, is in no value and in no gradient.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -272,6 +273,17 @@ def per_example(
   total = jnp.where(total > 0, total, 1)
   kept = jnp.where(counts > 0, value, 0) * counts
   return kept.sum(_rest(value)) * size / total
+
+
+def examples(batch: dict) -> Array | None:
+  """Which examples count, bool [B]; None where all do.
+
+  Those that only pad the batch do not, nor those whose one label is none.
+  """
+  masks = [batch['where']] if 'where' in batch else []
+  if 'valid' in batch and batch['valid'].ndim == 1:
+    masks.append(batch['valid'])
+  return functools.reduce(jnp.logical_and, masks) if masks else None
 
 
 def _amounts(counts: Array, dtype: jnp.dtype) -> Array:

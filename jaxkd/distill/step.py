@@ -15,76 +15,36 @@ from jax import Array
 
 from jaxkd.data import views
 from jaxkd.distill import fusion, running_mean
-from jaxkd.distill.terms import AVERAGE, Entry
+from jaxkd.distill.masks import examples
+from jaxkd.distill.roles import AVERAGE, Role, copies_of
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 from jaxkd.paths import replaced
 from jaxkd.students import inherit
-from jaxkd.tasks.metrics import Metric, examples
 from jaxkd.train.population import Learner, Rows
-from jaxkd.types import Compression, Context, Net
+from jaxkd.types import Context, Metric, Term
 
 
-class Kept(NamedTuple):
-  """What is kept on disk of a group's outputs.
-
-  Attributes:
-    outputs: their names.
-    top: how many of the largest logits; 0 for all.
-    dir: the folder; empty for one in the run's own.
-    stage: what the group is called below it.
-    model: what the nets are, as text.
-  """
-
-  outputs: tuple[str, ...]
-  top: int = 0
-  dir: str = ''
-  stage: str = ''
-  model: str = ''
-
-
-class Role(NamedTuple):
-  """A net that takes part: it trains, or it teaches.
+class Entry(NamedTuple):
+  """A term and the role whose net it trains.
 
   Attributes:
-    net: the model.
-    view: how it sees the examples while the student trains; of a group that
-      is made of others, how each of them does, by their names.
-    eval_view: how it sees them in evaluation.
-    copies: how many of it train together, seeing each other as peers.
-    shape: of one example as the net sees it.
-    reads: the groups and the locations whose outputs it takes, one behind
-      the other, in place of the examples; empty for the examples.
-    init: where its first values come from; see `jaxkd.students.inherit`.
-    freeze: a glob of the parameters that do not train; `net` was built with it
-      too, so that layers below it run as in evaluation.
-    average_view: how its running mean sees the examples while it teaches;
-      empty for as the net itself does.
-    at: the config entry that it comes from, for error messages.
-    kept: what is kept on disk of its outputs, if anything.
-    fit: what gives its variables, if it is not trained but fitted; see
-      `jaxkd.distill.fitted`.
-    compression: how it trains, if it is to end smaller than it is built.
+    term: the loss.
+    of: the role.
+    teachers: the groups, or roles, of which it looks at all nets.
+    draws: those of which it looks at one in each step.
   """
 
-  net: Net
-  view: Any = ''
-  eval_view: Any = ''
-  copies: int = 1
-  shape: Any = ()
-  reads: tuple[tuple[str, str], ...] = ()
-  init: str = inherit.RANDOM
-  freeze: str = ''
-  average_view: str = ''
-  at: str = 'role'
-  kept: Kept | None = None
-  fit: Callable[..., dict] | None = None
-  compression: Compression | None = None
+  term: Term
+  of: str
+  teachers: tuple[str, ...]
+  draws: tuple[fusion.Draw, ...] = ()
 
   @property
-  def apply(self) -> Callable:
-    """That of the net, as it trains."""
-    return (self.compression or self.net).apply
+  def groups(self) -> set[str]:
+    """All groups that it looks at."""
+    drawn = (group for draw in self.draws for group in draw.groups)
+    return {*self.teachers, *drawn}
 
 
 class Recipe(NamedTuple):
@@ -508,11 +468,6 @@ def teach(
 
   names = dict.fromkeys((*frozen, *kept))
   return jax.lax.stop_gradient({name: outputs(name) for name in names})
-
-
-def copies_of(role: str, copies: int) -> list[str]:
-  """The names of a role's nets: its own, or `role/0`, `role/1`, ..."""
-  return [role] if copies == 1 else [f'{role}/{i}' for i in range(copies)]
 
 
 def read(role: Role, targets: Mapping[str, dict]) -> Array:

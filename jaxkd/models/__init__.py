@@ -170,7 +170,7 @@ def defaults(name: str, *, at: str = 'model') -> dict[str, Any]:
 def fitter(
   name: str, *, num_classes: int, at: str = 'model', **kw: Any
 ) -> Callable[..., dict] | None:
-  """What fits a model that is not trained; see `jaxkd.distill.fitted`.
+  """What fits a model that is not trained; see `jaxkd.run.fitted`.
 
   Args:
     name: of the model.

@@ -2,7 +2,7 @@
 
 One machine for each class against the rest, whose scores Platt's sigmoids turn
 into probabilities. They are models that are fitted and not trained, see
-`jaxkd.distill.fitted`, so that they read a layer of a net, are put together,
+`jaxkd.run.fitted`, so that they read a layer of a net, are put together,
 measured, stored and loaded as nets are.
 """
 

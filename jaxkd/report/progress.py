@@ -22,9 +22,9 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
-from jaxkd import config as configs
 from jaxkd import lookup
 from jaxkd.errors import UserError, blamed, replacing
+from jaxkd.run import config as configs
 
 LINES = 4  # of each stage, where there is no terminal
 LOWEST, HIGHEST = '/lowest', '/highest'  # of the members, behind a value's name

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd import config as configs
-from jaxkd import overview, tasks
+from jaxkd import tasks
 from jaxkd.data.sources import Source
 from jaxkd.models import cost
 from jaxkd.report import statistics, wording
+from jaxkd.run import config as configs
+from jaxkd.run import overview
 
 PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 
@@ -39,9 +40,9 @@ def row(
   Args:
     config: of the run.
     source: the data.
-    rounds: as `jaxkd.preflight.prepare` gave them.
+    rounds: as `jaxkd.run.checks.prepare` gave them.
     stages: the finished populations, in order.
-    tuned: what `jaxkd.tuning.choose` gave.
+    tuned: what `jaxkd.run.tuning.choose` gave.
     shares: the teachers' part of each arm's step.
     command: what starts the run.
   """

@@ -148,7 +148,7 @@ def read_configs(folder: str | Path) -> dict[str, Config]:
   Raises:
     UserError: there is no such folder, or a file in it is not a config.
   """
-  from jaxkd import config  # needs jax, as nothing else here does
+  from jaxkd.run import config  # needs jax, as nothing else here does
 
   folder = Path(folder)
   if not folder.is_dir():

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric, counted, examples, judged
+from jaxkd.distill.masks import examples
+from jaxkd.tasks.metrics import counted, judged
+from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
 BINS = 15

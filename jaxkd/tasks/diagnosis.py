@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special, stats
 
 from jaxkd.tasks import classification
-from jaxkd.tasks.metrics import Metric
+from jaxkd.types import Metric
 
 GROUND_TRUTH = classification.GROUND_TRUTH
 

@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.tasks.metrics import Metric, counted, examples, judged
+from jaxkd.distill.masks import examples
+from jaxkd.tasks.metrics import counted, judged
 from jaxkd.teachers import many
+from jaxkd.types import Metric
 
 
 def metrics(teacher: str) -> dict[str, Metric]:

@@ -3,51 +3,14 @@
 Most are sums and counts over batches; some take a whole split at once.
 """
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from jaxkd.distill.masks import examples
 from jaxkd.losses import _numerics
+from jaxkd.types import Metric
 
 Pair = tuple[Array, Array]
-
-
-def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-  """The mean that a sum and a count stand for."""
-  return total / count
-
-
-class Metric(NamedTuple):
-  """A measure of a net's outputs.
-
-  Attributes:
-    measure: ``(outputs, batch, teachers) -> (sum, count)`` over one batch,
-      where ``batch['where']``, a [B] bool, says which examples count. Sums
-      and counts of batches add up.
-    value: ``(sum, count) -> value``, on arrays with any leading axes.
-    higher_is_better: which way is up.
-    teacher: the group that it compares with; such a metric is left out where
-      that group's outputs are not at hand.
-    output: the output that it measures; nets without it are not measured.
-    whole: for what no sum over batches can tell, such as a rank among all
-      examples: ``(*fields) -> (sum, count)`` on the host, of the examples of a
-      whole split that count. ``measure`` then gives the fields instead, arrays
-      [B, ...]. Metrics of the same ``measure`` and ``whole`` share what it
-      gives. Of a net that diverged the fields may be nan.
-    finished: whether it is for finished nets alone, as it takes long.
-  """
-
-  measure: Callable[[dict, dict, dict], tuple[Array, ...]]
-  value: Callable[[np.ndarray, np.ndarray], np.ndarray] = ratio
-  higher_is_better: bool = True
-  teacher: str = ''
-  output: str = 'logits'
-  whole: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
-  finished: bool = False
 
 
 def judged(right: Array, *logits: Array) -> Array:
@@ -77,17 +40,6 @@ def counted_valid(value: Array, batch: dict) -> Pair:
   counts = valid(batch)
   total = jnp.where(counts, value.astype(jnp.float32), 0).sum()
   return total, counts.sum().astype(jnp.float32)
-
-
-def examples(batch: dict) -> Array | None:
-  """Which examples count, bool [B]; None where all do.
-
-  Those that only pad the batch do not, nor those whose one label is none.
-  """
-  masks = [batch['where']] if 'where' in batch else []
-  if 'valid' in batch and batch['valid'].ndim == 1:
-    masks.append(batch['valid'])
-  return functools.reduce(jnp.logical_and, masks) if masks else None
 
 
 def not_a_number(output: str) -> Metric:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxkd.tasks.metrics import Metric
+from jaxkd.types import Metric
 
 GROUND_TRUTH = 'triplet'
 OUTPUT = 'embedding'

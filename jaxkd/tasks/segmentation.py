@@ -14,9 +14,10 @@ import numpy as np
 
 from jaxkd import losses
 from jaxkd.losses import _numerics
-from jaxkd.report import maps
-from jaxkd.tasks.metrics import Metric, counted_valid, judged, valid
+from jaxkd.tasks import maps
+from jaxkd.tasks.metrics import counted_valid, judged, valid
 from jaxkd.teachers import many
+from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
 LABELS = ('rows', 'columns')

@@ -19,7 +19,8 @@ from jaxkd.data.tokenizer import text
 from jaxkd.errors import replacing
 from jaxkd.losses import _numerics
 from jaxkd.tasks import decoding
-from jaxkd.tasks.metrics import Metric, counted, counted_valid
+from jaxkd.tasks.metrics import counted, counted_valid
+from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
 INPUTS = ('source', 'prefix')

@@ -8,118 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import keys
 from jaxkd import shapes as shape_lib
-from jaxkd.data import augment, inputs, partition, views
+from jaxkd.data import inputs, views
 from jaxkd.data.sources import Source
-from jaxkd.distill.step import Role
-from jaxkd.distill.training import Group, Job
+from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
 from jaxkd.models import pytorch
 from jaxkd.paths import by_path
 from jaxkd.students import stored
-from jaxkd.teachers import specialists
-
-
-def job(
-  name: str,
-  entry: Mapping[str, Any],
-  role: Role,
-  *,
-  stage: str,
-  labels: np.ndarray,
-  data: Mapping[str, Any],
-  seeds: list[int],
-  groups: Mapping[str, Group] | None = None,
-  subsets: np.ndarray | None = None,
-) -> Job:
-  """The population that trains a group.
-
-  Its members are the group's T teachers, or T for each of the seeds of the
-  students; each has a seed and a part of the data of its own.
-
-  Args:
-    name: the group's.
-    entry: its complete entry in the config.
-    role: its net.
-    stage: where its checkpoints go.
-    labels: of the training examples.
-    data: the section of the config.
-    seeds: of the students' members.
-    groups: the groups that it reads or learns from.
-    subsets: of specialists: the classes of each, bool [members, K].
-  """
-  own = seeds if entry['per_seed'] else seeds[:1]
-  part = entry['data']
-  its_own = part['fraction'] or part['partition']
-  with within(f'teachers.{name}.' if its_own else ''):
-    weights = [
-      partition.weights(
-        labels,
-        fraction=part['fraction'] or data['fraction']['teachers'],
-        partition=part['partition'] or data['partition']['teachers'],
-        count=entry['count'],
-        seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
-        role='' if its_own else 'teachers',
-      )
-      for seed in own
-    ]
-  weights, state = np.concatenate(weights), {}
-  if subsets is not None:
-    share = entry['specialize']['own']
-    weights = weights * specialists.weights(labels, subsets, own=share)
-    state = {
-      'subset': subsets.astype(np.float32),
-      'dustbin': specialists.dustbin_bias(labels, subsets, own=share),
-    }
-  return Job(
-    stage=stage,
-    students={name: role._replace(copies=1)},
-    groups={
-      other: _shared_out(group, entry, f'teachers.{name}', other)
-      for other, group in (groups or {}).items()
-    },
-    distill=entry['distill'],
-    train=entry['train'],
-    seeds=[
-      keys.seed(seed, f'teachers/{name}/{index}')
-      for seed in own
-      for index in range(entry['count'])
-    ],
-    weights=weights,
-    order=data['order'],
-    together=data['together'],
-    augment=_augment(name, part['augment'], data['augment']['teachers']),
-    at=f'teachers.{name}.',
-    given={name: {'specialist': state}} if state else {},
-  )
-
-
-def _augment(name: str, own: str, common: str) -> augment.Augment:
-  """How a group's batches are mixed: as it says, or as for all teachers."""
-  if not own:
-    return augment.Augment(common, 'data.augment.teachers')
-  text = '' if own == augment.NONE else own
-  return augment.Augment(text, f'teachers.{name}.data.augment')
-
-
-def _shared_out(group: Group, entry, at: str, other: str) -> Group:
-  """A group as the members of another, T for each seed, look at it."""
-  if not group.per_member:
-    return group
-  if not entry['per_seed']:
-    raise UserError(
-      f'{at}.per_seed: {other} has teachers for each seed, so what learns from '
-      f'it must too; set it, or unset teachers.{other}.per_seed'
-    )
-
-  def repeated(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      members = x.shape[0] * entry['count']
-      return jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype)
-    return jnp.repeat(x, entry['count'], axis=0)
-
-  return group._replace(variables=jax.tree.map(repeated, group.variables))
 
 
 def group(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import losses
+from jaxkd.distill.fusion import as_logits
 from jaxkd.teachers import specialists
 from jaxkd.types import Net
 
@@ -97,23 +98,6 @@ def vote(logits: Array) -> Array:
   first = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
   votes, mean = first.sum(0), losses.mean_probabilities(logits)
   return as_logits((votes + mean) / (len(logits) + 1), logits)
-
-
-def as_logits(
-  probabilities: Array, teachers: Array, temperature: float | Array = 1.0
-) -> Array:
-  """Logits whose softmax at a temperature gives the probabilities.
-
-  They are finite, but for classes that do not exist, which stay at -inf.
-
-  Args:
-    probabilities: [B, ..., K].
-    teachers: the logits that they were made of, [T, B, ..., K].
-    temperature: of the softmax.
-  """
-  tiny = jnp.finfo(probabilities.dtype).tiny
-  found = temperature * jnp.log(jnp.maximum(probabilities, tiny))
-  return jnp.where(jnp.isneginf(teachers).all(0), -jnp.inf, found)
 
 
 FUSIONS = {

@@ -7,15 +7,13 @@ step as teachers do: shared by all seeds, or each seed's own.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.distill import fusion, terms, training
-from jaxkd.distill.step import Role
-from jaxkd.distill.training import Group, Session
+from jaxkd.distill import fusion
+from jaxkd.distill.roles import Group, Role
 from jaxkd.types import Net
 
 
@@ -47,30 +45,6 @@ def proportions(
   return weights.astype(np.float32)
 
 
-def wanted(
-  distill: Mapping[str, Any], groups: Mapping[str, Any]
-) -> list[tuple[str, ...]]:
-  """The groups that terms weigh by the validation split.
-
-  Args:
-    distill: the complete terms.
-    groups: of those that there are, with their roles by name.
-
-  Returns:
-    The names of each set of groups, but for groups that read another.
-  """
-  named = [
-    terms.groups_of(entry)
-    for entry in distill.values()
-    if entry['fuse_weights'] == fusion.VALIDATION
-  ]
-  return [
-    names
-    for names in dict.fromkeys(named)
-    if names and all(n in groups and not groups[n].role.reads for n in names)
-  ]
-
-
 def shapes(parts: Sequence[Group]) -> Group:
   """The weights before they are found."""
   by_seed = [
@@ -83,9 +57,14 @@ def shapes(parts: Sequence[Group]) -> Group:
   return _group(weights, any(own for _, own in by_seed))
 
 
-def found(session: Session, parts: Sequence[Group]) -> Group:
-  """The weights of the nets of trained groups on the validation split."""
-  each = [training.log_likelihoods(session, g, 'validation') for g in parts]
+def found(each: Sequence[np.ndarray], parts: Sequence[Group]) -> Group:
+  """The weights of the nets of trained groups.
+
+  Args:
+    each: of each group, log p(label) of the examples that the weights are found
+      on, [members, T, N]; of one member where all seeds share the group.
+    parts: the groups.
+  """
   seeds = max(map(len, each))
   logs = np.concatenate(
     [np.broadcast_to(x, (seeds, *x.shape[1:])) for x in each], axis=1

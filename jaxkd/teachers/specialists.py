@@ -15,8 +15,8 @@ from jax import Array
 
 from jaxkd import losses
 from jaxkd.errors import UserError, unknown
-from jaxkd.tasks.metrics import Metric, counted, judged
-from jaxkd.types import Net
+from jaxkd.tasks.metrics import counted, judged
+from jaxkd.types import Metric, Net
 
 CLUSTERS = ('covariance', 'random')
 OUTSIDE = -1e9  # the logit of a class that a specialist does not know

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from jaxkd.data import scenes, sources
 from jaxkd.data.examples import ArrayExamples
-from jaxkd.distill import roles
 from jaxkd.errors import UserError
+from jaxkd.run import build
 
 SMALL = {'count': 12, 'test': 6, 'validation': 4}
 SPLITS = ('train', 'validation', 'test')
@@ -171,6 +171,6 @@ def test_views_that_move_pixels_are_refused(source, use):
   entry = {'views': {'train': '', 'eval': '', 'average': '', use: 'flip'}}
   message = rf'^students\.a\.views\.{use}: flip moves the pixels of scenes and'
   with pytest.raises(UserError, match=message):
-    roles.input_shape(entry, source, 'students.a')
+    build.input_shape(entry, source, 'students.a')
   entry['views'][use] = 'noise(0.1)'
-  assert roles.input_shape(entry, source, 'students.a') == source.input_shape
+  assert build.input_shape(entry, source, 'students.a') == source.input_shape

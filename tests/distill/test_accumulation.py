@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config
-from jaxkd.distill import accumulation, step, terms
+from jaxkd.distill import accumulation, roles, step
+from jaxkd.run import config, terms
 from jaxkd.types import Net, Term
 
 MAPS = dict(at=('map', 'map'))
@@ -173,8 +173,8 @@ def test_parts_of_masked_sentences_add_up_to_the_batch():
   found = []
   for parts in (1, 3):
     made = step.learner(
-      {'student': step.Role(tagger())},
-      {'main': step.Role(tagger())},
+      {'student': roles.Role(tagger())},
+      {'main': roles.Role(tagger())},
       lambda hyper, parts=parts: step.Recipe(
         terms.build(complete, ['student']), optax.sgd(1.0), parts
       ),

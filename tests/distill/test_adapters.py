@@ -6,7 +6,7 @@ import pytest
 
 from jaxkd import losses
 from jaxkd.distill import adapters, grids
-from jaxkd.distill.knowledge import knowledge
+from jaxkd.distill.term import knowledge
 from jaxkd.errors import UserError
 
 LARGE, HALF, ODD = (3, 4, 4, 2), (3, 2, 2, 5), (3, 3, 5, 5)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxkd import config, losses, models
-from jaxkd.distill import step, terms
-from jaxkd.distill.step import Recipe, Role
+from jaxkd import losses, models
+from jaxkd.distill import step
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import Recipe
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
+from jaxkd.run import config, terms
 from jaxkd.train import optimizer as optimizers
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.types import Context, Net

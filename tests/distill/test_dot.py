@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config
 from jaxkd.distill.dot import dot
 from jaxkd.errors import UserError
+from jaxkd.run import config
 from jaxkd.train import optimizer
 
 RATE, MOMENTUM, DELTA, DECAY = 0.1, 0.8, 0.05, 0.01

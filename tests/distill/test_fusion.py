@@ -4,12 +4,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config, losses
-from jaxkd.distill import fusion, step, terms
-from jaxkd.distill.step import Recipe, Role
+from jaxkd import losses
+from jaxkd.distill import fusion, step
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import Recipe
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import cost
+from jaxkd.run import config, terms
 
 LABELS = dict(loss='cross_entropy')
 SOFT = dict(loss='kl', teacher='main', kw=dict(temperature=2.0))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
-from jaxkd.distill.knowledge import knowledge
 from jaxkd.distill.location import sides
+from jaxkd.distill.term import knowledge
 from jaxkd.errors import UserError
 
 LOGITS, MAPS = ('logits', 'logits'), ('map', 'map')

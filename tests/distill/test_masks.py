@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd import config, losses
-from jaxkd.distill import terms
-from jaxkd.distill.knowledge import knowledge
+from jaxkd import losses
+from jaxkd.distill.term import knowledge
 from jaxkd.errors import UserError
+from jaxkd.run import config, terms
 
 LENGTHS = (4, 2, 0)  # of three sentences of five tokens
 VALID = np.arange(5)[None] < np.array(LENGTHS)[:, None]

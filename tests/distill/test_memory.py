@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd import config, losses
-from jaxkd.distill import memory, terms
+from jaxkd import losses
+from jaxkd.distill import memory
 from jaxkd.distill.location import sides
 from jaxkd.errors import UserError
+from jaxkd.run import config, terms
 
 SIZE, NEGATIVES, MOMENTUM, TEMPERATURE = 12, 3, 0.25, 0.5
 IDS = np.array([3, 0, 7, 5, 1, 9], np.int32)

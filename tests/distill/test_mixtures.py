@@ -11,13 +11,15 @@ import optax
 import pytest
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import jobs, losses, overview, pipeline, preflight
+from jaxkd import losses
 from jaxkd.data import augment
 from jaxkd.data.augment import Augment
-from jaxkd.distill import step, terms, training
-from jaxkd.distill.step import Recipe, Role
+from jaxkd.distill import step
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import Recipe
 from jaxkd.errors import UserError
+from jaxkd.run import checks, jobs, overview, pipeline, terms, train_job
+from jaxkd.run import config as configs
 from jaxkd.tasks import classification
 from jaxkd.train import sharding
 
@@ -180,7 +182,7 @@ CRD = dict(
 )  # fmt: skip
 def test_what_takes_no_mixtures_is_refused_by_name(changes, said, tmp_path):
   with pytest.raises(UserError) as error:
-    preflight.prepare(small(**changes), tmp_path)
+    checks.prepare(small(**changes), tmp_path)
   assert str(error.value).startswith(said[0])
   for part in said[1:]:
     assert part in str(error.value)
@@ -205,7 +207,7 @@ def probable(logits, label_probabilities):
   ],
 )  # fmt: skip
 def test_what_takes_mixtures(changes, tmp_path):
-  preflight.prepare(small(**changes), tmp_path)
+  checks.prepare(small(**changes), tmp_path)
 
 
 def test_teachers_and_students_are_told_apart(tmp_path):
@@ -215,7 +217,7 @@ def test_teachers_and_students_are_told_apart(tmp_path):
     own=dict(model='mlp', data=dict(augment='cutmix(1)')),
   )
   config = small(teachers=teachers, data__augment=dict(teachers='mixup(0.4)'))
-  source, rounds = preflight.prepare(config, tmp_path)
+  source, rounds = checks.prepare(config, tmp_path)
   (part,) = rounds
   shapes = jobs.shapes_of(part)
   found = {
@@ -241,7 +243,7 @@ def test_teachers_and_students_are_told_apart(tmp_path):
 def test_members_and_devices_change_no_mixture(order, tmp_path):
   """Partners are of the whole batch, of which each device has a part."""
   config = small(data__order=order)
-  source, (part,) = preflight.prepare(config, tmp_path)
+  source, (part,) = checks.prepare(config, tmp_path)
   session = jobs.session_of(part, source, tmp_path, progress=None)
   groups = jobs.shapes_of(part)
   constant = jax.tree.map(
@@ -249,11 +251,11 @@ def test_members_and_devices_change_no_mixture(order, tmp_path):
   )
   groups['main'] = groups['main']._replace(variables=constant)
   job = jobs.of_arm(part, 'distilled', source, groups)
-  batch = training.batches_of(session, job).batch(0)
+  batch = train_job.batches_of(session, job).batch(0)
   after = []
   for mode, devices in (('sequence', 1), ('sequence', 8), ('vmap', 8)):
     with sharding.on(jax.devices()[:devices]):
-      population = training.populations_of(session, job, batch)(mode=mode)
+      population = train_job.populations_of(session, job, batch)(mode=mode)
       carry = population.init()
       totals = population.split(population.no_totals(batch))
       carry, _ = population.step(carry, totals, batch)

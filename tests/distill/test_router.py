@@ -4,9 +4,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config, losses
-from jaxkd.distill import terms
+from jaxkd import losses
 from jaxkd.errors import UserError
+from jaxkd.run import config, terms
 
 FUSIONS = ('mean_probabilities', 'mean_logits', 'geometric_mean')
 

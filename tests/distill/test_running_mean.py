@@ -5,11 +5,12 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from jaxkd import config
 from jaxkd.data import views
-from jaxkd.distill import running_mean, step, terms
-from jaxkd.distill.step import Recipe, Role
+from jaxkd.distill import running_mean, step
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import Recipe
 from jaxkd.models.net import from_linen, from_nnx
+from jaxkd.run import config, terms
 from jaxkd.students import compression
 from jaxkd.tasks import classification
 from jaxkd.types import Net

@@ -5,16 +5,17 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config, losses
+from jaxkd import losses
 from jaxkd.data import views
-from jaxkd.distill import step, terms
+from jaxkd.distill import step
 from jaxkd.distill.dot import dot
-from jaxkd.distill.step import Recipe, Role
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import Recipe
 from jaxkd.errors import UserError
+from jaxkd.run import config, terms
 from jaxkd.students import compression
 from jaxkd.tasks import classification, fidelity
-from jaxkd.tasks.metrics import Metric
-from jaxkd.types import Net, Term
+from jaxkd.types import Metric, Net, Term
 
 SGD = optax.sgd(0.1)
 
@@ -182,7 +183,7 @@ def test_a_term_keeps_state_and_trains_its_own_parameters(make_net, batch):
     kept = {'mean': 0.5 * state['mean'] + 0.5 * logits.mean(0)}
     return (params['scale'] * logits**2).sum(-1), kept
 
-  entry = terms.Entry(Term(init, loss), 'student', ())
+  entry = step.Entry(Term(init, loss), 'student', ())
   made = step.learner(
     {'student': Role(make_net())},
     {},
@@ -218,7 +219,7 @@ def test_a_term_sees_what_its_net_does(make_net, batch):
     roles,
     {'main': Role(make_net())},
     lambda hyper: Recipe(
-      {n: terms.Entry(Term(init, loss), n, ('main',)) for n in roles}, SGD
+      {n: step.Entry(Term(init, loss), n, ('main',)) for n in roles}, SGD
     ),
     {},
     example=batch,

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd import config, losses
-from jaxkd.distill import terms, transfer
-from jaxkd.distill.knowledge import knowledge
+from jaxkd import losses
+from jaxkd.distill import transfer
+from jaxkd.distill.term import knowledge
 from jaxkd.errors import UserError
+from jaxkd.run import config, terms
 
 
 def entries(**terms_given):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxkd import config, models
+from jaxkd import models
 from jaxkd.errors import UserError
 from jaxkd.models import pytorch
+from jaxkd.run import config
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = config.beside(ROOT / 'tools' / 'pytorch_reference.py')

@@ -8,11 +8,13 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from jaxkd import config, losses, models
-from jaxkd.distill import step, terms
-from jaxkd.distill.step import Recipe, Role
+from jaxkd import losses, models
+from jaxkd.distill import step
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import Recipe
 from jaxkd.errors import UserError
 from jaxkd.models.net import from_linen, from_nnx
+from jaxkd.run import config, terms
 from jaxkd.types import Idle, Net
 
 X = jnp.asarray(np.random.default_rng(0).normal(1, 2, (8, 4)), jnp.float32)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics, neighbors
 
-from jaxkd import config as configs
+from jaxkd.run import config as configs
 from jaxkd.tasks import retrieval
 
 random = np.random.default_rng(0)

@@ -5,8 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 from jaxkd import tasks
-from jaxkd.report import maps
-from jaxkd.tasks import segmentation
+from jaxkd.tasks import maps, segmentation
 
 K = 6
 METRICS = segmentation.metrics(tuple(map(str, range(K))))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from jaxkd import config as configs
 from jaxkd.data.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError
+from jaxkd.run import config as configs
 from jaxkd.tasks import translation
 
 CLASSES = ('<pad>', '<unk>', '<s>', '</s>', '▁the', '▁cat', '▁sat', 's', '▁on')

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxkd import config as configs
 from jaxkd import models
 from jaxkd.data import inputs, sources
-from jaxkd.distill.step import Role
+from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError
+from jaxkd.run import config as configs
+from jaxkd.run import jobs
 from jaxkd.teachers import groups
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
@@ -32,7 +33,7 @@ def role(width=2):
 
 def job(name='main', seeds=(0, 1), **given):
   made, data = entry(**given)
-  return groups.job(
+  return jobs.of_group(
     name, made, role(), stage='s', labels=LABELS, data=data, seeds=list(seeds)
   )
 

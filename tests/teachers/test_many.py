@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxkd import config as configs
-from jaxkd import losses, models, pipeline
+from jaxkd import losses, models
 from jaxkd.data import sources
 from jaxkd.errors import UserError
+from jaxkd.run import config as configs
+from jaxkd.run import pipeline
 from jaxkd.teachers import many
 from jaxkd.train import checkpoint
 

@@ -7,12 +7,11 @@ import scipy.optimize
 from rich.console import Console
 
 import jaxkd
-from jaxkd import config as configs
-from jaxkd import pipeline
 from jaxkd.data import sources
-from jaxkd.distill.step import Role
-from jaxkd.distill.training import Group
+from jaxkd.distill.roles import Group, Role
 from jaxkd.report import tables
+from jaxkd.run import config as configs
+from jaxkd.run import pipeline
 from jaxkd.teachers import mixture
 
 

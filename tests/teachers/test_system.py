@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 import jaxkd
-from jaxkd import config as configs
-from jaxkd import overview, pipeline, preflight
 from jaxkd.data import sources
 from jaxkd.errors import UserError
+from jaxkd.run import checks, overview, pipeline
+from jaxkd.run import config as configs
 from jaxkd.teachers import specialists
 from jaxkd.train import checkpoint
 
@@ -123,14 +123,14 @@ def test_restored_specialists_share_no_more_than_is_said(finished, tmp_path):
   directory, _ = finished
   folder = directory / 'nets' / 'teachers' / 'few'
   kept = dict(few__restore=str(folder))
-  preflight.prepare(config(**kept), tmp_path)
+  checks.prepare(config(**kept), tmp_path)
   variables, spec = checkpoint.load(folder)
   own = variables['state']['specialist']
   own['subset'] = jnp.ones_like(own['subset'])
   checkpoint.export(tmp_path / 'alike', variables, spec)
   kept = dict(few__restore=str(tmp_path / 'alike'))
   with pytest.raises(UserError, match=r'few\.restore: .*\.specialize\.overlap'):
-    preflight.prepare(config(**kept), tmp_path)
+    checks.prepare(config(**kept), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_restored_specialists_share_no_more_than_is_said(finished, tmp_path):
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes, parts, tmp_path):
   with pytest.raises(UserError) as error:
-    preflight.prepare(config(**changes), tmp_path)
+    checks.prepare(config(**changes), tmp_path)
   for part in parts:
     assert part in str(error.value)
 
 
 def test_what_it_is_made_of_is_explained(tmp_path):
   console = Console(record=True, width=100, file=io.StringIO())
-  source, rounds = preflight.prepare(config(), tmp_path)
+  source, rounds = checks.prepare(config(), tmp_path)
   overview.describe(console, source, rounds)
   overview.explain(console, source, rounds)
   text = console.export_text()
@@ -188,7 +188,7 @@ def test_what_does_not_train_leaves_nothing_to_later_rounds(tmp_path):
   pair = dict(better='r02/teacher system', than='r02/teacher generalist')
   given['report']['compare'] = pair
   with pytest.raises(UserError) as error:
-    preflight.prepare(configs.plain(configs.complete(given)), tmp_path)
+    checks.prepare(configs.plain(configs.complete(given)), tmp_path)
   said = str(error.value)
   assert said.startswith('teachers.generalist.restore: there is no folder or')
   assert 'r01/teachers/few' in said.partition('known')[2]

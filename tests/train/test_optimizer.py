@@ -4,9 +4,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config
 from jaxkd.distill.dot import dot
 from jaxkd.errors import UserError
+from jaxkd.run import config
 from jaxkd.train import optimizer
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd import config as configs
-from jaxkd import jobs, preflight
-from jaxkd.distill import training
+from jaxkd.distill import roles
 from jaxkd.errors import UserError
+from jaxkd.run import checks, jobs, train_job
+from jaxkd.run import config as configs
 from jaxkd.train import sharding
 
 pytestmark = pytest.mark.all_devices
@@ -134,16 +134,16 @@ def merged(tree, path, value):
 def population(config, mode='vmap', **mesh):
   """The population of the arm `distilled` on a mesh, and its first batch."""
   config = configs.put(config, 'train.mesh', dict(member=1, data=1) | mesh)
-  source, (part,) = preflight.prepare(config, pathlib.Path())
+  source, (part,) = checks.prepare(config, pathlib.Path())
   taught = {}
   for name, role in part.teachers.items():
     one = role.net.init(jax.random.key(7))
     one = jax.tree.map(lambda x: jnp.asarray(x)[None], one)
-    taught[name] = training.Group(role, one)
+    taught[name] = roles.Group(role, one)
   session = jobs.session_of(part, source, pathlib.Path(), progress=None)
   job = jobs.of_arm(part, 'distilled', source, taught)
-  batch = training.batches_of(session, job).batch(0)
-  return training.populations_of(session, job, batch)(mode), batch
+  batch = train_job.batches_of(session, job).batch(0)
+  return train_job.populations_of(session, job, batch)(mode), batch
 
 
 KINDS = {

@@ -1,0 +1,400 @@
+"""What frozen teachers give, looked up on disk and not computed in the step.
+
+What a group gives is a function of the example where its view draws nothing,
+and else of (seed, epoch, example). In the first case a cache has a row for
+each example that is seen; in the second one for each that a member meets, in
+the order in which it meets them, which no size of the batches changes. Seeds
+have a line of such rows each where they see something of their own or have
+teachers of their own.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxkd import files, source_code
+from jaxkd.data import cache, fingerprint, views
+from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.loader import Loader, ahead
+from jaxkd.data.sources import Source
+from jaxkd.distill.roles import Role
+from jaxkd.distill.step import shown, teach
+from jaxkd.errors import UserError, unknown
+from jaxkd.train import sharding
+from jaxkd.train.fit import Stopped
+
+_NEAR = 64  # rows that are read together where they follow one another
+# The largest logits, less the logarithm of the sum of all exponentials, their
+# classes, and the logarithm of what is left for the other classes.
+_TOP, _CLASSES, _REST = 'logits.top', 'logits.classes', 'logits.rest'
+
+
+class Outputs:
+  """What one group gives to one population.
+
+  Args:
+    name: the group's.
+    roles: its net, and those of the groups that it reads.
+    variables: of these, [T, ...], or [M, T, ...] where their axis is 0.
+    axes: of members, of each of these: 0 or None.
+    source: the data.
+    loader: what the population sees.
+    seeds: of its members.
+    weights: of the training examples for its members, [M, N].
+    steps: how many it takes.
+    root: where caches are kept that have no folder of their own.
+
+  Raises:
+    UserError: an output that is not there, more classes than there are, or
+      several hosts.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    roles: Mapping[str, Role],
+    variables: Mapping[str, dict],
+    axes: Mapping[str, int | None],
+    *,
+    source: Source,
+    loader: Loader,
+    seeds: Sequence[int],
+    weights: np.ndarray,
+    steps: int,
+    root: Path,
+  ):
+    self._at, self._kept = f'teachers.{name}.cache', roles[name].kept
+    if jax.process_count() > 1:
+      raise UserError(
+        f'{self._at}.outputs: one host alone can keep them so far; run on one, '
+        'or leave it empty'
+      )
+    self._name, self._roles, self._loader = name, roles, loader
+    self._variables, self._axes = variables, axes
+    self._views = {n: r.view for n, r in roles.items() if not r.reads}
+    parsed = [views.parse(text) for text in jax.tree.leaves(self._views)]
+    self._draws = any(views.draws(v, source.input_shape) for v in parsed)
+    self._text = ' and '.join(dict.fromkeys(view.text for view in parsed))
+    # Members of one seed differ in nothing that a teacher could see.
+    own = self._draws or 0 in axes.values()
+    self._seeds = list(dict.fromkeys(seeds)) if own else [0]
+    self._line = np.array([self._seeds.index(s) if own else 0 for s in seeds])
+    self._same = self._line.tolist() == list(range(self.lines))
+    self._member = [self._line.tolist().index(i) for i in range(self.lines)]
+    if self._draws:
+      rows = steps * loader.batch_size
+      order = np.array([loader.order == 'shared', loader.together])
+      met = [order, np.array(self._seeds), weights[self._member]]
+    else:
+      seen = weights[self._member] if own else weights.any(0)[None]
+      met = [np.flatnonzero(each).astype(np.int32) for each in seen]
+      rows = max(map(len, met))
+      self._ids = met
+      self._row = np.zeros(seen.shape, np.int32)
+      for line, ids in enumerate(met):
+        self._row[line, ids] = np.arange(len(ids))
+    id = np.zeros(1, np.int32)
+    one = loader.examples.fetch(id)['inputs']
+    given = jax.eval_shape(self._outputs, self._of(0), one, id, id, 0)
+    self._given = {
+      at: jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype)
+      for at, x in given.items()
+    }
+    coded = jax.eval_shape(self._encode, given)
+    self.layout = cache.Layout(
+      {
+        at: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        for at, x in coded.items()
+      },
+      self.lines,
+      rows,
+      _NEAR if self._draws else 1,
+    )
+    below = Path(self._kept.stage, cache.fingerprint(met)[:12])
+    own = self._kept.dir
+    place = files.path(own, at=f'{self._at}.dir') if own else root
+    self.folder = place.absolute() / below
+    self._shown = self.folder if own else f"the workdir's {root.name}/{below}"
+    self._cache: cache.Cache | None = None
+
+  @property
+  def lines(self) -> int:
+    """How many lines of rows there are."""
+    return len(self._seeds)
+
+  @property
+  def in_memory(self) -> bool:
+    """Whether looking up reads no disk."""
+    return self._cache.in_memory
+
+  def __str__(self) -> str:
+    kept, layout = self._kept, self.layout
+    names = [
+      f'{at} (the {kept.top} largest)' if at == 'logits' and kept.top else at
+      for at in kept.outputs
+    ]
+    count = f'{layout.rows:,}'
+    count = count if self.lines == 1 else f'{self.lines} × {count}'
+    what = 'views of examples' if self._draws else 'examples'
+    return (
+      f'{self._at}: {", ".join(names)} of {count} {what}, '
+      f'{cache.size(layout.on_disk)}, in {self._shown}'
+    )
+
+  def check(self) -> None:
+    """Finds out before anything trains what can be known by then.
+
+    Raises:
+      UserError: the disk is too small, or has something else there.
+    """
+    if self._kept.dir:  # what is in a workdir, `workdir.enter` looks at
+      cache.find(self.folder, self.layout, self._facts(), self._at)
+    cache.check_room(self.folder, self.layout, self._at)
+
+  def keep(
+    self,
+    progress: Callable,
+    say: Callable[[str], None],
+    stop: threading.Event | None,
+  ) -> None:
+    """Finds the cache, or writes it, and opens it.
+
+    Raises:
+      UserError: what is there is of something else or damaged, or the disk
+        is full.
+      Stopped: `stop` was set; what is written by then stays for the next run.
+    """
+    facts = self._facts()
+    facts['teacher'] = cache.fingerprint(
+      sharding.fetch(self._of(line)) for line in range(self.lines)
+    )
+    sought = self.folder, self.layout, facts, self._at
+    if not cache.find(*sought):
+      say(str(self))
+      with cache.drafted(*sought) as draft:
+        if draft is not None:
+          self._write(draft, progress, stop)
+      cache.find(*sought)
+    self._cache = cache.Cache(self.folder, self.layout, self._at)
+
+  def look(self, step: int, id: np.ndarray) -> dict[str, np.ndarray]:
+    """What the group gives for the batch of a step.
+
+    Args:
+      step: its number.
+      id: its examples, [M, B], or [B] where all members see the same.
+
+    Returns:
+      location -> outputs, of the shape of `id` and then [T, ...].
+    """
+    if self._draws:
+      size = id.shape[-1]
+      found = self._cache.span(step * size, (step + 1) * size)
+      if not self._same:
+        found = {name: x[self._line] for name, x in found.items()}
+      if id.ndim == 1:
+        found = {name: x[0] for name, x in found.items()}
+    else:
+      line = self._line[:, None] if id.ndim > 1 else self._line[0]
+      found = self._cache.take(line, self._row[line, id])
+    return self._decode(found)
+
+  def blank(self, id: np.ndarray) -> dict[str, np.ndarray]:
+    """Zeros in place of what `look` gives."""
+    return {
+      at: np.zeros((*id.shape, *x.shape), x.dtype)
+      for at, x in self._given.items()
+    }
+
+  def _facts(self) -> dict[str, Any]:
+    """What the rows are of, by what it is called; without the parameters."""
+    return {
+      'model': self._kept.model,
+      'view': self._text,
+      'data': fingerprint.of_examples(self._loader.examples)['inputs'],
+      'outputs': list(self._kept.outputs),
+      'top': self._kept.top,
+      **source_code.fact([self._kept.model, self._text]),
+    }
+
+  def _of(self, line: int) -> dict:
+    """The variables that a line is of."""
+    member = self._member[line]
+
+    def own(x):
+      if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+      return x[member]
+
+    return {
+      name: tree if self._axes[name] is None else jax.tree.map(own, tree)
+      for name, tree in self._variables.items()
+    }
+
+  def _examples(self, line: int, start: int, stop: int):
+    """The numbers of the examples of rows, and their epochs."""
+    if self._draws:
+      member = 0 if self._loader.order == 'shared' else self._member[line]
+      return self._loader.stream(member, start, stop)
+    ids = self._ids[line]  # what is behind the last of them is filled up
+    id = ids[np.minimum(np.arange(start, stop), len(ids) - 1)]
+    return id, np.zeros_like(id)
+
+  def _write(self, draft: cache.Draft, progress, stop) -> None:
+    """Computes all that is missing, shard by shard, on all devices."""
+    size = min(cache.BLOCK, self.layout.rows)
+    mesh = sharding.mesh(1, size)
+    mesh = mesh if mesh.size > 1 else None
+
+    @jax.jit
+    def run(variables, inputs, epoch, id, seed):
+      return self._encode(self._outputs(variables, inputs, epoch, id, seed))
+
+    missing = draft.missing()
+    stage = f'outputs/{self._kept.stage}'
+    with progress(stage, len(missing)) as show:
+      held, variables = None, None
+      for done, (line, begin, end) in enumerate(missing, 1):
+        if line != held:
+          held, variables = line, sharding.put(self._of(line), mesh)
+        parts = []
+        for start in range(begin, end, size):
+          if stop is not None and stop.is_set():
+            raise Stopped(
+              f'{stage} stopped with {done - 1} of {len(missing)} parts'
+            )
+          id, epoch = self._examples(line, start, start + size)
+          inputs = self._loader.examples.fetch(id)['inputs']
+          batch = sharding.put((inputs, epoch, id), mesh, sharding.DATA)
+          seed = np.uint32(self._seeds[line])
+          parts.append(sharding.fetch(run(variables, *batch, seed)))
+        rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        draft.write(line, begin, {n: x[: end - begin] for n, x in rows.items()})
+        show(done, {})
+
+  def _outputs(self, variables, inputs, epoch, id, seed) -> dict[str, Array]:
+    """What is kept of what the group gives, [T, B, ...]."""
+    batch = {'inputs': inputs, 'epoch': epoch, 'id': id}
+    seen = shown(self._views, batch, seed)
+    given = teach(self._roles, variables, seen)[self._name]
+    for at in self._kept.outputs:
+      if at not in given:
+        raise unknown('output', at, given, f'{self._at}.outputs')
+    return {at: given[at] for at in self._kept.outputs}
+
+  def _encode(self, given: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs as they are kept, [B, T, ...]."""
+    found = {at: jnp.moveaxis(x, 0, 1) for at, x in given.items()}
+    top = self._kept.top
+    if not top:
+      return found
+    logits = found.pop('logits')
+    classes = logits.shape[-1]
+    if top > classes:
+      raise UserError(
+        f'{self._at}.top: there are {classes} classes and not {top}; use '
+        f'{classes} or fewer, or 0 for the logits as they are'
+      )
+    values, order = jax.lax.top_k(jax.nn.log_softmax(logits), classes)
+    small = jnp.uint16 if classes <= 2**16 else jnp.int32
+    found[_TOP] = values[..., :top]
+    found[_CLASSES] = order[..., :top].astype(small)
+    if top < classes:
+      found[_REST] = jax.nn.logsumexp(values[..., top:], axis=-1)
+    return found
+
+  def _decode(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse; classes whose logits are not kept share what is left."""
+    if not self._kept.top:
+      return found
+    found = dict(found)
+    values, order = found.pop(_TOP), found.pop(_CLASSES)
+    classes = self._given['logits'].shape[-1]
+    logits = np.empty((*values.shape[:-1], classes), values.dtype)
+    if _REST in found:
+      share = np.log(classes - values.shape[-1], dtype=values.dtype)
+      logits[:] = (found.pop(_REST) - share)[..., None]
+    np.put_along_axis(logits, order.astype(np.int64), values, axis=-1)
+    return {**found, 'logits': logits}
+
+
+class Batches:
+  """A loader's batches, with what is looked up of teachers for them.
+
+  Args:
+    loader: the batches.
+    outputs: of each group.
+    members: of the population.
+  """
+
+  def __init__(
+    self, loader: Loader, outputs: Mapping[str, Outputs], members: int
+  ):
+    self.outputs, self._loader = dict(outputs), loader
+    # What members see of the same examples may still be their own.
+    each = loader.order == 'shared' and any(
+      o.lines > 1 for o in outputs.values()
+    )
+    self._lead = (members,) if each else ()
+
+  def check(self) -> None:
+    """See `Outputs.check`."""
+    for own in self.outputs.values():
+      own.check()
+
+  def keep(
+    self,
+    progress: Callable,
+    say: Callable[[str], None],
+    stop: threading.Event | None = None,
+  ) -> None:
+    """Writes to disk what is not there; without this, `batch` has nothing.
+
+    Args:
+      progress: see `jaxkd.run.train_job.Session`.
+      say: see there.
+      stop: see there.
+    """
+    for own in self.outputs.values():
+      own.keep(progress, say, stop)
+
+  def example(self) -> dict[str, Any]:
+    """A batch, zeros in place of what the groups give."""
+    return self._taught(self._loader.batch(0), Outputs.blank)
+
+  def batch(self, step: int) -> dict[str, Any]:
+    """The batch of a step; ``taught`` has the outputs by group."""
+    look = lambda own, id: own.look(step, id)  # noqa: E731
+    return self._taught(self._loader.batch(step), look)
+
+  def iterate(
+    self, start: int, stop: int, part: np.ndarray | None = None
+  ) -> Iterator[dict[str, Any]]:
+    """The batches of the steps start, ..., stop - 1.
+
+    Of several hosts, each fetches its part; what groups give is for one host.
+    """
+    if not self.outputs:
+      yield from self._loader.iterate(start, stop, part)
+      return
+    examples = isinstance(self._loader.examples, ArrayExamples)
+    if examples and all(own.in_memory for own in self.outputs.values()):
+      yield from map(self.batch, range(start, stop))
+    else:
+      yield from ahead(self.batch, start, stop)
+
+  def _taught(self, batch, look):
+    if self._lead:
+      batch = jax.tree.map(
+        lambda x: np.broadcast_to(x, (*self._lead, *x.shape)), batch
+      )
+    if not self.outputs:
+      return batch
+    found = {name: look(own, batch['id']) for name, own in self.outputs.items()}
+    return {**batch, 'taught': found}

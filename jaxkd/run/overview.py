@@ -1,0 +1,314 @@
+"""What a run is going to train, and what that costs; nothing is computed."""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxkd import shapes
+from jaxkd.data import sources
+from jaxkd.distill.term import Arguments, find_loss
+from jaxkd.errors import several
+from jaxkd.models import cost
+from jaxkd.report import wording
+from jaxkd.run import build, jobs, terms, train_job
+from jaxkd.run.plan import Round, called
+from jaxkd.students import quantize
+
+_KINDS = ('model', 'quantize', 'prune')
+SHOWN = 3  # layers
+
+
+def describe(console: Console, source: sources.Source, rounds: list) -> dict:
+  """Prints what is going to train and what it costs; gives `shares`."""
+  sizes = ', '.join(
+    f'{len(examples):,} {split}' for split, examples in source.splits.items()
+  )
+  console.print(
+    f'[bold]{source.name}[/]: {sizes} examples of '
+    f'{shapes.said(source.input_shape)}; {source.num_classes} classes',
+    soft_wrap=True,
+  )
+  for note in map(wording.brief, source.notes):
+    console.print(
+      f'- {note}', style='dim', markup=False, highlight=False, soft_wrap=True
+    )
+  table = Table(box=None, pad_edge=False)
+  for column in ('', 'model', 'nets', 'parameters', 'memory', 'FLOPs'):
+    table.add_column(column, justify='left' if column < 'n' else 'right')
+  part = rounds[-1]
+  for name, entry, net, shape in nets(part):
+    found = cost.cost(net, shape)
+    table.add_row(
+      name,
+      _model(entry),
+      str(entry['count']),
+      f'{found.params:,}',
+      f'{found.bytes / 2**20:.2f} MiB',
+      f'{found.flops:,}',
+    )
+  console.print(table)
+  for part in rounds:
+    for turn in part.turns:
+      if len(turn) > 1:
+        console.print(f'[dim]{_side_by_side(part, turn)}[/]')
+  for line in notes(rounds):
+    console.print(f'- {line}', style='yellow', markup=False, soft_wrap=True)
+  found = shares(part, source)
+  for arm, share in found.items():
+    if share:
+      console.print(
+        f'[dim]{arm}: the teachers take {share:.0%} of the FLOPs of a step[/]'
+      )
+  return found
+
+
+def nets(part: Round) -> list[tuple]:
+  """(name, entry, net, input shape) of each group, then of each student.
+
+  Students are those of the arm that the report claims to be better.
+  """
+  arm, found = better(part), []
+  for section, entries, built in (
+    ('teachers', part.config['teachers'], part.teachers),
+    ('students', part.arms[arm]['students'], part.students[arm]),
+  ):
+    for name, role in built.items():
+      found.append(
+        (
+          called(name, part) if section == 'teachers' else name,
+          entries[name],
+          role.net,
+          role.shape,
+        )
+      )
+  return found
+
+
+def notes(rounds: list) -> list[str]:
+  """What a reader must know of how the nets train, in words."""
+  return [*idle(rounds), *in_parts(rounds)]
+
+
+def idle(rounds: list) -> list[str]:
+  """What of the nets that train does nothing, though it should, in words.
+
+  A net that is not told that it trains looks like this.
+  """
+  said = []
+  for at, entry, role in itertools.chain(*map(_different, rounds)):
+    if entry.get('made_of') or entry.get('restore') or role.fit:
+      continue
+    found = role.net.idle()
+    still = {path.rpartition('/')[0]: None for path in found.statistics}
+    for layers, what in (
+      (still, 'the statistics of {} do not move in training'),
+      (found.dropout, 'no unit is dropped in training by {}'),
+    ):
+      if layers:
+        said.append(
+          f'{at}: {what.format(_some(layers))}; unless that is meant, let the '
+          'model take the argument train and pass it on'
+        )
+  return said
+
+
+def in_parts(rounds: list) -> list[str]:
+  """What it means for the nets that batches are taken in parts, in words."""
+  found: dict[tuple[int, int], list[str]] = {}
+  for part in rounds:
+    trains = {
+      f'{part.prefix}teachers/{name}': entry['train']
+      for name, entry in part.config['teachers'].items()
+      if not entry['restore'] and not entry['made_of']
+    }
+    for arm, own in part.arms.items():
+      trains[f'{part.prefix}students/{arm}'] = own['train']
+    for stage, train in trains.items():
+      how = train['batch_size'], train['accumulate']
+      found.setdefault(how, []).append(stage)
+  return [
+    f'{several(stages)}: a batch of {size} is taken in {parts} parts; '
+    'BatchNorm has the statistics of a part, and dropout is drawn for each'
+    for (size, parts), stages in found.items()
+    if parts > 1
+  ]
+
+
+def _some(layers: Iterable[str]) -> str:
+  """The first names of several."""
+  first, rest = list(layers)[:SHOWN], list(layers)[SHOWN:]
+  more = f' and {len(rest)} more' if rest else ''
+  return ', '.join(name or 'the model' for name in first) + more
+
+
+def bit_operations(part: Round, source: sources.Source) -> dict[str, int]:
+  """Multiplications × bits of the weight × bits of the activation, by net.
+
+  Those of weights with activations for one example; what is not quantised
+  counts as 32 bits. Of the nets that `nets` gives, and of the other arms'
+  quantised students as ARM/NAME; of none where nothing is quantised.
+  """
+  chosen = [
+    (name, f'{name}.', entry, net, shape)
+    for name, entry, net, shape in nets(part)
+    if not entry.get('made_of')
+  ]
+  first = better(part)
+  for arm, built in part.students.items():
+    for name, role in built.items():
+      entry = part.arms[arm]['students'][name]
+      if arm != first and entry['quantize']:
+        called_so = f'{part.prefix}{arm}/{name}'
+        chosen.append((called_so, role.at, entry, role.net, role.shape))
+  if not any(entry['quantize'] for _, _, entry, _, _ in chosen):
+    return {}
+  found = {}
+  for name, at, entry, net, shape in chosen:
+    layers = build.layers(entry, shape, source, at)
+    used = cost.products(net, layers)
+    ops = quantize.parse(entry['quantize'], at=at)
+    bits = quantize.precision(ops, list(used))
+    found[name] = sum(n * math.prod(bits[path]) for path, n in used.items())
+  return found
+
+
+def better(part: Round) -> str:
+  """The arm that the report claims to be better, if it is of this round."""
+  arm = part.config['report']['compare']['better'].removeprefix(part.prefix)
+  return arm if arm in part.arms else next(iter(part.arms))
+
+
+def _model(entry: Mapping[str, Any]) -> str:
+  """What a net is: its model, or what it is made of."""
+  if entry.get('made_of'):
+    return f'{entry["fuse"]} of {" + ".join(entry["made_of"])}'
+  return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))
+
+
+def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
+  """Who trains at the same time, and on how many devices."""
+  who = [f'{part.prefix}{name} on {len(own)}' for name, own in turn.items()]
+  many = sum(map(len, turn.values()))
+  return f'side by side, sharing {many} devices: {", ".join(who)}'
+
+
+def shares(part: Round, source: sources.Source) -> dict[str, float]:
+  """The teachers' share of the FLOPs of a step, by arm."""
+  session = jobs.session_of(part, source, Path(), progress=None)
+  found = {}
+  groups = jobs.shapes_of(part)
+
+  @functools.cache
+  def one(name):
+    """The FLOPs of one net of a group for one example."""
+    role = part.teachers[name]
+    return cost.cost(role.net, role.shape).flops
+
+  for arm in part.arms:
+    if arm != part.first(arm):
+      found[arm] = found[part.first(arm)]
+      continue
+    own = jobs.of_arm(part, arm, source, groups)
+    learner, arguments = train_job.member_shapes(session, own)
+    total = cost.flops(learner.step, *arguments)
+    teaching, drawn = 0, train_job.drawn_groups(own)
+    for name in sorted(
+      train_job.used_groups(own).keys() & part.teachers.keys()
+    ):
+      count = 1 if name in drawn else part.config['teachers'][name]['count']
+      teaching += one(name) * count * own.train['batch_size']
+    found[arm] = teaching / total if total else 0.0
+  return found
+
+
+def explain(console: Console, source: sources.Source, rounds: list) -> None:
+  """Prints the loss of each arm with its numbers, and every tap."""
+  for part in rounds:
+    session = jobs.session_of(part, source, Path(), progress=None)
+    groups, kept = jobs.shapes_of(part), {}
+    for arm, own in part.arms.items():
+      made = jobs.generator_of(part, arm, source, groups)
+      mixes = own['data']['augment']['students']
+      sees = [f'sees {made}'] if made else []
+      sees += [f'mixes the examples of a batch by {mixes}'] if mixes else []
+      sees = f' {" and ".join([*sees, "minimises the sum of"])}'
+      console.print(f'\n[bold]{part.prefix}{arm}[/]{sees}', soft_wrap=True)
+      for name, term in sorted(terms.in_use(own['distill']).items()):
+        console.print(f'  {_sentence(name, term)}', highlight=False)
+      batches = train_job.batches_of(
+        session, jobs.of_arm(part, arm, source, groups)
+      )
+      for outputs in map(str, batches.outputs.values()):
+        if kept.setdefault(outputs, arm) == arm:
+          console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
+    for at, entry, role in _different(part):
+      if entry.get('made_of'):
+        console.print(f'\n[bold]{at}[/]: outputs of {_model(entry)}')
+        shown = build.output_shapes(role.net, role.shape)
+      else:
+        console.print(f'\n[bold]{at}[/]: layers of {_model(entry)}')
+        shown = build.layers(entry, role.shape, source, at)
+      for layer, leaf in shown.items():
+        size = ', '.join(map(str, ('B', *leaf.shape[1:])))
+        console.print(f'  {layer:<32} [{size}]', highlight=False, markup=False)
+
+
+def _different(part: Round) -> list[tuple]:
+  """(what it is called, entry, role) of each net, equal ones once."""
+  found = [
+    (f'{part.prefix}teachers.{name}', part.config['teachers'][name], role)
+    for name, role in part.teachers.items()
+  ]
+  seen: dict[str, list] = {}
+  for arm, built in part.students.items():
+    for name, role in built.items():
+      entry = part.arms[arm]['students'][name]
+      known = seen.setdefault(name, [])
+      if entry not in known:
+        suffix = f' ({arm})' if known else ''
+        at = f'{part.prefix}students.{name}{suffix}'
+        found.append((at, entry, role))
+        known.append(entry)
+  return found
+
+
+def _sentence(name: str, term: Mapping[str, Any]) -> str:
+  """A term as a formula: weight · loss(student, teacher; options)."""
+  groups = terms.groups_of(term)
+  sides = [str(term['at'][0])]
+  if groups:
+    group = ' + '.join(groups)
+    fused = f'{term["fuse"]} of {group}' if term['fuse'] else group
+    if term['fuse_weights']:
+      fused += f' weighted by {term["fuse_weights"]}'
+    side = f'{term["at"][1]} of {fused}'
+    adapter = term['teacher_adapter']
+    sides.append(f'{adapter}({side})' if adapter else side)
+  if term['adapter']:
+    sides[0] = f'{term["adapter"]}({sides[0]})'
+  fields = Arguments(find_loss(term['loss'], at=name)).fields
+  against, critic = term['adversary'], term['critic']
+  options = term['kw']
+  if critic['model']:
+    fields = []  # scores, which the critic gives
+    options = {**options, **{k: critic[k] for k in ('model', 'penalty')}}
+  if against['option']:
+    learned = f'{against["low"]:g} to {against["high"]:g}, learned'
+    options = {**options, against['option']: learned}
+  options = [f'{k}={v}' for k, v in sorted(options.items())]
+  factors = [f'{term["weight"]:g}']
+  if term['schedule']['name']:
+    factors.append(f'{term["schedule"]["name"]}(step)')
+  if term['example_weight']:
+    factors.append(f'{term["example_weight"]}(example)')
+  arguments = ', '.join([*sides, *fields, *options])
+  text = f'{name} = {" · ".join(factors)} · {term["loss"]}({arguments})'
+  if term['when']:
+    text += f' where {term["when"]}, {term["otherwise"]} elsewhere'
+  return text

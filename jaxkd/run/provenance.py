@@ -1,0 +1,112 @@
+"""What a run's numbers come from, beside its config: data, nets and code.
+
+The same config on other labels, with a loss that has changed or a teacher that
+has trained anew is another run. Each of these has a checksum, which is kept in
+the workdir and in the row.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jaxkd
+from jaxkd import files, source_code
+from jaxkd.data import cache, fingerprint
+from jaxkd.data.sources import Source
+from jaxkd.errors import UserError, within
+from jaxkd.models import pytorch
+from jaxkd.report import record
+from jaxkd.run import workdir
+from jaxkd.run.plan import configs_of
+from jaxkd.students import stored
+
+# What these sections hold has no part in what a run computes.
+_TOLD = ('name', 'survey', 'report')
+
+
+def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
+  """What a run of a config comes from, by what it is called.
+
+  Args:
+    config: complete.
+    source: the data that it names.
+
+  Returns:
+    The version and commit of jaxkd, and SHA-256 checksums of the data, of what
+    teachers are restored from, of files that options name, and of the code of
+    each module that the config names.
+
+  Raises:
+    UserError: something of it cannot be read.
+  """
+  found = {
+    workdir.VERSION: jaxkd.__version__,
+    workdir.COMMIT: record.commit(),
+    **fingerprint.of_source(source),
+  }
+  computed = {k: v for k, v in config.items() if k not in _TOLD}
+  for entry, value in workdir.flat(computed).items():
+    # What options of the data name is in the data.
+    if '.kw.' in entry and not entry.startswith('data.kw.'):
+      file = _file(value)
+      found |= {entry: _of_file(file, entry)} if file else {}
+  known: dict[str, str] = {}
+  for prefix, own in configs_of(dict(config)).items():
+    for name, teacher in own['teachers'].items():
+      restore, at = teacher['restore'], f'teachers.{name}.restore'
+      # What an earlier round leaves has no other origin than the run itself.
+      if restore and restore.partition('/')[0] not in config['rounds']:
+        if restore not in known:
+          known[restore] = _restored(restore, at)
+        found[f'{prefix}{at}'] = known[restore]
+  code = source_code.named(computed)
+  return found | {f'code of {name}': each for name, each in code.items()}
+
+
+def checksums(provenance: Mapping[str, str]) -> dict[str, str]:
+  """What a row keeps of it: it tells of jaxkd in entries of its own."""
+  told = (workdir.VERSION, workdir.COMMIT)
+  return {k: v for k, v in provenance.items() if k not in told}
+
+
+def check_imported(config: Mapping[str, Any]) -> None:
+  """Refuses code that is no longer what its files hold.
+
+  Raises:
+    UserError: a module has changed since this process imported it.
+  """
+  for name, file in source_code.outdated(config).items():
+    raise UserError(
+      f'{file} has changed since this process imported {name}; start a new '
+      'process, or importlib.reload the module'
+    )
+
+
+def _restored(restore: str, at: str) -> str:
+  """A checksum of the variables in a folder, or of a file of PyTorch's."""
+  if restore.startswith(pytorch.PREFIX):
+    path = files.path(restore.removeprefix(pytorch.PREFIX), at=at)
+    return _of_file(path, at)
+  with within(f'{at}: '):
+    variables, _ = stored.load(workdir.find_net(restore, at=f'{at}: '))
+  return cache.fingerprint([variables])
+
+
+def _file(value: Any) -> str:
+  """The file that an option names; empty where it names none."""
+  if not isinstance(value, str) or not {'.', '/'} & {*value}:
+    return ''
+  path = os.path.expanduser(os.path.expandvars(value))
+  return path if os.path.isfile(path) else ''
+
+
+def _of_file(path: str | Path, at: str) -> str:
+  try:
+    with open(path, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    raise UserError(
+      f'{at}: {path} cannot be read ({error.strerror})'
+    ) from error

@@ -1,0 +1,555 @@
+"""Examples that are made of a teacher, which students see in place of the data.
+
+What makes them is a function of this file by its name, or
+``package.module:function``: ``(teacher, number, key, **options) -> fields``,
+which gives the examples of these numbers as a split would, ``inputs`` and what
+else a batch should hold, each [n, ...]. It is jitted, and what it draws for an
+example is keyed by its number, so that examples can be made in any portions.
+Where it gives no ``labels``, they are the teacher's first choice. One that
+takes ``examples`` after the key has the fields of the training examples of
+these numbers too, and makes others of them.
+
+They are kept on disk, shard by shard, so that a run that was stopped goes on
+where it was.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from matplotlib import image
+
+from jaxkd import files, lookup, source_code
+from jaxkd.data import cache, tokens
+from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.errors import UserError, blamed, replacing, unknown
+from jaxkd.keys import fold
+from jaxkd.paths import by_path
+from jaxkd.tasks import decoding
+
+AT = 'data.generated'
+_NEAR = 64  # examples that are read together
+TARGETS = ('similar_classes', 'alike_classes', 'one_hot')
+SMALLEST = 1e-4  # of a concentration, which must be above 0
+
+
+class Teacher(NamedTuple):
+  """What examples are made of: a frozen net, in evaluation mode.
+
+  Attributes:
+    logits: ``(inputs) -> logits [n, K]``, of inputs as the data has them.
+    apply: ``(inputs) -> outputs``, of inputs as the net takes them.
+    params: its parameters.
+    input_shape: of one example.
+    num_classes: K.
+  """
+
+  logits: Callable[[Any], Array]
+  apply: Callable[[Any], dict[str, Array]]
+  params: dict
+  input_shape: Any
+  num_classes: int
+
+
+def noise(teacher: Teacher, number: Array, key: Array) -> dict[str, Array]:
+  """Inputs drawn uniformly from 0 to 1."""
+  shape = _image(teacher.input_shape)
+  draw = lambda key: jax.random.uniform(key, shape)  # noqa: E731
+  return {'inputs': jax.vmap(draw)(_each(key, 'start', number))}
+
+
+def impressions(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  *,
+  targets: str = 'similar_classes',
+  beta: Sequence[float] = (1.0, 0.1),
+  temperature: float = 20.0,
+  steps: int = 1500,
+  learning_rate: float = 1e-3,
+  clip: bool = True,
+  head: str = 'head/kernel',
+) -> dict[str, Array]:
+  """Data impressions: inputs on which the teacher says what is asked of it.
+
+  What is asked for is drawn from a Dirichlet distribution for each class,
+  whose concentration is how alike the classes are by the weights of the
+  teacher's last layer; the inputs are found by Adam from uniform noise (Nayak
+  et al., 2019). The classes take turns, and so do the scales.
+
+  Args:
+    teacher: of whom they are.
+    number: which examples, int [n].
+    key: of the draws.
+    targets: 'similar_classes'; 'alike_classes', for concentrations of 1; or
+      'one_hot', for inputs that are one class alone.
+    beta: scales of the concentrations, each for as many examples. They apply
+      after the normalisation, as in the paper; in its code they come before,
+      and cancel.
+    temperature: of the teacher's softmax.
+    steps: of Adam.
+    learning_rate: of Adam.
+    clip: whether inputs are kept between 0 and 1, as pixels are.
+    head: path of the last layer's weights, [D, K].
+
+  Returns:
+    ``inputs`` [n, ...].
+  """
+  wanted = asked(number, key, teacher, targets, beta, head)
+  optimizer = optax.adam(learning_rate)
+
+  def loss(inputs):
+    logs = jax.nn.log_softmax(teacher.logits(inputs) / temperature)
+    return -(wanted * logs).sum()  # a sum: no example moves another
+
+  def step(_, carry):
+    inputs, state = carry
+    updates, state = optimizer.update(jax.grad(loss)(inputs), state)
+    inputs = optax.apply_updates(inputs, updates)
+    return jnp.clip(inputs, 0, 1) if clip else inputs, state
+
+  start = noise(teacher, number, key)['inputs']
+  inputs, _ = jax.lax.fori_loop(0, steps, step, (start, optimizer.init(start)))
+  return {'inputs': inputs}
+
+
+def translations(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  examples: Mapping[str, Any],
+  *,
+  beam: int = 5,
+) -> dict[str, Any]:
+  """The training examples, translated by the teacher: sequence-level knowledge.
+
+  Found by beam search, as in evaluation (Kim & Rush, 2016).
+
+  Args:
+    teacher: who translates; see `jaxkd.tasks.decoding` for what it must be.
+    number: which examples, int [n].
+    key: nothing is drawn.
+    examples: their fields, of which ``inputs['source']`` [n, L] counts.
+    beam: how many hypotheses are kept, at most K - 2.
+
+  Returns:
+    ``inputs``, ``labels`` and ``valid`` as the data has them.
+  """
+  del number, key
+  found, _ = _hypotheses(teacher, examples, beam)
+  return _as_examples(examples, found[:, 0])
+
+
+def closest_translations(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  examples: Mapping[str, Any],
+  *,
+  beam: int = 35,
+) -> dict[str, Any]:
+  """The one of the teacher's best translations that is closest to the label's.
+
+  Closeness is smoothed sentence BLEU (sequence-level interpolation, Kim & Rush,
+  2016); of several as close the likeliest.
+
+  Args:
+    teacher: who translates.
+    number: which examples, int [n].
+    key: nothing is drawn.
+    examples: their fields.
+    beam: how many hypotheses are kept, and chosen from, at most K - 2.
+
+  Returns:
+    ``inputs``, ``labels`` and ``valid`` as the data has them.
+  """
+  del number, key
+  found, _ = _hypotheses(teacher, examples, beam)
+  close = decoding.sentence_bleu(found, examples['labels'][:, None])
+  best = close.argmax(1)[:, None, None]
+  return _as_examples(examples, jnp.take_along_axis(found, best, 1)[:, 0])
+
+
+def _hypotheses(teacher, examples, beam) -> tuple[Array, Array]:
+  """Tokens [n, beam, L] and their scores [n, beam], the best first."""
+  inputs = examples['inputs']
+  if not isinstance(inputs, Mapping) or inputs.keys() != {'source', 'prefix'}:
+    raise UserError(
+      f'{AT}.name: the examples are no sentences to translate; see '
+      'jaxkd.data.sources.phrases for what they look like'
+    )
+  # All but `PAD` and `BOS` can come first: of so many, none is impossible.
+  most = teacher.num_classes - 2
+  if type(beam) is not int or not 1 <= beam <= most:
+    raise UserError(
+      f'{AT}.kw.beam: {beam!r} should be a whole number from 1 to {most}, as '
+      'many tokens as a translation can begin with'
+    )
+  length = inputs['prefix'].shape[1]
+  return decoding.beam(teacher.apply, inputs['source'], length, beam)
+
+
+def _as_examples(examples, labels: Array) -> dict[str, Any]:
+  """Examples of the same sources with other translations."""
+  inputs = {**examples['inputs'], 'prefix': tokens.shifted(labels)}
+  return {'inputs': inputs, 'labels': labels, 'valid': labels != tokens.PAD}
+
+
+def asked(
+  number: Array,
+  key: Array,
+  teacher: Teacher,
+  targets: str,
+  beta: Sequence[float],
+  head: str,
+) -> Array:
+  """What the teacher is to say of examples, probabilities [n, K].
+
+  See `impressions`.
+  """
+  if targets not in TARGETS:
+    raise unknown('kind of targets', targets, TARGETS, f'{AT}.kw.targets')
+  classes, scales = teacher.num_classes, jnp.asarray(beta, jnp.float32)
+  own = number % classes
+  if targets == 'one_hot':
+    return jax.nn.one_hot(own, classes)
+  alpha = jnp.ones((classes, classes))
+  if targets == 'similar_classes':
+    alpha = concentrations(_weights(teacher, head))
+  scale = scales[number // classes % len(scales)]
+  keys = _each(key, 'targets', number)
+  return jax.vmap(dirichlet)(keys, alpha[own] * scale[:, None])
+
+
+def concentrations(weights: Array) -> Array:
+  """How alike classes are, as concentrations of Dirichlet distributions.
+
+  Args:
+    weights: of the last layer, [D, K].
+
+  Returns:
+    Of each class, a row: the cosines of its weights with those of all, from
+    the least to the greatest brought to 0 to 1, and 1e-4 more, [K, K].
+  """
+  unit = weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
+  alike = unit.T @ unit
+  least, most = alike.min(1, keepdims=True), alike.max(1, keepdims=True)
+  return (alike - least) / (most - least) + SMALLEST
+
+
+def dirichlet(key: Array, alpha: Array) -> Array:
+  """A draw from a Dirichlet distribution, [K] of sum 1.
+
+  By logarithms of gamma variables, which tiny concentrations do not underflow.
+
+  Args:
+    key: of the draw.
+    alpha: concentrations, [K], above 0.
+  """
+  return jax.nn.softmax(jax.random.loggamma(key, alpha))
+
+
+def _weights(teacher: Teacher, head: str) -> Array:
+  """The weights of the teacher's last layer, [D, K]."""
+  found = by_path(teacher.params)
+  if head not in found:
+    raise unknown('parameter', head, found, f'{AT}.kw.head')
+  if found[head].ndim != 2 or found[head].shape[1] != teacher.num_classes:
+    raise UserError(
+      f'{AT}.kw.head: {head} is {found[head].shape}, and how alike classes are '
+      'is read off a linear layer, '
+      f'(width, {teacher.num_classes}); name it, or set '
+      f"{AT}.kw.targets='alike_classes'"
+    )
+  return found[head]
+
+
+def _image(shape: Any) -> tuple[int, ...]:
+  """The shape of an example that is one array of numbers."""
+  if not (isinstance(shape, tuple) and all(isinstance(n, int) for n in shape)):
+    raise UserError(
+      f'{AT}.name: examples of {shape} are no images; name a generator of your '
+      'own, package.module:function'
+    )
+  return shape
+
+
+def _each(key: Array, name: str, number: Array) -> Array:
+  """A key for each example, [n]."""
+  base = fold(key, name)
+  return jax.vmap(lambda n: jax.random.fold_in(base, n))(number)
+
+
+def _find(name: str) -> Callable:
+  """The generator of a name: what takes a teacher, a number and a key."""
+  if ':' in name:
+    return lookup.attribute(name, kind='generator', at=f'{AT}.name')
+  here = sys.modules[__name__]
+  known = {
+    public: getattr(here, public)
+    for public in lookup.public(here)
+    if [*inspect.signature(getattr(here, public)).parameters][:3]
+    == ['teacher', 'number', 'key']
+  }
+  if name not in known:
+    raise unknown('generator', name, known, f'{AT}.name')
+  return known[name]
+
+
+def _takes_examples(function: Callable) -> bool:
+  """Whether a generator makes its examples of others."""
+  return 'examples' in [*inspect.signature(function).parameters][3:4]
+
+
+def _count(count: int, given: Examples | None) -> int:
+  """How many examples are made; 0 for as many as are given."""
+  most = sys.maxsize if given is None else len(given)
+  if given is not None and count == 0:
+    return most
+  if not 1 <= count <= most:
+    least = 'be 1 or more' if given is None else f'be from 1 to {most}, or 0'
+    raise UserError(f'{AT}.count: {count} should {least}')
+  return count
+
+
+class Generator:
+  """The examples of all seeds of an arm.
+
+  Args:
+    entry: the config's ``data.generated``.
+    logits: ``(variables, inputs) -> logits`` of the teacher's net, of inputs
+      as the data has them.
+    apply: that of the net.
+    variables: of the teacher of each seed, [S, ...], or of the one of all, [1,
+      ...]; or their shapes.
+    examples: the training examples.
+    input_shape: of one example.
+    num_classes: K.
+    seeds: of the members.
+    of: what the net is and how it sees, as text.
+
+  Raises:
+    UserError: no such generator or option, or a teacher that it cannot use.
+  """
+
+  def __init__(
+    self,
+    entry: Mapping[str, Any],
+    logits: Callable,
+    apply: Callable,
+    variables: dict,
+    examples: Examples,
+    *,
+    input_shape: Any,
+    num_classes: int,
+    seeds: Sequence[int],
+    of: str = '',
+  ):
+    self._entry, self._variables = entry, variables
+    self._root = entry['dir'] and files.path(entry['dir'], at=f'{AT}.dir')
+    self._net = of
+    name = entry['name']
+    function = _find(name)
+    self._given = examples if _takes_examples(function) else None
+    self._count = _count(entry['count'], self._given)
+    lookup.check_options(function, entry['kw'], name=name, at=f'{AT}.kw')
+    self._options = {
+      p.name: entry['kw'].get(p.name, p.default)
+      for p in inspect.signature(function).parameters.values()
+      if p.kind is p.KEYWORD_ONLY
+    }
+
+    def made_of(variables, key, number, given):
+      teacher = Teacher(
+        functools.partial(logits, variables),
+        lambda inputs: apply(variables, inputs)[0],
+        variables['params'],
+        input_shape,
+        num_classes,
+      )
+      made = dict(function(teacher, number, key, *given, **self._options))
+      if 'labels' not in made:
+        made['labels'] = teacher.logits(made['inputs']).argmax(-1)
+      return {**made, 'labels': made['labels'].astype(jnp.int32)}
+
+    def make(variables, seed, number, given):
+      key = fold(jax.random.key(seed), 'generated')
+      return made_of(variables, key, number, given)
+
+    self._make = jax.jit(make)
+    one = np.zeros(1, np.int32)
+    with blamed(f'{AT}.name'):
+      traced, fields = jax.make_jaxpr(made_of, return_shape=True)(
+        self._of(0), jax.random.key(0), one, self._fetch(one)
+      )
+    self._structure = jax.tree.structure(fields)
+    # Where nothing is drawn, seeds that share the teacher share the examples.
+    key = traced.jaxpr.invars[len(jax.tree.leaves(variables))]
+    draws = any(key is x for eqn in traced.eqns for x in eqn.invars)
+    alone = not draws and len(jax.tree.leaves(variables)[0]) == 1
+    self._seeds = [0] if alone else list(seeds)
+    rows = {
+      path: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+      for path, x in by_path(fields).items()
+    }
+    self.layout = cache.Layout(rows, len(self._seeds), self._count, _NEAR)
+
+  def __str__(self) -> str:
+    """What is made, in words."""
+    return f'{self._count:,} examples made by {self._entry["name"]}'
+
+  def shapes(self) -> ArrayExamples:
+    """Zeros in their place."""
+    layout = self.layout
+    count = layout.lines * layout.rows
+    return self._examples(
+      {
+        path: np.broadcast_to(np.zeros((), x.dtype), (count, *x.shape))
+        for path, x in layout.arrays.items()
+      }
+    )
+
+  def weights(self, members: Sequence[int]) -> np.ndarray:
+    """Sampling weights over them: each member sees those of one seed.
+
+    Args:
+      members: of which seed, by its place.
+
+    Returns:
+      float32 [members, S · count].
+    """
+    line = np.asarray(members) % self.layout.lines
+    own = np.arange(self.layout.lines)[None] == line[:, None]
+    return np.repeat(own, self.layout.rows, axis=1).astype(np.float32)
+
+  def make(
+    self,
+    root: Path,
+    progress: Callable,
+    say: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], None] = lambda: None,
+  ) -> ArrayExamples:
+    """Makes them, or goes on with it, or finds them made.
+
+    Args:
+      root: where they are kept.
+      progress: ``(steps) -> context manager``, see `Session` of
+        `jaxkd.run.train_job`.
+      say: prints a line.
+      stop: called after each shard but the last; raises where the run should
+        end.
+
+    Returns:
+      Those of the first seed, those of the second, and so on; or those of all.
+    """
+    facts = {
+      'generator': self._entry['name'],
+      'options': repr(sorted(self._options.items())),
+      'seeds': self._seeds,
+      'model': self._net,
+      'teacher': cache.fingerprint(map(self._of, range(self.layout.lines))),
+      **source_code.fact([self._entry['name'], self._net]),
+    }
+    if self._given is not None:
+      taken = self._fetch(np.arange(self._count))
+      facts['examples'] = cache.fingerprint([taken])
+    parts = (*facts.values(), self.layout)
+    digest = cache.fingerprint([np.frombuffer(repr(parts).encode(), np.uint8)])
+    folder = (self._root or root).absolute() / digest[:12]
+    sought = folder, self.layout, facts, AT
+    if not cache.find(*sought):
+      say(f'{AT}: {self}, {cache.size(self.layout.on_disk)}')
+      with cache.drafted(*sought) as draft:
+        if draft is not None:
+          self._write(draft, progress, stop)
+      cache.find(*sought)
+    kept = cache.Cache(folder, self.layout, AT)
+    found = kept.span(0, self.layout.rows)
+    return self._examples(
+      {path: x.reshape(-1, *x.shape[2:]) for path, x in found.items()}
+    )
+
+  def _write(self, draft: cache.Draft, progress, stop) -> None:
+    size = min(cache.BLOCK, self.layout.rows)
+    missing = draft.missing()
+    with progress(len(missing)) as show:
+      for done, (line, begin, end) in enumerate(missing, 1):
+        parts, seed = [], np.uint32(self._seeds[line])
+        for start in range(begin, end, size):
+          number = np.arange(start, start + size, dtype=np.int32)
+          made = self._make(self._of(line), seed, number, self._fetch(number))
+          parts.append(by_path(jax.device_get(made)))
+        rows = {
+          path: np.concatenate([part[path] for part in parts])[: end - begin]
+          for path in parts[0]
+        }
+        draft.write(line, begin, rows)
+        show(done, {})
+        if done < len(missing):
+          stop()
+
+  def _fetch(self, number: np.ndarray) -> tuple[dict, ...]:
+    """The examples of these numbers, if they are wanted."""
+    if self._given is None:
+      return ()
+    return (self._given.fetch(np.minimum(number, self._count - 1)),)
+
+  def _of(self, line: int) -> dict:
+    """The variables of the teacher of one seed."""
+
+    def own(x):
+      if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+      return x[line % len(x)]
+
+    return jax.tree.map(own, self._variables)
+
+  def _examples(self, fields: Mapping[str, np.ndarray]) -> ArrayExamples:
+    leaves = [fields[path] for path in self.layout.arrays]
+    return ArrayExamples(**jax.tree.unflatten(self._structure, leaves))
+
+
+def picture(
+  examples: ArrayExamples, count: int, path: Path, *, columns: int = 10
+) -> None:
+  """Draws the first examples of each class, a line for each class.
+
+  Nothing is drawn of what is no image of one class.
+
+  Args:
+    examples: of all seeds.
+    count: how many are the first seed's; the others are not shown.
+    path: the PNG file to write.
+    columns: the most of each class.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  fields = examples.fetch(np.arange(count))
+  inputs, labels = fields['inputs'], fields['labels']
+  shape = np.shape(inputs)[1:]
+  if labels.ndim > 1 or len(shape) != 3 or shape[-1] not in (1, 3):
+    return
+  lines = []
+  for label in range(labels.max() + 1):
+    own = inputs[labels == label][:columns]
+    blank = np.ones((columns - len(own), *shape), np.float32)
+    cells = [np.pad(x, ((1, 1), (1, 1), (0, 0)), constant_values=1.0)
+             for x in (*np.clip(own, 0, 1), *blank)]  # fmt: skip
+    lines.append(np.concatenate(cells, axis=1))
+  grid = np.concatenate(lines)
+  larger = max(1, 32 // shape[0])
+  grid = grid.repeat(larger, axis=0).repeat(larger, axis=1)
+  with replacing(path) as draft:
+    pixels = grid if shape[-1] == 3 else grid[..., 0]
+    options = {'cmap': 'gray', 'vmin': 0.0, 'vmax': 1.0}
+    image.imsave(draft, pixels, format='png', **options)
