@@ -90,7 +90,7 @@ def nothing(context: Context) -> tuple[()]:
 
 
 class Term(NamedTuple):
-  """Knowledge at a location under a transfer method.
+  """A part of the loss, with the nets and the outputs that it looks at.
 
   Attributes:
     init: ``(key, context) -> (params, state)``, from a context of shapes.
@@ -100,11 +100,27 @@ class Term(NamedTuple):
     count: ``(context) -> numbers`` that the loss divides by, a tree of sums
       over the batch in which no parameter has a part. Where a batch is taken in
       parts, the loss finds their mean over the parts in ``context.totals``.
+    of: the role whose net it trains; the only one if empty.
+    teachers: the groups, or roles, of which it looks at all nets.
+    draws: of groups of which it looks at one net in each step; see
+      `jaxkd.distill.fusion.Draw`.
+    layers: the names of the outputs that it looks at, of the student and of
+      the teachers.
   """
 
   init: Callable[..., tuple[dict, dict]]
   loss: Callable[..., tuple[Array, dict]]
   count: Callable[[Context], Any] = nothing
+  of: str = ''
+  teachers: tuple[str, ...] = ()
+  draws: tuple[Any, ...] = ()
+  layers: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+
+  @property
+  def groups(self) -> set[str]:
+    """All groups that it looks at, drawn from or whole."""
+    drawn = (group for draw in self.draws for group in draw.groups)
+    return {*self.teachers, *drawn}
 
 
 def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:

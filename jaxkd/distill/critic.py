@@ -171,7 +171,7 @@ def played(
     value = still[1] - score(still[0], fake)[0]
     return value + own - jax.lax.stop_gradient(own), after
 
-  return Term(init, apply)
+  return Term(init, apply, teachers=teachers, layers=both.layers)
 
 
 def _shape(x: Array) -> Any:

@@ -103,19 +103,15 @@ class Shown(NamedTuple):
   """What a term is shown of its teachers.
 
   Attributes:
-    teachers: the groups that are run for it.
     names: the teachers that it and its conditions look at.
     wrap: ``Term -> Term``, shows the term those names.
     weigh: ``context -> weights`` of the losses to each teacher, [T] or [B, T];
       None for equal ones.
-    draws: what the step draws for it.
   """
 
-  teachers: tuple[str, ...]
   names: tuple[str, ...]
   wrap: Callable[[Term], Term] = lambda term: term
   weigh: Callable[[Context], Array] | None = None
-  draws: tuple[Draw, ...] = ()
 
 
 def validated(groups: tuple[str, ...]) -> str:
@@ -151,7 +147,13 @@ def shown(
         'weights; leave it empty'
       )
     draw = Draw(how, groups, at)
-    return Shown((), (draw.name,), draws=(draw,))
+
+    def drawn(term):
+      others = (name for name in term.teachers if name != draw.name)
+      term = term._replace(teachers=(*others,), draws=(draw, *term.draws))
+      return transfer.looking_at(term, logits=True)
+
+    return Shown((draw.name,), drawn)
   teachers, weigh = _weigh(weights, groups, trains, entry['mask'], at)
   if not how:
     if weights == ROUTER:
@@ -159,7 +161,11 @@ def shown(
         f'{at}.fuse_weights: the router learns what all predict together; '
         f"set {at}.fuse, e.g. to 'mean_probabilities'"
       )
-    return Shown(teachers, groups, weigh=weigh)
+
+    def weighed(term):
+      return transfer.looking_at(term, teachers, logits=bool(weigh))
+
+    return Shown(groups, weighed, weigh)
   name = f'{how} of {"+".join(groups)}'
   function = _of_teachers(how, at)
   options = inspect.signature(function).parameters
@@ -176,18 +182,21 @@ def shown(
     return fuse(logits, weights, temperature)
 
   if weights != ROUTER:
-    wrap = lambda term: transfer.aggregated(term, fused, name, weigh)  # noqa: E731
-    return Shown(teachers, (name,), wrap)
+
+    def wrap(term):
+      return transfer.aggregated(term, fused, name, teachers, weigh)
+
+    return Shown((name,), wrap)
 
   def predictions(context):
     return _several(context, groups, f'{at}.fuse_weights')
 
   def wrap(term):
     return router.routed(
-      term, predictions, fused, fuse, name, entry['mask'], at
+      term, predictions, fused, fuse, name, teachers, entry['mask'], at
     )
 
-  return Shown(teachers, (name,), wrap)
+  return Shown((name,), wrap)
 
 
 def found_in(teachers: Mapping[str, dict], group: str, at: str) -> dict:

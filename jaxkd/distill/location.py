@@ -24,10 +24,14 @@ class Sides(NamedTuple):
     apply: ``(params, state, context) -> (student, groups, state)``: the
       loss's arguments of the student's side, a tuple, and those of each
       group's side, tuples of arrays with a leading axis T.
+    teachers: the groups.
+    layers: the names of the outputs, of the student and of the groups.
   """
 
   init: Callable[..., tuple[dict, dict]]
   apply: Callable[..., tuple[tuple, list, dict]]
+  teachers: tuple[str, ...] = ()
+  layers: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
 
 def pick(outputs: Mapping[str, Array], location: Location, *, at: str) -> Any:
@@ -179,7 +183,9 @@ def sides(
     adapted, kept = made.apply(params['adapter'], state['adapter'], student)
     return _tuple(adapted), compared, {**state, 'adapter': kept}
 
-  return Sides(init, apply)
+  used = location if teachers else (location[0], ())
+  layers = tuple(frozenset(jax.tree.leaves(part)) for part in used)
+  return Sides(init, apply, teachers, layers)
 
 
 def _tuple(value: Any) -> tuple:

@@ -126,7 +126,7 @@ def contrast(
     kept = {**kept, 'memory': memory, 'normalizer': normalizer, 'seen': seen}
     return total, kept
 
-  return Term(init, apply)
+  return Term(init, apply, teachers=both.teachers, layers=both.layers)
 
 
 def _drawn(key, shape, seen):

@@ -28,6 +28,7 @@ def routed(
   fused: Callable[[Context, Array], Array],
   fuse: Callable[[Array, Array, float], Array],
   name: str,
+  groups: tuple[str, ...],
   mask: masks.Name,
   at: str,
 ) -> Term:
@@ -40,6 +41,7 @@ def routed(
     fuse: ``(logits, weights, temperature) -> logits``, of which `fused` is
       the one at the student's temperature.
     name: what the fused teacher is called.
+    groups: the teachers that it is made of.
     mask: what counts of the labels, as for the term.
     at: the config entry, for error messages.
   """
@@ -60,7 +62,7 @@ def routed(
     def weigh(context):
       return jax.lax.stop_gradient(weights(params, predictions(context)))
 
-    return aggregated(term, fused, name, weigh)
+    return aggregated(term, fused, name, groups, weigh)
 
   def init(key, context):
     logits = jax.eval_shape(predictions, context)
@@ -87,4 +89,4 @@ def routed(
     # Its gradient alone: the value of the term is about the student.
     return value + own - jax.lax.stop_gradient(own), state
 
-  return Term(init, loss, term.count)
+  return seen(None)._replace(init=init, loss=loss, count=term.count)

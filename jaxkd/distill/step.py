@@ -25,28 +25,6 @@ from jaxkd.train.population import Learner, Rows
 from jaxkd.types import Context, Metric, Term
 
 
-class Entry(NamedTuple):
-  """A term and the role whose net it trains.
-
-  Attributes:
-    term: the loss.
-    of: the role.
-    teachers: the groups, or roles, of which it looks at all nets.
-    draws: those of which it looks at one in each step.
-  """
-
-  term: Term
-  of: str
-  teachers: tuple[str, ...]
-  draws: tuple[fusion.Draw, ...] = ()
-
-  @property
-  def groups(self) -> set[str]:
-    """All groups that it looks at."""
-    drawn = (group for draw in self.draws for group in draw.groups)
-    return {*self.teachers, *drawn}
-
-
 class Recipe(NamedTuple):
   """What a member trains with, made anew from the member's own values.
 
@@ -59,7 +37,7 @@ class Recipe(NamedTuple):
       gradient of each part; empty for one gradient of the sum.
   """
 
-  terms: dict[str, Entry]
+  terms: dict[str, Term]
   optimizer: optax.GradientTransformation
   accumulate: int = 1
   average: float = 0.0
@@ -139,7 +117,8 @@ def learner(
 
   def trained(entries):
     """The terms with the net that each trains: one for each copy of it."""
-    for name, (term, of, *_) in entries.items():
+    for name, term in entries.items():
+      of = term.of or next(iter(students))
       copies = copies_of(of, students[of].copies)
       for copy in copies:
         yield name if copy == of else f'{name}/{copy}', term, of, copy

@@ -304,7 +304,7 @@ def knowledge(
       return f'{sentence} ({error}); choose other layers'
     return f"{sentence}; set {at}.adapter='linear' or choose other layers"
 
-  return Term(init, apply, count)
+  return Term(init, apply, count, teachers=teachers, layers=both.layers)
 
 
 def field_of(

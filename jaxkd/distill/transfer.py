@@ -31,13 +31,14 @@ def weighted(term: Term, weight: Weight) -> Term:
     # A weight of 0 leaves a term out, an infinite one too.
     return jnp.where(factor == 0, 0, value * factor), state
 
-  return Term(term.init, loss, term.count)
+  return term._replace(loss=loss)
 
 
 def aggregated(
   term: Term,
   fused: Callable[[Context, Array | None], Array],
   name: str,
+  groups: tuple[str, ...],
   weigh: Callable[[Context], Array] | None = None,
 ) -> Term:
   """Shows the term one teacher called `name`: several, fused.
@@ -46,6 +47,7 @@ def aggregated(
     term: looks at the teacher `name`.
     fused: ``(context, weights) -> [B, ..., K] logits``.
     name: what the fused teacher is called.
+    groups: what `fused` and `weigh` look at.
     weigh: gives the weights of the teachers, [T] or for each example
       [B, ..., T]; by default all have equal say.
   """
@@ -61,7 +63,25 @@ def aggregated(
   def loss(params, state, context):
     return term.loss(params, state, within(context))
 
-  return Term(init, loss, lambda context: term.count(within(context)))
+  others = tuple(teacher for teacher in term.teachers if teacher != name)
+  made = term._replace(
+    init=init,
+    loss=loss,
+    count=lambda context: term.count(within(context)),
+    teachers=others,
+  )
+  return looking_at(made, groups, logits=True)
+
+
+def looking_at(
+  term: Term, teachers: tuple[str, ...] = (), *, logits: bool = False
+) -> Term:
+  """The term, which looks at these teachers too, or at their logits."""
+  student, taught = term.layers
+  return term._replace(
+    teachers=tuple(dict.fromkeys((*teachers, *term.teachers))),
+    layers=(student, taught | ({'logits'} if logits else set())),
+  )
 
 
 def conditional(
@@ -97,4 +117,13 @@ def conditional(
     value = jnp.where(when(context), then, other)
     return value, {'then': first, 'otherwise': second}
 
-  return Term(init, loss, count)
+  teachers = (*term.teachers, *otherwise.teachers)
+  return Term(
+    init,
+    loss,
+    count,
+    term.of or otherwise.of,
+    tuple(dict.fromkeys(teachers)),
+    tuple(dict.fromkeys((*term.draws, *otherwise.draws))),
+    tuple(a | b for a, b in zip(term.layers, otherwise.layers, strict=True)),
+  )

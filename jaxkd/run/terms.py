@@ -11,7 +11,6 @@ from jaxkd import lookup, losses
 from jaxkd.distill import critic, fusion, masks, memory, transfer
 from jaxkd.distill.location import sides
 from jaxkd.distill.roles import AVERAGE
-from jaxkd.distill.step import Entry
 from jaxkd.distill.term import (
   Adversary,
   Arguments,
@@ -46,7 +45,7 @@ def groups_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 def build(
   distill: Mapping[str, Any], roles: list[str], num_data: int = 0
-) -> dict[str, Entry]:
+) -> dict[str, Term]:
   """The terms of a config, by name; entries of weight 0 are left out.
 
   Weights and options may be traced values, as when a population maps them.
@@ -66,7 +65,7 @@ def build(
   return built
 
 
-def _entry(name, distill, roles, num_data) -> Entry:
+def _entry(name, distill, roles, num_data) -> Term:
   entry, at = distill[name], f'distill.{name}'
   of = entry['of'] or (roles[0] if len(roles) == 1 else '')
   if not of:
@@ -76,7 +75,6 @@ def _entry(name, distill, roles, num_data) -> Entry:
   if of not in roles:
     raise unknown('role', of, roles, f'{at}.of')
   term, shown = _knowledge(entry, at, num_data, roles)
-  teachers, draws = shown.teachers, shown.draws
   if entry['when']:
     other = entry['otherwise']
     if other not in distill or other == name:
@@ -93,13 +91,14 @@ def _entry(name, distill, roles, num_data) -> Entry:
     taken = entry['mask'], distill[other]['mask']
     when = _condition(entry['when'], shown.names, taken, f'{at}.when')
     term = transfer.conditional(when, term, more.wrap(otherwise))
-    teachers = tuple(dict.fromkeys(teachers + more.teachers))
-    draws += more.draws
+    term = transfer.looking_at(term, logits=True)
   elif entry['otherwise']:
     raise UserError(f'{at}.otherwise: set {at}.when too, or leave it empty')
   for weight in _weights(entry, shown.names, at):
     term = transfer.weighted(term, weight)
-  return Entry(shown.wrap(term), of, teachers, draws)
+  if entry['example_weight']:
+    term = transfer.looking_at(term, logits=True)
+  return shown.wrap(term)._replace(of=of)
 
 
 def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
@@ -124,7 +123,7 @@ def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
       options=options,
       at=at,
     )
-    return _of_everything(term, entry, at), fusion.Shown(groups, groups)
+    return _of_everything(term, entry, at), fusion.Shown(groups)
   if entry['critic']['model']:
     raise UserError(
       f'{at}.critic.model: the loss {entry["loss"]} has no critic; leave it '
@@ -140,7 +139,7 @@ def _knowledge(entry, at, num_data, roles) -> tuple[Term, fusion.Shown]:
       options=options,
       at=at,
     )
-    return _of_everything(term, entry, at), fusion.Shown(groups, groups)
+    return _of_everything(term, entry, at), fusion.Shown(groups)
   shown = fusion.shown(entry, groups, (*roles, AVERAGE), at)
   # A teacher may be there for nothing but the weights of the examples.
   weighs = entry['example_weight'] and not Arguments(loss).teacher
@@ -183,7 +182,7 @@ def _of_everything(term: Term, entry: Mapping[str, Any], at: str) -> Term:
     )
     return term.init(key, context)
 
-  return Term(init, term.loss, term.count)
+  return term._replace(init=init)
 
 
 def _of_teacher(name: str, *, kind: str, at: str) -> Callable:

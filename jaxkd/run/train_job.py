@@ -38,7 +38,7 @@ from jaxkd.train import hosts, optimizer, sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.fit import Execution, Fault, Plan, Stopped, fit
 from jaxkd.train.population import Learner, Population, shapes_of_one, take
-from jaxkd.types import Metric
+from jaxkd.types import Metric, Term
 
 EVALUATIONS = 20
 SAVES = 4
@@ -199,7 +199,7 @@ def drawn_groups(job: Job) -> set[str]:
 
 def _entries(
   job: Job, choose: Callable[[list], float] = operator.itemgetter(0)
-) -> dict[str, terms.Entry]:
+) -> dict[str, Term]:
   """The terms by name, with one of the values that members have apart."""
   values = {k: jnp.asarray(choose(v)) for k, v in (job.hyper or {}).items()}
   with blamed(job.stage), within(job.at):
@@ -494,7 +494,7 @@ def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
     ]
     if not memo.get(
       ('parts', others, contexts[name]),
-      functools.partial(accumulation.adds_up, entry.term, contexts[name]),
+      functools.partial(accumulation.adds_up, entry, contexts[name]),
     ):
       raise UserError(
         f'train.accumulate: the term {name} looks at the whole batch, or draws '

@@ -56,7 +56,7 @@ def entry_of(distill):
     config.complete({'teachers': {'main': {}}, 'distill': distill})
   )
   built = terms.build(complete['distill'], ['student'], num_data=8)
-  return built['term'].term
+  return built['term']
 
 
 def labels(**entry):

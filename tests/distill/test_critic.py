@@ -73,7 +73,7 @@ def complete(critic, train=None, **entry):
 
 def term_of(critic, **entry):
   distill = complete(critic, **entry)['distill']
-  return terms.build(distill, ['student'])['game'].term
+  return terms.build(distill, ['student'])['game']
 
 
 def normal(seed, *shape):

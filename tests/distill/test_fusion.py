@@ -28,7 +28,7 @@ def entries(distill, count=1):
 def value(context, **soft):
   """The term `soft`, with labels beside it for what it may need of them."""
   distill = entries(dict(labels=LABELS | dict(weight=0.0), soft=SOFT | soft))
-  term = terms.build(distill, ['student'])['soft'].term
+  term = terms.build(distill, ['student'])['soft']
   params, state = term.init(jax.random.key(0), context)
   return term.loss(params, state, context)[0]
 

@@ -306,11 +306,11 @@ def test_losses_without_a_place_for_a_mask_are_told_to_take_all(
   with pytest.raises(
     UserError, match=r"x\.mask: .* leave out nothing; .*'all'"
   ):
-    entry(x=given).term.init(jax.random.key(0), sentences)
+    entry(x=given).init(jax.random.key(0), sentences)
   with pytest.raises(UserError, match=r'x\.mask: .* takes none'):
     entry(x=dict(given, mask='valid'))
   if given['loss'] == 'contrastive':
-    allowed = entry(x=dict(given, mask='all')).term
+    allowed = entry(x=dict(given, mask='all'))
     assert allowed.init(jax.random.key(0), sentences)[0]
 
 
@@ -326,7 +326,7 @@ def test_a_router_learns_from_what_counts(sentences):
       fuse_weights='router',
       mask='valid',
     )
-  ).term
+  )
 
   def gradient(fill):
     def logits(seed, lead=()):
@@ -360,9 +360,7 @@ def test_conditions_on_labels_do_not_take_everything(context):
   soft = dict(loss='kl', teacher='main', when='teacher_is_correct')
   labels = dict(loss='cross_entropy', mask='valid')
   for mask, message in (('all', r'x\.when: .* labels'), ('valid', None)):
-    term = entry(
-      x=dict(soft, mask=mask, otherwise='labels'), labels=labels
-    ).term
+    term = entry(x=dict(soft, mask=mask, otherwise='labels'), labels=labels)
     if message:
       with pytest.raises(UserError, match=message):
         value(term, context)

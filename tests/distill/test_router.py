@@ -20,7 +20,7 @@ def term(fuse='mean_probabilities', weights='router', **entry):
     {'teachers': {'main': {}}, 'students': {'student': {}},
      'distill': {'soft': soft}}
   )  # fmt: skip
-  return terms.build(config.plain(made)['distill'], ['student'])['soft'].term
+  return terms.build(config.plain(made)['distill'], ['student'])['soft']
 
 
 @pytest.mark.parametrize('fuse', FUSIONS)

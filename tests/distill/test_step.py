@@ -183,7 +183,7 @@ def test_a_term_keeps_state_and_trains_its_own_parameters(make_net, batch):
     kept = {'mean': 0.5 * state['mean'] + 0.5 * logits.mean(0)}
     return (params['scale'] * logits**2).sum(-1), kept
 
-  entry = step.Entry(Term(init, loss), 'student', ())
+  entry = Term(init, loss, of='student')
   made = step.learner(
     {'student': Role(make_net())},
     {},
@@ -219,7 +219,7 @@ def test_a_term_sees_what_its_net_does(make_net, batch):
     roles,
     {'main': Role(make_net())},
     lambda hyper: Recipe(
-      {n: step.Entry(Term(init, loss), n, ('main',)) for n in roles}, SGD
+      {n: Term(init, loss, of=n, teachers=('main',)) for n in roles}, SGD
     ),
     {},
     example=batch,

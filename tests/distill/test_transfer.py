@@ -64,7 +64,7 @@ def test_fused_teachers_are_one(context):
     ),
     ['student'],
   )  # fmt: skip
-  got = value(built['soft'].term, context)
+  got = value(built['soft'], context)
   p = np.mean(jax.nn.softmax(context.teachers['main']['logits'] / 2), axis=0)
   log_q = jax.nn.log_softmax(context.student['logits'] / 2)
   want = 4 * (p * (np.log(p) - log_q)).sum(-1)
@@ -85,7 +85,7 @@ def test_conditional_takes_the_labels_where_the_teacher_is_wrong(context):
     ['student'],
   )  # fmt: skip
   assert list(built) == ['soft']
-  got = value(built['soft'].term, context)
+  got = value(built['soft'], context)
   teacher, labels = one['main']['logits'][0], context.batch['labels']
   right = np.asarray(teacher).argmax(-1) == labels
   assert 0 < right.sum() < 6
@@ -110,7 +110,7 @@ def test_a_schedule_multiplies_the_weight(context):
     ),
     ['student'],
   )
-  term = built['labels'].term
+  term = built['labels']
   later = context._replace(step=jnp.asarray(5, jnp.int32))
   np.testing.assert_allclose(
     value(term, later), value(term, context) / 2, rtol=1e-5
@@ -150,3 +150,34 @@ def test_a_traced_weight_is_never_dropped():
   assert terms.build(given, ['student']) == {}
   mapped = config.put(given, 'labels.weight', jnp.zeros(()))
   assert list(terms.build(mapped, ['student'])) == ['labels']
+
+
+def test_what_wraps_terms_looks_at_what_they_do(context):
+  """So that a step knows of each term what to run and to tap."""
+  hint = knowledge(
+    losses.hint,
+    teachers=('main',),
+    location=('map', ('map', 'embedding')),
+    adapter='linear',
+  )._replace(of='student')
+  labels = knowledge(losses.cross_entropy)
+  assert labels.layers == ({'logits'}, set())
+  both = transfer.conditional(lambda context: True, labels, hint)
+  both = transfer.weighted(both, 0.5)
+  assert (both.of, both.teachers) == ('student', ('main',))
+  assert both.layers == ({'logits', 'map'}, {'map', 'embedding'})
+  built = terms.build(
+    entries(
+      soft=dict(loss='kl', teacher=('main', 'b'), fuse='mean_logits'),
+      one=dict(loss='kl', teacher='main', fuse='sampled'),
+      sure=dict(
+        loss='kl', teacher='main', fuse_weights='validation', of='student'
+      ),
+    ),
+    ['student'],
+  )
+  assert built['soft'].teachers == ('main', 'b')
+  assert (built['one'].teachers, built['one'].groups) == ((), {'main'})
+  assert built['sure'].groups == {'main', 'validation of main'}
+  for term in built.values():
+    assert (term.of, term.layers) == ('student', ({'logits'}, {'logits'}))

@@ -27,7 +27,7 @@ def test_a_teacher_can_weigh_the_examples_of_a_loss_that_has_none(context):
     loss='cross_entropy', teacher='main', example_weight='teacher_confidence'
   )
   assert made.teachers == ('main',)
-  found, _ = made.term.loss({}, {}, context)
+  found, _ = made.loss({}, {}, context)
   expected = losses.teacher_confidence(one['main']['logits'][0])
   expected *= losses.cross_entropy(
     context.student['logits'], context.batch['labels']
