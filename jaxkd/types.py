@@ -140,6 +140,7 @@ class Metric(NamedTuple):
     teacher: the group that it compares with; such a metric is left out where
       that group's outputs are not at hand.
     output: the output that it measures; nets without it are not measured.
+      Empty for one that every net has or that it finds itself.
     whole: for what no sum over batches can tell, such as a rank among all
       examples: ``(*fields) -> (sum, count)`` on the host, of the examples of a
       whole split that count. ``measure`` then gives the fields instead, arrays

@@ -1,1 +1,7 @@
-"""Stage 3: what is distilled, from where, and how it is transferred."""
+"""Distillation: terms of the loss, and the step that learns by them."""
+
+# `step` is both a function and the file that it is made of. The function is
+# what the package gives, so internal code imports names from the file.
+from jaxkd.distill.api import Model, Step, mesh, net, step, variables_of
+
+__all__ = ['Model', 'Step', 'mesh', 'net', 'step', 'variables_of']

@@ -1,6 +1,6 @@
 """Who takes part in a step: nets that train, frozen groups that teach."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +8,18 @@ import jax
 from jaxkd.types import Compression, Net
 
 AVERAGE = 'average'  # the teacher that is a net's own running mean
+
+
+def own_values(own: dict, frozen: Mapping[str, dict]) -> dict:
+  """What a net starts with that takes nothing over."""
+  del frozen
+  return own
+
+
+def none_frozen(params: Any) -> tuple[()]:
+  """The frozen parameters of a net that trains whole."""
+  del params
+  return ()
 
 
 class Kept(NamedTuple):
@@ -40,9 +52,11 @@ class Role(NamedTuple):
     shape: of one example as the net sees it.
     reads: the groups and the locations whose outputs it takes, one behind
       the other, in place of the examples; empty for the examples.
-    init: where its first values come from; see `jaxkd.students.inherit`.
-    freeze: a glob of the parameters that do not train; `net` was built with it
-      too, so that layers below it run as in evaluation.
+    start: ``(own, frozen) -> variables``, what it starts with: of the values
+      that it draws itself, and of the variables of groups.
+    starts_from: the group that `start` looks at; empty for none.
+    frozen: ``(params) -> paths`` of the parameters that do not train; `net` was
+      built with them too, so that layers below run as in evaluation.
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
@@ -58,8 +72,9 @@ class Role(NamedTuple):
   copies: int = 1
   shape: Any = ()
   reads: tuple[tuple[str, str], ...] = ()
-  init: str = 'random'
-  freeze: str = ''
+  start: Callable[[dict, Mapping], dict] = own_values
+  starts_from: str = ''
+  frozen: Callable[[Any], Collection[str]] = none_frozen
   average_view: str = ''
   at: str = 'role'
   kept: Kept | None = None

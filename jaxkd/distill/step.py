@@ -1,10 +1,20 @@
-"""One member's step: forward all, add up the terms, update what trains.
+"""One member's step: how a batch becomes a gradient, and a gradient an update.
 
-This is the one place where the teachers' gradient is stopped.
+Read from `step` down. A batch is augmented, and perhaps written on by the
+student (`rollout`); every net sees it through a view of its own (`_seen`);
+teachers give their outputs (`teach`, the one place where their gradient is
+stopped); nets that train give theirs (`_forward`); every term gets a `Context`
+of both and gives a loss (`_loss`); the gradient of their sum becomes an update
+(`_updated`). Everything here is for one member; a population maps it.
+
+The carry of a member is a dict: ``train`` (parameters of the ``nets`` and of
+the ``terms``), ``state`` (what nets and terms remember, and the statistics of
+the running mean), ``opt``, ``step``, ``seed``, and ``average`` (the running
+mean of the parameters) where there is one.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,13 +24,11 @@ import optax
 from jax import Array
 
 from jaxkd.data import views
-from jaxkd.distill import fusion, running_mean
-from jaxkd.distill.masks import examples
+from jaxkd.distill import fusion, masks, running_mean
 from jaxkd.distill.roles import AVERAGE, Role, copies_of
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
-from jaxkd.paths import replaced
-from jaxkd.students import inherit
+from jaxkd.paths import changed, replaced
 from jaxkd.train.population import Learner, Rows
 from jaxkd.types import Context, Metric, Term
 
@@ -44,373 +52,190 @@ class Recipe(NamedTuple):
   parts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
+class System(NamedTuple):
+  """Teachers, students and how they learn: all that steps have in common.
+
+  Attributes:
+    students: the roles that train.
+    teachers: the frozen groups. Their variables, with a leading axis of the
+      group's nets, are the argument ``frozen`` of init, step and evaluate.
+    recipe: makes terms and optimiser from the member's own values, a dict from
+      config entry to number (traced; empty for most).
+    metrics: what `evaluate` measures of each net.
+    example: a batch of shapes, as one member gets it from the loader.
+    augment: ``(batch, seed) -> batch``, what all roles see of it in training;
+      see `jaxkd.data.augment`.
+    rollout: ``(student, batch, key) -> batch``, what the student writes and
+      then learns from, where ``student`` gives its outputs in evaluation for
+      inputs as the data have them (a dict of these where several roles train).
+      It has no gradient.
+    decode: what else a net is measured by; see `jaxkd.tasks`.
+  """
+
+  students: Mapping[str, Role]
+  teachers: Mapping[str, Role]
+  recipe: Callable[[dict], Recipe]
+  example: dict
+  metrics: Mapping[str, Metric] = MappingProxyType({})
+  augment: Callable[..., dict] | None = None
+  rollout: Callable[..., dict] | None = None
+  decode: Callable[..., dict] | None = None
+
+  @property
+  def nets(self) -> dict[str, Role]:
+    """Every net that trains: one for each copy of a role."""
+    return {
+      copy: role
+      for name, role in self.students.items()
+      for copy in copies_of(name, role.copies)
+    }
+
+
 def learner(
-  students: Mapping[str, Role],
-  teachers: Mapping[str, Role],
-  recipe: Callable[[dict], Recipe],
-  metrics: Mapping[str, Metric],
-  *,
-  example: dict,
-  decode: Callable[..., dict] | None = None,
-  mix: Callable[..., dict] | None = None,
+  system: System,
   look: Callable[[str, Context], None] = lambda name, context: None,
 ) -> Learner:
   """The pure functions of one member: init, step, evaluate.
 
   Args:
-    students: the roles that train.
-    teachers: the frozen groups; their variables, with a leading axis of the
-      group's members, are the argument ``frozen`` of all three functions.
-    recipe: makes terms and optimiser from the member's own values, a dict
-      from config entry to number (traced; empty for most).
-    metrics: what `evaluate` measures of each net.
-    example: a batch of shapes, as one member gets it from the loader.
-    decode: what else a net is measured by; see `jaxkd.tasks`.
-    mix: ``(batch, seed) -> batch``, what all roles see of it while they train;
-      see `jaxkd.data.augment`.
+    system: who learns what from whom.
     look: is told the name of each term and the shapes of its context whenever
       `init` is traced.
   """
-  nets = {
-    copy: role
-    for name, role in students.items()
-    for copy in copies_of(name, role.copies)
-  }
-
-  def see(batch, seed, frozen, field):
-    """The batch with each role's own view of the inputs; equal views once."""
-    roles = {**nets, **{name: teachers[name] for name in frozen}}
-    texts = {
-      name: getattr(role, field)
-      for name, role in roles.items()
-      if not role.reads
-    }
-    if field == 'view':
-      texts |= {
-        f'{AVERAGE}/{name}': role.average_view or role.view
-        for name, role in nets.items()
-        if not role.reads
-      }
-    return {**batch, 'inputs': shown(texts, batch, seed)}
-
-  def mixed(batch, carry):
-    """The batch as it is to be learnt; whole, before it is cut into parts."""
-    return mix(batch, seed=carry['seed']) if mix else batch
-
-  def taken(name, inputs, targets, prefix=''):
-    """What a net that trains sees, or reads in its place."""
-    reads = nets[name].reads
-    return read(nets[name], targets) if reads else inputs[f'{prefix}{name}']
-
-  def forward(variables, inputs, targets, key, prefix=''):
-    """Outputs and new states of nets that train."""
-    outputs, states = {}, {}
-    for name in filter(variables.__contains__, nets):
-      x = taken(name, inputs, targets, prefix)
-      outputs[name], states[name] = nets[name].apply(
-        variables[name],
-        x,
-        key=fold(key, 'net', f'{prefix}{name}'),
-        train=True,
-      )
-    return outputs, states
-
-  def trained(entries):
-    """The terms with the net that each trains: one for each copy of it."""
-    for name, term in entries.items():
-      of = term.of or next(iter(students))
-      copies = copies_of(of, students[of].copies)
-      for copy in copies:
-        yield name if copy == of else f'{name}/{copy}', term, of, copy
-
-  def drawn(entries, carry, frozen):
-    """The groups, one net of those of which no more is looked at in a step.
-
-    It is taken before the forward pass, and so costs as much as one teacher.
-
-    Returns:
-      The variables, and what each group of which one is left is called then.
-    """
-    readers = [*nets.values(), *(teachers[name] for name in frozen)]
-    whole = {group for role in readers for group, _ in role.reads}
-    whole |= {name for entry in entries.values() for name in entry.teachers}
-    draws = [draw for entry in entries.values() for draw in entry.draws]
-    called, found = {}, dict(frozen)
-    for group, draw in fusion.alone(whole, draws).items():
-      if group in frozen:  # it may be a role, which trains
-        count = len(jax.tree.leaves(frozen[group])[0])
-        i = draw.index(count, carry['seed'], carry['step'])
-        found[group] = jax.tree.map(lambda x, i=i: x[i][None], frozen[group])
-        called[group] = draw.name
-    return found, called
-
-  def contexts(entries, batch, outputs, means, targets, carry, key):
-    """What each term may look at."""
-    found = {}
-    for name, _, _, copy in trained(entries):
-      peers = {}
-      for role, of in students.items():
-        # A net without peers is its own: one layer of it may teach another.
-        names = copies_of(role, of.copies)
-        others = [n for n in names if n != copy] or names
-        them = [outputs[other] for other in others]
-        peers[role] = jax.tree.map(lambda *x: jnp.stack(x), *them)
-      if copy in means:
-        peers[AVERAGE] = jax.tree.map(lambda x: x[None], means[copy])
-      them = {**targets, **jax.lax.stop_gradient(peers)}
-      for draw in entries[name.partition('/')[0]].draws:
-        if draw.name not in them:
-          them[draw.name] = draw.pick(them, carry['seed'], carry['step'])
-      found[name] = Context(
-        batch,
-        outputs[copy],
-        them,
-        carry['step'],
-        fold(key, 'term', name),
-        taken(copy, batch['inputs'], targets),
-      )
-    return found
-
-  def compute(made, carry, frozen, batch, key):
-    """The context of each term; new states of the nets and of their means."""
-    frozen, alone = drawn(made.terms, carry, frozen)
-    batch = see(batch, carry['seed'], frozen, 'view')
-    inputs = batch['inputs']
-    targets = teach(teachers, frozen, inputs, batch.pop('taught', {}))
-    targets = {alone.get(name, name): them for name, them in targets.items()}
-    outputs, states = forward(running_mean.trained(carry), inputs, targets, key)
-    means, own = running_mean.result(carry), carry['state']['average']
-    asked = any(AVERAGE in entry.groups for entry in made.terms.values())
-    if not asked:
-      means = {name: means[name] for name in own if own[name]}
-    seen, after = forward(means, inputs, targets, key, f'{AVERAGE}/')
-    means = seen if asked else {}
-    given = contexts(made.terms, batch, outputs, means, targets, carry, key)
-    moved = {n: running_mean.at(own[n], after.get(n, {})) for n in own}
-    return given, {'nets': states, 'average': moved}
-
-  def init(seed, hyper, frozen, given=MappingProxyType({})):
-    """The carry of a member before its first step."""
-    key = jax.random.key(seed)
-    variables = {
-      name: inherit.start(
-        role.init,
-        role.net.init(fold(key, 'init', name)),
-        frozen,
-        at=f'{role.at}.init',
-      )
-      for name, role in nets.items()
-    }
-    variables |= {
-      name: role.compression.start(variables[name])
-      for name, role in nets.items()
-      if role.compression
-    }
-    train = {'nets': {name: v['params'] for name, v in variables.items()}}
-    state = {
-      name: {**v['state'], **given.get(name, {})}
-      for name, v in variables.items()
-    }
-    state = {'nets': state, 'average': {}}
-    made = recipe(hyper)
-    carry = {
-      'train': train,
-      'state': state,
-      'step': jnp.zeros((), jnp.int32),
-      'seed': jnp.asarray(seed, jnp.uint32),
-    }
-    if made.average:
-      carry['average'] = train['nets']
-
-    def traced(carry, frozen, example):
-      """The contexts, and what a forward pass changes of each net's state."""
-      given, now = compute(made, carry, frozen, mixed(example, carry), key)
-      both = carry['state']['nets'], now['nets']
-      return given, {
-        name: replaced(*(states[name] for states in both)) for name in nets
-      }
-
-    shapes, moved = jax.eval_shape(traced, carry, frozen, example)
-    if made.average:
-      state['average'] = {
-        n: running_mean.at(moved[n], state['nets'][n]) for n in nets
-      }
-    train['terms'], state['terms'] = {}, {}
-    for name, term, _, _ in trained(made.terms):
-      look(name, shapes[name])
-      train['terms'][name], state['terms'][name] = term.init(
-        fold(key, 'init', 'term', name), shapes[name]
-      )
-    return {**carry, 'opt': made.optimizer.init(train)}
-
-  def updated(carry):
-    """The carry with what is due before this step in nets that get smaller."""
-    params, states = carry['train']['nets'], dict(carry['state']['nets'])
-    for name, role in nets.items():
-      if role.compression:
-        now = {'params': params[name], 'state': states[name]}
-        states[name] = role.compression.update(now, carry['step'])
-    return {**carry, 'state': {**carry['state'], 'nets': states}}
-
-  def held(gradients):
-    """Gradients, or updates, without those of what is frozen."""
-    kept = {
-      name: inherit.without(tree, nets[name].freeze, at=nets[name].at)
-      for name, tree in gradients['nets'].items()
-    }
-    return {**gradients, 'nets': kept}
-
-  def step(carry, batch, frozen, hyper):
-    """The carry after one more batch, and what was measured on it."""
-    made = recipe(hyper)
-    carry = updated(carry)
-    batch = mixed(batch, carry)
-    key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
-
-    def counts(state, batch, key):
-      """What each term divides by; of the nets only what masks come from."""
-      now = {**carry, 'state': state}
-      given, _ = compute(made, now, frozen, batch, key)
-      return {
-        name: term.count(given[name])
-        for name, term, _, _ in trained(made.terms)
-      }
-
-    def loss(train, state, batch, key, totals):
-      now = {**carry, 'train': train, 'state': state}
-      given, states = compute(made, now, frozen, batch, key)
-      values, kept = {}, {}
-      for name, term, _, _ in trained(made.terms):
-        context = given[name]._replace(totals=totals and totals[name])
-        each, kept[name] = term.loss(
-          train['terms'][name], state['terms'][name], context
-        )
-        values[name] = each.astype(jnp.float32).mean()
-      state = {**states, 'terms': jax.lax.stop_gradient(kept)}
-      return _sums(values, made.parts), (values, state)
-
-    def gradient(train, state, batch, key, totals):
-      """The gradient of each part, from one forward pass."""
-      of = lambda train: loss(train, state, batch, key, totals)  # noqa: E731
-      sums, pull, aux = jax.vjp(of, train, has_aux=True)
-      chosen = {
-        part: {p: jnp.float32(p == part) for p in sums} for part in sums
-      }
-      return {part: pull(one)[0] for part, one in chosen.items()}, aux
-
-    gradients, (values, state) = _in_parts(
-      gradient,
-      counts,
-      carry['train'],
-      carry['state'],
-      batch,
-      key,
-      made.accumulate,
-    )
-    gradients = {part: held(g) for part, g in gradients.items()}
-    total = functools.reduce(optax.tree.add, gradients.values())
-    extra = {'parts': gradients} if made.parts else {}
-    optimizer = optax.with_extra_args_support(made.optimizer)
-    updates, opt = optimizer.update(
-      total, carry['opt'], carry['train'], **extra
-    )
-    train = optax.apply_updates(carry['train'], held(updates))
-    new = {
-      'train': train,
-      'state': state,
-      'opt': opt,
-      'step': carry['step'] + 1,
-      'seed': carry['seed'],
-    }
-    if made.average:
-      new['average'] = {
-        name: running_mean.updated(
-          carry['average'][name],
-          params,
-          made.average,
-          still=inherit.frozen(params, nets[name].freeze, at=nets[name].at),
-        )
-        for name, params in train['nets'].items()
-      }
-    one = jnp.ones((), jnp.float32)
-    measured = {
-      'loss': (sum(values.values()), one),
-      'gradient_norm': (optax.tree.norm(total), one),
-    }
-    return new, measured | {f'loss/{k}': (v, one) for k, v in values.items()}
-
-  def decoded(apply, variables, x, outputs, frozen):
-    """The outputs that metrics ask for and a forward pass does not give."""
-    alone = {
-      name: jax.tree.map(lambda x: x[0], tree)
-      for name, tree in frozen.items()
-      if len(jax.tree.leaves(tree)[0]) == 1
-    }
-    return decode(
-      lambda inputs: apply(variables, inputs)[0],
-      x,
-      {metric.output for metric in metrics.values()} - outputs.keys(),
-      {
-        name: lambda inputs, name=name: teachers[name].net.apply(
-          alone[name], inputs
-        )[0]
-        for name in alone
-      },
-    )
-
-  def evaluate(carry, batch, frozen):
-    """What the metrics of each net measure on one batch."""
-    batch = see(batch, carry['seed'], frozen, 'eval_view')
-    targets = teach(teachers, frozen, batch['inputs'])
-    counted = examples(batch)
-    if counted is None:
-      counted = jnp.ones(batch['id'].shape, bool)
-    measured, results = {}, running_mean.result(carry)
-    for name, role in nets.items():
-      variables = results[name]
-      x = read(role, targets) if role.reads else batch['inputs'][name]
-      outputs, _ = role.apply(variables, x)
-      if decode is not None:
-        outputs |= decoded(role.apply, variables, x, outputs, frozen)
-      prefix = '' if len(nets) == 1 else f'{name}/'
-      for called, metric in metrics.items():
-        if metric.output not in outputs:
-          continue
-        if not metric.teacher or metric.teacher in targets:
-          found = metric.measure(outputs, batch, targets)
-          if metric.whole:
-            found = Rows((counted, *found))
-          measured[prefix + called] = found
-    return measured
-
+  functions = (functools.partial(init, look=look), step, evaluate)
   # Traced once for all that asks: shapes, the check before a run, the run.
-  return Learner(*(jax.jit(f, inline=True) for f in (init, step, evaluate)))
+  return Learner(
+    *(jax.jit(functools.partial(f, system), inline=True) for f in functions)
+  )
 
 
-def shown(texts: Any, batch: Mapping[str, Any], seed: Array) -> Any:
-  """What views show of a batch; equal views are computed once.
+def init(
+  system: System,
+  seed: Array,
+  hyper: dict,
+  frozen: Mapping[str, dict],
+  given: Mapping[str, dict] = MappingProxyType({}),
+  *,
+  look: Callable[[str, Context], None],
+) -> dict:
+  """The carry of a member before its first step.
 
   Args:
-    texts: a tree of views, as in the config.
-    batch: has ``inputs``, ``epoch`` and ``id``, each [B, ...].
-    seed: of the draws.
+    system: who learns what from whom.
+    seed: uint32 [].
+    hyper: the member's own values.
+    frozen: group -> its variables.
+    given: net -> parameters and state that it starts with in place of those
+      that it draws, by kind and name.
+    look: see `learner`.
+  """
+  key, nets, made = jax.random.key(seed), system.nets, system.recipe(hyper)
+  variables = {}
+  for name, role in nets.items():
+    own = role.net.init(fold(key, 'init', name))
+    own = {**own, **role.start(own, frozen)}
+    if name in given:
+      own = {kind: {**own[kind], **given[name].get(kind, {})} for kind in own}
+    variables[name] = role.compression.start(own) if role.compression else own
+  carry = {
+    'train': {'nets': {name: v['params'] for name, v in variables.items()}},
+    'state': {
+      'nets': {name: v['state'] for name, v in variables.items()},
+      'average': {},
+    },
+    'step': jnp.zeros((), jnp.int32),
+    'seed': jnp.asarray(seed, jnp.uint32),
+  }
+  if made.average:
+    carry['average'] = carry['train']['nets']
+
+  def traced(carry, frozen, example):
+    """The contexts, and what a forward pass changes of each net's state."""
+    batch = _prepared(system, carry, example, key)
+    contexts, now = _contexts(system, made.terms, carry, frozen, batch, key)
+    before = carry['state']['nets']
+    return contexts, {n: replaced(before[n], now['nets'][n]) for n in nets}
+
+  shapes, moved = jax.eval_shape(traced, carry, frozen, system.example)
+  train, state = carry['train'], carry['state']
+  if made.average:
+    state['average'] = {
+      name: running_mean.at(moved[name], state['nets'][name]) for name in nets
+    }
+  train['terms'], state['terms'] = {}, {}
+  for name, term, _ in _trained(system, made.terms):
+    look(name, shapes[name])
+    train['terms'][name], state['terms'][name] = term.init(
+      fold(key, 'init', 'term', name), shapes[name]
+    )
+  return {**carry, 'opt': made.optimizer.init(train)}
+
+
+def step(
+  system: System, carry: dict, batch: dict, frozen: dict, hyper: dict
+) -> tuple[dict, dict]:
+  """The carry after one more batch, and what was measured on it.
+
+  Args:
+    system: who learns what from whom.
+    carry: of the member.
+    batch: its inputs, labels and so on, each [B, ...].
+    frozen: group -> its variables.
+    hyper: the member's own values.
 
   Returns:
-    A tree like `texts` of inputs, each [B, ...].
+    The new carry, and pairs (sum, count) by name: the loss, that of each term
+    and the norm of the gradient.
   """
-  where = {'epoch': batch['epoch'], 'id': batch['id']}
-  seen = {
-    text: views.apply(views.parse(text), batch['inputs'], seed=seed, **where)
-    for text in sorted(set(jax.tree.leaves(texts)))
+  made = system.recipe(hyper)
+  carry = _compressed(system, carry)
+  key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
+  batch = _prepared(system, carry, batch, key)
+  gradients, (values, state) = _gradients(
+    system, made, carry, frozen, batch, key
+  )
+  gradients = {part: _held(system, g) for part, g in gradients.items()}
+  total = functools.reduce(optax.tree.add, gradients.values())
+  new = _updated(system, made, carry, state, total, gradients)
+  one = jnp.ones((), jnp.float32)
+  measured = {
+    'loss': (sum(values.values()), one),
+    'gradient_norm': (optax.tree.norm(total), one),
   }
-  return jax.tree.map(lambda text: seen[text], texts)
+  return new, measured | {f'loss/{k}': (v, one) for k, v in values.items()}
+
+
+def evaluate(system: System, carry: dict, batch: dict, frozen: dict) -> dict:
+  """What the metrics of each net measure on one batch."""
+  batch = _seen(system, batch, carry['seed'], frozen, 'eval_view')
+  targets = teach(system.teachers, frozen, batch['inputs'])
+  counted = masks.examples(batch)
+  if counted is None:
+    counted = jnp.ones(batch['id'].shape, bool)
+  measured, results, nets = {}, running_mean.result(carry), system.nets
+  for name, role in nets.items():
+    variables = results[name]
+    x = read(role, targets) if role.reads else batch['inputs'][name]
+    outputs, _ = role.apply(variables, x)
+    if system.decode is not None:
+      outputs |= _decoded(system, role.apply, variables, x, outputs, frozen)
+    prefix = '' if len(nets) == 1 else f'{name}/'
+    for called, metric in system.metrics.items():
+      if metric.output and metric.output not in outputs:
+        continue
+      if not metric.teacher or metric.teacher in targets:
+        found = metric.measure(outputs, batch, targets)
+        if metric.whole:
+          found = Rows((counted, *found))
+        measured[prefix + called] = found
+  return measured
 
 
 def teach(
   roles: Mapping[str, Role],
   frozen: Mapping[str, dict],
   inputs: Mapping[str, Any],
-  kept: Mapping[str, dict] = MappingProxyType({}),
+  known: Mapping[str, dict] = MappingProxyType({}),
 ) -> dict[str, dict]:
   """Outputs of groups, each [T, B, ...], in evaluation mode.
 
@@ -418,11 +243,11 @@ def teach(
     roles: the net of each group.
     frozen: group -> its variables, [T, ...].
     inputs: group -> what it sees, of those that read no other.
-    kept: group -> outputs that are known already, each [B, T, ...].
+    known: group -> outputs that are known already, each [B, T, ...].
   """
   found = {
     name: {at: jnp.moveaxis(x, 1, 0) for at, x in outputs.items()}
-    for name, outputs in kept.items()
+    for name, outputs in known.items()
   }
 
   def outputs(name):
@@ -445,7 +270,7 @@ def teach(
       found[name] = jax.tree.map(lambda x: x[None], alone)
     return found[name]
 
-  names = dict.fromkeys((*frozen, *kept))
+  names = dict.fromkeys((*frozen, *known))
   return jax.lax.stop_gradient({name: outputs(name) for name in names})
 
 
@@ -475,6 +300,281 @@ def read(role: Role, targets: Mapping[str, dict]) -> Array:
   return each[0] if len(each) == 1 else jnp.concatenate(each, axis=-1)
 
 
+def shown(texts: Any, batch: Mapping[str, Any], seed: Array) -> Any:
+  """What views show of a batch; equal views are computed once.
+
+  Args:
+    texts: a tree of views, as in the config.
+    batch: has ``inputs``, ``epoch`` and ``id``, each [B, ...].
+    seed: of the draws.
+
+  Returns:
+    A tree like `texts` of inputs, each [B, ...].
+  """
+  where = {'epoch': batch['epoch'], 'id': batch['id']}
+  seen = {
+    text: views.apply(views.parse(text), batch['inputs'], seed=seed, **where)
+    for text in sorted(set(jax.tree.leaves(texts)))
+  }
+  return jax.tree.map(lambda text: seen[text], texts)
+
+
+def _prepared(system: System, carry: dict, batch: dict, key: Array) -> dict:
+  """The batch as it is to be learnt; whole, before it is cut into parts."""
+  if system.augment:
+    batch = system.augment(batch, seed=carry['seed'])
+  if not system.rollout:
+    return batch
+
+  def outputs_of(role, variables):
+    def outputs(inputs):
+      seen = shown(role.eval_view, {**batch, 'inputs': inputs}, carry['seed'])
+      return role.apply(variables, seen)[0]
+
+    return outputs
+
+  variables = running_mean.trained(carry)
+  each = {n: outputs_of(role, variables[n]) for n, role in system.nets.items()}
+  student = each if len(each) > 1 else next(iter(each.values()))
+  return jax.lax.stop_gradient(
+    system.rollout(student, batch, fold(key, 'rollout'))
+  )
+
+
+def _gradients(
+  system: System, made: Recipe, carry: dict, frozen: dict, batch: dict, key
+):
+  """The gradient of each part of the loss; each term's value; the new state."""
+
+  def loss(train, state, batch, key, totals):
+    now = {**carry, 'train': train, 'state': state}
+    return _loss(system, made, now, frozen, batch, key, totals)
+
+  def gradient(train, state, batch, key, totals):
+    """The gradient of each part, from one forward pass."""
+    of = lambda train: loss(train, state, batch, key, totals)  # noqa: E731
+    sums, pull, aux = jax.vjp(of, train, has_aux=True)
+    chosen = {part: {p: jnp.float32(p == part) for p in sums} for part in sums}
+    return {part: pull(one)[0] for part, one in chosen.items()}, aux
+
+  def counts(state, batch, key):
+    """What each term divides by; of the nets only what masks come from."""
+    now = {**carry, 'state': state}
+    given, _ = _contexts(system, made.terms, now, frozen, batch, key)
+    terms = _trained(system, made.terms)
+    return {name: term.count(given[name]) for name, term, _ in terms}
+
+  train, state = carry['train'], carry['state']
+  if made.accumulate == 1:
+    return gradient(train, state, batch, key, None)
+  return _in_parts(gradient, counts, train, state, batch, key, made.accumulate)
+
+
+def _loss(system, made, carry, frozen, batch, key, totals):
+  """The sum of the terms, by part of the loss; and their values and states."""
+  given, states = _contexts(system, made.terms, carry, frozen, batch, key)
+  params, memory = carry['train']['terms'], carry['state']['terms']
+  values, kept = {}, {}
+  for name, term, _ in _trained(system, made.terms):
+    context = given[name]._replace(totals=totals and totals[name])
+    each, kept[name] = term.loss(params[name], memory[name], context)
+    values[name] = each.astype(jnp.float32).mean()
+  state = {**states, 'terms': jax.lax.stop_gradient(kept)}
+  return _sums(values, made.parts), (values, state)
+
+
+def _contexts(
+  system: System,
+  terms: Mapping[str, Term],
+  carry: dict,
+  frozen: dict,
+  batch: dict,
+  key: Array,
+) -> tuple[dict[str, Context], dict]:
+  """What each term may look at; new states of the nets and of their means."""
+  frozen, alone = _drawn(system, terms, carry, frozen)
+  batch = _seen(system, batch, carry['seed'], frozen, 'view')
+  known = batch.pop('taught', {})
+  targets = teach(system.teachers, frozen, batch['inputs'], known)
+  targets = {alone.get(name, name): them for name, them in targets.items()}
+  see = functools.partial(_forward, system, batch['inputs'], targets, key)
+  outputs, states = see(running_mean.trained(carry))
+  # The means see the batch too: terms may look at them, and their statistics
+  # are their own.
+  means, own = running_mean.result(carry), carry['state']['average']
+  asked = any(AVERAGE in term.groups for term in terms.values())
+  if not asked:
+    means = {name: means[name] for name in own if own[name]}
+  seen, after = see(means, prefix=f'{AVERAGE}/')
+  means = seen if asked else {}
+  moved = {n: running_mean.at(own[n], after.get(n, {})) for n in own}
+  contexts = {}
+  for name, term, copy in _trained(system, terms):
+    them = {
+      **targets,
+      **jax.lax.stop_gradient(_peers(system, copy, outputs, means)),
+    }
+    for draw in term.draws:
+      if draw.name not in them:
+        them[draw.name] = draw.pick(them, carry['seed'], carry['step'])
+    contexts[name] = Context(
+      batch,
+      outputs[copy],
+      them,
+      carry['step'],
+      fold(key, 'term', name),
+      _taken(system, copy, batch['inputs'], targets),
+    )
+  return contexts, {'nets': states, 'average': moved}
+
+
+def _drawn(system, terms, carry, frozen):
+  """The groups, one net of those of which no more is looked at in a step.
+
+  It is taken before the forward pass, and so costs as much as one teacher.
+
+  Returns:
+    The variables, and what each group of which one is left is called then.
+  """
+  readers = [
+    *system.nets.values(),
+    *(system.teachers[name] for name in frozen),
+  ]
+  whole = {group for role in readers for group, _ in role.reads}
+  whole |= {name for term in terms.values() for name in term.teachers}
+  draws = [draw for term in terms.values() for draw in term.draws]
+  called, found = {}, dict(frozen)
+  for group, draw in fusion.alone(whole, draws).items():
+    if group in frozen:  # it may be a role, which trains
+      count = len(jax.tree.leaves(frozen[group])[0])
+      i = draw.index(count, carry['seed'], carry['step'])
+      found[group] = jax.tree.map(lambda x, i=i: x[i][None], frozen[group])
+      called[group] = draw.name
+  return found, called
+
+
+def _seen(system, batch, seed, frozen, field):
+  """The batch with each role's own view of the inputs."""
+  roles = {**system.nets, **{name: system.teachers[name] for name in frozen}}
+  texts = {
+    name: getattr(role, field) for name, role in roles.items() if not role.reads
+  }
+  if field == 'view':
+    texts |= {
+      f'{AVERAGE}/{name}': role.average_view or role.view
+      for name, role in system.nets.items()
+      if not role.reads
+    }
+  return {**batch, 'inputs': shown(texts, batch, seed)}
+
+
+def _taken(system, name, inputs, targets, prefix=''):
+  """What a net that trains sees, or reads in its place."""
+  role = system.nets[name]
+  return read(role, targets) if role.reads else inputs[f'{prefix}{name}']
+
+
+def _forward(system, inputs, targets, key, variables, *, prefix=''):
+  """Outputs and new states of nets that train."""
+  outputs, states, nets = {}, {}, system.nets
+  for name in filter(variables.__contains__, nets):
+    x = _taken(system, name, inputs, targets, prefix)
+    outputs[name], states[name] = nets[name].apply(
+      variables[name], x, key=fold(key, 'net', f'{prefix}{name}'), train=True
+    )
+  return outputs, states
+
+
+def _trained(
+  system: System, terms: Mapping[str, Term]
+) -> Iterator[tuple[str, Term, str]]:
+  """Each term and the net that it trains: one for each copy of its role."""
+  for name, term in terms.items():
+    of = term.of or next(iter(system.students))
+    for copy in copies_of(of, system.students[of].copies):
+      yield name if copy == of else f'{name}/{copy}', term, copy
+
+
+def _peers(system, copy, outputs, means):
+  """What a net sees of the others that train, by role, each [T, B, ...]."""
+  peers = {}
+  for role, of in system.students.items():
+    # A net without peers is its own: one layer of it may teach another.
+    names = copies_of(role, of.copies)
+    others = [name for name in names if name != copy] or names
+    them = [outputs[other] for other in others]
+    peers[role] = jax.tree.map(lambda *x: jnp.stack(x), *them)
+  if copy in means:
+    peers[AVERAGE] = jax.tree.map(lambda x: x[None], means[copy])
+  return peers
+
+
+def _compressed(system, carry):
+  """The carry with what is due before this step in nets that get smaller."""
+  params, states = carry['train']['nets'], dict(carry['state']['nets'])
+  for name, role in system.nets.items():
+    if role.compression:
+      now = {'params': params[name], 'state': states[name]}
+      states[name] = role.compression.update(now, carry['step'])
+  return {**carry, 'state': {**carry['state'], 'nets': states}}
+
+
+def _held(system, tree):
+  """Gradients, or updates, with 0 for what is frozen."""
+  nets = system.nets
+  kept = {
+    name: changed(own, dict.fromkeys(nets[name].frozen(own), jnp.zeros_like))
+    for name, own in tree['nets'].items()
+  }
+  return {**tree, 'nets': kept}
+
+
+def _updated(system, made, carry, state, total, gradients):
+  """The carry after the optimiser's update."""
+  extra = {'parts': gradients} if made.parts else {}
+  optimizer = optax.with_extra_args_support(made.optimizer)
+  updates, opt = optimizer.update(total, carry['opt'], carry['train'], **extra)
+  train = optax.apply_updates(carry['train'], _held(system, updates))
+  new = {
+    'train': train,
+    'state': state,
+    'opt': opt,
+    'step': carry['step'] + 1,
+    'seed': carry['seed'],
+  }
+  if made.average:
+    new['average'] = {
+      name: running_mean.updated(
+        carry['average'][name],
+        params,
+        made.average,
+        still=system.nets[name].frozen(params),
+      )
+      for name, params in train['nets'].items()
+    }
+  return new
+
+
+def _decoded(system, apply, variables, x, outputs, frozen):
+  """The outputs that metrics ask for and a forward pass does not give."""
+  alone = {
+    name: jax.tree.map(lambda x: x[0], tree)
+    for name, tree in frozen.items()
+    if len(jax.tree.leaves(tree)[0]) == 1
+  }
+  return system.decode(
+    lambda inputs: apply(variables, inputs)[0],
+    x,
+    {m.output for m in system.metrics.values()} - {'', *outputs},
+    {
+      name: lambda inputs, name=name: system.teachers[name].net.apply(
+        alone[name], inputs
+      )[0]
+      for name in alone
+    },
+  )
+
+
 def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:
   """The loss, part by part; all of it is one part where none are named."""
   if not parts:
@@ -494,8 +594,6 @@ def _in_parts(gradient, counts, train, state, batch, key, parts):
   every term and no net looks across examples. What terms divide by is counted
   first, over all parts: sums add up, and means of parts do not.
   """
-  if parts == 1:
-    return gradient(train, state, batch, key, None)
   batches = jax.tree.map(
     lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch
   )

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from jaxkd.errors import unknown
 from jaxkd.models import switch
 from jaxkd.paths import by_path, changed, matches
 
@@ -43,6 +44,24 @@ def layers(params: Collection[str], pattern: str) -> IsFrozen | None:
     return matches(layer, pattern) or any(map(whole, ['', *around]))
 
   return is_frozen
+
+
+def paths(params: Any, pattern: str, *, at: str) -> set[str]:
+  """The paths of the parameters that do not train.
+
+  Args:
+    params: shaped as a net's parameters.
+    pattern: a glob of them; empty for none.
+    at: the config entry, for error messages.
+
+  Raises:
+    UserError: nothing matches.
+  """
+  flat = by_path(params) if pattern else {}
+  found = {path for path in flat if matches(path, pattern)}
+  if pattern and not found:
+    raise unknown('parameter', pattern, flat, at)
+  return found
 
 
 def still(

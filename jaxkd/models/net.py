@@ -133,6 +133,52 @@ def from_linen(
   return _net(_linen(module, inputs, freeze), inputs, taps)
 
 
+def write(module: nnx.Module, variables: dict) -> nnx.Module:
+  """An NNX module, changed to have these variables.
+
+  Args:
+    module: any module of the architecture that they belong to. Its random
+      number generators stay as they are.
+    variables: ``{'params': ..., 'state': ...}`` of the `Net` of such a module.
+
+  Raises:
+    UserError: they belong to another architecture, or it is no NNX module.
+  """
+  if not isinstance(module, nnx.Module):
+    raise UserError(
+      f'{module!r:.60} is no nnx.Module that weights could be written to'
+    )
+  leaves = list(nnx.to_flat_state(nnx.state(module)))
+  _check(variables, jax.eval_shape(lambda: _variables(leaves)))
+  for path, leaf in leaves:
+    if not isinstance(leaf, nnx.RngState):
+      leaf.set_value(_value(path, leaf, variables, None))
+  nnx.update(module, nnx.from_flat_state(leaves))
+  return module
+
+
+def linen_variables(variables: Mapping, net: Net) -> dict:
+  """A Linen module's variables as those of its `Net`.
+
+  Args:
+    variables: collections by name, ``params`` among them.
+    net: from `from_linen`.
+
+  Raises:
+    UserError: a collection is missing.
+  """
+  shapes = jax.eval_shape(net.init, jax.random.key(0))
+  for name in ('params', *shapes['state']):
+    if name not in variables and (name != 'params' or shapes['params']):
+      raise unknown('collection of variables', name, variables)
+  found = {
+    'params': variables.get('params', {}),
+    'state': {name: variables[name] for name in shapes['state']},
+  }
+  _check(found, shapes)
+  return found
+
+
 def tap_shapes(
   module: Make | linen.Module, inputs: PyTree
 ) -> dict[str, jax.ShapeDtypeStruct]:

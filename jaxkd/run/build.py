@@ -81,10 +81,9 @@ def role(
     entry['count'],
     shape,
     reads,
-    entry['init'],
-    entry['freeze'],
-    entry['views'].get('average', ''),
-    at,
+    average_view=entry['views'].get('average', ''),
+    at=at,
+    **inherit.of_role(entry['init'], entry['freeze'], at=at),
     fit=models.fitter(
       entry['model'],
       num_classes=classes_of(entry, source),

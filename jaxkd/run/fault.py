@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.distill import step
 from jaxkd.distill.roles import Role
+from jaxkd.distill.step import shown, teach
 from jaxkd.paths import by_path
 from jaxkd.run import terms
 from jaxkd.train import hosts
@@ -115,8 +115,8 @@ def _given(teachers, frozen, batch, seed) -> dict:
 
   @jax.jit
   def outputs(frozen, batch):
-    inputs = step.shown(texts, batch, np.uint32(seed))
-    return step.teach(teachers, frozen, inputs, batch.get('taught', {}))
+    inputs = shown(texts, batch, np.uint32(seed))
+    return teach(teachers, frozen, inputs, batch.get('taught', {}))
 
   return jax.device_get(outputs(dict(frozen), dict(batch)))
 

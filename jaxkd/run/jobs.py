@@ -280,7 +280,7 @@ def of_group(
     together=data['together'],
     augment=_augment(name, part['augment'], data['augment']['teachers']),
     at=f'teachers.{name}.',
-    given={name: {'specialist': state}} if state else {},
+    given={name: {'state': {'specialist': state}}} if state else {},
   )
 
 

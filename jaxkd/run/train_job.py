@@ -23,15 +23,16 @@ from jaxkd.data import augment, loader
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.distill import accumulation, fusion, running_mean, step
+from jaxkd.distill import accumulation, fusion, running_mean
 from jaxkd.distill.masks import examples
 from jaxkd.distill.roles import Group, Role
+from jaxkd.distill.step import Recipe, System, learner, shown
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.memo import Memo
 from jaxkd.run import cached_outputs, fault, fitted, terms
 from jaxkd.run import config as configs
 from jaxkd.run.build import behind, locations
-from jaxkd.students import compression, inherit
+from jaxkd.students import compression
 from jaxkd.tasks.metrics import not_a_number
 from jaxkd.teachers import many
 from jaxkd.train import hosts, optimizer, sharding
@@ -133,7 +134,7 @@ def reported(roles: Mapping[str, Any]) -> str:
   return 'student' if 'student' in roles else min(roles)
 
 
-def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
+def recipe_of(job: Job) -> Callable[[dict], Recipe]:
   """What each member trains with, given its own values."""
   seen = _seen(job)
 
@@ -141,7 +142,7 @@ def recipe_of(job: Job) -> Callable[[dict], step.Recipe]:
     own = {'distill': job.distill, 'train': job.train}
     for entry, value in hyper.items():
       own = configs.put(own, entry, value)
-    return step.Recipe(
+    return Recipe(
       terms.build(own['distill'], list(job.students), seen),
       optimizer.optimizer(_present(own['train'], own['distill'])),
       own['train']['accumulate'],
@@ -175,7 +176,7 @@ def used_groups(job: Job) -> dict[str, Group]:
   they give is not looked up.
   """
   looked_at = _looked_at(job)
-  starts = {inherit.source(role.init) for role in job.students.values()}
+  starts = {role.starts_from for role in job.students.values()}
   started = with_read(starts, job.groups)
   return {
     name: group
@@ -290,14 +291,18 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
       *(job.students, roles, job.distill, job.train, _seen(job), shapes),
       job.augment,
     ),
-    lambda: step.learner(
-      job.students,
-      roles,
-      recipe_of(job),
-      _with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
-      example=shapes,
-      decode=session.decode,
-      mix=_mix(session, job),
+    lambda: learner(
+      System(
+        job.students,
+        roles,
+        recipe_of(job),
+        shapes,
+        _with_lost(
+          {k: m for k, m in session.metrics.items() if not m.finished}
+        ),
+        augment=_mix(session, job),
+        decode=session.decode,
+      )
     ),
   )
 
@@ -476,16 +481,17 @@ def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
   if parts == 1:
     return
   contexts = {}  # of each term; those of the copies of a net are alike
-  learner = step.learner(
-    job.students,
-    {name: group.role for name, group in job.groups.items()},
-    recipe_of(job),
-    {},
-    example=shapes_of_one(batch, _axis(batch)),
-    mix=_mix(session, job),
+  made = learner(
+    System(
+      job.students,
+      {name: group.role for name, group in job.groups.items()},
+      recipe_of(job),
+      shapes_of_one(batch, _axis(batch)),
+      augment=_mix(session, job),
+    ),
     look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
   )
-  jax.eval_shape(learner.init, *_initial(job))
+  jax.eval_shape(made.init, *_initial(job))
   memo = Memo() if session.learners is None else session.learners
   for name, entry in _entries(job, max).items():
     # Arms have many terms in common.
@@ -651,13 +657,15 @@ def evaluate(
   made = _learner(
     session,
     (finished, compared),
-    lambda: step.learner(
-      finished,
-      compared,
-      recipe=lambda hyper: step.Recipe({}, optax.identity()),
-      metrics=_with_lost(session.metrics),
-      example={},
-      decode=session.decode,
+    lambda: learner(
+      System(
+        finished,
+        compared,
+        recipe=lambda hyper: Recipe({}, optax.identity()),
+        example={},
+        metrics=_with_lost(session.metrics),
+        decode=session.decode,
+      )
     ),
   )
   mesh = _mesh(mode, members, _at_once(session, split))
@@ -702,7 +710,7 @@ def predicted_by(role: Role) -> Callable[[dict, Any], jax.Array]:
   def logits(variables, inputs):
     id = jnp.arange(len(jax.tree.leaves(inputs)[0]))
     batch = {'inputs': inputs, 'epoch': 0 * id, 'id': id}
-    seen = step.shown(role.eval_view, batch, seed=0)
+    seen = shown(role.eval_view, batch, seed=0)
     return role.net.apply(variables, seen)[0]['logits']
 
   return logits
@@ -754,7 +762,7 @@ def _over(session, group, split, measure, axis):
 
   @jax.jit
   def run(variables, batch):
-    inputs = step.shown(group.role.eval_view, batch, seed=0)
+    inputs = shown(group.role.eval_view, batch, seed=0)
     seen = {**batch, 'inputs': inputs}
     return jax.lax.map(lambda own: measure(own, seen), variables)
 

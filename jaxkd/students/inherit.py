@@ -5,6 +5,7 @@ shells write them, several joined by ``|``; ``head`` alone stands for all that
 lies below it.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.errors import UserError, unknown
-from jaxkd.paths import by_path, changed, matches
+from jaxkd.models import frozen as frozen_layers
+from jaxkd.paths import by_path, matches
 from jaxkd.students import quantize
 
 RANDOM = 'random'
+
+
+def of_role(init: str, freeze: str, *, at: str) -> dict[str, Any]:
+  """What `init` and `freeze` of a config entry are in a `Role`.
+
+  Args:
+    init: see `start`.
+    freeze: a glob of the parameters that do not train; empty for none.
+    at: the config entry of the net.
+  """
+  return {
+    'start': functools.partial(start, init, at=f'{at}.init'),
+    'starts_from': source(init),
+    'frozen': functools.partial(frozen, pattern=freeze, at=at),
+  }
 
 
 def source(init: str) -> str:
@@ -94,31 +111,15 @@ def frozen(tree: Any, pattern: str, *, at: str) -> set[str]:
   What a quantised net learns of its levels is not the net's own and does.
 
   Args:
-    tree: shaped as a net's parameters.
+    tree: shaped as a net's parameters, a dict.
     pattern: a glob of them; empty for none.
     at: the config entry of the net.
 
   Raises:
     UserError: nothing matches.
   """
-  if not pattern:
-    return set()
-  flat = by_path(tree)
-  own = {path for path in flat if not path.startswith(f'{quantize.OWN}/')}
-  found = {path for path in own if _matches(path, pattern)}
-  if not found:
-    raise unknown('parameter', pattern, flat, f'{at}.freeze')
-  return found
-
-
-def without(tree: Any, pattern: str, *, at: str) -> Any:
-  """A tree shaped as a net's parameters, with 0 for those that do not train.
-
-  Raises:
-    UserError: nothing matches.
-  """
-  paths = frozen(tree, pattern, at=at)
-  return changed(tree, dict.fromkeys(paths, jnp.zeros_like))
+  own = {name: x for name, x in tree.items() if name != quantize.OWN}
+  return frozen_layers.paths(own, pattern, at=f'{at}.freeze')
 
 
 def _matches(path: str, pattern: str) -> bool:

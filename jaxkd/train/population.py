@@ -5,7 +5,7 @@ one device is a choice that changes nothing but the time it takes.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -147,18 +147,20 @@ class Population:
       lambda s: jax.ShapeDtypeStruct((self.members, *s.shape), s.dtype), tree
     )
 
-  def init(self) -> Any:
+  def init(self, seeds: Sequence[int] | None = None) -> Any:
     """The carries of all members before the first step.
 
-    Made one by one, so that they are the same however the members run, and in
+    Their seeds may be others than those that the population was made with. Made
+    one by one, so that they are the same however the members run, and in
     parts where they are to be so: none need fit on one device.
     """
     lies = self._spread(member=True)
     init = compilation.once(self._learner.init, out_shardings=lies)
     shared = self._placed if self._spreads else self._shared
+    seeds = self._seeds if seeds is None else np.asarray(seeds, np.uint32)
     carries = [
       init(
-        self._seeds[member],
+        seeds[member],
         take(self._hyper, member),
         _own(shared, self._axes, member),
         take(self._given, member),

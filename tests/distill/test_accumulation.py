@@ -5,7 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxkd.distill import accumulation, roles, step
+from jaxkd.distill import accumulation, roles
+from jaxkd.distill.step import Recipe, System, learner
 from jaxkd.run import config, terms
 from jaxkd.types import Net, Term
 
@@ -172,16 +173,15 @@ def test_parts_of_masked_sentences_add_up_to_the_batch():
   }
   found = []
   for parts in (1, 3):
-    made = step.learner(
-      {'student': roles.Role(tagger())},
-      {'main': roles.Role(tagger())},
-      lambda hyper, parts=parts: step.Recipe(
-        terms.build(complete, ['student']), optax.sgd(1.0), parts
-      ),
-      {},
-      example=jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-      ),
+    made = learner(
+      System(
+        {'student': roles.Role(tagger())},
+        {'main': roles.Role(tagger())},
+        lambda hyper, parts=parts: Recipe(
+          terms.build(complete, ['student']), optax.sgd(1.0), parts
+        ),
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+      )
     )
     carry = made.init(jnp.uint32(0), {}, frozen)
     new, measured = made.step(carry, batch, frozen, {})

@@ -8,9 +8,8 @@ import pytest
 from flax import nnx
 
 from jaxkd import losses, models
-from jaxkd.distill import step
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe
+from jaxkd.distill.step import Recipe, System, learner
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.run import config, terms
@@ -216,20 +215,19 @@ def batch_of(size=32):
   }
 
 
-def learner(critic, train, batch, role=None, **entry):
+def game(critic, train, batch, role=None, **entry):
   """A student that is to be taken for a teacher of other biases."""
   made = complete(critic, dict(schedule='constant', **train), **entry)
-  learned = step.learner(
-    {'student': role or Role(map_net())},
-    {'main': Role(map_net())},
-    lambda hyper: Recipe(
-      terms.build(made['distill'], ['student']),
-      optimizers.optimizer(made['train']),
-    ),
-    {},
-    example=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    ),
+  learned = learner(
+    System(
+      {'student': role or Role(map_net())},
+      {'main': Role(map_net())},
+      lambda hyper: Recipe(
+        terms.build(made['distill'], ['student']),
+        optimizers.optimizer(made['train']),
+      ),
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+    )
   )
   one = map_net().init(jax.random.key(9))
   one['params']['bias'] = jnp.array([2.0, -1.0, 0.5])
@@ -245,7 +243,7 @@ def test_the_critic_tells_them_apart_and_the_student_is_taken_for_the_teacher():
 
   def trained(student, steps):
     paths = {'terms/game': dict(learning_rate=0.01)}
-    learned, frozen = learner(
+    learned, frozen = game(
       PLAIN,
       dict(optimizer=ADAM, learning_rate=student, by_path=paths),
       batch,
@@ -292,7 +290,7 @@ def test_the_critic_has_an_optimiser_and_a_weight_of_its_own():
     ('own', {'terms/game': dict(learning_rate=0.3)}, 1.0),
     ('half', {}, 0.5),
   ):
-    learned, frozen = learner(
+    learned, frozen = game(
       PLAIN, dict(SGD, by_path=paths), batch, weight=weight
     )
     carry = learned.init(jnp.uint32(0), {}, frozen)
@@ -312,7 +310,7 @@ def test_members_side_by_side_and_what_is_saved(tmp_path):
   train = dict(
     SGD, by_path={'terms/game': dict(optimizer=ADAM, learning_rate=1e-3)}
   )
-  learned, frozen = learner(SMALL, train, batch)
+  learned, frozen = game(SMALL, train, batch)
 
   def two(seed):
     carry = learned.init(seed, {}, frozen)

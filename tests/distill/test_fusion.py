@@ -5,9 +5,9 @@ import optax
 import pytest
 
 from jaxkd import losses
-from jaxkd.distill import fusion, step
+from jaxkd.distill import fusion
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe
+from jaxkd.distill.step import Recipe, System, learner
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import cost
@@ -156,20 +156,19 @@ def test_what_does_not_go_together(context, entry, said):
     value(context, **entry)
 
 
-def learner(make_net, batch, distill, count=4, copies=1, optimizer=None):
+def learned(make_net, batch, distill, count=4, copies=1, optimizer=None):
   """A learner with a frozen group `main` of some nets, and its first carry."""
   students = {'student': Role(make_net(), copies=copies)}
   complete = entries(distill)
-  made = step.learner(
-    students,
-    {'main': Role(make_net())},
-    lambda hyper: Recipe(
-      terms.build(complete, ['student']), optimizer or optax.sgd(0.1)
-    ),
-    {},
-    example=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    ),
+  made = learner(
+    System(
+      students,
+      {'main': Role(make_net())},
+      lambda hyper: Recipe(
+        terms.build(complete, ['student']), optimizer or optax.sgd(0.1)
+      ),
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+    )
   )
   keys = jax.random.split(jax.random.key(9), count)
   frozen = {'main': jax.vmap(make_net().init)(keys)}
@@ -193,7 +192,7 @@ def test_one_teacher_is_drawn_for_each_step(make_net, batch, shared):
   distill = dict(soft=dict(**soft, fuse='sampled'), more=LABELS)
   if shared:
     distill['more'] = dict(**soft, fuse='mean_probabilities')
-  made, carry, frozen = learner(make_net, batch, distill)
+  made, carry, frozen = learned(make_net, batch, distill)
   run, taken = jax.jit(made.step), []
   for number in range(12):
     each = to_each(carry, frozen, batch)
@@ -207,7 +206,7 @@ def test_one_teacher_is_drawn_for_each_step(make_net, batch, shared):
 
 def test_one_teacher_after_another(make_net, batch):
   distill = dict(soft=dict(loss='kl', teacher='main', fuse='round_robin'))
-  made, carry, frozen = learner(make_net, batch, distill, count=3)
+  made, carry, frozen = learned(make_net, batch, distill, count=3)
   run = jax.jit(made.step)
   for number in range(4):
     each = to_each(carry, frozen, batch)
@@ -220,7 +219,7 @@ def test_one_teacher_after_another(make_net, batch):
 def flops(make_net, batch, count, fuse):
   distill = dict(soft=dict(loss='kl', teacher='main', fuse=fuse))
   wide = lambda: make_net(200)  # noqa: E731
-  made, carry, frozen = learner(wide, batch, distill, count=count)
+  made, carry, frozen = learned(wide, batch, distill, count=count)
   return cost.flops(made.step, carry, batch, frozen, {})
 
 
@@ -248,14 +247,14 @@ def test_a_layer_of_the_drawn_teacher_can_be_looked_at(make_net, batch):
   hint = dict(
     loss='hint', at=('features', 'features'), teacher='main', fuse='sampled'
   )
-  made, carry, frozen = learner(make_net, batch, dict(hint=hint))
+  made, carry, frozen = learned(make_net, batch, dict(hint=hint))
   assert np.isfinite(made.step(carry, batch, frozen, {})[1]['loss'][0])
 
 
 @pytest.mark.parametrize('fuse', ['mean_probabilities', 'sampled'])
 def test_peers_are_fused_or_drawn(make_net, batch, fuse):
   peers = dict(loss='kl', teacher='student', fuse=fuse)
-  made, carry, _ = learner(make_net, batch, dict(peers=peers), copies=3)
+  made, carry, _ = learned(make_net, batch, dict(peers=peers), copies=3)
   _, measured = made.step(carry, batch, {}, {})
   logits = [
     batch['inputs'] @ carry['train']['nets'][f'student/{i}']['w']
@@ -278,21 +277,22 @@ def test_peers_are_fused_or_drawn(make_net, batch, fuse):
 def test_of_one_teacher_none_is_drawn(make_net, batch, teacher):
   soft = dict(loss='kl', teacher=teacher, fuse='sampled')
   with pytest.raises(UserError, match=rf'soft\.fuse: {teacher} is one teacher'):
-    learner(make_net, batch, dict(soft=soft), count=1, copies=2)
+    learned(make_net, batch, dict(soft=soft), count=1, copies=2)
 
 
 def test_parts_of_a_batch_have_the_same_teacher(make_net, batch):
   distill = entries(dict(soft=dict(loss='kl', teacher='main', fuse='sampled')))
   found = []
   for parts in (1, 3):
-    made = step.learner(
-      {'student': Role(make_net())},
-      {'main': Role(make_net())},
-      lambda hyper, parts=parts: Recipe(
-        terms.build(distill, ['student']), optax.sgd(0.1), parts
-      ),
-      {},
-      example=batch,
+    made = learner(
+      System(
+        {'student': Role(make_net())},
+        {'main': Role(make_net())},
+        lambda hyper, parts=parts: Recipe(
+          terms.build(distill, ['student']), optax.sgd(0.1), parts
+        ),
+        batch,
+      )
     )
     keys = jax.random.split(jax.random.key(9), 4)
     frozen = {'main': jax.vmap(make_net().init)(keys)}

@@ -14,9 +14,8 @@ from rich.console import Console
 from jaxkd import losses
 from jaxkd.data import augment
 from jaxkd.data.augment import Augment
-from jaxkd.distill import step
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe
+from jaxkd.distill.step import Recipe, System, learner, shown
 from jaxkd.errors import UserError
 from jaxkd.run import checks, jobs, overview, pipeline, terms, train_job
 from jaxkd.run import config as configs
@@ -36,15 +35,17 @@ def build(make_net, batch, accumulate=1, mix=MIX):
       {'teachers': {'main': {}}, 'students': {'student': {}}, 'distill': BOTH}
     )
   )['distill']
-  made = step.learner(
-    {'student': Role(make_net())},
-    {'main': Role(make_net(), view='noise(0.5)')},
-    lambda hyper: Recipe(
-      terms.build(complete, ['student']), optax.sgd(0.1), accumulate
-    ),
-    classification.metrics('abc'),
-    example=jax.eval_shape(lambda: batch),
-    mix=mix,
+  made = learner(
+    System(
+      {'student': Role(make_net())},
+      {'main': Role(make_net(), view='noise(0.5)')},
+      lambda hyper: Recipe(
+        terms.build(complete, ['student']), optax.sgd(0.1), accumulate
+      ),
+      jax.eval_shape(lambda: batch),
+      classification.metrics('abc'),
+      augment=mix,
+    )
   )
   one = make_net().init(jax.random.key(9))
   frozen = {'main': jax.tree.map(lambda x: x[None], one)}
@@ -57,8 +58,8 @@ def test_student_and_teacher_see_one_mixture_before_their_views(
   made, carry, frozen = build(make_net, batch)
   new, measured = made.step(carry, batch, frozen, {})
   found = MIX(batch, seed=jnp.uint32(5))
-  shown = step.shown({'main': 'noise(0.5)'}, found, jnp.uint32(5))['main']
-  teacher = shown @ frozen['main']['params']['w'][0]
+  seen = shown({'main': 'noise(0.5)'}, found, jnp.uint32(5))['main']
+  teacher = seen @ frozen['main']['params']['w'][0]
   p = found['label_probabilities']
   assert ((p > 0).sum(1) == 2).any()
 

@@ -6,9 +6,9 @@ import pytest
 from flax import linen, nnx
 
 from jaxkd.data import views
-from jaxkd.distill import running_mean, step
+from jaxkd.distill import running_mean
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe
+from jaxkd.distill.step import Recipe, System, learner
 from jaxkd.models.net import from_linen, from_nnx
 from jaxkd.run import config, terms
 from jaxkd.students import compression
@@ -60,20 +60,20 @@ LABELS = dict(loss='cross_entropy')
 SELF = dict(loss='logit_mse', teacher='average')
 
 
-def learner(role, distill, batch, **recipe):
+def learned(role, distill, batch, **recipe):
   complete = config.plain(
     config.complete({'distill': distill, 'students': {'student': {}}})
   )['distill']
-  made = step.learner(
-    {'student': role},
-    {},
-    lambda hyper: Recipe(
-      terms.build(complete, ['student']), optax.sgd(0.5), **recipe
-    ),
-    classification.metrics('abc'),
-    example=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    ),
+  made = learner(
+    System(
+      {'student': role},
+      {},
+      lambda hyper: Recipe(
+        terms.build(complete, ['student']), optax.sgd(0.5), **recipe
+      ),
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+      classification.metrics('abc'),
+    )
   )
   return made, made.init(jnp.uint32(0), {}, {})
 
@@ -98,7 +98,7 @@ def activations(params, inputs):
 @pytest.mark.parametrize('net', NETS)
 def test_statistics_are_those_of_the_mean(net, distill, batch):
   role = Role(NETS[net](), average_view=APART)
-  made, carry = learner(role, distill, batch, average=DECAY)
+  made, carry = learned(role, distill, batch, average=DECAY)
   place = {k: batch[k] for k in ('epoch', 'id')}
   inputs = views.apply(views.parse(APART), batch['inputs'], seed=0, **place)
   want = {'mean': np.zeros(5), 'var': np.ones(5)}
@@ -125,7 +125,7 @@ def test_statistics_are_those_of_the_mean(net, distill, batch):
 def test_a_mean_changes_nothing_of_the_net(batch):
   role = Role(NETS['nnx']())
   (made, plain), (averaged, carry) = (
-    learner(role, dict(labels=LABELS), batch, average=average)
+    learned(role, dict(labels=LABELS), batch, average=average)
     for average in (0.0, DECAY)
   )
   for _ in range(2):
@@ -143,7 +143,7 @@ def test_a_mean_changes_nothing_of_the_net(batch):
 def test_each_copy_and_each_part_of_a_batch(batch):
   """The statistics of a copy go on from one part of the batch to the next."""
   role = Role(NETS['nnx'](), copies=2)
-  made, carry = learner(
+  made, carry = learned(
     role, dict(labels=LABELS), batch, average=DECAY, accumulate=3
   )
   for name in ('student/0', 'student/1'):  # the mean is not the net any more
@@ -171,7 +171,7 @@ def test_a_net_without_statistics_has_one_forward_pass(batch):
     state = {'constant': jnp.ones(2)}
     return {'params': {'w': jax.random.normal(key, (4, 3))}, 'state': state}
 
-  made, carry = learner(
+  made, carry = learned(
     Role(Net(init, apply)), dict(labels=LABELS), batch, average=DECAY
   )
   calls.clear()
@@ -190,7 +190,7 @@ def test_masks_are_those_of_the_net(batch):
     net, 'uniform(4)', 'magnitude(0.4, end=2)', steps=9, at='s'
   )
   role = Role(net, compression=smaller)
-  made, carry = learner(role, dict(labels=LABELS), batch, average=DECAY)
+  made, carry = learned(role, dict(labels=LABELS), batch, average=DECAY)
   run = jax.jit(made.step)
   for _ in range(4):
     carry, _ = run(carry, batch, {}, {})

@@ -7,13 +7,12 @@ import pytest
 
 from jaxkd import losses
 from jaxkd.data import views
-from jaxkd.distill import step
 from jaxkd.distill.dot import dot
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe
+from jaxkd.distill.step import Recipe, System, learner
 from jaxkd.errors import UserError
 from jaxkd.run import config, terms
-from jaxkd.students import compression
+from jaxkd.students import compression, inherit
 from jaxkd.tasks import classification, fidelity
 from jaxkd.types import Metric, Net, Term
 
@@ -28,16 +27,16 @@ def build(make_net, batch, distill, *, students=None, optimizer=SGD, **recipe):
        'distill': distill}
     )
   )['distill']  # fmt: skip
-  made = step.learner(
-    students,
-    {'main': Role(make_net())},
-    lambda hyper: Recipe(
-      terms.build(complete, list(students)), optimizer, **recipe
-    ),
-    classification.metrics('abc') | fidelity.metrics('main'),
-    example=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    ),
+  made = learner(
+    System(
+      students,
+      {'main': Role(make_net())},
+      lambda hyper: Recipe(
+        terms.build(complete, list(students)), optimizer, **recipe
+      ),
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+      classification.metrics('abc') | fidelity.metrics('main'),
+    )
   )
   one = make_net().init(jax.random.key(9))
   frozen = {'main': jax.tree.map(lambda x: x[None], one)}
@@ -127,13 +126,15 @@ def test_what_metrics_ask_for_is_decoded(make_net, batch):
   measure = lambda outputs, batch, _: (outputs['both'].sum(), jnp.float32(1))  # noqa: E731
   metrics = classification.metrics('abc')
   metrics |= {'both': Metric(measure, output='both')}
-  made = step.learner(
-    {'student': Role(make_net())},
-    {'main': Role(make_net())},
-    lambda hyper: Recipe({}, SGD),
-    metrics,
-    example={},
-    decode=decode,
+  made = learner(
+    System(
+      {'student': Role(make_net())},
+      {'main': Role(make_net())},
+      lambda hyper: Recipe({}, SGD),
+      {},
+      metrics,
+      decode=decode,
+    )
   )
   w, v = (make_net().init(jax.random.key(i))['params']['w'] for i in (1, 2))
   carry = {
@@ -184,12 +185,13 @@ def test_a_term_keeps_state_and_trains_its_own_parameters(make_net, batch):
     return (params['scale'] * logits**2).sum(-1), kept
 
   entry = Term(init, loss, of='student')
-  made = step.learner(
-    {'student': Role(make_net())},
-    {},
-    lambda hyper: Recipe({'bank': entry}, SGD),
-    {},
-    example=batch,
+  made = learner(
+    System(
+      {'student': Role(make_net())},
+      {},
+      lambda hyper: Recipe({'bank': entry}, SGD),
+      batch,
+    )
   )
   carry = made.init(jnp.uint32(0), {}, {})
   new, _ = jax.jit(made.step)(carry, batch, {}, {})
@@ -215,14 +217,15 @@ def test_a_term_sees_what_its_net_does(make_net, batch):
     'noisy': Role(make_net(), view=NOISY),
     'reader': Role(make_net(3), reads=(('main', 'features'),), view=NOISY),
   }
-  made = step.learner(
-    roles,
-    {'main': Role(make_net())},
-    lambda hyper: Recipe(
-      {n: Term(init, loss, of=n, teachers=('main',)) for n in roles}, SGD
-    ),
-    {},
-    example=batch,
+  made = learner(
+    System(
+      roles,
+      {'main': Role(make_net())},
+      lambda hyper: Recipe(
+        {n: Term(init, loss, of=n, teachers=('main',)) for n in roles}, SGD
+      ),
+      batch,
+    )
   )
   one = make_net().init(jax.random.key(9))
   frozen = {'main': jax.tree.map(lambda x: x[None], one)}
@@ -283,21 +286,20 @@ def deep_net(width=3):
   return Net(init, apply)
 
 
-def learner(students, teachers, distill, batch, optimizer=SGD, **recipe):
+def learned(students, teachers, distill, batch, optimizer=SGD, **recipe):
   """A learner, its first carry and frozen groups of one net each."""
   complete = config.plain(
     config.complete({'distill': distill, 'students': {'student': {}}})
   )['distill']
-  made = step.learner(
-    students,
-    teachers,
-    lambda hyper: Recipe(
-      terms.build(complete, list(students)), optimizer, **recipe
-    ),
-    {},
-    example=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    ),
+  made = learner(
+    System(
+      students,
+      teachers,
+      lambda hyper: Recipe(
+        terms.build(complete, list(students)), optimizer, **recipe
+      ),
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+    )
   )
   frozen = {
     name: jax.tree.map(lambda x: x[None], role.net.init(jax.random.key(20 + i)))
@@ -326,7 +328,7 @@ def seen(text, batch):
 def test_a_nets_running_mean_teaches_it(make_net, batch, average_view):
   role = Role(make_net(), view=NOISY, average_view=average_view)
   distill = dict(labels=LABELS, consistency=SELF)
-  made, carry, _ = learner({'student': role}, {}, distill, batch, average=0.75)
+  made, carry, _ = learned({'student': role}, {}, distill, batch, average=0.75)
   own, theirs = seen(NOISY, batch), seen(average_view or NOISY, batch)
   assert average_view == '' or np.abs(own - theirs).min() > 0
   run = jax.jit(made.step)
@@ -357,7 +359,7 @@ def test_a_nets_running_mean_teaches_it(make_net, batch, average_view):
 
 def test_each_copy_has_a_running_mean_of_its_own(make_net, batch):
   role = Role(make_net(), copies=2, view=NOISY, average_view=APART)
-  made, carry, _ = learner(
+  made, carry, _ = learned(
     {'student': role}, {}, dict(consistency=SELF), batch, average=0.9
   )
   _, measured = made.step(carry, batch, {}, {})
@@ -371,7 +373,7 @@ def test_each_copy_has_a_running_mean_of_its_own(make_net, batch):
 def test_one_layer_of_a_net_teaches_another(batch):
   """Without peers a role is its own teacher, its gradient stopped there."""
   inner = dict(loss='logit_mse', at=('logits', 'hidden'), teacher='student')
-  made, carry, _ = learner(
+  made, carry, _ = learned(
     {'student': Role(deep_net())}, {}, dict(inner=inner), batch
   )
   params = carry['train']['nets']['student']
@@ -393,7 +395,7 @@ def test_one_layer_of_a_net_teaches_another(batch):
 def test_nets_read_what_a_group_gives(make_net, batch):
   """A trained one, and a frozen group that reads another."""
   reads = (('main', 'logits'),)
-  made, carry, frozen = learner(
+  made, carry, frozen = learned(
     {'student': Role(make_net(), reads=reads)},
     {
       'main': Role(make_net(4)),
@@ -442,12 +444,13 @@ def test_nets_read_what_a_group_gives(make_net, batch):
   ],
 )
 def test_what_cannot_be_read(make_net, batch, reads, copies, message):
-  made = step.learner(
-    {'student': Role(make_net(), reads=(reads,), at='r')},
-    {'main': Role(make_net(4))},
-    lambda hyper: Recipe(terms.build({}, ['student']), SGD),
-    {},
-    example=batch,
+  made = learner(
+    System(
+      {'student': Role(make_net(), reads=(reads,), at='r')},
+      {'main': Role(make_net(4))},
+      lambda hyper: Recipe(terms.build({}, ['student']), SGD),
+      batch,
+    )
   )
   one = make_net(4).init(jax.random.key(9))
   frozen = {'main': jax.tree.map(lambda x: jnp.stack([x] * copies), one)}
@@ -457,10 +460,10 @@ def test_what_cannot_be_read(make_net, batch, reads, copies, message):
 
 def test_a_net_starts_from_a_group_and_keeps_what_is_frozen(batch):
   """As a classifier that is the teacher's own does (SimKD)."""
-  role = Role(deep_net(), init='main/b', freeze='b')
+  role = Role(deep_net(), **inherit.of_role('main/b', 'b', at='role'))
   hint = dict(loss='hint', at=('hidden', 'hidden'), teacher='main')
   decaying = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
-  made, first, frozen = learner(
+  made, first, frozen = learned(
     {'student': role},
     {'main': Role(deep_net())},
     dict(labels=LABELS, hint={**hint, 'adapter': 'linear'}),
@@ -468,7 +471,7 @@ def test_a_net_starts_from_a_group_and_keeps_what_is_frozen(batch):
     optimizer=decaying,
     average=0.5,
   )
-  _, other, _ = learner(
+  _, other, _ = learned(
     {'student': Role(deep_net())}, {}, dict(labels=LABELS), batch
   )
   start = first['train']['nets']['student']
@@ -494,8 +497,10 @@ def test_points_are_learnt_where_the_weights_are_frozen(batch):
   smaller = compression.compression(
     net, 'points(2, bucket=None)', 'magnitude(0.4, end=2)', steps=9, at='s'
   )
-  role = Role(net, init='main', freeze='*', compression=smaller)
-  made, carry, frozen = learner(
+  role = Role(
+    net, compression=smaller, **inherit.of_role('main', '*', at='role')
+  )
+  made, carry, frozen = learned(
     {'student': role}, {'main': Role(net)}, dict(labels=LABELS), batch,
     accumulate=2,
   )  # fmt: skip
@@ -527,7 +532,7 @@ def test_a_quantised_net_starts_as_the_other_does(batch):
   net = deep_net()
   smaller = compression.compression(net, 'ternary', '', steps=9, at='s')
   plain, quantised = (
-    learner({'student': role}, {}, dict(labels=LABELS), batch)[1]
+    learned({'student': role}, {}, dict(labels=LABELS), batch)[1]
     for role in (Role(net), Role(net, compression=smaller))
   )
   chex.assert_trees_all_equal(plain['train'], quantised['train'])
@@ -535,8 +540,8 @@ def test_a_quantised_net_starts_as_the_other_does(batch):
 
 
 def test_a_net_that_starts_as_another_gives_the_same(batch):
-  made, carry, frozen = learner(
-    {'student': Role(deep_net(), init='main')},
+  made, carry, frozen = learned(
+    {'student': Role(deep_net(), **inherit.of_role('main', '', at='role'))},
     {'main': Role(deep_net())},
     dict(soft=dict(loss='kl', teacher='main')),
     batch,
@@ -614,7 +619,7 @@ def test_each_part_of_the_loss_has_its_gradient(make_net, batch, accumulate):
 def test_copies_of_a_term_are_in_the_same_part(make_net, batch):
   students = {'student': Role(make_net(), copies=2)}
   distill = {'labels': LABELS, 'peer': dict(loss='kl', teacher='student')}
-  made, carry, _ = learner(
+  made, carry, _ = learned(
     students,
     {},
     distill,
@@ -623,7 +628,7 @@ def test_copies_of_a_term_are_in_the_same_part(make_net, batch):
     parts={'task': ('labels',), 'distill': ('peer',)},
   )
   new, _ = made.step(carry, batch, {}, {})
-  plain, same, _ = learner(students, {}, distill, batch)
+  plain, same, _ = learned(students, {}, distill, batch)
   want, _ = plain.step(same, batch, {}, {})
   chex.assert_trees_all_close(new['train'], want['train'], rtol=1e-4, atol=1e-6)
   for name in ('student/0', 'student/1'):
@@ -633,13 +638,13 @@ def test_copies_of_a_term_are_in_the_same_part(make_net, batch):
 
 def test_parts_and_what_is_frozen_stay_apart(batch):
   """Three steps of DOT with weight decay and a classifier that stays."""
-  role = Role(deep_net(), freeze='b')
+  role = Role(deep_net(), **inherit.of_role('random', 'b', at='role'))
   distill = {
     'labels': LABELS,
     'soft': dict(loss='kl', teacher='main'),
   }
   decaying = optax.chain(optax.add_decayed_weights(0.1), dot(0.1))
-  made, carry, frozen = learner(
+  made, carry, frozen = learned(
     {'student': role},
     {'main': Role(deep_net())},
     distill,

@@ -9,9 +9,8 @@ import pytest
 from flax import linen, nnx
 
 from jaxkd import losses, models
-from jaxkd.distill import step
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe
+from jaxkd.distill.step import Recipe, System, learner
 from jaxkd.errors import UserError
 from jaxkd.models.net import from_linen, from_nnx
 from jaxkd.run import config, terms
@@ -146,16 +145,15 @@ def test_a_teacher_neither_drops_units_nor_uses_the_batch(
     'id': jnp.arange(8),
     'epoch': jnp.zeros(8, jnp.int32),
   }
-  made = step.learner(
-    {'student': Role(student)},
-    {'main': Role(teacher)},
-    lambda hyper: Recipe(
-      terms.build(complete['distill'], ['student']), optax.sgd(0.1)
-    ),
-    {},
-    example=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    ),
+  made = learner(
+    System(
+      {'student': Role(student)},
+      {'main': Role(teacher)},
+      lambda hyper: Recipe(
+        terms.build(complete['distill'], ['student']), optax.sgd(0.1)
+      ),
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),
+    )
   )
   variables = moved(teacher.init(KEY))
   frozen = {'main': jax.tree.map(lambda x: x[None], variables)}

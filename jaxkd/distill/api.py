@@ -1,0 +1,674 @@
+"""Distillation in a loop of one's own: nets, and the step that trains them.
+
+Examples::
+
+  from jaxkd import distill, losses
+
+  teacher = distill.net(teacher_module, images)
+  student = distill.net(student_module, images)
+  terms = {
+    'labels': distill.term(losses.cross_entropy, weight=0.1),
+    'soft': distill.term(losses.kl, teacher='main', temperature=4.0),
+  }
+  step = distill.step(student, {'main': teacher}, terms, optax.adamw(1e-3))
+  state = step.init(seed=0)
+  for batch in loader:
+    state, metrics = step(state, batch)
+  student.update(student_module, state)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen, nnx
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxkd.distill import masks, running_mean
+from jaxkd.distill.roles import AVERAGE, Role
+from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.errors import UserError, unknown, within
+from jaxkd.models import frozen
+from jaxkd.models import net as flax_nets
+from jaxkd.train import sharding
+from jaxkd.train.population import MODES, Learner, Population, Rows, take
+from jaxkd.types import Metric, Net, Term
+
+STUDENT = 'student'  # what the only net that trains is called
+
+PyTree = Any
+State = Any  # a pytree of arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model as a step takes it; `net` makes it.
+
+  Attributes:
+    build: ``(taps) -> Net``, which gives the outputs of these layers too.
+    example: shapes of a batch of inputs.
+    variables: the weights that it has already; None if it draws them.
+    taps: layers whose outputs are wanted, in evaluation too.
+    view: how it sees the inputs in training; see docs/config.md.
+    eval_view: how it sees them in evaluation, and as a teacher's student.
+    freeze: a glob of the parameters that do not train.
+    write: ``(module, variables) -> module`` with these weights.
+  """
+
+  build: Callable[[tuple[str, ...]], Net]
+  example: PyTree
+  variables: dict | None
+  taps: tuple[str, ...]
+  view: str
+  eval_view: str
+  freeze: str
+  write: Callable[[Any, dict], Any]
+
+  def update(
+    self,
+    module: Any,
+    state: State,
+    *,
+    name: str = STUDENT,
+    member: int | None = None,
+  ) -> Any:
+    """Writes trained weights back to where they came from.
+
+    Args:
+      module: the ``nnx.Module``, which is changed. For Linen and for a `Net`,
+        which hold no weights, it is not looked at.
+      state: of the step; where it keeps a running mean, that is written.
+      name: of the net in the step, where several train.
+      member: which of several members; may be left out where there is one.
+
+    Returns:
+      The module; for Linen its variables, and for a `Net` the dict of
+      ``params`` and ``state``.
+
+    Raises:
+      UserError: no such net, several members and none chosen, or a module of
+        another architecture.
+    """
+    return self.write(module, variables_of(state, name, member=member))
+
+
+def net(
+  model: Any,
+  example: PyTree,
+  *,
+  taps: Sequence[str] = (),
+  view: str = '',
+  eval_view: str = '',
+  freeze: str = '',
+) -> Model:
+  """A model of one's own as a teacher or a student.
+
+  Args:
+    model: an ``nnx.Module``, whose weights it has; a function from ``nnx.Rngs``
+      to one, which draws weights for each seed; ``(linen_module, variables)``,
+      or an unbound Linen module, which draws them; or a `Net`, as
+      `jaxkd.models.build` gives, alone or as ``(net, variables)``, as
+      `jaxkd.load` does.
+    example: a batch of inputs, any pytree of arrays or shapes [B, ...]; or a
+      dict with such a batch as ``inputs``.
+    taps: layers whose outputs metrics look at, by path or glob, e.g.
+      ``'stages/*'``. What terms look at need not be named.
+    view: how it sees the inputs in training, e.g. ``'noise(0.1)'``.
+    eval_view: how it sees them in evaluation.
+    freeze: a glob of the parameters that do not train, e.g. ``'stem'``;
+      their layers run as in evaluation.
+
+  Raises:
+    UserError: something else is given, or a layer that is not there.
+  """
+  inputs = _inputs(example)
+  taps = (taps,) if isinstance(taps, str) else tuple(taps)
+  variables = None
+  made = model
+  if isinstance(model, tuple) and not isinstance(model, Net):
+    if len(model) != 2:
+      raise UserError(
+        f'distill.net: a tuple of {len(model)} is no model; give (module, '
+        'variables)'
+      )
+    made, variables = model
+  if isinstance(made, Net):
+    build = functools.partial(_given_net, made)
+    write = lambda module, variables: variables  # noqa: E731
+  elif isinstance(made, linen.Module):
+    build = functools.partial(flax_nets.from_linen, made, inputs, freeze=freeze)
+    write = lambda module, variables: {  # noqa: E731
+      'params': variables['params'],
+      **variables['state'],
+    }
+    if variables is not None:
+      variables = flax_nets.linen_variables(variables, build())
+  elif isinstance(made, nnx.Module):
+    build = functools.partial(
+      flax_nets.from_nnx, lambda rngs: nnx.clone(made), inputs, freeze=freeze
+    )
+    variables = build().init(jax.random.key(0))
+    write = flax_nets.write
+  elif callable(made) and not isinstance(made, type):
+    build = functools.partial(flax_nets.from_nnx, made, inputs, freeze=freeze)
+    write = flax_nets.write
+  else:
+    raise UserError(
+      f'distill.net: {made!r} is no model; give an nnx.Module, a function from '
+      'nnx.Rngs to one, a Linen module or (linen_module, variables)'
+    )
+  chosen = lambda taps: build(taps=taps)  # noqa: E731
+  chosen(taps)  # refuses layers that are not there
+  return Model(chosen, inputs, variables, taps, view, eval_view, freeze, write)
+
+
+class Measured(Mapping):
+  """What a step or an evaluation measured, by name: plain numbers.
+
+  They are fetched from the device when the first is read, so that a loop that
+  reads none does not wait for it. Of several members a value is an array [M].
+  """
+
+  def __init__(self, found: dict, value: Callable[[str, Any], np.ndarray]):
+    self._found, self._value = found, value
+
+  @functools.cached_property
+  def _numbers(self) -> dict[str, Any]:
+    found = sharding.fetch(self._found)
+    with np.errstate(divide='ignore', invalid='ignore'):
+      each = {name: self._value(name, x) for name, x in found.items()}
+    return {k: x if len(x) > 1 else float(x[0]) for k, x in each.items()}
+
+  def __getitem__(self, name: str) -> Any:
+    return self._numbers[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._found)
+
+  def __len__(self) -> int:
+    return len(self._found)
+
+  def __repr__(self) -> str:
+    return repr(self._numbers)
+
+
+class Step:
+  """A step of training, compiled; `step` makes it.
+
+  Attributes:
+    system: who learns what from whom, as `jaxkd.distill.step` takes it.
+    learner: the pure functions of one member, for transformations of one's
+      own. Their batches need ``id`` and ``epoch``; the teachers' variables are
+      `frozen`.
+    frozen: group -> the variables of its nets, [T, ...].
+    members: how many train side by side.
+    mesh: the devices that they share; None for the default one.
+  """
+
+  def __init__(
+    self,
+    system: System,
+    frozen: dict[str, dict],
+    given: dict[str, dict],
+    *,
+    members: int,
+    mode: str,
+    mesh: Mesh | None,
+    own_batches: bool,
+  ):
+    self.system, self.frozen, self.members = system, frozen, members
+    self.mesh = mesh
+    self.learner = learner(system)
+    self._own_batches = own_batches
+    self._population = Population(
+      Learner(
+        self.learner.init,
+        lambda carry, batch, *rest: self.learner.step(
+          carry, _numbered(batch, carry['step']), *rest
+        ),
+        lambda carry, batch, *rest: self.learner.evaluate(
+          carry, _numbered(batch, 0), *rest
+        ),
+      ),
+      seeds=list(range(members)),
+      shared=frozen,
+      given=jax.tree.map(
+        lambda x: np.broadcast_to(x, (members, *np.shape(x))), given
+      ),
+      batch_axis=0 if own_batches else None,
+      mode=mode,
+      mesh=mesh,
+    )
+    self._nothing: dict = {}
+
+  def init(self, seed: int | Sequence[int] = 0) -> State:
+    """The state before the first step.
+
+    Args:
+      seed: of the first member; the others have the seeds that follow. Or the
+        seeds of all.
+
+    Returns:
+      A pytree of arrays with a leading axis of members, to be kept as any other
+      (a list of them, one for each member, where they run in sequence).
+    """
+    seeds = [seed + i for i in range(self.members)] if _is_int(seed) else seed
+    if len(seeds) != self.members or not all(map(_is_int, seeds)):
+      raise UserError(
+        f'step.init: {seed!r} should be a seed, or one for each of the '
+        f'{self.members} members'
+      )
+    return self._population.init(seeds)
+
+  def __call__(
+    self, state: State, batch: Mapping[str, PyTree]
+  ) -> tuple[State, Measured]:
+    """Trains on a batch.
+
+    Args:
+      state: it is used up: keep the new one.
+      batch: ``inputs`` [B, ...] and what terms take by name, such as
+        ``labels`` [B]; with ``own_batches`` each [M, B, ...]. With ``id`` [B],
+        int, views draw by (seed, epoch, id); without it by place and step. For
+        cached outputs see `step`.
+
+    Returns:
+      The new state, and ``loss``, ``loss/TERM`` and ``gradient_norm``.
+
+    Raises:
+      UserError: a batch that does not fit.
+    """
+    batch = self._checked(batch, 1 + self._own_batches)
+    kind = str(jax.tree.map(lambda x: (np.shape(x), x.dtype), batch))
+    if kind not in self._nothing:
+      self._nothing[kind] = self._population.no_totals(batch)
+    totals = self._population.split(self._nothing[kind])
+    state, found = self._population.step(state, totals, batch)
+    value = lambda name, pair: pair[0] / pair[1]  # noqa: E731
+    return state, Measured(self._population.stacked(found), value)
+
+  def evaluate(
+    self,
+    state: State,
+    batches: Mapping[str, PyTree] | Iterable[Mapping[str, PyTree]],
+  ) -> Measured:
+    """The metrics over all examples of some batches.
+
+    Args:
+      state: it is looked at only; where there is a running mean, at that.
+      batches: one, or many, which all members see. ``where`` [B], bool, says
+        which examples count where some only pad a batch.
+
+    Raises:
+      UserError: the step has no metrics, or no example counts.
+    """
+    if not self.system.metrics:
+      raise UserError(
+        'step.evaluate: name what it measures in distill.step(metrics=...)'
+      )
+    batches = [batches] if isinstance(batches, Mapping) else batches
+    found = self._population.evaluate(
+      state, (self._checked(batch, 1) for batch in batches), self.frozen
+    )
+    if not found:
+      raise UserError('step.evaluate: there is no batch')
+    return Measured(found, self._metric)
+
+  def _metric(self, name: str, found: Any) -> np.ndarray:
+    """The value of each member [M] from sums and counts, or from rows."""
+    metric = self.system.metrics[name.rpartition('/')[2]]
+    if isinstance(found, Rows):
+      each = [
+        metric.whole(*(x[counts] for x in own))
+        for counts, *own in zip(*found.fields, strict=True)
+      ]
+      found = tuple(np.array(x) for x in zip(*each, strict=True))
+    return np.asarray(metric.value(*found))
+
+  def _checked(self, batch: Mapping[str, PyTree], axes: int) -> dict:
+    """A batch of arrays that all have the same leading axes."""
+    if 'inputs' not in batch:
+      raise unknown('field of the batch', 'inputs', batch)
+    batch, sizes = dict(batch), {}
+    for name, tree in batch.items():
+      for x in jax.tree.leaves(tree):
+        if np.ndim(x) < axes or not hasattr(x, 'dtype'):
+          raise UserError(
+            f'the field {name} of the batch holds {x!r:.40}; give arrays with '
+            f'{axes} leading axes, of {"members and " * (axes - 1)}examples'
+          )
+        sizes[name] = x.shape[:axes]
+    wrong = {n for n, size in sizes.items() if size != sizes['inputs']}
+    if wrong:
+      raise UserError(
+        f'the field {min(wrong)} of the batch is of '
+        f'{sizes[min(wrong)][-1]} examples and its inputs of '
+        f'{sizes["inputs"][-1]}; give equally many'
+      )
+    if axes == 2 and sizes['inputs'][0] != self.members:
+      raise UserError(
+        f'the batch is for {sizes["inputs"][0]} members, and there are '
+        f'{self.members}; its leading axis is that of members'
+      )
+    if self.mesh is not None:
+      shared = self.mesh.shape[sharding.DATA]
+      if axes == 1 + self._own_batches and sizes['inputs'][-1] % shared:
+        raise UserError(
+          f'a batch of {sizes["inputs"][-1]} cannot be shared by {shared} '
+          'devices; leave the last batch of an epoch out, or choose '
+          'distill.mesh(members, batch_size)'
+        )
+    return batch
+
+
+def step(
+  student: Model | Mapping[str, Model],
+  teachers: Mapping[str, Model | Sequence[Model]],
+  terms: Mapping[str, Term],
+  optimizer: optax.GradientTransformation,
+  *,
+  members: int = 1,
+  own_batches: bool = False,
+  same_start: bool = False,
+  metrics: Mapping[str, Metric | Callable] = MappingProxyType({}),
+  accumulate: int = 1,
+  average: float = 0.0,
+  parts: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+  rollout: Callable[..., dict] | None = None,
+  example: Mapping[str, PyTree] | None = None,
+  mode: str = 'vmap',
+  mesh: Mesh | None = None,
+) -> Step:
+  """A step that trains students on terms, with frozen teachers.
+
+  Args:
+    student: the net that trains; or several by name, which terms choose by
+      ``of`` and may name as each other's ``teacher`` (mutual learning).
+    teachers: group -> a net with weights, or several of one architecture. A
+      group may be left out whose outputs come in the batch, as
+      ``cached_outputs[group][output]`` [B, T, ...].
+    terms: the loss, term by term; see `jaxkd.distill.term`.
+    optimizer: any optax transformation, of the parameters
+      ``{'nets': ..., 'terms': ...}``.
+    members: how many independent copies train side by side, one seed each.
+    own_batches: whether batches have a leading axis with one for each member;
+      otherwise all see the same.
+    same_start: allows members to start from the same given weights.
+    metrics: name -> `Metric`, or a function ``(outputs, batch) -> [B]``, of
+      which the mean is taken.
+    accumulate: the batch is taken in this many parts, one after another.
+    average: decay of a running mean of the parameters, which is then what is
+      evaluated and written back, and a teacher called ``average``.
+    parts: part of the loss -> its terms, for optimisers that take the gradient
+      of each, such as `jaxkd.distill.dot.dot`.
+    rollout: ``(student, batch, key) -> batch``: what the student writes and
+      then learns from, outside of the gradient; ``student(inputs)`` gives its
+      outputs.
+    example: a batch of arrays or shapes; needed where a term looks at the batch
+      before its first step, as at cached outputs.
+    mode: how members run: 'vmap', 'unroll' or 'sequence'; for speed only.
+    mesh: of devices, from `mesh`. By default members are shared out over all,
+      and devices that are left share batches of the size of the example.
+
+  Raises:
+    UserError: names, layers or weights that do not fit together.
+  """
+  students = {STUDENT: student} if isinstance(student, Model) else dict(student)
+  groups = {
+    name: (group,) if isinstance(group, Model) else tuple(group)
+    for name, group in teachers.items()
+  }
+  _check_names(students, groups, terms)
+  _check_weights(students, groups, members, same_start)
+  first = next(iter(students.values()))
+  cached = {} if example is None else example.get('cached_outputs', {})
+  for name, term in terms.items():
+    known = {*groups, *students, *cached, *([AVERAGE] if average else [])}
+    for group in term.groups:
+      if group not in known:
+        raise unknown('teacher', group, known, f'terms[{name!r}]')
+  if mode not in MODES:
+    raise unknown('mode', mode, MODES, 'distill.step')
+  roles = {
+    name: _role(model, name, _layers_of(name, terms, students, average))
+    for name, model in students.items()
+  }
+  taught = {
+    name: _role(models[0], name, _layers_of(name, terms, students, average))
+    for name, models in groups.items()
+  }
+  shapes = {'inputs': first.example, **(example or {})}
+  size = len(jax.tree.leaves(shapes['inputs'])[0])
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), _dtype(x)), shapes
+  )
+  system = System(
+    roles,
+    taught,
+    lambda hyper: Recipe(
+      dict(terms), optimizer, accumulate, average, dict(parts)
+    ),
+    _numbered(shapes, 0),
+    {name: _as_metric(metric) for name, metric in metrics.items()},
+    rollout=rollout,
+  )
+  if mesh is None and len(sharding.devices()) > 1:
+    mesh = sharding.mesh(members if mode != 'sequence' else 1, size)
+  return Step(
+    system,
+    {name: _stacked(name, models) for name, models in groups.items()},
+    {n: m.variables for n, m in students.items() if m.variables is not None},
+    members=members,
+    mode=mode,
+    mesh=mesh,
+    own_batches=own_batches,
+  )
+
+
+def mesh(members: int, batch_size: int, **sizes: int) -> Mesh:
+  """Devices for `step`: a mesh with the axes ``member`` and ``data``.
+
+  Args:
+    members: how many there are.
+    batch_size: examples in a member's batch.
+    **sizes: ``member`` and ``data``, how many devices lie along each axis; by
+      default as many as divide members and batches.
+  """
+  return sharding.mesh(members, batch_size, **sizes, at='distill.mesh')
+
+
+def variables_of(
+  state: State, name: str = STUDENT, *, member: int | None = None
+) -> dict:
+  """The variables of a net that trains, ``{'params': ..., 'state': ...}``.
+
+  Args:
+    state: of the step; where it keeps a running mean, that is given.
+    name: of the net.
+    member: which of several; may be left out where there is one.
+  """
+  if isinstance(state, list):
+    members, of = len(state), lambda i: state[i]
+  else:
+    members = len(state['seed'])
+    of = lambda i: take(state, i)  # noqa: E731
+  if member is None and members > 1:
+    raise UserError(f'there are {members} members; choose one, as by member=0')
+  found = running_mean.result(of(member or 0))
+  if name not in found:
+    raise unknown('net', name, found)
+  return found[name]
+
+
+def _role(model: Model, name: str, layers: set[str]) -> Role:
+  """The model as it takes part, with the layers that are looked at."""
+  with within(f'{name}: '):
+    plain = model.build(())
+    own = jax.eval_shape(
+      lambda x: plain.apply(plain.init(jax.random.key(0)), x)[0], model.example
+    )
+    taps = tuple(sorted({*model.taps, *layers} - own.keys()))
+    made = model.build(taps) if taps else plain
+  init = made.init
+  if model.variables is not None:  # they come with `given`: none are drawn
+    like = jax.eval_shape(made.init, jax.random.key(0))
+    init = lambda key: jax.tree.map(  # noqa: E731
+      lambda x: jnp.zeros(x.shape, x.dtype), like
+    )
+  return Role(
+    made._replace(init=init),
+    model.view,
+    model.eval_view,
+    frozen=functools.partial(
+      frozen.paths, pattern=model.freeze, at=f'{name}: freeze'
+    ),
+    at=name,
+  )
+
+
+def _layers_of(name, terms, students, average) -> set[str]:
+  """The outputs of a net that terms look at."""
+  found = set()
+  for term in terms.values():
+    ours, theirs = term.layers
+    of = term.of or next(iter(students))
+    if of == name:
+      found |= ours
+    if name in term.groups or (average and AVERAGE in term.groups):
+      found |= theirs if of == name or name in term.groups else set()
+  return found
+
+
+def _given_net(made: Net, *, taps: tuple[str, ...]) -> Net:
+  """A `Net`, whose layers cannot be reached."""
+  if taps:
+    raise UserError(
+      f'a Net gives no outputs of the layers {", ".join(taps)}; build it with '
+      'these taps, or give the module itself'
+    )
+  return made
+
+
+def _stacked(name: str, models: Sequence[Model]) -> dict:
+  """The variables of a group, [T, ...]."""
+  trees = [model.variables for model in models]
+  shapes = [jax.tree.map(np.shape, tree) for tree in trees]
+  if any(shape != shapes[0] for shape in shapes):
+    raise UserError(
+      f'teachers: the nets of {name} are of several architectures; make each '
+      'architecture a group of its own'
+    )
+  return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def _check_names(students, groups, terms) -> None:
+  if not students or not terms:
+    what = 'terms' if students else 'student'
+    raise UserError(f'distill.step: give at least one of {what}')
+  for name in (*students, *groups):
+    if name == AVERAGE or '/' in name:
+      raise UserError(
+        f'distill.step: {name!r} cannot be the name of a net; rename it'
+      )
+  for name in students:
+    if name in groups:
+      raise UserError(
+        f'distill.step: a student and a group of teachers are both called '
+        f'{name}; rename one'
+      )
+  for name, term in terms.items():
+    if not isinstance(term, Term):
+      raise UserError(
+        f'terms[{name!r}]: {term!r} is no Term; make one with distill.term'
+      )
+    if not term.of and len(students) > 1:
+      raise UserError(
+        f'terms[{name!r}]: several nets train ({", ".join(students)}); choose '
+        'one by of='
+      )
+    if term.of and term.of not in students:
+      raise unknown('student', term.of, students, f'terms[{name!r}]: of')
+
+
+def _check_weights(students, groups, members, same_start) -> None:
+  for name, models in groups.items():
+    if not models or any(model.variables is None for model in models):
+      raise UserError(
+        f'teachers: {name} has no weights; give a trained nnx.Module or '
+        '(module, variables)'
+      )
+  for name, model in students.items():
+    if model.variables is not None and members > 1 and not same_start:
+      raise UserError(
+        f'{name}: all {members} members would start from the weights of one '
+        'module; give distill.net a function from nnx.Rngs to a module, which '
+        'draws weights for each seed, or set same_start=True'
+      )
+
+
+def _as_metric(metric: Metric | Callable) -> Metric:
+  """A metric, of a function that gives a value for each example."""
+  if isinstance(metric, Metric):
+    return metric
+
+  def measure(outputs, batch, teachers):
+    value = jnp.asarray(metric(outputs, batch))
+    size = batch['id'].shape
+    if value.shape != size:
+      raise UserError(
+        f'metrics: {getattr(metric, "__name__", metric)} gives the shape '
+        f'{list(value.shape)}; give a value for each example, {list(size)}'
+      )
+    where = masks.examples(batch)
+    where = jnp.ones(size, bool) if where is None else where
+    total = jnp.where(where, value.astype(jnp.float32), 0).sum()
+    return total, where.sum().astype(jnp.float32)
+
+  return Metric(measure, output='')
+
+
+def _numbered(batch: Mapping[str, PyTree], step: int | Array) -> dict:
+  """A batch whose examples have numbers: those that it has, or their place."""
+  like = jax.tree.leaves(batch['inputs'])[0]
+  size = like.shape[:1]
+  if isinstance(like, jax.ShapeDtypeStruct):
+    number = jax.ShapeDtypeStruct(size, jnp.int32)
+    return {'id': number, 'epoch': number, **batch}
+  return {
+    'id': jnp.arange(size[0], dtype=jnp.int32),
+    'epoch': jnp.full(size, step, jnp.int32),
+    **batch,
+  }
+
+
+def _inputs(example: PyTree) -> PyTree:
+  """Shapes of a batch of inputs."""
+  if isinstance(example, Mapping) and 'inputs' in example:
+    example = example['inputs']
+  leaves = jax.tree.leaves(example)
+  if not leaves or any(np.ndim(x) < 1 for x in leaves):
+    raise UserError(
+      f'distill.net: {example!r:.60} is no example; give a batch of inputs, '
+      'arrays or shapes [B, ...]'
+    )
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), _dtype(x)), example
+  )
+
+
+def _dtype(x: Any) -> jnp.dtype:
+  """What JAX makes of an array's type, as float32 of float64."""
+  return jax.dtypes.canonicalize_dtype(
+    x.dtype if hasattr(x, 'dtype') else np.asarray(x).dtype
+  )
+
+
+def _is_int(x: Any) -> bool:
+  return isinstance(x, int | np.integer) and not isinstance(x, bool)
