@@ -336,7 +336,7 @@ def _distil(
   first = part.first(arm)
   job = jobs.of_arm(part, first, session.source, groups, examples)
   trained = train_job.train(session, job)
-  students, found, shifts = _corrected(session, part, arm, trained.stored)
+  students, found, shifts = _shifted(session, part, arm, trained.stored)
   sizes = {}
   for name, role in students.items():
     first = name if role.copies == 1 else f'{name}/0'
@@ -390,7 +390,7 @@ def _generated(
   return examples
 
 
-def _corrected(
+def _shifted(
   session: Session, part: Round, arm: str, variables: dict[str, dict]
 ) -> tuple[dict[str, Role], dict[str, dict], dict[str, np.ndarray]]:
   """The students of an arm with their logits shifted, where it says so.
@@ -446,7 +446,7 @@ def _export(
           'view': role.eval_view,
           'specialist': bool(entry.get('specialize', {}).get('of')),
           'quantize': entry['quantize'],
-          'corrected': bool(entry.get('correct')),
+          'logit_shift': bool(entry.get('logit_shift')),
           'members': len(jax.tree.leaves(variables)[0]),
         },
       )

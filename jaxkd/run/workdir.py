@@ -387,7 +387,8 @@ def load(
     net = build(**compression.hooks(net, quantisation, at=str(folder)))
   if special:
     net = specialists.specialist(net, spec['num_classes'])
-  if spec.get('corrected', False):
+  # Called `corrected` by runs of the release before.
+  if spec.get('logit_shift', spec.get('corrected', False)):
     net = logit_shift.shifted(net, spec['num_classes'])
   view = views.parse(spec['view'])
   known = _inputs(spec, view, folder)
