@@ -10,8 +10,8 @@ from jaxkd.types import Compression, Net
 AVERAGE = 'average'  # the teacher that is a net's own running mean
 
 
-class Kept(NamedTuple):
-  """What is kept on disk of a group's outputs.
+class CacheSpec(NamedTuple):
+  """What of a group's outputs is cached on disk.
 
   Attributes:
     outputs: their names.
@@ -46,7 +46,7 @@ class Role(NamedTuple):
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
-    kept: what is kept on disk of its outputs, if anything.
+    cache: what of its outputs is cached on disk, if anything.
     fit: what gives its variables, if it is not trained but fitted; see
       `jaxkd.run.fitted`.
     compression: how it trains, if it is to end smaller than it is built.
@@ -62,7 +62,7 @@ class Role(NamedTuple):
   freeze: str = ''
   average_view: str = ''
   at: str = 'role'
-  kept: Kept | None = None
+  cache: CacheSpec | None = None
   fit: Callable[..., dict] | None = None
   compression: Compression | None = None
 

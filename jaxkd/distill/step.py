@@ -197,7 +197,7 @@ def learner(
     frozen, alone = drawn(made.terms, carry, frozen)
     batch = see(batch, carry['seed'], frozen, 'view')
     inputs = batch['inputs']
-    targets = teach(teachers, frozen, inputs, batch.pop('taught', {}))
+    targets = teach(teachers, frozen, inputs, batch.pop('cached_outputs', {}))
     targets = {alone.get(name, name): them for name, them in targets.items()}
     outputs, states = forward(running_mean.trained(carry), inputs, targets, key)
     means, own = running_mean.result(carry), carry['state']['average']

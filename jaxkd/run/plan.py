@@ -185,8 +185,8 @@ def build_round(
           locations=set().union(*wanted),
           steps=0 if entry['restore'] else entry['train']['steps'],
         )
-    kept = build.kept(name, entries, f'{prefix}{name}')
-    taught[name] = role._replace(kept=kept)
+    kept = build.cache_spec(name, entries, f'{prefix}{name}')
+    taught[name] = role._replace(cache=kept)
   nets = Memo()  # arms whose students are equal have the same net
 
   def student(name, entry, arm):
