@@ -26,7 +26,7 @@ from jaxkd import compilation, files, models
 from jaxkd import keys as folding
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.sources import Source
-from jaxkd.distill.roles import Group, Kept, Role
+from jaxkd.distill.roles import CacheSpec, Group, Role
 from jaxkd.errors import UserError
 from jaxkd.models import cost
 from jaxkd.report import record, rows, tables, wording
@@ -513,7 +513,7 @@ def _step(
   }
   role = _role(case, 'teachers', 'main', seen['teachers'])
   if keep:
-    role = role._replace(kept=Kept(tuple(seen['teachers'])))
+    role = role._replace(cache=CacheSpec(tuple(seen['teachers'])))
   group = Group(role, jax.tree.map(lambda x: x[None], variables))
   job = train_job.Job(
     stage='',
@@ -573,7 +573,7 @@ def _kept(
     batches.keep(unseen, lambda text: None)  # small enough to be held
   numbers = np.asarray(batch['id'])
   outputs = batches.outputs.items()
-  return lambda: {'taught': {n: x.look(0, numbers) for n, x in outputs}}
+  return lambda: {'cached_outputs': {n: x.look(0, numbers) for n, x in outputs}}
 
 
 def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:

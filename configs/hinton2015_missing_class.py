@@ -66,7 +66,7 @@ def get_config(arg=None):
     soft=dict(loss='kl', teacher='main', kw=dict(temperature=20.0)),
   )
   hard = dict(labels=dict(weight=1.0), soft=dict(weight=0.0))
-  shifted = dict(student=dict(correct='missing'))
+  shifted = dict(student=dict(logit_shift='missing'))
 
   def without(classes):
     return dict(partition=dict(students=f'without:{classes}'))

@@ -23,12 +23,15 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from jaxkd.run import arms as students  # noqa: E402
 from jaxkd.run import build, terms  # noqa: E402
 from jaxkd.run import config as configs  # noqa: E402
 from jaxkd.train import sharding  # noqa: E402
+from jaxkd.types import Net  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -138,3 +141,39 @@ def x64():
   """Double precision, to compare with float64 references."""
   with jax.enable_x64(True):
     yield
+
+
+def linear_net(width=3, noise=0.0):
+  """Logits of a linear map; counts its training calls in its state."""
+
+  def init(key):
+    return {
+      'params': {'w': jax.random.normal(key, (4, width)) / 2},
+      'state': {'calls': jnp.zeros((), jnp.int32)},
+    }
+
+  def apply(variables, inputs, *, key=None, train=False):
+    x = inputs.reshape(len(inputs), -1)
+    if train and noise:
+      x = x + noise * jax.random.normal(key, x.shape)
+    logits = x @ variables['params']['w']
+    calls = variables['state']['calls'] + int(train)
+    return {'logits': logits, 'features': x}, {'calls': calls}
+
+  return Net(init, apply)
+
+
+@pytest.fixture
+def make_net():
+  return linear_net
+
+
+@pytest.fixture
+def batch():
+  random = np.random.default_rng(0)
+  return {
+    'inputs': random.normal(size=(6, 4)).astype(np.float32),
+    'labels': np.array([0, 1, 2, 0, 1, 2], np.int32),
+    'id': np.arange(6, dtype=np.int32),
+    'epoch': np.zeros(6, np.int32),
+  }

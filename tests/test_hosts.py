@@ -22,7 +22,7 @@ SCRIPT = str(ROOT / 'experiments' / 'distill.py')
 
 # The teachers' batches span the hosts, and so do the students as members.
 CONFIG = """
-  from jaxkd import config
+  from jaxkd.run import config
 
   def get_config(arg=None):
     return config.complete(dict(

@@ -22,8 +22,8 @@ def none_frozen(params: Any) -> tuple[()]:
   return ()
 
 
-class Kept(NamedTuple):
-  """What is kept on disk of a group's outputs.
+class CacheSpec(NamedTuple):
+  """What of a group's outputs is cached on disk.
 
   Attributes:
     outputs: their names.
@@ -60,7 +60,7 @@ class Role(NamedTuple):
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
-    kept: what is kept on disk of its outputs, if anything.
+    cache: what of its outputs is cached on disk, if anything.
     fit: what gives its variables, if it is not trained but fitted; see
       `jaxkd.run.fitted`.
     compression: how it trains, if it is to end smaller than it is built.
@@ -77,7 +77,7 @@ class Role(NamedTuple):
   frozen: Callable[[Any], Collection[str]] = none_frozen
   average_view: str = ''
   at: str = 'role'
-  kept: Kept | None = None
+  cache: CacheSpec | None = None
   fit: Callable[..., dict] | None = None
   compression: Compression | None = None
 

@@ -394,7 +394,7 @@ def _contexts(
   """What each term may look at; new states of the nets and of their means."""
   frozen, alone = _drawn(system, terms, carry, frozen)
   batch = _seen(system, batch, carry['seed'], frozen, 'view')
-  known = batch.pop('taught', {})
+  known = batch.pop('cached_outputs', {})
   targets = teach(system.teachers, frozen, batch['inputs'], known)
   targets = {alone.get(name, name): them for name, them in targets.items()}
   see = functools.partial(_forward, system, batch['inputs'], targets, key)

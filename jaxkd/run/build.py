@@ -11,7 +11,7 @@ from jaxkd import models, shapes
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
-from jaxkd.distill.roles import AVERAGE, Kept, Role
+from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.distill.step import teach
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import half
@@ -213,8 +213,10 @@ def _as_nets(logits: Array, copies: int) -> dict[str, Array]:
   return {'logits': jnp.concatenate(jnp.moveaxis(split, 2, 1))}
 
 
-def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
-  """What is kept on disk of a group's outputs, if anything.
+def cache_spec(
+  name: str, entries: Mapping[str, dict], stage: str
+) -> CacheSpec | None:
+  """What of a group's outputs is cached on disk, if anything.
 
   Args:
     name: the group's.
@@ -242,7 +244,7 @@ def kept(name: str, entries: Mapping[str, dict], stage: str) -> Kept | None:
     return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
   outputs = tuple(dict.fromkeys(cache['outputs']))
-  return Kept(outputs, cache['top'], cache['dir'], stage, described(name))
+  return CacheSpec(outputs, cache['top'], cache['dir'], stage, described(name))
 
 
 def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:

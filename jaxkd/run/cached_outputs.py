@@ -1,9 +1,9 @@
-"""What frozen teachers give, looked up on disk and not computed in the step.
+"""Cached teacher outputs: read from disk and not computed in the step.
 
-What a group gives is a function of the example where its view draws nothing,
-and else of (seed, epoch, example). In the first case a cache has a row for
-each example that is seen; in the second one for each that a member meets, in
-the order in which it meets them, which no size of the batches changes. Seeds
+Where its view draws nothing, the outputs of a group are a function of the
+example, and else of (seed, epoch, example). In the first case a cache has a row
+for each example that is seen; in the second one for each that a member meets,
+in the order in which it meets them, which no size of the batches changes. Seeds
 have a line of such rows each where they see something of their own or have
 teachers of their own.
 """
@@ -35,8 +35,8 @@ _NEAR = 64  # rows that are read together where they follow one another
 _TOP, _CLASSES, _REST = 'logits.top', 'logits.classes', 'logits.rest'
 
 
-class Outputs:
-  """What one group gives to one population.
+class CachedOutputs:
+  """The cached outputs of one group, as one population sees them.
 
   Args:
     name: the group's.
@@ -48,7 +48,7 @@ class Outputs:
     seeds: of its members.
     weights: of the training examples for its members, [M, N].
     steps: how many it takes.
-    root: where caches are kept that have no folder of their own.
+    root: the folder of caches that have none of their own.
 
   Raises:
     UserError: an output that is not there, more classes than there are, or
@@ -69,11 +69,11 @@ class Outputs:
     steps: int,
     root: Path,
   ):
-    self._at, self._kept = f'teachers.{name}.cache', roles[name].kept
+    self._at, self._spec = f'teachers.{name}.cache', roles[name].cache
     if jax.process_count() > 1:
       raise UserError(
-        f'{self._at}.outputs: one host alone can keep them so far; run on one, '
-        'or leave it empty'
+        f'{self._at}.outputs: caching works on a single host only; run on one '
+        'host, or leave this empty'
       )
     self._name, self._roles, self._loader = name, roles, loader
     self._variables, self._axes = variables, axes
@@ -116,8 +116,8 @@ class Outputs:
       rows,
       _NEAR if self._draws else 1,
     )
-    below = Path(self._kept.stage, cache.fingerprint(met)[:12])
-    own = self._kept.dir
+    below = Path(self._spec.stage, cache.fingerprint(met)[:12])
+    own = self._spec.dir
     place = files.path(own, at=f'{self._at}.dir') if own else root
     self.folder = place.absolute() / below
     self._shown = self.folder if own else f"the workdir's {root.name}/{below}"
@@ -134,10 +134,10 @@ class Outputs:
     return self._cache.in_memory
 
   def __str__(self) -> str:
-    kept, layout = self._kept, self.layout
+    spec, layout = self._spec, self.layout
     names = [
-      f'{at} (the {kept.top} largest)' if at == 'logits' and kept.top else at
-      for at in kept.outputs
+      f'{at} (the {spec.top} largest)' if at == 'logits' and spec.top else at
+      for at in spec.outputs
     ]
     count = f'{layout.rows:,}'
     count = count if self.lines == 1 else f'{self.lines} × {count}'
@@ -153,7 +153,7 @@ class Outputs:
     Raises:
       UserError: the disk is too small, or has something else there.
     """
-    if self._kept.dir:  # what is in a workdir, `workdir.enter` looks at
+    if self._spec.dir:  # what is in a workdir, `workdir.enter` looks at
       cache.find(self.folder, self.layout, self._facts(), self._at)
     cache.check_room(self.folder, self.layout, self._at)
 
@@ -184,7 +184,7 @@ class Outputs:
     self._cache = cache.Cache(self.folder, self.layout, self._at)
 
   def look(self, step: int, id: np.ndarray) -> dict[str, np.ndarray]:
-    """What the group gives for the batch of a step.
+    """The outputs of the group for the batch of a step.
 
     Args:
       step: its number.
@@ -206,25 +206,25 @@ class Outputs:
     return self._decode(found)
 
   def blank(self, id: np.ndarray) -> dict[str, np.ndarray]:
-    """Zeros in place of what `look` gives."""
+    """Zeros of the shape of what `look` gives."""
     return {
       at: np.zeros((*id.shape, *x.shape), x.dtype)
       for at, x in self._given.items()
     }
 
   def _facts(self) -> dict[str, Any]:
-    """What the rows are of, by what it is called; without the parameters."""
+    """What the rows were computed from, by name; without the parameters."""
     return {
-      'model': self._kept.model,
+      'model': self._spec.model,
       'view': self._text,
       'data': fingerprint.of_examples(self._loader.examples)['inputs'],
-      'outputs': list(self._kept.outputs),
-      'top': self._kept.top,
-      **source_code.fact([self._kept.model, self._text]),
+      'outputs': list(self._spec.outputs),
+      'top': self._spec.top,
+      **source_code.fact([self._spec.model, self._text]),
     }
 
   def _of(self, line: int) -> dict:
-    """The variables that a line is of."""
+    """The variables that a line was computed with."""
     member = self._member[line]
 
     def own(x):
@@ -257,7 +257,7 @@ class Outputs:
       return self._encode(self._outputs(variables, inputs, epoch, id, seed))
 
     missing = draft.missing()
-    stage = f'outputs/{self._kept.stage}'
+    stage = f'outputs/{self._spec.stage}'
     with progress(stage, len(missing)) as show:
       held, variables = None, None
       for done, (line, begin, end) in enumerate(missing, 1):
@@ -279,19 +279,19 @@ class Outputs:
         show(done, {})
 
   def _outputs(self, variables, inputs, epoch, id, seed) -> dict[str, Array]:
-    """What is kept of what the group gives, [T, B, ...]."""
+    """The outputs of the group that are cached, [T, B, ...]."""
     batch = {'inputs': inputs, 'epoch': epoch, 'id': id}
     seen = shown(self._views, batch, seed)
     given = teach(self._roles, variables, seen)[self._name]
-    for at in self._kept.outputs:
+    for at in self._spec.outputs:
       if at not in given:
         raise unknown('output', at, given, f'{self._at}.outputs')
-    return {at: given[at] for at in self._kept.outputs}
+    return {at: given[at] for at in self._spec.outputs}
 
   def _encode(self, given: Mapping[str, Array]) -> dict[str, Array]:
-    """Outputs as they are kept, [B, T, ...]."""
+    """Outputs as they are stored, [B, T, ...]."""
     found = {at: jnp.moveaxis(x, 0, 1) for at, x in given.items()}
-    top = self._kept.top
+    top = self._spec.top
     if not top:
       return found
     logits = found.pop('logits')
@@ -310,8 +310,8 @@ class Outputs:
     return found
 
   def _decode(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse; classes whose logits are not kept share what is left."""
-    if not self._kept.top:
+    """The inverse; classes whose logits are not stored share the rest."""
+    if not self._spec.top:
       return found
     found = dict(found)
     values, order = found.pop(_TOP), found.pop(_CLASSES)
@@ -325,7 +325,7 @@ class Outputs:
 
 
 class Batches:
-  """A loader's batches, with what is looked up of teachers for them.
+  """A loader's batches, with the cached outputs of teachers for them.
 
   Args:
     loader: the batches.
@@ -334,7 +334,7 @@ class Batches:
   """
 
   def __init__(
-    self, loader: Loader, outputs: Mapping[str, Outputs], members: int
+    self, loader: Loader, outputs: Mapping[str, CachedOutputs], members: int
   ):
     self.outputs, self._loader = dict(outputs), loader
     # What members see of the same examples may still be their own.
@@ -344,7 +344,7 @@ class Batches:
     self._lead = (members,) if each else ()
 
   def check(self) -> None:
-    """See `Outputs.check`."""
+    """See `CachedOutputs.check`."""
     for own in self.outputs.values():
       own.check()
 
@@ -354,7 +354,7 @@ class Batches:
     say: Callable[[str], None],
     stop: threading.Event | None = None,
   ) -> None:
-    """Writes to disk what is not there; without this, `batch` has nothing.
+    """Writes to disk what is not there; call it before `batch`.
 
     Args:
       progress: see `jaxkd.run.train_job.Session`.
@@ -365,20 +365,20 @@ class Batches:
       own.keep(progress, say, stop)
 
   def example(self) -> dict[str, Any]:
-    """A batch, zeros in place of what the groups give."""
-    return self._taught(self._loader.batch(0), Outputs.blank)
+    """A batch, zeros in place of the cached outputs."""
+    return self._with_outputs(self._loader.batch(0), CachedOutputs.blank)
 
   def batch(self, step: int) -> dict[str, Any]:
-    """The batch of a step; ``taught`` has the outputs by group."""
+    """The batch of a step; ``cached_outputs`` has the outputs by group."""
     look = lambda own, id: own.look(step, id)  # noqa: E731
-    return self._taught(self._loader.batch(step), look)
+    return self._with_outputs(self._loader.batch(step), look)
 
   def iterate(
     self, start: int, stop: int, part: np.ndarray | None = None
   ) -> Iterator[dict[str, Any]]:
     """The batches of the steps start, ..., stop - 1.
 
-    Of several hosts, each fetches its part; what groups give is for one host.
+    Of several hosts, each fetches its part; caching works on one host only.
     """
     if not self.outputs:
       yield from self._loader.iterate(start, stop, part)
@@ -389,7 +389,7 @@ class Batches:
     else:
       yield from ahead(self.batch, start, stop)
 
-  def _taught(self, batch, look):
+  def _with_outputs(self, batch, look):
     if self._lead:
       batch = jax.tree.map(
         lambda x: np.broadcast_to(x, (*self._lead, *x.shape)), batch
@@ -397,4 +397,4 @@ class Batches:
     if not self.outputs:
       return batch
     found = {name: look(own, batch['id']) for name, own in self.outputs.items()}
-    return {**batch, 'taught': found}
+    return {**batch, 'cached_outputs': found}

@@ -22,6 +22,7 @@ from jaxkd.data import sources
 from jaxkd.distill.term import find_loss
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.report import wording
+from jaxkd.run import old_names
 from jaxkd.train import population
 from jaxkd.train.optimizer import BY_PATH
 
@@ -53,6 +54,10 @@ OPTIONS = {
   'adapter': ('adapter_kw',),
   'teacher_adapter': ('teacher_adapter_kw',),
 }
+
+# Entries by the name that they had before, and that they have now; `*` stands
+# for any one name. The old ones are read, with a warning, for one release.
+OLD = {'students.*.correct': 'students.*.logit_shift'}
 
 _TERM = {
   'loss': '',
@@ -139,7 +144,8 @@ _TEACHER = {
 _STUDENT = {
   **_NET,
   'views': {**_VIEWS, 'average': ''},  # of its running mean, as a teacher
-  'correct': '',  # whose logits are shifted afterwards: 'missing', or '3,7'
+  # the classes whose logits are shifted after training: 'missing', or '3,7'
+  'logit_shift': '',
 }
 _CONFIG = {
   'name': '',
@@ -238,9 +244,9 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
         f'--config {path}: get_config gives {given!r} and should give a '
         'ConfigDict or a dict'
       )
-    given = plain(given)
+    given = old_names.renamed(plain(given), OLD)
     for entry, name in (named or {}).items():
-      given = _renamed(given, entry.split('.'), name, entry)
+      given = _named(given, entry.split('.'), name, entry)
     config = complete(given)
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
@@ -249,13 +255,13 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
   return config
 
 
-def _renamed(config: Any, path: list[str], name: str, at: str) -> Any:
+def _named(config: Any, path: list[str], name: str, at: str) -> Any:
   """A config in which an entry names another, where it names one at all."""
   kind, *rest = path
   if not isinstance(config, Mapping) or kind not in config:
     return config
   if rest:
-    return {**config, kind: _renamed(config[kind], rest, name, at)}
+    return {**config, kind: _named(config[kind], rest, name, at)}
   made = {**config, kind: name}
   for changed, _ in _named_anew(config, {kind: name}):
     made |= options_after(config, changed, name, at.rpartition('.')[0])
@@ -284,7 +290,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
   Raises:
     UserError: an entry that does not exist, or of a wrong type.
   """
-  given = plain(config)
+  given = old_names.renamed(plain(config), OLD)
   made = merge(_CONFIG, given, '')
   for section in ('teachers', 'students', 'distill', 'arms', 'rounds'):
     for name in made[section]:

@@ -116,7 +116,7 @@ def _given(teachers, frozen, batch, seed) -> dict:
   @jax.jit
   def outputs(frozen, batch):
     inputs = shown(texts, batch, np.uint32(seed))
-    return teach(teachers, frozen, inputs, batch.get('taught', {}))
+    return teach(teachers, frozen, inputs, batch.get('cached_outputs', {}))
 
   return jax.device_get(outputs(dict(frozen), dict(batch)))
 

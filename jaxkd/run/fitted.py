@@ -80,7 +80,7 @@ def fit(
   @jax.jit
   def seen(frozen, batch, seed):
     inputs = shown(texts, batch, seed)
-    given = teach(teachers, frozen, inputs, batch.get('taught', {}))
+    given = teach(teachers, frozen, inputs, batch.get('cached_outputs', {}))
     return {
       name: read(role, given) if role.reads else inputs[name]
       for name, role in roles.items()

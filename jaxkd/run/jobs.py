@@ -149,11 +149,11 @@ def shifted(
   None where a student is left as it is.
 
   Raises:
-    UserError: it cannot be corrected.
+    UserError: its logits cannot be shifted.
   """
   entry = part.arms[arm]['students'][name]
-  at = f'students.{name}.correct'
-  if not entry['correct']:
+  at = f'students.{name}.logit_shift'
+  if not entry['logit_shift']:
     return None
   if role.reads or 'logits' not in build.output_shapes(role.net, role.shape):
     raise UserError(
@@ -171,7 +171,7 @@ def shifted(
       'class is known to be missing; leave it empty'
     )
   return logit_shift.classes(
-    entry['correct'],
+    entry['logit_shift'],
     source.splits['train'].labels,
     of_arm(part, arm, source, {}).weights,
     source.num_classes,

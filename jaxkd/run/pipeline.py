@@ -110,10 +110,10 @@ def run(
   if not first:
     console = Console(quiet=True)
   goes_on = workdir.holds(directory, text) and not overwrite
-  if hosts.told('done', goes_on and finished.exists()):
+  if hosts.broadcast_from_host0('done', goes_on and finished.exists()):
     return _shown(config, directory, console)
   # Checked before the folder is touched: a mistake leaves no trace.
-  with hosts.together('preflight'):
+  with hosts.raise_everywhere('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
     origin = provenance.of(config, source)
     if goes_on:
@@ -125,7 +125,7 @@ def run(
       'imported is what runs'
     )
   with contextlib.ExitStack() as held:
-    with hosts.together('the lock'):
+    with hosts.raise_everywhere('the lock'):
       if first:
         held.enter_context(workdir.locked(directory))
         began = workdir.enter(directory, text, origin, overwrite=overwrite)
@@ -170,7 +170,7 @@ def run(
       row = rows.plain(row)
       rows.save(finished, row)
       _show(config, source, rounds, directory)
-    return hosts.told('the row', row)
+    return hosts.broadcast_from_host0('the row', row)
 
 
 def _check_same(text: str) -> None:
@@ -187,7 +187,7 @@ def _shown(config: dict[str, Any], directory: Path, console: Console) -> dict:
   """
   file, first = directory / workdir.ROW, hosts.is_first()
   row, how = None, ''
-  with hosts.together('what was finished'):
+  with hosts.raise_everywhere('what was finished'):
     try:
       origin = provenance.of(config, checks.load(config))
       provenance.check_imported(config)
@@ -202,7 +202,7 @@ def _shown(config: dict[str, Any], directory: Path, console: Console) -> dict:
     console.print(
       f'finished {when}{how}, not run again (--overwrite does)', highlight=False
     )
-  return hosts.told('the row', row)
+  return hosts.broadcast_from_host0('the row', row)
 
 
 def _teach(
@@ -251,7 +251,9 @@ def _taught(
     generalist = groups[entry['specialize']['of']]
     predicted = train_job.predict(session, generalist, 'train')
     found = jobs.subsets_of(part, name, predicted)
-    subsets = np.array(hosts.told('the subsets', found.tolist()))
+    subsets = np.array(
+      hosts.broadcast_from_host0('the subsets', found.tolist())
+    )
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
     at = f'teachers.{name}.restore'
@@ -336,7 +338,7 @@ def _distil(
   first = part.first(arm)
   job = jobs.of_arm(part, first, session.source, groups, examples)
   trained = train_job.train(session, job)
-  students, found, shifts = _corrected(session, part, arm, trained.stored)
+  students, found, shifts = _shifted(session, part, arm, trained.stored)
   sizes = {}
   for name, role in students.items():
     first = name if role.copies == 1 else f'{name}/0'
@@ -390,7 +392,7 @@ def _generated(
   return examples
 
 
-def _corrected(
+def _shifted(
   session: Session, part: Round, arm: str, variables: dict[str, dict]
 ) -> tuple[dict[str, Role], dict[str, dict], dict[str, np.ndarray]]:
   """The students of an arm with their logits shifted, where it says so.
@@ -430,7 +432,7 @@ def _export(
 ) -> None:
   """Keeps a population of nets where `jaxkd.load` finds it."""
   source = session.source
-  with hosts.together('the nets'):
+  with hosts.raise_everywhere('the nets'):
     if hosts.is_first():
       stored.export(
         workdir.net_folder(directory, stage),
@@ -446,7 +448,7 @@ def _export(
           'view': role.eval_view,
           'specialist': bool(entry.get('specialize', {}).get('of')),
           'quantize': entry['quantize'],
-          'corrected': bool(entry.get('correct')),
+          'logit_shift': bool(entry.get('logit_shift')),
           'members': len(jax.tree.leaves(variables)[0]),
         },
       )

@@ -59,14 +59,14 @@ class Round(NamedTuple):
 
   def first(self, arm: str) -> str:
     """The first arm that trains alike: what they do is done once."""
-    own = {name: _uncorrected(c) for name, c in self.arms.items()}
+    own = {name: _unshifted(c) for name, c in self.arms.items()}
     return next(name for name in own if own[name] == own[arm])
 
 
-def _uncorrected(config: Mapping[str, Any]) -> dict:
-  """An arm's config as if nothing were corrected: what its nets train by."""
+def _unshifted(config: Mapping[str, Any]) -> dict:
+  """An arm's config without logit shifts, which training does not depend on."""
   for name in config['students']:
-    config = configs.put(config, f'students.{name}.correct', '')
+    config = configs.put(config, f'students.{name}.logit_shift', '')
   return config
 
 
@@ -185,8 +185,8 @@ def build_round(
           locations=set().union(*wanted),
           steps=0 if entry['restore'] else entry['train']['steps'],
         )
-    kept = build.kept(name, entries, f'{prefix}{name}')
-    taught[name] = role._replace(kept=kept)
+    kept = build.cache_spec(name, entries, f'{prefix}{name}')
+    taught[name] = role._replace(cache=kept)
   nets = Memo()  # arms whose students are equal have the same net
 
   def student(name, entry, arm):
@@ -395,7 +395,7 @@ def _made(part: Round) -> dict[str, Made]:
     for name, role in own.items():
       stage = f'{part.prefix}students/{arm}/{name}'
       entry = part.arms[arm]['students'][name]
-      if entry['correct']:  # no longer a net of its model alone
+      if entry['logit_shift']:  # no longer a net of its model alone
         continue
       made[stage] = Made(stage, entry, role, len(part.seeds))
       if arm == better:

@@ -181,14 +181,14 @@ def used_groups(job: Job) -> dict[str, Group]:
   return {
     name: group
     for name, group in job.groups.items()
-    if name in started or (name in looked_at and not group.role.kept)
+    if name in started or (name in looked_at and not group.role.cache)
   }
 
 
 def _looked_at(job: Job) -> dict[str, Group]:
   """The groups whose outputs a step needs."""
   names = {name for entry in _entries(job).values() for name in entry.groups}
-  return with_read(names, job.groups, job.students, behind_kept=False)
+  return with_read(names, job.groups, job.students, behind_cached=False)
 
 
 def drawn_groups(job: Job) -> set[str]:
@@ -219,7 +219,7 @@ def with_read(
   groups: Mapping[str, Group],
   roles: Mapping[str, Role] = MappingProxyType({}),
   *,
-  behind_kept: bool = True,
+  behind_cached: bool = True,
 ) -> dict[str, Group]:
   """The groups of these names, and all that they and the roles read.
 
@@ -227,11 +227,11 @@ def with_read(
     names: of groups.
     groups: all of them.
     roles: nets that may read some.
-    behind_kept: whether groups whose outputs are kept count as readers.
+    behind_cached: whether groups whose outputs are kept count as readers.
   """
   nets = {
     name: group.role._replace(reads=())
-    if group.role.kept and not behind_kept
+    if group.role.cache and not behind_cached
     else group.role
     for name, group in groups.items()
   }
@@ -260,9 +260,9 @@ def batches_of(session: Session, job: Job) -> cached_outputs.Batches:
   )
   outputs = {}
   for name, group in _looked_at(job).items():
-    if group.role.kept:
+    if group.role.cache:
       chain = with_read({name}, job.groups)
-      outputs[name] = cached_outputs.Outputs(
+      outputs[name] = cached_outputs.CachedOutputs(
         name,
         {n: g.role for n, g in chain.items()},
         *frozen_of(chain),
@@ -428,7 +428,7 @@ def _check_kept(job: Job) -> None:
   """Refuses terms and nets that look at what is not kept of a group."""
   looked_at = _looked_at(job)
   for group, (role, *_) in looked_at.items():
-    if not role.kept:
+    if not role.cache:
       continue
     wanted = {}
     for name, entry in terms.in_use(job.distill).items():
@@ -447,7 +447,7 @@ def _check_kept(job: Job) -> None:
       if read == group
     }
     for location, at in wanted.items():
-      if location not in role.kept.outputs:
+      if location not in role.cache.outputs:
         raise UserError(
           f'teachers.{group}.cache.outputs: {at} looks at {location!r} of '
           f'{group}, which is not kept; add it'
@@ -460,7 +460,7 @@ def _check_augment(session: Session, job: Job, batch: dict) -> None:
   if not job.augment.text:
     return
   for name, group in _looked_at(job).items():
-    if group.role.kept:
+    if group.role.cache:
       raise UserError(
         f'{at}: what is kept of {name} is of single examples and not of their '
         f'mixtures; leave it empty, or teachers.{name}.cache.outputs'
@@ -858,7 +858,7 @@ def _whole(measure, fields):
     [np.asarray(x).tolist() for x in measure(*(x[counted] for x in own))]
     for counted, *own in zip(*fields, strict=True)
   ]
-  told = hosts.told('a metric of a whole split', pairs)
+  told = hosts.broadcast_from_host0('a metric of a whole split', pairs)
   return tuple(np.array(x) for x in zip(*told, strict=True))
 
 

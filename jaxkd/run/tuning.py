@@ -234,7 +234,7 @@ def choose(
   """
   file = directory / 'tuning.json'
   found = _found(file, grids, part.arms) if hosts.is_first() else {}
-  found = hosts.told('what was tuned', found)
+  found = hosts.broadcast_from_host0('what was tuned', found)
   for arm, grid in grids.items():
     if arm in found:
       session.say(f'{arm} was tuned before, and is not tuned again')

@@ -87,8 +87,10 @@ def check_shared(path: Path) -> None:
     UserError: some host does not see the first one's lock.
   """
   file = path / LOCK
-  owner = hosts.told('the owner', file.read_text() if hosts.is_first() else '')
-  with hosts.together('the workdir'):
+  owner = hosts.broadcast_from_host0(
+    'the owner', file.read_text() if hosts.is_first() else ''
+  )
+  with hosts.raise_everywhere('the workdir'):
     if not file.exists() or file.read_text() != owner:
       raise UserError(
         f'--workdir {path}: it is another folder than on host 0; give one on a '
@@ -387,7 +389,8 @@ def load(
     net = build(**compression.hooks(net, quantisation, at=str(folder)))
   if special:
     net = specialists.specialist(net, spec['num_classes'])
-  if spec.get('corrected', False):
+  # Called `corrected` by runs of the release before.
+  if spec.get('logit_shift', spec.get('corrected', False)):
     net = logit_shift.shifted(net, spec['num_classes'])
   view = views.parse(spec['view'])
   known = _inputs(spec, view, folder)

@@ -19,7 +19,7 @@ MISSING = 'missing'
 
 
 def classes(
-  correct: str,
+  which: str,
   labels: np.ndarray,
   weights: np.ndarray,
   num_classes: int,
@@ -29,7 +29,7 @@ def classes(
   """The classes whose logits are shifted.
 
   Args:
-    correct: 'missing' for those of which a member sees nothing, or their
+    which: 'missing' for those of which a member sees nothing, or their
       numbers, as in '3,7'.
     labels: of the training examples, int [N].
     weights: sampling weights of the members over them, [M, N].
@@ -42,11 +42,11 @@ def classes(
   Raises:
     UserError: no such classes, none, or all of them.
   """
-  if correct == MISSING:
+  if which == MISSING:
     seen = [np.isin(np.arange(num_classes), labels[own > 0]) for own in weights]
     found = ~np.stack(seen)
   else:
-    numbers = [word.strip() for word in correct.split(',')]
+    numbers = [word.strip() for word in which.split(',')]
     known = [*map(str, range(num_classes))]
     for number in numbers:
       if number not in known:

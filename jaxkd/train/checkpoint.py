@@ -164,10 +164,10 @@ class Checkpoints:
     self.wait()
     self._damaged.clear()
     steps = sorted(self._manager.all_steps(), reverse=True)
-    found = hosts.told('the checkpoints', steps)
+    found = hosts.broadcast_from_host0('the checkpoints', steps)
     for step in found:
       folder, damage = self._directory / str(step), ''
-      with hosts.together('a checkpoint'):
+      with hosts.raise_everywhere('a checkpoint'):
         try:
           with _reading(folder):
             tree, meta = _read(folder, like)

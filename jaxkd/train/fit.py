@@ -296,12 +296,14 @@ def fastest(
   times = [0.0] * len(candidates)
   if len(candidates) > 1 or _tries_several(plan):
     times = [_step_time(population, batch) for population in candidates]
-  fastest = hosts.told('the fastest way', int(np.argmin(times)))
+  fastest = hosts.broadcast_from_host0('the fastest way', int(np.argmin(times)))
   best, time_of_one = candidates[fastest], times[fastest]
   short = _tries_several(plan) and time_of_one < SHORT_STEP
-  if hosts.told('a trial of several steps', short):
+  if hosts.broadcast_from_host0('a trial of several steps', short):
     faster = _step_time(best, batch, most) < time_of_one
-    steps = most if hosts.told('several steps at once', faster) else 1
+    steps = (
+      most if hosts.broadcast_from_host0('several steps at once', faster) else 1
+    )
   return best, Execution(best.mode, steps or 1)
 
 

@@ -70,8 +70,8 @@ def _host(pair: tuple[str, str]) -> int:
   return int(pair[0].rpartition('/')[2])
 
 
-def told(what: str, value: Any) -> Any:
-  """What the first host has found, of JSON's types, on every host."""
+def broadcast_from_host0(what: str, value: Any) -> Any:
+  """The value of host 0, of JSON's types, on every host; all must call it."""
   if count() == 1:
     return value
   return json.loads(gather(what, json.dumps(value) if is_first() else '')[0])
@@ -102,8 +102,8 @@ def same(what: str, found: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def together(what: str) -> Iterator[None]:
-  """What a user must put right on one host ends the same work on all of them.
+def raise_everywhere(what: str) -> Iterator[None]:
+  """Raises a `UserError` of one host on all hosts; all must enter it.
 
   Args:
     what: is done inside, e.g. 'to check the config'.

@@ -113,8 +113,8 @@ class Population:
   ):
     self.members = len(seeds)
     self.mesh = mesh if mesh is not None and mesh.size > 1 else None
-    self._spreads = shard_parameters and self.mesh is not None
-    self._lie = sharding.spread if self._spreads else sharding.whole
+    self._is_sharded = shard_parameters and self.mesh is not None
+    self._layout = sharding.sharded if self._is_sharded else sharding.replicated
     self.mode = mode
     self.batch_axis = batch_axis
     self._learner = learner
@@ -154,9 +154,9 @@ class Population:
     one by one, so that they are the same however the members run, and in
     parts where they are to be so: none need fit on one device.
     """
-    lies = self._spread(member=True)
-    init = compilation.once(self._learner.init, out_shardings=lies)
-    shared = self._placed if self._spreads else self._shared
+    layouts = self._sharded(member=True)
+    init = compilation.once(self._learner.init, out_shardings=layouts)
+    shared = self._placed if self._is_sharded else self._shared
     seeds = self._seeds if seeds is None else np.asarray(seeds, np.uint32)
     carries = [
       init(
@@ -195,21 +195,21 @@ class Population:
     return self._stepping(_scanning, axis)
 
   def _stepping(self, wrap, batch_axis):
-    lies = self._spread(member=self.mode == 'sequence')
+    layouts = self._sharded(member=self.mode == 'sequence')
     return self._compiled(
       wrap(self._learner.step),
       (0, 0, batch_axis, self._axes, 0),
       donate_argnums=(0, 1),
-      out_shardings=lies and (lies, None),
+      out_shardings=layouts and (layouts, None),
     )
 
-  def _spread(self, *, member):
+  def _sharded(self, *, member):
     """How a member's carry, or all, lie in parts; None if they do not."""
-    if not self._spreads:
+    if not self._is_sharded:
       return None
     if not member:
-      return sharding.spread(self.shapes, self.mesh, MEMBER)
-    return sharding.spread(self._carry, self.mesh)
+      return sharding.sharded(self.shapes, self.mesh, MEMBER)
+    return sharding.sharded(self._carry, self.mesh)
 
   def _call(self, carry, totals, batches):
     """What steps through the batches, and its arguments."""
@@ -303,14 +303,14 @@ class Population:
   def split(self, tree: Any) -> Any:
     """The inverse of `stacked`: the members' parts, where they belong."""
     if self.mode != 'sequence':
-      return sharding.put(tree, self.mesh, MEMBER, lie=self._lie)
+      return sharding.put(tree, self.mesh, MEMBER, layout=self._layout)
     own = [take(tree, member) for member in range(self.members)]
-    return sharding.put(own, self.mesh, lie=self._lie)
+    return sharding.put(own, self.mesh, layout=self._layout)
 
   def _place(self, shared, axes):
     """What is each member's own, split once rather than at every call."""
     return {
-      name: sharding.put(tree, self.mesh, lie=self._lie)
+      name: sharding.put(tree, self.mesh, layout=self._layout)
       if axes[name] is None
       else self.split(tree)
       for name, tree in shared.items()

@@ -142,18 +142,18 @@ def mesh(
 def fetch(tree: Any) -> Any:
   """A tree as NumPy arrays, whole on every host; all hosts must call it."""
   leaves, structure = jax.tree.flatten(tree)
-  spread = {i: x for i, x in enumerate(leaves) if is_spread(x)}
-  if spread:
+  partial = {i: x for i, x in enumerate(leaves) if is_sharded_over_hosts(x)}
+  if partial:
     everywhere = {
       i: NamedSharding(x.sharding.mesh, PartitionSpec())
-      for i, x in spread.items()
+      for i, x in partial.items()
     }
-    whole = jax.jit(lambda x: x, out_shardings=everywhere)(spread)
-    leaves = [whole.get(i, x) for i, x in enumerate(leaves)]
+    gathered = jax.jit(lambda x: x, out_shardings=everywhere)(partial)
+    leaves = [gathered.get(i, x) for i, x in enumerate(leaves)]
   return jax.device_get(jax.tree.unflatten(structure, leaves))
 
 
-def is_spread(x: Any) -> bool:
+def is_sharded_over_hosts(x: Any) -> bool:
   """Whether other hosts hold a part of the array that this one lacks."""
   return isinstance(x, jax.Array) and not (
     x.is_fully_addressable or x.is_fully_replicated
@@ -169,8 +169,8 @@ def part(shape: tuple[int, ...], mesh: Mesh, *axes: str | None) -> np.ndarray:
   return held
 
 
-def whole(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
-  """How arrays lie if their leading axes alone are shared out over the mesh's.
+def replicated(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
+  """Shardings of arrays by their leading axes alone; the rest is replicated.
 
   Args:
     tree: arrays, or their shapes.
@@ -185,8 +185,8 @@ def whole(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
   )
 
 
-def spread(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
-  """As `whole`, with every array in parts on the devices that share a batch.
+def sharded(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
+  """As `replicated`, but every array is split over the devices of a batch.
 
   Its longest axis that they divide is shared out, behind the leading ones. An
   array without such an axis is whole on each of them.
@@ -209,7 +209,7 @@ def put(
   tree: Any,
   mesh: Mesh | None,
   *axes: str | None,
-  lie: Callable[..., Any] = whole,
+  layout: Callable[..., Any] = replicated,
 ) -> Any:
   """A tree on the devices.
 
@@ -219,7 +219,7 @@ def put(
     tree: arrays.
     mesh: the devices; None for the default one.
     *axes: those of the mesh over which the arrays' leading axes are shared.
-    lie: how the arrays lie: `whole` or `spread`.
+    layout: `replicated` or `sharded`.
   """
 
   def one(x):
@@ -227,7 +227,7 @@ def put(
       return x
     if mesh is None:
       return jnp.asarray(x)
-    own = lie(x, mesh, *axes)
+    own = layout(x, mesh, *axes)
     if own.is_fully_addressable:
       return jax.device_put(x, own)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:

@@ -227,9 +227,11 @@ def test_arms_and_sizes_of_batches_share_what_is_kept(tmp_path):
   for entry, value in shorter.items():
     given = configs.put(given, f'train.{entry}', value)
   other = Run(given, tmp_path / 'b')
-  looked_up = outputs(other).batch(1)['taught']['main']['logits']
+  looked_up = outputs(other).batch(1)['cached_outputs']['main']['logits']
   assert not other.said
-  each = [first.batch(step)['taught']['main']['logits'] for step in range(3)]
+  each = [
+    first.batch(step)['cached_outputs']['main']['logits'] for step in range(3)
+  ]
   np.testing.assert_array_equal(looked_up, np.hstack(each)[:, 12:24])
 
 
@@ -243,7 +245,7 @@ def test_seeds_of_one_number_share_a_line(tmp_path):
   )
   batches = train_job.batches_of(run.session, twice)
   batches.keep(run.session.progress, run.session.say)
-  logits = batches.batch(4)['taught']['main']['logits']
+  logits = batches.batch(4)['cached_outputs']['main']['logits']
   np.testing.assert_array_equal(logits[:2], logits[2:])
   assert (logits[0] != logits[1]).any()
   assert batches.outputs['main'].lines == 2
@@ -271,10 +273,10 @@ def test_what_is_too_large_for_memory_is_read_from_disk(
 def test_the_largest_logits_and_what_is_left_for_the_others(tmp_path):
   given = config(main=NET)
   whole = outputs(Run(keep(given, **LOGITS), tmp_path / 'a')).batch(0)
-  logits = whole['taught']['main']['logits']
+  logits = whole['cached_outputs']['main']['logits']
   want = np.array(jax.nn.softmax(logits))
   kept = keep(given, outputs=('logits',), top=2)
-  found = outputs(Run(kept, tmp_path / 'b')).batch(0)['taught']['main'][
+  found = outputs(Run(kept, tmp_path / 'b')).batch(0)['cached_outputs']['main'][
     'logits'
   ]
   assert found.dtype == np.float32
@@ -362,7 +364,7 @@ def test_several_hosts_are_refused(tmp_path, monkeypatch):
   run = Run(keep(config(main=NET), **LOGITS), tmp_path)
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   with pytest.raises(
-    UserError, match=r'teachers\.main\.cache\.outputs: one host'
+    UserError, match=r'teachers\.main\.cache\.outputs: caching'
   ):
     train_job.batches_of(run.session, run.job())
 

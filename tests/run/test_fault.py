@@ -58,7 +58,7 @@ def test_a_teacher(said, batch):
   assert 'teachers.main.views' in found
   # What is kept on disk of its outputs is looked at as they are.
   kept = {'main': {'logits': np.full((6, 1, 3), np.nan, np.float32)}}
-  found = said(SOFT, frozen={}, batch={**batch, 'taught': kept})
+  found = said(SOFT, frozen={}, batch={**batch, 'cached_outputs': kept})
   assert found.startswith(f"{start}, since 'logits' of teachers.main is,")
 
 

@@ -16,7 +16,7 @@ from jaxkd.run import config as configs
 from jaxkd.run import launch
 from jaxkd.train import hosts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / 'configs' / 'hinton2015_soft_targets.py')
 
 

@@ -29,7 +29,7 @@ from jaxkd.students import stored
 from jaxkd.train import checkpoint, sharding
 from jaxkd.train.population import Population
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The methods, which are many, are traced in test_methods.py, side by side.
 CONFIGS = [
   file
@@ -866,7 +866,7 @@ def test_a_teacher_that_gives_no_numbers_is_named(finished, tmp_path):
 
 
 def test_a_correction_is_in_the_net_and_trains_nothing_anew(tmp_path):
-  shifted = dict(students=dict(student=dict(correct='missing')))
+  shifted = dict(students=dict(student=dict(logit_shift='missing')))
   given = small(
     arms=dict(distilled={}, corrected=shifted),
     report=dict(compare=dict(better='corrected', than='distilled')),
@@ -937,7 +937,7 @@ def test_generated_examples_take_the_place_of_the_data(tmp_path, monkeypatch):
     ('data.fraction.students', 0.5, r'set data\.fraction\.students=1\.0'),
     ('teachers.main.count', 2, 'examples are made of one'),
     ('teachers.main.cache.outputs', ('logits',), 'leave it empty'),
-    ('students.student.correct', 'missing', 'examples that are generated'),
+    ('students.student.logit_shift', 'missing', 'examples that are generated'),
     ('tune', ('distill.soft.weight=0.5,1.0',), 'no data to be tuned on'),
   ],
 )

@@ -14,7 +14,7 @@ from jaxkd.errors import UserError
 from jaxkd.report import wording
 from jaxkd.run import pipeline, sweep, train_job, workdir
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = f'{ROOT}/configs/hinton2015_soft_targets.py'
 FEW = ['train.steps=3', 'teachers.main.train.steps=3']
 NAME = 'hinton2015_soft_targets_tiny'

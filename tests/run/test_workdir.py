@@ -12,7 +12,7 @@ from jaxkd.run import workdir
 
 HOLDS = """
 import pathlib, sys, time
-from jaxkd import workdir
+from jaxkd.run import workdir
 with workdir.locked(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(600)
@@ -63,6 +63,8 @@ def test_a_run_needs_no_complete_config_to_say_what_is_missing(tmp_path):
 def test_a_folder_that_other_hosts_do_not_see(tmp_path, monkeypatch):
   with workdir.locked(tmp_path):
     workdir.check_shared(tmp_path)
-    monkeypatch.setattr(workdir.hosts, 'told', lambda what, value: 'another')
+    monkeypatch.setattr(
+      workdir.hosts, 'broadcast_from_host0', lambda what, value: 'another'
+    )
     with pytest.raises(UserError, match='another folder than on host 0'):
       workdir.check_shared(tmp_path)

@@ -10,7 +10,7 @@ from jaxkd.errors import UserError
 from jaxkd.run import plan
 from jaxkd.students import logit_shift
 
-AT = 'students.s.correct'
+AT = 'students.s.logit_shift'
 UNSEEN = np.array([False, False, True])
 
 
@@ -67,7 +67,7 @@ def test_which_classes_are_missing():
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('missing', 'correct: .*none is missing'),
+    ('missing', 'logit_shift: .*none is missing'),
     ('mising', "no class 'mising'; did you mean 'missing'"),
     ('3', "no class '3'"),
     ('0,1,2', 'all classes'),
@@ -100,7 +100,7 @@ def test_a_shifted_net_is_the_net_and_a_bias():
 
 
 def test_arms_that_differ_in_it_train_alike():
-  config = {'students': {'s': {'correct': 'missing', 'model': 'mlp'}}}
-  made = plan._uncorrected(config)
-  assert made == {'students': {'s': {'correct': '', 'model': 'mlp'}}}
-  assert config['students']['s']['correct'] == 'missing'
+  config = {'students': {'s': {'logit_shift': 'missing', 'model': 'mlp'}}}
+  made = plan._unshifted(config)
+  assert made == {'students': {'s': {'logit_shift': '', 'model': 'mlp'}}}
+  assert config['students']['s']['logit_shift'] == 'missing'
