@@ -8,10 +8,13 @@ import pytest
 
 import jaxkd
 
-# What a user of the losses alone should not have to wait for.
+# What a user of the losses, or of the step, should not have to wait for.
 HEAVY = (
   'flax',
   'orbax',
+  'tensorstore',
+  'rich',
+  'tensorflow',
   'tensorflow_datasets',
   'grain',
   'matplotlib',
@@ -26,6 +29,8 @@ HEAVY = (
   [
     'import jaxkd.losses',
     'import jaxkd; dir(jaxkd), jaxkd.losses.kl, jaxkd.Net',
+    'import jaxkd; from jaxkd import losses',
+    'import jaxkd; from jaxkd.distill import step, terms',
   ],
 )
 def test_light_imports_load_nothing_heavy(statement):
