@@ -21,6 +21,7 @@ from jaxkd.keys import fold
 from jaxkd.paths import replaced
 from jaxkd.students import inherit
 from jaxkd.tasks.metrics import Metric, examples
+from jaxkd.train import trainable
 from jaxkd.train.population import Learner, Rows
 from jaxkd.types import Compression, Context, Net
 
@@ -302,7 +303,8 @@ def learner(
       train['terms'][name], state['terms'][name] = term.init(
         fold(key, 'init', 'term', name), shapes[name]
       )
-    return {**carry, 'opt': made.optimizer.init(train)}
+    trains, _ = trainable.split(train, still(train))
+    return {**carry, 'opt': made.optimizer.init(trains)}
 
   def updated(carry):
     """The carry with what is due before this step in nets that get smaller."""
@@ -313,13 +315,13 @@ def learner(
         states[name] = role.compression.update(now, carry['step'])
     return {**carry, 'state': {**carry['state'], 'nets': states}}
 
-  def held(gradients):
-    """Gradients, or updates, without those of what is frozen."""
-    kept = {
-      name: inherit.without(tree, nets[name].freeze, at=nets[name].at)
-      for name, tree in gradients['nets'].items()
+  def still(train):
+    """The paths of the nets' parameters that do not train."""
+    return {
+      f'nets/{name}/{path}'
+      for name, params in train['nets'].items()
+      for path in inherit.frozen(params, nets[name].freeze, at=nets[name].at)
     }
-    return {**gradients, 'nets': kept}
 
   def step(carry, batch, frozen, hyper):
     """The carry after one more batch, and what was measured on it."""
@@ -327,6 +329,7 @@ def learner(
     carry = updated(carry)
     batch = mixed(batch, carry)
     key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
+    trains, rest = trainable.split(carry['train'], still(carry['train']))
 
     def counts(state, batch, key):
       """What each term divides by; of the nets only what masks come from."""
@@ -337,7 +340,8 @@ def learner(
         for name, term, _, _ in trained(made.terms)
       }
 
-    def loss(train, state, batch, key, totals):
+    def loss(trains, state, batch, key, totals):
+      train = trainable.join(trains, rest)
       now = {**carry, 'train': train, 'state': state}
       given, states = compute(made, now, frozen, batch, key)
       values, kept = {}, {}
@@ -350,10 +354,10 @@ def learner(
       state = {**states, 'terms': jax.lax.stop_gradient(kept)}
       return _sums(values, made.parts), (values, state)
 
-    def gradient(train, state, batch, key, totals):
+    def gradient(trains, state, batch, key, totals):
       """The gradient of each part, from one forward pass."""
-      of = lambda train: loss(train, state, batch, key, totals)  # noqa: E731
-      sums, pull, aux = jax.vjp(of, train, has_aux=True)
+      of = lambda trains: loss(trains, state, batch, key, totals)  # noqa: E731
+      sums, pull, aux = jax.vjp(of, trains, has_aux=True)
       chosen = {
         part: {p: jnp.float32(p == part) for p in sums} for part in sums
       }
@@ -362,20 +366,17 @@ def learner(
     gradients, (values, state) = _in_parts(
       gradient,
       counts,
-      carry['train'],
+      trains,
       carry['state'],
       batch,
       key,
       made.accumulate,
     )
-    gradients = {part: held(g) for part, g in gradients.items()}
     total = functools.reduce(optax.tree.add, gradients.values())
     extra = {'parts': gradients} if made.parts else {}
     optimizer = optax.with_extra_args_support(made.optimizer)
-    updates, opt = optimizer.update(
-      total, carry['opt'], carry['train'], **extra
-    )
-    train = optax.apply_updates(carry['train'], held(updates))
+    updates, opt = optimizer.update(total, carry['opt'], trains, **extra)
+    train = trainable.join(optax.apply_updates(trains, updates), rest)
     new = {
       'train': train,
       'state': state,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxkd.errors import UserError, unknown
-from jaxkd.paths import by_path, changed, matches
+from jaxkd.paths import by_path, matches
 from jaxkd.students import quantize
 
 RANDOM = 'random'
@@ -109,16 +109,6 @@ def frozen(tree: Any, pattern: str, *, at: str) -> set[str]:
   if not found:
     raise unknown('parameter', pattern, flat, f'{at}.freeze')
   return found
-
-
-def without(tree: Any, pattern: str, *, at: str) -> Any:
-  """A tree shaped as a net's parameters, with 0 for those that do not train.
-
-  Raises:
-    UserError: nothing matches.
-  """
-  paths = frozen(tree, pattern, at=at)
-  return changed(tree, dict.fromkeys(paths, jnp.zeros_like))
 
 
 def _matches(path: str, pattern: str) -> bool:
