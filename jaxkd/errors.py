@@ -61,6 +61,8 @@ def blamed(at: str) -> Iterator[None]:
     yield
   except UserError:
     raise
+  except SyntaxError as error:  # which says itself where it is
+    raise UserError(f'{at}: {type(error).__name__}: {error}') from error
   except (Exception, SystemExit) as error:
     said = (str(error).strip().splitlines() or ['without a word'])[0]
     raise UserError(

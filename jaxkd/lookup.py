@@ -6,25 +6,26 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, blamed, unknown
 
 
 def attribute(path: str, *, kind: str, at: str) -> Any:
   """What ``package.module:attribute`` names.
 
   Raises:
-    UserError: no such module or attribute.
+    UserError: no such module or attribute, or a module that fails.
   """
   module_name, _, name = path.partition(':')
   if not (module_name and name):
     raise UserError(f'{at}: write package.module:attribute, not {path!r}')
-  try:
-    module = importlib.import_module(module_name)
-  except ImportError as error:
-    raise UserError(
-      f'{at}: cannot import {module_name!r} for the {kind} {path!r}: {error}; '
-      'check the spelling and that its folder is on PYTHONPATH'
-    ) from error
+  with blamed(f'{at}: {module_name!r} cannot be imported'):
+    try:
+      module = importlib.import_module(module_name)
+    except ImportError as error:
+      raise UserError(
+        f'{at}: cannot import {module_name!r} for the {kind} {path!r}: '
+        f'{error}; check the spelling and that its folder is on PYTHONPATH'
+      ) from error
   if not hasattr(module, name):
     raise unknown(kind, name, public(module), at)
   found = getattr(module, name)

@@ -10,10 +10,13 @@ import pytest
 import jaxkd
 from jaxkd.errors import UserError
 
-# What a user of the losses alone should not have to wait for.
+# What a user of the losses, or of the step, should not have to wait for.
 HEAVY = (
   'flax',
   'orbax',
+  'tensorstore',
+  'rich',
+  'tensorflow',
   'tensorflow_datasets',
   'grain',
   'matplotlib',
@@ -28,6 +31,7 @@ HEAVY = (
   [
     'import jaxkd.losses',
     'import jaxkd; dir(jaxkd), jaxkd.losses.kl, jaxkd.Net',
+    'import jaxkd; from jaxkd import losses',
   ],
 )
 def test_light_imports_load_nothing_heavy(statement):
@@ -38,6 +42,17 @@ def test_light_imports_load_nothing_heavy(statement):
   ).stdout.split()
   assert 'jaxkd' in loaded
   assert not set(HEAVY) & set(loaded)
+
+
+def test_distilling_needs_no_package_of_runs():
+  script = 'from jaxkd import distill, losses\nimport sys\nprint(*sys.modules)'
+  command = [sys.executable, '-W', 'error', '-c', script]
+  loaded = subprocess.run(
+    command, check=True, stdout=subprocess.PIPE, text=True
+  ).stdout.split()
+  # Flax brings rich itself.
+  assert not (set(HEAVY) - {'flax', 'rich'}) & set(loaded)
+  assert not [name for name in loaded if name.startswith('jaxkd.run')]
 
 
 @pytest.mark.parametrize('name', jaxkd.__all__)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import lookup, losses, models
+from jaxkd import lookup, losses
 from jaxkd.distill.location import Location, sides
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
@@ -77,6 +77,8 @@ def played(
     Liu et al., `Structured Knowledge Distillation for Semantic Segmentation
     <https://arxiv.org/abs/1903.04197>`_, 2019
   """
+  from jaxkd import models  # and with it Flax, for a critic alone
+
   options = dict(options or {})
   name = getattr(loss, '__name__', str(loss))
   lookup.check_options(loss, options, name=name, at=f'{at}.kw')

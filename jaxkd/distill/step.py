@@ -28,7 +28,8 @@ from jaxkd.distill import fusion, masks, running_mean
 from jaxkd.distill.roles import AVERAGE, Role, copies_of
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
-from jaxkd.paths import changed, replaced
+from jaxkd.paths import replaced
+from jaxkd.train import trainable
 from jaxkd.train.population import Learner, Rows
 from jaxkd.types import Context, Metric, Term
 
@@ -168,7 +169,8 @@ def init(
     train['terms'][name], state['terms'][name] = term.init(
       fold(key, 'init', 'term', name), shapes[name]
     )
-  return {**carry, 'opt': made.optimizer.init(train)}
+  trains, _ = _split(system, train)
+  return {**carry, 'opt': made.optimizer.init(trains)}
 
 
 def step(
@@ -194,7 +196,6 @@ def step(
   gradients, (values, state) = _gradients(
     system, made, carry, frozen, batch, key
   )
-  gradients = {part: _held(system, g) for part, g in gradients.items()}
   total = functools.reduce(optax.tree.add, gradients.values())
   new = _updated(system, made, carry, state, total, gradients)
   one = jnp.ones((), jnp.float32)
@@ -345,15 +346,16 @@ def _gradients(
   system: System, made: Recipe, carry: dict, frozen: dict, batch: dict, key
 ):
   """The gradient of each part of the loss; each term's value; the new state."""
+  trains, rest = _split(system, carry['train'])
 
-  def loss(train, state, batch, key, totals):
-    now = {**carry, 'train': train, 'state': state}
+  def loss(trains, state, batch, key, totals):
+    now = {**carry, 'train': trainable.join(trains, rest), 'state': state}
     return _loss(system, made, now, frozen, batch, key, totals)
 
-  def gradient(train, state, batch, key, totals):
+  def gradient(trains, state, batch, key, totals):
     """The gradient of each part, from one forward pass."""
-    of = lambda train: loss(train, state, batch, key, totals)  # noqa: E731
-    sums, pull, aux = jax.vjp(of, train, has_aux=True)
+    of = lambda trains: loss(trains, state, batch, key, totals)  # noqa: E731
+    sums, pull, aux = jax.vjp(of, trains, has_aux=True)
     chosen = {part: {p: jnp.float32(p == part) for p in sums} for part in sums}
     return {part: pull(one)[0] for part, one in chosen.items()}, aux
 
@@ -364,10 +366,10 @@ def _gradients(
     terms = _trained(system, made.terms)
     return {name: term.count(given[name]) for name, term, _ in terms}
 
-  train, state = carry['train'], carry['state']
+  arguments = trains, carry['state'], batch, key
   if made.accumulate == 1:
-    return gradient(train, state, batch, key, None)
-  return _in_parts(gradient, counts, train, state, batch, key, made.accumulate)
+    return gradient(*arguments, None)
+  return _in_parts(gradient, counts, *arguments, made.accumulate)
 
 
 def _loss(system, made, carry, frozen, batch, key, totals):
@@ -519,22 +521,23 @@ def _compressed(system, carry):
   return {**carry, 'state': {**carry['state'], 'nets': states}}
 
 
-def _held(system, tree):
-  """Gradients, or updates, with 0 for what is frozen."""
-  nets = system.nets
-  kept = {
-    name: changed(own, dict.fromkeys(nets[name].frozen(own), jnp.zeros_like))
-    for name, own in tree['nets'].items()
+def _split(system, train):
+  """What of all parameters trains, and what is frozen."""
+  still = {
+    f'nets/{name}/{path}'
+    for name, params in train['nets'].items()
+    for path in system.nets[name].frozen(params)
   }
-  return {**tree, 'nets': kept}
+  return trainable.split(train, still)
 
 
 def _updated(system, made, carry, state, total, gradients):
   """The carry after the optimiser's update."""
   extra = {'parts': gradients} if made.parts else {}
   optimizer = optax.with_extra_args_support(made.optimizer)
-  updates, opt = optimizer.update(total, carry['opt'], carry['train'], **extra)
-  train = optax.apply_updates(carry['train'], _held(system, updates))
+  trains, rest = _split(system, carry['train'])
+  updates, opt = optimizer.update(total, carry['opt'], trains, **extra)
+  train = trainable.join(optax.apply_updates(trains, updates), rest)
   new = {
     'train': train,
     'state': state,
@@ -587,7 +590,7 @@ def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:
   }
 
 
-def _in_parts(gradient, counts, train, state, batch, key, parts):
+def _in_parts(gradient, counts, trains, state, batch, key, parts):
   """The gradient over a batch taken in equal parts, one after another.
 
   Equal to the gradient over the whole batch where `accumulation.adds_up` for
@@ -603,11 +606,11 @@ def _in_parts(gradient, counts, train, state, batch, key, parts):
 
   def add(carried, part):
     total, state = carried
-    gradients, (values, state) = gradient(train, state, *part, totals)
+    gradients, (values, state) = gradient(trains, state, *part, totals)
     return (jax.tree.map(jnp.add, total, gradients), state), values
 
   one = jax.tree.map(lambda x: x[0], (batches, keys))
-  shapes, _ = jax.eval_shape(gradient, train, state, *one, totals)
+  shapes, _ = jax.eval_shape(gradient, trains, state, *one, totals)
   zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
   (total, state), values = jax.lax.scan(add, (zero, state), (batches, keys))
   gradients = jax.tree.map(lambda x: x / parts, total)

@@ -3,22 +3,20 @@
 ``mlp`` is the class ``Model`` in ``jaxkd/models/mlp.py``. ``resnet8x4`` is a
 published name: the file of its family lists it, with the options it fixes, in
 ``NAMED``. ``package.module:attribute`` is your own: an NNX or Linen module
-class, or a function that gives a module or a Net.
+class, or a function that gives a module or a Net. Only the file of the model
+that is named is imported.
 """
 
 import functools
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from jaxkd import lookup, shapes
+from jaxkd import lookup, registry, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import frozen, half, net, switch
 from jaxkd.models import options as options_lib
@@ -200,25 +198,14 @@ def resolve(
         'function that makes one'
       )
     return found, {}
-  known = []
-  for family, module in families().items():
-    named = getattr(module, 'NAMED', {})
-    if name == family:
-      return module.Model, {}
-    if name in named:
-      return module.Model, named[name]
-    known += [family, *named]
-  raise unknown('model', name, known, at)
+  module = families().find(name, kind='model', at=at)
+  return module.Model, {} if name in families() else module.NAMED[name]
 
 
 @functools.cache
-def families() -> dict[str, ModuleType]:
-  """The files that hold a ``Model``, by name."""
-  modules = {
-    info.name: importlib.import_module(f'{__name__}.{info.name}')
-    for info in pkgutil.iter_modules(__path__)
-  }
-  return {name: m for name, m in modules.items() if hasattr(m, 'Model')}
+def families() -> registry.Files:
+  """The files that hold a ``Model``, by name; taking one imports it."""
+  return registry.Files(__name__, defines='Model', lists='NAMED')
 
 
 def _make(name, num_classes, input_shape, dtype, at, kw):

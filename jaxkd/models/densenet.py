@@ -14,12 +14,9 @@ from jax import Array
 from jaxkd.models import layers
 
 NAMED = {
-  f'densenet_{depth}_{growth}': {
-    'depth': depth,
-    'growth': growth,
-    'compression': 0.5,
-  }
-  for depth, growth in ((100, 12), (250, 24), (190, 40))
+  'densenet_100_12': {'depth': 100, 'growth': 12, 'compression': 0.5},
+  'densenet_250_24': {'depth': 250, 'growth': 24, 'compression': 0.5},
+  'densenet_190_40': {'depth': 190, 'growth': 40, 'compression': 0.5},
 }
 
 

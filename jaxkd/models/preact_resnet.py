@@ -15,7 +15,8 @@ from jaxkd.errors import UserError
 from jaxkd.models import layers
 
 NAMED = {
-  f'preact_resnet{depth}': {'depth': depth, 'width': 1} for depth in (164, 1001)
+  'preact_resnet164': {'depth': 164, 'width': 1},
+  'preact_resnet1001': {'depth': 1001, 'width': 1},
 }
 
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from jaxkd import files, models
+from jaxkd import files, models, registry
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
 
@@ -156,7 +156,7 @@ def _rules(model: str) -> Mapping[str, Callable[..., str]]:
   constructor, _ = models.resolve(model)
   rules = getattr(inspect.getmodule(constructor), 'PYTORCH', None)
   if rules is None:
-    known = [f for f, m in models.families().items() if hasattr(m, 'PYTORCH')]
+    known = registry.Files(models.__name__, defines='PYTORCH')
     raise UserError(
       f'how PyTorch names the layers of the model {model!r} is not known; '
       f'take one of {", ".join(known)}, or put a dict PYTORCH as they have '

@@ -18,14 +18,16 @@ from jaxkd.models.layers import ConvNorm
 
 NARROW, WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
 NAMED = {
-  **{
-    f'resnet{depth}': {'depth': depth, 'widths': NARROW}
-    for depth in (8, 14, 20, 32, 44, 56, 110)
-  },
-  **{
-    f'resnet{depth}x4': {'depth': depth, 'widths': WIDE}
-    for depth in (8, 14, 32)
-  },
+  'resnet8': {'depth': 8, 'widths': NARROW},
+  'resnet14': {'depth': 14, 'widths': NARROW},
+  'resnet20': {'depth': 20, 'widths': NARROW},
+  'resnet32': {'depth': 32, 'widths': NARROW},
+  'resnet44': {'depth': 44, 'widths': NARROW},
+  'resnet56': {'depth': 56, 'widths': NARROW},
+  'resnet110': {'depth': 110, 'widths': NARROW},
+  'resnet8x4': {'depth': 8, 'widths': WIDE},
+  'resnet14x4': {'depth': 14, 'widths': WIDE},
+  'resnet32x4': {'depth': 32, 'widths': WIDE},
 }
 # Layers of the CIFAR zoos and of torchvision -> ours, see models/pytorch.py.
 PYTORCH = {

@@ -16,16 +16,19 @@ from jaxkd.models.layers import ConvNorm
 from jaxkd.models.resnet import PYTORCH as PYTORCH  # the same layers
 from jaxkd.models.resnet import BasicBlock, Bottleneck, make_stages
 
-SHAPES = {
-  'resnet18': {'block': 'basic', 'sizes': (2, 2, 2, 2)},
-  'resnet34': {'block': 'basic', 'sizes': (3, 4, 6, 3)},
-  'resnet50': {'block': 'bottleneck', 'sizes': (3, 4, 6, 3)},
-  'resnet101': {'block': 'bottleneck', 'sizes': (3, 4, 23, 3)},
-}
+_18 = {'block': 'basic', 'sizes': (2, 2, 2, 2), 'width': 64}
+_34 = {'block': 'basic', 'sizes': (3, 4, 6, 3), 'width': 64}
+_50 = {'block': 'bottleneck', 'sizes': (3, 4, 6, 3), 'width': 64}
+_101 = {'block': 'bottleneck', 'sizes': (3, 4, 23, 3), 'width': 64}
 NAMED = {
-  name + suffix: {**shape, 'width': 64, 'stem': stem}
-  for name, shape in SHAPES.items()
-  for suffix, stem in (('', 'imagenet'), ('_cifar', 'cifar'))
+  'resnet18': {**_18, 'stem': 'imagenet'},
+  'resnet18_cifar': {**_18, 'stem': 'cifar'},
+  'resnet34': {**_34, 'stem': 'imagenet'},
+  'resnet34_cifar': {**_34, 'stem': 'cifar'},
+  'resnet50': {**_50, 'stem': 'imagenet'},
+  'resnet50_cifar': {**_50, 'stem': 'cifar'},
+  'resnet101': {**_101, 'stem': 'imagenet'},
+  'resnet101_cifar': {**_101, 'stem': 'cifar'},
 }
 
 

@@ -14,15 +14,13 @@ from jaxkd.models import layers
 from jaxkd.models.layers import ConvNorm
 
 CHANNELS = (64, 128, 256, 512, 512)
-SIZES = {
-  'vgg8': (1, 1, 1, 1, 1),
-  'vgg11': (1, 1, 2, 2, 2),
-  'vgg13': (2, 2, 2, 2, 2),
-  'vgg16': (2, 2, 3, 3, 3),
-  'vgg19': (2, 2, 4, 4, 4),
-}
+SHORT = (1, 1, 1, 1, 1)  # convolutions of each stage
 NAMED = {
-  name: {'widths': CHANNELS, 'sizes': sizes} for name, sizes in SIZES.items()
+  'vgg8': {'widths': CHANNELS, 'sizes': SHORT},
+  'vgg11': {'widths': CHANNELS, 'sizes': (1, 1, 2, 2, 2)},
+  'vgg13': {'widths': CHANNELS, 'sizes': (2, 2, 2, 2, 2)},
+  'vgg16': {'widths': CHANNELS, 'sizes': (2, 2, 3, 3, 3)},
+  'vgg19': {'widths': CHANNELS, 'sizes': (2, 2, 4, 4, 4)},
 }
 # Layers of the CIFAR zoos -> ours, see models/pytorch.py.
 PYTORCH = {
@@ -58,7 +56,7 @@ class Model(nnx.Module):
     num_classes: int,
     input_shape: Sequence[int],
     widths: Sequence[int] = CHANNELS,
-    sizes: Sequence[int] = SIZES['vgg8'],
+    sizes: Sequence[int] = SHORT,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):

@@ -14,9 +14,31 @@ from jaxkd.errors import UserError
 from jaxkd.models import layers
 
 NAMED = {
-  f'wrn_{depth}_{width}': {'depth': depth, 'width': width}
-  for depth in (10, 16, 22, 28, 40)
-  for width in (1, 2, 4, 8, 10)
+  'wrn_10_1': {'depth': 10, 'width': 1},
+  'wrn_10_2': {'depth': 10, 'width': 2},
+  'wrn_10_4': {'depth': 10, 'width': 4},
+  'wrn_10_8': {'depth': 10, 'width': 8},
+  'wrn_10_10': {'depth': 10, 'width': 10},
+  'wrn_16_1': {'depth': 16, 'width': 1},
+  'wrn_16_2': {'depth': 16, 'width': 2},
+  'wrn_16_4': {'depth': 16, 'width': 4},
+  'wrn_16_8': {'depth': 16, 'width': 8},
+  'wrn_16_10': {'depth': 16, 'width': 10},
+  'wrn_22_1': {'depth': 22, 'width': 1},
+  'wrn_22_2': {'depth': 22, 'width': 2},
+  'wrn_22_4': {'depth': 22, 'width': 4},
+  'wrn_22_8': {'depth': 22, 'width': 8},
+  'wrn_22_10': {'depth': 22, 'width': 10},
+  'wrn_28_1': {'depth': 28, 'width': 1},
+  'wrn_28_2': {'depth': 28, 'width': 2},
+  'wrn_28_4': {'depth': 28, 'width': 4},
+  'wrn_28_8': {'depth': 28, 'width': 8},
+  'wrn_28_10': {'depth': 28, 'width': 10},
+  'wrn_40_1': {'depth': 40, 'width': 1},
+  'wrn_40_2': {'depth': 40, 'width': 2},
+  'wrn_40_4': {'depth': 40, 'width': 4},
+  'wrn_40_8': {'depth': 40, 'width': 8},
+  'wrn_40_10': {'depth': 40, 'width': 10},
 }
 # Layers of the CIFAR zoos -> ours, see models/pytorch.py.
 PYTORCH = {

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.train import checkpoint
-
 Array = Any  # of JAX while a net trains, of NumPy when it has
 
 
@@ -169,18 +167,24 @@ def size(variables: dict) -> int:
 
 def export(directory: Path, variables: dict, spec: dict) -> None:
   """`jaxkd.train.checkpoint.export` of packed variables."""
+  from jaxkd.train import checkpoint  # and with it Orbax, for files alone
+
   packed, how = pack(variables)
   checkpoint.export(directory, packed, {**spec, 'packed': how})
 
 
 def load(directory: Path) -> tuple[dict, dict]:
   """`jaxkd.train.checkpoint.load`, unpacked: ``(variables, spec)``."""
+  from jaxkd.train import checkpoint
+
   packed, spec = checkpoint.load(directory)
   return unpack(packed, spec.get('packed', {})), spec
 
 
 def description(directory: Path) -> dict:
   """The ``spec`` alone of what `load` gives, which takes no time."""
+  from jaxkd.train import checkpoint
+
   return checkpoint.description(directory)
 
 

@@ -23,15 +23,17 @@ A task may also have
   of each.
 """
 
-import importlib
-import pkgutil
+import functools
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxkd import lookup
-from jaxkd.data.sources import Source
-from jaxkd.errors import UserError, unknown
+from jaxkd import lookup, registry
+from jaxkd.errors import UserError
+
+if TYPE_CHECKING:
+  from jaxkd.data.sources import Source
 
 
 def find(name: str) -> ModuleType:
@@ -46,19 +48,15 @@ def find(name: str) -> ModuleType:
       if not hasattr(task, needed):
         raise UserError(f'task: {name!r} has no {needed}, which a task needs')
     return task
-  modules = {
-    info.name: importlib.import_module(f'{__name__}.{info.name}')
-    for info in pkgutil.iter_modules(__path__)
-  }
-  known = [
-    n for n, module in modules.items() if hasattr(module, 'GROUND_TRUTH')
-  ]
-  if name not in known:
-    raise unknown('task', name, known, 'task')
-  return modules[name]
+  return _files().find(name, kind='task', at='task')
 
 
-def check(name: str, source: Source) -> None:
+@functools.cache
+def _files() -> registry.Files:
+  return registry.Files(__name__, defines='GROUND_TRUTH')
+
+
+def check(name: str, source: 'Source') -> None:
   """Refuses data that a task is not for.
 
   Raises:

@@ -14,6 +14,7 @@ from jaxkd.errors import UserError
 from jaxkd.run import config, terms
 from jaxkd.students import compression, inherit
 from jaxkd.tasks import classification, fidelity
+from jaxkd.train import optimizer as optimizers
 from jaxkd.types import Metric, Net, Term
 
 SGD = optax.sgd(0.1)
@@ -489,6 +490,35 @@ def test_a_net_starts_from_a_group_and_keeps_what_is_frozen(batch):
   adapters = (t['train']['terms']['hint']['adapter'] for t in (first, carry))
   before, after = (adapter['kernel'] for adapter in adapters)
   assert np.abs(after - before).min() > 0
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_an_optimiser_has_state_for_what_trains_alone(accumulate, batch):
+  """Also in a step whose optimiser has rules for paths."""
+  train = config.plain(config.complete({}))['train']
+  rules = {'nets/student/a': {'learning_rate': 0.5, 'weight_decay': 0.1}}
+  train |= {'by_path': rules, 'clip': 1.0, 'weight_decay': 0.1}
+  role = Role(deep_net(), **inherit.of_role('random', 'b', at='role'))
+  made, carry, _ = learned(
+    {'student': role, 'other': Role(deep_net())},
+    {},
+    {'labels': {**LABELS, 'of': 'student'}, 'own': {**LABELS, 'of': 'other'}},
+    batch,
+    optimizer=optimizers.optimizer(train),
+    accumulate=accumulate,
+  )
+  nets = carry['train']['nets']
+  trained = [nets['student']['a'], nets['other']]
+  size = sum(x.size for x in jax.tree.leaves(trained))
+  moments = jax.tree.leaves(carry['opt'])
+  assert sum(x.size for x in moments if x.ndim > 1) == 2 * size
+  new, _ = jax.jit(made.step)(carry, batch, {}, {})
+  chex.assert_trees_all_equal_shapes_and_dtypes(new, carry)
+  moved = jax.tree.map(
+    lambda x, y: bool((x != y).all()), nets, new['train']['nets']
+  )
+  assert moved['student'] == {'a': {'kernel': True}, 'b': {'kernel': False}}
+  assert moved['other'] == {'a': {'kernel': True}, 'b': {'kernel': True}}
 
 
 def test_points_are_learnt_where_the_weights_are_frozen(batch):

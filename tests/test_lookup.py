@@ -1,0 +1,32 @@
+"""What a user names as package.module:attribute."""
+
+import sys
+
+import pytest
+
+from jaxkd import lookup
+from jaxkd.errors import UserError
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('import missing', r"cannot import 'own_models' for the model"),
+    ('def Net(:', r'SyntaxError: .* \(own_models.py, line 1\)$'),
+    ('raise SystemExit(3)', r'SystemExit: 3 \(own_models.py, line 1\)$'),
+    (
+      '1 / 0',
+      r'ZeroDivisionError: division by zero \(own_models.py, line 1\)$',
+    ),
+    ('Ned = dict', r"there is no model 'Net'"),
+  ],
+)
+def test_a_module_that_fails_is_put_down_to_its_entry(
+  text, message, tmp_path, monkeypatch
+):
+  (tmp_path / 'own_models.py').write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, 'own_models', raising=False)
+  with pytest.raises(UserError, match=f'^students.s.model: .*{message}'):
+    lookup.attribute('own_models:Net', kind='model', at='students.s.model')
+  sys.modules.pop('own_models', None)
