@@ -11,8 +11,8 @@ from jaxkd import models, shapes
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
+from jaxkd.distill.contexts import teach
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
-from jaxkd.distill.step import teach
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.models import half
 from jaxkd.run import terms

@@ -23,8 +23,8 @@ from jaxkd.data import cache, fingerprint, views
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.loader import Loader, ahead
 from jaxkd.data.sources import Source
+from jaxkd.distill.contexts import shown, teach
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import shown, teach
 from jaxkd.errors import UserError, unknown
 from jaxkd.train import sharding
 from jaxkd.train.fit import Stopped

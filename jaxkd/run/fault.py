@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd.distill.contexts import shown, teach
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import shown, teach
 from jaxkd.paths import by_path
 from jaxkd.run import terms
 from jaxkd.train import hosts

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd.distill.contexts import read, shown, teach
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import read, shown, teach
 from jaxkd.errors import UserError, within
 from jaxkd.train import population, sharding
 

@@ -24,9 +24,11 @@ from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import accumulation, fusion, running_mean
+from jaxkd.distill.contexts import shown
 from jaxkd.distill.masks import examples
 from jaxkd.distill.roles import Group, Role
-from jaxkd.distill.step import Recipe, System, learner, shown
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.memo import Memo
 from jaxkd.run import cached_outputs, fault, fitted, terms

@@ -6,7 +6,8 @@ import optax
 import pytest
 
 from jaxkd.distill import accumulation, roles
-from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.run import config, terms
 from jaxkd.types import Net, Term
 

@@ -9,7 +9,8 @@ from flax import nnx
 
 from jaxkd import losses, models
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.run import config, terms

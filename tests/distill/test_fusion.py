@@ -7,7 +7,8 @@ import pytest
 from jaxkd import losses
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import cost

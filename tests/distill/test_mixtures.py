@@ -14,8 +14,10 @@ from rich.console import Console
 from jaxkd import losses
 from jaxkd.data import augment
 from jaxkd.data.augment import Augment
+from jaxkd.distill.contexts import shown
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe, System, learner, shown
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
 from jaxkd.run import checks, jobs, overview, pipeline, terms, train_job
 from jaxkd.run import config as configs

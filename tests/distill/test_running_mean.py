@@ -8,7 +8,8 @@ from flax import linen, nnx
 from jaxkd.data import views
 from jaxkd.distill import running_mean
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.models.net import from_linen, from_nnx
 from jaxkd.run import config, terms
 from jaxkd.students import compression

@@ -9,7 +9,8 @@ from jaxkd import losses
 from jaxkd.data import views
 from jaxkd.distill.dot import dot
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
 from jaxkd.run import config, terms
 from jaxkd.students import compression, inherit

@@ -10,7 +10,8 @@ from flax import linen, nnx
 
 from jaxkd import losses, models
 from jaxkd.distill.roles import Role
-from jaxkd.distill.step import Recipe, System, learner
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
 from jaxkd.models.net import from_linen, from_nnx
 from jaxkd.run import config, terms

@@ -1,0 +1,199 @@
+"""A model of one's own, as a teacher or a student."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, nnx
+
+from jaxkd.distill import running_mean
+from jaxkd.errors import UserError, unknown
+from jaxkd.models import net as flax_nets
+from jaxkd.train.population import take
+from jaxkd.types import Net
+
+STUDENT = 'student'  # what the only net that trains is called
+
+PyTree = Any
+State = Any  # a pytree of arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model as a step takes it; `net` makes it.
+
+  Attributes:
+    build: ``(taps) -> Net``, which gives the outputs of these layers too.
+    example: shapes of a batch of inputs.
+    variables: the weights that it has already; None if it draws them.
+    taps: layers whose outputs are wanted, in evaluation too.
+    view: how it sees the inputs in training; see docs/config.md.
+    eval_view: how it sees them in evaluation, and as a teacher's student.
+    freeze: a glob of the parameters that do not train.
+    write: ``(module, variables) -> module`` with these weights.
+  """
+
+  build: Callable[[tuple[str, ...]], Net]
+  example: PyTree
+  variables: dict | None
+  taps: tuple[str, ...]
+  view: str
+  eval_view: str
+  freeze: str
+  write: Callable[[Any, dict], Any]
+
+  def update(
+    self,
+    module: Any,
+    state: State,
+    *,
+    name: str = STUDENT,
+    member: int | None = None,
+  ) -> Any:
+    """Writes trained weights back to where they came from.
+
+    Args:
+      module: the ``nnx.Module``, which is changed. For Linen and for a `Net`,
+        which hold no weights, it is not looked at.
+      state: of the step; where it keeps a running mean, that is written.
+      name: of the net in the step, where several train.
+      member: which of several members; may be left out where there is one.
+
+    Returns:
+      The module; for Linen its variables, and for a `Net` the dict of
+      ``params`` and ``state``.
+
+    Raises:
+      UserError: no such net, several members and none chosen, or a module of
+        another architecture.
+    """
+    return self.write(module, variables_of(state, name, member=member))
+
+
+def net(
+  model: Any,
+  example: PyTree,
+  *,
+  taps: Sequence[str] = (),
+  view: str = '',
+  eval_view: str = '',
+  freeze: str = '',
+) -> Model:
+  """A model of one's own as a teacher or a student.
+
+  Args:
+    model: an ``nnx.Module``, whose weights it has; a function from ``nnx.Rngs``
+      to one, which draws weights for each seed; ``(linen_module, variables)``,
+      or an unbound Linen module, which draws them; or a `Net`, as
+      `jaxkd.models.build` gives, alone or as ``(net, variables)``, as
+      `jaxkd.load` does.
+    example: a batch of inputs, any pytree of arrays or shapes [B, ...]; or a
+      dict with such a batch as ``inputs``.
+    taps: layers whose outputs metrics look at, by path or glob, e.g.
+      ``'stages/*'``. What terms look at need not be named.
+    view: how it sees the inputs in training, e.g. ``'noise(0.1)'``.
+    eval_view: how it sees them in evaluation.
+    freeze: a glob of the parameters that do not train, e.g. ``'stem'``;
+      their layers run as in evaluation.
+
+  Raises:
+    UserError: something else is given, or a layer that is not there.
+  """
+  inputs = _inputs(example)
+  taps = (taps,) if isinstance(taps, str) else tuple(taps)
+  variables = None
+  made = model
+  if isinstance(model, tuple) and not isinstance(model, Net):
+    if len(model) != 2:
+      raise UserError(
+        f'distill.net: a tuple of {len(model)} is no model; give (module, '
+        'variables)'
+      )
+    made, variables = model
+  if isinstance(made, Net):
+    build = functools.partial(_given_net, made)
+    write = lambda module, variables: variables  # noqa: E731
+  elif isinstance(made, linen.Module):
+    build = functools.partial(flax_nets.from_linen, made, inputs, freeze=freeze)
+    write = lambda module, variables: {  # noqa: E731
+      'params': variables['params'],
+      **variables['state'],
+    }
+    if variables is not None:
+      variables = flax_nets.linen_variables(variables, build())
+  elif isinstance(made, nnx.Module):
+    build = functools.partial(
+      flax_nets.from_nnx, lambda rngs: nnx.clone(made), inputs, freeze=freeze
+    )
+    variables = build().init(jax.random.key(0))
+    write = flax_nets.write
+  elif callable(made) and not isinstance(made, type):
+    build = functools.partial(flax_nets.from_nnx, made, inputs, freeze=freeze)
+    write = flax_nets.write
+  else:
+    raise UserError(
+      f'distill.net: {made!r} is no model; give an nnx.Module, a function from '
+      'nnx.Rngs to one, a Linen module or (linen_module, variables)'
+    )
+  chosen = lambda taps: build(taps=taps)  # noqa: E731
+  chosen(taps)  # refuses layers that are not there
+  return Model(chosen, inputs, variables, taps, view, eval_view, freeze, write)
+
+
+def variables_of(
+  state: State, name: str = STUDENT, *, member: int | None = None
+) -> dict:
+  """The variables of a net that trains, ``{'params': ..., 'state': ...}``.
+
+  Args:
+    state: of the step; where it keeps a running mean, that is given.
+    name: of the net.
+    member: which of several; may be left out where there is one.
+  """
+  if isinstance(state, list):
+    members, of = len(state), lambda i: state[i]
+  else:
+    members = len(state['seed'])
+    of = lambda i: take(state, i)  # noqa: E731
+  if member is None and members > 1:
+    raise UserError(f'there are {members} members; choose one, as by member=0')
+  found = running_mean.result(of(member or 0))
+  if name not in found:
+    raise unknown('net', name, found)
+  return found[name]
+
+
+def _given_net(made: Net, *, taps: tuple[str, ...]) -> Net:
+  """A `Net`, whose layers cannot be reached."""
+  if taps:
+    raise UserError(
+      f'a Net gives no outputs of the layers {", ".join(taps)}; build it with '
+      'these taps, or give the module itself'
+    )
+  return made
+
+
+def _inputs(example: PyTree) -> PyTree:
+  """Shapes of a batch of inputs."""
+  if isinstance(example, Mapping) and 'inputs' in example:
+    example = example['inputs']
+  leaves = jax.tree.leaves(example)
+  if not leaves or any(np.ndim(x) < 1 for x in leaves):
+    raise UserError(
+      f'distill.net: {example!r:.60} is no example; give a batch of inputs, '
+      'arrays or shapes [B, ...]'
+    )
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), dtype_of(x)), example
+  )
+
+
+def dtype_of(x: Any) -> jnp.dtype:
+  """What JAX makes of an array's type, as float32 of float64."""
+  return jax.dtypes.canonicalize_dtype(
+    x.dtype if hasattr(x, 'dtype') else np.asarray(x).dtype
+  )
