@@ -14,7 +14,7 @@ from jaxkd.distill import fusion
 from jaxkd.distill.contexts import teach
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.models import half
+from jaxkd.models import half, precision
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
 from jaxkd.teachers import many, specialists
@@ -36,6 +36,7 @@ def role(
   dtype: str,
   locations: set[str],
   steps: int = 0,
+  param_dtype: str = precision.FULL,
 ) -> Role:
   """A net that shows what the terms want to see of it.
 
@@ -47,9 +48,11 @@ def role(
     dtype: what the net computes in.
     locations: names of the outputs that terms look at.
     steps: how many it trains; 0 if it does not.
+    param_dtype: what it uses its parameters in; see `jaxkd.models.precision`.
 
   Raises:
-    UserError: a model, a view or an output that is not there.
+    UserError: a model, a view or an output that is not there, or parameters
+      that cannot be in that type.
   """
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
@@ -57,7 +60,7 @@ def role(
   reads = pairs(entry['reads'])
   shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
   with blamed(f'{at}.model'):
-    build = _builder(entry, source, shape, at, dtype)
+    build = _builder(entry, source, shape, at, dtype, param_dtype)
     plain = build(())
     with within(f'{at}.model: '):
       outputs = output_shapes(plain, shape)
@@ -68,12 +71,24 @@ def role(
     if any(hooks.values()):
       with within(f'{quantised}: '):
         build((), **hooks)
+    chosen = f'{at}.train' if at.startswith('teachers.') else 'train'
     if steps and _in_float16(plain, shape):
-      chosen = f'{at}.train' if at.startswith('teachers.') else 'train'
       here = f'{chosen}.dtype' if dtype == 'float16' else f'{at}.model'
       raise UserError(f'{here}: {half.WHY}')
     taps = tuple(sorted(locations - own))
     net = build(taps, **hooks) if taps or any(hooks.values()) else plain
+  fit = models.fitter(
+    entry['model'],
+    num_classes=classes_of(entry, source),
+    at=f'{at}.model',
+    **entry['kw'],
+  )
+  if param_dtype != precision.FULL and (fit or entry['quantize']):
+    why = f'{at}.model is fitted' if fit else f'{at}.quantize has levels'
+    raise UserError(
+      f'{chosen}.param_dtype: {why} that {param_dtype} would round; set it to '
+      f'{precision.FULL!r}'
+    )
   return Role(
     net,
     entry['views']['train'],
@@ -84,12 +99,7 @@ def role(
     average_view=entry['views'].get('average', ''),
     at=at,
     **inherit.of_role(entry['init'], entry['freeze'], at=at),
-    fit=models.fitter(
-      entry['model'],
-      num_classes=classes_of(entry, source),
-      at=f'{at}.model',
-      **entry['kw'],
-    ),
+    fit=fit,
     compression=compression.compression(
       net, entry['quantize'], entry['prune'], steps=steps, at=at
     ),
@@ -239,6 +249,7 @@ def cache_spec(
         *options,
         entry['quantize'],
         entry['train']['dtype'],
+        entry['train']['param_dtype'].removeprefix(precision.FULL),
       ]
     parts = [f'({described(other)})' for other in behind]
     return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
@@ -416,7 +427,7 @@ def _is_special(entry: Mapping[str, Any]) -> bool:
   return bool(entry.get('specialize', {}).get('of'))
 
 
-def _builder(entry, source, shape, at, dtype):
+def _builder(entry, source, shape, at, dtype, param_dtype):
   special = _is_special(entry)
 
   def build(taps, **hooks):
@@ -439,7 +450,7 @@ def _builder(entry, source, shape, at, dtype):
       raise UserError(f'{at}: {error}') from error
     if special:
       net = specialists.specialist(net, source.num_classes)
-    return _traced_once(net)
+    return _traced_once(precision.rounding(net, param_dtype))
 
   return build
 

@@ -121,7 +121,8 @@ def _check_made(made: Made, entry, role, seeds, at):
       f'{at}: {made.stage} makes {made.members} nets and {count} are wanted '
       '(count × seeds where per_seed is set); change the count'
     )
-  shapes = teachers.shapes({'per_seed': False, 'count': 1}, made.role, 0)
+  one = {**entry, 'per_seed': False, 'count': 1}
+  shapes = teachers.shapes(one, made.role, 0)
   teachers.check_same(shapes.variables, role, made.entry, at)
 
 

@@ -21,6 +21,7 @@ from jaxkd import files, models, tasks
 from jaxkd.data import sources
 from jaxkd.distill.term import find_loss
 from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.models import precision
 from jaxkd.report import wording
 from jaxkd.run import old_names
 from jaxkd.train import population
@@ -97,6 +98,7 @@ _TRAIN = {
   'steps': 1000,
   'batch_size': 64,
   'dtype': 'float32',
+  'param_dtype': 'float32',  # of parameters in use; an optimiser's are float32
   'members': 'auto',
   'steps_per_execution': 0,  # 0: several where that is faster
   'mesh': {'member': -1, 'data': -1},  # devices along each axis; -1 for all
@@ -550,6 +552,13 @@ def check_numbers(config: Mapping) -> None:
     if train['dtype'] not in models.FLOATS:
       raise unknown(
         'floating-point type', train['dtype'], models.FLOATS, f'{at}.dtype'
+      )
+    if train['param_dtype'] not in precision.KNOWN:
+      raise unknown(
+        'type of parameters',
+        train['param_dtype'],
+        precision.KNOWN,
+        f'{at}.param_dtype',
       )
     _check_rate(train, at)
     for path, entry in train['by_path'].items():

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxkd import shapes
 from jaxkd.data import sources
 from jaxkd.distill.term import Arguments, find_loss
 from jaxkd.errors import several
-from jaxkd.models import cost
+from jaxkd.models import cost, precision
 from jaxkd.report import wording
 from jaxkd.run import build, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
@@ -92,7 +92,7 @@ def nets(part: Round) -> list[tuple]:
 
 def notes(rounds: list) -> list[str]:
   """What a reader must know of how the nets train, in words."""
-  return [*idle(rounds), *in_parts(rounds)]
+  return [*idle(rounds), *in_parts(rounds), *rounded(rounds)]
 
 
 def idle(rounds: list) -> list[str]:
@@ -121,23 +121,41 @@ def idle(rounds: list) -> list[str]:
 def in_parts(rounds: list) -> list[str]:
   """What it means for the nets that batches are taken in parts, in words."""
   found: dict[tuple[int, int], list[str]] = {}
-  for part in rounds:
-    trains = {
-      f'{part.prefix}teachers/{name}': entry['train']
-      for name, entry in part.config['teachers'].items()
-      if not entry['restore'] and not entry['made_of']
-    }
-    for arm, own in part.arms.items():
-      trains[f'{part.prefix}students/{arm}'] = own['train']
-    for stage, train in trains.items():
-      how = train['batch_size'], train['accumulate']
-      found.setdefault(how, []).append(stage)
+  for stage, train in _trains(rounds, restored=False):
+    how = train['batch_size'], train['accumulate']
+    found.setdefault(how, []).append(stage)
   return [
     f'{several(stages)}: a batch of {size} is taken in {parts} parts; '
     'BatchNorm has the statistics of a part, and dropout is drawn for each'
     for (size, parts), stages in found.items()
     if parts > 1
   ]
+
+
+def rounded(rounds: list) -> list[str]:
+  """Which nets use their parameters in bfloat16, in words."""
+  found = [
+    stage
+    for stage, train in _trains(rounds, restored=True)
+    if train['param_dtype'] != precision.FULL
+  ]
+  if not found:
+    return []
+  return [
+    f'{several(found)}: parameters are used in {precision.HALF}; the ones that '
+    f'an optimiser moves are {precision.FULL}, as are those that are exported '
+    'and whose bytes are given'
+  ]
+
+
+def _trains(rounds: list, *, restored: bool) -> Iterator[tuple[str, dict]]:
+  """The section of how to train of each stage that has nets of its own."""
+  for part in rounds:
+    for name, entry in part.config['teachers'].items():
+      if not entry['made_of'] and (restored or not entry['restore']):
+        yield f'{part.prefix}teachers/{name}', entry['train']
+    for arm, own in part.arms.items():
+      yield f'{part.prefix}students/{arm}', own['train']
 
 
 def _some(layers: Iterable[str]) -> str:

@@ -266,7 +266,7 @@ def _taught(
     trained = train_job.train(session, job)
     found, (history, seconds, ran) = trained.stored[name], trained[1:]
     _export(session, directory, stage, entry, role, found, job.train)
-  variables = stored.dense(found)
+  variables = teachers.held(entry, stored.dense(found))
   if role.compression:
     sizes = {shown: stored.size(found)}
   test = {}
@@ -445,6 +445,7 @@ def _export(
           'inputs': inputs.as_json(_inputs_of(role, source)),
           'input_shape': shapes.as_json(role.shape),
           'dtype': train['dtype'],
+          'param_dtype': train['param_dtype'],
           'view': role.eval_view,
           'specialist': bool(entry.get('specialize', {}).get('of')),
           'quantize': entry['quantize'],

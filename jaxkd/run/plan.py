@@ -182,6 +182,7 @@ def build_round(
           taught,
           at=f'teachers.{name}',
           dtype=entry['train']['dtype'],
+          param_dtype=entry['train']['param_dtype'],
           locations=set().union(*wanted),
           steps=0 if entry['restore'] else entry['train']['steps'],
         )
@@ -193,6 +194,7 @@ def build_round(
     asked = dict(
       at=f'students.{name}',
       dtype=own_arms[arm]['train']['dtype'],
+      param_dtype=own_arms[arm]['train']['param_dtype'],
       locations=build.locations(used[arm], name, teacher=False),
       steps=own_arms[arm]['train']['steps'],
     )

@@ -18,6 +18,7 @@ from jaxkd import files, models, shapes, tasks
 from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import views
 from jaxkd.errors import UserError, unknown
+from jaxkd.models import precision
 from jaxkd.run.loaded import LoadedNet
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import specialists
@@ -389,6 +390,7 @@ def load(
     net = build(**compression.hooks(net, quantisation, at=str(folder)))
   if special:
     net = specialists.specialist(net, spec['num_classes'])
+  net = precision.rounding(net, spec.get('param_dtype', precision.FULL))
   # Called `corrected` by runs of the release before.
   if spec.get('logit_shift', spec.get('corrected', False)):
     net = logit_shift.shifted(net, spec['num_classes'])

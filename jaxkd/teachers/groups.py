@@ -13,9 +13,14 @@ from jaxkd.data import inputs, views
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
-from jaxkd.models import pytorch
+from jaxkd.models import precision, pytorch
 from jaxkd.paths import by_path
 from jaxkd.students import stored
+
+
+def held(entry: Mapping[str, Any], variables: dict) -> dict:
+  """The variables of a trained group, in the type that its entry says."""
+  return precision.held(variables, entry['train']['param_dtype'])
 
 
 def group(
@@ -59,7 +64,9 @@ def join(role: Role, parts: Mapping[str, Group], seeds: int) -> Group:
 def shapes(entry: Mapping[str, Any], role: Role, seeds: int) -> Group:
   """The group before it is trained: its shapes."""
   lead = (seeds, entry['count']) if entry['per_seed'] else (entry['count'],)
-  one = jax.eval_shape(role.net.init, jax.random.key(0))
+  one = jax.eval_shape(
+    lambda key: held(entry, role.net.init(key)), jax.random.key(0)
+  )
   return Group(
     role,
     jax.tree.map(
@@ -172,6 +179,12 @@ def differences(
   if view != own:
     notes.append(
       f'{said} evaluated with the view {view!r} and have {own!r} here'
+    )
+  param_dtype = spec.get('param_dtype', precision.FULL)
+  if param_dtype != entry['train']['param_dtype']:
+    notes.append(
+      f'{said} trained with parameters in {param_dtype} and have them in '
+      f'{entry["train"]["param_dtype"]} here'
     )
   if 'inputs' in spec:
     there, those = inputs.from_json(spec['inputs']), inputs.of(source)

@@ -10,6 +10,7 @@ import optax
 
 from jaxkd import lookup, paths
 from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.train import trainable
 
 # Entries that what a path names may have of its own.
 BY_PATH = (
@@ -101,15 +102,16 @@ def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
 
 
 def _labels(tree: Any, patterns: Sequence[str]) -> Any:
-  """Which pattern names each leaf of what trains."""
+  """Which pattern names each leaf of what trains; one may name none of them."""
   labels = dict.fromkeys(paths.by_path(tree), _OTHERS)
+  there = paths.by_path(tree, trainable.is_hidden)
   for pattern in patterns:
-    named = [path for path in labels if paths.matches(path, pattern)]
+    named = [path for path in there if paths.matches(path, pattern)]
     if not named:
       depth = pattern.count('/') + 1
-      known = {'/'.join(path.split('/')[:depth]) for path in labels}
+      known = {'/'.join(path.split('/')[:depth]) for path in there}
       raise unknown('path', pattern, known, 'train.by_path')
-    for path in named:
+    for path in filter(labels.__contains__, named):
       if labels[path] != _OTHERS:
         raise UserError(
           f'train.by_path: {labels[path]} and {pattern} both name {path}; let '
@@ -125,17 +127,14 @@ def _with_own_parts(
   """Shows an optimiser of the parts of a gradient what it sees of the sum."""
   made = optax.with_extra_args_support(made)
 
-  def is_hidden(x):
-    return isinstance(x, optax.MaskedNode)
-
   def update(updates, state, params=None, *, parts=None, **extra):
     if parts is not None:
       extra['parts'] = {
         name: jax.tree.map(
-          lambda seen, x: seen if is_hidden(seen) else x,
+          lambda seen, x: seen if trainable.is_hidden(seen) else x,
           updates,
           part,
-          is_leaf=is_hidden,
+          is_leaf=trainable.is_hidden,
         )
         for name, part in parts.items()
       }

@@ -33,9 +33,13 @@ def split(tree: Any, still: Collection[str]) -> tuple[Any, Any]:
   return side(False), side(True)
 
 
+def is_hidden(leaf: Any) -> bool:
+  """Whether it stands for a leaf of the other side."""
+  return isinstance(leaf, optax.MaskedNode)
+
+
 def join(trains: Any, rest: Any) -> Any:
   """The tree that `split` gave these two of."""
-  is_hidden = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
   return jax.tree.map(
     lambda one, other: other if is_hidden(one) else one,
     trains,

@@ -497,7 +497,10 @@ def test_a_net_starts_from_a_group_and_keeps_what_is_frozen(batch):
 def test_an_optimiser_has_state_for_what_trains_alone(accumulate, batch):
   """Also in a step whose optimiser has rules for paths."""
   train = config.plain(config.complete({}))['train']
-  rules = {'nets/student/a': {'learning_rate': 0.5, 'weight_decay': 0.1}}
+  rules = {
+    'nets/student/a': {'learning_rate': 0.5, 'weight_decay': 0.1},
+    'nets/student/b': {'clip': 2.0},  # which does not train
+  }
   train |= {'by_path': rules, 'clip': 1.0, 'weight_decay': 0.1}
   role = Role(deep_net(), **inherit.of_role('random', 'b', at='role'))
   made, carry, _ = learned(

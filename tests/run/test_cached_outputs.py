@@ -323,6 +323,7 @@ def test_cut_short_anywhere_it_ends_as_an_unbroken_run(tmp_path, monkeypatch):
     ({'teachers.main.views.train': 'noise(0.2)'}, 'another view'),
     ({'teachers.main.kw.widths': (8, 8)}, 'another model'),
     ({'teachers.main.train.dtype': 'bfloat16'}, 'another model'),
+    ({'teachers.main.train.param_dtype': 'bfloat16'}, 'another model'),
     ({'data.kw.seed': 1}, 'another data'),
     ({'teachers.main.cache.top': 2}, 'another top'),
     ({'teachers.main.cache.outputs': ('logits', 'head')}, 'another outputs'),

@@ -300,6 +300,20 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     ),
     (dict(train__dtype='float16'), ('train.dtype: in float16', 'bfloat16')),
     (
+      dict(train__param_dtype='float16'),
+      ('train.param_dtype: there is no', "'float16'", 'bfloat16, float32'),
+    ),
+    (
+      dict(train__param_dtype='bfloat16',
+           students__student=dict(quantize='uniform(4)')),
+      ('train.param_dtype: students.student.quantize', "to 'float32'"),
+    ),
+    (
+      dict(teachers__main=dict(
+        model='svm', train=dict(param_dtype='bfloat16'))),
+      ('teachers.main.train.param_dtype: teachers.main.model is fitted',),
+    ),
+    (
       dict(teachers__main__train__dtype='float16'),
       ('teachers.main.train.dtype: in float16', 'gradients', 'bfloat16'),
     ),

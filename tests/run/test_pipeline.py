@@ -12,7 +12,9 @@ import time
 import types
 from pathlib import Path
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -370,6 +372,64 @@ def test_a_restored_teacher_may_compute_in_float16(finished, tmp_path):
   full, halved = (r['metrics']['teacher']['nll'] for r in (row, again))
   np.testing.assert_allclose(halved, full, rtol=1e-2)
   assert halved != full
+
+
+def test_parameters_in_bfloat16_and_masters_in_float32(
+  finished, tmp_path, monkeypatch
+):
+  """Students that are stopped and go on, of a teacher held in bfloat16."""
+  directory, row = finished
+  where = str(directory / 'nets' / 'teachers' / 'main')
+  config = small(
+    teachers=dict(main=dict(kw=dict(widths=(8,)), restore=where)),
+    train={**small()['train'], 'param_dtype': 'bfloat16'},
+  )
+  train, seen = train_job.train, {}
+
+  def watched(session, job, **kw):
+    _, (carry, _, frozen, _) = train_job.member_shapes(session, job)
+    found = {'carry': carry, 'opt': carry['opt'], 'frozen': frozen}
+    seen[job.stage] = {
+      name: {str(x.dtype) for x in jax.tree.leaves(tree) if x.ndim}
+      for name, tree in found.items()
+    }
+    given = {n: group.variables for n, group in job.groups.items()}
+    assert {x.dtype for x in jax.tree.leaves(given)} == {jnp.bfloat16.dtype}
+    return train(session, job, **kw)
+
+  monkeypatch.setattr(train_job, 'train', watched)
+  whole = run(config, tmp_path / 'whole')
+  assert seen['students/distilled'] == {
+    'carry': {'float32'}, 'opt': {'float32'}, 'frozen': {'bfloat16'},
+  }  # fmt: skip
+  stop = threading.Event()
+  stop.set()
+  with pytest.raises(pipeline.Stopped):
+    run(config, tmp_path / 'broken', stop=stop)
+  assert found(run(config, tmp_path / 'broken')) == found(whole)
+  exported = nets(tmp_path / 'whole')
+  jax.tree.map(
+    np.testing.assert_array_equal, nets(tmp_path / 'broken'), exported
+  )
+  chex.assert_type(jax.tree.leaves(exported), np.float32)
+  notes = ' '.join(whole['notes'])
+  assert 'students/student: parameters are used in bfloat16' in notes
+  assert 'main were trained with parameters in float32 and have' in notes
+  full, rounded = (r['metrics']['teacher']['nll'] for r in (row, whole))
+  np.testing.assert_allclose(rounded, full, rtol=1e-2)
+  assert rounded != full
+  net, variables = jaxkd.load(tmp_path / 'whole')
+  images = np.ones((5, 4, 4, 1), np.float32)
+  params = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16).astype(np.float32), variables['params']
+  )
+  assert np.any(
+    params['head']['kernel'] != variables['params']['head']['kernel']
+  )
+  chex.assert_trees_all_equal(
+    net.apply(variables, images),
+    net.apply({**variables, 'params': params}, images),
+  )
 
 
 def test_copies_of_a_role_learn_from_each_other(tmp_path):
