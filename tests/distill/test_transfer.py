@@ -5,7 +5,7 @@ import pytest
 
 from jaxkd import losses
 from jaxkd.distill import transfer
-from jaxkd.distill.term import knowledge
+from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
 from jaxkd.run import config, terms
 
@@ -24,7 +24,7 @@ def value(term, context):
 
 
 def test_weights_multiply(context):
-  plain = knowledge(losses.cross_entropy)
+  plain = make(losses.cross_entropy)
   half = transfer.weighted(plain, 0.5)
   np.testing.assert_allclose(value(half, context), value(plain, context) / 2)
   ramp = transfer.weighted(plain, lambda context: context.step + 1.0)
@@ -35,7 +35,7 @@ def test_weights_multiply(context):
 def test_a_weight_of_0_leaves_out_what_is_infinite(context):
   student = context.student['logits'].at[0, 0].set(-jnp.inf)
   context = context._replace(student={'logits': student})
-  plain = knowledge(losses.kl, teachers=('main',))
+  plain = make(losses.kl, teacher=('main',))
   assert np.isposinf(value(plain, context)[0])
   for weight in 0.0, jnp.float32(0), lambda context: 0.0 * context.step:
     assert not value(transfer.weighted(plain, weight), context).any()
@@ -46,8 +46,8 @@ def test_a_weight_of_0_leaves_out_what_is_infinite(context):
 
 def test_a_condition_leaves_out_what_is_not_a_number(context):
   """Of the other branch; which of them counts is told by a teacher."""
-  nothing = knowledge(lambda student: student[:, 0] * jnp.nan)
-  plain = knowledge(losses.cross_entropy)
+  nothing = make(lambda student: student[:, 0] * jnp.nan)
+  plain = make(losses.cross_entropy)
   picked = transfer.conditional(
     lambda context: context.batch['labels'] == 7, nothing, plain
   )
@@ -154,13 +154,13 @@ def test_a_traced_weight_is_never_dropped():
 
 def test_what_wraps_terms_looks_at_what_they_do(context):
   """So that a step knows of each term what to run and to tap."""
-  hint = knowledge(
+  hint = make(
     losses.hint,
-    teachers=('main',),
-    location=('map', ('map', 'embedding')),
+    teacher=('main',),
+    at=('map', ('map', 'embedding')),
     adapter='linear',
   )._replace(of='student')
-  labels = knowledge(losses.cross_entropy)
+  labels = make(losses.cross_entropy)
   assert labels.layers == ({'logits'}, set())
   both = transfer.conditional(lambda context: True, labels, hint)
   both = transfer.weighted(both, 0.5)
