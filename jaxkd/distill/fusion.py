@@ -233,8 +233,9 @@ def _fitted(
       f'{entry}.fuse_weights: the weights are for {list(axes)} and {name} is '
       f'{list(values.shape[1:])}; choose weights of each example alone'
     )
-  more = max(0, values.ndim - 2 - len(axes))
-  return weights.reshape(*axes, *(1,) * more, weights.shape[-1])
+  rest = values.shape[1 + len(axes) : -1]
+  weights = jnp.expand_dims(weights, tuple(range(len(axes), values.ndim - 2)))
+  return jnp.broadcast_to(weights, (*axes, *rest, len(values)))
 
 
 def _check_classes(how, name, values, context, groups, entry):

@@ -23,6 +23,7 @@ from jaxkd.distill.location import (
   Adapting,
   Location,
   Sides,
+  both_of,
   groups_of,
   pick,
   shown,
@@ -98,6 +99,10 @@ def term(
       f'{entry}.fuse_weights: the router learns what all predict together; set '
       f"{entry}.fuse, e.g. to 'mean_probabilities'"
     )
+  if inputs:  # of a side that `inputs` tells altogether, nothing else is seen
+    told = Arguments(function, inputs)
+    student, taught = both_of(at)
+    at = student if told.student else (), taught if told.teacher else ()
   looked_at, weigh = fusion.weights_of(teacher_weights, groups, mask, entry)
   both = sides(
     at,

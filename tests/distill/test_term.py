@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
+from jaxkd.distill import adapters
 from jaxkd.distill.arguments import find_loss
 from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
@@ -167,3 +168,87 @@ def test_maps_of_other_sizes_are_no_other_classes(context):
   where = ('scores', 'logits')
   with pytest.raises(UserError, match='choose outputs of one size'):
     value(make(pixels, at=where, teacher=('main',)), context)
+
+
+def test_functions_and_their_names_are_the_same(context):
+  by_name = make(
+    'hint', teacher='main', at='map', adapter='linear', weight=0.5, of='small'
+  )
+  ours = make(
+    losses.hint, teacher=('main',), at=('map', 'map'), adapter=adapters.linear,
+    weight=0.5,
+  )  # fmt: skip
+  np.testing.assert_array_equal(value(by_name, context), value(ours, context))
+  assert (by_name.of, by_name.teachers) == ('small', ('main',))
+  assert by_name.layers == ({'map'}, {'map'})
+  given = make(losses.kl, teacher='main', temperature=3.0)
+  told = make(losses.kl, teacher='main', kw=dict(temperature=3.0))
+  np.testing.assert_array_equal(value(given, context), value(told, context))
+  assert given.temperature == 3.0 and by_name.temperature == 1.0
+
+
+def test_arguments_whose_names_tell_nothing(context):
+  """In the middle, by keyword, of the student, the batch and each teacher."""
+
+  def loss(key, logits, soft, weight, labels, *, maps, scale=1.0):
+    assert maps.shape == (6, 4, 4, 5) and key.shape == ()
+    picked = jnp.take_along_axis(logits - soft, labels[:, None], 1)[:, 0]
+    return scale * weight * picked + maps.mean((1, 2, 3))
+
+  inputs = dict(
+    soft='teacher.logits', maps='teacher.map', weight='batch.amount',
+    labels='batch.labels',
+  )  # fmt: skip
+  amount = jnp.arange(6.0)
+  context = context._replace(batch={**context.batch, 'amount': amount})
+  term = make(loss, teacher='main', inputs=inputs, scale=2.0)
+  main = context.teachers['main']
+  student, rows = context.student['logits'], np.arange(6)
+  labels = context.batch['labels']
+  want = [
+    2 * amount * (student - soft)[rows, labels] + maps.mean((1, 2, 3))
+    for soft, maps in zip(main['logits'], main['map'], strict=True)
+  ]
+  np.testing.assert_allclose(
+    value(term, context), np.mean(want, axis=0), rtol=1e-4
+  )
+  assert term.layers == ({'logits'}, {'logits', 'map'})
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'message'),
+  [
+    (dict(student='student.mpa'), r"^t\.inputs\.student: .*'mpa'.*'map'"),
+    (dict(teacher='teacher.mpa'), r"^t\.inputs\.teacher: .*'mpa'.*'map'"),
+    (dict(teacher='batch.lables'), r"^t\.inputs\.teacher: .*'labels'"),
+  ],
+)
+def test_places_that_are_not_there(context, inputs, message):
+  teacher = '' if 'batch' in str(inputs) else 'main'
+  term = make(losses.kl, teacher=teacher, inputs=inputs, entry='t')
+  with pytest.raises(UserError, match=message):
+    value(term, context)
+
+
+def test_what_counts_is_all_that_named_inputs_show(context):
+  def loss(logits, soft):
+    return jnp.square(logits - soft).sum(-1)
+
+  counts = np.arange(6) < 4
+  main = context.teachers['main']['logits'].at[:, 4:].set(jnp.nan)
+  context = context._replace(
+    batch={**context.batch, 'seen': counts}, teachers={'main': {'soft': main}}
+  )
+  term = make(
+    loss, teacher='main', inputs=dict(soft='teacher.soft'), mask='seen'
+  )
+  params, state = {}, {}
+
+  def mean(logits):
+    own = context._replace(student={'logits': logits})
+    return term.loss(params, state, own)[0].mean()
+
+  found, slope = jax.value_and_grad(mean)(context.student['logits'])
+  each = [loss(context.student['logits'], one)[:4] for one in main]
+  np.testing.assert_allclose(found, np.mean(each), rtol=1e-5)
+  assert np.isfinite(slope).all() and not slope[4:].any()

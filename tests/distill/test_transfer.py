@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxkd import losses
@@ -181,3 +182,64 @@ def test_what_wraps_terms_looks_at_what_they_do(context):
   assert built['sure'].groups == {'main', 'validation of main'}
   for term in built.values():
     assert (term.of, term.layers) == ('student', ({'logits'}, {'logits'}))
+
+
+def test_a_weight_is_a_schedule_or_looks_at_the_context_or_the_teacher(context):
+  one = {'main': jax.tree.map(lambda x: x[:1], context.teachers['main'])}
+  context = context._replace(teachers=one, step=jnp.asarray(5, jnp.int32))
+  plain = make(losses.kl, teacher='main')
+  each = value(plain, context)
+  sure = losses.teacher_confidence(one['main']['logits'][0])
+  for weight, factor in (
+    (optax.linear_schedule(1.0, 0.0, 10), 0.5),
+    (lambda context: context.batch['id'] + 1.0, np.arange(6) + 1.0),
+    (losses.teacher_confidence, sure),
+    ('teacher_confidence', sure),
+  ):
+    got = value(transfer.weighted(plain, weight), context)
+    np.testing.assert_allclose(got, factor * each, rtol=1e-5)
+    within = value(make('kl', teacher='main', weight=weight), context)
+    np.testing.assert_array_equal(within, got)
+  with pytest.raises(
+    UserError, match=r"^soft\.example_weight: .*'teacher_conf"
+  ):
+    transfer.weighted(plain, 'teacher_confidnce', entry='soft')
+  with pytest.raises(UserError, match=r'name its group in soft\.teacher'):
+    transfer.weighted(
+      make(losses.cross_entropy), 'teacher_confidence', entry='soft'
+    )
+
+
+def test_a_condition_looks_at_the_context_or_at_the_teacher(context):
+  def sure(teacher, labels):
+    return jax.nn.softmax(teacher).max(-1) + 0 * labels > 0.5
+
+  one = {'main': jax.tree.map(lambda x: x[:1], context.teachers['main'])}
+  context = context._replace(teachers={**context.teachers, 'one': one['main']})
+  soft, labels = make('kl', teacher='one'), make('cross_entropy')
+  teacher = one['main']['logits'][0]
+  for when, chosen in (
+    (sure, sure(teacher, context.batch['labels'])),
+    ('teacher_is_correct', teacher.argmax(-1) == context.batch['labels']),
+    (lambda context: context.batch['id'] < 2, np.arange(6) < 2),
+  ):
+    got = value(transfer.conditional(when, soft, labels), context)
+    want = np.where(chosen, value(soft, context), value(labels, context))
+    np.testing.assert_array_equal(got, want)
+  several = transfer.conditional(sure, make('kl', teacher='main'), labels)
+  with pytest.raises(
+    UserError, match=r'term\.when: sure .* main has 2; set fus'
+  ):
+    value(several, context)
+  told = transfer.conditional(sure, labels, soft, teacher='one')
+  assert told.teachers == ('one',)
+  value(told, context)
+
+
+def test_a_batch_needs_no_numbers_of_examples(context):
+  """Inputs and labels are what a loop of one's own has."""
+  batch = {name: context.batch[name] for name in ('inputs', 'labels')}
+  context = context._replace(batch=batch)
+  reduced = make(lambda student: jnp.square(student).sum())
+  for term in (make('cross_entropy'), make('kl', teacher='main'), reduced):
+    assert value(term, context).shape == (6,)
