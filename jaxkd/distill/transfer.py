@@ -251,7 +251,8 @@ def _of_teacher(
   teachers, arguments = groups_of(teacher), Arguments(function)
   if not teachers:
     raise UserError(
-      f'{here}: {name} looks at one teacher; name its group in {entry}.teacher'
+      f'{here}: {name} looks at one teacher; name its group in '
+      f'{entry}.teacher, or put fused around the whole'
     )
 
   def judged(context: Context):
