@@ -292,8 +292,9 @@ def weights_of(
       _several(context, groups, entry)
       if name not in context.teachers:
         raise UserError(
-          f'{here}: no weights are found for {"+".join(groups)}, of which some '
-          "group reads another; take 'confidence' or 'router'"
+          f'{here}: no weights are found for {"+".join(groups)}, as only a run '
+          'of a config finds them, and not where some group reads another; '
+          "take 'confidence' or 'router'"
         )
       return context.teachers[name]['weight'][:, 0]
 
