@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import lookup, losses, models
+from jaxkd import lookup, losses
 from jaxkd.distill.arguments import find_loss, name_of
 from jaxkd.distill.location import Location, groups_of, shown, sides
 from jaxkd.errors import UserError, blamed, unknown, within
@@ -69,6 +69,8 @@ def critic(
     Liu et al., `Structured Knowledge Distillation for Semantic Segmentation
     <https://arxiv.org/abs/1903.04197>`_, 2019
   """
+  from jaxkd import models  # and with it Flax, for a critic alone
+
   function, name = find_loss(loss, at=f'{entry}.kw.loss'), name_of(loss)
   lookup.check_options(function, options, name=name, at=f'{entry}.kw')
   here, teachers = f'{entry}.kw.model', groups_of(teacher)

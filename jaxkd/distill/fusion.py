@@ -163,13 +163,15 @@ def fused(
     )
   fuse = _as_logits(function, 'temperature' in options, entry)
 
-  def combined(context, weights):
+  def combined(context, given):
     found = {}
     for name in outputs:
       values = nets_of(context.teachers, groups, name, entry)
       if of_logits and name != 'logits':
         _check_classes(name_of(how), name, values, context, groups, entry)
-      own = _fitted(weights, values, name, entry)
+      own = _fitted(given, values, name, entry)
+      if weights and given is None:  # for the shapes alone
+        own = jnp.ones(len(values), jnp.float32)
       found[name] = fuse(values, own, term.temperature)
     return found
 

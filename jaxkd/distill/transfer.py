@@ -160,26 +160,40 @@ def aggregated(
 
   Args:
     term: looks at some of the groups.
-    fused: ``(context, weights) -> outputs`` of that teacher, [B, ...] each.
+    fused: ``(context, weights) -> outputs`` of that teacher, [B, ...] each,
+      whose shapes do not depend on the weights.
     groups: whose nets they are.
     weigh: gives the weights of the nets, [T] or for each example [B, ..., T];
       by default all have equal say.
   """
 
-  def seen(context):
-    weights = weigh(context) if weigh else None
+  def seen(context, weights=None):
     outputs = fused(context, weights)
     one = {name: x[None] for name, x in outputs.items()}
     return standing_in(context, groups, one)
 
-  return seen_as(term, seen)
+  def weighed(context):
+    return seen(context, weigh(context) if weigh else None)
+
+  # Before the first step there may be no fields of the batch to weigh by.
+  return seen_as(term, weighed, at_first=seen)
 
 
-def seen_as(term: Term, see: Callable[[Context], Context]) -> Term:
-  """A term that is shown another context than it is given."""
+def seen_as(
+  term: Term,
+  see: Callable[[Context], Context],
+  at_first: Callable[[Context], Context] | None = None,
+) -> Term:
+  """A term that is shown another context than it is given.
+
+  Args:
+    term: the term.
+    see: what makes it of the one that is given.
+    at_first: what makes one of the same shapes for the term's `init`.
+  """
 
   def init(key, context):
-    return term.init(key, jax.eval_shape(see, context))
+    return term.init(key, jax.eval_shape(at_first or see, context))
 
   def loss(params, state, context):
     return term.loss(params, state, see(context))

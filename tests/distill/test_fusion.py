@@ -405,3 +405,13 @@ def test_losses_to_several_teachers_are_weighed_without_a_fusion(context):
   )
   want = (weights.T * each).sum(0)
   np.testing.assert_allclose(of(one, context), want, rtol=1e-4)
+
+
+@pytest.mark.parametrize('weights', ['', 'confidence', 'router'])
+def test_parameters_begin_before_any_labels_are_seen(context, weights):
+  """A loop of one's own has no batch yet when its state begins."""
+  made = fusion.fused(hint(adapter='linear'), 'mean', weights=weights)
+  shapes = jax.eval_shape(lambda: context._replace(batch={}))
+  params, _ = made.init(jax.random.key(0), shapes)
+  found = params['term'] if weights == 'router' else params
+  assert found['adapter']['kernel'].shape == (2, 5)
