@@ -46,7 +46,7 @@ def term(
   teacher_adapter_kw: Mapping[str, Any] | None = None,
   mask: masks.Name = '',
   inputs: Mapping[str, str] | None = None,
-  teacher_weights: str | Callable[..., Array] = '',
+  fuse_weights: str | Callable[..., Array] = '',
   example_weight: str | Callable[..., Array] = '',
   entry: str = 'term',
   kw: Mapping[str, Any] | None = None,
@@ -77,7 +77,7 @@ def term(
       empty; 'all' says that everything counts.
     inputs: where arguments of the loss come from whose names do not tell it:
       argument -> 'batch.FIELD', 'student.OUTPUT' or 'teacher.OUTPUT'.
-    teacher_weights: how much the loss to each teacher counts; see `weights` of
+    fuse_weights: how much the loss to each teacher counts; see `weights` of
       `jaxkd.distill.fused`. By default they count equally.
     example_weight: a function of what the one teacher gives, such as
       'teacher_confidence', that multiplies the loss of each example.
@@ -92,9 +92,9 @@ def term(
   groups, kw = groups_of(teacher), {**(kw or {}), **options}
   # A teacher may be there for nothing but the weights of the examples.
   looks = not example_weight or compares(function, inputs, entry=entry)
-  if teacher_weights and not groups:
+  if fuse_weights and not groups:
     raise UserError(f'{entry}.fuse_weights: name the groups in {entry}.teacher')
-  if teacher_weights == fusion.ROUTER:
+  if fuse_weights == fusion.ROUTER:
     raise UserError(
       f'{entry}.fuse_weights: the router learns what all predict together; set '
       f"{entry}.fuse, e.g. to 'mean_probabilities'"
@@ -103,7 +103,7 @@ def term(
     told = Arguments(function, inputs)
     student, taught = both_of(at)
     at = student if told.student else (), taught if told.teacher else ()
-  looked_at, weigh = fusion.weights_of(teacher_weights, groups, mask, entry)
+  looked_at, weigh = fusion.weights_of(fuse_weights, groups, mask, entry)
   both = sides(
     at,
     groups if looks else (),
@@ -167,6 +167,11 @@ def knowledge(
   options, found = dict(options or {}), places(loss, inputs or {}, entry)
   arguments = Arguments(loss, found)
   fields = *arguments.fields, *_names(found, 'batch')
+  # All outputs that it is shown, those that `inputs` names too.
+  seen = tuple(
+    (part, *sorted(_names(found, place)))
+    for part, place in zip(at, ('student', 'teacher'), strict=True)
+  )
   lookup.check_options(loss, options, name=name, at=f'{entry}.kw')
   looks = arguments.teacher or _taught(found)
   if looks and not teachers:
@@ -199,8 +204,9 @@ def knowledge(
         given = field_of(context.batch, field, name, mixtures=mixtures)
       rest.append(masks.keep(counts, given))
     extra = {**options, **named, **_told(arguments, counts, context.batch)}
+    layers = student, [named[k] for k in named if found[k][0] == 'student']
     if arguments.masked:
-      _check_positions(counts, student)
+      _check_positions(counts, layers)
     own = student if arguments.student else ()
     taught = teacher if arguments.teacher else ()
 
@@ -218,51 +224,52 @@ def knowledge(
     except Exception as error:
       raise UserError(_mismatch(error, student, teacher, of)) from error
     size = _size(context)
-    _check(result, counts, size, student)
+    _check(result, counts, size, layers)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       result = jnp.full((size,), 1, result.dtype) * result
     return masks.per_example(result, counts, context.totals)
 
   def compared(params, state, context):
     """Both sides, with 0 for what does not count, and the mask."""
-    masks.check_named(mask, context, at, teachers, fields, entry=entry)
+    masks.check_named(mask, context, seen, teachers, fields, entry=entry)
     counts = masks.find(mask, context, teachers, entry)
-    context = masks.shown(counts, context, at, teachers)
+    context = masks.shown(counts, context, seen, teachers)
     student, groups, state = both.apply(params, state, context)
     if both.adapted[0]:
       student = masks.keep(counts, student)
     if both.adapted[1]:
       groups = masks.keep(counts, groups, lead=1)
-    masks.check_fits(counts, student, mask, entry)
-    return student, groups, state, counts
+    own, taught = named_in(context, counts)
+    of_student = [own[k] for k in own if found[k][0] == 'student']
+    masks.check_fits(counts, (student, of_student), mask, entry)
+    return student, groups, own, taught, state, counts
 
   def named_in(context, counts):
     """What `inputs` names: of the batch and the student, and of each group."""
-    own, taught = {}, [{} for _ in shown(context, teachers, entry=entry)]
+    groups = shown(context, teachers, entry=entry).values()
+    own, taught = {}, [{} for _ in groups]
     for argument, (place, output) in found.items():
       here = f'{entry}.inputs.{argument}'
       if place == 'teacher':
-        groups = shown(context, teachers, entry=entry).values()
         for given, outputs in zip(taught, groups, strict=True):
-          x = pick(outputs, output, entry=here)
-          given[argument] = masks.keep(counts, x, lead=1)
-        continue
-      if place == 'student':
-        x = pick(context.student, output, entry=here)
+          given[argument] = pick(outputs, output, entry=here)
+      elif place == 'student':
+        own[argument] = pick(context.student, output, entry=here)
       elif output == 'inputs':
-        x = context.inputs
+        own[argument] = masks.keep(counts, context.inputs)
       else:
         with within(f'{here}: '):
-          x = field_of(context.batch, output, name)
-      own[argument] = masks.keep(counts, x)
+          field = field_of(context.batch, output, name)
+        own[argument] = masks.keep(counts, field)
     return own, taught
 
   def count(context):
     return masks.totals(masks.find(mask, context, teachers, entry))
 
   def apply(params, state, context):
-    student, groups, state, counts = compared(params, state, context)
-    own, taught = named_in(context, counts)
+    student, groups, own, taught, state, counts = compared(
+      params, state, context
+    )
     if not groups:
       return value(context, counts, student, named=own), state
     if arguments.together:
@@ -288,7 +295,7 @@ def knowledge(
     weights = jnp.broadcast_to(weights, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state
 
-  def _check(result, counts, size, student):
+  def _check(result, counts, size, layers):
     """Refuses values that are no loss, or that a mask does not fit."""
     if not jnp.issubdtype(result.dtype, jnp.floating):
       raise UserError(
@@ -307,7 +314,7 @@ def knowledge(
         f'{entry}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
         'they must be equal'
       )
-    _check_positions(counts, student)
+    _check_positions(counts, layers)
     if not arguments.masked and mask not in fields:
       raise UserError(
         f'{entry}.mask: the loss {name} puts the positions of an example '
@@ -320,12 +327,12 @@ def knowledge(
         'puts positions together, takes or leaves each; make it a bool'
       )
 
-  def _check_positions(counts, student):
+  def _check_positions(counts, layers):
     """Refuses a mask of positions where there are none."""
     if counts is None or counts.ndim == 1:
       return
-    layers = jax.tree.leaves(student)
-    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
+    shapes = [x.shape[: counts.ndim] for x in jax.tree.leaves(layers)]
+    if counts.shape not in shapes:
       raise UserError(
         f'{entry}.mask: {mask!r} is {list(counts.shape)}, and {at[0]!r} of '
         'the student has no such positions; leave it empty'

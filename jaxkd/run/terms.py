@@ -112,7 +112,7 @@ def _plain(entry, at, num_data) -> Term:
       **adapting,
       mask=entry['mask'],
       inputs=entry['inputs'],
-      teacher_weights=weights,
+      fuse_weights=weights,
       entry=at,
       kw=kw,
     )

@@ -400,9 +400,7 @@ def test_of_several_groups_one_stands_in_for_all(context):
 def test_losses_to_several_teachers_are_weighed_without_a_fusion(context):
   _, teachers, each = both(context)
   weights = losses.confidence_weights(teachers, context.batch['labels'])
-  one = make(
-    'kl', teacher='main', temperature=2.0, teacher_weights='confidence'
-  )
+  one = make('kl', teacher='main', temperature=2.0, fuse_weights='confidence')
   want = (weights.T * each).sum(0)
   np.testing.assert_allclose(of(one, context), want, rtol=1e-4)
 

@@ -378,3 +378,25 @@ def test_labels_of_some_examples_are_not_learnt_in_silence(context):
   labelled = context.student['logits'][:3], context.batch['labels'][:3]
   want = losses.cross_entropy(*labelled).mean()
   np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_what_inputs_name_is_masked_too(sentences):
+  """And is not learnt in silence where the batch says what counts."""
+
+  def loss(one, other):
+    return jnp.square(one - other).sum(-1)
+
+  def of(mask, name='hidden'):
+    inputs = dict(one=f'student.{name}', other=f'teacher.{name}')
+    return make(loss, teacher='main', inputs=inputs, mask=mask, entry='x')
+
+  with pytest.raises(UserError, match=r"^x\.mask: .* write 'valid'"):
+    value(of(''), sentences)
+  with pytest.raises(UserError, match=r'^x\.mask: .*other positions'):
+    value(of('valid', 'short'), sentences)
+  got = value(of('valid'), sentences)
+  each = loss(
+    sentences.student['hidden'], sentences.teachers['main']['hidden'][0]
+  )
+  want = np.where(VALID, each, 0).sum() / VALID.sum()
+  np.testing.assert_allclose(got.mean(), want, rtol=1e-5)

@@ -52,7 +52,7 @@ def test_a_loss_may_look_at_all_teachers_at_once(context):
   want = loss(context.student['logits'], nets, None)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   with pytest.raises(UserError, match=r'term.fuse_weights: .* all teachers at'):
-    make(loss, teacher=('main',), teacher_weights='confidence')
+    make(loss, teacher=('main',), fuse_weights='confidence')
 
 
 def test_an_adapter_is_sized_from_both_layers(context):
