@@ -520,6 +520,8 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   if kind == 'model':
     kw = plain(models.defaults(name, at=f'{at}.model')) if name else {}
     return {'kw': kw}
+  if kind in ('loss', 'term') and at.endswith('.kw'):
+    return {}  # an option of a term, which has no options of its own
   if kind in ('loss', 'term') and name:
     of, other = (
       (loss_options, 'term') if kind == 'loss' else (term_options, 'loss')

@@ -417,3 +417,31 @@ def test_a_loss_has_a_value_for_each_pair_of_scores():
     UserError, match=r'^distill\.game\.kw\.loss: .*reduced gives'
   ):
     term.loss(params, state, given())
+
+
+def test_a_fused_teacher_and_a_condition_are_of_any_term():
+  """The critic compares with the mean, for the examples that are chosen."""
+  both = given(teachers=2, student=(3,), teacher=(3,))
+  both = both._replace(batch={'labels': jnp.arange(3)})
+  distill = config.complete(
+    dict(
+      teachers=dict(main={}),
+      distill=dict(
+        game=dict(
+          term='critic', teacher='main', kw=PLAIN, fuse='mean_logits',
+          when='teacher_is_correct', otherwise='labels',
+        ),
+        labels=dict(loss='cross_entropy', weight=0.0),
+      ),
+    )
+  )['distill']  # fmt: skip
+  term = terms.build(config.plain(distill), ['student'])['game']
+  mean = both.teachers['main']['logits'].mean(0)
+  params, state = start(term, both)
+  alone = term_of(PLAIN)
+  one = both._replace(teachers={'main': {'logits': mean[None]}})
+  game, _ = alone.loss(params['then'], state['then'], one)
+  labels = losses.cross_entropy(both.student['logits'], jnp.arange(3))
+  right = np.asarray(mean).argmax(-1) == np.arange(3)
+  got, _ = term.loss(params, state, both)
+  np.testing.assert_allclose(got, np.where(right, game, labels), rtol=1e-4)

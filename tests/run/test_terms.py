@@ -216,6 +216,15 @@ def test_an_arm_may_name_a_term_in_place_of_a_loss_and_a_loss_again():
   assert new['own']['kw']['negatives'] == 4096
 
 
+def test_the_loss_of_a_term_is_one_of_its_options():
+  held = complete(soft=dict(term='adversary'))['soft']['kw']
+  at = 'distill.soft.kw'
+  assert configs.options_after(held, 'loss', 'reverse_kl', at) == {}
+  whole = {'distill': {'soft': {'term': 'adversary', 'kw': {'loss': 'kl'}}}}
+  made = configs._renamed(whole, [*at.split('.'), 'loss'], 'reverse_kl', at)
+  assert made['distill']['soft']['kw'] == {'loss': 'reverse_kl'}
+
+
 class After(threading.Event):
   """Set once, after being looked at so many times."""
 
