@@ -78,10 +78,10 @@ def get_config(arg=None):
       weight=0.3,
     ),
     whole=dict(
-      loss='wasserstein_critic',
+      term='critic',
       at=('scores', 'scores'),
       teacher='main',
-      critic=dict(model='critic', kw=dict(widths=(16, 32), attention=1)),
+      kw=dict(model='critic', kw=dict(widths=(16, 32), attention=1)),
       mask='all',
       weight=0.001,
     ),
@@ -126,7 +126,7 @@ def get_config(arg=None):
     c.data.partition = dict(teachers='first:16', students='first:16')
     c.teachers.main.kw = dict(width=4, pyramid=4)
     c.students.student.kw = dict(width=4, pyramid=4)
-    c.distill.whole.critic.kw = dict(widths=(4,), attention=1)
+    c.distill.whole.kw.kw = dict(widths=(4,), attention=1)
     c.teachers.main.train.steps = 4
     c.train.update(steps=4, batch_size=8, seeds=2, members='vmap', eval_every=4)
   if size == 'paper':
@@ -165,7 +165,7 @@ def _as_in_the_paper(c):
   for term, weight in (('pixels', 80.0), ('pairs', 1.0), ('whole', 0.1)):
     c.distill[term].weight = weight
   c.distill.pairs.kw = dict(pool=('max', 2))
-  c.distill.whole.critic = dict(model='critic_liu2019')
+  c.distill.whole.kw = dict(model='critic_liu2019')
   c.train = dict(
     **schedule,
     by_path={

@@ -48,11 +48,14 @@ def public(module: ModuleType) -> list[str]:
   return sorted(names)
 
 
-def find(name: str, modules: Iterable[ModuleType], *, kind: str, at: str):
+def find(name: Any, modules: Iterable[ModuleType], *, kind: str, at: str):
   """The attribute ``name`` of the first module that has it in public.
 
-  A name with a colon is looked up as ``package.module:attribute``.
+  A name with a colon is looked up as ``package.module:attribute``. What is no
+  name but a function is what was looked for.
   """
+  if callable(name):
+    return name
   if ':' in name:
     return attribute(name, kind=kind, at=at)
   modules = list(modules)

@@ -72,6 +72,9 @@ class Context(NamedTuple):
     inputs: what that net sees of the examples, [B, ...].
     totals: where the batch is one of several parts, what the term's `count`
       gives on average over the parts; else None.
+    unfused: `teachers` as they were, where one net stands in for all of some
+      groups: `teachers` then has its outputs for the first of these groups and
+      an empty dict for the others.
   """
 
   batch: dict[str, Any]
@@ -81,6 +84,7 @@ class Context(NamedTuple):
   key: Array
   inputs: Any = None
   totals: Any = None
+  unfused: dict[str, dict[str, Array]] | None = None
 
 
 def nothing(context: Context) -> tuple[()]:
@@ -106,6 +110,9 @@ class Term(NamedTuple):
       `jaxkd.distill.fusion.Draw`.
     layers: the names of the outputs that it looks at, of the student and of
       the teachers.
+    mask: what counts, as `jaxkd.distill.masks.find` takes it; of a term that
+      is wrapped, for what wraps it.
+    temperature: the one at which it looks at logits, for a fusion of teachers.
   """
 
   init: Callable[..., tuple[dict, dict]]
@@ -115,6 +122,8 @@ class Term(NamedTuple):
   teachers: tuple[str, ...] = ()
   draws: tuple[Any, ...] = ()
   layers: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+  mask: str | tuple[str, str] = ''
+  temperature: Any = 1.0
 
   @property
   def groups(self) -> set[str]:

@@ -105,12 +105,12 @@ def pair(arg, *, teacher, student, rate=0.05, decoupled=8.0, review=5.0):
       weight=100.0,
     ),
     contrastive=dict(
-      loss='contrastive',
+      term='memory',
       at=('embedding', 'embedding'),
       adapter='embed',
       teacher_adapter='embed',
       teacher_adapter_kw=dict(width=128),
-      memory=dict(negatives=32 if tiny else 16_384, momentum=0.5),
+      kw=dict(negatives=32 if tiny else 16_384, momentum=0.5),
       weight=0.8,
     ),
     decoupled=dict(

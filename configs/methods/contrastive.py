@@ -23,13 +23,13 @@ def get_config(arg=None):
     url='https://arxiv.org/abs/1910.10699',
     distill=dict(
       contrast=dict(
-        loss='contrastive',
+        term='memory',
         teacher='main',
         at=('embedding', 'embedding'),
         adapter='embed',
         teacher_adapter='embed',
         teacher_adapter_kw=dict(width=128),
-        memory=dict(negatives=512, momentum=0.5),
+        kw=dict(negatives=512, momentum=0.5),
         weight=0.8,
       )
     ),

@@ -23,10 +23,14 @@ def get_config(arg=None):
     labels=0.1,
     distill=dict(
       soft=dict(
-        loss='kl',
+        term='adversary',
         teacher='main',
-        adversary=dict(
-          option='temperature', low=1.0, high=21.0, ramp=base.steps(arg) // 24
+        kw=dict(
+          loss='kl',
+          option='temperature',
+          low=1.0,
+          high=21.0,
+          ramp=base.steps(arg) // 24,
         ),
         weight=0.9,
       )

@@ -1,8 +1,22 @@
 """Distillation: terms of the loss, and the step that learns by them."""
 
-# `step` is both a function and the file that it is made of. The function is
-# what the package gives, so internal code imports names from the file.
+# `step` and `term` are functions, and the files that they are made of too. The
+# functions are what the package gives: internal code imports from the files.
 from jaxkd.distill.api import Step, mesh, step
+from jaxkd.distill.fusion import fused
 from jaxkd.distill.model import Model, net, variables_of
+from jaxkd.distill.term import term
+from jaxkd.distill.transfer import conditional, weighted
 
-__all__ = ['Model', 'Step', 'mesh', 'net', 'step', 'variables_of']
+__all__ = [
+  'Model',
+  'Step',
+  'conditional',
+  'fused',
+  'mesh',
+  'net',
+  'step',
+  'term',
+  'variables_of',
+  'weighted',
+]

@@ -5,7 +5,7 @@ student to be taken for its teacher. Both take a step at once, from one backward
 pass, where the authors' code lets them take turns.
 """
 
-import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,33 +13,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import lookup, losses
-from jaxkd.distill.location import Location, sides
+from jaxkd import lookup, losses, models
+from jaxkd.distill.arguments import find_loss, name_of
+from jaxkd.distill.location import Location, groups_of, shown, sides
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.types import Context, Net, Term
 
-SCORES = ('real_scores', 'fake_scores')
 
-
-def is_critic(loss: Callable) -> bool:
-  """Whether a loss is a critic's: what it compares are scores."""
-  parameters = inspect.signature(loss).parameters.values()
-  named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-  return tuple(named) == SCORES
-
-
-def played(
-  loss: Callable,
-  location: tuple[Location, Location],
-  teachers: tuple[str, ...],
+def critic(
   *,
-  model: str,
-  kw: Mapping[str, Any],
+  at: tuple[Location, Location],
+  teacher: str | tuple[str, ...],
+  loss: str | Callable[..., Array] = 'wasserstein_critic',
+  model: str = '',
+  kw: Mapping[str, Any] | None = None,
   penalty: float | Array = 10.0,
   sees_inputs: bool = True,
-  options: Mapping[str, Any] | None = None,
-  at: str = 'term',
+  entry: str = 'term',
+  **options: Any,
 ) -> Term:
   """The game of a critic D with the student s, for each example.
 
@@ -53,19 +45,19 @@ def played(
   does not mind it, so ``train.by_path`` best gives the critic one of its own.
 
   Args:
+    at: names of the student's and of the teachers' outputs, of one shape.
+    teacher: groups of teachers.
     loss: the critic's, of ``real_scores`` and ``fake_scores``, [...] each, for
-      each pair of scores, e.g. ``losses.wasserstein_critic``.
-    location: names of the student's and of the teachers' outputs, of one shape.
-    teachers: groups of teachers.
+      each pair of scores, or the name of one of `jaxkd.losses`.
     model: the critic, a name in `jaxkd.models` or one's own, which gives
       ``score``, [B]. It sees the output, [B, ...], or with `sees_inputs`
       ``{'maps': output, 'image': what the student sees}``. A score must depend
       on its example alone, so BatchNorm has no place in it.
-    kw: its options.
+    kw: options of the model.
     penalty: the weight of ``losses.gradient_penalty``; 0 for none.
     sees_inputs: whether the critic is given the student's inputs too.
-    options: keyword options of the loss.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
+    options: options of the loss, by keyword.
 
   Returns:
     The term: its parameters are the critic's, and its state the critic's state.
@@ -77,34 +69,36 @@ def played(
     Liu et al., `Structured Knowledge Distillation for Semantic Segmentation
     <https://arxiv.org/abs/1903.04197>`_, 2019
   """
-  from jaxkd import models  # and with it Flax, for a critic alone
-
-  options = dict(options or {})
-  name = getattr(loss, '__name__', str(loss))
-  lookup.check_options(loss, options, name=name, at=f'{at}.kw')
-  here = f'{at}.critic.model'
+  function, name = find_loss(loss, at=f'{entry}.kw.loss'), name_of(loss)
+  lookup.check_options(function, options, name=name, at=f'{entry}.kw')
+  here, teachers = f'{entry}.kw.model', groups_of(teacher)
   if not teachers:
     raise UserError(
-      f'{at}.teacher: the loss {name} compares with a teacher; name a group'
+      f'{entry}.teacher: a critic compares with a teacher; name a group'
     )
   if not model:
     raise UserError(
-      f"{here}: the loss {name} is a critic's; name its model, e.g. 'critic'"
+      f"{here}: name the net that gives the scores, e.g. 'critic'"
+    )
+  if not isinstance(penalty, jax.Array) and not 0 <= penalty < math.inf:
+    raise UserError(
+      f'{entry}.kw.penalty: {penalty} should be 0 or more, and finite'
     )
   models.resolve(model, at=here)
-  both = sides(location, teachers, at=at)
+  both, kw = sides(at, teachers, entry=entry), dict(kw or {})
 
   def outputs(context: Context) -> tuple[Array, Array]:
     """The student's, [B, ...], and those of all teachers, [T, B, ...]."""
     (fake,), groups, _ = both.apply({}, {}, context)
-    for group, (real,) in zip(teachers, groups, strict=True):
+    seen = shown(context, teachers, entry=entry)
+    for group, (real,) in zip(seen, groups, strict=True):
       ours = jax.tree.map(_shape, fake)
       theirs = jax.tree.map(lambda x: _shape(x[0]), real)
       if isinstance(fake, tuple) or ours != theirs:
         raise UserError(
-          f'{at}.at: the critic compares one output of one shape, and '
-          f'{location[0]!r} of the student is {ours} for an example and '
-          f'{location[1]!r} of {group} {theirs}; choose others'
+          f'{entry}.at: the critic compares one output of one shape, and '
+          f'{both.at[0]!r} of the student is {ours} for an example and '
+          f'{both.at[1]!r} of {group} {theirs}; choose others'
         )
     real = jnp.concatenate([real for (real,) in groups])
     return fake, real.astype(fake.dtype)
@@ -153,12 +147,12 @@ def played(
     of_reals, after = score(params, reals)
     of_reals = of_reals.reshape(count, size)
     of_fakes = jnp.broadcast_to(score(params, fakes)[0], (count, size))
-    with blamed(f'{at}.loss: {name}'):
-      own = loss(of_reals, of_fakes, **options)
+    with blamed(f'{entry}.kw.loss: {name}'):
+      own = function(of_reals, of_fakes, **options)
     if jnp.shape(own) != (count, size):
       raise UserError(
-        f'{at}.loss: {name} gives the shape {list(jnp.shape(own))} for scores '
-        f'of shape {[count, size]}; give a value for each'
+        f'{entry}.kw.loss: {name} gives the shape {list(jnp.shape(own))} for '
+        f'scores of shape {[count, size]}; give a value for each'
       )
     if isinstance(penalty, jax.Array) or penalty:
       slopes = losses.gradient_penalty(

@@ -6,8 +6,8 @@ A draw shows the term one of them in each step, and the others are not run.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from jax import Array
 
 from jaxkd import lookup, losses
 from jaxkd.distill import masks, router, transfer
-from jaxkd.distill.term import field_of
+from jaxkd.distill.arguments import field_of, first_argument, name_of
+from jaxkd.distill.location import groups_of, nets_of, shown
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics
@@ -34,12 +35,12 @@ class Draw(NamedTuple):
   Attributes:
     how: 'sampled', at random, or 'round_robin', one after another.
     groups: whose nets they are.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
   """
 
   how: str
   groups: tuple[str, ...]
-  at: str
+  entry: str
 
   @property
   def name(self) -> str:
@@ -54,7 +55,7 @@ class Draw(NamedTuple):
     """
     if count == 1:
       raise UserError(
-        f'{self.at}.fuse: {"+".join(self.groups)} is one teacher, of which '
+        f'{self.entry}.fuse: {"+".join(self.groups)} is one teacher, of which '
         'there is none to draw; leave fuse empty'
       )
     if self.how == 'round_robin':
@@ -66,9 +67,13 @@ class Draw(NamedTuple):
     self, teachers: Mapping[str, dict], seed: Array, step: Array
   ) -> dict[str, Array]:
     """The outputs of the net of a step, with a leading axis of 1."""
-    nets = [found_in(teachers, group, self.at) for group in self.groups]
-    logits_of(teachers, self.groups, self.at)  # of equally many classes
-    count = sum(len(net['logits']) for net in nets)
+    for group in self.groups:
+      if group not in teachers:
+        raise unknown('teacher', group, teachers, f'{self.entry}.teacher')
+    nets = [teachers[group] for group in self.groups]
+    if any('logits' in net for net in nets):  # of equally many classes
+      nets_of(teachers, self.groups, 'logits', self.entry)
+    count = sum(len(next(iter(net.values()))) for net in nets)
     chosen = self.index(count, seed, step)
     first, *others = nets
     outputs = {  # layers that not all have, or not alike, cannot be drawn
@@ -99,168 +104,199 @@ def alone(whole: Iterable[str], draws: Iterable[Draw]) -> dict[str, Draw]:
   }
 
 
-class Shown(NamedTuple):
-  """What a term is shown of its teachers.
-
-  Attributes:
-    names: the teachers that it and its conditions look at.
-    wrap: ``Term -> Term``, shows the term those names.
-    weigh: ``context -> weights`` of the losses to each teacher, [T] or [B, T];
-      None for equal ones.
-  """
-
-  names: tuple[str, ...]
-  wrap: Callable[[Term], Term] = lambda term: term
-  weigh: Callable[[Context], Array] | None = None
-
-
 def validated(groups: tuple[str, ...]) -> str:
-  """What the group is called that gives the weights found on validation."""
+  """Name of the pseudo-group that holds the weights found on validation."""
   return f'{VALIDATION} of {"+".join(groups)}'
 
 
-def shown(
-  entry: Mapping[str, Any],
-  groups: tuple[str, ...],
-  trains: tuple[str, ...],
-  at: str,
-) -> Shown:
-  """What an entry of ``config.distill`` shows its term.
+def fused(
+  term: Term,
+  how: str | Callable[..., Array],
+  *,
+  weights: str | Callable[..., Array] = '',
+  at: Collection[str] = (),
+  teacher: str | tuple[str, ...] = (),
+  entry: str = 'term',
+) -> Term:
+  """Shows a term one teacher in place of all that it looks at.
 
   Args:
-    entry: the complete entry.
-    groups: those that its `teacher` names.
-    trains: which teachers train themselves: the roles, and `average`.
-    at: its name.
+    term: looks at several teachers, and sees one of the same names.
+    how: how they become one. 'mean_probabilities', 'geometric_mean',
+      'mean_logits' and 'majority_vote', functions of `jaxkd.losses`, are for
+      logits and what has as many classes; 'mean' is the plain mean of any
+      output. 'sampled' is one net for each batch, and 'round_robin' one after
+      another: only that net is run. Or a function of one's own of the outputs
+      of all nets, [T, B, ...], with the options ``weights`` and ``temperature``
+      if it takes such.
+    weights: how much each net counts: 'confidence', or a function of the logits
+      of all, [T, B, ..., K], and of fields of the batch, that gives [T] or
+      [B, ..., T]; 'router', a gate that learns it from the labels; or
+      'validation', which `jaxkd.run` finds on that split.
+    at: the outputs that are fused; those that the term looks at if empty.
+    teacher: the groups that become one; all that the term looks at if empty.
+    entry: the config entry, for error messages.
 
   Raises:
     UserError: names that are not there, or do not go together.
   """
-  how, weights = entry['fuse'], entry['fuse_weights']
+  groups = groups_of(teacher) or term.teachers
   for name, value in (('fuse', how), ('fuse_weights', weights)):
     if value and not groups:
-      raise UserError(f'{at}.{name}: name the groups in {at}.teacher')
+      raise UserError(f'{entry}.{name}: name the groups in {entry}.teacher')
   if how in DRAWS:
     if weights:
       raise UserError(
-        f'{at}.fuse_weights: {how} takes one teacher at a time and no '
+        f'{entry}.fuse_weights: {how} takes one teacher at a time and no '
         'weights; leave it empty'
       )
-    draw = Draw(how, groups, at)
-
-    def drawn(term):
-      others = (name for name in term.teachers if name != draw.name)
-      term = term._replace(teachers=(*others,), draws=(draw, *term.draws))
-      return transfer.looking_at(term, logits=True)
-
-    return Shown((draw.name,), drawn)
-  teachers, weigh = _weigh(weights, groups, trains, entry['mask'], at)
-  if not how:
-    if weights == ROUTER:
-      raise UserError(
-        f'{at}.fuse_weights: the router learns what all predict together; '
-        f"set {at}.fuse, e.g. to 'mean_probabilities'"
-      )
-
-    def weighed(term):
-      return transfer.looking_at(term, teachers, logits=bool(weigh))
-
-    return Shown(groups, weighed, weigh)
-  name = f'{how} of {"+".join(groups)}'
-  function = _of_teachers(how, at)
+    return _drawn(term, Draw(how, groups, entry))
+  outputs = tuple(sorted(at or term.layers[1])) or ('logits',)
+  teachers, weigh = weights_of(weights, groups, term.mask, entry)
+  function = _of_teachers(how, entry)
+  of_logits = any(function is getattr(losses, name) for name in _OF_LOGITS)
   options = inspect.signature(function).parameters
   if weights and 'weights' not in options:
     raise UserError(
-      f'{at}.fuse_weights: {how} takes no weights; leave it empty or choose '
-      "another fuse, e.g. 'mean_probabilities'"
+      f'{entry}.fuse_weights: {name_of(how)} takes no weights; leave it empty '
+      "or choose another fuse, e.g. 'mean_probabilities'"
     )
-  fuse = _as_logits(function, 'temperature' in options, at)
-  temperature = entry['kw'].get('temperature', 1.0)
+  fuse = _as_logits(function, 'temperature' in options, entry)
 
-  def fused(context, weights):
-    logits = logits_of(context.teachers, groups, at)
-    return fuse(logits, weights, temperature)
+  def combined(context, given):
+    found = {}
+    for name in outputs:
+      values = nets_of(context.teachers, groups, name, entry)
+      if of_logits and name != 'logits':
+        _check_classes(name_of(how), name, values, context, groups, entry)
+      own = _fitted(given, values, name, entry)
+      if weights and given is None:  # for the shapes alone
+        own = jnp.ones(len(values), jnp.float32)
+      found[name] = fuse(values, own, term.temperature)
+    return found
 
-  if weights != ROUTER:
-
-    def wrap(term):
-      return transfer.aggregated(term, fused, name, teachers, weigh)
-
-    return Shown((name,), wrap)
-
-  def predictions(context):
-    return _several(context, groups, f'{at}.fuse_weights')
-
-  def wrap(term):
-    return router.routed(
-      term, predictions, fused, fuse, name, teachers, entry['mask'], at
-    )
-
-  return Shown((name,), wrap)
-
-
-def found_in(teachers: Mapping[str, dict], group: str, at: str) -> dict:
-  """The outputs of a group."""
-  if group not in teachers:
-    raise unknown('teacher', group, teachers, f'{at}.teacher')
-  return teachers[group]
+  if weights == ROUTER:
+    predictions = lambda context: _several(context, groups, entry)  # noqa: E731
+    learnt = fuse
+    if function is mean:
+      learnt = _as_logits(losses.mean_probabilities, True, entry)
+    made = router.routed(term, predictions, combined, learnt, groups, entry)
+  else:
+    made = transfer.aggregated(term, combined, groups, weigh)
+  looks = (*outputs, 'logits') if weights else outputs
+  return transfer.looking_at(made, teachers, looks)
 
 
-def logits_of(
-  teachers: Mapping[str, dict], groups: tuple[str, ...], at: str
-) -> Array:
-  """The logits of all nets of some groups, [T, B, ..., K].
+def mean(teachers: Array, *, weights: Array | None = None) -> Array:
+  """The mean of what teachers give, of any kind.
 
-  Raises:
-    UserError: a group has none, or they differ in their classes.
+  Args:
+    teachers: [T, B, ...].
+    weights: of the teachers, [T], or for each example [B, ..., T], not below
+      0; over their sum. Equal by default.
+
+  Returns:
+    [B, ...].
   """
-  each = {}
-  for group in groups:
-    outputs = found_in(teachers, group, at)
-    if 'logits' not in outputs:
-      raise unknown('output', 'logits', outputs, f'{at}.teacher: {group}')
-    each[group] = outputs['logits']
-  first = each[groups[0]].shape[1:]
-  for group, logits in each.items():
-    if logits.shape[1:] != first:
-      raise UserError(
-        f'{at}.teacher: {groups[0]} gives logits {list(first)} and {group} '
-        f'{list(logits.shape[1:])}; what is put together has the same classes'
-      )
-  return jnp.concatenate(list(each.values()))
+  if weights is None:
+    return teachers.mean(0)
+  weights = weights / weights.sum(-1, keepdims=True)
+  if weights.ndim == 1:
+    return jnp.tensordot(weights.astype(teachers.dtype), teachers, 1)
+  weights = jnp.moveaxis(weights, -1, 0).astype(teachers.dtype)
+  rest = range(weights.ndim, teachers.ndim)
+  return (jnp.expand_dims(weights, tuple(rest)) * teachers).sum(0)
 
 
-def _several(context: Context, groups: tuple[str, ...], at: str) -> Array:
+def _drawn(term: Term, draw: Draw) -> Term:
+  """The term, shown one net of its groups in each step."""
+
+  def see(context):
+    net = shown(context, (draw.name,), entry=draw.entry)[draw.name]
+    return transfer.standing_in(context, draw.groups, net)
+
+  others = (name for name in term.teachers if name not in draw.groups)
+  return transfer.seen_as(term, see)._replace(
+    teachers=tuple(others), draws=(draw, *term.draws)
+  )
+
+
+def _fitted(
+  weights: Array | None, values: Array, name: str, entry: str
+) -> Array | None:
+  """Weights of examples, [B, ..., T], with the axes that an output has."""
+  if weights is None or weights.ndim == 1:
+    return weights
+  axes = weights.shape[:-1]
+  if axes == values.shape[1:-1]:
+    return weights
+  if axes != values.shape[1 : 1 + len(axes)]:
+    raise UserError(
+      f'{entry}.fuse_weights: the weights are for {list(axes)} and {name} is '
+      f'{list(values.shape[1:])}; choose weights of each example alone'
+    )
+  rest = values.shape[1 + len(axes) : -1]
+  weights = jnp.expand_dims(weights, tuple(range(len(axes), values.ndim - 2)))
+  return jnp.broadcast_to(weights, (*axes, *rest, len(values)))
+
+
+def _check_classes(how, name, values, context, groups, entry):
+  """Refuses to take for logits what has not as many classes."""
+  known = {
+    x.shape[-1]
+    for outputs in shown(context, groups, entry=entry).values()
+    for x in (outputs.get('logits'),)
+    if x is not None
+  }
+  if known != {values.shape[-1]}:
+    raise UserError(
+      f'{entry}.fuse: {how} is of probabilities of classes, and {name} '
+      f"{list(values.shape[2:])} is not known to have any; set fuse='mean'"
+    )
+
+
+def _several(context: Context, groups: tuple[str, ...], entry: str) -> Array:
   """The logits of two teachers or more, which weights are for."""
-  logits = logits_of(context.teachers, groups, at.rpartition('.')[0])
+  logits = nets_of(context.teachers, groups, 'logits', entry)
   if len(logits) == 1:
     raise UserError(
-      f'{at}: {groups[0]} is one teacher, which has no others to be weighed '
-      'against; leave it empty'
+      f'{entry}.fuse_weights: {groups[0]} is one teacher, which has no others '
+      'to be weighed against; leave it empty'
     )
   return logits
 
 
-def _weigh(weights: str, groups, trains, mask, at):
-  """The groups to run, and their weights as a function of the context."""
-  here = f'{at}.fuse_weights'
+def weights_of(
+  weights: str | Callable[..., Array],
+  groups: tuple[str, ...],
+  mask: masks.Name,
+  entry: str,
+) -> tuple[tuple[str, ...], Callable[[Context], Array] | None]:
+  """How much each of several teachers counts.
+
+  Args:
+    weights: as `fused` takes them.
+    groups: whose nets they are.
+    mask: of the term.
+    entry: the config entry, for error messages.
+
+  Returns:
+    The groups that are looked at, and ``context -> weights``, [T] or for each
+    example [B, ..., T]; None for equal ones, and for those of a router.
+  """
+  here = f'{entry}.fuse_weights'
   if weights in ('', ROUTER):
     return groups, None
   if weights == VALIDATION:
-    for group in groups:
-      if group in trains:
-        raise UserError(
-          f'{here}: {group} trains, so there are no weights of it to be found '
-          "on validation beforehand; take 'confidence' or 'router'"
-        )
     name = validated(groups)
 
     def of_validation(context):
-      _several(context, groups, here)
+      _several(context, groups, entry)
       if name not in context.teachers:
         raise UserError(
-          f'{here}: no weights are found for {"+".join(groups)}, of which some '
-          "group reads another; take 'confidence' or 'router'"
+          f'{here}: no weights are found for {"+".join(groups)}, as only a run '
+          'of a config finds them, and not where some group reads another; '
+          "take 'confidence' or 'router'"
         )
       return context.teachers[name]['weight'][:, 0]
 
@@ -268,26 +304,32 @@ def _weigh(weights: str, groups, trains, mask, at):
   known = [
     f.removesuffix(_WEIGHTS)
     for f in losses.__all__
-    if f.endswith(_WEIGHTS) and _first(getattr(losses, f)) == 'teachers'
+    if f.endswith(_WEIGHTS) and _of_all(f)
   ]
-  if ':' not in weights and weights not in known:
-    known += [VALIDATION, ROUTER]
-    raise unknown('way to weigh teachers', weights, known, here)
-  name = weights if ':' in weights else f'{weights}{_WEIGHTS}'
-  function = lookup.find(name, [losses], kind='way to weigh teachers', at=here)
+  name = name_of(weights)
+  if isinstance(weights, str) and ':' not in weights:
+    if weights not in known:
+      known += [VALIDATION, ROUTER]
+      raise unknown('way to weigh teachers', weights, known, here)
+    weights = f'{weights}{_WEIGHTS}'
+  function = lookup.find(
+    weights, [losses], kind='way to weigh teachers', at=here
+  )
   fields = list(inspect.signature(function).parameters)[1:]
 
   def of_function(context):
-    logits = _several(context, groups, here)
-    masks.check_fields(weights, fields, mask, context.batch, here)
+    logits = _several(context, groups, entry)
+    masks.check_fields(name, fields, mask, context.batch, here)
     with within(f'{here}: '):
-      given = [field_of(context.batch, field, name) for field in fields]
+      given = [
+        field_of(context.batch, field, name_of(function)) for field in fields
+      ]
     with blamed(here):
       found = function(logits, *given)
     sizes = (len(logits),), (*logits.shape[1:-1], len(logits))
     if found.shape not in sizes:
       raise UserError(
-        f'{here}: {weights} gives the shape {list(found.shape)}, not '
+        f'{here}: {name} gives the shape {list(found.shape)}, not '
         f'{list(sizes[1])}, a weight of each teacher for each example'
       )
     return found
@@ -312,12 +354,12 @@ def as_logits(
   return jnp.where(jnp.isneginf(teachers).all(0), -jnp.inf, found)
 
 
-def _as_logits(function: Callable, softens: bool, at: str) -> Callable:
+def _as_logits(function: Callable, softens: bool, entry: str) -> Callable:
   """Fused probabilities as logits whose softmax at T is the fusion at T."""
 
   def fuse(logits, weights, temperature):
     options = {} if weights is None else {'weights': weights}
-    with blamed(f'{at}.fuse'):
+    with blamed(f'{entry}.fuse'):
       if softens:
         options['temperature'] = temperature
       found = function(logits, **options)
@@ -331,19 +373,22 @@ def _as_logits(function: Callable, softens: bool, at: str) -> Callable:
   return fuse
 
 
-def _of_teachers(name: str, at: str) -> Callable:
+def _of_teachers(how: str | Callable, entry: str) -> Callable:
   """A fusion: of `jaxkd.losses`, what looks at teachers and weighs none."""
-  known = [
-    ours
-    for ours in losses.__all__
-    if _first(getattr(losses, ours)) == 'teachers'
-    and not ours.endswith(_WEIGHTS)
-  ]
-  if ':' not in name and name not in known:
-    raise unknown('fusion', name, (*known, *DRAWS), f'{at}.fuse')
-  return lookup.find(name, [losses], kind='fusion', at=f'{at}.fuse')
+  if how == 'mean':
+    return mean
+  if isinstance(how, str) and ':' not in how and how not in _OF_LOGITS:
+    raise unknown('fusion', how, ('mean', *_OF_LOGITS, *DRAWS), f'{entry}.fuse')
+  return lookup.find(how, [losses], kind='fusion', at=f'{entry}.fuse')
 
 
-def _first(function: Callable) -> str:
-  """The name of a function's first argument."""
-  return next(iter(inspect.signature(function).parameters))
+def _of_all(name: str) -> bool:
+  """Whether a function of `jaxkd.losses` looks at several teachers."""
+  return first_argument(getattr(losses, name)) == 'teachers'
+
+
+_OF_LOGITS = tuple(
+  name
+  for name in losses.__all__
+  if _of_all(name) and not name.endswith(_WEIGHTS)
+)

@@ -5,15 +5,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup
 from jaxkd.distill import adapters
+from jaxkd.distill.arguments import name_of
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.keys import fold
 from jaxkd.types import Context
 
 Location = str | tuple
+Adapting = str | Callable[..., adapters.Adapter]
 
 
 class Sides(NamedTuple):
@@ -24,58 +27,134 @@ class Sides(NamedTuple):
     apply: ``(params, state, context) -> (student, groups, state)``: the
       loss's arguments of the student's side, a tuple, and those of each
       group's side, tuples of arrays with a leading axis T.
+    at: names of the student's and of the teachers' outputs.
     teachers: the groups.
-    layers: the names of the outputs, of the student and of the groups.
+    adapted: whether the student's and the teachers' side have an adapter.
   """
 
   init: Callable[..., tuple[dict, dict]]
   apply: Callable[..., tuple[tuple, list, dict]]
+  at: tuple[Location, Location] = ('logits', 'logits')
   teachers: tuple[str, ...] = ()
-  layers: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+  adapted: tuple[bool, bool] = (False, False)
+
+  @property
+  def layers(self) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of the outputs, of the student and of the groups."""
+    return names_at(self.at[0]), names_at(self.at[1] if self.teachers else ())
 
 
-def pick(outputs: Mapping[str, Array], location: Location, *, at: str) -> Any:
+def names_at(at: Location) -> frozenset[str]:
+  """The names of all outputs of one side."""
+  return frozenset(jax.tree.leaves(at))
+
+
+def groups_of(teacher: str | tuple[str, ...]) -> tuple[str, ...]:
+  """The groups that are named: one, several, or none."""
+  names = (teacher,) if isinstance(teacher, str) else tuple(teacher)
+  return tuple(name for name in names if name)
+
+
+def both_of(at: Location) -> tuple[Location, Location]:
+  """Outputs of the student and of the teachers; one name is for both."""
+  return (at, at) if isinstance(at, str) else tuple(at)
+
+
+def pick(
+  outputs: Mapping[str, Array], location: Location, *, entry: str
+) -> Any:
   """The outputs at a location, which is a name or a tuple of locations."""
   if not isinstance(location, str):
-    return tuple(pick(outputs, part, at=at) for part in location)
+    return tuple(pick(outputs, part, entry=entry) for part in location)
   if location not in outputs:
-    raise unknown('output', location, outputs, at)
+    raise unknown('output', location, outputs, entry)
   return outputs[location]
 
 
+def shown(
+  context: Context, teachers: tuple[str, ...], *, entry: str
+) -> dict[str, dict[str, Array]]:
+  """The outputs of some groups, without those that another stands in for.
+
+  Raises:
+    UserError: a group that is not there.
+  """
+  for group in teachers:
+    if group not in context.teachers:
+      raise unknown('teacher', group, context.teachers, f'{entry}.teacher')
+  found = {group: context.teachers[group] for group in teachers}
+  return {group: outputs for group, outputs in found.items() if outputs}
+
+
 def found_in(
-  context: Context, location: Location, teachers: tuple[str, ...], *, at: str
+  context: Context,
+  at: tuple[Location, Location],
+  teachers: tuple[str, ...],
+  *,
+  entry: str,
 ) -> tuple[Any, list]:
   """What is at a location: of the student, the first, and of each group.
 
   Args:
     context: of a term.
-    location: names of the student's and of the teachers' outputs.
+    at: names of the student's and of the teachers' outputs.
     teachers: groups of teachers.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
 
   Raises:
     UserError: a name that is not there.
   """
-  student = pick(context.student, location[0], at=f'{at}.at')
-  groups = []
-  for group in teachers:
-    if group not in context.teachers:
-      raise unknown('teacher', group, context.teachers, f'{at}.teacher')
-    groups.append(pick(context.teachers[group], location[1], at=f'{at}.at'))
-  return student, groups
+  student = pick(context.student, at[0], entry=f'{entry}.at')
+  groups = shown(context, teachers, entry=entry).values()
+  return student, [
+    pick(outputs, at[1], entry=f'{entry}.at') for outputs in groups
+  ]
+
+
+def nets_of(
+  teachers: Mapping[str, dict], groups: tuple[str, ...], at: str, entry: str
+) -> Array:
+  """One output of all nets of some groups, [T, B, ...].
+
+  Args:
+    teachers: the outputs of each group, [T, B, ...].
+    groups: the names of these.
+    at: the name of the output.
+    entry: the config entry, for error messages.
+
+  Raises:
+    UserError: a group has none, or they differ in their shapes.
+  """
+  each = {}
+  for group in groups:
+    if group not in teachers:
+      raise unknown('teacher', group, teachers, f'{entry}.teacher')
+    outputs = teachers[group]
+    if outputs and at not in outputs:
+      raise unknown('output', at, outputs, f'{entry}.teacher: {group}')
+    if outputs:
+      each[group] = outputs[at]
+  first = next(iter(each.values())).shape[1:]
+  for group, x in each.items():
+    if x.shape[1:] != first:
+      same = 'the same classes' if at == 'logits' else 'one shape'
+      raise UserError(
+        f'{entry}.teacher: {next(iter(each))} gives {at} {list(first)} and '
+        f'{group} {list(x.shape[1:])}; what is put together has {same}'
+      )
+  return jnp.concatenate(list(each.values()))
 
 
 def sides(
-  location: tuple[Location, Location],
-  teachers: tuple[str, ...] = (),
+  at: Location = ('logits', 'logits'),
+  teacher: str | tuple[str, ...] = (),
   *,
-  adapter: str = '',
+  adapter: Adapting = '',
   adapter_kw: Mapping[str, Any] | None = None,
-  teacher_adapter: str = '',
+  teacher_adapter: Adapting = '',
   teacher_adapter_kw: Mapping[str, Any] | None = None,
   masked: bool = False,
-  at: str = 'term',
+  entry: str = 'term',
 ) -> Sides:
   """Both sides of a comparison.
 
@@ -85,56 +164,58 @@ def sides(
   sees too. All nets of all groups share the teacher's adapter.
 
   Args:
-    location: names of the student's and of the teachers' outputs.
-    teachers: groups of teachers.
-    adapter: a function of `jaxkd.distill.adapters` for the student's side.
+    at: names of the student's and of the teachers' outputs.
+    teacher: groups of teachers.
+    adapter: a function of `jaxkd.distill.adapters`, by its name, or one's own,
+      for the student's side.
     adapter_kw: its options.
     teacher_adapter: one for the teachers' side.
     teacher_adapter_kw: its options.
     masked: whether something does not count, which an adapter that takes
       statistics of the batch would take them of.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
 
   Raises:
     UserError: a name that is not there, or shapes that cannot be adapted.
   """
+  location, teachers = both_of(at), groups_of(teacher)
   entries = {
     'adapter': (adapter, dict(adapter_kw or {})),
     'teacher_adapter': (teacher_adapter, dict(teacher_adapter_kw or {})),
   }
   found = {}
-  for entry, (name, options) in entries.items():
+  for side, (name, options) in entries.items():
     if not name and options:
-      raise UserError(f'{at}.{entry}_kw: name the adapter in {at}.{entry}')
+      raise UserError(f'{entry}.{side}_kw: name the adapter in {entry}.{side}')
     if not name:
       continue
     if not teachers:
       raise UserError(
-        f'{at}.{entry}: there is no teacher to adapt to; name a group in '
-        f'{at}.teacher, or leave the adapter out'
+        f'{entry}.{side}: there is no teacher to adapt to; name a group in '
+        f'{entry}.teacher, or leave the adapter out'
       )
-    found[entry] = lookup.find(
-      name, [adapters], kind='adapter', at=f'{at}.{entry}'
+    found[side] = lookup.find(
+      name, [adapters], kind='adapter', at=f'{entry}.{side}'
     )
     lookup.check_options(
-      found[entry], options, name=name, at=f'{at}.{entry}_kw'
+      found[side], options, name=name_of(name), at=f'{entry}.{side}_kw'
     )
 
-  def make(entry, student, teacher, context):
-    name, options = entries[entry]
-    if 'image' in inspect.signature(found[entry]).parameters:
+  def make(side, student, teacher, context):
+    name, options = entries[side]
+    if 'image' in inspect.signature(found[side]).parameters:
       image = getattr(context.inputs, 'shape', ())
       options = {**options, 'image': image}
-    with within(f'{at}.{entry}: '):
-      made = found[entry](
+    with within(f'{entry}.{side}: '):
+      made = found[side](
         jax.tree.map(lambda x: tuple(x.shape), student),
         jax.tree.map(lambda x: tuple(x.shape), teacher),
         **options,
       )
     if masked and made.statistics:
       raise UserError(
-        f'{at}.mask: {entry}={name!r} takes statistics of the whole batch, '
-        'what does not count included; choose another adapter, or write '
+        f'{entry}.mask: {side}={name_of(name)!r} takes statistics of the whole '
+        'batch, what does not count included; choose another adapter, or write '
         "mask='all' to take everything"
       )
     return made
@@ -160,7 +241,7 @@ def sides(
     )
 
   def init(key, context: Context):
-    student, groups = found_in(context, location, teachers, at=at)
+    student, groups = found_in(context, location, teachers, entry=entry)
     params, state = {}, {}
     teacher = of_teacher(groups, context)
     if teacher:
@@ -172,7 +253,7 @@ def sides(
     return params, state
 
   def apply(params, state, context: Context):
-    student, groups = found_in(context, location, teachers, at=at)
+    student, groups = found_in(context, location, teachers, entry=entry)
     teacher = of_teacher(groups, context)
     own = params.get('teacher_adapter', {})
     compared = [taught(teacher, own, group) for group in groups]
@@ -183,9 +264,8 @@ def sides(
     adapted, kept = made.apply(params['adapter'], state['adapter'], student)
     return _tuple(adapted), compared, {**state, 'adapter': kept}
 
-  used = location if teachers else (location[0], ())
-  layers = tuple(frozenset(jax.tree.leaves(part)) for part in used)
-  return Sides(init, apply, teachers, layers)
+  adapted = 'adapter' in found, 'teacher_adapter' in found
+  return Sides(init, apply, location, teachers, adapted)
 
 
 def _tuple(value: Any) -> tuple:

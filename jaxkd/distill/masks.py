@@ -25,7 +25,7 @@ Name = str | tuple[str, str]
 
 
 def find(
-  mask: Name, context: Context, teachers: tuple[str, ...], at: str
+  mask: Name, context: Context, teachers: tuple[str, ...], entry: str
 ) -> Array | None:
   """What counts for a term, [B, ...]; None where everything does.
 
@@ -35,14 +35,14 @@ def find(
       where it does for the student and for every teacher.
     context: of the term.
     teachers: the groups that it looks at.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
 
   Raises:
     UserError: a mask that is not there, or two of unequal shapes.
   """
   if mask in ('', ALL):
     return None
-  here = f'{at}.mask'
+  here = f'{entry}.mask'
   if isinstance(mask, str):
     return _array(mask, context.batch, context.student, here)
   if len(mask) != 2:
@@ -53,6 +53,8 @@ def find(
   counts = _array(mask[0], context.batch, context.student, here)
   for group in teachers:
     outputs = context.teachers.get(group, {})
+    if not outputs and group in context.teachers:
+      continue  # another stands in for it
     other = _array(mask[1], context.batch, outputs, here)
     if mask[1] not in context.batch:
       other = (other > 0).all(0)
@@ -84,11 +86,11 @@ def _array(name: str, batch: Mapping, outputs: Mapping, here: str) -> Array:
 def check_named(
   mask: Name,
   context: Context,
-  location: tuple[Location, Location],
+  at: tuple[Location, Location],
   teachers: tuple[str, ...],
   fields: Sequence[str] = (),
   *,
-  at: str,
+  entry: str,
   whole: str = '',
 ) -> None:
   """Refuses to take everything in silence where the batch says what counts.
@@ -96,11 +98,11 @@ def check_named(
   Args:
     mask: of a term; empty if its entry says nothing.
     context: of the term, whose batch may have `FIELD`.
-    location: what it compares.
+    at: what it compares.
     teachers: with these groups.
     fields: of the batch that the loss looks at besides.
-    at: the config entry, for error messages.
-    whole: a loss that has no place for a mask.
+    entry: the config entry, for error messages.
+    whole: what has no place for a mask, e.g. 'the term critic'.
 
   Raises:
     UserError: the mask is empty, and what is compared has positions, or what
@@ -109,7 +111,7 @@ def check_named(
   batch = context.batch
   if mask or FIELD not in batch or FIELD in fields:
     return
-  student, groups = found_in(context, location, teachers, at=at)
+  student, groups = found_in(context, at, teachers, entry=entry)
   shapes = [x.shape for x in jax.tree.leaves(student)]
   shapes += [x.shape[1:] for x in jax.tree.leaves(groups)]
   placed = [shape for shape in shapes if len(shape) > 2]
@@ -119,12 +121,12 @@ def check_named(
   if not placed and not labelled and len(counts) > 1:
     return
   say = (
-    f'{at}.mask: it is empty, and {FIELD!r} of the batch, {list(counts)}, says '
-    'that not everything counts'
+    f'{entry}.mask: it is empty, and {FIELD!r} of the batch, {list(counts)}, '
+    'says that not everything counts'
   )
   if whole:
     raise UserError(
-      f"{say}, of which the loss {whole} can leave out nothing; write 'all' to "
+      f"{say}, of which {whole} can leave out nothing; write 'all' to "
       'take everything'
     )
   if placed and all(shape[: len(counts)] != counts for shape in placed):
@@ -137,14 +139,16 @@ def check_named(
   )
 
 
-def check_fits(counts: Array | None, layers: Any, mask: Name, at: str) -> None:
+def check_fits(
+  counts: Array | None, layers: Any, mask: Name, entry: str
+) -> None:
   """Refuses a mask of other positions than those that are compared.
 
   Args:
     counts: the mask; None where everything counts.
     layers: what a loss is given, [B, ...] each.
     mask: its name.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
 
   Raises:
     UserError: what has positions has others.
@@ -154,14 +158,14 @@ def check_fits(counts: Array | None, layers: Any, mask: Name, at: str) -> None:
   for x in jax.tree.leaves(layers):
     if x.ndim > 2 and x.shape[: counts.ndim] != counts.shape:
       raise UserError(
-        f'{at}.mask: {mask!r} is {list(counts.shape)}, and a layer has other '
-        f"positions, {list(x.shape)}; name a mask of these, or write 'all' to "
-        'take everything'
+        f'{entry}.mask: {mask!r} is {list(counts.shape)}, and a layer has '
+        f'other positions, {list(x.shape)}; name a mask of these, or write '
+        "'all' to take everything"
       )
 
 
 def check_fields(
-  name: str, fields: Sequence[str], mask: Name, batch: Mapping, at: str
+  name: str, fields: Sequence[str], mask: Name, batch: Mapping, entry: str
 ) -> None:
   """Refuses what reads labels where a term takes all, labelled or not.
 
@@ -170,14 +174,14 @@ def check_fields(
     fields: of the batch that it looks at.
     mask: of the term.
     batch: may have `FIELD`.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
 
   Raises:
     UserError: not all of these fields mean something.
   """
   if fields and FIELD in batch and mask == ALL:
     raise UserError(
-      f'{at}: {name} looks at {" and ".join(fields)}, which mean something '
+      f'{entry}: {name} looks at {" and ".join(fields)}, which mean something '
       f"where {FIELD!r} of the batch says so; set the term's mask to 'valid', "
       "not 'all'"
     )
@@ -209,7 +213,7 @@ def keep(counts: Array | None, tree: Any, lead: int = 0) -> Any:
 def shown(
   counts: Array | None,
   context: Context,
-  location: tuple[Location, Location],
+  at: tuple[Location, Location],
   teachers: tuple[str, ...],
 ) -> Context:
   """The context with 0 for what does not count of the layers at a location."""
@@ -224,10 +228,10 @@ def shown(
     }
 
   groups = {
-    name: kept(outputs, location[1], 1) if name in teachers else outputs
+    name: kept(outputs, at[1], 1) if name in teachers else outputs
     for name, outputs in context.teachers.items()
   }
-  student = kept(context.student, location[0], 0)
+  student = kept(context.student, at[0], 0)
   return context._replace(student=student, teachers=groups)
 
 

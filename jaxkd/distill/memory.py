@@ -1,27 +1,30 @@
 """Contrast with what a term remembers of all examples (CRD)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxkd import lookup, losses
+from jaxkd.distill.arguments import find_loss, name_of
 from jaxkd.distill.location import Sides
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.types import Term
 
 
-def contrast(
-  loss: Callable,
-  both: Sides,
+def memory(
   *,
-  negatives: int,
-  momentum: float,
+  sides: Sides,
   num_data: int,
-  options: Mapping[str, Any] | None = None,
-  at: str = 'term',
+  loss: str | Callable[..., Array] = 'contrastive',
+  negatives: int = 4096,
+  momentum: float = 0.5,
+  temperature: float | Array = 0.07,
+  entry: str = 'term',
+  **options: Any,
 ) -> Term:
   """A contrastive loss, in both directions, with negatives from a memory.
 
@@ -32,30 +35,32 @@ def contrast(
   the authors' code takes them from the memory too.
 
   Args:
-    loss: ``losses.contrastive`` or one with its arguments.
-    both: gives one embedding of each side, [B, D] and [1, B, D].
+    sides: give one embedding each, [B, D] and [1, B, D].
+    num_data: how many examples the net sees; ``batch['rank']`` numbers them.
+    loss: ``contrastive`` of `jaxkd.losses`, or one with its arguments.
     negatives: how many are drawn for each example, from all examples alike
       that were seen before; the first batch's from what the memory starts as.
     momentum: what is kept of an embedding when its example comes again.
-    num_data: how many examples the net sees; ``batch['rank']`` numbers them.
-    options: keyword options of the loss.
-    at: the config entry, for error messages.
+    temperature: of the loss.
+    entry: the config entry, for error messages.
+    options: further options of the loss, by keyword.
 
   References:
     Tian et al., `Contrastive Representation Distillation
     <https://arxiv.org/abs/1910.10699>`_, 2020
   """
-  options = dict(options or {})
-  name = getattr(loss, '__name__', str(loss))
-  lookup.check_options(loss, options, name=name, at=f'{at}.kw')
-  if negatives < 1 or not 0 <= momentum < 1:
+  function, name = find_loss(loss, at=f'{entry}.kw.loss'), name_of(loss)
+  options = {**options, 'temperature': temperature}
+  lookup.check_options(function, options, name=name, at=f'{entry}.kw')
+  known = not isinstance(momentum, jax.Array)
+  if negatives < 1 or (known and not 0 <= momentum < 1):
     raise UserError(
-      f'{at}.memory: negatives should be 1 or more and momentum from 0 to '
-      f'below 1, not {negatives} and {momentum}'
+      f'{entry}.kw: negatives should be 1 or more and momentum from 0 to below '
+      f'1, not {negatives} and {momentum}'
     )
 
   def embeddings(params, state, context):
-    student, groups, state = both.apply(params, state, context)
+    student, groups, state = sides.apply(params, state, context)
     values = [*student, *(value for group in groups for value in group)]
     shapes = [list(value.shape) for value in values]
     if (
@@ -64,15 +69,15 @@ def contrast(
       or values[1].shape != (1, *values[0].shape)
     ):
       raise UserError(
-        f'{at}: the loss {name} contrasts one embedding of the student with '
-        f"one of one teacher, not {shapes}; set {at}.adapter='embed', "
-        f"{at}.teacher_adapter='embed' and "
-        f'{at}.teacher_adapter_kw=dict(width=...)'
+        f'{entry}: the loss {name} contrasts one embedding of the student with '
+        f"one of one teacher, not {shapes}; set {entry}.adapter='embed', "
+        f"{entry}.teacher_adapter='embed' and "
+        f'{entry}.teacher_adapter_kw=dict(width=...)'
       )
     return values[0], values[1][0], state
 
   def init(key, context):
-    params, state = both.init(key, context)
+    params, state = sides.init(key, context)
     one, _, _ = jax.eval_shape(embeddings, params, state, context)
     width = one.shape[1]
     bound = jnp.sqrt(3 / width)
@@ -95,8 +100,9 @@ def contrast(
   def apply(params, state, context):
     if 'rank' not in context.batch:
       raise UserError(
-        f'{at}: the loss {name} remembers single examples, and data.augment '
-        'mixes two; leave that empty'
+        f'{entry}: the loss {name} remembers single examples, and the batch '
+        "has no field 'rank' that numbers them, as where data.augment mixes "
+        'two; give it that field, or leave data.augment empty'
       )
     student, teacher, kept = embeddings(params, state, context)
     now = {'student': student, 'teacher': teacher}
@@ -106,13 +112,13 @@ def contrast(
     for side, other in (('student', 'teacher'), ('teacher', 'student')):
       three = (now[side], now[other], memory[other][drawn])
       first = losses.contrastive_normalizer(
-        *three, num_data=num_data, temperature=options.get('temperature', 0.07)
+        *three, num_data=num_data, temperature=temperature
       )
       known = state['normalizer'][side]
       normalizer[side] = jax.lax.stop_gradient(
         jnp.where(known == 0, first, known)
       )
-      total += loss(
+      total += function(
         *three, normalizer=normalizer[side], num_data=num_data, **options
       )
     rows = _last(ids, num_data)
@@ -126,7 +132,7 @@ def contrast(
     kept = {**kept, 'memory': memory, 'normalizer': normalizer, 'seen': seen}
     return total, kept
 
-  return Term(init, apply, teachers=both.teachers, layers=both.layers)
+  return Term(init, apply, teachers=sides.teachers, layers=sides.layers)
 
 
 def _drawn(key, shape, seen):

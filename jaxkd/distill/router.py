@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxkd import losses
 from jaxkd.distill import masks
-from jaxkd.distill.term import field_of
+from jaxkd.distill.arguments import field_of
 from jaxkd.distill.transfer import aggregated
 from jaxkd.errors import blamed, within
 from jaxkd.types import Context, Term
@@ -25,25 +25,21 @@ FLOOR = -50.0  # of the logarithms of probabilities that the router sees
 def routed(
   term: Term,
   predictions: Callable[[Context], Array],
-  fused: Callable[[Context, Array], Array],
+  fused: Callable[[Context, Array], dict[str, Array]],
   fuse: Callable[[Array, Array, float], Array],
-  name: str,
   groups: tuple[str, ...],
-  mask: masks.Name,
-  at: str,
+  entry: str,
 ) -> Term:
-  """Shows the term one teacher called `name`: all, as the router weighs them.
+  """Shows the term one teacher: all, as the router weighs them.
 
   Args:
-    term: looks at the teacher `name`.
+    term: looks at some of the groups; its mask says which labels count.
     predictions: the teachers' logits, [T, B, ..., K].
-    fused: ``(context, weights [B, ..., T]) -> [B, ..., K] logits``.
-    fuse: ``(logits, weights, temperature) -> logits``, of which `fused` is
-      the one at the student's temperature.
-    name: what the fused teacher is called.
+    fused: ``(context, weights [B, ..., T]) -> outputs`` of that teacher.
+    fuse: ``(logits, weights, temperature) -> logits``, of which the router
+      learns to make the most likely labels.
     groups: the teachers that it is made of.
-    mask: what counts of the labels, as for the term.
-    at: the config entry, for error messages.
+    entry: the config entry, for error messages.
   """
 
   def weights(params, logits):
@@ -62,7 +58,7 @@ def routed(
     def weigh(context):
       return jax.lax.stop_gradient(weights(params, predictions(context)))
 
-    return aggregated(term, fused, name, groups, weigh)
+    return aggregated(term, fused, groups, weigh)
 
   def init(key, context):
     logits = jax.eval_shape(predictions, context)
@@ -76,11 +72,13 @@ def routed(
 
   def loss(params, state, context):
     value, state = seen(params['router']).loss(params['term'], state, context)
-    here = f'{at}.fuse_weights'
+    here = f'{entry}.fuse_weights'
     with within(f'{here}: '):
       labels = field_of(context.batch, 'labels', 'the router', mixtures=True)
-    masks.check_fields('the router', ('labels',), mask, context.batch, here)
-    counts = masks.find(mask, context, (name,), at)
+    masks.check_fields(
+      'the router', ('labels',), term.mask, context.batch, here
+    )
+    counts = masks.find(term.mask, context, groups, entry)
     logits = masks.keep(counts, predictions(context), lead=1)
     mixture = fuse(logits, weights(params['router'], logits), 1.0)
     with blamed(here):
@@ -89,4 +87,4 @@ def routed(
     # Its gradient alone: the value of the term is about the student.
     return value + own - jax.lax.stop_gradient(own), state
 
-  return seen(None)._replace(init=init, loss=loss, count=term.count)
+  return term._replace(init=init, loss=loss)

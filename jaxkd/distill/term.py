@@ -1,338 +1,394 @@
-"""Knowledge: a loss at a location, as a `Term`."""
+"""A `Term` of a loss: what it compares, at which layers, of which teachers."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.data.augment import PROBABILITIES
-from jaxkd.distill import masks
-from jaxkd.distill.location import Location, sides
-from jaxkd.errors import UserError, unknown, within
+from jaxkd.distill import fusion, masks, transfer
+from jaxkd.distill.arguments import (
+  Arguments,
+  field_of,
+  find_loss,
+  name_of,
+  places,
+)
+from jaxkd.distill.location import (
+  Adapting,
+  Location,
+  Sides,
+  both_of,
+  groups_of,
+  pick,
+  shown,
+  sides,
+)
+from jaxkd.errors import UserError, within
 from jaxkd.types import Context, Term
 
 
-class Arguments:
-  """Which of a loss's arguments come from where, read off its signature.
-
-  `key`, when first, is drawn; the arguments up to the one whose name begins
-  with `teacher` are the student's, that one is the teacher's, and the rest
-  are fields of the batch by name. Without a `teacher` only the first is the
-  student's. A loss that takes `teachers` gets all of them at once, a tuple.
-
-  Attributes:
-    draws: whether the loss takes a key.
-    teacher: whether it looks at a teacher.
-    together: whether it looks at all teachers at once.
-    fields: names of the batch's fields that it wants.
-    coupled: whether its value couples the examples of a batch; such losses
-      take a mask of them, `where`.
-    masked: whether it puts positions together and can leave some out; such
-      losses take a mask of them by keyword, `valid`.
-  """
-
-  def __init__(self, function: Callable):
-    parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    self.draws = names[:1] == ['key']
-    names = names[self.draws :]
-    at = [i for i, name in enumerate(names) if name.startswith('teacher')]
-    # The prediction itself comes first, whatever it is called.
-    at = [i for i in at if i > 0]
-    self.teacher = bool(at)
-    self.together = bool(at) and names[at[0]] == 'teachers'
-    self.fields = names[at[0] + 1 if at else 1 :]
-    self.coupled = any(p.name == 'where' for p in parameters)
-    self.masked = any(
-      p.name == 'valid' and p.kind is p.KEYWORD_ONLY for p in parameters
-    )
-
-
-def find_loss(name: str, *, at: str) -> Callable:
-  """A loss of `jaxkd.losses`, or a user's own, by name."""
-  return lookup.find(name, [losses], kind='loss', at=at)
-
-
-class Adversary(NamedTuple):
-  """An option of a loss that is trained to make the student's task harder.
-
-  It is ``low + (high - low) · sigmoid(θ)``, where θ, 1 at first, climbs the
-  loss that the student descends, at first slowly: its gradient is reversed and
-  multiplied by a factor that grows from 0 to 1 along a cosine.
-
-  Attributes:
-    option: the option, e.g. 'temperature' for curriculum temperature (CTKD,
-      Li et al., `2023 <https://arxiv.org/abs/2211.16231>`_).
-    low: its least value.
-    high: its largest value.
-    ramp: steps until the factor is 1.
-  """
-
-  option: str
-  low: float
-  high: float
-  ramp: int = 0
-
-  def value(self, theta: Array, step: Array) -> Array:
-    """The option's value at a step."""
-    share = jnp.minimum(step.astype(jnp.float32) / max(self.ramp, 1), 1)
-    factor = (1 - jnp.cos(jnp.pi * share)) / 2 if self.ramp else 1.0
-    theta = losses.reverse_gradient(theta, scale=factor)
-    return self.low + (self.high - self.low) * jax.nn.sigmoid(theta)
-
-
-def knowledge(
-  loss: Callable,
+def term(
+  loss: str | Callable[..., Array],
   *,
-  location: tuple[Location, Location] = ('logits', 'logits'),
-  teachers: tuple[str, ...] = (),
-  adapter: str = '',
+  teacher: str | tuple[str, ...] = '',
+  at: Location = ('logits', 'logits'),
+  weight: transfer.Weight = 1.0,
+  of: str = '',
+  adapter: Adapting = '',
   adapter_kw: Mapping[str, Any] | None = None,
-  teacher_adapter: str = '',
+  teacher_adapter: Adapting = '',
   teacher_adapter_kw: Mapping[str, Any] | None = None,
-  adversary: Adversary | None = None,
   mask: masks.Name = '',
-  weigh: Callable[[Context], Array] | None = None,
-  options: Mapping[str, Any] | None = None,
-  at: str = 'term',
+  inputs: Mapping[str, str] | None = None,
+  fuse_weights: str | Callable[..., Array] = '',
+  example_weight: str | Callable[..., Array] = '',
+  entry: str = 'term',
+  kw: Mapping[str, Any] | None = None,
+  **options: Any,
 ) -> Term:
-  """A loss between the student and its teachers at a location.
+  """A loss between the student and its teachers, as a part of what trains.
 
-  With several teachers the term is the mean of the loss over all of them, if
-  it does not look at all at once.
+  With several teachers it is the mean of the loss over all of their nets, if
+  the loss does not look at all at once.
 
   Args:
-    loss: the function; see `Arguments` for how its arguments are found.
-    location: names of the student's and of the teachers' outputs.
-    teachers: groups of teachers; empty for a loss that looks at none.
-    adapter: a function of `jaxkd.distill.adapters` applied to the student's
-      side, sized from both shapes.
+    loss: a function, or the name of one of `jaxkd.losses`; see `Arguments` for
+      where its arguments come from.
+    teacher: the group of teachers that it looks at, or several; empty for a
+      loss that looks at none.
+    at: the output of the student and that of the teachers; one name is for
+      both, and a tuple in place of a name is several outputs.
+    weight: what `jaxkd.distill.weighted` takes.
+    of: the role that it trains; the only one if empty.
+    adapter: a function of `jaxkd.distill.adapters`, or its name, applied to the
+      student's side and sized from both shapes.
     adapter_kw: its options.
     teacher_adapter: one applied to the teachers' side.
     teacher_adapter_kw: its options.
-    adversary: an option of the loss that trains against the student.
     mask: what counts, as `masks.find` takes it; the mean is then over what
       counts in the whole batch. It has the shape of the loss's value, or the
       loss takes `valid`. Where the batch has a field `valid` it may not be
       empty; 'all' says that everything counts.
-    weigh: how much each teacher counts in that mean, [T] or for each example
-      [B, T], of sum 1; by default they are equal.
-    options: keyword options of the loss.
-    at: the config entry, for error messages.
+    inputs: where arguments of the loss come from whose names do not tell it:
+      argument -> 'batch.FIELD', 'student.OUTPUT' or 'teacher.OUTPUT'.
+    fuse_weights: how much the loss to each teacher counts; see `weights` of
+      `jaxkd.distill.fused`. By default they count equally.
+    example_weight: a function of what the one teacher gives, such as
+      'teacher_confidence', that multiplies the loss of each example.
+    entry: the config entry, for error messages.
+    kw: options of the loss, by keyword.
+    options: the same, written out.
 
   Raises:
     UserError: a name that is not there, or shapes that do not match.
   """
-  arguments = Arguments(loss)
-  options = dict(options or {})
-  name = getattr(loss, '__name__', str(loss))
-  lookup.check_options(loss, options, name=name, at=f'{at}.kw')
-  if adversary:
-    lookup.check_options(
-      loss, [adversary.option], name=name, at=f'{at}.adversary.option'
-    )
-  if arguments.teacher and not teachers:
+  function = find_loss(loss, at=f'{entry}.loss')
+  groups, kw = groups_of(teacher), {**(kw or {}), **options}
+  # A teacher may be there for nothing but the weights of the examples.
+  looks = not example_weight or compares(function, inputs, entry=entry)
+  if fuse_weights and not groups:
+    raise UserError(f'{entry}.fuse_weights: name the groups in {entry}.teacher')
+  if fuse_weights == fusion.ROUTER:
     raise UserError(
-      f'{at}.teacher: the loss {name} compares with a teacher; name a group'
+      f'{entry}.fuse_weights: the router learns what all predict together; set '
+      f"{entry}.fuse, e.g. to 'mean_probabilities'"
     )
-  if teachers and not arguments.teacher:
-    raise UserError(
-      f'{at}.teacher: the loss {name} looks at no teacher, as none of its '
-      'arguments behind the first is called teacher; leave it empty'
-    )
-  if arguments.together and weigh:
-    raise UserError(
-      f'{at}.fuse_weights: the loss {name} looks at all teachers at once; '
-      'leave it empty'
-    )
+  if inputs:  # of a side that `inputs` tells altogether, nothing else is seen
+    told = Arguments(function, inputs)
+    student, taught = both_of(at)
+    at = student if told.student else (), taught if told.teacher else ()
+  looked_at, weigh = fusion.weights_of(fuse_weights, groups, mask, entry)
   both = sides(
-    location,
-    teachers,
+    at,
+    groups if looks else (),
     adapter=adapter,
     adapter_kw=adapter_kw,
     teacher_adapter=teacher_adapter,
     teacher_adapter_kw=teacher_adapter_kw,
     masked=mask not in ('', masks.ALL),
-    at=at,
+    entry=entry,
   )
+  made = knowledge(
+    function,
+    both,
+    mask=mask,
+    inputs=inputs,
+    weigh=weigh,
+    options=kw,
+    entry=entry,
+  )
+  if weigh:
+    made = transfer.looking_at(made, looked_at, ('logits',))
+  for factor in (weight, example_weight or 1):
+    made = transfer.weighted(made, factor, teacher=groups, entry=entry)
+  return made._replace(of=of)
 
-  def init(key, context):
-    params, state = both.init(key, context)
-    if adversary:
-      params['adversary'] = jnp.ones((), jnp.float32)
-    return params, state
 
-  def value(context, counts, extra, student, teacher=()):
+def compares(
+  loss: Callable[..., Array],
+  inputs: Mapping[str, str] | None = None,
+  *,
+  entry: str = 'term',
+) -> bool:
+  """Whether a loss looks at a teacher, by its arguments or by `inputs`."""
+  found = places(loss, inputs or {}, entry)
+  return Arguments(loss, found).teacher or _taught(found)
+
+
+def knowledge(
+  loss: Callable[..., Array],
+  both: Sides,
+  *,
+  mask: masks.Name = '',
+  inputs: Mapping[str, str] | None = None,
+  weigh: Callable[[Context], Array] | None = None,
+  options: Mapping[str, Any] | None = None,
+  entry: str = 'term',
+) -> Term:
+  """A loss of what is on both sides; see `term` for the arguments.
+
+  Args:
+    loss: the function.
+    both: what it compares.
+    mask: what counts.
+    inputs: where arguments come from whose names do not tell it.
+    weigh: how much each teacher counts in the mean over them, [T] or for each
+      example [B, T], of sum 1; by default they are equal.
+    options: keyword options of the loss.
+    entry: the config entry, for error messages.
+  """
+  at, teachers, name = both.at, both.teachers, name_of(loss)
+  options, found = dict(options or {}), places(loss, inputs or {}, entry)
+  arguments = Arguments(loss, found)
+  fields = *arguments.fields, *_names(found, 'batch')
+  # All outputs that it is shown, those that `inputs` names too.
+  seen = tuple(
+    (part, *sorted(_names(found, place)))
+    for part, place in zip(at, ('student', 'teacher'), strict=True)
+  )
+  lookup.check_options(loss, options, name=name, at=f'{entry}.kw')
+  looks = arguments.teacher or _taught(found)
+  if looks and not teachers:
+    raise UserError(
+      f'{entry}.teacher: the loss {name} compares with a teacher; name a group'
+    )
+  if teachers and not looks:
+    raise UserError(
+      f'{entry}.teacher: the loss {name} looks at no teacher, as none of its '
+      'arguments behind the first is called teacher; leave it empty, or say in '
+      f"{entry}.inputs which argument is a 'teacher.OUTPUT'"
+    )
+  if arguments.together and weigh:
+    raise UserError(
+      f'{entry}.fuse_weights: the loss {name} looks at all teachers at once; '
+      'leave it empty'
+    )
+  if arguments.together and _taught(found):
+    raise UserError(
+      f'{entry}.inputs: the loss {name} looks at all teachers at once, and '
+      'other arguments are of one teacher each; name the argument `teacher`'
+    )
+
+  def value(context, counts, student, teacher=(), named=MappingProxyType({})):
     first, rest = [context.key] if arguments.draws else [], []
     # What a teacher's adapter gives besides comes in place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
-      with within(f'{at}: '):
+      with within(f'{entry}: '):
         given = field_of(context.batch, field, name, mixtures=mixtures)
       rest.append(masks.keep(counts, given))
-    extra = {**extra, **_told(arguments, counts, context.batch)}
+    extra = {**options, **named, **_told(arguments, counts, context.batch)}
+    layers = student, [named[k] for k in named if found[k][0] == 'student']
     if arguments.masked:
-      _check_positions(counts, student)
+      _check_positions(counts, layers)
+    own = student if arguments.student else ()
+    taught = teacher if arguments.teacher else ()
 
     def of(student):
-      return jnp.asarray(loss(*first, *student, *teacher, *rest, **extra))
+      values = (*first, *student, *taught, *rest)
+      if found:  # a place may be left out in the middle
+        by_name = dict(zip(arguments.names, values, strict=True))
+        return jnp.asarray(loss(**by_name, **extra))
+      return jnp.asarray(loss(*values, **extra))
 
     try:
-      result = of(student)
+      result = of(own)
     except UserError:
       raise
     except Exception as error:
       raise UserError(_mismatch(error, student, teacher, of)) from error
-    _check(result, counts, context.batch, student)
+    size = _size(context)
+    _check(result, counts, size, layers)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
-      size = _size(context.batch)
       result = jnp.full((size,), 1, result.dtype) * result
     return masks.per_example(result, counts, context.totals)
 
   def compared(params, state, context):
     """Both sides, with 0 for what does not count, and the mask."""
-    masks.check_named(
-      mask, context, location, teachers, arguments.fields, at=at
-    )
-    counts = masks.find(mask, context, teachers, at)
-    context = masks.shown(counts, context, location, teachers)
+    masks.check_named(mask, context, seen, teachers, fields, entry=entry)
+    counts = masks.find(mask, context, teachers, entry)
+    context = masks.shown(counts, context, seen, teachers)
     student, groups, state = both.apply(params, state, context)
-    if adapter:
+    if both.adapted[0]:
       student = masks.keep(counts, student)
-    if teacher_adapter:
+    if both.adapted[1]:
       groups = masks.keep(counts, groups, lead=1)
-    masks.check_fits(counts, student, mask, at)
-    return student, groups, state, counts
+    own, taught = named_in(context, counts)
+    of_student = [own[k] for k in own if found[k][0] == 'student']
+    masks.check_fits(counts, (student, of_student), mask, entry)
+    return student, groups, own, taught, state, counts
+
+  def named_in(context, counts):
+    """What `inputs` names: of the batch and the student, and of each group."""
+    groups = shown(context, teachers, entry=entry).values()
+    own, taught = {}, [{} for _ in groups]
+    for argument, (place, output) in found.items():
+      here = f'{entry}.inputs.{argument}'
+      if place == 'teacher':
+        for given, outputs in zip(taught, groups, strict=True):
+          given[argument] = pick(outputs, output, entry=here)
+      elif place == 'student':
+        own[argument] = pick(context.student, output, entry=here)
+      elif output == 'inputs':
+        own[argument] = masks.keep(counts, context.inputs)
+      else:
+        with within(f'{here}: '):
+          field = field_of(context.batch, output, name)
+        own[argument] = masks.keep(counts, field)
+    return own, taught
 
   def count(context):
-    return masks.totals(masks.find(mask, context, teachers, at))
+    return masks.totals(masks.find(mask, context, teachers, entry))
 
   def apply(params, state, context):
-    student, groups, state, counts = compared(params, state, context)
-    extra = dict(options)
-    if adversary:
-      theta = params['adversary']
-      extra[adversary.option] = adversary.value(theta, context.step)
+    student, groups, own, taught, state, counts = compared(
+      params, state, context
+    )
     if not groups:
-      return value(context, counts, extra, student), state
+      return value(context, counts, student, named=own), state
     if arguments.together:
       nets = tuple(net for (group,) in groups for net in group)
-      return value(context, counts, extra, student, (nets,)), state
+      return value(context, counts, student, (nets,), own), state
+
+    def to_one(teacher, named):
+      return value(context, counts, student, teacher, {**own, **named})
+
     each = [
-      jax.vmap(lambda teacher: value(context, counts, extra, student, teacher))(
-        group
-      )
-      for group in groups
+      jax.vmap(to_one)(group, named)
+      for group, named in zip(groups, taught, strict=True)
     ]
     each = jnp.concatenate(each)
     if weigh is None:
       return each.mean(0), state
-    found = weigh(context)
-    if found.ndim > 2:
+    weights = weigh(context)
+    if weights.ndim > 2:
       raise UserError(
-        f'{at}.fuse_weights: it weighs the parts of an example apart, and the '
-        'loss is one of the whole; leave it empty'
+        f'{entry}.fuse_weights: it weighs the parts of an example apart, and '
+        'the loss is one of the whole; leave it empty'
       )
-    weights = jnp.broadcast_to(found, each.shape[::-1]).T
+    weights = jnp.broadcast_to(weights, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state
 
-  def _check(result, counts, batch, student):
+  def _check(result, counts, size, layers):
     """Refuses values that are no loss, or that a mask does not fit."""
     if not jnp.issubdtype(result.dtype, jnp.floating):
       raise UserError(
-        f'{at}: the loss gives {result.dtype}, which has no gradient'
+        f'{entry}: the loss gives {result.dtype}, which has no gradient'
       )
-    size, shape = _size(batch), list(result.shape)
+    shape = list(result.shape)
     if shape and shape[0] != size:
       raise UserError(
-        f'{at}: the loss gave the shape {shape}, which does not begin with the '
-        f'batch of {size}; a loss is unreduced over the batch'
+        f'{entry}: the loss gave the shape {shape}, which does not begin with '
+        f'the batch of {size}; a loss is unreduced over the batch'
       )
     if counts is None or counts.ndim == 1 or result.shape == counts.shape:
       return
     if len(shape) > 1:
       raise UserError(
-        f'{at}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
+        f'{entry}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
         'they must be equal'
       )
-    _check_positions(counts, student)
-    if not arguments.masked and mask not in arguments.fields:
+    _check_positions(counts, layers)
+    if not arguments.masked and mask not in fields:
       raise UserError(
-        f'{at}.mask: the loss {name} puts the positions of an example together '
-        f'and cannot leave out those that do not count in {mask!r}; choose a '
-        "loss that takes `valid`, or write 'all' to take everything"
+        f'{entry}.mask: the loss {name} puts the positions of an example '
+        f'together and cannot leave out those that do not count in {mask!r}; '
+        "choose a loss that takes `valid`, or write 'all' to take everything"
       )
     if jnp.issubdtype(counts.dtype, jnp.floating):
       raise UserError(
-        f'{at}.mask: {mask!r} is {counts.dtype}, and the loss {name}, which '
+        f'{entry}.mask: {mask!r} is {counts.dtype}, and the loss {name}, which '
         'puts positions together, takes or leaves each; make it a bool'
       )
 
-  def _check_positions(counts, student):
+  def _check_positions(counts, layers):
     """Refuses a mask of positions where there are none."""
     if counts is None or counts.ndim == 1:
       return
-    layers = jax.tree.leaves(student)
-    if all(x.shape[: counts.ndim] != counts.shape for x in layers):
+    shapes = [x.shape[: counts.ndim] for x in jax.tree.leaves(layers)]
+    if counts.shape not in shapes:
       raise UserError(
-        f'{at}.mask: {mask!r} is {list(counts.shape)}, and {location[0]!r} of '
+        f'{entry}.mask: {mask!r} is {list(counts.shape)}, and {at[0]!r} of '
         'the student has no such positions; leave it empty'
       )
 
   def _mismatch(error, student, teacher, of):
-    if not teacher or _shapes(student) == _shapes(teacher):
-      return f'{at}: the loss {name}: {error}'
+    if not teacher or found or _shapes(student) == _shapes(teacher):
+      return f'{entry}: the loss {name}: {error}'
     sentence = (
-      f'{at}: {location[0]!r} of the student is {_shapes(student)} and '
-      f'{location[1]!r} of teacher {" and ".join(teachers)} is '
+      f'{entry}: {at[0]!r} of the student is {_shapes(student)} and '
+      f'{at[1]!r} of teacher {" and ".join(teachers)} is '
       f'{_shapes(teacher)}, which the loss {name} cannot compare'
     )
-    if 'logits' in location and _shapes(student, 1) == _shapes(teacher, 1):
+    if 'logits' in at and _shapes(student, 1) == _shapes(teacher, 1):
       return f'{sentence}; choose outputs of one size'
-    if 'logits' in location:
+    if 'logits' in at:
       return f'{sentence}; give both the same number of classes'
-    if adapter:
+    if both.adapted[0]:
       return f'{sentence}: {error}'
     try:
       of(teacher)  # which 'linear' would bring the student to
     except Exception:
       return f'{sentence} ({error}); choose other layers'
-    return f"{sentence}; set {at}.adapter='linear' or choose other layers"
+    return f"{sentence}; set {entry}.adapter='linear' or choose other layers"
 
-  return Term(init, apply, count, teachers=teachers, layers=both.layers)
+  student, taught = both.layers
+  layers = (
+    student | _names(found, 'student'),
+    taught | _names(found, 'teacher'),
+  )
+  return Term(
+    both.init,
+    apply,
+    count,
+    teachers=teachers,
+    layers=layers,
+    mask=mask,
+    temperature=_temperature(loss, options),
+  )
 
 
-def field_of(
-  batch: Mapping[str, Array], field: str, who: str, *, mixtures: bool = False
-) -> Array:
-  """A field of the batch, by name.
+def _taught(found: Mapping[str, tuple[str, str]]) -> bool:
+  """Whether an argument comes from a teacher, by `places`."""
+  return bool(_names(found, 'teacher'))
 
-  Args:
-    batch: the fields.
-    field: the name.
-    who: the function that takes it, for errors.
-    mixtures: whether it takes probabilities of the classes for `labels`, which
-      mixtures of two examples have.
 
-  Raises:
-    UserError: there is none, or none such.
-  """
-  if field == 'labels' and PROBABILITIES in batch:
-    if mixtures:
-      return batch[PROBABILITIES]
-    raise UserError(
-      f'{who} takes one class for each example, and data.augment mixes two '
-      "examples; leave that empty ('none' in teachers.NAME.data.augment), or "
-      'choose what takes probabilities, as losses.cross_entropy does'
-    )
-  if field not in batch:
-    raise unknown('field of the batch', field, batch)
-  return batch[field]
+def _names(found: Mapping[str, tuple[str, str]], place: str) -> frozenset[str]:
+  """What arguments are called in a place, by `places`."""
+  return frozenset(name for where, name in found.values() if where == place)
+
+
+def _temperature(loss: Callable, options: Mapping[str, Any]) -> Any:
+  """The temperature of a loss, 1 of one without."""
+  parameter = inspect.signature(loss).parameters.get('temperature')
+  default = parameter.default if parameter else 1.0
+  return options.get('temperature', default)
 
 
 def _shapes(tree, last: int = 0) -> str:
@@ -355,6 +411,6 @@ def _told(arguments, counts, batch) -> dict[str, Array]:
   return told
 
 
-def _size(batch: Mapping[str, Any]) -> int:
+def _size(context: Context) -> int:
   """How many examples a batch has."""
-  return jax.tree.leaves(batch['id'])[0].shape[0]
+  return jax.tree.leaves(context.student)[0].shape[0]

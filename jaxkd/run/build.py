@@ -400,21 +400,16 @@ def locations(
   found = set()
   for term in used:
     groups = terms.groups_of(term)
+    student, taught = terms.outputs_of(term)
     if teacher and name in groups:
-      found |= _flat(term['at'][1])
+      found |= taught
     if not teacher and term['of'] in ('', name):
-      found |= _flat(term['at'][0])
+      found |= student
     # A peer is seen as a teacher is, and so is the net's own running mean.
     own = AVERAGE in groups and term['of'] in ('', name)
     if not teacher and (name in groups or own):
-      found |= _flat(term['at'][1])
+      found |= taught
   return found
-
-
-def _flat(location) -> set[str]:
-  if isinstance(location, str):
-    return {location}
-  return set().union(*map(_flat, location))
 
 
 def classes_of(entry: Mapping[str, Any], source: Source) -> int:

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from jaxkd import files, models, tasks
 from jaxkd.data import sources
-from jaxkd.distill.term import find_loss
+from jaxkd.distill import library
+from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.models import precision
 from jaxkd.report import wording
@@ -35,6 +36,7 @@ FREE = (
   'schedule_kw',
   'adapter_kw',
   'teacher_adapter_kw',
+  'inputs',
   'parts',
   'by_path',
   'survey',
@@ -49,6 +51,7 @@ FREE = (
 OPTIONS = {
   'model': ('kw',),
   'loss': ('kw',),
+  'term': ('kw',),
   'name': ('kw',),
   'source': ('kw', 'dir', 'layout'),
   'schedule': ('schedule_kw',),
@@ -62,6 +65,7 @@ OLD = {'students.*.correct': 'students.*.logit_shift'}
 
 _TERM = {
   'loss': '',
+  'term': '',  # in place of a loss: what has parameters or a memory of its own
   'at': ('logits', 'logits'),  # of the student, of the teacher
   'of': '',  # the role that it trains; the only one if empty
   'teacher': '',  # a group or a tuple of groups
@@ -71,19 +75,27 @@ _TERM = {
   'adapter_kw': {},
   'teacher_adapter': '',
   'teacher_adapter_kw': {},
-  # what plays against the student, of losses that compare its scores
-  'critic': {'model': '', 'kw': {}, 'penalty': 10.0, 'sees_inputs': True},
-  'memory': {'negatives': 4096, 'momentum': 0.5},  # of losses that contrast
-  # an option of the loss that trains against the student, within bounds
-  'adversary': {'option': '', 'low': 1.0, 'high': 21.0, 'ramp': 0},
   'mask': '',  # what counts; a pair where each side has its own
+  'inputs': {},  # argument of the loss -> where it comes from
   'kw': {},
   'weight': 1.0,
   'schedule': {'name': '', 'kw': {}},  # of optax; multiplies the weight
   'example_weight': '',
   'when': '',
+  'when_at': 'logits',  # of the teacher, that `when` and `example_weight` see
   'otherwise': '',
 }
+# What entries of a term were once called, and what to write now.
+_MOVED = {
+  'critic': "write term='critic' in place of loss, and what stood in critic as "
+  'kw=dict(model=..., kw=..., penalty=..., sees_inputs=...)',
+  'memory': "write term='memory' in place of loss='contrastive', and what "
+  'stood in memory as kw=dict(negatives=..., momentum=...)',
+  'adversary': "write term='adversary' in place of loss, and what stood in "
+  'adversary as kw=dict(loss=..., option=..., low=..., high=..., ramp=...)',
+}
+# Losses that no plain comparison can give their arguments, and whose they are.
+_OF_TERMS = {'wasserstein_critic': 'critic', 'contrastive': 'memory'}
 _TRAIN = {
   'optimizer': {'name': 'adamw', 'kw': {}},
   'learning_rate': 1e-3,
@@ -348,14 +360,38 @@ def _terms(terms: Mapping[str, Any], at: str) -> dict:
   """Complete terms, with what each loss takes by default."""
   made = {}
   for name, entry in terms.items():
-    entry = merge(_TERM, entry, f'{at}.{name}')
-    options = loss_options(entry['loss'], at=f'{at}.{name}.loss')
-    critic = entry['critic']
-    if critic['model']:
-      known = models.defaults(critic['model'], at=f'{at}.{name}.critic.model')
-      critic = {**critic, 'kw': {**plain(known), **critic['kw']}}
-    made[name] = {**entry, 'kw': {**options, **entry['kw']}, 'critic': critic}
+    here = f'{at}.{name}'
+    _refuse_moved(entry, here)
+    entry = merge(_TERM, entry, here)
+    if entry['term'] and entry['loss']:
+      raise UserError(
+        f'{here}.term: {entry["term"]!r} is in place of a loss, and there is '
+        f'{here}.loss={entry["loss"]!r}; leave one of them empty'
+      )
+    if entry['term']:
+      options = term_options(entry['term'], at=f'{here}.term')
+    else:
+      options = loss_options(entry['loss'], at=f'{here}.loss')
+    made[name] = {**entry, 'kw': {**options, **entry['kw']}}
   return made
+
+
+def _refuse_moved(entry: Any, at: str) -> None:
+  """Refuses what a term was told in another way before."""
+  given = entry if isinstance(entry, Mapping | ConfigDict) else {}
+  for name, now in _MOVED.items():
+    if name in given:
+      raise UserError(f'{at}.{name}: {now}')
+  if given.get('loss') in _OF_TERMS:
+    raise UserError(
+      f'{at}.loss: {given["loss"]} needs more than both sides and the batch; '
+      f"write term='{_OF_TERMS[given['loss']]}' in place of loss"
+    )
+
+
+def term_options(name: str, *, at: str) -> dict[str, Any]:
+  """The options of a factory of terms that have a value by default."""
+  return plain(library.options(name, at=at))
 
 
 def loss_options(name: str, *, at: str) -> dict[str, Any]:
@@ -390,7 +426,7 @@ def merge(default: Mapping, given: Mapping, at: str) -> dict:
   made = plain(default)
   for kind, name in _named_anew(default, given):
     # `complete` adds the options of a model or a loss.
-    if kind not in ('model', 'loss'):
+    if kind not in ('model', 'loss', 'term'):
       made |= options_after(default, kind, name, at)
   for name, value in given.items():
     here = f'{at}.{name}' if at else name
@@ -419,6 +455,8 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
     UserError: an entry that does not exist, or of a wrong type.
   """
   partial = _mapping(partial, at)
+  if config.keys() >= _TERM.keys():
+    _refuse_moved(partial, at)
   made = dict(config)
   for kind, name in _named_anew(config, partial):
     made |= options_after(config, kind, name, at)
@@ -428,7 +466,7 @@ def override(config: dict, partial: Mapping, at: str) -> dict:
     config = made
   for name, value in partial.items():
     here = f'{at}.{name}'
-    if name not in config and _is_new(value, at, 'distill', 'loss'):
+    if name not in config and _is_new(value, at, 'distill', 'loss', 'term'):
       made[name] = _terms({name: value}, at)[name]
     elif name not in config and _is_new(value, at, 'students', 'model'):
       made[name] = _net(_STUDENT, value, here)
@@ -455,10 +493,11 @@ def _new_teachers(config: dict, partial: Mapping, at: str) -> dict:
   }
 
 
-def _is_new(value: Any, at: str, section: str, named: str) -> bool:
+def _is_new(value: Any, at: str, section: str, *named: str) -> bool:
   """Whether an arm brings a term or a role: it names its loss or model."""
   is_dict = isinstance(value, Mapping)
-  return at.endswith(f'.{section}') and is_dict and named in value
+  new = is_dict and any(name in value for name in named)
+  return at.endswith(f'.{section}') and new
 
 
 def _named_anew(config: Mapping, given: Mapping) -> list[tuple[str, str]]:
@@ -476,8 +515,9 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   """The entries that belong to a name, once another is named.
 
   A model's are those of the new one, and a loss's too but for the ones that
-  both have. The others start without any, but for a source that only reads
-  another place (``folder:A``, ``folder:B``), which keeps what it has.
+  both have, as are those of a term in place of a loss. The others start without
+  any, but for a source that only reads another place (``folder:A``,
+  ``folder:B``), which keeps what it has.
 
   Args:
     config: the entry as it is.
@@ -488,10 +528,15 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   if kind == 'model':
     kw = plain(models.defaults(name, at=f'{at}.model')) if name else {}
     return {'kw': kw}
-  if kind == 'loss':
-    options = loss_options(name, at=f'{at}.loss')
+  if kind in ('loss', 'term') and at.endswith('.kw'):
+    return {}  # an option of a term, which has no options of its own
+  if kind in ('loss', 'term') and name:
+    of, other = (
+      (loss_options, 'term') if kind == 'loss' else (term_options, 'loss')
+    )
+    options = of(name, at=f'{at}.{kind}')
     kept = {k: v for k, v in config.get('kw', {}).items() if k in options}
-    return {'kw': {**options, **kept}}
+    return {'kw': {**options, **kept}, other: ''}
   if kind == 'source':
     old, new = (text.partition(':')[0] for text in (config[kind], name))
     if old == new and old in sources.NAMES:
@@ -617,7 +662,8 @@ def check_numbers(config: Mapping) -> None:
       raise UserError(
         f'{at}.weight: {weight} should be a finite number, 0 or more'
       )
-    _at_least(0, term, 'critic.penalty', at)
+    if ':' in term['term']:  # whose options mean what they want
+      continue
     temperature = term['kw'].get('temperature', 1.0)
     number = isinstance(temperature, int | float)
     if not (number and 0 < temperature < math.inf):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jaxkd import shapes
 from jaxkd.data import sources
-from jaxkd.distill.term import Arguments, find_loss
+from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost, precision
 from jaxkd.report import wording
@@ -310,23 +310,21 @@ def _sentence(name: str, term: Mapping[str, Any]) -> str:
     sides.append(f'{adapter}({side})' if adapter else side)
   if term['adapter']:
     sides[0] = f'{term["adapter"]}({sides[0]})'
-  fields = Arguments(find_loss(term['loss'], at=name)).fields
-  against, critic = term['adversary'], term['critic']
-  options = term['kw']
-  if critic['model']:
-    fields = []  # scores, which the critic gives
-    options = {**options, **{k: critic[k] for k in ('model', 'penalty')}}
-  if against['option']:
-    learned = f'{against["low"]:g} to {against["high"]:g}, learned'
-    options = {**options, against['option']: learned}
+  if term['term']:
+    fields = []
+  else:
+    loss = find_loss(term['loss'], at=name)
+    fields = Arguments(loss, term['inputs']).fields
+  options = {**term['inputs'], **term['kw']}
   options = [f'{k}={v}' for k, v in sorted(options.items())]
   factors = [f'{term["weight"]:g}']
   if term['schedule']['name']:
     factors.append(f'{term["schedule"]["name"]}(step)')
   if term['example_weight']:
     factors.append(f'{term["example_weight"]}(example)')
+  called = term['term'] or term['loss']
   arguments = ', '.join([*sides, *fields, *options])
-  text = f'{name} = {" · ".join(factors)} · {term["loss"]}({arguments})'
+  text = f'{name} = {" · ".join(factors)} · {called}({arguments})'
   if term['when']:
     text += f' where {term["when"]}, {term["otherwise"]} elsewhere'
   return text

@@ -437,8 +437,7 @@ def _check_kept(job: Job) -> None:
       other = entry['otherwise']
       own = {name: entry, **({other: job.distill[other]} if other else {})}
       found = locations(own, group, teacher=True)
-      wholes = ('fuse', 'fuse_weights', 'when', 'example_weight')
-      if group in terms.groups_of(entry) and any(entry[w] for w in wholes):
+      if group in terms.groups_of(entry) and entry['fuse_weights']:
         found = {*found, 'logits'}
       wanted |= dict.fromkeys(sorted(found), f'{job.at}distill.{name}')
     readers = [*job.students.values(), *(g.role for g in looked_at.values())]

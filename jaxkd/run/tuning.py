@@ -39,14 +39,13 @@ Grid = dict[str, tuple]
 
 SEEDS = 3  # of each trial; none is a seed of the run
 _TUNABLE = (
-  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|teacher|example_weight'
-  r'|critic\.penalty)'
+  r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|teacher|example_weight)'
   r'|train\.(by_path\.[^.]+\.)?(learning_rate|schedule|schedule_kw\..+'
   r'|optimizer\.(name|kw\..+)|weight_decay|clip)'
   r'|train\.(accumulate|average)'
 )
 _MAPPED = (
-  r'distill\.[^.]+\.(weight|kw\..+|critic\.penalty)'
+  r'distill\.[^.]+\.(weight|kw\..+)'
   r'|train\.(by_path\.[^.]+\.)?(learning_rate|optimizer\.kw\..+)'
 )
 

@@ -101,12 +101,12 @@ KL = dict(loss='kl', teacher='main')
     (
       False,
       dict(
-        KL,
-        loss='contrastive',
+        teacher='main',
+        term='memory',
         adapter='embed',
         teacher_adapter='embed',
         teacher_adapter_kw=dict(width=4),
-        memory=dict(negatives=3),
+        kw=dict(negatives=3),
       ),
     ),
   ],

@@ -6,7 +6,7 @@ import pytest
 
 from jaxkd import losses
 from jaxkd.distill import adapters, grids
-from jaxkd.distill.term import knowledge
+from jaxkd.distill.term import term as make_term
 from jaxkd.errors import UserError
 
 LARGE, HALF, ODD = (3, 4, 4, 2), (3, 2, 2, 5), (3, 3, 5, 5)
@@ -369,8 +369,8 @@ def test_attention_fusion_reviews_from_the_deepest_level_up():
 
 def through_knowledge(context, loss, adapter, location=('map', 'map')):
   """The value of a term, its gradient, and its parameters."""
-  term = knowledge(
-    loss, location=location, teachers=('main',), adapter=adapter, at='distill.x'
+  term = make_term(
+    loss, at=location, teacher=('main',), adapter=adapter, entry='distill.x'
   )
   shapes = jax.eval_shape(lambda: context)
   params, state = jax.jit(lambda key: term.init(key, shapes))(jax.random.key(0))
@@ -593,14 +593,14 @@ def test_hints_know_the_proportions_of_what_the_student_sees(context):
   context = context._replace(
     teachers={'main': {'tokens': tokens}}, inputs=jnp.zeros((6, 16, 8, 1))
   )
-  term = knowledge(
+  term = make_term(
     losses.hint,
-    location=('map', 'tokens'),
-    teachers=('main',),
+    at=('map', 'tokens'),
+    teacher=('main',),
     adapter='linear',
     teacher_adapter='tokens_to_map',
     teacher_adapter_kw={'class_tokens': 1},
-    at='distill.x',
+    entry='distill.x',
   )
   params, state = term.init(jax.random.key(0), context)
   value, _ = term.loss(params, state, context)

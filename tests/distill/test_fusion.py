@@ -5,14 +5,16 @@ import optax
 import pytest
 
 from jaxkd import losses
-from jaxkd.distill import fusion
+from jaxkd.distill import fusion, transfer
 from jaxkd.distill.roles import Role
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
+from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import cost
 from jaxkd.run import config, terms
+from jaxkd.types import Term
 
 LABELS = dict(loss='cross_entropy')
 SOFT = dict(loss='kl', teacher='main', kw=dict(temperature=2.0))
@@ -315,3 +317,100 @@ def test_no_fusion_makes_numbers_of_what_is_none(fuse):
   assert np.isnan(np.delete(found[1], 2)).all()
   assert np.isneginf(found[[0, 2, 3], 2]).all()
   assert np.isfinite(np.delete(found[[0, 2, 3]], 2, axis=1)).all()
+
+
+def hint(**options):
+  return make(losses.hint, teacher='main', at='map', **options)
+
+
+def of(term, context):
+  return term.loss(*term.init(jax.random.key(0), context), context)[0]
+
+
+def test_any_output_can_be_fused(context):
+  """By the plain mean, or by a function; with weights of each example."""
+  teachers = context.teachers['main']
+  maps = teachers['map']
+  context = context._replace(student={**context.student, 'map': maps[0] / 2})
+  weights = losses.confidence_weights(
+    teachers['logits'], context.batch['labels']
+  )
+  by_hand = jnp.einsum('bt,tbhwc->bhwc', weights, maps)
+  for how, options, target in (
+    ('mean', {}, maps.mean(0)),
+    ('mean', dict(weights='confidence'), by_hand),
+    (lambda teachers: teachers.max(0), {}, maps.max(0)),
+  ):
+    one = fusion.fused(hint(), how, **options)
+    want = losses.hint(maps[0] / 2, target)
+    np.testing.assert_allclose(of(one, context), want, rtol=1e-5)
+    assert one.teachers == ('main',)
+  assert one.layers == ({'map'}, {'map'})
+  got = of(fusion.fused(hint(), 'mean', weights='router'), context)
+  np.testing.assert_allclose(
+    got, losses.hint(maps[0] / 2, maps.mean(0)), rtol=1e-4
+  )
+
+
+def test_probabilities_are_of_what_has_classes(context):
+  one = fusion.fused(hint(), 'mean_probabilities', entry='distill.hint')
+  with pytest.raises(
+    UserError, match=r"^distill\.hint\.fuse: .*map \[4, 4, 5\] .*fuse='mean'"
+  ):
+    of(one, context)
+  scores = jax.random.normal(jax.random.key(5), (2, 6, 4, 4, 3))
+  main = {**context.teachers['main'], 'map': scores}
+  context = context._replace(
+    teachers={'main': main}, student={'map': scores[0] / 2}
+  )
+  weights = losses.confidence_weights(main['logits'], context.batch['labels'])
+  p = jnp.einsum('bt,tbhwc->bhwc', weights, jax.nn.softmax(scores))
+  one = make(losses.kl, teacher='main', at='map', mask='all')
+  one = fusion.fused(one, 'mean_probabilities', weights='confidence')
+  want = losses.kl(scores[0] / 2, jnp.log(p)).mean((1, 2))
+  np.testing.assert_allclose(of(one, context), want, rtol=1e-4)
+
+
+def test_of_several_groups_one_stands_in_for_all(context):
+  """For a loss, a condition, and for a term of one's own that sees both."""
+  logits = context.teachers['main']['logits']
+  them = {'a': {'logits': logits[:1]}, 'b': {'logits': logits[1:]}}
+  context = context._replace(teachers=them)
+  soft = make('kl', teacher=('a', 'b'), temperature=2.0)
+  labels = make('cross_entropy')
+  p = losses.mean_probabilities(logits, temperature=2.0)
+  want = to_target(context.student['logits'], p)
+  one = fusion.fused(soft, losses.mean_probabilities)
+  np.testing.assert_allclose(of(one, context), want, rtol=1e-4)
+  both = transfer.conditional('teacher_is_correct', soft, labels)
+  both = fusion.fused(both, 'mean_probabilities')
+  right = np.asarray(p).argmax(-1) == context.batch['labels']
+  want = np.where(right, want, of(labels, context))
+  np.testing.assert_allclose(of(both, context), want, rtol=1e-4)
+  seen = []
+
+  def own(params, state, context):
+    seen.append(jax.tree.map(jnp.shape, context.teachers))
+    return context.student['logits'].sum(-1), state
+
+  term = Term(lambda key, context: ({}, {}), own, teachers=('a', 'b'))
+  of(fusion.fused(term, 'mean_logits'), context)
+  assert seen == [{'a': {'logits': (1, 6, 3)}, 'b': {}}]
+
+
+def test_losses_to_several_teachers_are_weighed_without_a_fusion(context):
+  _, teachers, each = both(context)
+  weights = losses.confidence_weights(teachers, context.batch['labels'])
+  one = make('kl', teacher='main', temperature=2.0, fuse_weights='confidence')
+  want = (weights.T * each).sum(0)
+  np.testing.assert_allclose(of(one, context), want, rtol=1e-4)
+
+
+@pytest.mark.parametrize('weights', ['', 'confidence', 'router'])
+def test_parameters_begin_before_any_labels_are_seen(context, weights):
+  """A loop of one's own has no batch yet when its state begins."""
+  made = fusion.fused(hint(adapter='linear'), 'mean', weights=weights)
+  shapes = jax.eval_shape(lambda: context._replace(batch={}))
+  params, _ = made.init(jax.random.key(0), shapes)
+  found = params['term'] if weights == 'router' else params
+  assert found['adapter']['kernel'].shape == (2, 5)

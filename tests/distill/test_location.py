@@ -7,7 +7,7 @@ import pytest
 
 from jaxkd import losses
 from jaxkd.distill.location import sides
-from jaxkd.distill.term import knowledge
+from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
 
 LOGITS, MAPS = ('logits', 'logits'), ('map', 'map')
@@ -82,8 +82,8 @@ def test_an_adapters_draw_does_not_depend_on_the_other_side(context):
 
 
 def test_both_adapters_are_trained(context):
-  term = knowledge(
-    losses.hint, location=('logits', 'map'), teachers=('main',),
+  term = make(
+    losses.hint, at=('logits', 'map'), teacher=('main',),
     adapter='embed', teacher_adapter='embed',
     teacher_adapter_kw=dict(width=4),
   )  # fmt: skip
@@ -98,8 +98,8 @@ def test_both_adapters_are_trained(context):
 
 def test_the_margin_is_the_mean_of_what_is_negative(alike):
   """As the paper defines it, of a normal's batch mean and deviation."""
-  term = knowledge(
-    losses.overhaul, location=MAPS, teachers=('main',), teacher_adapter='margin'
+  term = make(
+    losses.overhaul, at=MAPS, teacher=('main',), teacher_adapter='margin'
   )
   student = np.asarray(alike.student['map'])
   random = np.random.default_rng(0)
@@ -116,12 +116,12 @@ def test_the_margin_is_the_mean_of_what_is_negative(alike):
 
 
 def test_standardised_on_both_sides_only_the_shape_of_logits_counts(context):
-  term = knowledge(
+  term = make(
     losses.kl,
-    teachers=('main',),
+    teacher=('main',),
     adapter='standardize_logits',
     teacher_adapter='standardize_logits',
-    options=dict(temperature=2.0),
+    kw=dict(temperature=2.0),
   )
 
   def log_softened(logits):
@@ -172,27 +172,27 @@ def test_features_are_standardised_for_each_net_over_its_batch(context):
 )
 def test_options_of_adapters_that_are_refused(given, message):
   with pytest.raises(UserError, match=rf'^t\.{message}'):
-    sides(LOGITS, ('main',), **given, at='t')
+    sides(LOGITS, ('main',), **given, entry='t')
 
 
 @pytest.mark.parametrize('side', ['adapter', 'teacher_adapter'])
 def test_without_a_teacher_nothing_is_adapted(side):
   with pytest.raises(UserError, match=rf'^t\.{side}: there is no teacher'):
-    sides(LOGITS, (), **{side: 'linear'}, at='t')
+    sides(LOGITS, (), **{side: 'linear'}, entry='t')
 
 
 def test_shapes_that_cannot_be_adapted_are_put_down_to_their_side(context):
-  both = sides(('logits', 'map'), ('main',), adapter='linear', at='t')
+  both = sides(('logits', 'map'), ('main',), adapter='linear', entry='t')
   with pytest.raises(UserError, match=r'^t\.adapter: .*\[B, 4, 4, 5\]'):
     both.init(jax.random.key(0), context)
-  both = sides(LOGITS, ('main',), teacher_adapter='conv3x3', at='t')
+  both = sides(LOGITS, ('main',), teacher_adapter='conv3x3', entry='t')
   with pytest.raises(UserError, match=r'^t\.teacher_adapter: .*\[B, 3\]'):
     both.init(jax.random.key(0), jax.eval_shape(lambda: context))
 
 
 def test_what_an_adapter_gives_besides_stands_for_fields_of_the_batch(alike):
   """Without the margin the loss would look for it in the batch."""
-  term = knowledge(losses.overhaul, location=MAPS, teachers=('main',))
+  term = make(losses.overhaul, at=MAPS, teacher=('main',))
   with pytest.raises(UserError, match="no field of the batch 'margin'"):
     value(term, alike)
   margin = jnp.full((2,), -0.5)

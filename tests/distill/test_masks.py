@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
-from jaxkd.distill.term import knowledge
+from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
 from jaxkd.run import config, terms
 
@@ -57,12 +57,12 @@ def sentences(context):
 def term(loss, mask='valid', at='hidden', **options):
   if isinstance(loss, str):
     loss = getattr(losses, loss)
-  return knowledge(
+  return make(
     loss,
-    teachers=('main',),
-    location=(at, at),
+    teacher=('main',),
+    at=(at, at),
     mask=mask,
-    at='distill.x',
+    entry='distill.x',
     **options,
   )
 
@@ -290,9 +290,9 @@ def entry(**distill):
 @pytest.mark.parametrize(
   'given',
   [
-    dict(loss='wasserstein_critic', critic=dict(model='critic')),
+    dict(term='critic', kw=dict(model='critic')),
     dict(
-      loss='contrastive',
+      term='memory',
       adapter='embed',
       teacher_adapter='embed',
       teacher_adapter_kw=dict(width=2),
@@ -309,7 +309,7 @@ def test_losses_without_a_place_for_a_mask_are_told_to_take_all(
     entry(x=given).init(jax.random.key(0), sentences)
   with pytest.raises(UserError, match=r'x\.mask: .* takes none'):
     entry(x=dict(given, mask='valid'))
-  if given['loss'] == 'contrastive':
+  if given['term'] == 'memory':
     allowed = entry(x=dict(given, mask='all'))
     assert allowed.init(jax.random.key(0), sentences)[0]
 
@@ -371,10 +371,32 @@ def test_conditions_on_labels_do_not_take_everything(context):
 def test_labels_of_some_examples_are_not_learnt_in_silence(context):
   batch = {**context.batch, 'valid': np.arange(6) < 3}
   context = context._replace(batch=batch)
-  of = functools.partial(knowledge, losses.cross_entropy, at='distill.x')
+  of = functools.partial(make, losses.cross_entropy, entry='distill.x')
   with pytest.raises(UserError, match=r"^distill\.x\.mask: .* write 'valid'"):
     value(of(), context)
   got = value(of(mask='valid'), context).mean()
   labelled = context.student['logits'][:3], context.batch['labels'][:3]
   want = losses.cross_entropy(*labelled).mean()
   np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_what_inputs_name_is_masked_too(sentences):
+  """And is not learnt in silence where the batch says what counts."""
+
+  def loss(one, other):
+    return jnp.square(one - other).sum(-1)
+
+  def of(mask, name='hidden'):
+    inputs = dict(one=f'student.{name}', other=f'teacher.{name}')
+    return make(loss, teacher='main', inputs=inputs, mask=mask, entry='x')
+
+  with pytest.raises(UserError, match=r"^x\.mask: .* write 'valid'"):
+    value(of(''), sentences)
+  with pytest.raises(UserError, match=r'^x\.mask: .*other positions'):
+    value(of('valid', 'short'), sentences)
+  got = value(of('valid'), sentences)
+  each = loss(
+    sentences.student['hidden'], sentences.teachers['main']['hidden'][0]
+  )
+  want = np.where(VALID, each, 0).sum() / VALID.sum()
+  np.testing.assert_allclose(got.mean(), want, rtol=1e-5)

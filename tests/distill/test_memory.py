@@ -32,11 +32,11 @@ def contrast(location=('logits', 'map'), teachers=('main',), **changes):
     negatives=NEGATIVES,
     momentum=MOMENTUM,
     num_data=SIZE,
-    options=dict(temperature=TEMPERATURE),
-    at='distill.c',
+    temperature=TEMPERATURE,
+    entry='distill.c',
   )
-  both = sides(location, teachers, **EMBED, at='distill.c')
-  return memory.contrast(losses.contrastive, both, **given | changes)
+  both = sides(location, teachers, **EMBED, entry='distill.c')
+  return memory.memory(sides=both, **given | changes)
 
 
 def start(term, context):
@@ -249,19 +249,17 @@ def test_the_gradient_reaches_both_embedders_and_stops_at_the_rest(one):
   [dict(negatives=0), dict(momentum=1.0), dict(momentum=-0.1)],
 )
 def test_a_memory_that_makes_no_sense(changes):
-  with pytest.raises(UserError, match=r'distill\.c\.memory: negatives should'):
+  with pytest.raises(UserError, match=r'distill\.c\.kw: negatives should'):
     contrast(**changes)
 
 
 def test_what_is_no_pair_of_embeddings_is_refused(context, one):
   """Without adapters, or with several teachers."""
-  plain = memory.contrast(
-    losses.contrastive,
-    sides(('logits', 'map'), ('main',)),
+  plain = memory.memory(
+    sides=sides(('logits', 'map'), ('main',)),
     negatives=2,
-    momentum=0.5,
     num_data=SIZE,
-    at='distill.c',
+    entry='distill.c',
   )
   several = context._replace(batch=one.batch)
   two = one._replace(teachers=one.teachers | {'b': one.teachers['main']})
@@ -274,16 +272,15 @@ def test_what_is_no_pair_of_embeddings_is_refused(context, one):
       start(term, given)
     assert "distill.c.teacher_adapter='embed'" in str(error.value)
   with pytest.raises(UserError, match=r'kw: .*temperatur.*'):
-    contrast(options=dict(temperatur=1.0))
+    contrast(temperatur=1.0)
 
 
 @pytest.mark.parametrize(
   ('entry', 'value'),
   [
-    ('fuse', 'mean_probabilities'),
+    ('fuse_weights', 'confidence'),
     ('mask', 'tokens'),
-    ('when', 'teacher_is_correct'),
-    ('adversary', dict(option='temperature')),
+    ('inputs', dict(anchor='batch.labels')),
   ],
 )
 def test_transfers_that_a_memory_has_no_place_for(entry, value):
@@ -293,11 +290,10 @@ def test_transfers_that_a_memory_has_no_place_for(entry, value):
       students=dict(student={}),
       distill=dict(
         labels=dict(loss='cross_entropy'),
-        c=dict(loss='contrastive', teacher='main', otherwise='labels', **EMBED)
-        | {entry: value},
+        c=dict(term='memory', teacher='main', **EMBED) | {entry: value},
       ),
     )
   )
   distill = config.plain(made)['distill']
-  with pytest.raises(UserError, match=rf'^distill\.c\.{entry}: the loss contr'):
+  with pytest.raises(UserError, match=rf'^distill\.c\.{entry}: .*term memory'):
     terms.build(distill, ['student'], SIZE)

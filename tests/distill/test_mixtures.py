@@ -122,9 +122,9 @@ def set_in(tree, path, value):
 
 
 CRD = dict(
-  loss='contrastive', teacher='main', at=('embedding', 'embedding'),
+  term='memory', teacher='main', at=('embedding', 'embedding'),
   adapter='embed', adapter_kw=dict(width=3), teacher_adapter='embed',
-  teacher_adapter_kw=dict(width=3), memory=dict(negatives=4),
+  teacher_adapter_kw=dict(width=3), kw=dict(negatives=4),
 )  # fmt: skip
 
 

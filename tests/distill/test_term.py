@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
-from jaxkd.distill.term import Adversary, Arguments, find_loss, knowledge
+from jaxkd.distill import adapters
+from jaxkd.distill.arguments import find_loss
+from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
 
 
@@ -13,28 +15,8 @@ def value(term, context):
   return term.loss(params, state, context)[0]
 
 
-def test_where_a_loss_gets_its_arguments_from():
-  kl = Arguments(losses.kl)
-  assert (kl.draws, kl.teacher, kl.fields, kl.coupled) == (
-    False,
-    True,
-    [],
-    False,
-  )
-  assert Arguments(losses.cross_entropy).fields == ['labels']
-  assert not Arguments(losses.cross_entropy).teacher
-  assert Arguments(losses.decoupled_kl).fields == ['labels']
-  assert Arguments(losses.dist).coupled
-
-  def drawn(key, student, teacher, weights):
-    return student
-
-  assert Arguments(drawn).draws
-  assert Arguments(drawn).fields == ['weights']
-
-
 def test_labels_come_from_the_batch(context):
-  got = value(knowledge(losses.cross_entropy), context)
+  got = value(make(losses.cross_entropy), context)
   want = losses.cross_entropy(
     context.student['logits'], context.batch['labels']
   )
@@ -42,7 +24,7 @@ def test_labels_come_from_the_batch(context):
 
 
 def test_several_teachers_are_the_mean_of_the_losses(context):
-  term = knowledge(losses.kl, teachers=('main',), options={'temperature': 3.0})
+  term = make(losses.kl, teacher=('main',), kw={'temperature': 3.0})
   each = [
     losses.kl(context.student['logits'], teacher, temperature=3.0)
     for teacher in context.teachers['main']['logits']
@@ -64,18 +46,18 @@ def test_a_loss_may_look_at_all_teachers_at_once(context):
   context = context._replace(
     teachers={**context.teachers, 'other': {'logits': other}}
   )
-  got = value(knowledge(loss, teachers=('main', 'other')), context)
+  got = value(make(loss, teacher=('main', 'other')), context)
   nets = [*logits, *other]
   assert seen == [[net.shape for net in nets]]
   want = loss(context.student['logits'], nets, None)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   with pytest.raises(UserError, match=r'term.fuse_weights: .* all teachers at'):
-    knowledge(loss, teachers=('main',), weigh=lambda context: logits)
+    make(loss, teacher=('main',), fuse_weights='confidence')
 
 
 def test_an_adapter_is_sized_from_both_layers(context):
-  term = knowledge(
-    losses.hint, location=('map', 'map'), teachers=('main',), adapter='linear'
+  term = make(
+    losses.hint, at=('map', 'map'), teacher=('main',), adapter='linear'
   )
   params, state = term.init(jax.random.key(0), context)
   assert params['adapter']['kernel'].shape == (2, 5)
@@ -86,11 +68,11 @@ def test_an_adapter_is_sized_from_both_layers(context):
 
 
 def test_unequal_layers_are_refused_with_a_remedy(context):
-  term = knowledge(
+  term = make(
     losses.hint,
-    location=('map', 'map'),
-    teachers=('main',),
-    at='distill.hint',
+    at=('map', 'map'),
+    teacher=('main',),
+    entry='distill.hint',
   )
   with pytest.raises(UserError) as error:
     value(term, context)
@@ -107,9 +89,7 @@ def test_an_adapter_is_not_proposed_where_the_loss_takes_no_such_layers(
   context,
 ):
   far = {'main': {'far': jnp.zeros((1, 6, 3, 3, 2))}}
-  term = knowledge(
-    losses.rkd_distance, location=('map', 'far'), teachers=('main',)
-  )
+  term = make(losses.rkd_distance, at=('map', 'far'), teacher=('main',))
   message = r'cannot compare \(student must be .*\); choose other layers'
   with pytest.raises(UserError, match=message):
     value(term, context._replace(teachers=far))
@@ -118,19 +98,19 @@ def test_an_adapter_is_not_proposed_where_the_loss_takes_no_such_layers(
 def test_names_that_are_not_there(context):
   with pytest.raises(UserError, match=r"no output 'mpa'.*'map'"):
     value(
-      knowledge(losses.hint, location=('mpa', 'map'), teachers=('main',)),
+      make(losses.hint, at=('mpa', 'map'), teacher=('main',)),
       context,
     )
   with pytest.raises(UserError, match=r"no teacher 'mian'.*'main'"):
-    value(knowledge(losses.kl, teachers=('mian',)), context)
+    value(make(losses.kl, teacher=('mian',)), context)
   with pytest.raises(UserError, match=r"no loss 'klm'.*'kl'"):
     find_loss('klm', at='distill.soft.loss')
   with pytest.raises(UserError, match=r"temperatur.*'temperature'"):
-    knowledge(losses.kl, teachers=('main',), options={'temperatur': 1.0})
+    make(losses.kl, teacher=('main',), kw={'temperatur': 1.0})
   with pytest.raises(UserError, match='compares with a teacher'):
-    knowledge(losses.kl)
+    make(losses.kl)
   with pytest.raises(UserError, match='looks at no teacher'):
-    knowledge(losses.cross_entropy, teachers=('main',))
+    make(losses.cross_entropy, teacher=('main',))
 
 
 def test_a_masked_mean_is_over_what_counts_in_the_whole_batch(context):
@@ -141,9 +121,7 @@ def test_a_masked_mean_is_over_what_counts_in_the_whole_batch(context):
   def per_token(student):
     return student[..., 0, 0] + 0 * student[..., 0].sum(-1)
 
-  got = value(
-    knowledge(per_token, location=('map', ''), mask='tokens'), context
-  )
+  got = value(make(per_token, at=('map', ''), mask='tokens'), context)
   tokens = np.asarray(context.student['map'])[..., 0, 0]
   want = (tokens * mask).sum() / mask.sum()
   np.testing.assert_allclose(got.mean(), want, rtol=1e-5)
@@ -152,7 +130,7 @@ def test_a_masked_mean_is_over_what_counts_in_the_whole_batch(context):
 @pytest.mark.parametrize('mask', ['labels', 'id'])
 def test_numbers_of_examples_are_no_mask(context, mask):
   with pytest.raises(UserError, match=f'term.mask: {mask!r} numbers the exam'):
-    value(knowledge(losses.cross_entropy, mask=mask), context)
+    value(make(losses.cross_entropy, mask=mask), context)
 
 
 def test_a_loss_that_is_reduced_over_the_batch_is_refused(context):
@@ -160,67 +138,7 @@ def test_a_loss_that_is_reduced_over_the_batch_is_refused(context):
     return student.mean(0)
 
   with pytest.raises(UserError, match='unreduced over the batch'):
-    value(knowledge(reduced), context)
-
-
-CTKD = Adversary('temperature', low=1.0, high=21.0, ramp=10)
-
-
-@pytest.mark.parametrize('step', [0, 5, 1000])
-def test_an_adversary_starts_between_its_bounds_and_keeps_to_them(step):
-  def value(theta):
-    return float(CTKD.value(jnp.float32(theta), jnp.int32(step)))
-
-  np.testing.assert_allclose(value(1.0), 1 + 20 / (1 + np.exp(-1)), rtol=1e-6)
-  np.testing.assert_allclose([value(-60.0), value(60.0)], [1, 21], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ('step', 'factor'),
-  [(0, 0.0), (2, (1 - np.cos(0.2 * np.pi)) / 2), (5, 0.5), (10, 1), (99, 1)],
-)
-def test_an_adversary_climbs_the_loss_slowly_at_first(context, step, factor):
-  term = knowledge(losses.kl, teachers=('main',), adversary=CTKD)
-  params, state = term.init(jax.random.key(0), context)
-  context = context._replace(step=jnp.asarray(step, jnp.int32))
-  teachers = context.teachers['main']['logits']
-
-  def by_hand(theta, student):
-    temperature = 1 + 20 / (1 + jnp.exp(-theta))
-    p, q = (jax.nn.log_softmax(x / temperature) for x in (teachers, student))
-    q = jnp.broadcast_to(q, p.shape)
-    return (temperature**2 * (jnp.exp(p) * (p - q)).sum(-1)).mean()
-
-  def ours(params, student):
-    seen = context._replace(student={**context.student, 'logits': student})
-    return term.loss(params, state, seen)[0].mean()
-
-  student = context.student['logits']
-  want, (theta, logits) = jax.value_and_grad(by_hand, (0, 1))(1.0, student)
-  got, (own, same) = jax.value_and_grad(ours, (0, 1))(params, student)
-  np.testing.assert_allclose(got, want, rtol=1e-4)
-  np.testing.assert_allclose(same, logits, rtol=1e-3, atol=1e-6)
-  assert abs(theta) > 1e-3
-  np.testing.assert_allclose(own['adversary'], -factor * theta, rtol=1e-3)
-
-
-def test_without_a_ramp_the_whole_gradient_counts_from_the_start():
-  sudden = CTKD._replace(ramp=0)
-  slope = jax.grad(lambda theta: sudden.value(theta, jnp.int32(0)))(1.0)
-  share = 1 / (1 + np.exp(-1))
-  np.testing.assert_allclose(slope, -20 * share * (1 - share), rtol=1e-5)
-
-
-def test_an_adversary_is_an_option_of_the_loss():
-  with pytest.raises(
-    UserError, match=r"^t\.adversary\.option: .*'temperature'"
-  ):
-    knowledge(
-      losses.kl,
-      teachers=('main',),
-      adversary=CTKD._replace(option='temperatur'),
-      at='t',
-    )
+    value(make(reduced), context)
 
 
 def test_labels_that_mean_nothing_are_not_learnt(context):
@@ -233,7 +151,7 @@ def test_labels_that_mean_nothing_are_not_learnt(context):
     return student[..., 0, 0] * labels
 
   def term(mask):
-    return knowledge(per_token, location=('map', ''), mask=mask, at='distill.x')
+    return make(per_token, at=('map', ''), mask=mask, entry='distill.x')
 
   with pytest.raises(UserError, match=r"^distill\.x\.mask: .* write 'valid'"):
     value(term(''), context)
@@ -249,4 +167,88 @@ def test_maps_of_other_sizes_are_no_other_classes(context):
   context = context._replace(student=student, teachers=teachers)
   where = ('scores', 'logits')
   with pytest.raises(UserError, match='choose outputs of one size'):
-    value(knowledge(pixels, location=where, teachers=('main',)), context)
+    value(make(pixels, at=where, teacher=('main',)), context)
+
+
+def test_functions_and_their_names_are_the_same(context):
+  by_name = make(
+    'hint', teacher='main', at='map', adapter='linear', weight=0.5, of='small'
+  )
+  ours = make(
+    losses.hint, teacher=('main',), at=('map', 'map'), adapter=adapters.linear,
+    weight=0.5,
+  )  # fmt: skip
+  np.testing.assert_array_equal(value(by_name, context), value(ours, context))
+  assert (by_name.of, by_name.teachers) == ('small', ('main',))
+  assert by_name.layers == ({'map'}, {'map'})
+  given = make(losses.kl, teacher='main', temperature=3.0)
+  told = make(losses.kl, teacher='main', kw=dict(temperature=3.0))
+  np.testing.assert_array_equal(value(given, context), value(told, context))
+  assert given.temperature == 3.0 and by_name.temperature == 1.0
+
+
+def test_arguments_whose_names_tell_nothing(context):
+  """In the middle, by keyword, of the student, the batch and each teacher."""
+
+  def loss(key, logits, soft, weight, labels, *, maps, scale=1.0):
+    assert maps.shape == (6, 4, 4, 5) and key.shape == ()
+    picked = jnp.take_along_axis(logits - soft, labels[:, None], 1)[:, 0]
+    return scale * weight * picked + maps.mean((1, 2, 3))
+
+  inputs = dict(
+    soft='teacher.logits', maps='teacher.map', weight='batch.amount',
+    labels='batch.labels',
+  )  # fmt: skip
+  amount = jnp.arange(6.0)
+  context = context._replace(batch={**context.batch, 'amount': amount})
+  term = make(loss, teacher='main', inputs=inputs, scale=2.0)
+  main = context.teachers['main']
+  student, rows = context.student['logits'], np.arange(6)
+  labels = context.batch['labels']
+  want = [
+    2 * amount * (student - soft)[rows, labels] + maps.mean((1, 2, 3))
+    for soft, maps in zip(main['logits'], main['map'], strict=True)
+  ]
+  np.testing.assert_allclose(
+    value(term, context), np.mean(want, axis=0), rtol=1e-4
+  )
+  assert term.layers == ({'logits'}, {'logits', 'map'})
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'message'),
+  [
+    (dict(student='student.mpa'), r"^t\.inputs\.student: .*'mpa'.*'map'"),
+    (dict(teacher='teacher.mpa'), r"^t\.inputs\.teacher: .*'mpa'.*'map'"),
+    (dict(teacher='batch.lables'), r"^t\.inputs\.teacher: .*'labels'"),
+  ],
+)
+def test_places_that_are_not_there(context, inputs, message):
+  teacher = '' if 'batch' in str(inputs) else 'main'
+  term = make(losses.kl, teacher=teacher, inputs=inputs, entry='t')
+  with pytest.raises(UserError, match=message):
+    value(term, context)
+
+
+def test_what_counts_is_all_that_named_inputs_show(context):
+  def loss(logits, soft):
+    return jnp.square(logits - soft).sum(-1)
+
+  counts = np.arange(6) < 4
+  main = context.teachers['main']['logits'].at[:, 4:].set(jnp.nan)
+  context = context._replace(
+    batch={**context.batch, 'seen': counts}, teachers={'main': {'soft': main}}
+  )
+  term = make(
+    loss, teacher='main', inputs=dict(soft='teacher.soft'), mask='seen'
+  )
+  params, state = {}, {}
+
+  def mean(logits):
+    own = context._replace(student={'logits': logits})
+    return term.loss(params, state, own)[0].mean()
+
+  found, slope = jax.value_and_grad(mean)(context.student['logits'])
+  each = [loss(context.student['logits'], one)[:4] for one in main]
+  np.testing.assert_allclose(found, np.mean(each), rtol=1e-5)
+  assert np.isfinite(slope).all() and not slope[4:].any()

@@ -1,11 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxkd import losses
 from jaxkd.distill import transfer
-from jaxkd.distill.term import knowledge
+from jaxkd.distill.term import term as make
 from jaxkd.errors import UserError
 from jaxkd.run import config, terms
 
@@ -24,7 +25,7 @@ def value(term, context):
 
 
 def test_weights_multiply(context):
-  plain = knowledge(losses.cross_entropy)
+  plain = make(losses.cross_entropy)
   half = transfer.weighted(plain, 0.5)
   np.testing.assert_allclose(value(half, context), value(plain, context) / 2)
   ramp = transfer.weighted(plain, lambda context: context.step + 1.0)
@@ -35,7 +36,7 @@ def test_weights_multiply(context):
 def test_a_weight_of_0_leaves_out_what_is_infinite(context):
   student = context.student['logits'].at[0, 0].set(-jnp.inf)
   context = context._replace(student={'logits': student})
-  plain = knowledge(losses.kl, teachers=('main',))
+  plain = make(losses.kl, teacher=('main',))
   assert np.isposinf(value(plain, context)[0])
   for weight in 0.0, jnp.float32(0), lambda context: 0.0 * context.step:
     assert not value(transfer.weighted(plain, weight), context).any()
@@ -46,8 +47,8 @@ def test_a_weight_of_0_leaves_out_what_is_infinite(context):
 
 def test_a_condition_leaves_out_what_is_not_a_number(context):
   """Of the other branch; which of them counts is told by a teacher."""
-  nothing = knowledge(lambda student: student[:, 0] * jnp.nan)
-  plain = knowledge(losses.cross_entropy)
+  nothing = make(lambda student: student[:, 0] * jnp.nan)
+  plain = make(losses.cross_entropy)
   picked = transfer.conditional(
     lambda context: context.batch['labels'] == 7, nothing, plain
   )
@@ -154,13 +155,13 @@ def test_a_traced_weight_is_never_dropped():
 
 def test_what_wraps_terms_looks_at_what_they_do(context):
   """So that a step knows of each term what to run and to tap."""
-  hint = knowledge(
+  hint = make(
     losses.hint,
-    teachers=('main',),
-    location=('map', ('map', 'embedding')),
+    teacher=('main',),
+    at=('map', ('map', 'embedding')),
     adapter='linear',
   )._replace(of='student')
-  labels = knowledge(losses.cross_entropy)
+  labels = make(losses.cross_entropy)
   assert labels.layers == ({'logits'}, set())
   both = transfer.conditional(lambda context: True, labels, hint)
   both = transfer.weighted(both, 0.5)
@@ -181,3 +182,64 @@ def test_what_wraps_terms_looks_at_what_they_do(context):
   assert built['sure'].groups == {'main', 'validation of main'}
   for term in built.values():
     assert (term.of, term.layers) == ('student', ({'logits'}, {'logits'}))
+
+
+def test_a_weight_is_a_schedule_or_looks_at_the_context_or_the_teacher(context):
+  one = {'main': jax.tree.map(lambda x: x[:1], context.teachers['main'])}
+  context = context._replace(teachers=one, step=jnp.asarray(5, jnp.int32))
+  plain = make(losses.kl, teacher='main')
+  each = value(plain, context)
+  sure = losses.teacher_confidence(one['main']['logits'][0])
+  for weight, factor in (
+    (optax.linear_schedule(1.0, 0.0, 10), 0.5),
+    (lambda context: context.batch['id'] + 1.0, np.arange(6) + 1.0),
+    (losses.teacher_confidence, sure),
+    ('teacher_confidence', sure),
+  ):
+    got = value(transfer.weighted(plain, weight), context)
+    np.testing.assert_allclose(got, factor * each, rtol=1e-5)
+    within = value(make('kl', teacher='main', weight=weight), context)
+    np.testing.assert_array_equal(within, got)
+  with pytest.raises(
+    UserError, match=r"^soft\.example_weight: .*'teacher_conf"
+  ):
+    transfer.weighted(plain, 'teacher_confidnce', entry='soft')
+  with pytest.raises(UserError, match=r'name its group in soft\.teacher'):
+    transfer.weighted(
+      make(losses.cross_entropy), 'teacher_confidence', entry='soft'
+    )
+
+
+def test_a_condition_looks_at_the_context_or_at_the_teacher(context):
+  def sure(teacher, labels):
+    return jax.nn.softmax(teacher).max(-1) + 0 * labels > 0.5
+
+  one = {'main': jax.tree.map(lambda x: x[:1], context.teachers['main'])}
+  context = context._replace(teachers={**context.teachers, 'one': one['main']})
+  soft, labels = make('kl', teacher='one'), make('cross_entropy')
+  teacher = one['main']['logits'][0]
+  for when, chosen in (
+    (sure, sure(teacher, context.batch['labels'])),
+    ('teacher_is_correct', teacher.argmax(-1) == context.batch['labels']),
+    (lambda context: context.batch['id'] < 2, np.arange(6) < 2),
+  ):
+    got = value(transfer.conditional(when, soft, labels), context)
+    want = np.where(chosen, value(soft, context), value(labels, context))
+    np.testing.assert_array_equal(got, want)
+  several = transfer.conditional(sure, make('kl', teacher='main'), labels)
+  with pytest.raises(
+    UserError, match=r'term\.when: sure .* main has 2; set fus'
+  ):
+    value(several, context)
+  told = transfer.conditional(sure, labels, soft, teacher='one')
+  assert told.teachers == ('one',)
+  value(told, context)
+
+
+def test_a_batch_needs_no_numbers_of_examples(context):
+  """Inputs and labels are what a loop of one's own has."""
+  batch = {name: context.batch[name] for name in ('inputs', 'labels')}
+  context = context._replace(batch=batch)
+  reduced = make(lambda student: jnp.square(student).sum())
+  for term in (make('cross_entropy'), make('kl', teacher='main'), reduced):
+    assert value(term, context).shape == (6,)

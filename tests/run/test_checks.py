@@ -132,10 +132,10 @@ def _flat(x):
 def test_a_path_may_be_of_a_term_that_an_arm_leaves_out(tmp_path):
   """But it names something in the arms that have the term."""
   game = dict(
-    loss='wasserstein_critic',
+    term='critic',
     teacher='main',
     weight=0.1,
-    critic=dict(model=f'{__name__}:Scores', sees_inputs=False, penalty=5.0),
+    kw=dict(model=f'{__name__}:Scores', sees_inputs=False, penalty=5.0),
   )
 
   def made(path):
@@ -151,8 +151,8 @@ def test_a_path_may_be_of_a_term_that_an_arm_leaves_out(tmp_path):
   console = Console(record=True, width=200, file=io.StringIO())
   overview.explain(console, source, rounds)
   assert (
-    'game = 0.1 · wasserstein_critic(logits, logits of main, '
-    f'model={__name__}:Scores, penalty=5.0)'
+    'game = 0.1 · critic(logits, logits of main, loss=wasserstein_critic, '
+    f'model={__name__}:Scores, penalty=5.0, sees_inputs=False)'
   ) in console.export_text()
   with pytest.raises(UserError, match=r"^train\.by_path: .*'terms/game'"):
     checks.prepare(made('terms/gane'), tmp_path)
@@ -421,11 +421,15 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('distill.soft.adapter_kw', 'name the adapter'),
     ),
     (
-      dict(distill__soft__adversary=dict(option='temperatur')),
-      ('distill.soft.adversary.option', "'temperature'"),
+      dict(
+        distill__own=dict(
+          term='adversary', teacher='main', kw=dict(option='temperatur')
+        )
+      ),
+      ('distill.own.kw.option', "'temperature'"),
     ),
     (
-      dict(distill__contrast={**HINT, 'loss': 'contrastive'}),
+      dict(distill__contrast={**HINT, 'loss': '', 'term': 'memory'}),
       ('distill.contrast', "distill.contrast.adapter='embed'"),
     ),
     (

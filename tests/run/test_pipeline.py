@@ -636,9 +636,9 @@ class After(threading.Event):
 
 def test_what_a_term_remembers_outlasts_a_stop(tmp_path):
   contrast = dict(
-    loss='contrastive', teacher='main', at=('layers/0', 'layers/0'),
+    term='memory', teacher='main', at=('layers/0', 'layers/0'),
     adapter='embed', teacher_adapter='embed',
-    teacher_adapter_kw=dict(width=4), memory=dict(negatives=5, momentum=0.5),
+    teacher_adapter_kw=dict(width=4), kw=dict(negatives=5, momentum=0.5),
   )  # fmt: skip
   config = small(
     distill=dict(labels=dict(loss='cross_entropy'), contrast=contrast),

@@ -270,14 +270,14 @@ class Scores(nnx.Module):
 
 def test_a_critics_rate_and_penalty_are_tuned(tmp_path):
   critic = dict(model=f'{__name__}:Scores', sees_inputs=False)
-  game = dict(loss='wasserstein_critic', teacher='main', critic=critic)
+  game = dict(term='critic', teacher='main', kw=critic)
   config = small(
     distill=dict(labels=dict(loss='cross_entropy'), game=game),
     arms=dict(student={}, distilled={}),
     train=small()['train']
     | dict(by_path={'terms/game': dict(learning_rate=1)}),
   )
-  rate, penalty = 'train.by_path.terms/game.learning_rate', 'critic.penalty'
+  rate, penalty = 'train.by_path.terms/game.learning_rate', 'kw.penalty'
   tune = (f'{rate}=1e30,0.01', f'distill.game.{penalty}=1.0,10.0')
   row = run(config, tmp_path, tune=tune)
   tuned = row['tuning']['distilled']

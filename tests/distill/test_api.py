@@ -1,0 +1,359 @@
+"""Distillation in a loop of one's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+from jaxkd import distill, losses, models
+from jaxkd.errors import UserError
+from jaxkd.types import Term
+
+B, D, K = 12, 6, 3
+
+
+class Mlp(nnx.Module):
+  def __init__(self, width, *, rngs):
+    self.stages = nnx.List(
+      [nnx.Linear(D, width, rngs=rngs), nnx.Linear(width, width, rngs=rngs)]
+    )
+    self.drop = nnx.Dropout(0.2, rngs=rngs)
+    self.norm = nnx.BatchNorm(width, rngs=rngs)
+    self.head = nnx.Linear(width, K, rngs=rngs)
+
+  def __call__(self, x):
+    for stage in self.stages:
+      x = nnx.relu(stage(x))
+    return self.head(self.drop(self.norm(x)))
+
+
+class Small(linen.Module):
+  width: int = 4
+
+  @linen.compact
+  def __call__(self, x, train=False):
+    x = linen.relu(linen.Dense(self.width, name='first')(x))
+    x = linen.BatchNorm(use_running_average=not train, name='norm')(x)
+    return linen.Dense(K, name='head')(x)
+
+
+def loader(steps, seed=0):
+  random = np.random.default_rng(seed)
+  for _ in range(steps):
+    x = random.normal(size=(B, D)).astype(np.float32)
+    yield {'inputs': x, 'labels': (x[:, :K].argmax(1)).astype(np.int64)}
+
+
+EXAMPLE = jnp.zeros((B, D))
+
+
+def teacher():
+  return Mlp(8, rngs=nnx.Rngs(1))
+
+
+def terms():
+  return {
+    'labels': distill.term(losses.cross_entropy, weight=0.1),
+    'soft': distill.term(
+      losses.kl, teacher='main', weight=0.9, temperature=4.0
+    ),
+    'hint': distill.term(
+      losses.hint,
+      teacher='main',
+      at=('stages/0', 'stages/1'),
+      adapter='linear',
+    ),
+  }
+
+
+def accuracy(outputs, batch):
+  return outputs['logits'].argmax(-1) == batch['labels']
+
+
+def test_twenty_lines():
+  module, taught = Mlp(4, rngs=nnx.Rngs(0)), teacher()
+  before = jax.tree.map(jnp.copy, nnx.state(taught, nnx.Param))
+  student = distill.net(module, EXAMPLE, taps=('stages/*',))
+  step = distill.step(
+    student,
+    {'main': distill.net(taught, EXAMPLE)},
+    terms(),
+    optax.adamw(1e-2),
+    metrics={'top1': accuracy},
+  )
+  state, losses_seen = step.init(seed=0), []
+  first = step.evaluate(state, loader(4, seed=9))['top1']
+  for batch in loader(60):
+    state, metrics = step(state, batch)
+    losses_seen.append(metrics['loss/labels'])
+  assert type(metrics['loss']) is float
+  assert set(metrics) == {
+    'loss', 'loss/labels', 'loss/soft', 'loss/hint', 'gradient_norm',
+  }  # fmt: skip
+  assert losses_seen[-1] < losses_seen[0]
+  assert step.evaluate(state, list(loader(4, seed=9)))['top1'] >= first
+  old = np.asarray(module.head.kernel)
+  assert student.update(module, state) is module
+  assert not np.array_equal(module.head.kernel, old)
+  module.eval()
+  want = step.evaluate(state, loader(1, seed=9))['top1']
+  (batch,) = loader(1, seed=9)
+  found = np.mean(module(batch['inputs']).argmax(-1) == batch['labels'])
+  assert want == pytest.approx(found)
+  jax.tree.map(
+    np.testing.assert_array_equal, nnx.state(taught, nnx.Param), before
+  )
+
+
+def test_a_given_module_starts_from_its_own_weights():
+  module = Mlp(4, rngs=nnx.Rngs(3))
+  step = distill.step(
+    distill.net(module, EXAMPLE),
+    {},
+    {'labels': distill.term(losses.cross_entropy)},
+    optax.sgd(0.1),
+  )
+  found = distill.variables_of(step.init(seed=7))
+  np.testing.assert_array_equal(
+    found['params']['head']['kernel'], module.head.kernel[...]
+  )
+
+
+@pytest.mark.parametrize('mode', ['vmap', 'sequence'])
+def test_five_seeds_are_five_runs(mode):
+  student = distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE)
+  taught = {'main': distill.net(teacher(), EXAMPLE)}
+
+  def trained(members, seed):
+    step = distill.step(
+      student, taught, terms(), optax.sgd(0.1), members=members, mode=mode
+    )
+    state = step.init(seed)
+    for batch in loader(3):
+      state, metrics = step(state, batch)
+    return state, metrics['loss']
+
+  state, loss = trained(5, 0)
+  alone, own = trained(1, 2)
+  assert loss.shape == (5,) and len(set(loss.tolist())) == 5
+  np.testing.assert_allclose(loss[2], own, rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+    distill.variables_of(state, member=2),
+    distill.variables_of(alone),
+  )
+  made = student.update(Mlp(4, rngs=nnx.Rngs(0)), state, member=2)
+  assert isinstance(made, Mlp)
+  with pytest.raises(UserError, match='there are 5 members; choose one'):
+    student.update(Mlp(4, rngs=nnx.Rngs(0)), state)
+
+
+@pytest.mark.all_devices
+def test_members_are_shared_out_over_the_devices():
+  student = distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE)
+  step = distill.step(
+    student,
+    {'main': distill.net(teacher(), EXAMPLE)},
+    terms(),
+    optax.sgd(0.1),
+    members=4,
+  )
+  assert dict(step.mesh.shape) == {'member': 4, 'data': 2}
+  state = step.init(0)
+  for batch in loader(1):
+    state, metrics = step(state, batch)
+  assert metrics['loss'].shape == (4,)
+  with pytest.raises(UserError, match='batch of 11 cannot be shared by 2'):
+    step(state, jax.tree.map(lambda x: x[:11], batch))
+
+
+def test_linen_gets_its_variables_back():
+  module = Small()
+  variables = module.init(jax.random.key(0), EXAMPLE)
+  student = distill.net((module, variables), EXAMPLE, taps=('first',))
+  wide = Small(8)
+  given = (wide, wide.init(jax.random.key(1), EXAMPLE))
+  hint = distill.term(
+    losses.hint, teacher='main', at=('first', 'first'), adapter='linear'
+  )
+  step = distill.step(
+    student,
+    {'main': distill.net(given, EXAMPLE)},
+    {'labels': distill.term(losses.cross_entropy), 'hint': hint},
+    optax.sgd(0.1),
+  )
+  state = step.init()
+  for batch in loader(2):
+    state, _ = step(state, batch)
+  after = student.update(module, state)
+  assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, variables)
+  assert not np.array_equal(
+    after['batch_stats']['norm']['mean'], variables['batch_stats']['norm']['mean']
+  )  # fmt: skip
+  assert module.apply(after, EXAMPLE).shape == (B, K)
+
+
+def test_a_net_of_ours():
+  net = models.build('mlp', num_classes=K, input_shape=(D,), widths=(5,))
+  student = distill.net(net, EXAMPLE)
+  taught = distill.net((net, net.init(jax.random.key(3))), EXAMPLE)
+  step = distill.step(
+    student,
+    {'main': (taught, taught)},
+    {'soft': distill.term(losses.kl, teacher='main')},
+    optax.sgd(0.1),
+  )
+  state, metrics = step(step.init(), next(loader(1)))
+  assert metrics['loss'] > 0
+  assert set(student.update(net, state)) == {'params', 'state'}
+  with pytest.raises(UserError, match='gives no outputs of the layers'):
+    distill.net(net, EXAMPLE, taps=('dense',))
+
+
+def test_outputs_that_come_in_the_batch():
+  net = models.build('mlp', num_classes=K, input_shape=(D,), widths=(5,))
+  given = net.init(jax.random.key(3))
+  soft = {'soft': distill.term(losses.kl, teacher='main')}
+  student = distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE)
+  (batch,) = loader(1)
+  logits = net.apply(given, batch['inputs'])[0]['logits']
+  cached = {**batch, 'cached_outputs': {'main': {'logits': logits[:, None]}}}
+  taught = {'main': distill.net((net, given), EXAMPLE)}
+  whole = distill.step(student, taught, soft, optax.sgd(0.1))
+  lookup = distill.step(student, {}, soft, optax.sgd(0.1), example=cached)
+  found = [
+    step(step.init(), b)[1]['loss'] for step, b in ((whole, batch), (lookup, cached))
+  ]  # fmt: skip
+  assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_a_term_of_ones_own_has_parameters_and_state():
+  def init(key, context):
+    assert context.student['logits'].shape == (B, K)
+    return {'scale': jnp.ones(())}, {'count': jnp.zeros((), jnp.int32)}
+
+  def loss(params, state, context):
+    cross = losses.cross_entropy(
+      params['scale'] * context.student['logits'], context.batch['labels']
+    )
+    return cross, {'count': state['count'] + 1}
+
+  student = distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE)
+  step = distill.step(student, {}, {'mine': Term(init, loss)}, optax.sgd(0.1))
+  state = step.init()
+  for batch in loader(3):
+    state, _ = step(state, batch)
+  assert int(state['state']['terms']['mine']['count'][0]) == 3
+  assert state['train']['terms']['mine']['scale'][0] != 1
+
+
+def test_two_students_teach_each_other():
+  students = {
+    name: distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE) for name in 'ab'
+  }
+  step = distill.step(
+    students,
+    {},
+    {
+      'labels_a': distill.term(losses.cross_entropy, of='a'),
+      'labels_b': distill.term(losses.cross_entropy, of='b'),
+      'mutual': distill.term(losses.kl, of='a', teacher='b'),
+    },
+    optax.sgd(0.1),
+    metrics={'top1': accuracy},
+  )
+  state, metrics = step(step.init(), next(loader(1)))
+  assert metrics['loss/mutual'] > 0
+  assert set(step.evaluate(state, loader(1))) == {'a/top1', 'b/top1'}
+  students['b'].update(Mlp(4, rngs=nnx.Rngs(0)), state, name='b')
+
+
+def test_what_a_student_writes_is_what_it_learns_from():
+  seen = []
+
+  def rollout(student, batch, key):
+    seen.append(student(batch['inputs'])['logits'].shape)
+    noise = jax.random.normal(key, batch['inputs'].shape)
+    return {**batch, 'inputs': noise}
+
+  student = distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE)
+  step = distill.step(
+    student,
+    {'main': distill.net(teacher(), EXAMPLE)},
+    {'soft': distill.term(losses.kl, teacher='main')},
+    optax.sgd(0.0),
+    rollout=rollout,
+  )
+  (batch,) = loader(1)
+  zeros = {**batch, 'inputs': np.zeros_like(batch['inputs'])}
+  found = [step(step.init(), b)[1]['loss'] for b in (batch, zeros, batch)]
+  assert found[0] == found[1] == found[2] != 0
+  assert seen[0] == (B, K)
+  state, _ = step(step.init(), batch)
+  assert step(state, batch)[1]['loss'] != found[0]  # another key
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(terms={}), 'at least one of terms'),
+    (dict(terms={'x': losses.kl}), r"terms\['x'\].* is no Term"),
+    (dict(teachers={'mian': 'T'}), r"no teacher 'main'.*did you mean 'mian'"),
+    (dict(teachers={'main': 'S'}), 'main has no weights'),
+    (dict(teachers={'student': 'T'}), 'both called student'),
+    (dict(members=3, student='T'), 'would start from the weights of one'),
+    (dict(mode='vamp'), "no mode 'vamp'; did you mean 'vmap'"),
+  ],
+)
+def test_mistakes_are_said(change, message):
+  nets = {
+    'T': distill.net(teacher(), EXAMPLE),
+    'S': distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE),
+  }
+  options = {'student': 'S', 'teachers': {'main': 'T'}, 'terms': terms()}
+  options |= change
+  student = nets[options.pop('student')]
+  taught = {name: nets[net] for name, net in options.pop('teachers').items()}
+  with pytest.raises(UserError, match=message):
+    distill.step(
+      student, taught, options.pop('terms'), optax.sgd(0.1), **options
+    )
+
+
+@pytest.mark.parametrize(
+  ('model', 'message'),
+  [
+    (3, '3 is no model'),
+    (Mlp, 'is no model; give an nnx.Module, a function'),
+    ((1, 2, 3), 'a tuple of 3'),
+    ((Small(), {'batch_stats': {}}), "no collection of variables 'params'"),
+  ],
+)
+def test_what_is_no_model_is_refused(model, message):
+  with pytest.raises(UserError, match=message):
+    distill.net(model, EXAMPLE)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(inputs=None), "no field of the batch 'inputs'"),
+    (dict(labels=np.zeros(5, np.int32)),
+     'labels of the batch is of 5 examples'),
+    (dict(labels=[1, 2]), 'labels of the batch holds 1; give arrays'),
+  ],
+)  # fmt: skip
+def test_batches_that_do_not_fit(change, message):
+  step = distill.step(
+    distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE),
+    {},
+    {'labels': distill.term(losses.cross_entropy)},
+    optax.sgd(0.1),
+  )
+  batch = {
+    k: x for k, x in {**next(loader(1)), **change}.items() if x is not None
+  }
+  with pytest.raises(UserError, match=message):
+    step(step.init(), batch)
