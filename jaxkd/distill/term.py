@@ -134,7 +134,10 @@ def knowledge(
   lookup.check_options(loss, options, name=name, at=f'{at}.kw')
   if adversary:
     lookup.check_options(
-      loss, [adversary.option], name=name, at=f'{at}.adversary.option'
+      loss,
+      {adversary.option: adversary.low},
+      name=name,
+      at=f'{at}.adversary.option',
     )
   if arguments.teacher and not teachers:
     raise UserError(

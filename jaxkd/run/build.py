@@ -11,6 +11,7 @@ from jaxkd import models, shapes
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
+from jaxkd.distill.location import Location
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.distill.step import teach
 from jaxkd.errors import UserError, blamed, unknown, within
@@ -391,20 +392,21 @@ def locations(
   for term in used:
     groups = terms.groups_of(term)
     if teacher and name in groups:
-      found |= _flat(term['at'][1])
+      found |= flat(term['at'][1])
     if not teacher and term['of'] in ('', name):
-      found |= _flat(term['at'][0])
+      found |= flat(term['at'][0])
     # A peer is seen as a teacher is, and so is the net's own running mean.
     own = AVERAGE in groups and term['of'] in ('', name)
     if not teacher and (name in groups or own):
-      found |= _flat(term['at'][1])
+      found |= flat(term['at'][1])
   return found
 
 
-def _flat(location) -> set[str]:
+def flat(location: Location) -> set[str]:
+  """The outputs that a location names."""
   if isinstance(location, str):
     return {location}
-  return set().union(*map(_flat, location))
+  return set().union(*map(flat, location))
 
 
 def classes_of(entry: Mapping[str, Any], source: Source) -> int:
@@ -421,7 +423,7 @@ def _builder(entry, source, shape, at, dtype):
   special = _is_special(entry)
 
   def build(taps, **hooks):
-    try:
+    with within(f'{at}: '):
       net = models.build(
         entry['model'],
         num_classes=classes_of(entry, source) + special,
@@ -434,10 +436,6 @@ def _builder(entry, source, shape, at, dtype):
         at=f'{at}.model',
         **entry['kw'],
       )
-    except UserError as error:
-      if str(error).startswith(at):
-        raise
-      raise UserError(f'{at}: {error}') from error
     if special:
       net = specialists.specialist(net, source.num_classes)
     return _traced_once(net)

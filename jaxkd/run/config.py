@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxkd import files, models, tasks
+from jaxkd import files, models, options, tasks
 from jaxkd.data import sources
 from jaxkd.distill.term import find_loss
 from jaxkd.errors import UserError, blamed, unknown
@@ -657,18 +657,12 @@ def _mapping(value: Any, at: str) -> Mapping:
 
 
 def typed(value: Any, default: Any, at: str) -> Any:
-  """The value, if it is of the type of what it replaces."""
-  value = plain(value)
-  if isinstance(default, float) and type(value) is int:
-    return float(value)
-  names = isinstance(default, str | tuple) and at.endswith(
-    ('.teacher', '.mask')
-  )
-  if type(value) is not type(default) and not (
-    names and isinstance(value, str | tuple)
-  ):
-    raise UserError(
-      f'{at}: {value!r} is of type {type(value).__name__} and should be of '
-      f'type {type(default).__name__}, as {default!r} is'
-    )
-  return value
+  """The value, if it is of the type of what it replaces.
+
+  Raises:
+    UserError: it is not.
+  """
+  value, kind = plain(value), type(default)
+  names = kind in (str, tuple) and at.endswith(('.teacher', '.mask'))
+  options.check_type(value, str | tuple if names else kind, at=at)
+  return value if names else kind(value)

@@ -15,7 +15,7 @@ import jax
 from jaxkd import files, tasks
 from jaxkd.data import partition, sources
 from jaxkd.distill.roles import AVERAGE, Role
-from jaxkd.errors import UserError, unknown, within
+from jaxkd.errors import UnknownName, UserError, unknown, within
 from jaxkd.memo import Memo
 from jaxkd.models import cost, pytorch
 from jaxkd.run import arms, build, terms, workdir
@@ -268,14 +268,13 @@ def _check_terms(distill: dict, nets: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def _blaming(looking: list[tuple[str, tuple]]) -> Iterator[None]:
-  """A layer that is not there is put down to the term that looks at it."""
+  """Blames the term that looks at a layer for a layer that is not there."""
   try:
     yield
-  except UserError as error:
-    missing = re.search(r"no layer ('.*?')", str(error))
-    for at, location in looking if missing else ():
-      if missing[1] in repr(location):
-        raise UserError(f'{at}: {error}') from error
+  except UnknownName as error:
+    for at, location in looking if error.kind == 'layer' else ():
+      if error.name in build.flat(location):
+        raise UserError(str(error), entry=at) from error
     raise
 
 

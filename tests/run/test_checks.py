@@ -220,7 +220,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (dict(distill__soft__at=('logits',)), ('distill.soft.at', 'logits')),
     (
       dict(students__student__kw=dict(widths=(0,))),
-      ('students.student.kw.widths: (0,)', 'a whole number above 0'),
+      ('students.student.kw.widths: (0,)', 'whole numbers above 0'),
     ),
     (
       dict(students__student__kw=dict(widths=3)),

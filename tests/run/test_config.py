@@ -54,17 +54,17 @@ def test_is_a_locked_config_dict():
   [
     (dict(trian={}), "config: there is no entry 'trian'; did you mean 'train'"),
     (dict(train=dict(step=1)), "train: there is no entry 'step'.*'steps'"),
-    (dict(train=dict(steps=1.5)), r'train.steps: 1.5 is of type float'),
+    (dict(train=dict(steps=1.5)), r'train.steps: 1.5 should be a whole number'),
     (dict(train=3), 'train: 3 should be a dict'),
     (dict(students=dict(a=3)), 'students.a: 3 should be a dict'),
-    (dict(distill=dict(a=dict(loss=3))), 'distill.a.loss: 3 is of type int'),
+    (dict(distill=dict(a=dict(loss=3))), 'distill.a.loss: 3 should be a text'),
     (
       dict(distill=dict(a=dict(loss='kl', teacher=3))),
-      'distill.a.teacher: 3 is of type int',
+      'distill.a.teacher: 3 should be a text or a list',
     ),
     (
       dict(distill=dict(a=dict(loss='kl', weight='1'))),
-      "distill.a.weight: '1' is of type str",
+      "distill.a.weight: '1' should be a number",
     ),
     (
       dict(students=dict(a=dict(kw=[1]))),
@@ -173,7 +173,7 @@ def test_a_round_may_bring_teachers_that_train_as_its_students(complete):
     ),
     (
       dict(b=dict(loss='kl', weight='1')),
-      r"^arms\.a\.distill\.b\.weight: '1' is of type str",
+      r"^arms\.a\.distill\.b\.weight: '1' should be a number",
     ),
   ],
 )

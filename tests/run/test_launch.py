@@ -276,7 +276,7 @@ def test_the_script_says_one_sentence_and_exits_with_2(tmp_path):
 
 @pytest.mark.parametrize('start', [['-X', 'utf8', 'it.py'], ['-m', 'it']])
 def test_the_recorded_command_is_the_one_that_was_given(start, tmp_path):
-  code = 'from jaxkd import launch\nprint(launch.command())'
+  code = 'from jaxkd.run import launch\nprint(launch.command())'
   (tmp_path / 'it.py').write_text(code)
   given = [
     *(sys.executable, *start, '--config', 'a b.py:tiny', '--overwrite'),
@@ -318,7 +318,7 @@ def test_help_has_all_flags_of_a_script(script, told):
 
 def test_a_terminal_of_ascii_is_printed_to_all_the_same():
   code = (
-    'from jaxkd import launch\n'
+    'from jaxkd.run import launch\n'
     "launch.main(lambda stop: print('1 ± 2'), config=False)"
   )
   done = subprocess.run(

@@ -443,7 +443,7 @@ def test_tuning_gives_every_arm_as_many_trials(tmp_path):
     (('distill.soft.kw.temperature=0,4',), 'should be above 0'),
     (('train.learning_rate=-1,4',), 'should be above 0'),
     (('distilld:distill.soft.weight=1',), "'distilled'"),
-    (('distill.soft.weight=a,b',), 'should be of type float'),
+    (('distill.soft.weight=a,b',), 'should be a number'),
     (('nonsense',), 'write'),
   ):
     with pytest.raises(UserError, match=message):
