@@ -9,7 +9,7 @@ from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
-from jaxkd.run import jobs, train_job
+from jaxkd.run import job_checks, jobs
 from jaxkd.run.plan import (
   Made,
   Round,
@@ -96,7 +96,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       continue
     if not entry['restore']:
       with sharding.on(devices[name]):
-        train_job.check(session, jobs.of_teachers(part, name, source, shapes))
+        job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
       continue
     found = restored_from(entry['restore'], part, rounds, at)
     if isinstance(found, Made):
@@ -106,7 +106,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
     if arm == part.first(arm):
-      train_job.check(session, jobs.of_arm(part, arm, source, shapes))
+      job_checks.check(session, jobs.of_arm(part, arm, source, shapes))
     for name, role in part.students[arm].items():
       jobs.shifted(part, arm, name, role, source)
   return notes

@@ -15,10 +15,10 @@ from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, unknown, within
-from jaxkd.run import arms, build, terms, train_job
+from jaxkd.run import arms, build, evaluate, job_groups, terms
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Round
-from jaxkd.run.train_job import Job, Session
+from jaxkd.run.types import Job, Session
 from jaxkd.students import logit_shift
 from jaxkd.teachers import generated, mixture, specialists
 from jaxkd.teachers import groups as teachers
@@ -46,7 +46,7 @@ def of_arm(
   source: sources.Source,
   groups: dict[str, Group],
   examples: Examples | None = None,
-) -> train_job.Job:
+) -> Job:
   """The population of students that an arm of a round trains.
 
   Args:
@@ -117,7 +117,7 @@ def generator_of(
     )
   return generated.Generator(
     entry,
-    train_job.predicted_by(group.role),
+    evaluate.predicted_by(group.role),
     group.role.net.apply,
     _first(group),
     source.splits['train'],
@@ -185,7 +185,7 @@ def of_teachers(
   source: sources.Source,
   groups: dict[str, Group],
   subsets: np.ndarray | None = None,
-) -> train_job.Job:
+) -> Job:
   """The population that trains a group of teachers, given earlier ones.
 
   Specialists need their subsets, bool [members, K]; without them theirs are
@@ -205,7 +205,7 @@ def of_teachers(
     labels=source.splits['train'].labels,
     data=part.config['data'],
     seeds=part.seeds,
-    groups=train_job.with_read(wanted, groups),
+    groups=job_groups.with_read(wanted, groups),
     subsets=subsets,
   )
 
@@ -347,7 +347,7 @@ def shapes_of(part: Round) -> dict[str, Group]:
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
     if entry['made_of']:
-      parts = train_job.with_read(set(entry['made_of']), found)
+      parts = job_groups.with_read(set(entry['made_of']), found)
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)

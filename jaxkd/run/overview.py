@@ -16,7 +16,7 @@ from jaxkd.distill.term import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost
 from jaxkd.report import wording
-from jaxkd.run import build, jobs, terms, train_job
+from jaxkd.run import build, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
 
@@ -217,9 +217,9 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
     own = jobs.of_arm(part, arm, source, groups)
     learner, arguments = train_job.member_shapes(session, own)
     total = cost.flops(learner.step, *arguments)
-    teaching, drawn = 0, train_job.drawn_groups(own)
+    teaching, drawn = 0, job_groups.drawn_groups(own)
     for name in sorted(
-      train_job.used_groups(own).keys() & part.teachers.keys()
+      job_groups.used_groups(own).keys() & part.teachers.keys()
     ):
       count = 1 if name in drawn else part.config['teachers'][name]['count']
       teaching += one(name) * count * own.train['batch_size']

@@ -25,6 +25,8 @@ from jaxkd.report import plots, progress, record, rows
 from jaxkd.run import (
   build,
   checks,
+  evaluate,
+  job_groups,
   jobs,
   overview,
   provenance,
@@ -34,7 +36,7 @@ from jaxkd.run import (
 )
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Made, Round, called, ensembled, restored_from
-from jaxkd.run.train_job import Session
+from jaxkd.run.types import Session
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import generated, many, mixture
 from jaxkd.teachers import groups as teachers
@@ -242,14 +244,14 @@ def _taught(
   history, seconds, ran, sizes = {}, 0.0, Execution(), {}
   shown = f'{part.prefix}{called(name, part)}'
   if entry['made_of']:
-    parts = train_job.with_read(set(entry['made_of']), groups)
+    parts = job_groups.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
     test = _joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:
     generalist = groups[entry['specialize']['of']]
-    predicted = train_job.predict(session, generalist, 'train')
+    predicted = evaluate.predict(session, generalist, 'train')
     found = jobs.subsets_of(part, name, predicted)
     subsets = np.array(
       hosts.broadcast_from_host0('the subsets', found.tolist())
@@ -271,12 +273,12 @@ def _taught(
     sizes = {shown: stored.size(found)}
   test = {}
   if name in part.predicts:
-    test = train_job.evaluate(
+    test = evaluate.evaluate(
       session,
       job.students,
       {name: variables},
       'test',
-      groups=train_job.read_groups(job.students, job.groups),
+      groups=job_groups.read_groups(job.students, job.groups),
       mode=ran.mode,
       shard_parameters=job.train['shard_parameters'],
       may_be_lost=bool(entry['restore']),  # the term that it teaches tells
@@ -299,7 +301,7 @@ def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:
     if called not in groups:
       parts = [groups[name] for name in names]
       groups[called] = mixture.found(
-        [train_job.log_likelihoods(session, g, 'validation') for g in parts],
+        [evaluate.log_likelihoods(session, g, 'validation') for g in parts],
         parts,
       )
 
@@ -307,7 +309,7 @@ def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:
 def _joined(session: Session, name: str, group: Group) -> dict:
   """What groups of teachers reach together on the test split."""
   variables = jax.tree.map(lambda x: x[:, 0], group.by_seed)
-  return train_job.evaluate(
+  return evaluate.evaluate(
     session, {name: group.role}, {name: variables}, 'test'
   )
 
@@ -318,8 +320,8 @@ def _together(
   """What the teachers of a group reach together on the test split."""
   group = groups[name]
   role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
-  read = train_job.read_groups({name: role}, groups)
-  return train_job.evaluate(
+  read = job_groups.read_groups({name: role}, groups)
+  return evaluate.evaluate(
     session, {name: role}, {name: group.by_seed}, 'test', groups=read
   )
 
@@ -354,7 +356,7 @@ def _distil(
       found[first],
       job.train,
     )
-  test = train_job.evaluate(
+  test = evaluate.evaluate(
     session,
     students,
     {name: stored.dense(tree) for name, tree in found.items()},
@@ -409,14 +411,14 @@ def _shifted(
     found = []
     for copy in copies_of(name, role.copies):
       dense = stored.dense(variables[copy])
-      given = train_job.logits(session, role, dense, 'validation')
+      given = evaluate.logits(session, role, dense, 'validation')
       seeds = zip(*given, classes, strict=True)
       found.append([logit_shift.shift(*own) for own in seeds])
       bias = np.array(found[-1])[:, None] * classes
       variables[copy] = logit_shift.with_shift(variables[copy], bias)
     net = logit_shift.shifted(role.net, source.num_classes)
     students[name] = role._replace(net=net)
-    if name == train_job.reported(students):
+    if name == evaluate.reported(students):
       shifts['test/shift'] = np.mean(found, 0)
   return students, variables, shifts
 
@@ -483,7 +485,7 @@ def _show(
   for part in rounds:
     for arm, own in part.students.items():
       name = f'{part.prefix}{arm}'
-      role = train_job.reported(own)
+      role = evaluate.reported(own)
       if name in compared and not own[role].reads:
         students[name] = f'{part.prefix}students/{arm}/{role}'
     for group in part.predicts:

@@ -23,7 +23,7 @@ from jaxkd import tasks
 from jaxkd.data import cache, sources
 from jaxkd.errors import UserError
 from jaxkd.report import rows
-from jaxkd.run import checks, pipeline, train_job, tuning, workdir
+from jaxkd.run import checks, job_checks, pipeline, train_job, tuning, workdir
 from jaxkd.run import config as configs
 from jaxkd.students import stored
 from jaxkd.train import checkpoint, sharding
@@ -102,7 +102,7 @@ def test_every_config_runs_tiny(
   config = configs.plain(configs.load(f'{file}:tiny'))
   if not request.config.getoption('every_arm'):
     whole, config = config, of_the_claim(config)
-    check = train_job.check
+    check = job_checks.check
 
     def traced_if_it_does_not_run(session, job):
       kind, name = job.stage.split('/')[-2:]
