@@ -123,9 +123,6 @@ def joined(
     UserError: a group or a fusion that is not there, or does not fit.
   """
   names, fuse = entry['made_of'], entry['fuse']
-  for name in names:
-    if name not in groups:
-      raise unknown('teacher', name, groups, f'{at}.made_of')
   known = (*many.FUSIONS, many.SPECIALISTS)
   if fuse not in known:
     raise unknown('fusion', fuse, known, f'{at}.fuse')
@@ -289,8 +286,6 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   """The shape of what groups give at locations for one example, together."""
   each = []
   for group, location in reads:
-    if group not in groups:
-      raise unknown('teacher', group, groups, f'{at}.reads')
     outputs = output_shapes(groups[group].net, groups[group].shape)
     each.append(outputs[location].shape[1:])
   if any(shape[:-1] != each[0][:-1] for shape in each):

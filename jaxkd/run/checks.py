@@ -9,16 +9,14 @@ from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
-from jaxkd.run import job_checks, jobs
+from jaxkd.run import earlier, job_checks, jobs
 from jaxkd.run.plan import (
-  Made,
   Round,
   build_round,
   called,
   configs_of,
   ensembled,
   per_seed,
-  restored_from,
 )
 from jaxkd.teachers import groups as teachers
 from jaxkd.train import sharding
@@ -98,9 +96,9 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       with sharding.on(devices[name]):
         job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
       continue
-    found = restored_from(entry['restore'], part, rounds, at)
-    if isinstance(found, Made):
-      _check_made(found, entry, role, len(part.seeds), at)
+    found = earlier.restored_from(entry['restore'], part, rounds, at)
+    if isinstance(found, earlier.Made):
+      earlier.check_made(found, entry, role, len(part.seeds), at)
     else:
       teachers.restore(name, entry, role, len(part.seeds), found)
       notes += teachers.differences(name, entry, role, found, source)
@@ -110,19 +108,6 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
     for name, role in part.students[arm].items():
       jobs.shifted(part, arm, name, role, source)
   return notes
-
-
-def _check_made(made: Made, entry, role, seeds, at):
-  """Refuses nets of an earlier round that will not be what is wanted."""
-  count = entry['count'] * (seeds if entry['per_seed'] else 1)
-  short = made.members < count
-  if short or (entry['per_seed'] and made.members != count):
-    raise UserError(
-      f'{at}: {made.stage} makes {made.members} nets and {count} are wanted '
-      '(count × seeds where per_seed is set); change the count'
-    )
-  shapes = teachers.shapes({'per_seed': False, 'count': 1}, made.role, 0)
-  teachers.check_same(shapes.variables, role, made.entry, at)
 
 
 def _check_report(config, parts):

@@ -6,7 +6,7 @@ import jax
 
 from jaxkd.data import augment
 from jaxkd.distill import accumulation, step
-from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.errors import UserError, blamed, within
 from jaxkd.run import fitted, terms
 from jaxkd.run.build import locations
 from jaxkd.run.evaluate import mesh_of
@@ -80,9 +80,6 @@ def _check_terms(job: Job) -> None:
         f'train.parts: the term {name} is in {named.count(name)} of the parts '
         f'{", ".join(parts)}; put it into one'
       )
-  for name in named:
-    if name not in job.distill:
-      raise unknown('term', name, job.distill, 'train.parts')
 
 
 def _check_cached(job: Job) -> None:

@@ -14,8 +14,8 @@ from jaxkd.data import augment, partition, sources
 from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group, Role
-from jaxkd.errors import UserError, unknown, within
-from jaxkd.run import arms, build, evaluate, job_groups, terms
+from jaxkd.errors import UserError, within
+from jaxkd.run import arms, build, evaluate, job_groups, names, terms
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Job, Session
@@ -86,8 +86,7 @@ def generator_of(
     return None
   alone = next(iter(part.teachers)) if len(part.teachers) == 1 else ''
   name = entry['teacher'] or alone
-  if name not in part.teachers:
-    raise unknown('teacher', name, part.teachers, f'{at}.teacher')
+  names.known(name, part.teachers, f'{at}.teacher')
   if data['fraction']['students'] != 1 or (
     data['partition']['students'] != 'none'
   ):
@@ -351,9 +350,9 @@ def shapes_of(part: Round) -> dict[str, Group]:
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
-  for names in weighed(part, found):
-    parts = [found[name] for name in names]
-    found[fusion.validated(names)] = mixture.shapes(parts)
+  for weighed_together in weighed(part, found):
+    parts = [found[name] for name in weighed_together]
+    found[fusion.validated(weighed_together)] = mixture.shapes(parts)
   return found
 
 

@@ -25,6 +25,7 @@ from jaxkd.report import plots, progress, record, rows
 from jaxkd.run import (
   build,
   checks,
+  earlier,
   evaluate,
   job_groups,
   jobs,
@@ -35,7 +36,7 @@ from jaxkd.run import (
   workdir,
 )
 from jaxkd.run import config as configs
-from jaxkd.run.plan import Made, Round, called, ensembled, restored_from
+from jaxkd.run.plan import Round, called, ensembled
 from jaxkd.run.types import Session
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import generated, many, mixture
@@ -259,8 +260,8 @@ def _taught(
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
     at = f'teachers.{name}.restore'
-    folder = restored_from(entry['restore'], part, rounds, at)
-    if isinstance(folder, Made):
+    folder = earlier.restored_from(entry['restore'], part, rounds, at)
+    if isinstance(folder, earlier.Made):
       folder = workdir.net_folder(directory, folder.stage)
     found = teachers.restore(name, entry, role, seeds, folder)
     found = compression.apply_once(role.compression, found)
