@@ -9,7 +9,7 @@ from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
-from jaxkd.run import earlier, job_checks, jobs
+from jaxkd.run import earlier, job_checks, jobs, shifted
 from jaxkd.run.plan import (
   Round,
   build_round,
@@ -106,7 +106,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
     if arm == part.first(arm):
       job_checks.check(session, jobs.of_arm(part, arm, source, shapes))
     for name, role in part.students[arm].items():
-      jobs.shifted(part, arm, name, role, source)
+      shifted.classes_of(part, arm, name, role, source)
   return notes
 
 

@@ -247,7 +247,7 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
     given = old_names.renamed(plain(given), OLD)
     for entry, name in (named or {}).items():
       given = _named(given, entry.split('.'), name, entry)
-    config = complete(given)
+    config = ConfigDict(complete(given), type_safe=True).lock()
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
     if arg == 'tiny':
@@ -282,9 +282,10 @@ def beside(file: str | Path, name: str = '') -> ModuleType:
   return module
 
 
-def complete(config: Mapping[str, Any]) -> ConfigDict:
-  """A config with an entry for everything that can be set.
+def complete(config: Mapping[str, Any]) -> dict:
+  """A config with an entry for everything that can be set, as plain dicts.
 
+  Done once, where a config comes in: all that is inside takes it complete.
   Teachers train as students do but for what their own ``train`` says.
 
   Raises:
@@ -308,7 +309,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
       path: _own(train, entry, f'{at}.by_path.{path}')
       for path, entry in train['by_path'].items()
     }
-  return ConfigDict(made, type_safe=True).lock()
+  return made
 
 
 def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:

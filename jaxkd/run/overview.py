@@ -16,7 +16,7 @@ from jaxkd.distill.term import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost
 from jaxkd.report import wording
-from jaxkd.run import build, job_groups, jobs, terms, train_job
+from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
 
@@ -233,7 +233,7 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
     session = jobs.session_of(part, source, Path(), progress=None)
     groups, kept = jobs.shapes_of(part), {}
     for arm, own in part.arms.items():
-      made = jobs.generator_of(part, arm, source, groups)
+      made = generated.generator_of(part, arm, source, groups)
       mixes = own['data']['augment']['students']
       sees = [f'sees {made}'] if made else []
       sees += [f'mixes the examples of a batch by {mixes}'] if mixes else []

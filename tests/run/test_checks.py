@@ -753,7 +753,7 @@ def _outputs(role):
 def test_teachers_in_a_cycle_are_refused(changes, circle, tmp_path):
   with pytest.raises(UserError, match=r'^teachers: .* in a cycle') as error:
     checks.prepare(small(teachers=changes), tmp_path)
-  names = str(error.value).split(': ')[1].split(' look at')[0].split(' and ')
+  names = str(error.value).split(': ')[1].split(' depend')[0].split(' and ')
   assert set(names) == circle
 
 

@@ -42,9 +42,12 @@ def test_the_order_of_entries_does_not_matter(complete):
   assert json.loads(configs.as_json(complete))['train']['batch_size'] == 32
 
 
-def test_is_a_locked_config_dict():
-  made = configs.complete(SMALL)
+def test_a_file_gives_a_locked_config_dict(tmp_path):
+  file = tmp_path / 'small.py'
+  file.write_text(f'def get_config(arg=None):\n  return {SMALL!r}\n')
+  made = configs.load(str(file))
   assert isinstance(made, ConfigDict)
+  assert configs.plain(made) == {**configs.complete(SMALL), 'name': 'small'}
   with pytest.raises(AttributeError):
     made.trian = {}
 

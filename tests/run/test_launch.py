@@ -155,7 +155,7 @@ def test_teachers_with_a_schedule_of_their_own_take_no_options_of_another():
       train=dict(schedule='warmup_cosine', schedule_kw=dict(warmup_steps=5)),
     )
   )
-  assert made.teachers.main.train.schedule_kw.to_dict() == {}
+  assert made['teachers']['main']['train']['schedule_kw'] == {}
 
 
 def test_an_arm_with_another_adapter_takes_no_options_of_the_first():
@@ -191,6 +191,40 @@ def test_an_option_that_kw_does_not_name_yet():
     '--config.train.optimizer.kw.momentum=0.9',
   )
   assert got['train']['optimizer'] == dict(name='sgd', kw=dict(momentum=0.9))
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['--config.train.seed', '3', '--config.report.rank'],
+    ['-config.train.seed=3', '--config.report.rank=true'],
+    ['--config.report.rank', '--config.train.seed=3'],
+  ],
+)
+def test_flags_of_the_config_may_be_spelled_in_several_ways(arguments):
+  got = parse(*arguments)
+  assert (got['train']['seed'], got['report']['rank']) == (3, True)
+
+
+def test_an_entry_may_be_given_by_its_old_name():
+  with pytest.warns(FutureWarning, match=r'students\.student\.logit_shift'):
+    got = parse('--config.students.student.correct', 'missing')
+  assert got['students']['student']['logit_shift'] == 'missing'
+
+
+@pytest.mark.parametrize(
+  ('argument', 'message'),
+  [
+    ('students.student.kw=', "kw: '' should be a dict, e.g. "),
+    ('students.student.kw=7', 'kw: 7 should be a dict, e.g. '),
+    ('train.steps=', "train.steps: '' should be a whole number$"),
+    ('train.clip=x', "train.clip: 'x' should be a number$"),
+    ('train.steps', "train.steps: 'true' should be a whole number$"),
+  ],
+)
+def test_values_of_another_type(argument, message):
+  with pytest.raises(UserError, match=rf'^--config\.[\w.]*{message}'):
+    parse(f'--config.{argument}')
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,15 @@ from jaxkd import tasks
 from jaxkd.data import cache, sources
 from jaxkd.errors import UserError
 from jaxkd.report import rows
-from jaxkd.run import checks, job_checks, pipeline, train_job, tuning, workdir
+from jaxkd.run import (
+  checks,
+  export,
+  job_checks,
+  pipeline,
+  train_job,
+  tuning,
+  workdir,
+)
 from jaxkd.run import config as configs
 from jaxkd.students import stored
 from jaxkd.train import checkpoint, sharding
@@ -960,7 +968,7 @@ def test_a_row_does_not_depend_on_what_is_shown(tmp_path, monkeypatch):
   monkeypatch.setattr(tasks, 'find', lambda name: task)
   with pytest.raises(RuntimeError):
     run(small(), tmp_path)
-  shape = (pipeline.SHOWN, 3)
+  shape = (export.SHOWN, 3)
   names = ('student', 'distilled', 'teacher')
   assert seen == [(tmp_path / 'shown', dict.fromkeys(names, shape))]
   row = rows.load(tmp_path / 'row.json')
