@@ -75,7 +75,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
       plan,
       checkpoints,
       on_log=on_log,
-      explain=functools.partial(_explained, job, batches),
+      explain=functools.partial(_explained, session, job, batches),
       stop=session.stop,
     )
   carry = result.population.stacked(result.carry)
@@ -94,7 +94,9 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   )
 
 
-def _explained(job: Job, batches: cached_outputs.Batches, found: Fault) -> str:
+def _explained(
+  session: Session, job: Job, batches: cached_outputs.Batches, found: Fault
+) -> str:
   """What became infinite or not a number, through which net, and a remedy."""
   looked_at = groups_looked_at(job)
   frozen, axes = frozen_of(used_groups(job))
@@ -112,6 +114,7 @@ def _explained(job: Job, batches: cached_outputs.Batches, found: Fault) -> str:
     },
     batch=batch if axis is None else take(batch, member),
     seed=job.seeds[member],
+    augment=mix_of(session, job),
     at=job.at,
   )
 

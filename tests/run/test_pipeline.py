@@ -118,7 +118,7 @@ def test_every_config_runs_tiny(
         check(session, job)
 
     with monkeypatch.context() as patched:
-      patched.setattr(train_job, 'check', traced_if_it_does_not_run)
+      patched.setattr(job_checks, 'check', traced_if_it_does_not_run)
       checks.prepare(whole, tmp_path)
   row = run(seldom(config), tmp_path)
   rows.check(row, at=file.stem)
