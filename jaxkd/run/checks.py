@@ -87,7 +87,9 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
   notes = []
   session = jobs.session_of(part, source, directory, progress=None)
   shapes = jobs.shapes_of(part)
-  devices = {name: own for turn in part.turns for name, own in turn.items()}
+  devices = {
+    name: own for together in part.schedule for name, own in together.items()
+  }
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if entry['made_of']:

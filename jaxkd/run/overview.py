@@ -54,9 +54,9 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     )
   console.print(table)
   for part in rounds:
-    for turn in part.turns:
-      if len(turn) > 1:
-        console.print(f'[dim]{_side_by_side(part, turn)}[/]')
+    for together in part.schedule:
+      if len(together) > 1:
+        console.print(f'[dim]{_side_by_side(part, together)}[/]')
   for line in notes(rounds):
     console.print(f'- {line}', style='yellow', markup=False, soft_wrap=True)
   found = shares(part, source)
@@ -191,10 +191,10 @@ def _model(entry: Mapping[str, Any]) -> str:
   return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))
 
 
-def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
+def _side_by_side(part: Round, together: Mapping[str, list]) -> str:
   """Who trains at the same time, and on how many devices."""
-  who = [f'{part.prefix}{name} on {len(own)}' for name, own in turn.items()]
-  many = sum(map(len, turn.values()))
+  who = [f'{part.prefix}{name} on {len(own)}' for name, own in together.items()]
+  many = sum(map(len, together.values()))
   return f'side by side, sharing {many} devices: {", ".join(who)}'
 
 

@@ -264,15 +264,15 @@ def _train_teachers(
 ) -> tuple[dict[str, Group], list[Stage]]:
   """Stage 2: the groups of teachers, trained or restored, and tested."""
   groups, stages = {}, {}
-  for turn in part.turns:
+  for together in part.schedule:
     _add_validated_weights(session, part, groups)
     works = {
       name: functools.partial(
         _train_group, session, part, name, dict(groups), directory, rounds
       )
-      for name in turn
+      for name in together
     }
-    for name, found in side_by_side.run(works, turn, session.stop).items():
+    for name, found in side_by_side.run(works, together, session.stop).items():
       groups[name], stages[name] = found
   _add_validated_weights(session, part, groups)
   groups = {**{name: groups[name] for name in part.teachers}, **groups}

@@ -12,7 +12,7 @@ from jaxkd.data import partition, sources
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UnknownName, UserError
 from jaxkd.memo import Memo
-from jaxkd.run import arms, build, names, turns
+from jaxkd.run import arms, build, joined, names, schedule
 from jaxkd.run import config as configs
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists
@@ -31,8 +31,8 @@ class Round(NamedTuple):
     students: arm -> role -> its net.
     metrics: what is measured of every net.
     predicts: the groups whose outputs can be measured.
-    turns: the groups that train at the same time, each with its devices, one
-      turn after another.
+    schedule: the groups of teachers that train at the same time, each with its
+      devices, in order.
     learners: what its jobs do, each made and traced once.
   """
 
@@ -43,7 +43,7 @@ class Round(NamedTuple):
   students: dict[str, dict[str, Role]]
   metrics: dict[str, Metric]
   predicts: tuple[str, ...]
-  turns: tuple[dict[str, list], ...]
+  schedule: tuple[dict[str, list], ...]
   learners: Memo
 
   @property
@@ -121,7 +121,7 @@ def build_round(
     students,
     metrics,
     predicts,
-    turns.turns_of(config['teachers'], taught, config['train']['seeds']),
+    schedule.schedule_of(config['teachers'], taught, config['train']['seeds']),
     learners=Memo(),
   )
 
@@ -135,7 +135,7 @@ def _teachers(
   """The net of each group of teachers, which shows all that is looked at."""
   entries = config['teachers']
   built = {}
-  for name in turns.in_order(entries):
+  for name in schedule.in_order(entries):
     entry, at = entries[name], f'teachers.{name}'
     locations = _looked_at(name, config, own_arms)
     if entry['cache']['outputs'] and not locations:
@@ -146,7 +146,7 @@ def _teachers(
     locations |= build.locations(entry['distill'], name, teacher=False)
     locations |= set(entry['cache']['outputs'])
     if entry['made_of']:
-      role = build.joined(entry, entries, built, source, at=at)
+      role = joined.joined(entry, entries, built, source, at=at)
     else:
       role = build.role(
         entry,

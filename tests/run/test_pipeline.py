@@ -765,9 +765,12 @@ def groups(**changes):
 
 
 def turns(config, directory):
-  """How many devices each group has, turn after turn."""
+  """How many devices each group has, in order."""
   (part,) = checks.prepare(config, directory)[1]
-  return [{name: len(own) for name, own in turn.items()} for turn in part.turns]
+  return [
+    {name: len(own) for name, own in together.items()}
+    for together in part.schedule
+  ]
 
 
 def test_groups_train_side_by_side_where_devices_are_enough(
@@ -944,7 +947,7 @@ def test_generated_examples_take_the_place_of_the_data(tmp_path, monkeypatch):
     ('data.generated.teacher', 'man', "no teacher 'man'"),
     ('data.fraction.students', 0.5, r'set data\.fraction\.students=1\.0'),
     ('teachers.main.count', 2, 'examples are made of one'),
-    ('teachers.main.cache.outputs', ('logits',), 'leave it empty'),
+    ('teachers.main.cache.outputs', ('logits',), 'leave this empty'),
     ('students.student.logit_shift', 'missing', 'examples that are generated'),
     ('tune', ('distill.soft.weight=0.5,1.0',), 'no data to be tuned on'),
   ],

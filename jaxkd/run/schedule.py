@@ -16,10 +16,10 @@ from jaxkd.train import sharding
 
 def in_order(entries: Mapping[str, dict]) -> list[str]:
   """Groups of teachers, each behind those that it depends on."""
-  return list(itertools.chain(*_generations(entries)))
+  return list(itertools.chain(*_levels(entries)))
 
 
-def turns_of(
+def schedule_of(
   entries: Mapping[str, dict], built: Mapping[str, Role], seeds: int
 ) -> tuple[dict[str, list], ...]:
   """See `Round`. Groups train at the same time where devices are enough.
@@ -27,7 +27,7 @@ def turns_of(
   That is, where there is one for each of them, on one host, and no group asks
   for a larger mesh than its share, or for the memory of all of them.
   """
-  there, turns = sharding.devices(), []
+  there, found = sharding.devices(), []
   alone = jax.process_count() > 1
 
   def work(name):
@@ -44,7 +44,7 @@ def turns_of(
       return len(there)
     return math.prod(max(size, 1) for size in train['mesh'].values())
 
-  for names in _generations(entries):
+  for names in _levels(entries):
     training = [
       name
       for name in names
@@ -55,12 +55,12 @@ def turns_of(
       shared = sharding.slices({name: work(name) for name in training})
     if any(least(name) > len(own) for name, own in shared.items()):
       shared = {}
-    turns += [{name: there} for name in names if name not in shared]
-    turns += [shared] if shared else []
-  return tuple(turns)
+    found += [{name: there} for name in names if name not in shared]
+    found += [shared] if shared else []
+  return tuple(found)
 
 
-def _generations(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:
+def _levels(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:
   """Groups of teachers that do not depend on each other, stage by stage."""
   graph = {
     name: build.needs(entry, entry['distill']) & set(entries)
