@@ -97,7 +97,7 @@ def _case(name: str, data: dict, student: dict, train: dict) -> Case:
     'report': {'compare': {'better': 'student', 'than': 'student'}},
     'train': {k: v for k, v in train.items() if k not in ('seeds', 'seed')},
   }
-  return Case(name, configs.complete(config))
+  return Case(name, configs.plain(configs.complete(config)))
 
 
 def members(

@@ -437,7 +437,7 @@ def _distillations(case: Case) -> dict[str, dict]:
   made = configs.complete({**case.config, 'distill': {**distill, 'hint': hint}})
   return {
     'soft targets': distill,
-    'soft targets + hint': made['distill'],
+    'soft targets + hint': configs.plain(made.distill),
   }
 
 

@@ -247,7 +247,7 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
     given = old_names.renamed(plain(given), OLD)
     for entry, name in (named or {}).items():
       given = _named(given, entry.split('.'), name, entry)
-    config = ConfigDict(complete(given), type_safe=True).lock()
+    config = complete(given)
   with config.unlocked():
     config.name = config.name or Path(path).stem + (f'_{arg}' if arg else '')
     if arg == 'tiny':
@@ -282,11 +282,12 @@ def beside(file: str | Path, name: str = '') -> ModuleType:
   return module
 
 
-def complete(config: Mapping[str, Any]) -> dict:
-  """A config with an entry for everything that can be set, as plain dicts.
+def complete(config: Mapping[str, Any]) -> ConfigDict:
+  """A config with an entry for everything that can be set.
 
-  Done once, where a config comes in: all that is inside takes it complete.
-  Teachers train as students do but for what their own ``train`` says.
+  Done where a config comes in; all that is inside takes it complete and plain.
+  Entries are in the order of their names, however a file orders them. Teachers
+  train as students do but for what their own ``train`` says.
 
   Raises:
     UserError: an entry that does not exist, or of a wrong type.
@@ -309,8 +310,7 @@ def complete(config: Mapping[str, Any]) -> dict:
       path: _own(train, entry, f'{at}.by_path.{path}')
       for path, entry in train['by_path'].items()
     }
-  # Sorted by name, so that how a file orders its entries changes nothing.
-  return plain(ConfigDict(made))
+  return ConfigDict(made, type_safe=True).lock()
 
 
 def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:

@@ -178,7 +178,7 @@ def config(values: flags.FlagValues = FLAGS) -> dict:
 
   Completed once more: a flag may have replaced an entry of many.
   """
-  return configs.complete(values['config'].value)
+  return configs.plain(configs.complete(values['config'].value))
 
 
 def command() -> str:

@@ -102,7 +102,7 @@ def run(
     Stopped: `stop` was set.
   """
   return run_complete(
-    configs.complete(config),
+    configs.plain(configs.complete(config)),
     directory,
     overwrite=overwrite,
     tune=tune,

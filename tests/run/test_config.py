@@ -42,12 +42,17 @@ def test_the_order_of_entries_does_not_matter(complete):
   assert json.loads(configs.as_json(complete))['train']['batch_size'] == 32
 
 
-def test_a_file_gives_a_locked_config_dict(tmp_path):
-  file = tmp_path / 'small.py'
-  file.write_text(f'def get_config(arg=None):\n  return {SMALL!r}\n')
-  made = configs.load(str(file))
+def test_the_order_of_what_is_given_changes_nothing():
+  given = {**SMALL, 'arms': {'b': {}, 'a': {}}}
+  made = configs.plain(configs.complete(given))
+  assert list(made['arms']) == ['a', 'b']
+  again = configs.plain(configs.complete(dict(reversed(list(given.items())))))
+  assert list(again) == list(made) == sorted(made)
+
+
+def test_is_a_locked_config_dict():
+  made = configs.complete(SMALL)
   assert isinstance(made, ConfigDict)
-  assert configs.plain(made) == {**configs.complete(SMALL), 'name': 'small'}
   with pytest.raises(AttributeError):
     made.trian = {}
 

@@ -155,7 +155,7 @@ def test_teachers_with_a_schedule_of_their_own_take_no_options_of_another():
       train=dict(schedule='warmup_cosine', schedule_kw=dict(warmup_steps=5)),
     )
   )
-  assert made['teachers']['main']['train']['schedule_kw'] == {}
+  assert made.teachers.main.train.schedule_kw.to_dict() == {}
 
 
 def test_an_arm_with_another_adapter_takes_no_options_of_the_first():
