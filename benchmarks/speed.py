@@ -30,8 +30,9 @@ from jaxkd.distill.roles import CacheSpec, Group, Role
 from jaxkd.errors import UserError
 from jaxkd.models import cost
 from jaxkd.report import record, rows, tables, wording
-from jaxkd.run import build, terms, train_job
+from jaxkd.run import build, job_groups, terms, train_job
 from jaxkd.run import config as configs
+from jaxkd.run.types import Job, Session
 from jaxkd.train.fit import Stopped
 from jaxkd.train.population import Population
 from jaxkd.types import Context
@@ -515,7 +516,7 @@ def _step(
   if keep:
     role = role._replace(cache=CacheSpec(tuple(seen['teachers'])))
   group = Group(role, jax.tree.map(lambda x: x[None], variables))
-  job = train_job.Job(
+  job = Job(
     stage='',
     students={'student': _role(case, 'students', 'student', seen['students'])},
     groups={'main': group},
@@ -525,13 +526,13 @@ def _step(
     weights=np.ones((1, len(batch['id']))),
     order='shared',  # so that the batch has no axis of members to be cut
   )
-  session = train_job.Session(_source(case), {}, Path(), progress=None)
+  session = Session(_source(case), {}, Path(), progress=None)
   look = lambda: {}  # noqa: E731
   if keep:
     look = _kept(session, job, batch)
     batch = {**batch, **look()}
   learner = train_job.learner_of(session, job, batch)
-  frozen, _ = train_job.frozen_of(train_job.used_groups(job))
+  frozen, _ = job_groups.frozen_of(job_groups.used_groups(job))
   traces = []
 
   def counted(*arguments):
@@ -556,9 +557,7 @@ def _step(
   return program, lambda: len(traces)
 
 
-def _kept(
-  session: train_job.Session, job: train_job.Job, batch: dict
-) -> Callable[[], dict]:
+def _kept(session: Session, job: Job, batch: dict) -> Callable[[], dict]:
   """Keeps what the teachers give for a batch; what looks it up."""
   fields = jax.device_get({n: batch[n] for n in ('inputs', 'labels')})
   splits = {'train': ArrayExamples(**fields)}

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from jaxkd import files
 from jaxkd.report import tables
-from jaxkd.run import config as configs
 from jaxkd.run import launch, overview, pipeline, tuning, workdir
 from jaxkd.train import hosts
 
@@ -32,8 +31,7 @@ flags.adopt_module_key_flags(launch)  # of hosts, for --help
 
 def main(stop):
   console = Console(quiet=not hosts.is_first())
-  # Completed anew: an override may have replaced a whole entry.
-  config = configs.plain(configs.complete(FLAGS.config))
+  config = launch.config()
   directory = files.path(FLAGS.workdir, at='--workdir')
   if FLAGS.explain:
     source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)
@@ -44,7 +42,7 @@ def main(stop):
   if not FLAGS.workdir:
     raise launch.UserError('--workdir: say where the run is to be kept')
   try:
-    row = pipeline.run(
+    row = pipeline.run_complete(
       config,
       directory,
       overwrite=FLAGS.overwrite,

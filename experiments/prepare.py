@@ -11,7 +11,6 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd.data import builder, prepared, sources
-from jaxkd.run import config as configs
 from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
@@ -23,7 +22,7 @@ def main(stop):
   if not FLAGS.name:
     raise launch.UserError('--name: say what the data set is to be called')
   place = prepared.folder(FLAGS.data_dir, at='--data_dir')
-  data = configs.plain(configs.complete(FLAGS.config))['data']
+  data = launch.config()['data']
   source = sources.load(data['source'], dir=data['dir'], **data['kw'])
   folder = builder.build(source, FLAGS.name, str(place))
   Console().print(

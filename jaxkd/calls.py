@@ -3,10 +3,10 @@
 import ast
 import inspect
 import re
-import typing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
+from jaxkd import options
 from jaxkd.errors import UserError
 
 
@@ -77,11 +77,10 @@ def bind(
   arguments = dict(bound.arguments)
   for key, value in arguments.items():
     annotation = parameters[key].annotation
-    kinds = typing.get_args(annotation) or (annotation,)
-    if float in kinds and type(value) is int:
+    if wrong := options.fault(value, annotation):
+      raise UserError(f'{said}; for {key}, {wrong}')
+    if type(value) is int and float in (annotation, *get_args(annotation)):
       arguments[key] = float(value)
-    elif annotation is not inspect.Parameter.empty and type(value) not in kinds:
-      raise UserError(f'{said}: {key} cannot be {value!r}')
   return arguments
 
 

@@ -15,12 +15,37 @@ class UserError(ValueError):
 
   The message is one sentence that names the entry at fault and says what to
   do; the scripts print it without a traceback and exit with code 2.
+
+  Args:
+    sentence: what is wrong and what to do, after the entry if that is part of
+      the text: ``UserError('train.steps: 0 should be 1 or more')``.
+    entry: the config entry, where code has to know it:
+      ``UserError('0 should be 1 or more', entry='train.steps')``.
+
+  Attributes:
+    sentence: as above.
+    entry: as above; empty where the sentence itself may name it.
   """
+
+  def __init__(self, sentence: str = '', *, entry: str = ''):
+    super().__init__(f'{entry}: {sentence}' if entry else sentence)
+    self.sentence, self.entry = sentence, entry
+
+
+class UnknownName(UserError):
+  """A name that is not there.
+
+  Attributes:
+    kind: what the name should have named, e.g. ``'layer'``.
+    name: the name.
+  """
+
+  kind = name = ''
 
 
 def unknown(
   kind: str, name: str, known: Iterable[str], at: str = ''
-) -> UserError:
+) -> UnknownName:
   """The error for a name that is not there, with the nearest known ones.
 
   Args:
@@ -31,12 +56,13 @@ def unknown(
   """
   known = sorted(map(str, known))
   near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-  where = f'{at}: ' if at else ''
   did = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
-  return UserError(
-    f'{where}there is no {kind} {name!r}{did} '
-    f'(known: {", ".join(known) or "none"})'
+  error = UnknownName(
+    f'there is no {kind} {name!r}{did} (known: {", ".join(known) or "none"})',
+    entry=at,
   )
+  error.kind, error.name = kind, name
+  return error
 
 
 def several(values: Sequence[Any], most: int = 10) -> str:
@@ -48,11 +74,10 @@ def several(values: Sequence[Any], most: int = 10) -> str:
 
 @contextlib.contextmanager
 def blamed(at: str) -> Iterator[None]:
-  """Whatever goes wrong inside is put down to an entry of the config.
+  """Re-raises any exception as a `UserError` that names the config entry.
 
-  For code that runs what a user has named or written: an exception of any
-  kind becomes a `UserError` that says where it came from. The scripts print
-  the whole of it with --verbosity=1.
+  For code that runs what a user has named or written. The message says where
+  the exception came from; the scripts print the whole of it with --verbosity=1.
 
   Args:
     at: the entry, e.g. ``'students.student'``.
@@ -66,23 +91,37 @@ def blamed(at: str) -> Iterator[None]:
   except (Exception, SystemExit) as error:
     said = (str(error).strip().splitlines() or ['without a word'])[0]
     raise UserError(
-      f'{at}: {type(error).__name__}: {said} ({_place(error)})'
+      f'{type(error).__name__}: {said} ({_place(error)})', entry=at
     ) from error
 
 
 @contextlib.contextmanager
 def within(where: str) -> Iterator[None]:
-  """A `UserError` raised inside says first where it arose.
+  """Re-raises a `UserError` with the part of the config that it is about.
 
   Args:
-    where: what comes before its message, e.g. ``'teachers.main.'``.
+    where: ``'teachers.main.'``, the part that the entry of the error is in; or
+      ``'distill.hint.at: '``, the entry of an error that has none. An error
+      that names that entry, or one inside it, is left as it is.
   """
+  at = where.rstrip('.: ')
   try:
     yield
   except UserError as error:
-    if str(error).startswith(where):
+    if not at or str(error).startswith((f'{at}.', f'{at}: ')):
       raise
-    raise UserError(f'{where}{error}') from error
+    if where.endswith('.') and error.entry:
+      raise _moved(error, error.sentence, where + error.entry) from error
+    if where.endswith('.'):
+      raise _moved(error, f'{where}{error}', '') from error
+    raise _moved(error, str(error), at) from error
+
+
+def _moved(error: UserError, sentence: str, entry: str) -> UserError:
+  """The same error, put down to another entry."""
+  made = type(error)(sentence, entry=entry)
+  made.__dict__ |= {k: v for k, v in vars(error).items() if k not in vars(made)}
+  return made
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
 """Finding things by name: a file or an attribute is its own registry entry."""
 
 import importlib
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
+from jaxkd import options as options_lib
 from jaxkd.errors import UserError, blamed, unknown
 
 
@@ -67,20 +67,29 @@ def find(name: Any, modules: Iterable[ModuleType], *, kind: str, at: str):
 
 
 def check_options(
-  function: Callable, options: Mapping[str, Any], *, name: str, at: str
+  function: Callable,
+  options: Mapping[str, Any],
+  *,
+  name: str,
+  at: str,
+  filled: Collection[str] | None = None,
 ) -> None:
   """Refuses options that ``function`` does not take by keyword.
 
+  See `jaxkd.options.check` for the arguments. By default any may be left out,
+  for some keywords are not the config's to set.
+
   Raises:
-    UserError: an option that is not there, or one that is missing.
+    UserError: an option that is not there, is missing, or has another type.
   """
-  parameters = inspect.signature(function).parameters.values()
-  if any(p.kind is p.VAR_KEYWORD for p in parameters):
-    return
-  named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-  for option in options:
-    if option not in named:
-      raise unknown(f'option of {name}', option, named, at)
+  takes = {
+    key: parameter
+    for key, parameter in options_lib.parameters_of(function).items()
+    if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+  }
+  options_lib.check(
+    options, takes, name=name, at=at, filled=takes if filled is None else filled
+  )
 
 
 def package(name: str, *, extra: str, at: str) -> ModuleType:

@@ -157,20 +157,22 @@ def kind(paths: Sequence[Path], resize: int) -> Kind:
     modes.add(image.mode)
     if image.mode.startswith(('I', 'F')):
       raise UserError(
-        f'data.source: {path} has pixels of more than eight bits; convert it '
-        'to eight, or use floats in npz'
+        f'{path} has pixels of more than eight bits; convert it '
+        'to eight, or use floats in npz',
+        entry='data.source',
       )
     if image.mode not in _READ:
       raise UserError(
-        f'data.source: {path} has pixels of the kind {image.mode}; convert it '
-        'to RGB'
+        f'{path} has pixels of the kind {image.mode}; convert it to RGB',
+        entry='data.source',
       )
     if len(sizes) > 1:
       (a, b), (first, second) = sizes, sizes.values()
       raise UserError(
-        f'data.source: {first} has {a[0]}x{a[1]} pixels and {second} has '
+        f'{first} has {a[0]}x{a[1]} pixels and {second} has '
         f'{b[0]}x{b[1]}; bring all images to one size with '
-        f'data.kw.resize={min(a + b)}'
+        f'data.kw.resize={min(a + b)}',
+        entry='data.source',
       )
   said = {
     'alpha': 'have a channel of transparency, which is dropped',
@@ -308,6 +310,6 @@ def _counted(others: Mapping[str, int]) -> str:
 
 def _damaged(path: Path, error: Exception) -> UserError:
   return UserError(
-    f'data.source: {path} is no image, or a damaged one ({error}); replace or '
-    'remove it'
+    f'{path} is no image, or a damaged one ({error}); replace or remove it',
+    entry='data.source',
   )

@@ -425,8 +425,7 @@ def _image(path: Path, inputs: Inputs, resize: bool) -> np.ndarray:
     images.kind([path], inputs.resize)  # refuses what is no image of bytes
     one = images.read([(path, 0)], mode, inputs.resize).fetch(np.arange(1))
   except UserError as error:
-    said = str(error).removeprefix('data.source: ')
-    raise UserError(f'net.read: {said}') from error
+    raise UserError(error.sentence, entry='net.read') from error
   (pixels,) = one['inputs']
   if pixels.shape == shape:
     return pixels

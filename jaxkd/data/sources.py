@@ -11,8 +11,6 @@ example; larger ones are read, and checked, as they are asked for.
 import collections
 import functools
 import inspect
-import types
-import typing
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +22,7 @@ import numpy as np
 
 from jaxkd import files as files_lib
 from jaxkd import lookup
+from jaxkd import options as options_lib
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
@@ -51,7 +50,6 @@ NAMES = (
   'tfds',
   'translation',
 )
-_ALSO = {float: int, tuple: list}  # what an option takes as well
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
 
@@ -126,8 +124,12 @@ def load(
   if bool(path) != ('path' in takes):
     form = f'{kind}:PATH' if 'path' in takes else kind
     raise UserError(f'data.source: write {form!r}, not {name!r}')
-  lookup.check_options(function, options, name=kind, at='data.kw')
-  _check_types(function, {**options, 'validation': validation})
+  lookup.check_options(
+    function,
+    {**options, 'validation': validation},
+    name=kind,
+    at='data.kw',
+  )
   given = _given_dir(name, function, dir)
   if path:
     given['path'] = path
@@ -953,16 +955,13 @@ def _from_user(
   options: Mapping[str, Any],
   validation: int | float | None,
 ) -> Source:
-  own = inspect.signature(function)
-  takes_all = any(p.kind is p.VAR_KEYWORD for p in own.parameters.values())
-  left = set() if takes_all else {*Told._fields} - own.parameters.keys()
+  takes = options_lib.parameters_of(function)
+  takes_all = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+  left = set() if takes_all else {*Told._fields} - takes.keys()
   ours = {o: value for o, value in options.items() if o in left}
   options = {o: value for o, value in options.items() if o not in ours}
   told = told_lib.of(**ours)
-  try:
-    own.bind(**options)
-  except TypeError as error:
-    raise UserError(f'data.kw: {name} cannot be called so: {error}') from error
+  options_lib.check(options, takes, name=name, at='data.kw')
   made = function(**options)
   if isinstance(made, Source):
     return _from_source(name, made, validation, told)
@@ -1046,21 +1045,6 @@ def _at(name: str, split: str) -> str:
   if split == 'all':
     return f'data.source: {name!r}'
   return f'data.source: the split {split!r} of {name!r}'
-
-
-def _check_types(function: Any, options: Mapping[str, Any]) -> None:
-  hints = typing.get_type_hints(function)
-  for option, value in options.items():
-    hint = hints[option]
-    several = isinstance(hint, types.UnionType)
-    kinds = typing.get_args(hint) if several else (hint,)
-    kinds = {typing.get_origin(kind) or kind for kind in kinds}
-    kinds |= {other for kind, other in _ALSO.items() if kind in kinds}
-    if isinstance(value, bool) or not isinstance(value, tuple(kinds)):
-      raise UserError(
-        f'data.kw.{option}: {value!r} cannot be; it must be '
-        f'{inspect.formatannotation(hint)}'
-      )
 
 
 def _given_dir(name: str, function: Any, dir: str) -> dict[str, Any]:

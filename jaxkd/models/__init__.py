@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from jaxkd import lookup, registry, shapes
+from jaxkd import lookup, options, registry, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import frozen, half, net, switch
-from jaxkd.models import options as options_lib
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
 from jaxkd.paths import by_path, replaced
@@ -38,6 +37,13 @@ __all__ = [
 
 PyTree = Any
 
+# Options of which a net has some: their numbers are above 0.
+SIZES = frozenset(
+  (
+    *('width', 'widths', 'depth', 'heads', 'patch', 'stride'),
+    *('pyramid', 'bins', 'mlp_ratio', 'init'),
+  )
+)
 FLOATS = ('bfloat16', 'float16', 'float32')  # what models compute in
 
 
@@ -211,24 +217,21 @@ def families() -> registry.Files:
 def _make(name, num_classes, input_shape, dtype, at, kw):
   """A Net, a Linen module, or a function from rngs to an NNX module."""
   constructor, fixed = resolve(name, at=at)
-  parameters = _parameters(constructor)
-  options = _options(constructor)
-  open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+  parameters = options.parameters_of(constructor)
   for option in kw:
     if option in fixed:
       raise UserError(
         f'{at}: {name!r} means {option}={fixed[option]}; drop the option '
         f'{option!r} or name the family instead'
       )
-    if option not in options and not open_ended:
-      raise unknown(f'option of the model {name!r}', option, options, at)
-  for option, parameter in options.items():
-    missing = parameter.default is parameter.empty
-    if missing and option not in {**kw, **fixed}:
-      raise UserError(f'{at}: the model {name!r} needs the option {option!r}')
-    if option in kw:
-      here = f'{at.removesuffix("model")}kw.{option}'
-      options_lib.check(option, kw[option], parameter.annotation, at=here)
+  options.check(
+    kw,
+    _options(constructor),
+    name=f'the model {name!r}',
+    at=f'{at.removesuffix("model")}kw',
+    filled=fixed,
+    positive=SIZES,
+  )
   given = {'num_classes': num_classes, 'input_shape': input_shape}
   given = {key: value for key, value in given.items() if key in parameters}
   if _is_linen(constructor):
@@ -294,26 +297,15 @@ def _frozen(made: Net, inputs: PyTree, freeze: str, name: str, at: str) -> Net:
   return made
 
 
-def _parameters(constructor: Callable) -> dict[str, inspect.Parameter]:
-  # NNX's metaclass hides the signature of its classes.
-  is_class = inspect.isclass(constructor)
-  function = constructor.__init__ if is_class else constructor
-  parameters = dict(inspect.signature(function).parameters)
-  if is_class:  # without self, whatever it is called
-    del parameters[next(iter(parameters))]
-  return parameters
-
-
 def _options(constructor: Callable) -> dict[str, inspect.Parameter]:
-  """The parameters that are the model's own."""
+  """The parameters that are the model's own; ``**kwargs`` too."""
   ours = {'num_classes', 'input_shape', 'dtype', 'rngs'}
   if _is_linen(constructor):
     ours |= {'parent', 'name', *switch.flags(train=False)}
   return {
     name: parameter
-    for name, parameter in _parameters(constructor).items()
+    for name, parameter in options.parameters_of(constructor).items()
     if name not in ours
-    and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
   }
 
 

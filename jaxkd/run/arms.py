@@ -14,7 +14,7 @@ from jaxkd.data.examples import Examples
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
-from jaxkd.run.train_job import Job
+from jaxkd.run.types import Job
 
 # What a whole run has: neither its rounds nor its arms change it.
 OF_THE_RUN = (

@@ -4,20 +4,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
 from jaxkd import models, shapes
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
-from jaxkd.distill.contexts import teach
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
-from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.errors import UserError, blamed, within
 from jaxkd.models import half, precision
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
-from jaxkd.teachers import many, specialists
+from jaxkd.teachers import specialists
 from jaxkd.types import Net
 
 # Arguments of `models.build` that are not for a config's `kw`.
@@ -56,7 +53,7 @@ def role(
   """
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
-      raise UserError(f'{at}.kw: {option!r} is not for the config to set')
+      raise UserError(f'{at}.kw: {option!r} is set by jaxkd; remove it')
   reads = pairs(entry['reads'])
   shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
   with blamed(f'{at}.model'):
@@ -104,123 +101,6 @@ def role(
       net, entry['quantize'], entry['prune'], steps=steps, at=at
     ),
   )
-
-
-def joined(
-  entry: Mapping[str, Any],
-  entries: Mapping[str, dict],
-  groups: Mapping[str, Role],
-  source: Source,
-  *,
-  at: str,
-) -> Role:
-  """A group that is made of others: what they predict together.
-
-  They see the examples as this group does if it has views of its own, else
-  each as it does by itself. A view that gives several copies of an example, as
-  `jaxkd.data.views.turns` does, is for all of them to be fused too.
-
-  Args:
-    entry: its complete entry.
-    entries: those of all groups.
-    groups: the nets of those before it.
-    source: the data, for its shapes.
-    at: the entry's name.
-
-  Raises:
-    UserError: a group or a fusion that is not there, or does not fit.
-  """
-  names, fuse = entry['made_of'], entry['fuse']
-  for name in names:
-    if name not in groups:
-      raise unknown('teacher', name, groups, f'{at}.made_of')
-  known = (*many.FUSIONS, many.SPECIALISTS)
-  if fuse not in known:
-    raise unknown('fusion', fuse, known, f'{at}.fuse')
-  special = [bool(entries[name]['specialize']['of']) for name in names]
-  for kind in ('quantize', 'prune'):
-    if entry[kind]:
-      raise UserError(
-        f'{at}.{kind}: the group is made of others; set it for these'
-      )
-  if fuse == many.SPECIALISTS and (
-    special != [False, True] or entries[names[0]]['count'] > 1
-  ):
-    raise UserError(
-      f'{at}.made_of: {names!r} should be one generalist and then a group of '
-      'specialists'
-    )
-  if fuse != many.SPECIALISTS and any(special):
-    raise UserError(f"{at}.fuse: set it to 'specialists', which {names} are")
-  inside = {name: groups[name] for name in behind(names, groups)}
-  seeing = {name: role for name, role in inside.items() if not role.reads}
-  wanted = {name: role.shape for name, role in seeing.items()}
-
-  def viewed(use, field):
-    """How each of them sees an example, and the shape of that."""
-    theirs = {name: getattr(role, field) for name, role in seeing.items()}
-    text, here = entry['views'][use], f'{at}.views.{use}'
-    if not text:
-      return theirs, wanted
-    given = _seen(text, source, here)
-    return (jax.tree.map(lambda _, x=x: x, theirs) for x in (text, given))
-
-  view, shape = viewed('train', 'view')
-  eval_view, other = viewed('eval', 'eval_view')
-  if shape != other:
-    raise UserError(
-      f'{at}.views: its nets are shown {shape} by train and {other} by eval; '
-      'make both give one shape'
-    )
-  copies = _copies(shape, wanted, f'{at}.views')
-  if copies and fuse == many.SPECIALISTS:
-    raise UserError(f'{at}.views: specialists see one copy of an example')
-
-  def outputs(variables, inputs):
-    if not copies:
-      found = teach(inside, variables, inputs)
-      return [found[name] for name in names]
-    merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
-    found = teach(inside, variables, merged)
-    return [_as_nets(found[name]['logits'], copies) for name in names]
-
-  net = many.together(
-    {name: role.net for name, role in inside.items()},
-    {name: entries[name]['count'] for name in inside},
-    outputs,
-    fuse,
-    most=max(entries[name]['specialize']['overlap'] for name in names),
-  )
-  return Role(_traced_once(net), view, eval_view, shape=shape, at=at)
-
-
-def _copies(given: Any, wanted: Any, at: str) -> int:
-  """How many copies of an example are shown to nets that take one; 0 for one.
-
-  Args:
-    given: shapes of what is shown.
-    wanted: shapes of what the nets take, the same tree.
-    at: the config entry.
-
-  Raises:
-    UserError: shapes of something else.
-  """
-  sizes = map(shapes.flat, (given, wanted))
-  found = set()
-  for shown, one in zip(*sizes, strict=True):
-    if shown not in (one, (*shown[:1], *one)):
-      raise UserError(
-        f'{at}: {shown} would be shown to nets that take {one}; give views of '
-        'that shape, or of several such examples'
-      )
-    found.add(0 if shown == one else shown[0])
-  return found.pop()
-
-
-def _as_nets(logits: Array, copies: int) -> dict[str, Array]:
-  """Logits of copies, [T, B · copies, K], as those of T · copies nets."""
-  split = logits.reshape(len(logits), -1, copies, logits.shape[-1])
-  return {'logits': jnp.concatenate(jnp.moveaxis(split, 2, 1))}
 
 
 def cache_spec(
@@ -298,8 +178,6 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   """The shape of what groups give at locations for one example, together."""
   each = []
   for group, location in reads:
-    if group not in groups:
-      raise unknown('teacher', group, groups, f'{at}.reads')
     outputs = output_shapes(groups[group].net, groups[group].shape)
     each.append(outputs[location].shape[1:])
   if any(shape[:-1] != each[0][:-1] for shape in each):
@@ -310,7 +188,7 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   return (*each[0][:-1], sum(shape[-1] for shape in each))
 
 
-def _seen(text: str, source: Source, at: str) -> Any:
+def viewed_shape(text: str, source: Source, at: str) -> Any:
   """The shape of one example as a view makes it."""
   view = views.parse(text, at=at)
   moved = views.moving(view)
@@ -330,7 +208,7 @@ def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
       continue
     here = f'{at}.views.{use}'
     with blamed(here):
-      seen[use] = _seen(text, source, here)
+      seen[use] = viewed_shape(text, source, here)
   for use, shape in seen.items():
     if shape != seen['train']:
       raise UserError(
@@ -426,7 +304,7 @@ def _builder(entry, source, shape, at, dtype, param_dtype):
   special = _is_special(entry)
 
   def build(taps, **hooks):
-    try:
+    with within(f'{at}: '):
       net = models.build(
         entry['model'],
         num_classes=classes_of(entry, source) + special,
@@ -439,18 +317,14 @@ def _builder(entry, source, shape, at, dtype, param_dtype):
         at=f'{at}.model',
         **entry['kw'],
       )
-    except UserError as error:
-      if str(error).startswith(at):
-        raise
-      raise UserError(f'{at}: {error}') from error
     if special:
       net = specialists.specialist(net, source.num_classes)
-    return _traced_once(precision.rounding(net, param_dtype))
+    return traced_once(precision.rounding(net, param_dtype))
 
   return build
 
 
-def _traced_once(net: Net) -> Net:
+def traced_once(net: Net) -> Net:
   """The net, traced once for all programs of the run that it is a part of."""
   return net._replace(
     init=jax.jit(net.init, inline=True),

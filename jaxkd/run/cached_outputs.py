@@ -357,7 +357,7 @@ class Batches:
     """Writes to disk what is not there; call it before `batch`.
 
     Args:
-      progress: see `jaxkd.run.train_job.Session`.
+      progress: see `jaxkd.run.types.Session`.
       say: see there.
       stop: see there.
     """

@@ -9,16 +9,14 @@ from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
-from jaxkd.run import jobs, train_job
+from jaxkd.run import earlier, job_checks, jobs, shifted
 from jaxkd.run.plan import (
-  Made,
   Round,
   build_round,
   called,
   configs_of,
   ensembled,
   per_seed,
-  restored_from,
 )
 from jaxkd.teachers import groups as teachers
 from jaxkd.train import sharding
@@ -89,41 +87,29 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
   notes = []
   session = jobs.session_of(part, source, directory, progress=None)
   shapes = jobs.shapes_of(part)
-  devices = {name: own for turn in part.turns for name, own in turn.items()}
+  devices = {
+    name: own for together in part.schedule for name, own in together.items()
+  }
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if entry['made_of']:
       continue
     if not entry['restore']:
       with sharding.on(devices[name]):
-        train_job.check(session, jobs.of_teachers(part, name, source, shapes))
+        job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
       continue
-    found = restored_from(entry['restore'], part, rounds, at)
-    if isinstance(found, Made):
-      _check_made(found, entry, role, len(part.seeds), at)
+    found = earlier.restored_from(entry['restore'], part, rounds, at)
+    if isinstance(found, earlier.Made):
+      earlier.check_made(found, entry, role, len(part.seeds), at)
     else:
       teachers.restore(name, entry, role, len(part.seeds), found)
       notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
     if arm == part.first(arm):
-      train_job.check(session, jobs.of_arm(part, arm, source, shapes))
+      job_checks.check(session, jobs.of_arm(part, arm, source, shapes))
     for name, role in part.students[arm].items():
-      jobs.shifted(part, arm, name, role, source)
+      shifted.classes_of(part, arm, name, role, source)
   return notes
-
-
-def _check_made(made: Made, entry, role, seeds, at):
-  """Refuses nets of an earlier round that will not be what is wanted."""
-  count = entry['count'] * (seeds if entry['per_seed'] else 1)
-  short = made.members < count
-  if short or (entry['per_seed'] and made.members != count):
-    raise UserError(
-      f'{at}: {made.stage} makes {made.members} nets and {count} are wanted '
-      '(count × seeds where per_seed is set); change the count'
-    )
-  one = {**entry, 'per_seed': False, 'count': 1}
-  shapes = teachers.shapes(one, made.role, 0)
-  teachers.check_same(shapes.variables, role, made.entry, at)
 
 
 def _check_report(config, parts):

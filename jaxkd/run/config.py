@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxkd import files, models, tasks
+from jaxkd import files, models, options, tasks
 from jaxkd.data import sources
 from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
@@ -299,7 +299,9 @@ def beside(file: str | Path, name: str = '') -> ModuleType:
 def complete(config: Mapping[str, Any]) -> ConfigDict:
   """A config with an entry for everything that can be set.
 
-  Teachers train as students do but for what their own ``train`` says.
+  Done where a config comes in; all that is inside takes it complete and plain.
+  Entries are in the order of their names, however a file orders them. Teachers
+  train as students do but for what their own ``train`` says.
 
   Raises:
     UserError: an entry that does not exist, or of a wrong type.
@@ -580,96 +582,111 @@ def check_numbers(config: Mapping) -> None:
       f'train.seed: {config["train"]["seed"]} should be below 2147483648'
     )
   for at, train in _trains(config):
-    for name in ('steps', 'batch_size', 'accumulate'):
-      _at_least(1, train, name, at)
-    for name in (
-      'eval_every',
-      'save_every',
-      'steps_per_execution',
-      'weight_decay',
-      'clip',
-      'average',
-    ):
-      _at_least(0, train, name, at)
-    known = ('auto', *population.MODES)
-    if train['members'] not in known:
-      raise unknown('way to run', train['members'], known, f'{at}.members')
-    if train['dtype'] not in models.FLOATS:
-      raise unknown(
-        'floating-point type', train['dtype'], models.FLOATS, f'{at}.dtype'
-      )
-    if train['param_dtype'] not in precision.KNOWN:
-      raise unknown(
-        'type of parameters',
-        train['param_dtype'],
-        precision.KNOWN,
-        f'{at}.param_dtype',
-      )
-    _check_rate(train, at)
-    for path, entry in train['by_path'].items():
-      here = f'{at}.by_path.{path}'
-      _check_rate({**train, **entry}, here)
-      for name in ('weight_decay', 'clip'):
-        _at_least(0, {**train, **entry}, name, here)
-    if train['average'] >= 1:
-      raise UserError(f'{at}.average: {train["average"]} should be below 1')
-    if train['batch_size'] % train['accumulate']:
-      raise UserError(
-        f'{at}.accumulate: {train["accumulate"]} parts do not divide a batch '
-        f'of {train["batch_size"]}'
-      )
+    _check_train(train, at)
   for section in ('teachers', 'students'):
     for name, entry in config[section].items():
-      _at_least(1, entry, 'count', f'{section}.{name}')
-      dropout = entry['kw'].get('dropout', 0)
-      if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
-        raise UserError(
-          f'{section}.{name}.kw.dropout: {dropout!r} should be a number from '
-          '0 to below 1'
-        )
-      if len(entry['reads']) % 2:
-        raise UserError(
-          f'{section}.{name}.reads: {entry["reads"]!r} should be a group and '
-          "one of its layers, e.g. ('main', 'stages/2'), or several such pairs "
-          'one after another'
-        )
+      _check_net(entry, f'{section}.{name}')
   for name, entry in config['teachers'].items():
-    _at_least(0, entry, 'classes', f'teachers.{name}')
-    _at_least(0, entry, 'cache.top', f'teachers.{name}')
-    if not all(isinstance(at, str) for at in entry['cache']['outputs']):
-      raise UserError(
-        f'teachers.{name}.cache.outputs: {entry["cache"]["outputs"]!r} should '
-        "be names of outputs, e.g. ('logits',)"
-      )
-    if entry['cache']['top'] and 'logits' not in entry['cache']['outputs']:
-      raise UserError(
-        f"teachers.{name}.cache.top: it is about the logits; add 'logits' to "
-        f'teachers.{name}.cache.outputs, or set it to 0'
-      )
-    if not 0 < entry['specialize']['own'] < 1:
-      raise UserError(
-        f'teachers.{name}.specialize.own: {entry["specialize"]["own"]} should '
-        'be above 0 and below 1'
-      )
+    _check_teacher(entry, f'teachers.{name}')
   for at, term in _all_terms(config):
-    if len(term['at']) != 2 or not _is_location(term['at']):
-      raise UserError(
-        f'{at}.at: {term["at"]!r} should be the output of the '
-        "student and that of the teacher, e.g. ('logits', 'logits')"
-      )
-    weight = term['weight']
-    if not 0 <= weight < math.inf:
-      raise UserError(
-        f'{at}.weight: {weight} should be a finite number, 0 or more'
-      )
-    if ':' in term['term']:  # whose options mean what they want
-      continue
-    temperature = term['kw'].get('temperature', 1.0)
-    number = isinstance(temperature, int | float)
-    if not (number and 0 < temperature < math.inf):
-      raise UserError(
-        f'{at}.kw.temperature: {temperature!r} should be above 0 and finite'
-      )
+    _check_term(term, at)
+
+
+def _check_train(train: Mapping, at: str) -> None:
+  for name in ('steps', 'batch_size', 'accumulate'):
+    _at_least(1, train, name, at)
+  for name in (
+    'eval_every',
+    'save_every',
+    'steps_per_execution',
+    'weight_decay',
+    'clip',
+    'average',
+  ):
+    _at_least(0, train, name, at)
+  known = ('auto', *population.MODES)
+  if train['members'] not in known:
+    raise unknown('way to run', train['members'], known, f'{at}.members')
+  if train['dtype'] not in models.FLOATS:
+    raise unknown(
+      'floating-point type', train['dtype'], models.FLOATS, f'{at}.dtype'
+    )
+  if train['param_dtype'] not in precision.KNOWN:
+    raise unknown(
+      'type of parameters',
+      train['param_dtype'],
+      precision.KNOWN,
+      f'{at}.param_dtype',
+    )
+  _check_rate(train, at)
+  for path, entry in train['by_path'].items():
+    here = f'{at}.by_path.{path}'
+    _check_rate({**train, **entry}, here)
+    for name in ('weight_decay', 'clip'):
+      _at_least(0, {**train, **entry}, name, here)
+  if train['average'] >= 1:
+    raise UserError(f'{at}.average: {train["average"]} should be below 1')
+  if train['batch_size'] % train['accumulate']:
+    raise UserError(
+      f'{at}.accumulate: {train["accumulate"]} parts do not divide a batch '
+      f'of {train["batch_size"]}'
+    )
+
+
+def _check_net(entry: Mapping, at: str) -> None:
+  _at_least(1, entry, 'count', at)
+  dropout = entry['kw'].get('dropout', 0)
+  if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+    raise UserError(
+      f'{at}.kw.dropout: {dropout!r} should be a number from 0 to below 1'
+    )
+  if len(entry['reads']) % 2:
+    raise UserError(
+      f'{at}.reads: {entry["reads"]!r} should be a group and '
+      "one of its layers, e.g. ('main', 'stages/2'), or several such pairs "
+      'one after another'
+    )
+
+
+def _check_teacher(entry: Mapping, at: str) -> None:
+  _at_least(0, entry, 'classes', at)
+  _at_least(0, entry, 'cache.top', at)
+  if not all(isinstance(name, str) for name in entry['cache']['outputs']):
+    raise UserError(
+      f'{at}.cache.outputs: {entry["cache"]["outputs"]!r} should '
+      "be names of outputs, e.g. ('logits',)"
+    )
+  if entry['cache']['top'] and 'logits' not in entry['cache']['outputs']:
+    raise UserError(
+      f"{at}.cache.top: it is about the logits; add 'logits' to "
+      f'{at}.cache.outputs, or set it to 0'
+    )
+  if not 0 < entry['specialize']['own'] < 1:
+    raise UserError(
+      f'{at}.specialize.own: {entry["specialize"]["own"]} should '
+      'be above 0 and below 1'
+    )
+
+
+def _check_term(term: Mapping, at: str) -> None:
+  if len(term['at']) != 2 or not _is_location(term['at']):
+    raise UserError(
+      f'{at}.at: {term["at"]!r} should be the output of the '
+      "student and that of the teacher, e.g. ('logits', 'logits')"
+    )
+  weight = term['weight']
+  if not 0 <= weight < math.inf:
+    raise UserError(
+      f'{at}.weight: {weight} should be a finite number, 0 or more'
+    )
+  if ':' in term['term']:  # whose options mean what they want
+    return
+  temperature = term['kw'].get('temperature', 1.0)
+  number = isinstance(temperature, int | float)
+  if not (number and 0 < temperature < math.inf):
+    raise UserError(
+      f'{at}.kw.temperature: {temperature!r} should be above 0 and finite'
+    )
 
 
 def _check_rate(train, at):
@@ -712,18 +729,12 @@ def _mapping(value: Any, at: str) -> Mapping:
 
 
 def typed(value: Any, default: Any, at: str) -> Any:
-  """The value, if it is of the type of what it replaces."""
-  value = plain(value)
-  if isinstance(default, float) and type(value) is int:
-    return float(value)
-  names = isinstance(default, str | tuple) and at.endswith(
-    ('.teacher', '.mask')
-  )
-  if type(value) is not type(default) and not (
-    names and isinstance(value, str | tuple)
-  ):
-    raise UserError(
-      f'{at}: {value!r} is of type {type(value).__name__} and should be of '
-      f'type {type(default).__name__}, as {default!r} is'
-    )
-  return value
+  """The value, if it is of the type of what it replaces.
+
+  Raises:
+    UserError: it is not.
+  """
+  value, kind = plain(value), type(default)
+  names = kind in (str, tuple) and at.endswith(('.teacher', '.mask'))
+  options.check_type(value, str | tuple if names else kind, at=at)
+  return value if names else kind(value)

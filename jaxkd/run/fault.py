@@ -5,7 +5,7 @@ it: teachers are frozen and a batch is known by its step, so what a teacher
 gave at that step can be computed again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ def explained(
   frozen: Mapping[str, dict],
   batch: Mapping[str, Any],
   seed: int,
+  augment: Callable[..., dict] | None = None,
   at: str = '',
 ) -> str:
   """One sentence: what is at fault, and what to do about it.
@@ -43,6 +44,7 @@ def explained(
     frozen: group -> its variables, [T, ...], of those that the step runs.
     batch: of that step, for the member that was first.
     seed: of that member.
+    augment: ``(batch, seed) -> batch``, as the step has it.
     at: the config entry that holds the terms and `train`, as 'teachers.main.'.
   """
   bad = _terms(fault.measured)
@@ -51,7 +53,7 @@ def explained(
   whole = 'the loss' if 'loss' in fault.measured else 'the gradient'
   array = fault.weights and f'the array {fault.weights}'
   sentence = fault.said_of(entries or array or whole)
-  if reason := _of_teachers(teachers, frozen, batch, seed):
+  if reason := _of_teachers(teachers, frozen, batch, seed, augment):
     return f'{sentence}, {reason}'
   nets = dict.fromkeys(entry['of'] or min(students) for entry in used.values())
   others = [
@@ -81,12 +83,13 @@ def _terms(measured: tuple[str, ...]) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def _of_teachers(teachers, frozen, batch, seed) -> str:
+def _of_teachers(teachers, frozen, batch, seed, augment) -> str:
   """Which teacher gives what is no number, and why; empty if none does."""
   if hosts.count() > 1:  # each holds a part of the batch
     return ''
   bad = {}
-  for group, outputs in _given(teachers, frozen, batch, seed).items():
+  given = _given(teachers, frozen, batch, seed, augment)
+  for group, outputs in given.items():
     for name, x in sorted(outputs.items()):
       if not _is_number(x, rules_out=name == 'logits'):
         bad.setdefault(group, name)
@@ -109,12 +112,14 @@ def _of_teachers(teachers, frozen, batch, seed) -> str:
   return ''
 
 
-def _given(teachers, frozen, batch, seed) -> dict:
+def _given(teachers, frozen, batch, seed, augment) -> dict:
   """The outputs of the groups, each [T, B, ...]."""
   texts = {n: teachers[n].view for n in frozen if not teachers[n].reads}
 
   @jax.jit
   def outputs(frozen, batch):
+    if augment:
+      batch = augment(batch, seed=np.uint32(seed))
     inputs = shown(texts, batch, np.uint32(seed))
     return teach(teachers, frozen, inputs, batch.get('cached_outputs', {}))
 

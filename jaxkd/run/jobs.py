@@ -14,14 +14,12 @@ from jaxkd.data import augment, partition, sources
 from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group, Role
-from jaxkd.errors import UserError, unknown, within
-from jaxkd.run import arms, build, terms, train_job
-from jaxkd.run import config as configs
+from jaxkd.errors import UserError, within
+from jaxkd.run import arms, build, generated, job_groups, terms
 from jaxkd.run.plan import Round
-from jaxkd.run.train_job import Job, Session
-from jaxkd.students import logit_shift
-from jaxkd.teachers import generated, mixture, specialists
+from jaxkd.run.types import Job, Session
 from jaxkd.teachers import groups as teachers
+from jaxkd.teachers import mixture, specialists
 
 
 def session_of(
@@ -46,7 +44,7 @@ def of_arm(
   source: sources.Source,
   groups: dict[str, Group],
   examples: Examples | None = None,
-) -> train_job.Job:
+) -> Job:
   """The population of students that an arm of a round trains.
 
   Args:
@@ -57,7 +55,7 @@ def of_arm(
     examples: what was generated for it; zeros stand for that if it is not
       given.
   """
-  made, generator = None, generator_of(part, arm, source, groups)
+  made, generator = None, generated.generator_of(part, arm, source, groups)
   if generator is not None:
     weights = generator.weights(range(len(part.seeds)))
     made = (generator.shapes() if examples is None else examples, weights)
@@ -71,121 +69,13 @@ def of_arm(
   )
 
 
-def generator_of(
-  part: Round, arm: str, source: sources.Source, groups: dict[str, Group]
-) -> generated.Generator | None:
-  """What makes the examples of an arm; None where it sees the data.
-
-  Raises:
-    UserError: something about the data that does not go with it, or a teacher
-      of which nothing can be made.
-  """
-  data, at = part.arms[arm]['data'], 'data.generated'
-  entry = data['generated']
-  if not entry['name']:
-    return None
-  alone = next(iter(part.teachers)) if len(part.teachers) == 1 else ''
-  name = entry['teacher'] or alone
-  if name not in part.teachers:
-    raise unknown('teacher', name, part.teachers, f'{at}.teacher')
-  if data['fraction']['students'] != 1 or (
-    data['partition']['students'] != 'none'
-  ):
-    raise UserError(
-      f'{at}: it is seen whole; set data.fraction.students=1.0 and '
-      "data.partition.students='none', and its size by data.generated.count"
-    )
-  for other, teacher in part.config['teachers'].items():
-    if teacher['cache']['outputs']:
-      raise UserError(
-        f'teachers.{other}.cache.outputs: what is kept is of the data, and the '
-        f'arm {arm} sees examples that are generated; leave it empty'
-      )
-  if jax.process_count() > 1:
-    raise UserError(
-      f'{at}: one host alone can make examples so far; run on one'
-    )
-  group, teacher = groups[name], part.config['teachers'][name]
-  if teacher['count'] > 1:
-    raise UserError(
-      f'{at}.teacher: {name} has several nets, and examples are made of one; '
-      f'set teachers.{name}.count=1'
-    )
-  if group.role.reads or name not in part.predicts:
-    raise UserError(
-      f'{at}.teacher: {name} should see examples and give logits; name another'
-    )
-  return generated.Generator(
-    entry,
-    train_job.predicted_by(group.role),
-    group.role.net.apply,
-    _first(group),
-    source.splits['train'],
-    input_shape=source.input_shape,
-    num_classes=source.num_classes,
-    seeds=part.seeds,
-    of=configs.as_json({k: teacher[k] for k in ('model', 'kw', 'views')}),
-  )
-
-
-def _first(group: Group) -> dict:
-  """The variables of the first of the T nets of each seed, or their shapes."""
-  own = group.per_member
-
-  def first(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      lead, rest = (x.shape[0], x.shape[2:]) if own else (1, x.shape[1:])
-      return jax.ShapeDtypeStruct((lead, *rest), x.dtype)
-    return x[:, 0] if own else x[:1]
-
-  return jax.tree.map(first, group.variables)
-
-
-def shifted(
-  part: Round, arm: str, name: str, role: Role, source: sources.Source
-) -> np.ndarray | None:
-  """The classes whose logits are shifted for each seed, bool [S, K].
-
-  None where a student is left as it is.
-
-  Raises:
-    UserError: its logits cannot be shifted.
-  """
-  entry = part.arms[arm]['students'][name]
-  at = f'students.{name}.logit_shift'
-  if not entry['logit_shift']:
-    return None
-  if role.reads or 'logits' not in build.output_shapes(role.net, role.shape):
-    raise UserError(
-      f'{at}: it is about the logits of a net that sees the examples itself, '
-      f'which {name} is not; leave it empty'
-    )
-  if source.splits['train'].labels.ndim > 1:
-    raise UserError(
-      f'{at}: it is about the classes of examples, and in {source.name} an '
-      'example has many; leave it empty'
-    )
-  if part.arms[arm]['data']['generated']['name']:
-    raise UserError(
-      f'{at}: the arm {arm} sees examples that are generated, of which no '
-      'class is known to be missing; leave it empty'
-    )
-  return logit_shift.classes(
-    entry['logit_shift'],
-    source.splits['train'].labels,
-    of_arm(part, arm, source, {}).weights,
-    source.num_classes,
-    at=at,
-  )
-
-
 def of_teachers(
   part: Round,
   name: str,
   source: sources.Source,
   groups: dict[str, Group],
   subsets: np.ndarray | None = None,
-) -> train_job.Job:
+) -> Job:
   """The population that trains a group of teachers, given earlier ones.
 
   Specialists need their subsets, bool [members, K]; without them theirs are
@@ -205,7 +95,7 @@ def of_teachers(
     labels=source.splits['train'].labels,
     data=part.config['data'],
     seeds=part.seeds,
-    groups=train_job.with_read(wanted, groups),
+    groups=job_groups.with_read(wanted, groups),
     subsets=subsets,
   )
 
@@ -347,13 +237,13 @@ def shapes_of(part: Round) -> dict[str, Group]:
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]
     if entry['made_of']:
-      parts = train_job.with_read(set(entry['made_of']), found)
+      parts = job_groups.with_read(set(entry['made_of']), found)
       found[name] = teachers.join(role, parts, seeds)
     else:
       found[name] = teachers.shapes(entry, role, seeds)
-  for names in weighed(part, found):
-    parts = [found[name] for name in names]
-    found[fusion.validated(names)] = mixture.shapes(parts)
+  for weighed_together in weighed(part, found):
+    parts = [found[name] for name in weighed_together]
+    found[fusion.validated(weighed_together)] = mixture.shapes(parts)
   return found
 
 

@@ -16,8 +16,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from jaxkd import options
 from jaxkd.errors import UserError, unknown
 from jaxkd.run import config as configs
+from jaxkd.run import old_names
 from jaxkd.train import hosts
 
 FAILED = hosts.FAILED
@@ -171,6 +173,14 @@ def parse(
   return left
 
 
+def config(values: flags.FlagValues = FLAGS) -> dict:
+  """The complete config that flags name and change, as plain dicts.
+
+  Completed once more: a flag may have replaced an entry of many.
+  """
+  return configs.plain(configs.complete(values['config'].value))
+
+
 def command() -> str:
   """The command that was given, quoted for a shell.
 
@@ -222,25 +232,18 @@ def _tell_of_config(script: str, values: flags.FlagValues) -> None:
 
 def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
   """Takes ``--config FILE`` out and makes flags of all its entries."""
-  argv = list(argv)
-  file = None
-  for i, argument in enumerate(argv):
-    if argument.startswith(('--config=', '-config=')):
-      file = argument.partition('=')[2]
-      del argv[i]
-      break
-    if argument in ('--config', '-config') and i + 1 < len(argv):
-      file = argv[i + 1]
-      del argv[i : i + 2]
-      break
-  if not file:
+  named, argv = [], _spelled(argv)
+  for argument in [a for a in argv if a.startswith('--config=')]:
+    named.append(argument.partition('=')[2])
+    argv.remove(argument)
+  if not any(named):
     raise UserError('--config: name a config file, e.g. --config configs/X.py')
-  if any(re.match(r'--?config(=|$)', argument) for argument in argv):
+  if len(named) > 1:
     raise UserError('--config: it is given twice; name one config file')
   given = _given(argv)
   names = (*configs.OPTIONS, 'task')
   config = configs.load(
-    file, {k: v for k, v in given.items() if k.split('.')[-1] in names}
+    named[0], {k: v for k, v in given.items() if k.split('.')[-1] in names}
   )
   argv = _for_all(argv, config.teachers)
   _make_room(config, _given(argv))
@@ -250,32 +253,49 @@ def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
   return argv
 
 
-def _given(argv: list[str]) -> dict[str, str]:
-  """The entries that flags set, and what they are to be, as it is written."""
-  given = {}
-  for i, argument in enumerate(argv):
+def _spelled(argv: list[str]) -> list[str]:
+  """Flags of the config in one spelling, ``--config.ENTRY=VALUE``.
+
+  They may also be written with one dash, with the value behind a space, without
+  a value for what is true or false, and by a name of the release before.
+  """
+  found, left = [], list(argv)
+  while left:
+    argument = left.pop(0)
     matched = re.fullmatch(
-      r'--?config\.([\w.]+)(?:=(.*))?', argument, re.DOTALL
+      r'--?config(\.[\w.]+)?(?:=(.*))?', argument, re.DOTALL
     )
-    if matched:
-      entry, value = matched.groups()
-      given[entry] = argv[i + 1] if value is None and argv[i + 1 :] else value
-  return given
+    if not matched:
+      found.append(argument)
+      continue
+    entry, value = matched.groups()
+    if value is None:
+      # What follows is a value, a negative number too, or another flag.
+      is_value = left and not re.match(r'-(?![\d.])', left[0])
+      value = left.pop(0) if is_value else 'true' if entry else ''
+    if entry:
+      entry = f'.{old_names.current(entry[1:], configs.OLD)}'
+    found.append(f'--config{entry or ""}={value}')
+  return found
+
+
+def _given(argv: list[str]) -> dict[str, str]:
+  """The entries that flags set, as `_spelled`, and what they are to be."""
+  start = '--config.'
+  pairs = (a.removeprefix(start).partition('=') for a in argv if start in a[:9])
+  return {entry: value for entry, _, value in pairs}
 
 
 def _for_all(argv: list[str], teachers: Iterable[str]) -> list[str]:
   """``--config.all.train.X`` as a flag for students and one for each group."""
-  found = []
-  for i, argument in enumerate(argv):
-    matched = re.fullmatch(f'(--?config\\.){_ALL}(\\..*)', argument, re.DOTALL)
-    if not matched:
+  found, start = [], f'--config.{_ALL}.'
+  sections = (*(f'teachers.{name}.train' for name in teachers), 'train')
+  for argument in argv:
+    if argument.startswith(start):
+      rest = argument.removeprefix(start)
+      found += [f'--config.{section}.{rest}' for section in sections]
+    else:
       found.append(argument)
-      continue
-    start, rest = matched.groups()
-    value = [] if '=' in rest else argv[i + 1 : i + 2]
-    for section in (*(f'teachers.{name}.train' for name in teachers), 'train'):
-      found += [f'{start}{section}{rest}', *value]
-    found = found[: len(found) - len(value)]  # it follows by itself
   return found
 
 
@@ -337,6 +357,12 @@ def _make_room(config: ConfigDict, given: dict[str, str]) -> None:
         f'--config.{entry}: it has entries of its own; set them one by one, '
         f'e.g. --config.{entry}.{(named or sorted(entries))[0]}'
       )
+    kind = type(entries)
+    if kind in (dict, int, float) and (
+      wrong := options.fault(_literal(value), kind)
+    ):
+      like = ", e.g. {'width': 8}" if kind is dict else ''
+      raise UserError(f'--config.{entry}: {wrong}{like}')
     with config.unlocked():
       if last in configs.OPTIONS and above.get(last) != value:
         changed = configs.options_after(above, last, value, parent)

@@ -16,7 +16,7 @@ from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost, precision
 from jaxkd.report import wording
-from jaxkd.run import build, jobs, terms, train_job
+from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
 
@@ -54,9 +54,9 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
     )
   console.print(table)
   for part in rounds:
-    for turn in part.turns:
-      if len(turn) > 1:
-        console.print(f'[dim]{_side_by_side(part, turn)}[/]')
+    for together in part.schedule:
+      if len(together) > 1:
+        console.print(f'[dim]{_side_by_side(part, together)}[/]')
   for line in notes(rounds):
     console.print(f'- {line}', style='yellow', markup=False, soft_wrap=True)
   found = shares(part, source)
@@ -209,10 +209,10 @@ def _model(entry: Mapping[str, Any]) -> str:
   return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))
 
 
-def _side_by_side(part: Round, turn: Mapping[str, list]) -> str:
+def _side_by_side(part: Round, together: Mapping[str, list]) -> str:
   """Who trains at the same time, and on how many devices."""
-  who = [f'{part.prefix}{name} on {len(own)}' for name, own in turn.items()]
-  many = sum(map(len, turn.values()))
+  who = [f'{part.prefix}{name} on {len(own)}' for name, own in together.items()]
+  many = sum(map(len, together.values()))
   return f'side by side, sharing {many} devices: {", ".join(who)}'
 
 
@@ -235,9 +235,9 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
     own = jobs.of_arm(part, arm, source, groups)
     learner, arguments = train_job.member_shapes(session, own)
     total = cost.flops(learner.step, *arguments)
-    teaching, drawn = 0, train_job.drawn_groups(own)
+    teaching, drawn = 0, job_groups.drawn_groups(own)
     for name in sorted(
-      train_job.used_groups(own).keys() & part.teachers.keys()
+      job_groups.used_groups(own).keys() & part.teachers.keys()
     ):
       count = 1 if name in drawn else part.config['teachers'][name]['count']
       teaching += one(name) * count * own.train['batch_size']
@@ -251,7 +251,7 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
     session = jobs.session_of(part, source, Path(), progress=None)
     groups, kept = jobs.shapes_of(part), {}
     for arm, own in part.arms.items():
-      made = jobs.generator_of(part, arm, source, groups)
+      made = generated.generator_of(part, arm, source, groups)
       mixes = own['data']['augment']['students']
       sees = [f'sees {made}'] if made else []
       sees += [f'mixes the examples of a batch by {mixes}'] if mixes else []

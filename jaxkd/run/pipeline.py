@@ -14,36 +14,37 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, shapes, source_code, tasks
-from jaxkd.data import inputs
-from jaxkd.data.examples import Examples
+from jaxkd import files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
-from jaxkd.distill.roles import Group, Role, copies_of
+from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError
 from jaxkd.report import plots, progress, record, rows
 from jaxkd.run import (
-  build,
   checks,
+  earlier,
+  evaluate,
+  export,
+  generated,
+  job_groups,
   jobs,
   overview,
   provenance,
+  shifted,
   train_job,
   tuning,
   workdir,
 )
 from jaxkd.run import config as configs
-from jaxkd.run.plan import Made, Round, called, ensembled, restored_from
-from jaxkd.run.train_job import Session
-from jaxkd.students import compression, logit_shift, stored
-from jaxkd.teachers import generated, many, mixture
+from jaxkd.run.plan import Round, called, ensembled
+from jaxkd.run.types import Session
+from jaxkd.students import compression, stored
 from jaxkd.teachers import groups as teachers
+from jaxkd.teachers import many, mixture
 from jaxkd.train import hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
-__all__ = ['Stage', 'Stopped', 'run']
-
-SHOWN = 8  # examples
+__all__ = ['Stage', 'Stopped', 'run', 'run_complete']
 
 
 class Stage(NamedTuple):
@@ -81,7 +82,7 @@ def run(
   """Runs a config, or goes on with a run of it that was cut short.
 
   Args:
-    config: see docs/config.md; what it does not say is as by default.
+    config: see docs/config.md; what it leaves out is as by default.
     directory: the workdir; it is left with config.json, checkpoints/, nets/,
       events/, curves.png, row.json and, where the task has something to show,
       shown/.
@@ -100,7 +101,28 @@ def run(
     UserError: something that the user can put right.
     Stopped: `stop` was set.
   """
-  config = configs.plain(configs.complete(config))
+  return run_complete(
+    configs.plain(configs.complete(config)),
+    directory,
+    overwrite=overwrite,
+    tune=tune,
+    stop=stop,
+    console=console,
+    command=command,
+  )
+
+
+def run_complete(
+  config: dict,
+  directory: str | Path,
+  *,
+  overwrite: bool = False,
+  tune: tuple[str, ...] = (),
+  stop: threading.Event | None = None,
+  console: Console | None = None,
+  command: str = '',
+) -> dict:
+  """As `run`, of a config that `jaxkd.run.config.complete` has completed."""
   directory = files.path(directory, at='--workdir').absolute()
   console = console or Console()
   begun = time.perf_counter()
@@ -134,34 +156,14 @@ def run(
     shares = overview.describe(console, source, rounds)
     writers = _writers(config, directory) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
-    stages, tuned, weights = [], {}, {}
-    for part in rounds:
-      session = jobs.session_of(
-        part, source, directory, reporter.stage, stop, reporter.say
-      )
-      groups, taught = _teach(session, part, directory, rounds)
-      for name, each in mixture.weights_of(groups).items():
-        weights[f'{part.prefix}{name}'] = each
-      if grids and part is rounds[0]:
-        tuned = tuning.choose(session, part, groups, grids, directory)
-        part = tuning.apply(part, tuned)
-      stages += taught
-      stages += [
-        _distil(session, part, arm, groups, directory) for arm in part.arms
-      ]
-    for done in stages:
-      if done.job:
-        reporter.tested(done.job, done.test)
+    stages, tuned, weights = _train_rounds(
+      rounds, source, grids, directory, reporter, stop
+    )
     row = None
     if first:
       row = record.row(config, source, rounds, stages, tuned, shares, command)
-      row['commit'], row['finished'] = origin[workdir.COMMIT], record.now()
-      row['provenance'] = provenance.checksums(origin)
-      if workdir.jaxkd_of(began) != workdir.jaxkd_of(origin):
-        row['notes'].append(
-          f'it began with {workdir.jaxkd_of(began)} and ended with '
-          f'{workdir.jaxkd_of(origin)}'
-        )
+      row |= _origin(origin)
+      row['notes'] += _upgrade(began, origin)
       if weights:
         row['weights'] = weights
       row['wall_s'] = None if resumed else time.perf_counter() - begun
@@ -169,8 +171,60 @@ def run(
       plots.curves(histories, directory / 'curves.png')
       row = rows.plain(row)
       rows.save(finished, row)
-      _show(config, source, rounds, directory)
+      export.show(config, source, rounds, directory)
     return hosts.broadcast_from_host0('the row', row)
+
+
+def _train_rounds(
+  rounds: list[Round],
+  source: Source,
+  grids: Mapping[str, tuning.Grid],
+  directory: Path,
+  reporter: progress.Reporter,
+  stop: threading.Event | None,
+) -> tuple[list[Stage], dict[str, dict], dict]:
+  """Trains and tests all nets of a run, round after round.
+
+  Returns:
+    What was trained; what was tuned, by arm; and the weights of teachers that
+    were found on the validation split, by their names.
+  """
+  stages, tuned, weights = [], {}, {}
+  for part in rounds:
+    session = jobs.session_of(
+      part, source, directory, reporter.stage, stop, reporter.say
+    )
+    groups, taught = _train_teachers(session, part, directory, rounds)
+    for name, each in mixture.weights_of(groups).items():
+      weights[f'{part.prefix}{name}'] = each
+    if grids and part is rounds[0]:
+      tuned = tuning.choose(session, part, groups, grids, directory)
+      part = tuning.apply(part, tuned)
+    stages += taught
+    stages += [
+      _train_arm(session, part, arm, groups, directory) for arm in part.arms
+    ]
+  for done in stages:
+    if done.job:
+      reporter.tested(done.job, done.test)
+  return stages, tuned, weights
+
+
+def _origin(origin: Mapping[str, str]) -> dict:
+  """What a row says of when and from what it was made."""
+  return {
+    'commit': origin[workdir.COMMIT],
+    'finished': record.now(),
+    'provenance': provenance.checksums(origin),
+  }
+
+
+def _upgrade(began: Mapping[str, str], ended: Mapping[str, str]) -> list[str]:
+  """A note where a run went on with another jaxkd than it began with."""
+  first, last = workdir.jaxkd_of(began), workdir.jaxkd_of(ended)
+  return (
+    [] if first == last else [f'it began with {first} and ended with {last}']
+  )
 
 
 def _check_same(text: str) -> None:
@@ -205,27 +259,27 @@ def _shown(config: dict[str, Any], directory: Path, console: Console) -> dict:
   return hosts.broadcast_from_host0('the row', row)
 
 
-def _teach(
+def _train_teachers(
   session: Session, part: Round, directory: Path, rounds: list[Round]
 ) -> tuple[dict[str, Group], list[Stage]]:
   """Stage 2: the groups of teachers, trained or restored, and tested."""
   groups, stages = {}, {}
-  for turn in part.turns:
-    _weigh(session, part, groups)
+  for together in part.schedule:
+    _add_validated_weights(session, part, groups)
     works = {
       name: functools.partial(
-        _taught, session, part, name, dict(groups), directory, rounds
+        _train_group, session, part, name, dict(groups), directory, rounds
       )
-      for name in turn
+      for name in together
     }
-    for name, found in side_by_side.run(works, turn, session.stop).items():
+    for name, found in side_by_side.run(works, together, session.stop).items():
       groups[name], stages[name] = found
-  _weigh(session, part, groups)
+  _add_validated_weights(session, part, groups)
   groups = {**{name: groups[name] for name in part.teachers}, **groups}
   return groups, [stage for name in part.teachers for stage in stages[name]]
 
 
-def _taught(
+def _train_group(
   session: Session,
   part: Round,
   name: str,
@@ -242,14 +296,14 @@ def _taught(
   history, seconds, ran, sizes = {}, 0.0, Execution(), {}
   shown = f'{part.prefix}{called(name, part)}'
   if entry['made_of']:
-    parts = train_job.with_read(set(entry['made_of']), groups)
+    parts = job_groups.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
-    test = _joined(session, name, group)
+    test = _test_joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:
     generalist = groups[entry['specialize']['of']]
-    predicted = train_job.predict(session, generalist, 'train')
+    predicted = evaluate.predict(session, generalist, 'train')
     found = jobs.subsets_of(part, name, predicted)
     subsets = np.array(
       hosts.broadcast_from_host0('the subsets', found.tolist())
@@ -257,26 +311,26 @@ def _taught(
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
     at = f'teachers.{name}.restore'
-    folder = restored_from(entry['restore'], part, rounds, at)
-    if isinstance(folder, Made):
+    folder = earlier.restored_from(entry['restore'], part, rounds, at)
+    if isinstance(folder, earlier.Made):
       folder = workdir.net_folder(directory, folder.stage)
     found = teachers.restore(name, entry, role, seeds, folder)
     found = compression.apply_once(role.compression, found)
   else:
     trained = train_job.train(session, job)
     found, (history, seconds, ran) = trained.stored[name], trained[1:]
-    _export(session, directory, stage, entry, role, found, job.train)
+    export.export(session, directory, stage, entry, role, found, job.train)
   variables = teachers.held(entry, stored.dense(found))
   if role.compression:
     sizes = {shown: stored.size(found)}
   test = {}
   if name in part.predicts:
-    test = train_job.evaluate(
+    test = evaluate.evaluate(
       session,
       job.students,
       {name: variables},
       'test',
-      groups=train_job.read_groups(job.students, job.groups),
+      groups=job_groups.read_groups(job.students, job.groups),
       mode=ran.mode,
       shard_parameters=job.train['shard_parameters'],
       may_be_lost=bool(entry['restore']),  # the term that it teaches tells
@@ -287,44 +341,46 @@ def _taught(
   job_name = '' if entry['restore'] else stage
   stages = [Stage(shown, history, seconds, ran, test, sizes, job_name)]
   if name in part.predicts and ensembled(part, name):
-    together = _together(session, name, {**groups, name: group})
+    together = _test_ensemble(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
 
 
-def _weigh(session: Session, part: Round, groups: dict[str, Group]) -> None:
-  """Adds the weights of teachers that are there, where terms ask for them."""
+def _add_validated_weights(
+  session: Session, part: Round, groups: dict[str, Group]
+) -> None:
+  """Adds the weights of teachers that are found on the validation split."""
   for names in jobs.weighed(part, groups):
     called = fusion.validated(names)
     if called not in groups:
       parts = [groups[name] for name in names]
       groups[called] = mixture.found(
-        [train_job.log_likelihoods(session, g, 'validation') for g in parts],
+        [evaluate.log_likelihoods(session, g, 'validation') for g in parts],
         parts,
       )
 
 
-def _joined(session: Session, name: str, group: Group) -> dict:
+def _test_joined(session: Session, name: str, group: Group) -> dict:
   """What groups of teachers reach together on the test split."""
   variables = jax.tree.map(lambda x: x[:, 0], group.by_seed)
-  return train_job.evaluate(
+  return evaluate.evaluate(
     session, {name: group.role}, {name: variables}, 'test'
   )
 
 
-def _together(
+def _test_ensemble(
   session: Session, name: str, groups: dict[str, Group]
 ) -> dict[str, np.ndarray]:
   """What the teachers of a group reach together on the test split."""
   group = groups[name]
   role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
-  read = train_job.read_groups({name: role}, groups)
-  return train_job.evaluate(
+  read = job_groups.read_groups({name: role}, groups)
+  return evaluate.evaluate(
     session, {name: role}, {name: group.by_seed}, 'test', groups=read
   )
 
 
-def _distil(
+def _train_arm(
   session: Session,
   part: Round,
   arm: str,
@@ -333,19 +389,19 @@ def _distil(
 ) -> Stage:
   """Stages 3 and 4: the students of one arm, trained and tested."""
   own = part.arms[arm]
-  examples = _generated(session, part, arm, groups, directory)
+  examples = generated.make(session, part, arm, groups, directory)
   # An arm that tuning left equal to an earlier one is found trained.
   first = part.first(arm)
   job = jobs.of_arm(part, first, session.source, groups, examples)
   trained = train_job.train(session, job)
-  students, found, shifts = _shifted(session, part, arm, trained.stored)
+  students, found, shifts = shifted.shifted(session, part, arm, trained.stored)
   sizes = {}
   for name, role in students.items():
     first = name if role.copies == 1 else f'{name}/0'
     if role.compression:
       sizes[name] = stored.size(found[first])
     stage = f'{part.prefix}students/{arm}/{name}'
-    _export(
+    export.export(
       session,
       directory,
       stage,
@@ -354,7 +410,7 @@ def _distil(
       found[first],
       job.train,
     )
-  test = train_job.evaluate(
+  test = evaluate.evaluate(
     session,
     students,
     {name: stored.dense(tree) for name, tree in found.items()},
@@ -366,147 +422,6 @@ def _distil(
   test |= shifts
   name = f'{part.prefix}students/{arm}'
   return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes, name)
-
-
-def _generated(
-  session: Session,
-  part: Round,
-  arm: str,
-  groups: dict[str, Group],
-  directory: Path,
-) -> Examples | None:
-  """What an arm's students see in place of the data, made and drawn."""
-  generator = jobs.generator_of(part, arm, session.source, groups)
-  if generator is None:
-    return None
-  stage = f'{part.prefix}{arm}'
-
-  def leave():
-    if session.stop is not None and session.stop.is_set():
-      raise Stopped(f'stopped while examples for {stage} were made')
-
-  progress = functools.partial(session.progress, f'generated/{stage}')
-  root = directory / 'generated'
-  examples = generator.make(root, progress, session.say, leave)
-  generated.picture(examples, generator.layout.rows, root / f'{stage}.png')
-  return examples
-
-
-def _shifted(
-  session: Session, part: Round, arm: str, variables: dict[str, dict]
-) -> tuple[dict[str, Role], dict[str, dict], dict[str, np.ndarray]]:
-  """The students of an arm with their logits shifted, where it says so.
-
-  How far is found for each seed on the validation split; it is told with what
-  they reach on the test split. Variables are as they are stored.
-  """
-  students, variables = dict(part.students[arm]), dict(variables)
-  source, shifts = session.source, {}
-  for name, role in part.students[arm].items():
-    classes = jobs.shifted(part, arm, name, role, source)
-    if classes is None:
-      continue
-    found = []
-    for copy in copies_of(name, role.copies):
-      dense = stored.dense(variables[copy])
-      given = train_job.logits(session, role, dense, 'validation')
-      seeds = zip(*given, classes, strict=True)
-      found.append([logit_shift.shift(*own) for own in seeds])
-      bias = np.array(found[-1])[:, None] * classes
-      variables[copy] = logit_shift.with_shift(variables[copy], bias)
-    net = logit_shift.shifted(role.net, source.num_classes)
-    students[name] = role._replace(net=net)
-    if name == train_job.reported(students):
-      shifts['test/shift'] = np.mean(found, 0)
-  return students, variables, shifts
-
-
-def _export(
-  session: Session,
-  directory: Path,
-  stage: str,
-  entry: Mapping[str, Any],
-  role: Role,
-  variables: dict,
-  train: Mapping[str, Any],
-) -> None:
-  """Keeps a population of nets where `jaxkd.load` finds it."""
-  source = session.source
-  with hosts.raise_everywhere('the nets'):
-    if hosts.is_first():
-      stored.export(
-        workdir.net_folder(directory, stage),
-        variables,
-        {
-          'model': entry['model'],
-          'kw': entry['kw'],
-          'num_classes': build.classes_of(entry, source),
-          'classes': list(source.classes),
-          'inputs': inputs.as_json(_inputs_of(role, source)),
-          'input_shape': shapes.as_json(role.shape),
-          'dtype': train['dtype'],
-          'param_dtype': train['param_dtype'],
-          'view': role.eval_view,
-          'specialist': bool(entry.get('specialize', {}).get('of')),
-          'quantize': entry['quantize'],
-          'logit_shift': bool(entry.get('logit_shift')),
-          'members': len(jax.tree.leaves(variables)[0]),
-        },
-      )
-
-
-def _inputs_of(role: Role, source: Source) -> inputs.Inputs:
-  """What a net takes: examples, or what others give of them."""
-  if role.reads:
-    return inputs.unknown(role.shape, 'float32')
-  return inputs.of(source)
-
-
-def _show(
-  config: Mapping[str, Any],
-  source: Source,
-  rounds: list[Round],
-  directory: Path,
-) -> None:
-  """Shows what nets of the first seed make of the first test examples.
-
-  They are the students of compared arms, from the baseline to what is claimed
-  to be better, and the teachers that were trained, but for those that read what
-  others give.
-  """
-  task = tasks.find(config['task'])
-  if not hasattr(task, 'show'):
-    return
-  claim = config['report']['compare']
-  pairs = (claim, *config['report']['controls'].values())
-  compared = {pair[side] for pair in pairs for side in ('better', 'than')}
-  students, taught = {}, {}
-  for part in rounds:
-    for arm, own in part.students.items():
-      name = f'{part.prefix}{arm}'
-      role = train_job.reported(own)
-      if name in compared and not own[role].reads:
-        students[name] = f'{part.prefix}students/{arm}/{role}'
-    for group in part.predicts:
-      entry = part.config['teachers'][group]
-      if not any(entry[how] for how in ('restore', 'made_of', 'reads')):
-        name = f'{part.prefix}{called(group, part)}'
-        taught[name] = f'{part.prefix}teachers/{group}'
-  places = {claim['than']: 0, claim['better']: 2}
-  order = sorted(students, key=lambda name: places.get(name, 1))
-  stages = {**{name: students[name] for name in order}, **taught}
-  test = source.splits['test']
-
-  def applied(stage):
-    net, variables = workdir.load(workdir.net_folder(directory, stage))
-    return jax.jit(lambda inputs: net.apply(variables, inputs)[0])
-
-  task.show(
-    directory / 'shown',
-    test.fetch(np.arange(min(SHOWN, len(test)))),
-    {name: applied(stage) for name, stage in stages.items()},
-    source.classes,
-  )
 
 
 def _writers(config: Mapping[str, Any], directory: Path) -> list:

@@ -1,28 +1,21 @@
-"""Rounds: passes through the four stages, with all their nets built."""
+"""The plan of a round: a pass through the four stages, all its nets built."""
 
 import contextlib
-import graphlib
-import itertools
-import math
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
-
-from jaxkd import files, tasks
+from jaxkd import tasks
 from jaxkd.data import partition, sources
-from jaxkd.distill.roles import AVERAGE, Role
-from jaxkd.errors import UserError, unknown, within
+from jaxkd.distill.roles import Role
+from jaxkd.errors import UnknownName, UserError
 from jaxkd.memo import Memo
-from jaxkd.models import cost, pytorch
-from jaxkd.run import arms, build, terms, workdir
+from jaxkd.run import arms, build, joined, names, schedule
 from jaxkd.run import config as configs
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists
-from jaxkd.train import sharding
 from jaxkd.types import Metric
 
 
@@ -38,8 +31,8 @@ class Round(NamedTuple):
     students: arm -> role -> its net.
     metrics: what is measured of every net.
     predicts: the groups whose outputs can be measured.
-    turns: the groups that train at the same time, each with its devices, one
-      turn after another.
+    schedule: the groups of teachers that train at the same time, each with its
+      devices, in order.
     learners: what its jobs do, each made and traced once.
   """
 
@@ -50,7 +43,7 @@ class Round(NamedTuple):
   students: dict[str, dict[str, Role]]
   metrics: dict[str, Metric]
   predicts: tuple[str, ...]
-  turns: tuple[dict[str, list], ...]
+  schedule: tuple[dict[str, list], ...]
   learners: Memo
 
   @property
@@ -109,112 +102,121 @@ def build_round(
     UserError: the config asks for something that does not fit together.
   """
   own_arms = arms.configs_of(config)
-  trained = {name for own in own_arms.values() for name in own['students']}
-  for name in sorted(trained):
-    if name in config['teachers']:
-      raise UserError(
-        f'students.{name}: a group of teachers has this name too; rename one'
-      )
-  for name in (*trained, *config['teachers']):
-    if name == AVERAGE:
-      raise UserError(
-        f'{name}: this is what terms call the running mean of a net; rename it'
-      )
   for own in own_arms.values():
     configs.check_numbers(own)
-    if not own['students']:
-      raise UserError('students: name at least one student')
-  used = {
-    arm: _in_use(own['distill'], grids.get(arm, {}))
+  tuned = {
+    arm: {**own, 'distill': _with_tuned(own['distill'], grids.get(arm, {}))}
     for arm, own in own_arms.items()
   }
-  for arm, distill in used.items():
-    with within(f'arms.{arm}: ' if config['arms'] else ''):
-      _check_terms(distill, [*config['teachers'], *own_arms[arm]['students']])
-  for name, entry in config['teachers'].items():
-    with within(f'teachers.{name}.'):
-      _check_terms(entry['distill'], config['teachers'])
-  taught, students = {}, {}
-  entries = config['teachers']
-  for name, entry in entries.items():
-    of = entry['specialize']['of']
-    if of and of not in entries:
-      raise unknown('teacher', of, entries, f'teachers.{name}.specialize.of')
-  looking = [
-    (f'{at}distill.{name}.at', term['at'])
-    for at, distill in [
-      *(('', distill) for distill in used.values()),
-      *((f'teachers.{n}.', e['distill']) for n, e in entries.items()),
-    ]
-    for name, term in distill.items()
-  ]
-  readers = [(f'teachers.{n}', e) for n, e in entries.items()]
-  for own in own_arms.values():
-    readers += [(f'students.{n}', e) for n, e in own['students'].items()]
-  looking += [(f'{at}.reads', e['reads'][1::2]) for at, e in readers]
-  looking += [
-    (f'teachers.{n}.cache.outputs', e['cache']['outputs'])
-    for n, e in entries.items()
-  ]
-  for name in _in_order(entries):
-    entry = entries[name]
-    wanted = [
-      build.locations(distill, name, teacher=True)
-      for distill in [*used.values(), *(e['distill'] for e in entries.values())]
-    ]
-    read = [pair for _, e in readers for pair in build.pairs(e['reads'])]
-    wanted.append({location for group, location in read if group == name})
-    if entry['cache']['outputs'] and not any(wanted):
-      raise UserError(
-        f'teachers.{name}.cache.outputs: nothing that trains looks at {name}, '
-        'so none would be kept; leave it empty'
-      )
-    wanted.append(build.locations(entry['distill'], name, teacher=False))
-    wanted.append(entry['cache']['outputs'])
-    if entry['made_of']:
-      at = f'teachers.{name}'
-      role = build.joined(entry, entries, taught, source, at=at)
-    else:
-      with _blaming(looking):
-        role = build.role(
-          entry,
-          source,
-          taught,
-          at=f'teachers.{name}',
-          dtype=entry['train']['dtype'],
-          param_dtype=entry['train']['param_dtype'],
-          locations=set().union(*wanted),
-          steps=0 if entry['restore'] else entry['train']['steps'],
-        )
-    kept = build.cache_spec(name, entries, f'{prefix}{name}')
-    taught[name] = role._replace(cache=kept)
-  nets = Memo()  # arms whose students are equal have the same net
+  names.check(config, tuned)
+  with _blaming(_locations(config, tuned)):
+    taught = _teachers(prefix, config, tuned, source)
+    students = _students(tuned, source, taught)
+  metrics, predicts = _measured(config, own_arms, source, taught)
+  return Round(
+    prefix,
+    config,
+    own_arms,
+    taught,
+    students,
+    metrics,
+    predicts,
+    schedule.schedule_of(config['teachers'], taught, config['train']['seeds']),
+    learners=Memo(),
+  )
 
-  def student(name, entry, arm):
+
+def _teachers(
+  prefix: str,
+  config: dict,
+  own_arms: Mapping[str, dict],
+  source: sources.Source,
+) -> dict[str, Role]:
+  """The net of each group of teachers, which shows all that is looked at."""
+  entries = config['teachers']
+  built = {}
+  for name in schedule.in_order(entries):
+    entry, at = entries[name], f'teachers.{name}'
+    locations = _looked_at(name, config, own_arms)
+    if entry['cache']['outputs'] and not locations:
+      raise UserError(
+        f'{at}.cache.outputs: nothing that trains looks at {name}, so nothing '
+        'would be cached; leave it empty'
+      )
+    locations |= build.locations(entry['distill'], name, teacher=False)
+    locations |= set(entry['cache']['outputs'])
+    if entry['made_of']:
+      role = joined.joined(entry, entries, built, source, at=at)
+    else:
+      role = build.role(
+        entry,
+        source,
+        built,
+        at=at,
+        dtype=entry['train']['dtype'],
+        param_dtype=entry['train']['param_dtype'],
+        locations=locations,
+        steps=0 if entry['restore'] else entry['train']['steps'],
+      )
+    cache = build.cache_spec(name, entries, f'{prefix}{name}')
+    built[name] = role._replace(cache=cache)
+  return built
+
+
+def _looked_at(
+  name: str, config: dict, own_arms: Mapping[str, dict]
+) -> set[str]:
+  """The outputs of a group that terms compare with and that nets read."""
+  distills = [own['distill'] for own in own_arms.values()]
+  distills += [entry['distill'] for entry in config['teachers'].values()]
+  found = [build.locations(each, name, teacher=True) for each in distills]
+  for _, entry in _nets(config, own_arms):
+    pairs = build.pairs(entry['reads'])
+    found.append({location for group, location in pairs if group == name})
+  return set().union(*found)
+
+
+def _students(
+  own_arms: Mapping[str, dict],
+  source: sources.Source,
+  groups: Mapping[str, Role],
+) -> dict[str, dict[str, Role]]:
+  """The nets of each arm; arms whose students are equal share them."""
+  nets = Memo()
+
+  def student(name, entry, own):
     asked = dict(
       at=f'students.{name}',
-      dtype=own_arms[arm]['train']['dtype'],
-      param_dtype=own_arms[arm]['train']['param_dtype'],
-      locations=build.locations(used[arm], name, teacher=False),
-      steps=own_arms[arm]['train']['steps'],
+      dtype=own['train']['dtype'],
+      param_dtype=own['train']['param_dtype'],
+      locations=build.locations(own['distill'], name, teacher=False),
+      steps=own['train']['steps'],
     )
-    return nets.get(
-      (entry, asked), lambda: build.role(entry, source, taught, **asked)
-    )
+    make = functools.partial(build.role, entry, source, groups, **asked)
+    return nets.get((entry, asked), make)
 
-  for arm, own in own_arms.items():
-    with _blaming(looking):
-      students[arm] = {
-        name: student(name, entry, arm)
-        for name, entry in own['students'].items()
-      }
-  task = tasks.find(config['task'])
+  return {
+    arm: {
+      name: student(name, entry, own) for name, entry in own['students'].items()
+    }
+    for arm, own in own_arms.items()
+  }
+
+
+def _measured(
+  config: dict,
+  own_arms: Mapping[str, dict],
+  source: sources.Source,
+  groups: Mapping[str, Role],
+) -> tuple[dict[str, Metric], tuple[str, ...]]:
+  """The metrics of a round, and the groups whose outputs have them."""
+  task, entries = tasks.find(config['task']), config['teachers']
   metrics = dict(task.metrics(source.classes))
   outputs = {metric.output for metric in metrics.values()}
-  gives = {name: _gives(role) for name, role in taught.items()}
+  gives = {name: _gives(role) for name, role in groups.items()}
   predicts = tuple(
     name
-    for name in taught
+    for name in groups
     if outputs & gives[name]
     and entries[name]['classes'] in (0, source.num_classes)
   )
@@ -233,118 +235,64 @@ def build_round(
     for classes in dict.fromkeys(map(partition.left_out, parts)):
       name = '_'.join(('recall', *map(str, classes)))
       metrics |= {name: task.recall(classes)} if classes else {}
-  turns = _turns(entries, taught, config['train']['seeds'])
-  return Round(
-    prefix,
-    config,
-    own_arms,
-    taught,
-    students,
-    metrics,
-    predicts,
-    turns,
-    learners=Memo(),
-  )
+  return metrics, predicts
 
 
-def _in_use(distill: dict, grid: Mapping[str, tuple]) -> dict:
+def _nets(
+  config: dict, own_arms: Mapping[str, dict]
+) -> Iterator[tuple[str, dict]]:
+  """The entries of all nets, by name."""
+  for name, entry in config['teachers'].items():
+    yield f'teachers.{name}', entry
+  for own in own_arms.values():
+    for name, entry in own['students'].items():
+      yield f'students.{name}', entry
+
+
+def _locations(
+  config: dict, own_arms: Mapping[str, dict]
+) -> list[tuple[str, Any]]:
+  """All outputs that something looks at, each with the entry that says so."""
+  distills = [('', own['distill']) for own in own_arms.values()]
+  distills += [
+    (f'teachers.{name}.', entry['distill'])
+    for name, entry in config['teachers'].items()
+  ]
+  return [
+    *(
+      (f'{at}distill.{name}.at', term['at'])
+      for at, distill in distills
+      for name, term in distill.items()
+    ),
+    *(
+      (f'{at}.reads', entry['reads'][1::2])
+      for at, entry in _nets(config, own_arms)
+    ),
+    *(
+      (f'teachers.{name}.cache.outputs', entry['cache']['outputs'])
+      for name, entry in config['teachers'].items()
+    ),
+  ]
+
+
+@contextlib.contextmanager
+def _blaming(locations: Iterable[tuple[str, Any]]) -> Iterator[None]:
+  """Blames the term that looks at a layer for a layer that is not there."""
+  try:
+    yield
+  except UnknownName as error:
+    for at, location in locations if error.kind == 'layer' else ():
+      if error.name in build.flat(location):
+        raise UserError(str(error), entry=at) from error
+    raise
+
+
+def _with_tuned(distill: dict, grid: Mapping[str, tuple]) -> dict:
   """The terms of an arm, those whose weight is tuned never left out."""
   for entry in grid:
     if matched := re.fullmatch(r'distill\.([^.]+\.weight)', entry):
       distill = configs.put(distill, matched[1], 1.0)
   return distill
-
-
-def _check_terms(distill: dict, nets: Iterable[str]) -> None:
-  """Some term counts, and those that do name teachers that there are."""
-  used = terms.in_use(distill)
-  if not used:
-    raise UserError(
-      'distill: no term has a weight above 0, so nothing would train'
-    )
-  for name, term in used.items():
-    for group in terms.groups_of(term):
-      if group not in (*nets, AVERAGE):
-        raise unknown('teacher', group, nets, f'distill.{name}.teacher')
-
-
-@contextlib.contextmanager
-def _blaming(looking: list[tuple[str, tuple]]) -> Iterator[None]:
-  """A layer that is not there is put down to the term that looks at it."""
-  try:
-    yield
-  except UserError as error:
-    missing = re.search(r"no layer ('.*?')", str(error))
-    for at, location in looking if missing else ():
-      if missing[1] in repr(location):
-        raise UserError(f'{at}: {error}') from error
-    raise
-
-
-def _in_order(entries: Mapping[str, dict]) -> list[str]:
-  """Groups of teachers, those that others look at before these."""
-  return list(itertools.chain(*_generations(entries)))
-
-
-def _generations(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:
-  """Groups of teachers that do not look at each other, those before these."""
-  graph = {
-    name: build.needs(entry, entry['distill']) & set(entries)
-    for name, entry in sorted(entries.items())
-  }
-  sorter, found = graphlib.TopologicalSorter(graph), []
-  try:
-    sorter.prepare()
-  except graphlib.CycleError as error:
-    raise UserError(
-      f'teachers: {" and ".join(error.args[1])} look at each other in a '
-      'circle, so none can be trained first'
-    ) from error
-  while sorter.is_active():
-    found.append(sorter.get_ready())
-    sorter.done(*found[-1])
-  return found
-
-
-def _turns(
-  entries: Mapping[str, dict], built: Mapping[str, Role], seeds: int
-) -> tuple[dict[str, list], ...]:
-  """See `Round`. Groups train at the same time where devices are enough.
-
-  That is, where there is one for each of them, on one host, and no group asks
-  for a larger mesh than its share, or for the memory of all of them.
-  """
-  there, turns = sharding.devices(), []
-  alone = jax.process_count() > 1
-
-  def work(name):
-    """The FLOPs of the forward passes of its training."""
-    entry, role = entries[name], built[name]
-    members = entry['count'] * (seeds if entry['per_seed'] else 1)
-    examples = entry['train']['steps'] * entry['train']['batch_size']
-    return members * examples * cost.cost(role.net, role.shape).flops
-
-  def least(name):
-    """The fewest devices that it can have."""
-    train = entries[name]['train']
-    if train['shard_parameters']:
-      return len(there)
-    return math.prod(max(size, 1) for size in train['mesh'].values())
-
-  for names in _generations(entries):
-    training = [
-      name
-      for name in names
-      if not entries[name]['restore'] and not entries[name]['made_of']
-    ]
-    shared = {}
-    if 1 < len(training) <= len(there) and not alone:
-      shared = sharding.slices({name: work(name) for name in training})
-    if any(least(name) > len(own) for name, own in shared.items()):
-      shared = {}
-    turns += [{name: there} for name in names if name not in shared]
-    turns += [shared] if shared else []
-  return tuple(turns)
 
 
 def called(group: str, part: Round) -> str:
@@ -372,59 +320,3 @@ def per_seed(part: Round, group: str) -> bool:
 def _gives(role: Role) -> set[str]:
   """The outputs of a net."""
   return set(build.output_shapes(role.net, role.shape))
-
-
-class Made(NamedTuple):
-  """Nets that a round leaves to later ones."""
-
-  stage: str
-  entry: dict
-  role: Role
-  members: int
-
-
-def _made(part: Round) -> dict[str, Made]:
-  """What a round leaves to later ones, by the name that they call it."""
-  made = {}
-  for name, role in part.teachers.items():
-    entry = part.config['teachers'][name]
-    if not entry['restore'] and not entry['made_of']:
-      stage = f'{part.prefix}teachers/{name}'
-      each = len(part.seeds) if entry['per_seed'] else 1
-      made[stage] = Made(stage, entry, role, entry['count'] * each)
-  better = part.config['report']['compare']['better'].split('/')[-1]
-  for arm, own in part.students.items():
-    for name, role in own.items():
-      stage = f'{part.prefix}students/{arm}/{name}'
-      entry = part.arms[arm]['students'][name]
-      if entry['logit_shift']:  # no longer a net of its model alone
-        continue
-      made[stage] = Made(stage, entry, role, len(part.seeds))
-      if arm == better:
-        made[f'{part.prefix}students/{name}'] = made[stage]
-  return made
-
-
-def restored_from(
-  restore: str, part: Round, rounds: list[Round], at: str
-) -> Path | Made:
-  """Where nets are restored from: a path, or a stage of an earlier round.
-
-  ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`;
-  ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
-  role `student` of that round's better arm, ``r01/students/ARM/student`` that
-  of another arm.
-  """
-  if restore.startswith(pytorch.PREFIX):
-    return files.path(restore.removeprefix(pytorch.PREFIX), at=at)
-  made = {}
-  for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
-    made |= _made(earlier)
-  if restore in made:
-    return made[restore]
-  folder = files.path(restore, at=at)
-  if f'{restore.split("/")[0]}/' in [r.prefix for r in rounds] or (
-    made and not folder.exists()
-  ):
-    raise unknown('folder or net of an earlier round', restore, made, at)
-  return workdir.find_net(folder, at=f'{at}: ')

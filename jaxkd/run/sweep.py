@@ -148,7 +148,7 @@ def run(
       Text.assemble((f'\n{number}/{len(made)} ', 'bold'), str(combination))
     )
     try:
-      row = pipeline.run(
+      row = pipeline.run_complete(
         combination.config,
         Path(directory, combination.folder),
         overwrite=overwrite,
@@ -216,7 +216,7 @@ def _combination(
   values = flags.FlagValues()
   made = Combination(file, overrides, {})
   launch.parse(['sweep', *made.flags], values=values)
-  config = configs.plain(values['config'].value)
+  config = launch.config(values)
   _check(config)
   tuning.parse((*config['tune'], *tune), config, arms.configs_of(config))
   return made._replace(config=config)

@@ -28,10 +28,10 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
 from jaxkd.report import rows
-from jaxkd.run import arms, checks, jobs, terms, train_job
+from jaxkd.run import arms, checks, job_checks, jobs, terms, train_job
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Round, configs_of
-from jaxkd.run.train_job import Session
+from jaxkd.run.types import Session
 from jaxkd.train import hosts
 
 # entry -> values, or 'entry,entry*' -> factors on what the arm has in them
@@ -205,7 +205,7 @@ def check(
     for point in _points(grid, own):
       configs.check_numbers(_with(own, point))
     for _, _, job in _jobs(session, part, arm, grid, groups):
-      train_job.check(session, job)
+      job_checks.check(session, job)
 
 
 def choose(

@@ -361,7 +361,9 @@ class Generator:
     function = _find(name)
     self._given = examples if _takes_examples(function) else None
     self._count = _count(entry['count'], self._given)
-    lookup.check_options(function, entry['kw'], name=name, at=f'{AT}.kw')
+    lookup.check_options(
+      function, entry['kw'], name=name, at=f'{AT}.kw', filled=()
+    )
     self._options = {
       p.name: entry['kw'].get(p.name, p.default)
       for p in inspect.signature(function).parameters.values()

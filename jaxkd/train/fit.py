@@ -54,7 +54,7 @@ class Stopped(Exception):
 
 
 class Execution(NamedTuple):
-  """How a population runs: nothing but the time that it takes depends on it.
+  """The mode in which a population runs; it affects the speed alone.
 
   Attributes:
     mode: how the members run; see `jaxkd.train.population`.

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from jaxkd import lookup, paths
+from jaxkd import options as options_lib
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import trainable
 
@@ -160,12 +161,10 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
     make = _optimizers().get(name)
   if make is None:
     raise unknown('optimiser', name, _optimizers(), f'{at}.optimizer.name')
-  for option in options:
-    parameters = inspect.signature(make).parameters
-    if option not in parameters:
-      raise unknown(
-        f'option of {name}', option, parameters, f'{at}.optimizer.kw'
-      )
+  takes = options_lib.parameters_of(make)
+  options_lib.check(
+    options, takes, name=name, at=f'{at}.optimizer.kw', filled=takes
+  )
   with blamed(f'{at}.optimizer.kw: optax.{name}'):
     made = make(rate, **options)
   before = []

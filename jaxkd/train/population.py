@@ -1,4 +1,4 @@
-"""A population: members that train side by side and never talk.
+"""A population: independent training runs, batched or looped.
 
 The step is written for one member. How the members of a population run on
 one device is a choice that changes nothing but the time it takes.

@@ -10,7 +10,7 @@ from jaxkd.train.fit import Stopped
 
 
 class Flag(Protocol):
-  """What of an event one that waits for it has to know."""
+  """The part of `threading.Event` that is used here."""
 
   def is_set(self) -> bool:
     """Whether it has happened."""

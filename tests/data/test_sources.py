@@ -69,7 +69,7 @@ class TestDigits:
     assert sizes(source)['test'] == 359
     assert sizes(source)['train'] == 1438 - (size or 0)
 
-  @pytest.mark.parametrize('amount', [-1, 1438, 1.0, -0.1, 1e-9, 1.5, np.nan])
+  @pytest.mark.parametrize('amount', [-1, 1438, 1.0, -0.1, 1e-9, 1.5])
   def test_validation_must_leave_something(self, amount):
     with pytest.raises(UserError, match=r'^data\.kw\.validation: .*of 1438'):
       sources.load('digits', validation=amount)
@@ -408,7 +408,7 @@ class TestNpz:
 
   @pytest.mark.parametrize('option', ['num_classes', 'classes', 'range'])
   def test_options_are_of_a_type(self, npz, option):
-    with pytest.raises(UserError, match=rf'^data\.kw\.{option}: .* must be '):
+    with pytest.raises(UserError, match=rf'^data\.kw\.{option}: .* should be '):
       sources.load(npz(**self.SPLITS), **{option: 1.5})
 
   def test_names_a_missing_file(self):
@@ -655,10 +655,19 @@ class TestOnesOwn:
     ('digits', {'seed': 3}, r"^data\.kw: .*option of digits 'seed'"),
     ('digits', {'dir': '/'}, r'^data\.dir: digits reads nothing'),
     ('folder:/', {'resize': -1}, r'^data\.kw\.resize: -1 is not a side'),
-    ('folder:/', {'resize': 2.0}, r'^data\.kw\.resize: 2\.0 .* must be int$'),
-    ('digits', {'validation': 'x'}, 'be; it must be int | float | None'),
-    ('digits', {'validation': True}, r'^data\.kw\.validation: True cannot be'),
-    ('synthetic', {'shape': 8}, r'must be tuple\[int, \.\.\.\]'),
+    (
+      'folder:/',
+      {'resize': 2.0},
+      r'^data\.kw\.resize: 2\.0 should be a whole number$',
+    ),
+    ('digits', {'validation': 'x'}, 'should be a number or None'),
+    ('digits', {'validation': np.nan}, 'nan should be a number or None'),
+    (
+      'digits',
+      {'validation': True},
+      r'^data\.kw\.validation: True should be',
+    ),
+    ('synthetic', {'shape': 8}, 'should be a list of whole numbers'),
     ('synthetic', {'seed': -1}, 'and seed -1'),
   ],
 )

@@ -189,9 +189,8 @@ def test_linen_gets_its_variables_back():
     state, _ = step(state, batch)
   after = student.update(module, state)
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, variables)
-  assert not np.array_equal(
-    after['batch_stats']['norm']['mean'], variables['batch_stats']['norm']['mean']
-  )  # fmt: skip
+  means = [v['batch_stats']['norm']['mean'] for v in (after, variables)]
+  assert not np.array_equal(*means)
   assert module.apply(after, EXAMPLE).shape == (B, K)
 
 
@@ -223,9 +222,8 @@ def test_outputs_that_come_in_the_batch():
   taught = {'main': distill.net((net, given), EXAMPLE)}
   whole = distill.step(student, taught, soft, optax.sgd(0.1))
   lookup = distill.step(student, {}, soft, optax.sgd(0.1), example=cached)
-  found = [
-    step(step.init(), b)[1]['loss'] for step, b in ((whole, batch), (lookup, cached))
-  ]  # fmt: skip
+  runs = (whole, batch), (lookup, cached)
+  found = [step(step.init(), b)[1]['loss'] for step, b in runs]
   assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 

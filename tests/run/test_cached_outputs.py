@@ -12,7 +12,14 @@ from rich.console import Console
 from jaxkd.data import cache
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.errors import UserError
-from jaxkd.run import cached_outputs, checks, jobs, overview, train_job
+from jaxkd.run import (
+  cached_outputs,
+  checks,
+  job_groups,
+  jobs,
+  overview,
+  train_job,
+)
 from jaxkd.run import config as configs
 from jaxkd.teachers import groups as teachers
 from jaxkd.train.fit import Stopped
@@ -155,8 +162,8 @@ def test_a_run_is_the_same_with_and_without(given, kept, tmp_path):
   same(live.train(), looked_up.train(), rtol=2e-4, atol=2e-5)
   assert [len(run.said) for run in (looked_up, live)] == [1, 0]
   starts = given['students']['student']['init'] != 'random'
-  assert set(train_job.used_groups(live.job())) == {'main'}
-  assert set(train_job.used_groups(looked_up.job())) == {'main'} & {
+  assert set(job_groups.used_groups(live.job())) == {'main'}
+  assert set(job_groups.used_groups(looked_up.job())) == {'main'} & {
     'main' if starts else ''
   }
 
@@ -172,7 +179,7 @@ def test_what_groups_are_together_is_kept(tmp_path):
   live = Run(given, tmp_path / 'live')
   kept = Run(keep(given, 'system', **LOGITS), tmp_path / 'kept')
   same(live.train(), kept.train(), rtol=2e-4, atol=2e-5)
-  assert not train_job.used_groups(kept.job())
+  assert not job_groups.used_groups(kept.job())
 
 
 def test_a_group_that_reads_another_is_kept_without_it(tmp_path):
@@ -181,8 +188,8 @@ def test_a_group_that_reads_another_is_kept_without_it(tmp_path):
   live = Run(given, tmp_path / 'live')
   kept = Run(keep(given, 'reader', **LOGITS), tmp_path / 'kept')
   same(live.train(), kept.train(), rtol=2e-4, atol=2e-5)
-  assert set(train_job.used_groups(live.job())) == {'main', 'reader'}
-  assert not train_job.used_groups(kept.job())
+  assert set(job_groups.used_groups(live.job())) == {'main', 'reader'}
+  assert not job_groups.used_groups(kept.job())
 
 
 def test_a_group_that_is_kept_can_be_read(tmp_path):
@@ -197,7 +204,7 @@ def test_a_group_that_is_kept_can_be_read(tmp_path):
   layer = dict(outputs=('layers/0',))
   kept = Run(keep(given, **layer), tmp_path / 'kept')
   same(live.train(), kept.train(), rtol=2e-4, atol=2e-5)
-  assert set(train_job.used_groups(kept.job())) == {'reader'}
+  assert set(job_groups.used_groups(kept.job())) == {'reader'}
 
 
 @pytest.mark.all_devices

@@ -220,7 +220,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (dict(distill__soft__at=('logits',)), ('distill.soft.at', 'logits')),
     (
       dict(students__student__kw=dict(widths=(0,))),
-      ('students.student.kw.widths: (0,)', 'a whole number above 0'),
+      ('students.student.kw.widths: (0,)', 'whole numbers above 0'),
     ),
     (
       dict(students__student__kw=dict(widths=3)),
@@ -499,7 +499,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     ),
     (
       dict(teachers__main__distill=dict(soft=dict(loss='kl', teacher='main'))),
-      ('teachers: main and main look at each other in a circle',),
+      ('teachers: main and main depend on each other in a cycle',),
     ),
     (
       dict(teachers__main__distill=dict(soft=dict(loss='kl', teacher='mian'))),
@@ -768,10 +768,10 @@ def _outputs(role):
     ),
   ],
 )  # fmt: skip
-def test_teachers_in_a_circle_are_refused(changes, circle, tmp_path):
-  with pytest.raises(UserError, match=r'^teachers: .* in a circle') as error:
+def test_teachers_in_a_cycle_are_refused(changes, circle, tmp_path):
+  with pytest.raises(UserError, match=r'^teachers: .* in a cycle') as error:
     checks.prepare(small(teachers=changes), tmp_path)
-  names = str(error.value).split(': ')[1].split(' look at')[0].split(' and ')
+  names = str(error.value).split(': ')[1].split(' depend')[0].split(' and ')
   assert set(names) == circle
 
 

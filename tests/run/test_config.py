@@ -42,6 +42,14 @@ def test_the_order_of_entries_does_not_matter(complete):
   assert json.loads(configs.as_json(complete))['train']['batch_size'] == 32
 
 
+def test_the_order_of_what_is_given_changes_nothing():
+  given = {**SMALL, 'arms': {'b': {}, 'a': {}}}
+  made = configs.plain(configs.complete(given))
+  assert list(made['arms']) == ['a', 'b']
+  again = configs.plain(configs.complete(dict(reversed(list(given.items())))))
+  assert list(again) == list(made) == sorted(made)
+
+
 def test_is_a_locked_config_dict():
   made = configs.complete(SMALL)
   assert isinstance(made, ConfigDict)
@@ -54,17 +62,17 @@ def test_is_a_locked_config_dict():
   [
     (dict(trian={}), "config: there is no entry 'trian'; did you mean 'train'"),
     (dict(train=dict(step=1)), "train: there is no entry 'step'.*'steps'"),
-    (dict(train=dict(steps=1.5)), r'train.steps: 1.5 is of type float'),
+    (dict(train=dict(steps=1.5)), r'train.steps: 1.5 should be a whole number'),
     (dict(train=3), 'train: 3 should be a dict'),
     (dict(students=dict(a=3)), 'students.a: 3 should be a dict'),
-    (dict(distill=dict(a=dict(loss=3))), 'distill.a.loss: 3 is of type int'),
+    (dict(distill=dict(a=dict(loss=3))), 'distill.a.loss: 3 should be a text'),
     (
       dict(distill=dict(a=dict(loss='kl', teacher=3))),
-      'distill.a.teacher: 3 is of type int',
+      'distill.a.teacher: 3 should be a text or a list',
     ),
     (
       dict(distill=dict(a=dict(loss='kl', weight='1'))),
-      "distill.a.weight: '1' is of type str",
+      "distill.a.weight: '1' should be a number",
     ),
     (
       dict(students=dict(a=dict(kw=[1]))),
@@ -173,7 +181,7 @@ def test_a_round_may_bring_teachers_that_train_as_its_students(complete):
     ),
     (
       dict(b=dict(loss='kl', weight='1')),
-      r"^arms\.a\.distill\.b\.weight: '1' is of type str",
+      r"^arms\.a\.distill\.b\.weight: '1' should be a number",
     ),
   ],
 )

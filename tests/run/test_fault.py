@@ -62,6 +62,15 @@ def test_a_teacher(said, batch):
   assert found.startswith(f"{start}, since 'logits' of teachers.main is,")
 
 
+def test_teachers_are_asked_about_the_batch_as_it_was_augmented(said):
+  def augment(batch, seed):
+    return {**batch, 'inputs': batch['inputs'] * jnp.inf + seed}
+
+  found = said(SOFT, augment=augment)
+  assert "since 'features' of teachers.main is" in found
+  assert 'teachers.main' not in said(SOFT, augment=lambda batch, seed: batch)
+
+
 def test_a_class_that_does_not_exist_is_no_fault(said):
   found = said(SOFT, -np.inf, inputs=np.ones((6, 4), np.float32))
   assert 'teachers.main' not in found

@@ -194,6 +194,40 @@ def test_an_option_that_kw_does_not_name_yet():
 
 
 @pytest.mark.parametrize(
+  'arguments',
+  [
+    ['--config.train.seed', '3', '--config.report.rank'],
+    ['-config.train.seed=3', '--config.report.rank=true'],
+    ['--config.report.rank', '--config.train.seed=3'],
+  ],
+)
+def test_flags_of_the_config_may_be_spelled_in_several_ways(arguments):
+  got = parse(*arguments)
+  assert (got['train']['seed'], got['report']['rank']) == (3, True)
+
+
+def test_an_entry_may_be_given_by_its_old_name():
+  with pytest.warns(FutureWarning, match=r'students\.student\.logit_shift'):
+    got = parse('--config.students.student.correct', 'missing')
+  assert got['students']['student']['logit_shift'] == 'missing'
+
+
+@pytest.mark.parametrize(
+  ('argument', 'message'),
+  [
+    ('students.student.kw=', "kw: '' should be a dict, e.g. "),
+    ('students.student.kw=7', 'kw: 7 should be a dict, e.g. '),
+    ('train.steps=', "train.steps: '' should be a whole number$"),
+    ('train.clip=x', "train.clip: 'x' should be a number$"),
+    ('train.steps', "train.steps: 'true' should be a whole number$"),
+  ],
+)
+def test_values_of_another_type(argument, message):
+  with pytest.raises(UserError, match=rf'^--config\.[\w.]*{message}'):
+    parse(f'--config.{argument}')
+
+
+@pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     (['--config.train.step=3'], r"no entry 'step'; did you mean 'steps'"),
@@ -276,7 +310,7 @@ def test_the_script_says_one_sentence_and_exits_with_2(tmp_path):
 
 @pytest.mark.parametrize('start', [['-X', 'utf8', 'it.py'], ['-m', 'it']])
 def test_the_recorded_command_is_the_one_that_was_given(start, tmp_path):
-  code = 'from jaxkd import launch\nprint(launch.command())'
+  code = 'from jaxkd.run import launch\nprint(launch.command())'
   (tmp_path / 'it.py').write_text(code)
   given = [
     *(sys.executable, *start, '--config', 'a b.py:tiny', '--overwrite'),
@@ -318,7 +352,7 @@ def test_help_has_all_flags_of_a_script(script, told):
 
 def test_a_terminal_of_ascii_is_printed_to_all_the_same():
   code = (
-    'from jaxkd import launch\n'
+    'from jaxkd.run import launch\n'
     "launch.main(lambda stop: print('1 ± 2'), config=False)"
   )
   done = subprocess.run(

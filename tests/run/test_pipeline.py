@@ -25,7 +25,15 @@ from jaxkd import tasks
 from jaxkd.data import cache, sources
 from jaxkd.errors import UserError
 from jaxkd.report import rows
-from jaxkd.run import checks, pipeline, train_job, tuning, workdir
+from jaxkd.run import (
+  checks,
+  export,
+  job_checks,
+  pipeline,
+  train_job,
+  tuning,
+  workdir,
+)
 from jaxkd.run import config as configs
 from jaxkd.students import stored
 from jaxkd.train import checkpoint, sharding
@@ -104,7 +112,7 @@ def test_every_config_runs_tiny(
   config = configs.plain(configs.load(f'{file}:tiny'))
   if not request.config.getoption('every_arm'):
     whole, config = config, of_the_claim(config)
-    check = train_job.check
+    check = job_checks.check
 
     def traced_if_it_does_not_run(session, job):
       kind, name = job.stage.split('/')[-2:]
@@ -112,7 +120,7 @@ def test_every_config_runs_tiny(
         check(session, job)
 
     with monkeypatch.context() as patched:
-      patched.setattr(train_job, 'check', traced_if_it_does_not_run)
+      patched.setattr(job_checks, 'check', traced_if_it_does_not_run)
       checks.prepare(whole, tmp_path)
   row = run(seldom(config), tmp_path)
   rows.check(row, at=file.stem)
@@ -503,7 +511,7 @@ def test_tuning_gives_every_arm_as_many_trials(tmp_path):
     (('distill.soft.kw.temperature=0,4',), 'should be above 0'),
     (('train.learning_rate=-1,4',), 'should be above 0'),
     (('distilld:distill.soft.weight=1',), "'distilled'"),
-    (('distill.soft.weight=a,b',), 'should be of type float'),
+    (('distill.soft.weight=a,b',), 'should be a number'),
     (('nonsense',), 'write'),
   ):
     with pytest.raises(UserError, match=message):
@@ -817,9 +825,12 @@ def groups(**changes):
 
 
 def turns(config, directory):
-  """How many devices each group has, turn after turn."""
+  """How many devices each group has, in order."""
   (part,) = checks.prepare(config, directory)[1]
-  return [{name: len(own) for name, own in turn.items()} for turn in part.turns]
+  return [
+    {name: len(own) for name, own in together.items()}
+    for together in part.schedule
+  ]
 
 
 def test_groups_train_side_by_side_where_devices_are_enough(
@@ -996,7 +1007,7 @@ def test_generated_examples_take_the_place_of_the_data(tmp_path, monkeypatch):
     ('data.generated.teacher', 'man', "no teacher 'man'"),
     ('data.fraction.students', 0.5, r'set data\.fraction\.students=1\.0'),
     ('teachers.main.count', 2, 'examples are made of one'),
-    ('teachers.main.cache.outputs', ('logits',), 'leave it empty'),
+    ('teachers.main.cache.outputs', ('logits',), 'leave this empty'),
     ('students.student.logit_shift', 'missing', 'examples that are generated'),
     ('tune', ('distill.soft.weight=0.5,1.0',), 'no data to be tuned on'),
   ],
@@ -1020,7 +1031,7 @@ def test_a_row_does_not_depend_on_what_is_shown(tmp_path, monkeypatch):
   monkeypatch.setattr(tasks, 'find', lambda name: task)
   with pytest.raises(RuntimeError):
     run(small(), tmp_path)
-  shape = (pipeline.SHOWN, 3)
+  shape = (export.SHOWN, 3)
   names = ('student', 'distilled', 'teacher')
   assert seen == [(tmp_path / 'shown', dict.fromkeys(names, shape))]
   row = rows.load(tmp_path / 'row.json')

@@ -184,7 +184,7 @@ def test_folders_do_not_depend_on_the_order_of_flags():
   ('sets', 'message'),
   [
     (['train.step=3'], r"no entry 'step'; did you mean 'steps'"),
-    (['train.batch_size=8,many'], r'train\.batch_size=many'),
+    (['train.batch_size=8,many'], r"train\.batch_size: 'many' should be"),
     (['students.student.model=mlp,mpl'], r"no model 'mpl'.*'mlp'"),
     (['students.student.kw.width=8'], r"no option of mlp 'width'"),
     (['distill.soft.loss=kl,klm'], r"no loss 'klm'"),

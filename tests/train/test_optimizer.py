@@ -233,7 +233,10 @@ def test_paths_that_name_nothing_or_the_same(paths, message):
   ('entry', 'message'),
   [
     (dict(rate=1.0), r"^train\.by_path\.terms: .*no entry 'rate'"),
-    (dict(learning_rate='1'), r'^train\.by_path\.terms\.learning_rate: .*type'),
+    (
+      dict(learning_rate='1'),
+      r'^train\.by_path\.terms\.learning_rate: .*number',
+    ),
     (
       dict(learning_rate=0.0),
       r'^train\.by_path\.terms\.learning_rate: 0\.0 sh',

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError
-from jaxkd.run import checks, jobs, train_job
+from jaxkd.run import checks, evaluate, jobs, train_job
 from jaxkd.run import config as configs
 from jaxkd.tasks import diagnosis
 from jaxkd.tasks.metrics import not_a_number
@@ -43,7 +43,7 @@ def run(tmp_path_factory):
 @pytest.mark.all_devices
 def test_a_metric_of_a_whole_split(run, mode):
   session, roles, variables = run
-  found = train_job.evaluate(session, roles, variables, 'test', mode=mode)
+  found = evaluate.evaluate(session, roles, variables, 'test', mode=mode)
   test = session.source.splits['test']
   batch = test.fetch(np.arange(len(test)))
   for member in range(3):
@@ -71,7 +71,7 @@ def test_metrics_share_what_a_whole_split_gives(run):
     for i, name in enumerate(('size', 'seven'))
   }
   session = session._replace(metrics=metrics)
-  found = train_job.evaluate(session, roles, variables, 'test')
+  found = evaluate.evaluate(session, roles, variables, 'test')
   assert len(seen) == 3  # one for each member
   np.testing.assert_array_equal(found['test/size'], [900] * 3)
   np.testing.assert_array_equal(found['test/seven'], [7] * 3)
@@ -92,10 +92,10 @@ def test_what_does_not_count_is_in_nothing_that_is_measured(run):
     own = session._replace(source=source)
     group = Group(roles['student'], variables['student'])
     return (
-      train_job.evaluate(own, roles, variables, 'test'),
-      train_job.predict(own, group, 'test'),
-      train_job.log_likelihoods(own, group, 'test'),
-      train_job.logits(own, roles['student'], variables['student'], 'test'),
+      evaluate.evaluate(own, roles, variables, 'test'),
+      evaluate.predict(own, group, 'test'),
+      evaluate.log_likelihoods(own, group, 'test'),
+      evaluate.logits(own, roles['student'], variables['student'], 'test'),
     )
 
   compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5)  # noqa: E731
@@ -134,8 +134,8 @@ def test_a_net_that_gives_nan_has_no_result(run):
   bad = jax.tree.map(lambda x: x.at[1].set(jnp.nan), variables)
   message = 'student: .* of member 1 are not a number for 900 examples of test'
   with pytest.raises(UserError, match=message):
-    train_job.evaluate(session, roles, bad, 'test')
-  found = train_job.evaluate(session, roles, bad, 'test', may_be_lost=True)
+    evaluate.evaluate(session, roles, bad, 'test')
+  found = evaluate.evaluate(session, roles, bad, 'test', may_be_lost=True)
   for values in found.values():
     np.testing.assert_array_equal(np.isnan(values), [False, True, False])
 

@@ -1,0 +1,84 @@
+"""Where nets are restored from: a file, a folder, or an earlier round."""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxkd import files
+from jaxkd.distill.roles import Role
+from jaxkd.errors import UserError, unknown
+from jaxkd.models import pytorch
+from jaxkd.run import workdir
+from jaxkd.run.plan import Round
+from jaxkd.teachers import groups as teachers
+
+
+class Made(NamedTuple):
+  """Nets that a round leaves to later ones."""
+
+  stage: str
+  entry: dict
+  role: Role
+  members: int
+
+
+def restored_from(
+  restore: str, part: Round, rounds: list[Round], at: str
+) -> Path | Made:
+  """Where nets are restored from: a path, or a stage of an earlier round.
+
+  ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`;
+  ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
+  role `student` of that round's better arm, ``r01/students/ARM/student`` that
+  of another arm.
+  """
+  if restore.startswith(pytorch.PREFIX):
+    return files.path(restore.removeprefix(pytorch.PREFIX), at=at)
+  made = {}
+  for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
+    made |= _made(earlier)
+  if restore in made:
+    return made[restore]
+  folder = files.path(restore, at=at)
+  if f'{restore.split("/")[0]}/' in [r.prefix for r in rounds] or (
+    made and not folder.exists()
+  ):
+    raise unknown('folder or net of an earlier round', restore, made, at)
+  return workdir.find_net(folder, at=f'{at}: ')
+
+
+def _made(part: Round) -> dict[str, Made]:
+  """What a round leaves to later ones, by the name that they call it."""
+  made = {}
+  for name, role in part.teachers.items():
+    entry = part.config['teachers'][name]
+    if not entry['restore'] and not entry['made_of']:
+      stage = f'{part.prefix}teachers/{name}'
+      each = len(part.seeds) if entry['per_seed'] else 1
+      made[stage] = Made(stage, entry, role, entry['count'] * each)
+  better = part.config['report']['compare']['better'].split('/')[-1]
+  for arm, own in part.students.items():
+    for name, role in own.items():
+      stage = f'{part.prefix}students/{arm}/{name}'
+      entry = part.arms[arm]['students'][name]
+      if entry['logit_shift']:  # no longer a net of its model alone
+        continue
+      made[stage] = Made(stage, entry, role, len(part.seeds))
+      if arm == better:
+        made[f'{part.prefix}students/{name}'] = made[stage]
+  return made
+
+
+def check_made(made: Made, entry, role, seeds, at):
+  """Refuses nets of an earlier round of another number or other shapes."""
+  count = entry['count'] * (seeds if entry['per_seed'] else 1)
+  short = made.members < count
+  if short or (entry['per_seed'] and made.members != count):
+    raise UserError(
+      f'{at}: {made.stage} makes {made.members} nets and {count} are wanted '
+      '(count × seeds where per_seed is set); change the count'
+    )
+  shapes = teachers.shapes(
+    {**entry, 'per_seed': False, 'count': 1}, made.role, 0
+  )
+  teachers.check_same(shapes.variables, role, made.entry, at)

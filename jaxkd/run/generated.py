@@ -1,0 +1,112 @@
+"""Generated data: what an arm's students see in place of the data."""
+
+import functools
+from pathlib import Path
+
+import jax
+
+from jaxkd.data.examples import Examples
+from jaxkd.data.sources import Source
+from jaxkd.distill.roles import Group
+from jaxkd.errors import UserError
+from jaxkd.run import config as configs
+from jaxkd.run import evaluate, names
+from jaxkd.run.plan import Round
+from jaxkd.run.types import Session
+from jaxkd.teachers import generated
+from jaxkd.train.fit import Stopped
+
+
+def generator_of(
+  part: Round, arm: str, source: Source, groups: dict[str, Group]
+) -> generated.Generator | None:
+  """The generator of an arm's examples; None where it sees the data.
+
+  Raises:
+    UserError: something about the data that does not go with it, or a teacher
+      of which nothing can be made.
+  """
+  data, at = part.arms[arm]['data'], 'data.generated'
+  entry = data['generated']
+  if not entry['name']:
+    return None
+  alone = next(iter(part.teachers)) if len(part.teachers) == 1 else ''
+  name = entry['teacher'] or alone
+  names.known(name, part.teachers, f'{at}.teacher')
+  if data['fraction']['students'] != 1 or (
+    data['partition']['students'] != 'none'
+  ):
+    raise UserError(
+      f'{at}: generated data is always used in full; set '
+      'data.fraction.students=1.0 and '
+      "data.partition.students='none', and its size by data.generated.count"
+    )
+  for other, teacher in part.config['teachers'].items():
+    if teacher['cache']['outputs']:
+      raise UserError(
+        f'teachers.{other}.cache.outputs: cached outputs are of the data, and '
+        f'the arm {arm} sees generated examples; leave this empty'
+      )
+  if jax.process_count() > 1:
+    raise UserError(
+      f'{at}: examples are generated on a single host only; run on one host'
+    )
+  group, teacher = groups[name], part.config['teachers'][name]
+  if teacher['count'] > 1:
+    raise UserError(
+      f'{at}.teacher: {name} has several nets, and examples are made of one; '
+      f'set teachers.{name}.count=1'
+    )
+  if group.role.reads or name not in part.predicts:
+    raise UserError(
+      f'{at}.teacher: {name} must read the data and output logits; choose '
+      'another'
+    )
+  return generated.Generator(
+    entry,
+    evaluate.predicted_by(group.role),
+    group.role.net.apply,
+    _first(group),
+    source.splits['train'],
+    input_shape=source.input_shape,
+    num_classes=source.num_classes,
+    seeds=part.seeds,
+    of=configs.as_json({k: teacher[k] for k in ('model', 'kw', 'views')}),
+  )
+
+
+def make(
+  session: Session,
+  part: Round,
+  arm: str,
+  groups: dict[str, Group],
+  directory: Path,
+) -> Examples | None:
+  """Generates the examples of an arm; None where it sees the data."""
+  generator = generator_of(part, arm, session.source, groups)
+  if generator is None:
+    return None
+  stage = f'{part.prefix}{arm}'
+
+  def leave():
+    if session.stop is not None and session.stop.is_set():
+      raise Stopped(f'stopped while examples for {stage} were made')
+
+  progress = functools.partial(session.progress, f'generated/{stage}')
+  root = directory / 'generated'
+  examples = generator.make(root, progress, session.say, leave)
+  generated.picture(examples, generator.layout.rows, root / f'{stage}.png')
+  return examples
+
+
+def _first(group: Group) -> dict:
+  """The variables of the first of the T nets of each seed, or their shapes."""
+  own = group.per_member
+
+  def first(x):
+    if isinstance(x, jax.ShapeDtypeStruct):
+      lead, rest = (x.shape[0], x.shape[2:]) if own else (1, x.shape[1:])
+      return jax.ShapeDtypeStruct((lead, *rest), x.dtype)
+    return x[:, 0] if own else x[:1]
+
+  return jax.tree.map(first, group.variables)

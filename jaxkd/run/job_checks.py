@@ -1,0 +1,178 @@
+"""What is checked of one job before anything trains."""
+
+import functools
+
+import jax
+
+from jaxkd.data import augment
+from jaxkd.distill import accumulation
+from jaxkd.distill.roles import AVERAGE
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import System
+from jaxkd.errors import UserError, blamed, within
+from jaxkd.run import fitted, terms
+from jaxkd.run.build import locations
+from jaxkd.run.evaluate import mesh_of
+from jaxkd.run.job_groups import groups_looked_at
+from jaxkd.run.recipe import entries_of, mix_of, recipe_of
+from jaxkd.run.train_job import (
+  axis_of,
+  batches_of,
+  initial_shapes,
+  populations_of,
+)
+from jaxkd.run.types import Job, Session
+from jaxkd.train import hosts
+from jaxkd.train.population import shapes_of_one
+
+
+def check(session: Session, job: Job) -> None:
+  """Traces a step on shapes alone: whatever cannot work is found here.
+
+  Raises:
+    UserError: what the config names does not fit together.
+  """
+  with within(job.at):
+    _check_terms(job)
+    if fitted.is_fitted(job.students):
+      fitted.check(terms.in_use(job.distill), job.students)
+  _check_cached(job)
+  batches = batches_of(session, job)
+  batches.check()
+  batch = batches.example()
+  _check_augment(session, job, batch)
+  _check_mesh(job)
+  with blamed(job.stage), within(job.at):
+    populations_of(session, job, batch)(mode='vmap').no_totals(batch)
+    _check_accumulate(session, job, batch)
+
+
+def _check_terms(job: Job) -> None:
+  """Checks that each term has an effect and belongs to exactly one part."""
+  used = terms.in_use(job.distill)
+  for name, entry in used.items():
+    groups = terms.groups_of(entry)
+    if AVERAGE in groups and not job.train['average']:
+      raise UserError(
+        f'distill.{name}.teacher: there is no running mean of the parameters; '
+        'set train.average, e.g. to 0.99'
+      )
+    of = entry['of'] or next(iter(job.students))
+    alone = of in job.students and job.students[of].copies == 1
+    if of in groups and alone and entry['at'][0] == entry['at'][1]:
+      raise UserError(
+        f'distill.{name}.teacher: {of} has no peers and would be compared with '
+        f'itself; set students.{of}.count=2 or compare two of its layers'
+      )
+  parts = job.train['parts']
+  if not parts:
+    return
+  clips = {'train': job.train['clip']}
+  for path, own in job.train['by_path'].items():
+    clips[f'train.by_path.{path}'] = own.get('clip', 0)
+  for at, clip in clips.items():
+    if clip:
+      raise UserError(
+        f'{at}.clip: it would clip the sum and not its parts; set it to 0 or '
+        'leave train.parts empty'
+      )
+  named = [name for names in parts.values() for name in names]
+  for name in used:
+    if named.count(name) != 1:
+      raise UserError(
+        f'train.parts: the term {name} is in {named.count(name)} of the parts '
+        f'{", ".join(parts)}; put it into one'
+      )
+
+
+def _check_cached(job: Job) -> None:
+  """Refuses terms and nets that look at outputs that are not cached."""
+  looked_at = groups_looked_at(job)
+  for group, (role, *_) in looked_at.items():
+    if not role.cache:
+      continue
+    wanted = {}
+    for name, entry in terms.in_use(job.distill).items():
+      other = entry['otherwise']
+      own = {name: entry, **({other: job.distill[other]} if other else {})}
+      found = locations(own, group, teacher=True)
+      if group in terms.groups_of(entry) and entry['fuse_weights']:
+        found = {*found, 'logits'}
+      wanted |= dict.fromkeys(sorted(found), f'{job.at}distill.{name}')
+    readers = [*job.students.values(), *(g.role for g in looked_at.values())]
+    wanted |= {
+      location: role.at
+      for role in readers
+      for read, location in role.reads
+      if read == group
+    }
+    for location, at in wanted.items():
+      if location not in role.cache.outputs:
+        raise UserError(
+          f'teachers.{group}.cache.outputs: {at} looks at {location!r} of '
+          f'{group}, which is not cached; add it'
+        )
+
+
+def _check_augment(session: Session, job: Job, batch: dict) -> None:
+  """Refuses mixtures where outputs or classes of single examples are taken."""
+  at = job.augment.at
+  if not job.augment.text:
+    return
+  for name, group in groups_looked_at(job).items():
+    if group.role.cache:
+      raise UserError(
+        f'{at}: the cached outputs of {name} are of single examples, not of '
+        f'mixtures; leave this empty, or teachers.{name}.cache.outputs'
+      )
+  if fitted.is_fitted(job.students):
+    role = next(iter(job.students.values()))
+    raise UserError(
+      f'{at}: {role.at}.model is fitted to examples of one class each; leave '
+      'it empty'
+    )
+  one = shapes_of_one(batch, axis_of(batch))
+  augment.check(job.augment, one, session.source.num_classes)
+
+
+def _check_mesh(job: Job) -> None:
+  """Refuses devices that members in sequence, if they may be, cannot share."""
+  mode, sizes = job.train['members'], job.train['mesh']
+  if mode == 'sequence' or (mode == 'auto' and hosts.count() > 1):
+    at = f'{job.at}train.mesh'
+    size = job.train['batch_size']
+    mesh_of('sequence', len(job.seeds), size, **sizes, at=at)
+
+
+def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
+  """Refuses terms of which parts of a batch give another gradient."""
+  parts = job.train['accumulate']
+  if parts == 1:
+    return
+  contexts = {}  # of each term; those of the copies of a net are alike
+  made = learner(
+    System(
+      job.students,
+      {name: group.role for name, group in job.groups.items()},
+      recipe_of(job),
+      shapes_of_one(batch, axis_of(batch)),
+      augment=mix_of(session, job),
+    ),
+    look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
+  )
+  jax.eval_shape(made.init, *initial_shapes(job))
+  memo = session.memo
+  for name, entry in entries_of(job, max).items():
+    # Arms have many terms in common.
+    others = [
+      job.distill.get(n) for n in (name, job.distill[name]['otherwise'])
+    ]
+    if not memo.get(
+      ('parts', others, contexts[name]),
+      functools.partial(accumulation.adds_up, entry, contexts[name]),
+    ):
+      raise UserError(
+        f'train.accumulate: the term {name} looks at the whole batch, or draws '
+        f'for it, so {parts} parts of it are not the same; set '
+        f'train.accumulate to 1 or distill.{name}.weight to 0'
+      )

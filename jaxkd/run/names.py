@@ -1,0 +1,103 @@
+"""Names in a config that stand for entries of its own.
+
+They are groups of teachers, the roles that train, and terms. What is named and
+not there is found here, once, before anything is built.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from jaxkd.distill.roles import AVERAGE
+from jaxkd.errors import UserError, unknown, within
+from jaxkd.run import terms
+
+
+def check(config: Mapping[str, Any], arms: Mapping[str, dict]) -> None:
+  """Refuses what a config names and does not have.
+
+  Args:
+    config: of a round, complete.
+    arms: the config of each of its arms, with tuned terms in use.
+
+  Raises:
+    UserError: an unknown name, or one name for two things.
+  """
+  teachers = config['teachers']
+  trained = sorted({name for own in arms.values() for name in own['students']})
+  for name in trained:
+    if name in teachers:
+      raise UserError(
+        f'students.{name}: a group of teachers has this name too; rename one'
+      )
+  for name in (*trained, *teachers):
+    if name == AVERAGE:
+      raise UserError(
+        f'{name}: this is what terms call the running mean of a net; rename it'
+      )
+  for name, entry in teachers.items():
+    with within(f'teachers.{name}.'):
+      _check_net(entry, teachers)
+      _check_terms(entry['distill'], [name], teachers)
+      _check_parts(entry['train'], entry['distill'])
+  for arm, own in arms.items():
+    if not own['students']:
+      raise UserError('name at least one student', entry='students')
+    for name, entry in own['students'].items():
+      with within(f'students.{name}.'):
+        _check_net(entry, teachers)
+    made_of = own['data']['generated']['teacher']
+    if own['data']['generated']['name'] and made_of:
+      known(made_of, teachers, 'data.generated.teacher')
+    with within(f'arms.{arm}: ' if config['arms'] else ''):
+      roles = [*own['students']]
+      _check_terms(own['distill'], roles, [*teachers, *roles])
+      _check_parts(own['train'], own['distill'])
+
+
+def known(
+  name: str, names: Collection[str], entry: str, kind: str = 'teacher'
+) -> None:
+  """Refuses a name that is none of those that there are.
+
+  Raises:
+    UserError: it is not.
+  """
+  if name not in names:
+    raise unknown(kind, name, names, entry)
+
+
+def _check_net(entry: Mapping[str, Any], teachers: Collection[str]) -> None:
+  """The groups that a net reads, is made of, or specialises."""
+  for name in entry['reads'][::2]:
+    known(name, teachers, 'reads')
+  for name in entry.get('made_of', ()):
+    known(name, teachers, 'made_of')
+  if generalist := entry.get('specialize', {}).get('of', ''):
+    known(generalist, teachers, 'specialize.of')
+
+
+def _check_terms(
+  distill: Mapping[str, Any], roles: Collection[str], nets: Collection[str]
+) -> None:
+  """At least one term has weight > 0, and all that those name exists."""
+  used = terms.in_use(distill)
+  if not used:
+    raise UserError(
+      'no term has a weight above 0, so nothing would train', entry='distill'
+    )
+  for name, term in used.items():
+    at = f'distill.{name}'
+    for group in terms.groups_of(term):
+      known(group, [*nets, AVERAGE], f'{at}.teacher')
+    if term['of']:
+      known(term['of'], roles, f'{at}.of', 'role')
+    if term['when'] and term['otherwise']:
+      others = [other for other in distill if other != name]
+      known(term['otherwise'], others, f'{at}.otherwise', 'term')
+
+
+def _check_parts(train: Mapping[str, Any], distill: Collection[str]) -> None:
+  """The terms of the parts of the loss."""
+  for names in train['parts'].values():
+    for name in names:
+      known(name, distill, 'train.parts', 'term')

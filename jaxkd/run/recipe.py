@@ -1,0 +1,68 @@
+"""What a job trains with: its terms, its optimiser, and its mixtures."""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxkd.data import augment
+from jaxkd.distill.system import Recipe
+from jaxkd.errors import blamed, within
+from jaxkd.run import config as configs
+from jaxkd.run import terms
+from jaxkd.run.types import Job, Session
+from jaxkd.train import optimizer
+from jaxkd.types import Term
+
+
+def recipe_of(job: Job) -> Callable[[dict], Recipe]:
+  """What each member trains with, given its own values."""
+  seen = seen_by(job)
+
+  def recipe(hyper):
+    own = {'distill': job.distill, 'train': job.train}
+    for entry, value in hyper.items():
+      own = configs.put(own, entry, value)
+    return Recipe(
+      terms.build(own['distill'], list(job.students), seen),
+      optimizer.optimizer(_present(own['train'], own['distill'])),
+      own['train']['accumulate'],
+      own['train']['average'],
+      own['train']['parts'],
+    )
+
+  return recipe
+
+
+def entries_of(
+  job: Job, choose: Callable[[list], float] = operator.itemgetter(0)
+) -> dict[str, Term]:
+  """The terms by name, with one of the values that members have apart."""
+  values = {k: jnp.asarray(choose(v)) for k, v in (job.hyper or {}).items()}
+  with blamed(job.stage), within(job.at):
+    return recipe_of(job)(values).terms
+
+
+def mix_of(session: Session, job: Job) -> Callable[..., dict] | None:
+  """What mixes the examples of a batch, if anything does."""
+  if not job.augment.text:
+    return None
+  classes = session.source.num_classes
+  return functools.partial(augment.apply, job.augment, num_classes=classes)
+
+
+def seen_by(job: Job) -> int:
+  """The most examples that a member may see."""
+  return int((job.weights > 0).sum(1).max())
+
+
+def _present(train: dict, distill: dict) -> dict:
+  """The section `train`, without the paths of terms of weight 0."""
+  absent = {f'terms/{name}' for name in distill.keys() - terms.in_use(distill)}
+  paths = {
+    path: entry
+    for path, entry in train['by_path'].items()
+    if '/'.join(path.split('/')[:2]) not in absent
+  }
+  return {**train, 'by_path': paths}

@@ -1,0 +1,104 @@
+"""What the files of a run hand to each other: the job, and what it gives."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxkd.data.augment import Augment
+from jaxkd.data.examples import Examples
+from jaxkd.data.sources import Source
+from jaxkd.distill.roles import Group, Role
+from jaxkd.memo import Memo
+from jaxkd.train.fit import Execution
+from jaxkd.types import Metric
+
+
+class Session(NamedTuple):
+  """What all stages of a run have in common.
+
+  Attributes:
+    source: the data.
+    metrics: what is measured of every net, by name.
+    directory: where the checkpoints of each stage go.
+    progress: ``(stage, steps, over='') -> context manager`` giving the
+      function that is called with the steps taken and the newest values; see
+      `jaxkd.report.progress.Reporter.stage`.
+    stop: set when the run should save its state and leave.
+    say: prints a line.
+    learners: those that were made, so that the steps of equal jobs are traced
+      once.
+    decode: what else nets are measured by; see `jaxkd.tasks`.
+  """
+
+  source: Source
+  metrics: Mapping[str, Metric]
+  directory: Path
+  progress: Callable
+  stop: threading.Event | None = None
+  say: Callable[[str], None] = lambda text: None
+  learners: Memo | None = None
+  decode: Callable[..., dict] | None = None
+
+  @property
+  def memo(self) -> Memo:
+    """The learners; an empty one where none are kept."""
+    return Memo() if self.learners is None else self.learners
+
+
+class Job(NamedTuple):
+  """One population to train.
+
+  Attributes:
+    stage: its name, e.g. 'students/distilled'.
+    students: the roles that train.
+    groups: the frozen groups of teachers.
+    distill: the complete terms.
+    train: the complete section of how to train.
+    seeds: of each member.
+    weights: sampling weights over the training examples, [members, N].
+    order: 'own' or 'shared'.
+    together: how many examples of a class follow one another.
+    augment: how the examples of a batch are mixed.
+    hyper: config entry -> the value of each member.
+    at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
+    given: net -> what its first state holds for each member, [members, ...].
+    examples: what it sees in place of the data; None for the data.
+    over: what its members are seeds of, in words, if not of one and the same.
+  """
+
+  stage: str
+  students: dict[str, Role]
+  groups: dict[str, Group]
+  distill: dict[str, Any]
+  train: dict[str, Any]
+  seeds: list[int]
+  weights: np.ndarray
+  order: str = 'own'
+  together: int = 1
+  augment: Augment = Augment()
+  hyper: dict[str, list[float]] | None = None
+  at: str = ''
+  given: Mapping[str, dict] = MappingProxyType({})
+  examples: Examples | None = None
+  over: str = ''
+
+
+class Trained(NamedTuple):
+  """A population that has been trained.
+
+  Attributes:
+    stored: net -> variables with a leading axis of members, as they are
+      stored; see `jaxkd.students.stored`.
+    history: the metrics along the way; see `jaxkd.train.fit.Result`.
+    seconds: time spent in steps.
+    execution: how it ran.
+  """
+
+  stored: dict[str, dict]
+  history: dict
+  seconds: float
+  execution: Execution
