@@ -8,8 +8,10 @@ import pytest
 from jaxkd import losses
 from jaxkd.distill import memory
 from jaxkd.distill.location import sides
+from jaxkd.distill.transfer import conditional
 from jaxkd.errors import UserError
 from jaxkd.run import config, terms
+from jaxkd.types import Term
 
 SIZE, NEGATIVES, MOMENTUM, TEMPERATURE = 12, 3, 0.25, 0.5
 IDS = np.array([3, 0, 7, 5, 1, 9], np.int32)
@@ -297,3 +299,19 @@ def test_transfers_that_a_memory_has_no_place_for(entry, value):
   distill = config.plain(made)['distill']
   with pytest.raises(UserError, match=rf'^distill\.c\.{entry}: .*term memory'):
     terms.build(distill, ['student'], SIZE)
+
+
+def test_a_condition_chooses_whose_contrast_counts(one):
+  """The memory takes in every example all the same."""
+  alone = contrast()
+  zero = Term(
+    lambda key, context: ({}, {}),
+    lambda params, state, context: (jnp.zeros(6), state),
+  )
+  chosen = conditional(lambda context: context.batch['rank'] > 4, alone, zero)
+  params, state = start(chosen, one)
+  got, after = chosen.loss(params, state, one)
+  want, kept = alone.loss(params['then'], state['then'], one)
+  np.testing.assert_allclose(got, np.where(IDS > 4, want, 0), rtol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, after['then'], kept)
+  assert after['then']['seen'].sum() == 6

@@ -216,13 +216,22 @@ def test_an_arm_may_name_a_term_in_place_of_a_loss_and_a_loss_again():
   assert new['own']['kw']['negatives'] == 4096
 
 
-def test_the_loss_of_a_term_is_one_of_its_options():
+def test_the_loss_of_a_term_is_one_of_its_options(tmp_path):
+  """Named anew, it brings no options of its own."""
   held = complete(soft=dict(term='adversary'))['soft']['kw']
   at = 'distill.soft.kw'
   assert configs.options_after(held, 'loss', 'reverse_kl', at) == {}
-  whole = {'distill': {'soft': {'term': 'adversary', 'kw': {'loss': 'kl'}}}}
-  made = configs._renamed(whole, [*at.split('.'), 'loss'], 'reverse_kl', at)
-  assert made['distill']['soft']['kw'] == {'loss': 'reverse_kl'}
+  file = tmp_path / 'own.py'
+  file.write_text(
+    'def get_config(arg=None):\n'
+    "  soft = dict(term='adversary', teacher='main', kw=dict(loss='kl'))\n"
+    '  return dict(teachers=dict(main={}), distill=dict(soft=soft))\n'
+  )
+  made = configs.load(str(file), {f'{at}.loss': 'reverse_kl'})
+  assert configs.plain(made)['distill']['soft']['kw'] == {
+    **held,
+    'loss': 'reverse_kl',
+  }
 
 
 class After(threading.Event):
