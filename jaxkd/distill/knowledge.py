@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.data.augment import PROBABILITIES
+from jaxkd.data.mixing import PROBABILITIES
 from jaxkd.distill import masks
 from jaxkd.distill.location import Location, sides
 from jaxkd.errors import UserError, unknown, within

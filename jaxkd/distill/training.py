@@ -20,6 +20,7 @@ import optax
 
 from jaxkd import config as configs
 from jaxkd import losses
+from jaxkd import shapes as shape_lib
 from jaxkd.data import augment, loader
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
@@ -114,7 +115,7 @@ class Job(NamedTuple):
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
     together: how many examples of a class follow one another.
-    augment: how the examples of a batch are mixed.
+    augment: what is done to the examples of a batch before all views.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
@@ -331,11 +332,15 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
 
 
 def _mix(session: Session, job: Job) -> Callable[..., dict] | None:
-  """What mixes the examples of a batch, if anything does."""
+  """What augments the examples of a batch, if anything does."""
   if not job.augment.text:
     return None
-  classes = session.source.num_classes
-  return functools.partial(augment.apply, job.augment, num_classes=classes)
+  return functools.partial(
+    augment.apply,
+    job.augment,
+    num_classes=session.source.num_classes,
+    declared=session.source.fields,
+  )
 
 
 def _learner(session: Session, description, make) -> Learner:
@@ -478,24 +483,56 @@ def _check_kept(job: Job) -> None:
 
 
 def _check_augment(session: Session, job: Job, batch: dict) -> None:
-  """Refuses mixtures where outputs or classes of single examples are taken."""
+  """Refuses it where what is taken is of the examples as they are."""
   at = job.augment.at
   if not job.augment.text:
     return
   for name, group in _looked_at(job).items():
     if group.role.kept:
       raise UserError(
-        f'{at}: what is kept of {name} is of single examples and not of their '
-        f'mixtures; leave it empty, or teachers.{name}.cache.outputs'
+        f'{at}: what is kept of {name} is of the examples as they are, and not '
+        f'as augmented; leave it empty, or teachers.{name}.cache.outputs'
       )
   if fitted.is_fitted(job.students):
     role = next(iter(job.students.values()))
     raise UserError(
-      f'{at}: {role.at}.model is fitted to examples of one class each; leave '
-      'it empty'
+      f'{at}: {role.at}.model is fitted to the examples as they are; leave it '
+      'empty'
     )
   one = shapes_of_one(batch, _axis(batch))
-  augment.check(job.augment, one, session.source.num_classes)
+  source = session.source
+  made = augment.check(job.augment, one, source.num_classes, source.fields)
+  _check_sizes(job, made, source)
+
+
+def _check_sizes(job: Job, batch: dict, source: Source) -> None:
+  """Refuses examples of a size that nets which are built for another have not.
+
+  Args:
+    job: the population.
+    batch: shapes of an augmented batch.
+    source: the data.
+  """
+  shape = shape_lib.example(batch['inputs'])
+  if shape == source.input_shape:
+    return
+  groups = {name: group.role for name, group in _looked_at(job).items()}
+  for role in {**groups, **job.students}.values():
+    if role.reads:
+      continue
+
+    def run(batch, role=role):
+      variables = role.net.init(jax.random.key(0))
+      return role.net.apply(variables, step.shown(role.view, batch, 0))
+
+    try:
+      jax.eval_shape(run, batch)
+    except Exception as error:
+      raise UserError(
+        f'{job.augment.at}: it gives examples of {shape_lib.said(shape)}, and '
+        f'{role.at}.model takes those of {shape_lib.said(source.input_shape)} '
+        f'alone ({str(error).splitlines()[0]}); keep their size'
+      ) from error
 
 
 def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
@@ -571,7 +608,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
       plan,
       checkpoints,
       on_log=on_log,
-      explain=functools.partial(_explained, job, batches),
+      explain=functools.partial(_explained, session, job, batches),
       stop=session.stop,
     )
   carry = result.population.stacked(result.carry)
@@ -590,12 +627,16 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   )
 
 
-def _explained(job: Job, batches: taught.Batches, found: Fault) -> str:
+def _explained(
+  session: Session, job: Job, batches: taught.Batches, found: Fault
+) -> str:
   """What became infinite or not a number, through which net, and a remedy."""
   looked_at = _looked_at(job)
   frozen, axes = frozen_of(used_groups(job))
   batch = batches.batch(found.step - 1)
   member, axis = found.members[0], _axis(batch)
+  batch = batch if axis is None else take(batch, member)
+  seed, mix = job.seeds[member], _mix(session, job)
   return fault.explained(
     found,
     distill=job.distill,
@@ -606,8 +647,8 @@ def _explained(job: Job, batches: taught.Batches, found: Fault) -> str:
       for name, tree in frozen.items()
       if name in looked_at
     },
-    batch=batch if axis is None else take(batch, member),
-    seed=job.seeds[member],
+    batch=jax.jit(mix)(batch, seed=np.uint32(seed)) if mix else batch,
+    seed=seed,
     at=job.at,
   )
 
