@@ -1,20 +1,20 @@
-"""Augmentation of whole batches: an example is mixed with another of its batch.
+"""Augmentation of whole examples, with their labels, and mixtures of them.
 
-All nets, students and teachers, are shown the same mixture, and their views
-come after it. Its label is a distribution over the classes, with the share of
-each of the two examples. So that nothing takes it for a class, the field
-``labels`` gives way to ``label_probabilities``, and fields that are of one
-example alone are left out.
+All nets, students and teachers, are shown the same: what is done here comes
+before their views. It is written as a string, ``'flip|scale(0.8, 1.2)'``: first
+ops that move an image together with its labels, one after another, as in
+`jaxkd.data.moves`, or that change the fields of an example in a way of your
+own; then ways to mix two examples, as in `jaxkd.data.mixing`, of which one is
+drawn for each example.
 
-What is drawn for an example depends on (seed, epoch, example) alone, as in
-views: its share, and its place among the examples of the batch in a random
-circle, in which it is mixed with the next. So a partner is drawn evenly from
-all others of the batch, and never the example itself.
+What is drawn for an example depends on (seed, epoch, example) and the name of
+the op alone, as in views. Evaluation sees the examples as they are.
 """
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,20 +22,24 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import calls, lookup
-from jaxkd.data import views
-from jaxkd.errors import UserError, unknown, within
+from jaxkd.data import mixing, moves, views
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 
-PROBABILITIES = 'label_probabilities'  # the field of a batch of mixtures
 NONE = 'none'
-_KEPT = ('id', 'epoch')  # what views draw by: of the first of the two
+_NUMBERS = ('id', 'epoch', 'rank')  # of the examples in a batch
+# What an op is given behind its key: the size of an image, of which it says
+# how it moves; the fields of an example, which it gives anew; or, as a third
+# argument, another example to mix with.
+_SIZE, _FIELDS, _OTHER = 'size', 'fields', 'other'
+_NONE_DECLARED: Mapping[str, str] = MappingProxyType({})
 
 
 class Augment(NamedTuple):
-  """How the examples of a batch are mixed, if they are.
+  """What is done to the examples of a batch, if anything.
 
   Attributes:
-    text: as in the config; empty for not at all.
+    text: as in the config; empty for nothing.
     at: the config entry, for errors.
   """
 
@@ -43,196 +47,177 @@ class Augment(NamedTuple):
   at: str = 'data.augment.students'
 
 
-class Op(NamedTuple):
-  """One way to mix two examples.
+class Ops(NamedTuple):
+  """What a text says, in order; each op under the name that it draws by.
 
   Attributes:
-    name: what its draws are keyed by.
-    apply: ``(key, example, other) -> (mixture, share of the example)``.
+    whole: ``(key, fields, declared) -> fields``, on one example, whose fields
+      of other names than the usual are what `Source.fields` declares.
+    mixing: ``(key, example, other) -> (mixture, share of the example)``.
   """
 
-  name: str
-  apply: Callable[[Array, Array, Array], tuple[Array, Array]]
+  whole: dict[str, Callable]
+  mixing: dict[str, Callable]
 
 
-def parse(text: str, *, at: str) -> list[Op]:
-  """Reads ways to mix, such as ``'mixup(0.2)'`` or ``'mixup(0.8)|cutmix(1)'``.
+def parse(text: str, *, at: str) -> Ops:
+  """Reads a text such as ``'flip|pad_and_crop(4)|mixup(0.8)|cutmix(1)'``.
 
   Args:
-    text: names separated by ``|``, of which one is drawn for each example;
-      empty for none.
+    text: names separated by ``|``, with literal arguments; empty for none.
     at: the config entry, for errors.
 
   Raises:
-    UserError: no such name, or arguments that it does not take.
+    UserError: no such name, arguments that it does not take, or an op on whole
+      examples behind one that mixes them.
   """
-  ops = []
-  like = 'mixup(0.2)|cutmix(1.0)'
-  for name, args, kwargs in calls.split(text, kind='mixing', like=like, at=at):
+  ops = Ops({}, {})
+  like = 'flip|scale(0.8, 1.2)|mixup(0.2)'
+  kind = 'augmentation'
+  for name, args, kwargs in calls.split(text, kind=kind, like=like, at=at):
     function = _find(name, at)
+    takes = _takes(function)
     arguments = calls.bind(
-      function, name, args, kwargs, kind='mixing', at=at, skip=3
+      *(function, name, args, kwargs),
+      kind=kind,
+      at=at,
+      skip=3 if takes == _OTHER else 2,
     )
-    key = calls.numbered(name, (op.name for op in ops))
-    ops.append(Op(key, functools.partial(function, **arguments)))
+    if ops.mixing and takes != _OTHER:
+      raise UserError(
+        f'{at}: {name} stands behind {next(iter(ops.mixing))}, which mixes two '
+        'examples; put what mixes last'
+      )
+    key = calls.numbered(name, (*ops.whole, *ops.mixing))
+    op = functools.partial(function, **arguments)
+    if takes == _OTHER:
+      ops.mixing[key] = op
+    else:
+      run = _moved if takes == _SIZE else _changed
+      ops.whole[key] = functools.partial(run, op)
   return ops
 
 
 def apply(
-  augment: Augment, batch: dict, *, seed: Any, num_classes: int
+  augment: Augment,
+  batch: dict,
+  *,
+  seed: Any,
+  num_classes: int,
+  declared: Mapping[str, str] = _NONE_DECLARED,
 ) -> dict:
-  """A batch of mixtures.
+  """A batch as it is to be learnt from.
 
   Args:
     augment: how; not empty.
     batch: ``inputs`` [B, ...], of which eight-bit integers become float32 in
-      [0, 1] first, ``labels`` int [B], ``epoch`` and ``id`` [B].
+      [0, 1] first, ``labels`` and what else the examples have, [B, ...], and
+      ``epoch`` and ``id`` [B].
     seed: the member's, an integer or a traced uint32 scalar.
     num_classes: K.
+    declared: what fields are whose names do not say it; see `Source.fields`.
 
   Returns:
-    ``inputs`` [B, ...], ``label_probabilities`` float32 [B, K], of which a row
-    is NaN where a label is no class, ``epoch`` and ``id``.
+    The fields of the batch; of mixtures as `jaxkd.data.mixing` says.
 
   Raises:
-    UserError: a batch that cannot be mixed.
+    UserError: a batch to which it cannot be done.
   """
   ops = parse(augment.text, at=augment.at)
-  with within(f'{augment.at}: '):
-    _check(batch)
-  where = {name: batch[name] for name in _KEPT}
+  where = {name: batch[name] for name in ('id', 'epoch')}
   inputs = views.apply(views.parse(''), batch['inputs'], seed=seed, **where)
   base = fold(jax.random.key(jnp.asarray(seed, jnp.uint32)), 'augment')
   keys = jax.vmap(functools.partial(fold, base))(batch['epoch'], batch['id'])
-  partner = _next_in_circle(keys)
+  batch = {**batch, 'inputs': inputs}
 
-  def one(key, example, other):
-    mixtures, shares = zip(
-      *(op.apply(fold(key, op.name), example, other) for op in ops),
-      strict=True,
-    )
-    shares = [jnp.asarray(share, jnp.float32) for share in shares]
-    which = jax.random.randint(fold(key, 'which'), (), 0, len(ops))
-    return jnp.stack(mixtures)[which], jnp.stack(shares)[which]
+  def one(key, example):
+    for name, op in ops.whole.items():
+      with within(f'{name}: '):
+        example = op(fold(key, name), example, declared)
+    return example
 
   with within(f'{augment.at}: '):
-    mixed, share = jax.vmap(one)(keys, inputs, inputs[partner])
-  labels = batch['labels']
-  own = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
-  is_class = (labels >= 0) & (labels < num_classes)
-  own = jnp.where(is_class[:, None], own, jnp.nan)
-  share = share[:, None]
-  probabilities = share * own + (1 - share) * own[partner]
-  return {**where, 'inputs': mixed, PROBABILITIES: probabilities}
+    if ops.whole:
+      numbers = {name: batch[name] for name in _NUMBERS if name in batch}
+      rest = {name: x for name, x in batch.items() if name not in numbers}
+      batch = {**jax.vmap(one)(keys, rest), **numbers}
+    if ops.mixing:
+      batch = mixing.apply(ops.mixing, batch, keys, num_classes)
+  return batch
 
 
-def check(augment: Augment, batch: dict, num_classes: int) -> None:
-  """Traces the mixing of a batch of shapes.
+def _moved(
+  op: Callable, key: Array, fields: dict, declared: Mapping[str, str]
+) -> dict:
+  """An example after ``op(key, size) -> Move``."""
+  shape = getattr(fields['inputs'], 'shape', ())
+  if len(shape) != 3:
+    raise UserError(
+      'it moves images of shape (height, width, channels), and an example is '
+      f'{list(shape) or "several arrays"}; leave it out'
+    )
+  return moves.apply(op(key, shape[:2]), fields, declared)
+
+
+def _changed(
+  op: Callable, key: Array, fields: dict, declared: Mapping[str, str]
+) -> dict:
+  """An example after ``op(key, fields) -> fields``, of one's own."""
+  del declared
+  found = op(key, dict(fields))
+  if not isinstance(found, dict) or found.keys() != fields.keys():
+    got = ', '.join(found) if isinstance(found, dict) else type(found).__name__
+    raise UserError(
+      f'it gives {got}, and should give a dict of the fields '
+      f'{", ".join(fields)}'
+    )
+  return found
+
+
+def check(
+  augment: Augment,
+  batch: dict,
+  num_classes: int,
+  declared: Mapping[str, str] = _NONE_DECLARED,
+) -> dict:
+  """Traces it for a batch of shapes, and gives those after it.
 
   Raises:
-    UserError: it cannot be mixed.
+    UserError: it cannot be done.
   """
-  mix = functools.partial(apply, augment, seed=0, num_classes=num_classes)
-  jax.eval_shape(mix, batch)
-
-
-# The ways to mix.
-
-
-def mixup(
-  key: Array, example: Array, other: Array, alpha: float
-) -> tuple[Array, Array]:
-  """λ x + (1 - λ) x', λ from Beta(α, α); of arrays of any shape.
-
-  Zhang et al., `mixup: Beyond Empirical Risk Minimization
-  <https://arxiv.org/abs/1710.09412>`_, 2018. There each pair has a λ of its
-  own, as here; the authors' code draws one for a batch.
-  """
-  share = _beta('mixup', key, alpha)
-  weight = share.astype(example.dtype)
-  return weight * example + (1 - weight) * other, share
-
-
-def cutmix(
-  key: Array, image: Array, other: Array, alpha: float = 1.0
-) -> tuple[Array, Array]:
-  """A box of the other image in this one, of area 1 - λ, λ from Beta(α, α).
-
-  Its centre is anywhere in the image; what lies outside is cut off, and the
-  share is that of the pixels which remain, exactly.
-
-  Yun et al., `CutMix: Regularization Strategy to Train Strong Classifiers with
-  Localizable Features <https://arxiv.org/abs/1905.04899>`_, 2019
-  """
-  if image.ndim != 3:
-    raise UserError(
-      'cutmix needs images of shape (height, width, channels), got '
-      f"{image.shape}; take 'mixup(0.2)'"
-    )
-  side = jnp.sqrt(1 - _beta('cutmix', fold(key, 'share'), alpha))
-  inside = jnp.ones((1, 1), bool)
-  for axis, length in enumerate(image.shape[:2]):
-    centre = jax.random.randint(fold(key, 'centre', axis), (), 0, length)
-    size = jnp.floor(length * side).astype(jnp.int32)
-    place = jnp.arange(length) - (centre - size // 2)
-    within_box = (place >= 0) & (place < size)
-    inside &= jnp.expand_dims(within_box, 1 - axis)
-  return (
-    jnp.where(inside[..., None], other, image),
-    1 - jnp.mean(inside.astype(jnp.float32)),
+  run = functools.partial(
+    apply, augment, seed=0, num_classes=num_classes, declared=declared
   )
+  with blamed(augment.at):
+    return jax.eval_shape(run, batch)
 
 
-def _beta(name: str, key: Array, alpha: float) -> Array:
-  if not alpha > 0:
-    raise UserError(f'{name}(alpha={alpha}) needs an alpha above 0')
-  return jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
-
-
-def _next_in_circle(keys: Array) -> Array:
-  """The next of each example in a random circle of all, int32 [B]."""
-  drawn = jax.vmap(lambda key: jax.random.bits(fold(key, 'place')))(keys)
-  order = jnp.argsort(drawn)
-  return jnp.zeros_like(order).at[order].set(jnp.roll(order, -1))
-
-
-def _check(batch: dict) -> None:
-  """Refuses a batch that cannot be mixed."""
-  inputs, labels = batch['inputs'], batch['labels']
-  if labels.ndim > 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-    raise UserError(
-      f'it mixes examples of one class each, and these have labels '
-      f'{labels.dtype}{list(labels.shape[1:])}; leave it empty'
-    )
-  if not hasattr(inputs, 'shape') or not (
-    inputs.dtype == jnp.uint8 or jnp.issubdtype(inputs.dtype, jnp.floating)
-  ):
-    got = getattr(inputs, 'dtype', 'several arrays')
-    raise UserError(
-      f'it mixes images or other arrays of floating-point numbers, and an '
-      f'example is {got}; leave it empty'
-    )
-  if 'valid' in batch:
-    raise UserError(
-      'it mixes examples of which all counts, and these have parts that do '
-      'not; leave it empty'
-    )
-  if len(labels) < 2:
-    raise UserError(
-      'it mixes the examples of a batch, which has one; set batch_size to 2 or '
-      'more'
-    )
+def _takes(function: Callable) -> str:
+  """What an op looks at behind its key, by the name of that argument."""
+  second = [*inspect.signature(function).parameters][1:2]
+  return second[0] if second in ([_SIZE], [_FIELDS]) else _OTHER
 
 
 def _find(name: str, at: str) -> Callable:
   if ':' in name:
-    op = lookup.attribute(name, kind='mixing', at=at)
-    if len(inspect.signature(op).parameters) < 3:
+    op = lookup.attribute(name, kind='augmentation', at=at)
+    takes = len(inspect.signature(op).parameters)
+    if takes < (3 if _takes(op) == _OTHER else 2):
       raise UserError(
-        f'{at}: {name} is not a function of (key, example, other, ...)'
+        f'{at}: {name} is not a function of (key, size, ...), which gives a '
+        'Move, nor of (key, fields, ...), which gives the fields of an '
+        'example, nor of (key, example, other, ...), which mixes two'
       )
     return op
-  ops = {'mixup': mixup, 'cutmix': cutmix}
+  ops = {
+    op: function
+    for module, second in ((moves, _SIZE), (mixing, _OTHER))
+    for op, function in vars(module).items()
+    if inspect.isfunction(function)
+    and not op.startswith('_')
+    and [*inspect.signature(function).parameters][:1] == ['key']
+    and second in inspect.signature(function).parameters
+  }
   if name not in ops:
-    raise unknown('mixing', name, ops, at)
+    raise unknown('augmentation', name, ops, at)
   return ops[name]

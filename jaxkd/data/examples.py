@@ -1,12 +1,14 @@
 """A split of a data set: what it must offer, and how it is checked and cut."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from jaxkd.data import positions
 from jaxkd.data.partition import strata, stratified
 from jaxkd.errors import UserError
 
@@ -185,6 +187,7 @@ def check(
   *,
   at: str,
   limits: tuple[float, float] | None = (0.0, 1.0),
+  fields: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
   """Refuses labels and inputs that are out of range, or not finite.
 
@@ -195,10 +198,12 @@ def check(
     at: what to call the split in errors.
     limits: what floats in images [n, H, W, C] go from and to; None for
       anything.
+    fields: what fields are whose names do not say it; see `Source.fields`.
 
   Raises:
     UserError: naming the first example that is wrong.
   """
+  positions.check(batch, numbers, fields, at)
   labels = batch['labels']
   wrong = (labels < 0) | (labels >= num_classes)
   if 'valid' in batch:
@@ -259,19 +264,19 @@ def checked(
   num_classes: int,
   *,
   at: str,
-  limits: tuple[float, float] | None = (0.0, 1.0),
+  **options: Any,
 ) -> Examples:
   """The examples under `check`: now if in memory, else when asked for."""
   if isinstance(examples, ArrayExamples):
     for start in range(0, len(examples), 4096):
       numbers = np.arange(start, min(start + 4096, len(examples)))
       batch = examples.fetch(numbers)
-      check(batch, numbers, num_classes, at=at, limits=limits)
+      check(batch, numbers, num_classes, at=at, **options)
     return examples
 
   def fetch(numbers):
     batch = examples.fetch(numbers)
-    check(batch, numbers, num_classes, at=at, limits=limits)
+    check(batch, numbers, num_classes, at=at, **options)
     return batch
 
   return StreamedExamples(len(examples), fetch, lambda: examples.labels)

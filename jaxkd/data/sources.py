@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, partition, pixels, prepared, sentences
+from jaxkd.data import images, partition, pixels, positions, prepared, sentences
 from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
@@ -69,6 +70,8 @@ class Source(NamedTuple):
     vocabulary: number of tokens, where inputs are tokens; else 0.
     range: what pixels went from and to before they were brought to 0 to 1, if
       that was told; else empty.
+    fields: what fields of the examples are, where their names do not say it;
+      see `jaxkd.data.positions`.
   """
 
   name: str
@@ -80,6 +83,7 @@ class Source(NamedTuple):
   resize: int = 0
   vocabulary: int = 0
   range: tuple[float, ...] = ()
+  fields: Mapping[str, str] = MappingProxyType({})
 
 
 def load(
@@ -803,6 +807,7 @@ def _source(
   usual: float = 0.1,
   classes: Iterable[str] = (),
   told: Told | None = None,
+  fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Source:
   """Checks the splits, and holds out the validation split if there is none.
 
@@ -814,6 +819,7 @@ def _source(
     usual: what None stands for, where there is a train split alone.
     classes: their names, if known; else the labels tell how many there are.
     told: of the arrays; None where the config has no say.
+    fields: as in `Source`.
   """
   first = _first(name, splits)
   shapes, dtypes = {}, {}
@@ -847,7 +853,11 @@ def _source(
     splits, classes, notes = labels_lib.numbered(splits, told, at)
   splits = {
     split: examples_lib.checked(
-      examples, len(classes), at=at[split], limits=told.limits
+      examples,
+      len(classes),
+      at=at[split],
+      limits=told.limits,
+      fields=fields,
     )
     for split, examples in splits.items()
   }
@@ -881,7 +891,7 @@ def _source(
   splits = {split: splits[split] for split in order}
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
-  return made._replace(range=told.ends)
+  return made._replace(range=told.ends, fields=fields)
 
 
 def _first(name: str, splits: Mapping[str, Any]) -> str:
@@ -984,6 +994,7 @@ def _from_source(
       f'data.kw.{"classes" if told.classes else "num_classes"}: {name} returns '
       'a jaxkd.data.sources.Source, which says this itself; remove the entry'
     )
+  positions.check_declared(made.fields, f'data.source: {name}')
   classes = tuple(made.classes) or tuple(map(str, range(made.num_classes)))
   if len(classes) != made.num_classes:
     raise UserError(
@@ -1008,7 +1019,9 @@ def _from_source(
       split: examples_lib.changed(examples, functools.partial(change, split))
       for split, examples in splits.items()
     }
-  source = _source(name, splits, validation, classes=classes, told=told)
+  source = _source(
+    name, splits, validation, classes=classes, told=told, fields=made.fields
+  )
   return source._replace(
     notes=(*made.notes, *source.notes),
     resize=made.resize,

@@ -11,7 +11,7 @@ from typing import Any
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.data.augment import PROBABILITIES
+from jaxkd.data.mixing import PROBABILITIES
 from jaxkd.errors import UserError, unknown
 
 PLACES = ('batch', 'student', 'teacher')

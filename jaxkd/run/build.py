@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxkd import models, shapes
-from jaxkd.data import views
+from jaxkd.data import positions, views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
@@ -191,12 +192,16 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
 def viewed_shape(text: str, source: Source, at: str) -> Any:
   """The shape of one example as a view makes it."""
   view = views.parse(text, at=at)
-  moved = views.moving(view)
-  if moved and source.splits['train'].labels.ndim > 2:
-    raise UserError(
-      f'{at}: {moved[0]} moves the pixels of {source.name} and not their '
-      'labels; leave it out'
-    )
+  if moved := views.moving(view):
+    first = source.splits['train'].fetch(np.arange(1))
+    example = jax.tree.map(lambda x: x[0], first)
+    with within(f'{at}: '):
+      field = positions.positional(example, source.fields)
+    if field:
+      raise UserError(
+        f'{at}: {moved[0]} moves the pixels of {source.name} and not their '
+        f'{field}; leave it out, and move both in data.augment'
+      )
   return views.output_shape(view, source.input_shape, at=at)
 
 

@@ -172,7 +172,7 @@ _CONFIG = {
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
-    # how the examples of a batch are mixed, labels too; see data/augment.py
+    # how examples are moved and mixed, labels too; see data/augment.py
     'augment': {'teachers': '', 'students': ''},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',

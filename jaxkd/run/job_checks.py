@@ -4,8 +4,11 @@ import functools
 
 import jax
 
+from jaxkd import shapes as shape_lib
 from jaxkd.data import augment
+from jaxkd.data.sources import Source
 from jaxkd.distill import accumulation
+from jaxkd.distill.contexts import shown
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
@@ -14,7 +17,7 @@ from jaxkd.run import fitted, terms
 from jaxkd.run.build import locations
 from jaxkd.run.evaluate import mesh_of
 from jaxkd.run.job_groups import groups_looked_at
-from jaxkd.run.recipe import entries_of, mix_of, recipe_of
+from jaxkd.run.recipe import augment_of, entries_of, recipe_of
 from jaxkd.run.train_job import (
   axis_of,
   batches_of,
@@ -115,24 +118,56 @@ def _check_cached(job: Job) -> None:
 
 
 def _check_augment(session: Session, job: Job, batch: dict) -> None:
-  """Refuses mixtures where outputs or classes of single examples are taken."""
+  """Refuses it where what is taken is of the examples as they are."""
   at = job.augment.at
   if not job.augment.text:
     return
   for name, group in groups_looked_at(job).items():
     if group.role.cache:
       raise UserError(
-        f'{at}: the cached outputs of {name} are of single examples, not of '
-        f'mixtures; leave this empty, or teachers.{name}.cache.outputs'
+        f'{at}: the cached outputs of {name} are of the examples as they are, '
+        f'not as augmented; leave this empty, or teachers.{name}.cache.outputs'
       )
   if fitted.is_fitted(job.students):
     role = next(iter(job.students.values()))
     raise UserError(
-      f'{at}: {role.at}.model is fitted to examples of one class each; leave '
-      'it empty'
+      f'{at}: {role.at}.model is fitted to the examples as they are; leave it '
+      'empty'
     )
   one = shapes_of_one(batch, axis_of(batch))
-  augment.check(job.augment, one, session.source.num_classes)
+  source = session.source
+  made = augment.check(job.augment, one, source.num_classes, source.fields)
+  _check_sizes(job, made, source)
+
+
+def _check_sizes(job: Job, batch: dict, source: Source) -> None:
+  """Refuses examples of a size that nets which are built for another have not.
+
+  Args:
+    job: the population.
+    batch: shapes of an augmented batch.
+    source: the data.
+  """
+  shape = shape_lib.example(batch['inputs'])
+  if shape == source.input_shape:
+    return
+  groups = {name: group.role for name, group in groups_looked_at(job).items()}
+  for role in {**groups, **job.students}.values():
+    if role.reads:
+      continue
+
+    def run(batch, role=role):
+      variables = role.net.init(jax.random.key(0))
+      return role.net.apply(variables, shown(role.view, batch, 0))
+
+    try:
+      jax.eval_shape(run, batch)
+    except Exception as error:
+      raise UserError(
+        f'{job.augment.at}: it gives examples of {shape_lib.said(shape)}, and '
+        f'{role.at}.model takes those of {shape_lib.said(source.input_shape)} '
+        f'alone ({str(error).splitlines()[0]}); keep their size'
+      ) from error
 
 
 def _check_mesh(job: Job) -> None:
@@ -156,7 +191,7 @@ def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
       {name: group.role for name, group in job.groups.items()},
       recipe_of(job),
       shapes_of_one(batch, axis_of(batch)),
-      augment=mix_of(session, job),
+      augment=augment_of(session, job),
     ),
     look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
   )

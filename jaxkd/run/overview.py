@@ -252,9 +252,9 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
     groups, kept = jobs.shapes_of(part), {}
     for arm, own in part.arms.items():
       made = generated.generator_of(part, arm, source, groups)
-      mixes = own['data']['augment']['students']
+      augment = own['data']['augment']['students']
       sees = [f'sees {made}'] if made else []
-      sees += [f'mixes the examples of a batch by {mixes}'] if mixes else []
+      sees += [f'augments its examples by {augment}'] if augment else []
       sees = f' {" and ".join([*sees, "minimises the sum of"])}'
       console.print(f'\n[bold]{part.prefix}{arm}[/]{sees}', soft_wrap=True)
       for name, term in sorted(terms.in_use(own['distill']).items()):

@@ -1,4 +1,4 @@
-"""What a job trains with: its terms, its optimiser, and its mixtures."""
+"""What a job trains with: its terms, its optimiser, and its augmentation."""
 
 import functools
 import operator
@@ -44,12 +44,16 @@ def entries_of(
     return recipe_of(job)(values).terms
 
 
-def mix_of(session: Session, job: Job) -> Callable[..., dict] | None:
-  """What mixes the examples of a batch, if anything does."""
+def augment_of(session: Session, job: Job) -> Callable[..., dict] | None:
+  """What augments the examples of a batch, if anything does."""
   if not job.augment.text:
     return None
-  classes = session.source.num_classes
-  return functools.partial(augment.apply, job.augment, num_classes=classes)
+  return functools.partial(
+    augment.apply,
+    job.augment,
+    num_classes=session.source.num_classes,
+    declared=session.source.fields,
+  )
 
 
 def seen_by(job: Job) -> int:

@@ -25,7 +25,7 @@ from jaxkd.run.job_groups import (
   used_groups,
   with_read,
 )
-from jaxkd.run.recipe import mix_of, recipe_of, seen_by
+from jaxkd.run.recipe import augment_of, recipe_of, seen_by
 from jaxkd.run.types import Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
@@ -116,7 +116,7 @@ def _explained(
     },
     batch=batch if axis is None else take(batch, member),
     seed=job.seeds[member],
-    augment=mix_of(session, job),
+    augment=augment_of(session, job),
     at=job.at,
   )
 
@@ -223,7 +223,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
         recipe_of(job),
         shapes,
         with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
-        augment=mix_of(session, job),
+        augment=augment_of(session, job),
         decode=session.decode,
       )
     ),

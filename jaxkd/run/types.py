@@ -62,7 +62,7 @@ class Job(NamedTuple):
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
     together: how many examples of a class follow one another.
-    augment: how the examples of a batch are mixed.
+    augment: what is done to the examples of a batch before all views.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].

@@ -149,7 +149,7 @@ def test_clothes_are_read_as_their_source_reads_them(tmp_path, monkeypatch):
     ({'most': 2**70}, r'^data\.kw\.most: \d+ should be 1 to 100'),
     ({'seed': -1}, r'^data\.kw\.seed: -1 should be 0 or more'),
     ({'validation': -1}, r'^data\.kw\.validation: -1'),
-    ({'validation': 0.5}, r'^data\.kw\.validation: 0\.5 cannot be'),
+    ({'validation': 0.5}, r'^data\.kw\.validation: 0\.5 should be a whole'),
     ({'labelled': 0.0}, r'^data\.kw\.labelled: 0\.0 of 12 scenes'),
     ({'labelled': 0.01}, r'^data\.kw\.labelled: 0\.01 of 12'),
     ({'labelled': 1.5}, r'^data\.kw\.labelled: 1\.5'),

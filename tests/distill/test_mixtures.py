@@ -237,15 +237,23 @@ def test_teachers_and_students_are_told_apart(tmp_path):
   overview.explain(console, source, rounds)
   text = console.export_text()
   assert 'student minimises the sum of' in text
-  said = 'distilled mixes the examples of a batch by mixup(1) and minimises'
+  said = 'distilled augments its examples by mixup(1) and minimises'
   assert said in text
 
 
 @pytest.mark.all_devices
-@pytest.mark.parametrize('order', ['own', 'shared'])
-def test_members_and_devices_change_no_mixture(order, tmp_path):
+@pytest.mark.parametrize(
+  ('order', 'text'),
+  [
+    ('own', 'mixup(1)'),
+    ('shared', 'mixup(1)'),
+    ('own', 'flip|pad_and_crop(1)|scale(0.8, 1.2)|mixup(1)'),
+  ],
+)
+def test_members_and_devices_change_no_mixture(order, text, tmp_path):
   """Partners are of the whole batch, of which each device has a part."""
-  config = small(data__order=order)
+  arm = dict(data=dict(augment=dict(students=text)))
+  config = small(data__order=order, arms__distilled=arm)
   source, (part,) = checks.prepare(config, tmp_path)
   session = jobs.session_of(part, source, tmp_path, progress=None)
   groups = jobs.shapes_of(part)

@@ -1,0 +1,281 @@
+"""Ops on whole examples: an image and its labels are moved by one draw.
+
+Every op is a function ``op(key, size, *arguments) -> Move``: it is given the
+height and the width of an image and says where its pixels go. The rules for
+images, maps, boxes and points follow from that, so they always agree, and
+adding an op is writing one function here. See `jaxkd.data.positions` for what
+the fields of an example mean.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxkd.data import positions
+from jaxkd.errors import UserError
+from jaxkd.keys import fold
+
+VISIBLE = 0.2  # the least share of a box that an op must leave of it
+
+Size = tuple[int, int]
+
+
+class Move(NamedTuple):
+  """Where the pixels of an image go.
+
+  Along each axis the position p of an old image, in pixels from its upper left
+  corner, becomes ``scale * p + shift`` of the new one, which has its own size.
+
+  Attributes:
+    size: height and width of the new image.
+    scale: float32 [2], of rows and columns; negative where they are mirrored.
+    shift: float32 [2], in pixels.
+    swapped: whether rows and columns change places first, bool []; for square
+      images alone.
+    resamples: whether pixels of the new image lie between those of the old one
+      and are interpolated; else each is one of them.
+    adds: whether pixels may come in from outside of the old image.
+    loses: whether parts of the old image may be cut off.
+  """
+
+  size: Size
+  scale: Array
+  shift: Array
+  swapped: Array | None = None
+  resamples: bool = False
+  adds: bool = False
+  loses: bool = False
+
+
+def apply(
+  move: Move, fields: Mapping[str, Any], declared: Mapping[str, str]
+) -> dict[str, Any]:
+  """An example after a move.
+
+  Maps are moved by nearest neighbours. What comes in from outside is 0, and not
+  valid. Boxes are cut off at the edges, and no longer valid where less than a
+  share `VISIBLE` of them is left; nor are points outside of the image.
+
+  Args:
+    move: from an op.
+    fields: of one example: ``inputs``, an image [H, W, C], and its labels.
+    declared: what fields are whose names do not say it; see `Source.fields`.
+
+  Raises:
+    UserError: a field for which there is no rule, or labels that may end
+      outside of the image with no field ``valid`` to say so.
+  """
+  kinds = positions.kinds(fields, declared)
+  _check(move, fields, kinds)
+  moved, seen = dict(fields), []
+  move_image = _interpolated if move.resamples else _nearest
+  moved['inputs'] = move_image(move, fields['inputs'])
+  old = fields['inputs'].shape[:2]
+  for field, kind in kinds.items():
+    if kind == positions.MAP:
+      moved[field] = _nearest(move, fields[field])
+    if kind == positions.BOXES:
+      corners = fields[field].reshape(-1, 2, 2)
+      corners = _placed(move, corners, old)
+      corners = jnp.stack([corners.min(1), corners.max(1)], 1)
+      inside = jnp.clip(corners, 0, 1)
+      moved[field] = inside.reshape(-1, 4)
+      left, whole = _area(inside), _area(corners)
+      seen.append((left > 0) & (left >= VISIBLE * whole))
+    if kind == positions.POINTS:
+      moved[field] = _placed(move, fields[field], old)
+      seen.append(((moved[field] >= 0) & (moved[field] <= 1)).all(-1))
+  if move.loses:
+    for each in seen:
+      moved['valid'] &= each
+  return moved
+
+
+# The ops.
+
+
+def flip(key: Array, size: Size) -> Move:
+  """Swaps left and right, every other time.
+
+  Points stay in their order: of a pair of eyes, that which was named the left
+  one still is.
+  """
+  axes = jnp.array([False, True]) & jax.random.bernoulli(key)
+  return _mirrored(size, axes)
+
+
+def dihedral(key: Array, size: Size) -> Move:
+  """Turns by a multiple of 90 degrees, and mirrors every other time.
+
+  As `flip`, of square images.
+  """
+  if size[0] != size[1]:
+    raise UserError(f'it needs square images, got {size[0]} by {size[1]}')
+  mirrored, swapped = jnp.split(jax.random.bernoulli(key, shape=(3,)), [2])
+  return _mirrored(size, mirrored)._replace(swapped=swapped[0])
+
+
+def pad_and_crop(key: Array, size: Size, padding: int) -> Move:
+  """Pads all sides by ``padding`` and cuts the old size out at random."""
+  if padding < 0:
+    raise UserError(f'padding={padding} should be 0 or more')
+  place = jax.random.randint(key, (2,), -padding, padding + 1)
+  shift = place.astype(jnp.float32)
+  return Move(size, jnp.ones(2), shift, adds=padding > 0, loses=padding > 0)
+
+
+def random_crop(key: Array, size: Size, to: int | tuple) -> Move:
+  """Cuts ``to`` pixels each way out at random, or ``to=(height, width)``.
+
+  Nets are trained on images of that size, and evaluated on whole ones.
+  """
+  to = to if isinstance(to, tuple) else (to, to)
+  if len(to) != 2 or not all(
+    type(new) is int and 1 <= new <= old
+    for new, old in zip(to, size, strict=False)
+  ):
+    raise UserError(
+      f'to={to} should be a height and a width of at least 1 and at most '
+      f'{size[0]} and {size[1]}, which the images have'
+    )
+  room = jnp.array([old - new for new, old in zip(to, size, strict=True)])
+  place = jax.random.randint(key, (2,), 0, room + 1)
+  shift = -place.astype(jnp.float32)
+  return Move(to, jnp.ones(2), shift, loses=to != size)
+
+
+def scale(key: Array, size: Size, low: float, high: float) -> Move:
+  """Makes what is seen larger or smaller, by one of [low, high) both ways.
+
+  The image keeps its size: what is larger is cut off, at a random place, and
+  around what is smaller there are zeros. Pixels are interpolated linearly, and
+  averaged where the image shrinks.
+  """
+  if not 0 < low <= high:
+    raise UserError(f'low={low}, high={high} should be 0 < low <= high')
+  factor = jax.random.uniform(fold(key, 'factor'), (), minval=low, maxval=high)
+  room = (1 - factor) * jnp.array(size, jnp.float32)
+  shift = room * jax.random.uniform(fold(key, 'place'), (2,))
+  return Move(
+    size,
+    jnp.stack([factor, factor]),
+    shift,
+    resamples=True,
+    adds=low < 1,
+    loses=high > 1,
+  )
+
+
+def _mirrored(size: Size, axes: Array) -> Move:
+  """Mirrors along rows, columns or both, bool [2]."""
+  whole = jnp.array(size, jnp.float32)
+  return Move(
+    size,
+    jnp.where(axes, -1.0, 1.0),
+    jnp.where(axes, whole, jnp.zeros_like(whole)),
+  )
+
+
+# The rules.
+
+
+def _source(move: Move, axis: int, length: int) -> tuple[Array, Array]:
+  """Which position of the old image each new pixel shows along an axis.
+
+  Returns:
+    The positions, float32 [size], and whether they are inside, bool [size].
+  """
+  middle = jnp.arange(move.size[axis], dtype=jnp.float32) + 0.5
+  position = (middle - move.shift[axis]) / move.scale[axis]
+  return position, (position >= 0) & (position < length)
+
+
+def _swapped(move: Move, x: Array) -> Array:
+  if move.swapped is None:
+    return x
+  return jnp.where(move.swapped, jnp.swapaxes(x, 0, 1), x)
+
+
+def _nearest(move: Move, x: Array) -> Array:
+  """Pixels [H, W, ...], each one of the old, or 0 from outside."""
+  x = _swapped(move, x)
+  for axis in (0, 1):
+    length = x.shape[axis]
+    position, inside = _source(move, axis, length)
+    index = jnp.floor(position).astype(jnp.int32)
+    x = jnp.take(x, jnp.clip(index, 0, length - 1), axis)
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    x = jnp.where(inside.reshape(shape), x, jnp.zeros_like(x))
+  return x
+
+
+def _interpolated(move: Move, image: Array) -> Array:
+  """Pixels [H, W, C] by linear interpolation, 0 from outside.
+
+  Where the image shrinks each is a mean over as many as it shows, under a
+  triangle.
+  """
+  weights = []
+  for axis, length in enumerate(image.shape[:2]):
+    position, inside = _source(move, axis, length)
+    middle = jnp.arange(length, dtype=jnp.float32) + 0.5
+    reach = jnp.maximum(1.0, 1 / jnp.abs(move.scale[axis]))
+    position = jnp.clip(position, 0, length)
+    apart = jnp.abs(position[:, None] - middle[None]) / reach
+    near = jnp.maximum(0.0, 1 - apart)
+    near /= near.sum(1, keepdims=True)
+    weights.append(jnp.where(inside[:, None], near, 0.0))
+  return jnp.einsum(
+    'yh,hwc,xw->yxc',
+    weights[0].astype(image.dtype),
+    _swapped(move, image),
+    weights[1].astype(image.dtype),
+    precision='highest',
+  )
+
+
+def _placed(move: Move, x: Array, old: Size) -> Array:
+  """Positions [..., 2] in shares of the old size, in those of the new one."""
+  if move.swapped is not None:
+    x = jnp.where(move.swapped, x[..., ::-1], x)
+  lead = (1,) * (x.ndim - 1)
+  pairs = (move.scale, move.shift, jnp.array(old), jnp.array(move.size))
+  scale, shift, before, after = (
+    p.astype(x.dtype).reshape(*lead, 2) for p in pairs
+  )
+  return (scale * x * before + shift) / after
+
+
+def _area(corners: Array) -> Array:
+  """Of boxes [M, 2, 2]."""
+  return jnp.prod(corners[:, 1] - corners[:, 0], axis=-1)
+
+
+def _check(
+  move: Move, fields: Mapping[str, Any], kinds: Mapping[str, str]
+) -> None:
+  for field, kind in kinds.items():
+    shape = list(fields[field].shape)
+    if kind == positions.UNKNOWN:
+      raise UserError(
+        f'there is no rule for moving the field {field!r}, {shape} for one '
+        'example; leave the op out, or say what it is in the `fields` of the '
+        "source, e.g. 'map', or 'fixed' if it says nothing about positions"
+      )
+    of_pixels = kind == positions.MAP and move.adds
+    of_objects = kind in (positions.BOXES, positions.POINTS) and move.loses
+    if not (of_pixels or of_objects):
+      continue
+    count = 2 if of_pixels else 1
+    valid = fields.get('valid')
+    if valid is None or valid.shape != fields[field].shape[:count]:
+      what = 'comes in from outside' if of_pixels else 'is cut off'
+      raise UserError(
+        f'of the field {field!r} something {what}, and the examples have no '
+        f"field 'valid' of the shape {shape[:count]} to tell what counts; give "
+        'them one, or leave the op out'
+      )

@@ -1,0 +1,166 @@
+"""Labels that say where something is in an image: maps, boxes and points.
+
+What a field of an example is follows from its name:
+
+- ``labels``: the class of the whole image, []; a class for each pixel, [H, W];
+  or the classes of up to M objects, [M], of which other fields say where they
+  are;
+- ``valid``: bool of the shape of the labels, which of them count;
+- ``boxes``: float [M, 4], each (top, left, bottom, right);
+- ``points``: float [M, 2], each (down, right).
+
+Positions are shares of the height and of the width, as in TFDS: (0, 0) is the
+upper left corner of the image, and (1, 1) the lower right corner. So they do
+not depend on the number of pixels. `Source.fields` says what fields of other
+names are.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxkd.errors import UserError, unknown
+
+FIXED = 'fixed'  # says nothing about positions
+MAP = 'map'  # [H, W, ...]
+BOXES = 'boxes'  # [M, 4]
+POINTS = 'points'  # [M, 2]
+OBJECTS = 'objects'  # [M]: of boxes or points, and without positions of its own
+UNKNOWN = ''  # of several values, and nobody knows what they are
+DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS)  # by `Source.fields`
+_LAST = {BOXES: 4, POINTS: 2}  # the size of the last axis
+_FORMS = {
+  MAP: '[height, width, ...] of its image',
+  BOXES: '[objects, 4]',
+  POINTS: '[objects, 2]',
+  OBJECTS: '[objects]',
+}
+_ROUNDING = 1e-5  # of positions, outside of the image
+
+
+def kinds(
+  example: Mapping[str, Any], declared: Mapping[str, str]
+) -> dict[str, str]:
+  """What each field of an example is, but for its inputs.
+
+  Args:
+    example: the fields; arrays, or their shapes.
+    declared: `Source.fields`.
+
+  Returns:
+    Field -> one of `DECLARED`, or `UNKNOWN`.
+
+  Raises:
+    UserError: a field whose shape is not that of what it is said to be.
+  """
+  size = _size(example)
+  found, counts = {}, set()
+  for name in example:
+    if name == 'inputs':
+      continue
+    shape = np.shape(example[name])
+    usual = name if name in _LAST else UNKNOWN
+    found[name] = declared.get(name, usual if shape else FIXED)
+    _check_shape(name, shape, found[name], size)
+    if found[name] in _LAST:
+      counts.add(shape[:1])
+  shape = np.shape(example['labels'])
+  if found['labels'] == UNKNOWN and 'labels' not in declared:
+    if shape == size:
+      found['labels'] = MAP
+    elif shape in counts:
+      found['labels'] = OBJECTS
+  if 'valid' in found and 'valid' not in declared:
+    found['valid'] = found['labels']
+  return found
+
+
+def positional(example: Mapping[str, Any], declared: Mapping[str, str]) -> str:
+  """The first field that says where something is; empty if there is none.
+
+  Several labels of an image are taken to say so where nobody knows what they
+  are.
+  """
+  found = kinds(example, declared)
+  names = [name for name, kind in found.items() if kind in (MAP, *_LAST)]
+  if found['labels'] == UNKNOWN and _size(example):
+    names.append('labels')
+  return next(iter(names), '')
+
+
+def check_declared(declared: Mapping[str, str], at: str) -> None:
+  """Refuses kinds of fields that are not there.
+
+  Args:
+    declared: `Source.fields`.
+    at: what to call the source in errors.
+
+  Raises:
+    UserError: another kind.
+  """
+  for field, kind in declared.items():
+    if kind not in DECLARED:
+      raise unknown(f'kind of field for {field!r}', kind, DECLARED, at)
+
+
+def check(
+  batch: Mapping[str, Any],
+  numbers: np.ndarray,
+  declared: Mapping[str, str],
+  at: str,
+) -> None:
+  """Refuses boxes and points that are not in the image, where they count.
+
+  Args:
+    batch: fields [n, ...].
+    numbers: of the examples, int [n].
+    declared: `Source.fields`.
+    at: what to call the split in errors.
+
+  Raises:
+    UserError: naming the first example that is wrong.
+  """
+  for field, x in batch.items():
+    kind = declared.get(field, field)
+    if kind not in _LAST:
+      continue
+    last = _LAST[kind]
+    if x.ndim != 3 or x.shape[-1] != last or x.dtype.kind != 'f':
+      raise UserError(
+        f'{at}: the field {field} of example {numbers[0]} is {x.dtype} '
+        f'{list(x.shape[1:])}; it must be float [objects, {last}]'
+      )
+    with np.errstate(invalid='ignore'):
+      wrong = ~((x >= -_ROUNDING) & (x <= 1 + _ROUNDING)).all(-1)
+      if kind == BOXES:
+        wrong |= (x[..., :2] > x[..., 2:]).any(-1)
+    if batch.get('valid', np.empty(0)).shape == wrong.shape:
+      wrong &= batch['valid']
+    for i, j in np.argwhere(wrong):
+      must = '(top, left, bottom, right)' if kind == BOXES else '(down, right)'
+      raise UserError(
+        f'{at}: example {numbers[i]} has {x[i, j].tolist()} among its {field}; '
+        f'each must be {must}, in shares of the height and width, from 0 to 1'
+      )
+
+
+def _size(example: Mapping[str, Any]) -> tuple[int, ...]:
+  """Height and width of its image; empty where it is none."""
+  shape = getattr(example['inputs'], 'shape', ())
+  return tuple(shape[:2]) if len(shape) == 3 else ()
+
+
+def _check_shape(
+  name: str, shape: tuple[int, ...], kind: str, size: tuple[int, ...]
+) -> None:
+  fits = {
+    MAP: bool(size) and shape[:2] == size,
+    OBJECTS: len(shape) == 1,
+    **{k: len(shape) == 2 and shape[1] == last for k, last in _LAST.items()},
+  }
+  if not fits.get(kind, True):
+    raise UserError(
+      f'the field {name!r} of an example is {list(shape)}, and should be '
+      f'{_FORMS[kind]} to be of the kind {kind!r}'
+    )
