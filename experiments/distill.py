@@ -12,7 +12,8 @@ from rich.console import Console
 
 from jaxkd import config as configs
 from jaxkd import files, launch, overview, pipeline, tuning, workdir
-from jaxkd.report import tables
+from jaxkd.data import passes
+from jaxkd.report import progress, tables
 from jaxkd.train import hosts
 
 FLAGS = flags.FLAGS
@@ -35,7 +36,8 @@ def main(stop):
   config = configs.plain(configs.complete(FLAGS.config))
   directory = files.path(FLAGS.workdir, at='--workdir')
   if FLAGS.explain:
-    source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)
+    with passes.shown_by(progress.Reporter(console, '').stage):
+      source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)
     overview.describe(console, source, rounds)
     overview.explain(console, source, rounds)
     tuning.explain(console, grids)

@@ -63,7 +63,7 @@ def of_arm(
     part.students[arm],
     groups,
     stage=f'{part.prefix}students/{arm}',
-    labels=source.splits['train'].labels,
+    labels=source.splits['train'].index,
     made=made,
   )
 
@@ -157,7 +157,7 @@ def shifted(
       f'{at}: it is about the logits of a net that sees the examples itself, '
       f'which {name} is not; leave it empty'
     )
-  if source.splits['train'].labels.ndim > 1:
+  if source.splits['train'].index.each:
     raise UserError(
       f'{at}: it is about the classes of examples, and in {source.name} an '
       'example has many; leave it empty'
@@ -169,7 +169,7 @@ def shifted(
     )
   return correct.classes(
     entry['correct'],
-    source.splits['train'].labels,
+    source.splits['train'].index.classes,
     of_arm(part, arm, source, {}).weights,
     source.num_classes,
     at=at,
@@ -199,7 +199,7 @@ def of_teachers(
     entry,
     part.teachers[name],
     stage=f'{part.prefix}teachers/{name}',
-    labels=source.splits['train'].labels,
+    labels=source.splits['train'].index,
     data=part.config['data'],
     seeds=part.seeds,
     groups=training.with_read(wanted, groups),

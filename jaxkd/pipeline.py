@@ -27,7 +27,7 @@ from jaxkd import (
   tuning,
   workdir,
 )
-from jaxkd.data import generated, inputs
+from jaxkd.data import generated, inputs, passes
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion, roles, training
@@ -101,15 +101,21 @@ def run(
     UserError: something that the user can put right.
     Stopped: `stop` was set.
   """
+  console = console or Console()
+  if not hosts.is_first():
+    console = Console(quiet=True)
+  with passes.shown_by(progress.Reporter(console, '').stage):
+    return _run(config, directory, overwrite, tune, stop, console, command)
+
+
+def _run(config, directory, overwrite, tune, stop, console, command) -> dict:
+  """As `run`, whose passes over the data are shown."""
   config = configs.plain(configs.complete(config))
   directory = files.path(directory, at='--workdir').absolute()
-  console = console or Console()
   begun = time.perf_counter()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
   _check_same(text)
   finished, first = directory / workdir.ROW, hosts.is_first()
-  if not first:
-    console = Console(quiet=True)
   goes_on = workdir.holds(directory, text) and not overwrite
   if hosts.told('done', goes_on and finished.exists()):
     return _shown(config, directory, console)

@@ -54,4 +54,10 @@ def _of_examples(examples: Examples) -> dict[str, str]:
         cache.add(found[field], np.array(count))
       cache.add(found[field], values)
   found = {field: each.hexdigest() for field, each in sorted(found.items())}
-  return found | {'labels': cache.fingerprint([examples.labels])}
+  labels = examples.labels
+  # Those of maps and sequences that are read as asked for have been hashed on
+  # the way, as if they were in memory.
+  found['labels'] = (
+    examples.index.checksum if labels is None else cache.fingerprint([labels])
+  )
+  return found

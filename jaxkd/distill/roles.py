@@ -300,7 +300,7 @@ def _seen(text: str, source: Source, at: str) -> Any:
   """The shape of one example as a view makes it."""
   view = views.parse(text, at=at)
   moved = views.moving(view)
-  if moved and source.splits['train'].labels.ndim > 2:
+  if moved and len(source.splits['train'].index.each) > 1:
     raise UserError(
       f'{at}: {moved[0]} moves the pixels of {source.name} and not their '
       'labels; leave it out'

@@ -12,6 +12,7 @@ from jaxkd import config as configs
 from jaxkd.data import partition
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
+from jaxkd.data.index import LabelIndex
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
 from jaxkd.errors import UserError
@@ -80,7 +81,7 @@ def job(
   groups: dict[str, Group],
   *,
   stage: str,
-  labels: np.ndarray,
+  labels: LabelIndex,
   made: tuple[Examples, np.ndarray] | None = None,
   seeds: list[int] | None = None,
   hyper: dict[str, list[float]] | None = None,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxkd import keys
 from jaxkd import shapes as shape_lib
 from jaxkd.data import augment, inputs, partition, views
+from jaxkd.data.index import LabelIndex
 from jaxkd.data.sources import Source
 from jaxkd.distill.step import Role
 from jaxkd.distill.training import Group, Job
@@ -27,7 +28,7 @@ def job(
   role: Role,
   *,
   stage: str,
-  labels: np.ndarray,
+  labels: LabelIndex,
   data: Mapping[str, Any],
   seeds: list[int],
   groups: Mapping[str, Group] | None = None,
@@ -67,10 +68,17 @@ def job(
   weights, state = np.concatenate(weights), {}
   if subsets is not None:
     share = entry['specialize']['own']
-    weights = weights * specialists.weights(labels, subsets, own=share)
+    if labels.each:
+      raise UserError(
+        f'teachers.{name}.specialize.of: specialists need one class for each '
+        f'example, and these have {" x ".join(map(str, labels.each))} labels; '
+        'leave it empty'
+      )
+    classes = labels.classes
+    weights = weights * specialists.weights(classes, subsets, own=share)
     state = {
       'subset': subsets.astype(np.float32),
-      'dustbin': specialists.dustbin_bias(labels, subsets, own=share),
+      'dustbin': specialists.dustbin_bias(classes, subsets, own=share),
     }
   return Job(
     stage=stage,

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from jaxkd import config as configs
+from jaxkd.data import index
 from jaxkd.errors import UserError
 from jaxkd.students import arms
 
-LABELS = np.arange(60) % 3
+LABELS = index.of(np.arange(60) % 3)
 
 
 @pytest.fixture(scope='module')

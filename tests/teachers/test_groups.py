@@ -8,14 +8,14 @@ from safetensors.numpy import save_file
 
 from jaxkd import config as configs
 from jaxkd import models
-from jaxkd.data import inputs, sources
+from jaxkd.data import index, inputs, sources
 from jaxkd.distill.step import Role
 from jaxkd.errors import UserError
 from jaxkd.teachers import groups
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
 
-LABELS = np.arange(60) % 3
+LABELS = index.of(np.arange(60) % 3)
 
 
 def entry(**given):
