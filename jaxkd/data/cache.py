@@ -326,7 +326,12 @@ def add(found: Any, tree: Any) -> None:
   for path, leaf in sorted(by_path(tree).items()):
     leaf = np.asarray(leaf)
     found.update(header(path, leaf.shape, leaf.dtype))
-    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    found.update(bytes_of(leaf))
+
+
+def bytes_of(array: np.ndarray) -> np.ndarray:
+  """The bytes of an array, in order."""
+  return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def header(path: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:

@@ -103,7 +103,7 @@ def read(
       )
     found = _with(found, labels, batch.get('valid'), numbers[0])
     if each:
-      checksum.update(np.ascontiguousarray(labels).reshape(-1).view(np.uint8))
+      checksum.update(cache.bytes_of(labels))
     else:
       classes[numbers] = labels
   return LabelIndex(classes, each, *found, checksum.hexdigest() if each else '')

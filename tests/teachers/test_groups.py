@@ -62,6 +62,23 @@ def test_members_of_seeds_lie_behind_their_seed():
   assert shapes['params']['w'].shape == (2, 3, 2)
 
 
+def test_specialists_need_one_class_for_each_example():
+  made, data = entry(specialize=dict(of='other'))
+  maps = index.of(np.arange(240).reshape(60, 2, 2) % 3)
+  message = r'^teachers\.main\.specialize\.of: .* 2 x 2 labels'
+  with pytest.raises(UserError, match=message):
+    groups.job(
+      'main',
+      made,
+      role(),
+      stage='s',
+      labels=maps,
+      data=data,
+      seeds=[0],
+      subsets=np.eye(3, dtype=bool)[:1],
+    )
+
+
 def test_restores_what_fits(tmp_path):
   made, _ = entry(count=2)
   variables = {'params': {'w': jnp.arange(6.0).reshape(3, 2)}, 'state': {}}

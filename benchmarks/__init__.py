@@ -1,0 +1,1 @@
+"""Stored rows and speed figures, and the programs that measure speed."""
