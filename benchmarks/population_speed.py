@@ -356,7 +356,7 @@ def _makers(case: Case) -> Callable[[int], tuple[Callable, fit.Batches]]:
       part.students[arm],
       {},
       stage='',
-      labels=source.splits['train'].labels,
+      labels=source.splits['train'].index,
       seeds=list(range(size)),
     )
     batches = train_job.batches_of(session, job)

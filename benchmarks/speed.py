@@ -601,13 +601,13 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
   )
   params, state = {}, {}
   for name, entry in entries.items():
-    params[name], state[name] = entry.term.init(key, context)
+    params[name], state[name] = entry.init(key, context)
 
   def gradients(params, state, context):
     def total(params, student):
       given = context._replace(student=student)
       each = [
-        entry.term.loss(params[name], state[name], given)[0].mean()
+        entry.loss(params[name], state[name], given)[0].mean()
         for name, entry in entries.items()
       ]
       return sum(each)

@@ -1,7 +1,7 @@
-r"""Measures how fast steps, losses and populations are on what is there.
+r"""Measures how fast steps, losses, populations and starts are here.
 
-python experiments/benchmark.py [--losses | --population | --case NAME] \
-    [--store | --out FILE]
+python experiments/benchmark.py [--losses | --population | --data | \
+    --case NAME] [--store | --out FILE]
 """
 
 import itertools
@@ -12,7 +12,7 @@ import jax
 from absl import flags
 from rich.console import Console
 
-from benchmarks import loss_speed, population_speed, speed
+from benchmarks import data_speed, loss_speed, population_speed, speed
 from jaxkd.errors import UserError, unknown
 from jaxkd.report.progress import Reporter
 from jaxkd.run import config as configs
@@ -51,6 +51,9 @@ flags.DEFINE_flag(
     boolean=True,
   )
 )
+flags.DEFINE_boolean(
+  'data', False, 'measure how soon folders of images are ready, and not steps'
+)
 flags.DEFINE_integer(
   'steps',
   100,
@@ -70,6 +73,10 @@ def main(stop):
     raise UserError(
       '--population: it has nets of its own; leave --losses and --case out'
     )
+  if FLAGS.data and (FLAGS.losses or FLAGS.case or FLAGS.population):
+    raise UserError(
+      '--data: it measures no nets; leave --losses, --population and --case out'
+    )
   cases = speed.cases(configs.load(str(DEMO)))
   for name in FLAGS.case:
     if name not in cases:
@@ -79,6 +86,8 @@ def main(stop):
   kinds = ['losses' if FLAGS.losses else 'steps']
   if FLAGS.population:
     kinds = list({_KINDS.get(part, 'population') for part in FLAGS.population})
+  if FLAGS.data:
+    kinds = ['data']
   for kind in kinds if FLAGS.store else ():
     speed.stored(kind)
   measured = {kind: [] for kind in kinds}
@@ -88,7 +97,9 @@ def main(stop):
     for part in FLAGS.population:
       kind = _KINDS.get(part, 'population')
       measured[kind].append(_population(part, cases, console, stop))
-    if not FLAGS.losses and not FLAGS.population:
+    if FLAGS.data:
+      measured['data'].append(_data(console, stop))
+    elif not FLAGS.losses and not FLAGS.population:
       for name in FLAGS.case or cases:
         measured['steps'].append(_steps(cases[name], console, stop))
   except Stopped as stopped:
@@ -116,6 +127,13 @@ def _losses(console, stop):
   stage = Reporter(console, '').stage
   found = loss_speed.measure(loss_speed.usual(), FLAGS.steps, stop, stage=stage)
   console.print(loss_speed.table(found))
+  return found
+
+
+def _data(console, stop):
+  stage = Reporter(console, '').stage
+  found = data_speed.starts(stop=stop, stage=stage)
+  console.print(data_speed.table(found))
   return found
 
 

@@ -11,7 +11,8 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd import files
-from jaxkd.report import tables
+from jaxkd.data import passes
+from jaxkd.report import progress, tables
 from jaxkd.run import launch, overview, pipeline, tuning, workdir
 from jaxkd.train import hosts
 
@@ -34,7 +35,8 @@ def main(stop):
   config = launch.config()
   directory = files.path(FLAGS.workdir, at='--workdir')
   if FLAGS.explain:
-    source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)
+    with passes.shown_by(progress.Reporter(console, '').stage):
+      source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)
     overview.describe(console, source, rounds)
     overview.explain(console, source, rounds)
     tuning.explain(console, grids)

@@ -325,8 +325,18 @@ def add(found: Any, tree: Any) -> None:
   """Goes on with a checksum of hashlib, as `fingerprint` does."""
   for path, leaf in sorted(by_path(tree).items()):
     leaf = np.asarray(leaf)
-    found.update(f'{path} {leaf.dtype.name}{list(leaf.shape)}\n'.encode())
-    found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    found.update(header(path, leaf.shape, leaf.dtype))
+    found.update(bytes_of(leaf))
+
+
+def bytes_of(array: np.ndarray) -> np.ndarray:
+  """The bytes of an array, in order."""
+  return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def header(path: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+  """What `add` says of an array before the bytes of its values."""
+  return f'{path} {dtype.name}{list(shape)}\n'.encode()
 
 
 def _spec(

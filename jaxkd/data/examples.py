@@ -1,6 +1,7 @@
 """A split of a data set: what it must offer, and how it is checked and cut."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -8,8 +9,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxkd.data import positions
-from jaxkd.data.partition import strata, stratified
+from jaxkd.data import index as index_lib
+from jaxkd.data import passes, positions
+from jaxkd.data.index import LabelIndex
+from jaxkd.data.partition import stratified
 from jaxkd.errors import UserError
 
 IN_MEMORY = 2**30  # bytes of decoded examples
@@ -21,11 +24,15 @@ class Examples(Protocol):
   """What a split is; anything of this kind will do.
 
   Attributes:
-    labels: class of each example, int32 [N], or of each of its tokens or
-      pixels, [N, ...].
+    labels: class of each example, int32 [N]. Where each has many labels, as
+      those of its tokens or pixels, they are read with the examples, and this
+      is None, or [N, ...] of what is in memory anyway.
+    index: what is known of all labels. What a source of one's own gives need
+      not have it.
   """
 
-  labels: np.ndarray
+  labels: np.ndarray | None
+  index: LabelIndex
 
   def __len__(self) -> int:
     """The number of examples, N."""
@@ -61,34 +68,118 @@ class ArrayExamples:
   def __len__(self) -> int:
     return len(self.labels)
 
+  @functools.cached_property
+  def index(self) -> LabelIndex:
+    return index_lib.of(self.labels, self._fields.get('valid'))
+
   def fetch(self, indices: np.ndarray) -> dict[str, Any]:
     return jax.tree.map(lambda x: x[indices], self._fields)
 
 
 class StreamedExamples:
-  """Examples that are read whenever they are asked for."""
+  """Examples that are read whenever they are asked for.
+
+  Attributes:
+    read_labels: gives ``labels`` and perhaps ``valid`` of examples by their
+      numbers, as `fetch` does, but need not read anything else of them.
+    name: which examples of which files these are, as `jaxkd.data.kept.name`
+      gives it, by which their index is kept; empty if it is not kept.
+  """
 
   def __init__(
     self,
     size: int,
     read: Callable[[np.ndarray], dict[str, Any]],
-    labels: Callable[[], np.ndarray],
+    labels: Callable[[], np.ndarray | LabelIndex | None] = lambda: None,
+    *,
+    read_labels: Callable[[np.ndarray], dict[str, Any]] | None = None,
+    name: str = '',
   ):
     """Reads nothing yet.
 
     Args:
       size: number of examples.
       read: what `fetch` does.
-      labels: gives all labels, int [size, ...]; called once, when needed.
+      labels: gives the class of each example, int [size], or what is known of
+        the labels, if that takes no reading; called once, when needed.
+      read_labels: by default as ``read``.
+      name: of the index.
     """
     self._size, self.fetch, self._labels = size, read, labels
+    self.read_labels, self.name = read_labels or read, name
 
   def __len__(self) -> int:
     return self._size
 
   @functools.cached_property
-  def labels(self) -> np.ndarray:
-    return as_labels(self._labels(), 'data.source')
+  def index(self) -> LabelIndex:
+    found = self._given
+    if isinstance(found, LabelIndex):
+      return found
+    if found is not None and 'valid' not in self.fetch(np.arange(1)):
+      return index_lib.of(found)
+    return index_lib.kept(
+      self.name, lambda: index_lib.read(self._size, self._checked_labels)
+    )
+
+  @property
+  def labels(self) -> np.ndarray | None:
+    if isinstance(self._given, np.ndarray):
+      return self._given
+    return None if self.index.each else self.index.classes
+
+  @functools.cached_property
+  def _given(self) -> np.ndarray | LabelIndex | None:
+    """What is known without reading; many labels of each example are not."""
+    found = self._labels()
+    if found is None or isinstance(found, LabelIndex):
+      return found
+    found = as_labels(found, 'data.source')
+    return None if found.ndim > 1 else found
+
+  def read_by(
+    self, read: Callable[[np.ndarray], dict[str, Any]]
+  ) -> 'StreamedExamples':
+    """The same examples with the same labels, read in another way."""
+    return StreamedExamples(
+      self._size,
+      read,
+      lambda: self.index,
+      read_labels=self.read_labels,
+      name=self.name,
+    )
+
+  def take(self, indices: np.ndarray) -> 'StreamedExamples':
+    """The examples of these numbers alone, int [n], numbered anew."""
+
+    def labels():
+      return None if self.index.each else self.index.classes[indices]
+
+    chosen = np.ascontiguousarray(indices, np.int64)
+    digest = hashlib.sha256(self.name.encode() + chosen.tobytes())
+    return StreamedExamples(
+      len(indices),
+      lambda numbers: self.fetch(indices[numbers]),
+      labels,
+      read_labels=lambda numbers: self.read_labels(indices[numbers]),
+      name=self.name and digest.hexdigest()[:32],
+    )
+
+  def _checked_labels(self, numbers: np.ndarray) -> dict[str, Any]:
+    batch = self.read_labels(numbers)
+    labels = as_labels(batch['labels'], 'data.source', numbers)
+    if 'valid' in batch:
+      _check_valid(batch, numbers, 'data.source')
+    return {**batch, 'labels': labels}
+
+
+def streamed(examples: Examples) -> StreamedExamples:
+  """Examples of one's own, as they are read here."""
+  if isinstance(examples, StreamedExamples):
+    return examples
+  return StreamedExamples(
+    len(examples), examples.fetch, lambda: getattr(examples, 'labels', None)
+  )
 
 
 def as_labels(
@@ -210,10 +301,7 @@ def check(
     _check_valid(batch, numbers, at)
     wrong &= batch['valid']
   for i, *rest in np.argwhere(wrong):
-    raise UserError(
-      f'{at}: example {numbers[i]} has the label {labels[i, *rest]}, which is '
-      f'not one of 0 to {num_classes - 1}'
-    )
+    raise _no_class(numbers[i], labels[i, *rest], num_classes, at)
   for leaf in jax.tree.leaves(batch['inputs']):
     # A sum tells whether there is any, faster than a look at each.
     if leaf.dtype.kind == 'f' and not np.isfinite(leaf.sum(dtype=np.float64)):
@@ -279,7 +367,36 @@ def checked(
     check(batch, numbers, num_classes, at=at, **options)
     return batch
 
-  return StreamedExamples(len(examples), fetch, lambda: examples.labels)
+  return streamed(examples).read_by(fetch)
+
+
+def check_labels(examples: Examples, num_classes: int, *, at: str) -> None:
+  """Refuses labels that are no class, or of which none counts.
+
+  Args:
+    examples: a split.
+    num_classes: labels are 0, ..., num_classes - 1.
+    at: what to call the split in errors.
+
+  Raises:
+    UserError: naming the first example that is wrong.
+  """
+  index = examples.index
+  wrong = index.earliest((index.values < 0) | (index.values >= num_classes))
+  if wrong:
+    raise _no_class(*wrong, num_classes, at)
+  if not index.values.size:
+    raise UserError(
+      f'{at} has no label that counts; name other labels, or leave fewer of '
+      'them out'
+    )
+
+
+def _no_class(number: int, label: int, num_classes: int, at: str) -> UserError:
+  return UserError(
+    f'{at}: example {number} has the label {label}, which is not one of 0 to '
+    f'{num_classes - 1}'
+  )
 
 
 def changed(
@@ -293,7 +410,7 @@ def changed(
     examples: a split.
     change: gives the fields of a batch, from those that it has and the numbers
       of its examples, int [n].
-    labels: gives all labels, if these are others.
+    labels: gives the class of each example, int [N], if these are others.
   """
 
   def fetch(numbers):
@@ -301,35 +418,48 @@ def changed(
 
   if isinstance(examples, ArrayExamples):
     return ArrayExamples(**fetch(np.arange(len(examples))))
-  return StreamedExamples(
-    len(examples), fetch, labels or (lambda: examples.labels)
-  )
+  if labels:
+    return StreamedExamples(len(examples), fetch, labels)
+  return streamed(examples).read_by(fetch)
 
 
 def held(examples: StreamedExamples) -> ArrayExamples | StreamedExamples:
   """The examples in memory, if they are small; else as they are."""
-  if not len(examples):
-    return examples
-  one = jax.tree.leaves(examples.fetch(np.arange(1)))
-  if len(examples) * sum(leaf.nbytes for leaf in one) > IN_MEMORY:
-    return examples
-  return ArrayExamples(**examples.fetch(np.arange(len(examples))))
+  return in_memory(examples) if is_small(examples) else examples
+
+
+def is_small(examples: Examples) -> bool:
+  """Whether there are examples, and all of them fit into memory."""
+  count = len(examples)
+  if not count:
+    return False
+  return count * passes.nbytes(examples.fetch(np.arange(1))) <= IN_MEMORY
+
+
+def in_memory(examples: Examples) -> ArrayExamples:
+  """The examples, one or more, read into memory."""
+  count, one = len(examples), examples.fetch(np.arange(1))
+  each = passes.nbytes(one)
+  fields = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), one)
+  parts = passes.parts(count, each, 'reading examples')
+  for numbers, batch in passes.read(examples.fetch, parts):
+    for whole, part in zip(
+      jax.tree.leaves(fields), jax.tree.leaves(batch), strict=True
+    ):
+      whole[numbers[0] : numbers[-1] + 1] = part
+  return ArrayExamples(**fields)
 
 
 def take(examples: Examples, indices: np.ndarray) -> Examples:
   """The examples of these numbers alone, int [n], numbered anew."""
   if isinstance(examples, ArrayExamples):
     return ArrayExamples(**examples.fetch(indices))
-  return StreamedExamples(
-    len(indices),
-    lambda numbers: examples.fetch(indices[numbers]),
-    lambda: examples.labels[indices],
-  )
+  return streamed(examples).take(indices)
 
 
 def hold_out(examples: Examples, size: int) -> tuple[Examples, Examples]:
   """The rest, and ``size`` of the examples: stratified, always the same."""
-  kinds = strata(examples.labels)
+  kinds = examples.index.classes
   chosen = stratified(kinds, size, np.random.default_rng(0))
   rest, out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
   return take(examples, rest), take(examples, out)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.data import cache
+from jaxkd.data import cache, passes
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.sources import Source
+from jaxkd.paths import by_path
 
 _SAMPLE = 1024  # examples that stand for all where these are not in memory
 _made: weakref.WeakKeyDictionary[Any, dict[str, str]] = (
@@ -48,10 +49,38 @@ def _of_examples(examples: Examples) -> dict[str, str]:
     numbers = np.linspace(0, count - 1, _SAMPLE).astype(int)
   found = {}
   for part in np.array_split(numbers, -(-len(numbers) // _SAMPLE)):
-    for field, values in examples.fetch(part).items():
-      if field not in found:
-        found[field] = hashlib.sha256()
-        cache.add(found[field], np.array(count))
-      cache.add(found[field], values)
+    _add(found, examples, part)
   found = {field: each.hexdigest() for field, each in sorted(found.items())}
-  return found | {'labels': cache.fingerprint([examples.labels])}
+  labels = examples.labels
+  # Those of maps and sequences that are read as asked for have been hashed on
+  # the way, as if they were in memory.
+  found['labels'] = (
+    examples.index.checksum if labels is None else cache.fingerprint([labels])
+  )
+  return found
+
+
+def _add(found: dict[str, Any], examples: Examples, part: np.ndarray) -> None:
+  """Goes on with checksums of fields, as `cache.add` does with these examples.
+
+  It never has more of them in memory than `passes.parts` lets it. A field of
+  several arrays is read once for each, for their bytes follow one another.
+  """
+  one, rest = examples.fetch(part[:1]), part[1:]
+  for field in one.keys() - found.keys():
+    found[field] = hashlib.sha256()
+    cache.add(found[field], np.array(len(examples)))
+  paths = {field: sorted(by_path(own)) for field, own in one.items()}
+  for turn in range(max(map(len, paths.values()))):
+    now = {field: own[turn] for field, own in paths.items() if turn < len(own)}
+    for field, path in now.items():
+      leaf = by_path(one[field])[path]
+      shape = len(part), *leaf.shape[1:]
+      found[field].update(cache.header(path, shape, leaf.dtype))
+      found[field].update(cache.bytes_of(leaf))
+    for places in passes.parts(
+      len(rest), passes.nbytes(one), 'checking the data', most=_SAMPLE
+    ):
+      batch = examples.fetch(rest[places])
+      for field, path in now.items():
+        found[field].update(cache.bytes_of(by_path(batch[field])[path]))

@@ -6,9 +6,7 @@ only if all that it says and draws fits together, and families that draw alike
 or whose name begins with another's are one.
 """
 
-import contextlib
 import hashlib
-import os
 import string
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +17,7 @@ from absl import logging
 from PIL import Image, ImageDraw, ImageFont, features
 
 from jaxkd import files as files_lib
-from jaxkd.data import folders
+from jaxkd.data import folders, kept
 from jaxkd.errors import UserError
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -77,24 +75,22 @@ def load(dir: str, size: int) -> Glyphs:
     and path.is_file()
     and all(map(folders.is_data, (path, *path.relative_to(folder).parents)))
   )
-  file = CACHE.expanduser() / f'{_fingerprint(files, size)}.npz'
-  try:
-    with file.open('rb') as opened, np.load(opened) as kept:
-      return Glyphs(kept['images'], kept['families'])
-  except (FileNotFoundError, NotADirectoryError):
-    pass
-  except Exception as error:  # a damaged file may raise anything
-    logging.warning('%s is damaged (%s) and made anew', file, error)
-  made = _draw_all(files, size)
-  count = len(set(made.families))
-  if count < FEWEST:
-    raise UserError(
-      f'data.source: glyphs needs {FEWEST} families of fonts, and {folder} has '
-      f'{count} with all of 0-9, A-Z and a-z; run `{INSTALL}` and leave '
-      'data.dir empty, or set it to a folder of .ttf and .otf files'
-    )
-  _save(made, file)
-  return made
+  # Another one if any font, what draws them or this file is another.
+  versions = features.version('pil'), features.version('freetype2')
+  name = kept.name(files, Path(__file__).read_bytes(), size, *versions)
+
+  def make():
+    made = _draw_all(files, size)
+    count = len(set(made.families))
+    if count < FEWEST:
+      raise UserError(
+        f'data.source: glyphs needs {FEWEST} families of fonts, and {folder} '
+        f'has {count} with all of 0-9, A-Z and a-z; run `{INSTALL}` and leave '
+        'data.dir empty, or set it to a folder of .ttf and .otf files'
+      )
+    return made._asdict()
+
+  return Glyphs(**kept.arrays(CACHE / f'{name}.npz', make))
 
 
 def split(
@@ -138,29 +134,6 @@ def split(
     splits[part], names = sorted(names[:count]), names[count:]
   splits = {'train': sorted(names), **splits}
   return {part: found for part, found in splits.items() if found}
-
-
-def _fingerprint(files: list[Path], size: int) -> str:
-  """Another one if any font, what draws them or this file is another."""
-  parts = [Path(__file__).read_bytes(), size]
-  parts += [features.version('pil'), features.version('freetype2')]
-  for path in files:
-    stat = path.stat()
-    parts += [path, stat.st_size, stat.st_mtime_ns]
-  return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _save(made: Glyphs, file: Path) -> None:
-  part = file.with_suffix(f'.{os.getpid()}')
-  try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with part.open('wb') as opened:
-      np.savez_compressed(opened, **made._asdict())
-    part.replace(file)
-  except OSError as error:
-    logging.warning('glyphs cannot be cached in %s (%s)', file, error)
-    with contextlib.suppress(OSError):
-      part.unlink()
 
 
 def _draw_all(files: list[Path], size: int) -> Glyphs:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 from PIL import ExifTags, Image, ImageOps
 
-from jaxkd.data import folders
+from jaxkd.data import folders, kept, passes
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.errors import UserError, several
 
+CACHE = Path('~/.cache/jaxkd/headers')
+MANY = 10_000  # images whose headers take a while to read
 # Endings that Pillow knows of what are documents, films or measurements.
 _NO_IMAGES = {
   *('.bufr', '.emf', '.eps', '.fit', '.fits', '.grib', '.h5', '.hdf', '.iim'),
@@ -136,6 +139,17 @@ def seen_twice(
   )
 
 
+def kind_of_many(paths: Sequence[Path], resize: int) -> Kind:
+  """As `kind`; if the images are many, it is kept until one of them changes."""
+  if len(paths) < MANY:
+    return kind(paths, resize)
+  name = kept.name(paths, 1, PIL.__version__, resize)
+  found = kept.arrays(
+    CACHE / f'{name}.npz', lambda: kind(paths, resize)._asdict()
+  )
+  return Kind(found['mode'].item(), tuple(found['notes'].tolist()))
+
+
 def kind(paths: Sequence[Path], resize: int) -> Kind:
   """What all images have in common, from their headers.
 
@@ -144,7 +158,7 @@ def kind(paths: Sequence[Path], resize: int) -> Kind:
       unusual space of colours, or images of several sizes and no ``resize``.
   """
   modes, sizes, losses = set(), {}, collections.Counter()
-  for path in paths:
+  for path in passes.over(paths, 'reading headers'):
     try:
       with Image.open(path) as image:
         moves = getattr(image, 'is_animated', False)

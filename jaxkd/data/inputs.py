@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from jaxkd import files, shapes
-from jaxkd.data import images
+from jaxkd.data import images, passes
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
@@ -188,8 +188,9 @@ def _ends(examples: Examples, leaves: list) -> list[tuple[float, float]]:
   count = len(examples)
   if not isinstance(examples, ArrayExamples):
     count = min(count, LOOKED_AT)
-  for start in range(0, count if wide else 0, LOOKED_AT):
-    numbers = np.arange(start, min(start + LOOKED_AT, count))
+  for numbers in passes.parts(
+    count if wide else 0, passes.nbytes(leaves), 'looking at inputs', LOOKED_AT
+  ):
     found = jax.tree.leaves(examples.fetch(numbers)['inputs'])
     for i in wide:
       low, high = ends[i]

@@ -187,31 +187,33 @@ def numbered(
     return dict(splits), tuple(map(str, range(told.num_classes))), ()
   first = next(iter(splits))
   if told.classes:
-    if splits[first].labels.ndim > 1:
+    if splits[first].index.each:
       raise UserError(
         'data.kw.classes: examples of many labels each keep their numbers; say '
         'data.kw.num_classes'
       )
     values = told.classes
     if values == 'sorted':
-      values = np.unique(splits[first].labels).tolist()
+      values = splits[first].index.values.tolist()
     made = {s: _renumbered(x, values, at[s]) for s, x in splits.items()}
     note = f'labels {several(values)} are classes 0 to {len(values) - 1}'
     return made, tuple(map(str, values)), (note,)
   for split, examples in splits.items():
-    last = examples.labels.max()
+    index = examples.index
+    last = index.values.max(initial=0)
     if last >= MOST_CLASSES:
       raise UserError(
         f'{at[split]} has the label {last}, and as many classes as that says; '
         'number them 0, 1, 2 and so on'
       )
-    for i, *rest in np.argwhere(examples.labels < 0):
+    wrong = index.earliest(index.values < 0)
+    if wrong:
       raise UserError(
-        f'{at[split]}: example {i} has the label {examples.labels[i, *rest]}, '
-        'and classes are numbered from 0; leave such examples out, or '
-        f'{_remedy(np.unique(examples.labels))}'
+        f'{at[split]}: example {wrong[0]} has the label {wrong[1]}, and '
+        'classes are numbered from 0; leave such examples out, or '
+        f'{_remedy(index.values)}'
       )
-  last = max(int(examples.labels.max()) for examples in splits.values())
+  last = max(int(x.index.values.max(initial=0)) for x in splits.values())
   return dict(splits), tuple(map(str, range(last + 1))), ()
 
 
@@ -225,7 +227,7 @@ def check_gaps(splits: Mapping[str, Examples], at: Mapping[str, str]) -> None:
   Raises:
     UserError: naming the first.
   """
-  there = {split: _occurring(examples) for split, examples in splits.items()}
+  there = {split: x.index.values for split, x in splits.items()}
   first, *others = there
   count = max(int(labels.max()) for labels in there.values()) + 1
   for split in others:
@@ -236,7 +238,7 @@ def check_gaps(splits: Mapping[str, Examples], at: Mapping[str, str]) -> None:
         f'{count} to have classes that nothing is learnt of'
       )
   meant = f'set data.kw.num_classes={count} if that is right'
-  if splits[first].labels.ndim == 1:
+  if not splits[first].index.each:
     meant = f'{_remedy(there[first])}, to be numbered from 0, or {meant}'
   for label in np.setdiff1d(np.arange(count), there[first]):
     raise UserError(
@@ -279,27 +281,15 @@ def _renumbered(examples: Examples, values: Sequence[int], at: str) -> Examples:
   return changed(examples, change, lambda: of(examples.labels, numbers))
 
 
-def _occurring(examples: Examples) -> np.ndarray:
-  """The labels that count, each once."""
-  if 'valid' not in examples.fetch(np.arange(1)):
-    return np.unique(examples.labels)
-  parts = np.array_split(np.arange(len(examples)), -(-len(examples) // 64))
-  found = []
-  for part in parts:
-    batch = examples.fetch(part)
-    found.append(np.unique(batch['labels'][batch['valid']]))
-  return np.unique(np.concatenate(found))
-
-
 def lacking(
   splits: Mapping[str, Examples], classes: Sequence[str]
 ) -> tuple[str, ...]:
   """What a reader must know of classes without examples in a split."""
   notes = []
   for split, examples in splits.items():
-    if examples.labels.ndim > 1:
+    if examples.index.each:
       continue
-    absent = np.setdiff1d(np.arange(len(classes)), examples.labels)
+    absent = np.setdiff1d(np.arange(len(classes)), examples.index.values)
     if absent.size:
       names = several([classes[i] for i in absent])
       notes.append(

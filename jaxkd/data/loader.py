@@ -74,7 +74,7 @@ class Loader:
       raise UserError(f'{at}: {batch_size} is not a batch size; use 1 or more')
     if together < 1:
       raise UserError(f'data.together: {together} should be 1 or more')
-    if together > 1 and examples.labels.ndim > 1:
+    if together > 1 and examples.index.each:
       raise UserError(
         f'data.together: {together} examples of a class cannot follow one '
         'another where each is of many classes; use 1'
@@ -196,7 +196,7 @@ class Loader:
 
     The last group of a class may be smaller.
     """
-    labels = self.examples.labels[ids]
+    labels = self.examples.index.classes[ids]
     ids = ids[np.argsort(labels, kind='stable')]
     counts = np.unique_counts(labels).counts
     within = np.concatenate([np.arange(count) for count in counts])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxkd import keys
+from jaxkd.data.index import LabelIndex
 from jaxkd.errors import UserError, unknown
 
 DRAWS = ('own', 'shared')
@@ -42,7 +43,7 @@ def seed_of(seed: int, who: str, draw: str) -> int:
 
 
 def weights(
-  labels: np.ndarray,
+  index: LabelIndex,
   *,
   fraction: float = 1.0,
   partition: str = 'none',
@@ -54,7 +55,7 @@ def weights(
   """Sampling weights of members over the examples of a split.
 
   Args:
-    labels: class of each example, int [N], or of its parts, [N, ...].
+    index: of the labels of the N examples.
     fraction: share of the examples that anyone sees, stratified by class,
       with at least one of each class.
     partition: how the members share them. 'none': all see all. 'disjoint':
@@ -75,7 +76,7 @@ def weights(
     UserError: no such partition, a fraction outside (0, 1], a member that
       would see nothing.
   """
-  labels, shape = strata(labels), np.shape(labels)
+  labels = index.classes
   at = f'.{role}' if role else ''
   seen = _fraction(labels, fraction, seed, f'data.fraction{at}')
   at = f'data.partition{at}'
@@ -83,10 +84,10 @@ def weights(
   if (subsets is not None) != (name == 'classes'):
     raise UserError(f"{at}: 'classes', and only it, needs subsets of classes")
 
-  if name in ('classes', 'without') and len(shape) > 1:
+  if name in ('classes', 'without') and index.each:
     raise UserError(
       f'{at}: {partition!r} needs one class for each example, and these have '
-      f"{' x '.join(map(str, shape[1:]))} labels; use 'none'"
+      f"{' x '.join(map(str, index.each))} labels; use 'none'"
     )
   if partition == 'none':
     members = np.ones((count, len(labels)), bool)
@@ -128,20 +129,6 @@ def left_out(partition: str) -> tuple[int, ...]:
   words = text.split(',') if name == 'without' else ()
   # What is no number is refused by `weights`.
   return tuple(int(word) for word in words if word.strip().isdecimal())
-
-
-def strata(labels: np.ndarray) -> np.ndarray:
-  """The class of each example, in proportion to which draws are made.
-
-  Args:
-    labels: int [N], or [N, ...] where each example has many, as sequences and
-      maps do: all of these are of one kind.
-
-  Returns:
-    int [N].
-  """
-  labels = np.asarray(labels)
-  return labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
 
 
 def stratified(

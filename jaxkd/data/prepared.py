@@ -1,8 +1,9 @@
 """Data sets that TFDS has prepared, read without TensorFlow."""
 
 import difflib
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxkd import files
-from jaxkd.data import images
+from jaxkd.data import images, kept
 from jaxkd.data.examples import StreamedExamples, as_labels
 from jaxkd.data.pixels import as_inputs
 from jaxkd.data.sentences import Pair, is_blank
@@ -108,45 +109,59 @@ def read(
   skip = {inputs: tfds.decode.SkipDecoding()}
   undecoded = builder.as_data_source(split, decoders=skip)
 
+  def arrays(found: list[dict]) -> list[np.ndarray]:
+    made = [np.asarray(record[inputs]) for record in found]
+    return [_resize(x, resize, at) for x in made] if resize else made
+
+  def maps(found: list[dict]) -> list[np.ndarray]:
+    made = [np.asarray(record[labels]) for record in found]
+    return [_shrunk(x, resize) for x in made] if resize else made
+
+  @functools.cache
+  def shape(of: Callable) -> tuple[int, ...]:
+    return of(_get(records, np.arange(1), at))[0].shape
+
+  def stacked(
+    of: Callable, found: list[dict], indices: np.ndarray
+  ) -> np.ndarray:
+    """Arrays of records, all of the shape that the first record's has."""
+    made = of(found)
+    for i, array in zip(indices, made, strict=True):
+      if array.shape != shape(of):
+        raise UserError(
+          f'{at}: example {i} has the shape {array.shape}, and example 0 '
+          f'{shape(of)}; bring all images to one size with data.kw.resize='
+          f'{min(shape(of)[:2])}'
+        )
+    return np.stack(made)
+
+  def targets(found: list[dict], indices: np.ndarray) -> dict[str, Any]:
+    """The labels of records, and which of them count if these are maps."""
+    if ignore is None:
+      made = [np.asarray(record[labels]) for record in found]
+      return {'labels': as_labels(made, at, indices)}
+    made = as_labels(stacked(maps, found, indices)[..., 0], at, indices)
+    valid = ~np.isin(made, ignore)
+    return {'labels': np.where(valid, made, 0), 'valid': valid}
+
+  def read_labels(indices: np.ndarray) -> dict[str, Any]:
+    return targets(_get(undecoded, indices, at), indices)
+
   def fetch(indices: np.ndarray) -> dict[str, Any]:
     found = _get(records, indices, at)
-    arrays = [np.asarray(record[inputs]) for record in found]
-    targets = [np.asarray(record[labels]) for record in found]
     if ignore is not None:
-      targets = [
-        _map(target, array, resize, f'{at}: example {i}')
-        for i, array, target in zip(indices, arrays, targets, strict=True)
-      ]
-    if resize:
-      arrays = [_resize(x, resize, at) for x in arrays]
-    for i, array in zip(indices, arrays, strict=True):
-      if array.shape != arrays[0].shape:
-        raise UserError(
-          f'{at}: example {i} has the shape {array.shape}, and example '
-          f'{indices[0]} {arrays[0].shape}; bring all images to one size with '
-          f'data.kw.resize={min(arrays[0].shape[:2])}'
-        )
-    made = {
-      'inputs': as_inputs(np.stack(arrays), told, at, indices),
-      'labels': as_labels(targets, at, indices),
-    }
-    if ignore is not None:
-      made['valid'] = ~np.isin(made['labels'], ignore)
-      made['labels'] = np.where(made['valid'], made['labels'], 0)
-    return made
+      for i, record in zip(indices, found, strict=True):
+        _check_map(record[labels], record[inputs], f'{at}: example {i}')
+    pixels = as_inputs(stacked(arrays, found, indices), told, at, indices)
+    return {'inputs': pixels, **targets(found, indices)}
 
-  def all_labels() -> np.ndarray:
-    if ignore is not None:
-      parts = np.array_split(np.arange(len(records)), -(-len(records) // 256))
-      return np.concatenate([fetch(part)['labels'] for part in parts])
-    found = [
-      record[labels]
-      for start in range(0, len(records), 4096)
-      for record in _get(undecoded, _from(start, len(records)), at)
-    ]
-    return as_labels(found, at)
-
-  return StreamedExamples(len(records), fetch, all_labels)
+  files = sorted(Path(builder.data_path).iterdir())
+  return StreamedExamples(
+    len(records),
+    fetch,
+    read_labels=read_labels,
+    name=kept.name(files, 1, split, labels, resize, ignore),
+  )
 
 
 def languages(builder: Any, wanted: Sequence[str]) -> tuple[str, str]:
@@ -237,21 +252,21 @@ def _resize(pixels: np.ndarray, side: int, at: str) -> np.ndarray:
   return resized[..., None] if grey else resized
 
 
-def _map(
-  target: np.ndarray, image: np.ndarray, side: int, at: str
-) -> np.ndarray:
-  """The classes of an image's pixels, resized by the nearest, [H, W]."""
+def _check_map(target: np.ndarray, image: np.ndarray, at: str) -> None:
+  """Refuses classes of the pixels of an image of another size."""
   if target.shape[:2] != image.shape[:2]:
     raise UserError(
       f'{at} has a map of {_size(target)} pixels for an image of '
       f'{_size(image)}; repair it or leave it out'
     )
-  if side:
-    rows, columns = (
-      ((np.arange(side) + 0.5) * n / side).astype(int) for n in image.shape[:2]
-    )
-    target = target[np.ix_(rows, columns)]
-  return target[..., 0]
+
+
+def _shrunk(target: np.ndarray, side: int) -> np.ndarray:
+  """A map of classes, resized by the nearest pixel."""
+  rows, columns = (
+    ((np.arange(side) + 0.5) * n / side).astype(int) for n in target.shape[:2]
+  )
+  return target[np.ix_(rows, columns)]
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -28,7 +28,7 @@ from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, partition, pixels, positions, prepared, sentences
+from jaxkd.data import images, pixels, positions, prepared, sentences
 from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
@@ -163,19 +163,19 @@ def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
   for split, classes in kept.items():
     if not classes:
       continue
-    labels = splits[split].labels
-    if labels.ndim > 1:
+    index = splits[split].index
+    if index.each:
       raise UserError(
         f'data.classes.{split}: examples of {source.name} are of many classes '
         'each; leave it empty'
       )
     for number in classes:
-      if number not in labels:
+      if number not in index.values:
         raise UserError(
           f'data.classes.{split}: {source.name} has no example of class '
           f'{number} there; its classes are 0 to {source.num_classes - 1}'
         )
-    numbers = np.flatnonzero(np.isin(labels, classes))
+    numbers = np.flatnonzero(np.isin(index.classes, classes))
     splits[split] = examples_lib.take(splits[split], numbers)
     names = ', '.join(str(source.classes[number]) for number in classes)
     notes.append(f'{split} has {len(classes)} classes alone: {names}')
@@ -596,14 +596,26 @@ def folder(
       top, classes, all_of_them=split in ('train', 'all')
     )
     left_out += others
-  kind = images.kind([f for group in files.values() for f, _ in group], resize)
+  kind = images.kind_of_many(
+    [file for group in files.values() for file, _ in group], resize
+  )
   splits = {
-    split: examples_lib.held(images.read(group, kind.mode, resize))
+    split: images.read(group, kind.mode, resize)
     for split, group in files.items()
   }
   source = _source(name, splits, validation, classes=classes)
+  # Not read before they are cut: that would take their memory twice.
+  small = {split: examples_lib.is_small(own) for split, own in splits.items()}
+  first = next(iter(splits))  # of which the splits are that are not there
+  splits = {
+    split: examples_lib.in_memory(own)
+    if small.get(split, small[first])
+    else own
+    for split, own in source.splits.items()
+  }
   notes = *images.seen_twice(files), *kind.notes, *images.left_out(left_out)
-  return source._replace(resize=resize, notes=(*source.notes, *notes))
+  notes = *source.notes, *notes
+  return source._replace(splits=splits, resize=resize, notes=notes)
 
 
 def parallel(
@@ -862,22 +874,18 @@ def _source(
     for split, examples in splits.items()
   }
   for split, examples in splits.items():
-    if not _any_counts(examples):
-      raise UserError(
-        f'{_at(name, split)} has no label that counts; name other labels, or '
-        'leave fewer of them out'
-      )
-  labels = splits[first].labels
-  if (labels == labels.flat[0]).all():
+    examples_lib.check_labels(examples, len(classes), at=at[split])
+  (one, *others), count = splits[first].index.values, len(splits[first])
+  if not others:
     raise UserError(
-      f'{_at(name, first)} has examples of the class {labels.flat[0]} alone; '
-      'there must be two classes or more'
+      f'{at[first]} has examples of the class {one} alone; there must be two '
+      'classes or more'
     )
   if unnamed and not (told.num_classes or told.classes):
     labels_lib.check_gaps(splits, at)
 
   if first == 'all':
-    fifth, usual = max(1, round(len(labels) / 5)), 0.25
+    fifth, usual = max(1, round(count / 5)), 0.25
     splits = _hold_out(name, splits['all'], fifth, 'test')
   if 'validation' not in splits:
     usual = usual if validation is None else validation
@@ -912,14 +920,6 @@ def _first(name: str, splits: Mapping[str, Any]) -> str:
   return 'train'
 
 
-def _any_counts(examples: Examples) -> bool:
-  """Whether a label of any example is valid."""
-  if 'valid' not in examples.fetch(np.arange(1)):
-    return True
-  parts = np.array_split(np.arange(len(examples)), -(-len(examples) // 64))
-  return any(examples.fetch(part)['valid'].any() for part in parts)
-
-
 def _validation(
   name: str, train: Examples, amount: int | float
 ) -> dict[str, Examples]:
@@ -949,8 +949,8 @@ def _hold_out(
 ) -> dict[str, Examples]:
   """The rest, to train on, and the new split."""
   train, out = examples_lib.hold_out(examples, size)
-  kinds = partition.strata(examples.labels)
-  for label in np.setdiff1d(kinds, partition.strata(train.labels)):
+  kinds = examples.index.classes
+  for label in np.setdiff1d(kinds, train.index.classes):
     count = (kinds == label).sum()
     raise UserError(
       f'data.source: class {label} of {name!r} has too few examples, {count}, '

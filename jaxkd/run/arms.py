@@ -11,6 +11,7 @@ import numpy as np
 from jaxkd.data import partition
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
+from jaxkd.data.index import LabelIndex
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
@@ -80,7 +81,7 @@ def job(
   groups: dict[str, Group],
   *,
   stage: str,
-  labels: np.ndarray,
+  labels: LabelIndex,
   made: tuple[Examples, np.ndarray] | None = None,
   seeds: list[int] | None = None,
   hyper: dict[str, list[float]] | None = None,

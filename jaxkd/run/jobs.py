@@ -12,6 +12,7 @@ import numpy as np
 from jaxkd import keys, tasks
 from jaxkd.data import augment, partition, sources
 from jaxkd.data.examples import Examples
+from jaxkd.data.index import LabelIndex
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
@@ -64,7 +65,7 @@ def of_arm(
     part.students[arm],
     groups,
     stage=f'{part.prefix}students/{arm}',
-    labels=source.splits['train'].labels,
+    labels=source.splits['train'].index,
     made=made,
   )
 
@@ -92,7 +93,7 @@ def of_teachers(
     entry,
     part.teachers[name],
     stage=f'{part.prefix}teachers/{name}',
-    labels=source.splits['train'].labels,
+    labels=source.splits['train'].index,
     data=part.config['data'],
     seeds=part.seeds,
     groups=job_groups.with_read(wanted, groups),
@@ -106,7 +107,7 @@ def of_group(
   role: Role,
   *,
   stage: str,
-  labels: np.ndarray,
+  labels: LabelIndex,
   data: Mapping[str, Any],
   seeds: list[int],
   groups: Mapping[str, Group] | None = None,
@@ -146,10 +147,17 @@ def of_group(
   weights, state = np.concatenate(weights), {}
   if subsets is not None:
     share = entry['specialize']['own']
-    weights = weights * specialists.weights(labels, subsets, own=share)
+    if labels.each:
+      raise UserError(
+        f'teachers.{name}.specialize.of: specialists need one class for each '
+        f'example, and these have {" x ".join(map(str, labels.each))} labels; '
+        'leave it empty'
+      )
+    classes = labels.classes
+    weights = weights * specialists.weights(classes, subsets, own=share)
     state = {
       'subset': subsets.astype(np.float32),
-      'dustbin': specialists.dustbin_bias(labels, subsets, own=share),
+      'dustbin': specialists.dustbin_bias(classes, subsets, own=share),
     }
   return Job(
     stage=stage,

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxkd import files, source_code
+from jaxkd.data import passes
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group
@@ -135,7 +136,7 @@ def run_complete(
   if hosts.broadcast_from_host0('done', goes_on and finished.exists()):
     return _shown(config, directory, console)
   # Checked before the folder is touched: a mistake leaves no trace.
-  with hosts.raise_everywhere('preflight'):
+  with _passes_shown(console), hosts.raise_everywhere('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
     origin = provenance.of(config, source)
     if goes_on:
@@ -227,6 +228,11 @@ def _upgrade(began: Mapping[str, str], ended: Mapping[str, str]) -> list[str]:
   )
 
 
+def _passes_shown(console: Console) -> contextlib.AbstractContextManager:
+  """Shows what is read of all data before anything trains."""
+  return passes.shown_by(progress.Reporter(console, '').stage)
+
+
 def _check_same(text: str) -> None:
   """Refuses hosts that have another config or other packages."""
   versions = {f'the version of {k}': v for k, v in record.versions().items()}
@@ -241,7 +247,7 @@ def _shown(config: dict[str, Any], directory: Path, console: Console) -> dict:
   """
   file, first = directory / workdir.ROW, hosts.is_first()
   row, how = None, ''
-  with hosts.raise_everywhere('what was finished'):
+  with _passes_shown(console), hosts.raise_everywhere('what was finished'):
     try:
       origin = provenance.of(config, checks.load(config))
       provenance.check_imported(config)

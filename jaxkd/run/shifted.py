@@ -30,7 +30,7 @@ def classes_of(
       f'{at}: it is about the logits of a net that sees the examples itself, '
       f'which {name} is not; leave it empty'
     )
-  if source.splits['train'].labels.ndim > 1:
+  if source.splits['train'].index.each:
     raise UserError(
       f'{at}: it is about the classes of examples, and in {source.name} an '
       'example has many; leave it empty'
@@ -42,7 +42,7 @@ def classes_of(
     )
   return logit_shift.classes(
     entry['logit_shift'],
-    source.splits['train'].labels,
+    source.splits['train'].index.classes,
     jobs.of_arm(part, arm, source, {}).weights,
     source.num_classes,
     at=at,

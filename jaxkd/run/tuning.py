@@ -347,7 +347,7 @@ def _job(config, part, arm, groups, source: Source, points, mapped, stage):
     part.students[arm],
     teaching,
     stage=stage,
-    labels=source.splits['train'].labels,
+    labels=source.splits['train'].index,
     seeds=seeds * len(points),
     hyper=hyper,
   )

@@ -203,3 +203,48 @@ class TestLabelsOfManyClassesEach:
     labels[5, 3] = np.nan
     with pytest.raises(UserError, match='example 5 has the label nan'):
       self.split(labels)
+
+
+class TestExamplesOfOnesOwn:
+  """Of any class that has a length, gives batches, and perhaps labels."""
+
+  class Own:
+    def __init__(self, **fields):
+      self._fields = fields
+
+    def __len__(self):
+      return len(self._fields['labels'])
+
+    def fetch(self, numbers):
+      return {name: x[numbers] for name, x in self._fields.items()}
+
+  def test_need_not_know_their_labels(self):
+    maps = np.arange(24).reshape(6, 4) % 3
+    own = self.Own(inputs=np.zeros((6, 2)), labels=maps, valid=maps > 0)
+    made = examples.checked(own, 3, at='mine')
+    assert made.labels is None
+    np.testing.assert_array_equal(made.index.values, [1, 2])
+    rest, out = examples.hold_out(made, 2)
+    np.testing.assert_array_equal(
+      rest.index.counts + out.index.counts, made.index.counts
+    )
+    examples.check_labels(made, 3, at='mine')
+    with pytest.raises(UserError, match='mine: example 0 has the label 2, wh'):
+      examples.check_labels(made, 2, at='mine')
+
+  def test_are_checked_as_their_labels_are_read(self):
+    labels = np.arange(6.0)
+    labels[4] = 0.5
+    own = self.Own(inputs=np.zeros((6, 2)), labels=labels)
+    with pytest.raises(UserError, match=r'example 4 has the label 0\.5'):
+      _ = examples.streamed(own).index
+    own = self.Own(labels=np.arange(6), valid=np.ones(6, int))
+    with pytest.raises(UserError, match='the field valid of example 0'):
+      _ = examples.streamed(own).index
+
+  def test_some_label_counts(self):
+    labels = np.arange(6)
+    own = self.Own(inputs=labels, labels=labels, valid=labels > 9)
+    made = examples.checked(own, 6, at='mine')
+    with pytest.raises(UserError, match='mine has no label that counts'):
+      examples.check_labels(made, 6, at='mine')

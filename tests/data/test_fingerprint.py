@@ -84,3 +84,49 @@ def test_it_is_computed_once(monkeypatch):
   first = fingerprint.of_examples(examples)
   monkeypatch.setattr(examples, 'fetch', pytest.fail)
   assert fingerprint.of_examples(examples) == first
+
+
+def test_maps_that_stay_on_disk_are_known_as_in_memory_and_to_the_last_pixel():
+  count = 3000
+  maps = np.arange(count * 6, dtype=np.int32).reshape(count, 2, 3) % 5
+
+  def streamed(labels):
+    def fetch(numbers):
+      inputs = {'a': labels[numbers] / 5, 'b': numbers[:, None] + 0.0}
+      return {'inputs': inputs, 'labels': labels[numbers]}
+
+    return StreamedExamples(count, fetch)
+
+  first = fingerprint.of_examples(streamed(maps))
+  assert first['labels'] == cache.fingerprint([maps])
+  taken = np.linspace(0, count - 1, 1024).astype(int)
+  inputs = {'a': maps[taken] / 5, 'b': taken[:, None] + 0.0}
+  sample = ArrayExamples(inputs, maps[taken])
+  for own in (first, fingerprint.of_examples(sample)):
+    assert own['inputs'] == cache.fingerprint(
+      [np.array(count if own is first else len(taken)), inputs]
+    )
+  other = maps.copy()
+  left_out = np.setdiff1d(np.arange(count), taken)[0]
+  other[left_out, 1, 2] += 1
+  second = fingerprint.of_examples(streamed(other))
+  assert second['inputs'] == first['inputs']
+  assert second['labels'] != first['labels']
+
+
+def test_a_sample_is_read_in_parts(monkeypatch):
+  monkeypatch.setattr(fingerprint.passes, '_BYTES', 7 * 4 * (4 + 1))
+  whole = ArrayExamples(INPUTS.repeat(50, 0), LABELS.repeat(50))
+  once = fingerprint.of_examples(whole)
+  sizes = []
+
+  def fetch(numbers):
+    sizes.append(len(numbers))
+    return whole.fetch(numbers)
+
+  stream = StreamedExamples(300, fetch, lambda: whole.labels)
+  assert fingerprint.of_examples(stream) == once
+  assert max(sizes) == 7
+  assert once['inputs'] == cache.fingerprint(
+    [np.array(300), INPUTS.repeat(50, 0)]
+  )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxkd.data import examples, sources
-from jaxkd.data.examples import StreamedExamples
+from jaxkd.data import examples, images, sources
+from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
 
 NAMES = ('ant', 'bee')
@@ -375,3 +375,40 @@ def test_large_folders_are_turned_too(tmp_path, monkeypatch):
   split = load(tmp_path).splits['train']
   assert isinstance(split, StreamedExamples)
   np.testing.assert_array_equal(pixels(split)[0, ..., 0], ramp[::-1, ::-1])
+
+
+class TestHeadersOfManyImages:
+  @pytest.fixture(autouse=True)
+  def many(self, monkeypatch):
+    monkeypatch.setattr(images, 'MANY', 5)
+
+  def test_are_read_once(self, tmp_path, monkeypatch):
+    fill(tmp_path)
+    first = load(tmp_path)
+    monkeypatch.setattr(images, 'kind', lambda *given: pytest.fail('read'))
+    again = load(tmp_path)
+    assert again.notes == first.notes
+    np.testing.assert_array_equal(
+      pixels(again.splits['train']), pixels(first.splits['train'])
+    )
+
+  def test_are_read_anew_after_a_change(self, tmp_path):
+    fill(tmp_path)
+    load(tmp_path)
+    file = next((tmp_path / 'ant').iterdir())
+    Image.new('L', (5, 6)).save(file)
+    with pytest.raises(UserError, match=r'5x6'):
+      load(tmp_path)
+
+
+@pytest.mark.parametrize('limit', [0, 2**30])
+def test_a_split_that_is_held_out_is_where_the_others_are(
+  tmp_path, monkeypatch, limit
+):
+  monkeypatch.setattr(examples, 'IN_MEMORY', limit)
+  for split in ('train', 'test'):
+    fill(tmp_path / split)
+  source = load(tmp_path, validation=2)
+  assert {*source.splits} == {'train', 'validation', 'test'}
+  kind = ArrayExamples if limit else StreamedExamples
+  assert all(isinstance(split, kind) for split in source.splits.values())

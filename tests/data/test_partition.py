@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
-from jaxkd.data import partition
-from jaxkd.data.partition import stratified, weights
+from jaxkd.data import index, partition
+from jaxkd.data.partition import stratified
 from jaxkd.errors import UserError
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 20])[
   np.random.default_rng(0).permutation(100)
 ]
+
+
+def weights(labels, **options):
+  return partition.weights(index.of(labels), **options)
 
 
 def count(mask):
@@ -135,7 +139,7 @@ def test_who_shares_a_draw_has_the_same_examples():
 
   def chosen(who, draw, fraction=0.1):
     seed = partition.seed_of(3, who, draw)
-    return partition.weights(labels, fraction=fraction, seed=seed)[0] > 0
+    return weights(labels, fraction=fraction, seed=seed)[0] > 0
 
   teachers, students = 'teachers/main', 'students'
   assert (chosen(teachers, 'own') != chosen(students, 'own')).any()
@@ -153,10 +157,10 @@ def test_the_classes_that_are_left_out():
 
 def test_maps_and_sequences_are_of_one_kind():
   maps = np.arange(40).reshape(10, 2, 2) % 7
-  found = partition.weights(maps, fraction=0.3, count=2)
+  found = weights(maps, fraction=0.3, count=2)
   assert found.shape == (2, 10)
   np.testing.assert_array_equal(found.sum(1), [3, 3])
-  folds = partition.weights(maps, partition='disjoint', count=5)
+  folds = weights(maps, partition='disjoint', count=5)
   np.testing.assert_array_equal(folds.sum(0), np.ones(10))
   with pytest.raises(UserError, match=r'one class for each.*2 x 2'):
-    partition.weights(maps, partition='without:1')
+    weights(maps, partition='without:1')

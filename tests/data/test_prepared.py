@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxkd.data import examples, sources
+from jaxkd.data import (
+  cache,
+  examples,
+  fingerprint,
+  index,
+  partition,
+  passes,
+  sources,
+)
+from jaxkd.data import prepared as reader
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
 
@@ -30,6 +40,12 @@ def png(pixels):
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, format='png')
   return file.getvalue()
+
+
+def same_index(one, other):
+  assert one.each == other.each
+  for field in ('classes', 'values', 'counts', 'first'):
+    np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
 @pytest.fixture(scope='module')
@@ -176,7 +192,13 @@ def test_labels_may_be_maps(prepared, monkeypatch, labels, resize, limit):
   np.testing.assert_array_equal(batch['valid'], want != 255)
   np.testing.assert_array_equal(batch['labels'], np.where(want == 255, 0, want))
   assert (batch['labels'].dtype, batch['valid'].dtype) == (np.int32, bool)
-  np.testing.assert_array_equal(test.labels[::-1], batch['labels'])
+  in_order = batch['labels'][::-1], batch['valid'][::-1]
+  same_index(test.index, index.of(*in_order))
+  if limit:
+    np.testing.assert_array_equal(test.labels, in_order[0])
+  else:
+    assert test.labels is None
+    assert test.index.checksum == cache.fingerprint([in_order[0]])
   assert 'tensorflow' not in sys.modules
 
 
@@ -308,3 +330,109 @@ def test_names_what_is_damaged(copy, file, damage):
     path.unlink()
   with pytest.raises(UserError, match=r'^data\.source: .*tiny_set'):
     sources.load('tiny_set', dir=str(copy))
+
+
+class TestTheIndexOfLabels:
+  """Of large sets, whose labels stay where they are."""
+
+  @pytest.fixture(autouse=True)
+  def large(self, monkeypatch):
+    monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+
+  @pytest.fixture
+  def never_read(self, monkeypatch):
+    """After it is called, no labels are read to make an index."""
+
+    def made():
+      monkeypatch.setattr(index, 'read', lambda *given: pytest.fail('read'))
+
+    return made
+
+  @pytest.mark.parametrize('labels', ['label', 'mask'])
+  def test_is_made_once(self, prepared, labels, never_read):
+    first = sources.load('tiny_set', dir=str(prepared), labels=labels)
+    of_first = {split: x.index for split, x in first.splits.items()}
+    never_read()
+    again = sources.load('tiny_set', dir=str(prepared), labels=labels)
+    for split, examples_ in again.splits.items():
+      same_index(examples_.index, of_first[split])
+      assert examples_.index.checksum == of_first[split].checksum
+    with pytest.raises(pytest.fail.Exception):  # other labels, other index
+      sources.load('tiny_set', dir=str(prepared), labels='plain')
+
+  def test_is_made_anew_after_a_change(self, copy, tmp_path):
+    file = next((copy / 'tiny_set' / '1.0.0').glob('*-train.array_record*'))
+    status = file.stat()
+    first = sources.load('tiny_set', dir=str(copy), labels='mask')
+    made = {*index.CACHE.iterdir()}
+    # The same size and, for who looks at the contents' alone, the same time.
+    file.write_bytes(file.read_bytes())
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = sources.load('tiny_set', dir=str(copy), labels='mask')
+    assert first.splits['train'].index.counts.sum() == (
+      again.splits['train'].index.counts.sum()
+    )
+    assert {*index.CACHE.iterdir()} > made
+
+  def test_is_not_there_after_a_pass_that_was_cut_short(
+    self, prepared, monkeypatch
+  ):
+    read, passed = reader._get, []
+
+    def cut_short(records, indices, at):
+      passed.append(indices)
+      if len(passed) == 9:
+        raise KeyboardInterrupt
+      return read(records, indices, at)
+
+    monkeypatch.setattr(passes, '_BYTES', 1)
+    monkeypatch.setattr(reader, '_get', cut_short)
+    with pytest.raises(KeyboardInterrupt):
+      sources.load('tiny_set', dir=str(prepared), labels='mask')
+    assert not index.CACHE.exists()
+    monkeypatch.setattr(reader, '_get', read)
+    source = sources.load('tiny_set', dir=str(prepared), labels='mask')
+    assert source.splits['train'].index.counts.sum() == 27 * 15
+
+  def test_never_has_all_maps_in_memory(self, prepared, monkeypatch):
+    """No more examples are asked for at once than a pass reads."""
+    read, most = reader._get, []
+
+    def counted(records, indices, at):
+      most.append(len(indices))
+      return read(records, indices, at)
+
+    monkeypatch.setattr(reader, '_get', counted)
+    # A pixel takes four bytes, and one to say whether it counts.
+    monkeypatch.setattr(passes, '_BYTES', 3 * 16 * 5)
+    source = sources.load('tiny_set', dir=str(prepared), labels='mask')
+    for split in source.splits.values():
+      partition.weights(split.index, partition='disjoint', count=2)
+      assert split.index.checksum
+    assert max(most) <= 3
+
+  def test_partitions_are_those_of_labels_in_memory(
+    self, prepared, monkeypatch
+  ):
+    large = {
+      labels: sources.load('tiny_set', dir=str(prepared), labels=labels)
+      for labels in ('label', 'mask')
+    }
+    monkeypatch.setattr(examples, 'IN_MEMORY', 2**30)
+    for labels, source in large.items():
+      small = sources.load('tiny_set', dir=str(prepared), labels=labels)
+      for split, own in source.splits.items():
+        assert isinstance(own, StreamedExamples)
+        assert isinstance(small.splits[split], ArrayExamples)
+        same_index(own.index, small.splits[split].index)
+        for options in (
+          {'fraction': 0.5},
+          {'partition': 'disjoint', 'count': 2},
+          {'partition': 'bootstrap', 'count': 2, 'fraction': 0.7},
+        ):
+          np.testing.assert_array_equal(
+            partition.weights(own.index, **options),
+            partition.weights(small.splits[split].index, **options),
+          )
+        kept = fingerprint.of_examples(own)
+        assert kept == fingerprint.of_examples(small.splits[split])

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from jaxkd.data import index
 from jaxkd.errors import UserError
 from jaxkd.run import arms
 from jaxkd.run import config as configs
 
-LABELS = np.arange(60) % 3
+LABELS = index.of(np.arange(60) % 3)
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxkd import models
-from jaxkd.data import inputs, sources
+from jaxkd.data import index, inputs, sources
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
@@ -16,7 +16,7 @@ from jaxkd.teachers import groups
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
 
-LABELS = np.arange(60) % 3
+LABELS = index.of(np.arange(60) % 3)
 
 
 def entry(**given):
@@ -61,6 +61,23 @@ def test_members_of_seeds_lie_behind_their_seed():
   np.testing.assert_array_equal(group.variables['params']['w'][1, 0], [6, 7])
   shapes = groups.shapes(made, role(), 2).variables
   assert shapes['params']['w'].shape == (2, 3, 2)
+
+
+def test_specialists_need_one_class_for_each_example():
+  made, data = entry(specialize=dict(of='other'))
+  maps = index.of(np.arange(240).reshape(60, 2, 2) % 3)
+  message = r'^teachers\.main\.specialize\.of: .* 2 x 2 labels'
+  with pytest.raises(UserError, match=message):
+    jobs.of_group(
+      'main',
+      made,
+      role(),
+      stage='s',
+      labels=maps,
+      data=data,
+      seeds=[0],
+      subsets=np.eye(3, dtype=bool)[:1],
+    )
 
 
 def test_restores_what_fits(tmp_path):

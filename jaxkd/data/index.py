@@ -1,0 +1,166 @@
+"""What is known of the labels of a split without holding them.
+
+A class for each example takes four bytes, and is held. Maps and sequences of
+labels stay where they are: one pass over them finds which classes occur, and
+that is kept, so that the next run need not read them.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxkd.data import kept as kept_lib
+from jaxkd.data import passes
+from jaxkd.errors import UserError
+
+CACHE = Path('~/.cache/jaxkd/labels')
+_DENSE = 2**20  # labels that are counted by their value; others are sorted
+
+
+class LabelIndex(NamedTuple):
+  """What is known of the labels of the N examples of a split.
+
+  Attributes:
+    classes: class of each example, in proportion to which draws are made, int32
+      [N]; zeros where each has many labels, for all of these are of one kind.
+    each: shape of the labels of one example; () where it has one class.
+    values: the labels that count, each once, in order, int64 [V].
+    counts: how often each of these occurs, int64 [V].
+    first: the number of the first example that has it, int64 [V].
+    checksum: SHA-256 of all labels, where they are not in ``classes``.
+  """
+
+  classes: np.ndarray
+  each: tuple[int, ...]
+  values: np.ndarray
+  counts: np.ndarray
+  first: np.ndarray
+  checksum: str = ''
+
+  def earliest(self, wrong: np.ndarray) -> tuple[int, int] | None:
+    """The first example with any of some labels, and which of them it has.
+
+    Args:
+      wrong: which of the ``values``, bool [V].
+    """
+    if not wrong.any():
+      return None
+    i = np.flatnonzero(wrong)[self.first[wrong].argmin()]
+    return int(self.first[i]), int(self.values[i])
+
+
+def of(labels: np.ndarray, valid: np.ndarray | None = None) -> LabelIndex:
+  """The index of labels in memory.
+
+  Args:
+    labels: int32 [N, ...].
+    valid: which of them count, bool [N, ...]; all by default.
+  """
+  found, each = _none(), labels.shape[1:]
+  size = labels.nbytes // max(len(labels), 1)
+  for numbers in passes.parts(
+    len(labels), size, 'counting labels', most=len(labels)
+  ):
+    part = slice(numbers[0], numbers[-1] + 1)
+    counts = None if valid is None else valid[part]
+    found = _with(found, labels[part], counts, numbers[0])
+  classes = np.zeros(len(labels), np.int32) if each else labels
+  return LabelIndex(classes, each, *found)
+
+
+def read(
+  count: int, fetch: Callable[[np.ndarray], Mapping[str, Any]]
+) -> LabelIndex:
+  """The index of labels that are read a part at a time, in order.
+
+  Args:
+    count: the number of examples, N.
+    fetch: gives ``labels``, int32 [n, ...], and perhaps ``valid`` of examples
+      by their numbers, in any thread.
+
+  Raises:
+    UserError: examples have labels of several shapes.
+  """
+  one = fetch(np.arange(1))
+  each = one['labels'].shape[1:]
+  classes = np.zeros(count, np.int32)
+  found, checksum = _none(), hashlib.sha256()
+  if each:
+    from jaxkd.data import cache  # TensorStore, which others need not load
+
+    checksum.update(cache.header('', (count, *each), np.dtype(np.int32)))
+  parts = passes.parts(count, passes.nbytes(one), 'reading labels')
+  for numbers, batch in passes.read(fetch, parts):
+    labels = batch['labels']
+    if labels.shape[1:] != each:
+      raise UserError(
+        f'data.source: example {numbers[0]} has labels of shape '
+        f'{labels.shape[1:]}, and example 0 of {each}; make them alike'
+      )
+    found = _with(found, labels, batch.get('valid'), numbers[0])
+    if each:
+      checksum.update(cache.bytes_of(labels))
+    else:
+      classes[numbers] = labels
+  return LabelIndex(classes, each, *found, checksum.hexdigest() if each else '')
+
+
+def kept(name: str, make: Callable[[], LabelIndex]) -> LabelIndex:
+  """An index from where it is kept; it is made and kept if it is not there.
+
+  Args:
+    name: as `jaxkd.data.kept.name` gives it; empty if it is not to be kept.
+    make: makes it.
+  """
+  if not name:
+    return make()
+  found = kept_lib.arrays(CACHE / f'{name}.npz', lambda: make()._asdict())
+  each, checksum = found['each'].tolist(), found['checksum'].item()
+  return LabelIndex(**{**found, 'each': tuple(each), 'checksum': checksum})
+
+
+_Occurring = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, counts, first
+
+
+def _none() -> _Occurring:
+  return (np.zeros(0, np.int64),) * 3
+
+
+def _with(
+  found: _Occurring, labels: np.ndarray, valid: np.ndarray | None, start: int
+) -> _Occurring:
+  """Which labels occur, how often and where first, with those of more examples.
+
+  Args:
+    found: of the examples before.
+    labels: of these, int [n, ...].
+    valid: which of them count.
+    start: the number of the first of these examples.
+  """
+  flat = labels.reshape(-1) if valid is None else labels[valid]
+  if not flat.size:
+    return found
+  low, high = int(flat.min()), int(flat.max())
+  if high - low < _DENSE:
+    counts = np.bincount(flat.astype(np.int64) - low)
+    values = np.flatnonzero(counts) + low
+    counts = counts[values - low]
+  else:
+    values, counts = np.unique(flat, return_counts=True)
+  first = np.zeros(len(values), np.int64)
+  if np.setdiff1d(values, found[0]).size:  # else it is known where
+    per = math.prod(labels.shape[1:])
+    places = np.arange(flat.size) if valid is None else np.flatnonzero(valid)
+    # Of several that are written to one place, the last one stays.
+    order = np.searchsorted(values, flat)[::-1]
+    first[order] = places[::-1] // per + start
+  values, place, where = np.unique(
+    np.concatenate([found[0], values]), return_index=True, return_inverse=True
+  )
+  total = np.zeros(len(values), np.int64)
+  np.add.at(total, where, np.concatenate([found[1], counts]))
+  return values, total, np.concatenate([found[2], first])[place]
