@@ -63,7 +63,7 @@ class Reporter:
       name: of the stage.
       steps: how many it takes.
       over: what the members are seeds of where their mean says nothing, e.g.
-        '4 points' of a grid; the lowest and highest of them are told instead.
+        '4 trials' of a grid; the lowest and highest of them are told instead.
     """
     news = {}
     with contextlib.ExitStack() as opened:
@@ -153,7 +153,7 @@ class Reporter:
       for name in names:
         if name in values:
           found[shown] = f'{shown} {np.mean(values[name]):.4f}'
-    if metric + LOWEST in values:  # points may have losses of other weights
+    if metric + LOWEST in values:  # trials may have losses of other weights
       lowest, highest = values[metric + LOWEST], values[metric + HIGHEST]
       range_ = f'{lowest:.3f} to {highest:.3f}'
       found[self._metric] = f'{self._metric} {range_} over {over}'

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxkd import tasks
 from jaxkd.data import partition, sources
 from jaxkd.distill.roles import Role
@@ -282,7 +284,7 @@ def _blaming(locations: Iterable[tuple[str, Any]]) -> Iterator[None]:
     yield
   except UnknownName as error:
     for at, location in locations if error.kind == 'layer' else ():
-      if error.name in build.flat(location):
+      if error.name in jax.tree.leaves(location):
         raise UserError(str(error), entry=at) from error
     raise
 

@@ -202,8 +202,8 @@ def check(
   """
   for arm, grid in grids.items():
     own = part.arms[arm]
-    for point in _points(grid, own):
-      configs.check_numbers(_with(own, point))
+    for trial in _trials(grid, own):
+      configs.check_numbers(_with(own, trial))
     for _, _, job in _jobs(session, part, arm, grid, groups):
       job_checks.check(session, job)
 
@@ -215,7 +215,7 @@ def choose(
   grids: Mapping[str, Grid],
   directory: Path,
 ) -> dict[str, dict]:
-  """Trains every point of each arm's grid and takes the best on validation.
+  """Trains every trial of each arm's grid and takes the best on validation.
 
   Args:
     session: what the stages have in common.
@@ -226,10 +226,10 @@ def choose(
 
   Returns:
     arm -> ``{'grid', 'trials', 'values', 'chosen', 'split'}``. The value of
-    a point that became infinite or not a number is None.
+    a trial that became infinite or not a number is None.
 
   Raises:
-    UserError: every point of an arm did.
+    UserError: every trial of an arm did.
   """
   file = directory / 'tuning.json'
   found = _found(file, grids, part.arms) if hosts.is_first() else {}
@@ -257,7 +257,7 @@ def explain(console: Console, grids: Mapping[str, Grid]) -> None:
 
 
 def apply(part: Round, tuned: Mapping[str, dict]) -> Round:
-  """The round with each arm's best point in its config."""
+  """The round with each arm's best trial in its config."""
   chosen = dict(part.arms)
   for arm, result in tuned.items():
     chosen[arm] = _with(chosen[arm], configs.plain(result['chosen']))
@@ -272,7 +272,7 @@ def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
     found = json.loads(file.read_text())
     rows.check_shape(found, rows.SCHEMA['tuning?'], str(file))
     for arm, result in found.items():
-      if configs.plain(result['chosen']) not in _points(grids[arm], own[arm]):
+      if configs.plain(result['chosen']) not in _trials(grids[arm], own[arm]):
         raise ValueError(f'{arm} has chosen what its grid does not hold')
   except (ValueError, KeyError) as error:
     logging.warning(
@@ -283,64 +283,64 @@ def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
 
 
 def _search(session, part, arm, grid, groups) -> dict:
-  """Values on the validation split of every point of one arm's grid.
+  """Values on the validation split of every trial of one arm's grid.
 
-  A point of which some seed diverges is worse than any other.
+  A trial of which some seed diverges is worse than any other.
   """
   metric = part.config['report']['metric']
-  points = _points(grid, part.arms[arm])
-  values = np.empty(len(points))
+  trials = _trials(grid, part.arms[arm])
+  values = np.empty(len(trials))
   for members, _, job in _jobs(session, part, arm, grid, groups):
     trained = train_job.train(session, job, may_diverge=True)
     reached = trained.history['metrics'][f'validation/{metric}'][-1]
     values[members] = np.reshape(reached, (len(members), SEEDS)).mean(1)
-  lost = [points[i] for i in np.flatnonzero(np.isnan(values))]
-  if len(lost) == len(points):
+  lost = [trials[i] for i in np.flatnonzero(np.isnan(values))]
+  if len(lost) == len(trials):
     raise UserError(
-      f'--tune: every point of the grid of the arm {arm} became infinite or '
+      f'--tune: every trial of the grid of the arm {arm} became infinite or '
       'not a number; give it a lower train.learning_rate'
     )
-  for point in lost:
-    logging.warning('%s: %s became infinite or not a number', arm, point)
+  for trial in lost:
+    logging.warning('%s: %s became infinite or not a number', arm, trial)
   higher = part.metrics[metric].higher_is_better
   best = (np.nanargmax if higher else np.nanargmin)(values)
   return {
     'grid': {entry: list(given) for entry, given in grid.items()},
-    'trials': len(points),
+    'trials': len(trials),
     'values': [None if np.isnan(value) else value for value in values.tolist()],
-    'chosen': points[int(best)],
+    'chosen': trials[int(best)],
     'split': 'validation',
   }
 
 
 def _jobs(session, part, arm, grid, groups):
-  """The populations of a grid: (which points, their config, the job)."""
+  """The populations of a grid: (which trials, their config, the job)."""
   config = part.arms[arm]
-  points = _points(grid, config)
-  mapped = {entry for entry in points[0] if _is_mapped(entry, config)}
-  fixed = sorted({_key(point, mapped) for point in points})
+  trials = _trials(grid, config)
+  mapped = {entry for entry in trials[0] if _is_mapped(entry, config)}
+  fixed = sorted({_key(trial, mapped) for trial in trials})
   for index, key in enumerate(fixed):
-    members = [i for i, p in enumerate(points) if _key(p, mapped) == key]
-    own = _with(config, points[members[0]])
+    members = [i for i, p in enumerate(trials) if _key(p, mapped) == key]
+    own = _with(config, trials[members[0]])
     stage = f'{part.prefix}tuning/{arm}/{index}'
-    trials = [points[i] for i in members]
-    job = _job(own, part, arm, groups, session.source, trials, mapped, stage)
+    chosen = [trials[i] for i in members]
+    job = _job(own, part, arm, groups, session.source, chosen, mapped, stage)
     yield members, own, job
 
 
-def _job(config, part, arm, groups, source: Source, points, mapped, stage):
-  """A population with SEEDS members for each point."""
+def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
+  """A population with SEEDS members for each trial."""
   base = part.config['train']['seed']
   seeds = [keys.seed(base, f'tuning/{i}') for i in range(SEEDS)]
   hyper = {
-    entry: [point[entry] for point in points for _ in range(SEEDS)]
+    entry: [trial[entry] for trial in trials for _ in range(SEEDS)]
     for entry in sorted(mapped)
   }
   teaching = {}
   for name, group in groups.items():
     if group.per_member:
-      turn = np.arange(len(points) * SEEDS) % SEEDS % len(part.seeds)
-      group = group._replace(variables=_taken(group.variables, turn))
+      seed = np.arange(len(trials) * SEEDS) % SEEDS % len(part.seeds)
+      group = group._replace(variables=_taken(group.variables, seed))
     teaching[name] = group
   job = arms.job(
     config,
@@ -348,10 +348,10 @@ def _job(config, part, arm, groups, source: Source, points, mapped, stage):
     teaching,
     stage=stage,
     labels=source.splits['train'].index,
-    seeds=seeds * len(points),
+    seeds=seeds * len(trials),
     hyper=hyper,
   )
-  return job._replace(over=f'{len(points)} point{"s" * (len(points) > 1)}')
+  return job._replace(over=f'{len(trials)} trial{"s" * (len(trials) > 1)}')
 
 
 def _taken(tree, index):
@@ -365,15 +365,15 @@ def _taken(tree, index):
   return jax.tree.map(take, tree)
 
 
-def _points(grid: Grid, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _trials(grid: Grid, config: Mapping[str, Any]) -> list[dict[str, Any]]:
   """What each trial of an arm sets."""
   axes = [
     [_setting(key, value, config) for value in values]
     for key, values in grid.items()
   ]
   return [
-    {entry: value for setting in point for entry, value in setting.items()}
-    for point in itertools.product(*axes)
+    {entry: value for setting in trial for entry, value in setting.items()}
+    for trial in itertools.product(*axes)
   ]
 
 
@@ -384,9 +384,9 @@ def _setting(key: str, value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
   return {entry: value * configs.get(config, entry) for entry in entries}
 
 
-def _with(config: dict, point: Mapping[str, Any]) -> dict:
+def _with(config: dict, trial: Mapping[str, Any]) -> dict:
   """A config with what a trial sets."""
-  for entry, value in point.items():
+  for entry, value in trial.items():
     config = configs.put(config, entry, value)
   return config
 
@@ -401,9 +401,9 @@ def _is_mapped(entry: str, config: Mapping[str, Any]) -> bool:
   return number and bool(re.fullmatch(_MAPPED, entry))
 
 
-def _key(point: Mapping[str, Any], mapped: set[str]) -> str:
-  """What a point fixes of the program: all that is not mapped."""
-  return json.dumps({e: v for e, v in point.items() if e not in mapped})
+def _key(trial: Mapping[str, Any], mapped: set[str]) -> str:
+  """What a trial fixes of the program: all that is not mapped."""
+  return json.dumps({e: v for e, v in trial.items() if e not in mapped})
 
 
 def _literal(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Grids: what may be tuned, and what becomes of points that fail."""
+"""Grids: what may be tuned, and what becomes of trials that fail."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def warnings(monkeypatch):
   return said
 
 
-def test_a_point_that_diverges_is_worse_than_any_other(tmp_path, warnings):
+def test_a_trial_that_diverges_is_worse_than_any_other(tmp_path, warnings):
   out = io.StringIO()
   row = run(
     small(**ALONE), tmp_path, out, tune=('train.learning_rate=1e30,0.01,0.1',)
@@ -77,7 +77,7 @@ def test_a_point_that_diverges_is_worse_than_any_other(tmp_path, warnings):
     if line.startswith('tuning/') and ' to ' in line
   ]
   assert len(told) == 8  # of two arms
-  assert all('over 3 points' in line for line in told)
+  assert all('over 3 trials' in line for line in told)
   tuned = row['tuning']['distilled']
   assert tuned['values'][0] is None
   assert np.isfinite(tuned['values'][1:]).all()
@@ -87,7 +87,7 @@ def test_a_point_that_diverges_is_worse_than_any_other(tmp_path, warnings):
   assert json.loads((tmp_path / 'tuning.json').read_text()) == row['tuning']
 
 
-def test_where_every_point_diverges_the_arm_is_named(tmp_path):
+def test_where_every_trial_diverges_the_arm_is_named(tmp_path):
   with pytest.raises(UserError, match='of the grid of the arm distilled'):
     run(small(**ALONE), tmp_path, tune=('train.learning_rate=1e37,1e38',))
 
@@ -235,10 +235,10 @@ def test_factors_multiply_several_entries_together(tmp_path):
   texts = (f'distilled:{WEIGHTS}*=0.1,1,10', 'student:train.clip=1.0,2.0,3.0')
   grid = tuning.parse(texts, weighted(), arms.configs_of(weighted()))
   assert grid['distilled'] == {f'{WEIGHTS}*': (0.1, 1.0, 10.0)}
-  for point, factor in zip(
-    tuning._points(grid['distilled'], own), (0.1, 1, 10), strict=True
+  for trial, factor in zip(
+    tuning._trials(grid['distilled'], own), (0.1, 1, 10), strict=True
   ):
-    assert point == pytest.approx(
+    assert trial == pytest.approx(
       {'distill.soft.weight': 2 * factor, 'distill.hint.weight': factor / 2}
     )
   row = run(weighted(), tmp_path, tune=texts)
@@ -290,10 +290,10 @@ def test_factors_and_values_make_their_product():
   texts = (f'{WEIGHTS}*=1,3', 'train.learning_rate=0.1,0.2,0.3')
   own = arms.configs_of(weighted())
   grid = tuning.parse(texts, weighted(), own)['distilled']
-  points = tuning._points(grid, own['distilled'])
-  found = {(p['distill.soft.weight'], p['train.learning_rate']) for p in points}
+  trials = tuning._trials(grid, own['distilled'])
+  found = {(p['distill.soft.weight'], p['train.learning_rate']) for p in trials}
   assert found == {(w, r) for w in (2.0, 6.0) for r in (0.1, 0.2, 0.3)}
-  assert all(len(point) == 3 for point in points)
+  assert all(len(trial) == 3 for trial in trials)
 
 
 @pytest.mark.parametrize(
