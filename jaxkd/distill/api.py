@@ -17,58 +17,34 @@ Examples::
   student.update(student_module, state)
 """
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
 from jax.sharding import Mesh
 
-from jaxkd.distill import masks
+from jaxkd.distill.measured import Measured
 from jaxkd.distill.model import STUDENT, Model, PyTree, State, dtype_of
-from jaxkd.distill.roles import AVERAGE, Role
+from jaxkd.distill.prepare import (
+  as_metric,
+  check_names,
+  check_weights,
+  checked_batch,
+  layers_of,
+  numbered,
+  role_of,
+  stacked,
+)
+from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
-from jaxkd.errors import UserError, unknown, within
-from jaxkd.models import frozen
+from jaxkd.errors import UserError, unknown
 from jaxkd.train import sharding
 from jaxkd.train.population import MODES, Learner, Population, Rows
 from jaxkd.types import Metric, Term
-
-
-class Measured(Mapping):
-  """What a step or an evaluation measured, by name: plain numbers.
-
-  They are fetched from the device when the first is read, so that a loop that
-  reads none does not wait for it. Of several members a value is an array [M].
-  """
-
-  def __init__(self, found: dict, value: Callable[[str, Any], np.ndarray]):
-    self._found, self._value = found, value
-
-  @functools.cached_property
-  def _numbers(self) -> dict[str, Any]:
-    found = sharding.fetch(self._found)
-    with np.errstate(divide='ignore', invalid='ignore'):
-      each = {name: self._value(name, x) for name, x in found.items()}
-    return {k: x if len(x) > 1 else float(x[0]) for k, x in each.items()}
-
-  def __getitem__(self, name: str) -> Any:
-    return self._numbers[name]
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._found)
-
-  def __len__(self) -> int:
-    return len(self._found)
-
-  def __repr__(self) -> str:
-    return repr(self._numbers)
 
 
 class Step:
@@ -103,10 +79,10 @@ class Step:
       Learner(
         self.learner.init,
         lambda carry, batch, *rest: self.learner.step(
-          carry, _numbered(batch, carry['step']), *rest
+          carry, numbered(batch, carry['step']), *rest
         ),
         lambda carry, batch, *rest: self.learner.evaluate(
-          carry, _numbered(batch, 0), *rest
+          carry, numbered(batch, 0), *rest
         ),
       ),
       seeds=list(range(members)),
@@ -157,7 +133,8 @@ class Step:
     Raises:
       UserError: a batch that does not fit.
     """
-    batch = self._checked(batch, 1 + self._own_batches)
+    axes = 1 + self._own_batches
+    batch = checked_batch(batch, axes, self.members, self.mesh)
     kind = str(jax.tree.map(lambda x: (np.shape(x), x.dtype), batch))
     if kind not in self._nothing:
       self._nothing[kind] = self._population.no_totals(batch)
@@ -187,7 +164,9 @@ class Step:
       )
     batches = [batches] if isinstance(batches, Mapping) else batches
     found = self._population.evaluate(
-      state, (self._checked(batch, 1) for batch in batches), self.frozen
+      state,
+      (checked_batch(batch, 1, self.members, None) for batch in batches),
+      self.frozen,
     )
     if not found:
       raise UserError('step.evaluate: there is no batch')
@@ -203,41 +182,6 @@ class Step:
       ]
       found = tuple(np.array(x) for x in zip(*each, strict=True))
     return np.asarray(metric.value(*found))
-
-  def _checked(self, batch: Mapping[str, PyTree], axes: int) -> dict:
-    """A batch of arrays that all have the same leading axes."""
-    if 'inputs' not in batch:
-      raise unknown('field of the batch', 'inputs', batch)
-    batch, sizes = dict(batch), {}
-    for name, tree in batch.items():
-      for x in jax.tree.leaves(tree):
-        if np.ndim(x) < axes or not hasattr(x, 'dtype'):
-          raise UserError(
-            f'the field {name} of the batch holds {x!r:.40}; give arrays with '
-            f'{axes} leading axes, of {"members and " * (axes - 1)}examples'
-          )
-        sizes[name] = x.shape[:axes]
-    wrong = {n for n, size in sizes.items() if size != sizes['inputs']}
-    if wrong:
-      raise UserError(
-        f'the field {min(wrong)} of the batch is of '
-        f'{sizes[min(wrong)][-1]} examples and its inputs of '
-        f'{sizes["inputs"][-1]}; give equally many'
-      )
-    if axes == 2 and sizes['inputs'][0] != self.members:
-      raise UserError(
-        f'the batch is for {sizes["inputs"][0]} members, and there are '
-        f'{self.members}; its leading axis is that of members'
-      )
-    if self.mesh is not None:
-      shared = self.mesh.shape[sharding.DATA]
-      if axes == 1 + self._own_batches and sizes['inputs'][-1] % shared:
-        raise UserError(
-          f'a batch of {sizes["inputs"][-1]} cannot be shared by {shared} '
-          'devices; leave the last batch of an epoch out, or choose '
-          'distill.mesh(members, batch_size)'
-        )
-    return batch
 
 
 def step(
@@ -297,8 +241,8 @@ def step(
     name: (group,) if isinstance(group, Model) else tuple(group)
     for name, group in teachers.items()
   }
-  _check_names(students, groups, terms)
-  _check_weights(students, groups, members, same_start)
+  check_names(students, groups, terms)
+  check_weights(students, groups, members, same_start)
   first = next(iter(students.values()))
   cached = {} if example is None else example.get('cached_outputs', {})
   for name, term in terms.items():
@@ -309,11 +253,11 @@ def step(
   if mode not in MODES:
     raise unknown('mode', mode, MODES, 'distill.step')
   roles = {
-    name: _role(model, name, _layers_of(name, terms, students, average))
+    name: role_of(model, name, layers_of(name, terms, students, average))
     for name, model in students.items()
   }
   taught = {
-    name: _role(models[0], name, _layers_of(name, terms, students, average))
+    name: role_of(models[0], name, layers_of(name, terms, students, average))
     for name, models in groups.items()
   }
   shapes = {'inputs': first.example, **(example or {})}
@@ -327,15 +271,15 @@ def step(
     lambda hyper: Recipe(
       dict(terms), optimizer, accumulate, average, dict(parts)
     ),
-    _numbered(shapes, 0),
-    {name: _as_metric(metric) for name, metric in metrics.items()},
+    numbered(shapes, 0),
+    {name: as_metric(metric) for name, metric in metrics.items()},
     rollout=rollout,
   )
   if mesh is None and len(sharding.devices()) > 1:
     mesh = sharding.mesh(members if mode != 'sequence' else 1, size)
   return Step(
     system,
-    {name: _stacked(name, models) for name, models in groups.items()},
+    {name: stacked(name, models) for name, models in groups.items()},
     {n: m.variables for n, m in students.items() if m.variables is not None},
     members=members,
     mode=mode,
@@ -354,137 +298,6 @@ def mesh(members: int, batch_size: int, **sizes: int) -> Mesh:
       default as many as divide members and batches.
   """
   return sharding.mesh(members, batch_size, **sizes, at='distill.mesh')
-
-
-def _role(model: Model, name: str, layers: set[str]) -> Role:
-  """The model as it takes part, with the layers that are looked at."""
-  with within(f'{name}: '):
-    plain = model.build(())
-    own = jax.eval_shape(
-      lambda x: plain.apply(plain.init(jax.random.key(0)), x)[0], model.example
-    )
-    taps = tuple(sorted({*model.taps, *layers} - own.keys()))
-    made = model.build(taps) if taps else plain
-  init = made.init
-  if model.variables is not None:  # they come with `given`: none are drawn
-    like = jax.eval_shape(made.init, jax.random.key(0))
-    init = lambda key: jax.tree.map(  # noqa: E731
-      lambda x: jnp.zeros(x.shape, x.dtype), like
-    )
-  return Role(
-    made._replace(init=init),
-    model.view,
-    model.eval_view,
-    frozen=functools.partial(
-      frozen.paths, pattern=model.freeze, at=f'{name}: freeze'
-    ),
-    at=name,
-  )
-
-
-def _layers_of(name, terms, students, average) -> set[str]:
-  """The outputs of a net that terms look at."""
-  found = set()
-  for term in terms.values():
-    ours, theirs = term.layers
-    of = term.of or next(iter(students))
-    if of == name:
-      found |= ours
-    if name in term.groups or (average and AVERAGE in term.groups):
-      found |= theirs if of == name or name in term.groups else set()
-  return found
-
-
-def _stacked(name: str, models: Sequence[Model]) -> dict:
-  """The variables of a group, [T, ...]."""
-  trees = [model.variables for model in models]
-  shapes = [jax.tree.map(np.shape, tree) for tree in trees]
-  if any(shape != shapes[0] for shape in shapes):
-    raise UserError(
-      f'teachers: the nets of {name} are of several architectures; make each '
-      'architecture a group of its own'
-    )
-  return jax.tree.map(lambda *x: jnp.stack(x), *trees)
-
-
-def _check_names(students, groups, terms) -> None:
-  if not students or not terms:
-    what = 'terms' if students else 'student'
-    raise UserError(f'distill.step: give at least one of {what}')
-  for name in (*students, *groups):
-    if name == AVERAGE or '/' in name:
-      raise UserError(
-        f'distill.step: {name!r} cannot be the name of a net; rename it'
-      )
-  for name in students:
-    if name in groups:
-      raise UserError(
-        f'distill.step: a student and a group of teachers are both called '
-        f'{name}; rename one'
-      )
-  for name, term in terms.items():
-    if not isinstance(term, Term):
-      raise UserError(
-        f'terms[{name!r}]: {term!r} is no Term; make one with distill.term'
-      )
-    if not term.of and len(students) > 1:
-      raise UserError(
-        f'terms[{name!r}]: several nets train ({", ".join(students)}); choose '
-        'one by of='
-      )
-    if term.of and term.of not in students:
-      raise unknown('student', term.of, students, f'terms[{name!r}]: of')
-
-
-def _check_weights(students, groups, members, same_start) -> None:
-  for name, models in groups.items():
-    if not models or any(model.variables is None for model in models):
-      raise UserError(
-        f'teachers: {name} has no weights; give a trained nnx.Module or '
-        '(module, variables)'
-      )
-  for name, model in students.items():
-    if model.variables is not None and members > 1 and not same_start:
-      raise UserError(
-        f'{name}: all {members} members would start from the weights of one '
-        'module; give distill.net a function from nnx.Rngs to a module, which '
-        'draws weights for each seed, or set same_start=True'
-      )
-
-
-def _as_metric(metric: Metric | Callable) -> Metric:
-  """A metric, of a function that gives a value for each example."""
-  if isinstance(metric, Metric):
-    return metric
-
-  def measure(outputs, batch, teachers):
-    value = jnp.asarray(metric(outputs, batch))
-    size = batch['id'].shape
-    if value.shape != size:
-      raise UserError(
-        f'metrics: {getattr(metric, "__name__", metric)} gives the shape '
-        f'{list(value.shape)}; give a value for each example, {list(size)}'
-      )
-    where = masks.examples(batch)
-    where = jnp.ones(size, bool) if where is None else where
-    total = jnp.where(where, value.astype(jnp.float32), 0).sum()
-    return total, where.sum().astype(jnp.float32)
-
-  return Metric(measure, output='')
-
-
-def _numbered(batch: Mapping[str, PyTree], step: int | Array) -> dict:
-  """A batch whose examples have numbers: those that it has, or their place."""
-  like = jax.tree.leaves(batch['inputs'])[0]
-  size = like.shape[:1]
-  if isinstance(like, jax.ShapeDtypeStruct):
-    number = jax.ShapeDtypeStruct(size, jnp.int32)
-    return {'id': number, 'epoch': number, **batch}
-  return {
-    'id': jnp.arange(size[0], dtype=jnp.int32),
-    'epoch': jnp.full(size, step, jnp.int32),
-    **batch,
-  }
 
 
 def _is_int(x: Any) -> bool:
