@@ -73,7 +73,9 @@ def adversary(
     <https://arxiv.org/abs/2211.16231>`_, 2023
   """
   function, name = find_loss(loss, at=f'{entry}.kw.loss'), name_of(loss)
-  lookup.check_options(function, [option], name=name, at=f'{entry}.kw.option')
+  lookup.check_options(
+    function, {option: low}, name=name, at=f'{entry}.kw.option'
+  )
   known = not any(isinstance(bound, jax.Array) for bound in (low, high))
   if known and not low < high:
     raise UserError(f'{entry}.kw: low, {low:g}, should be below high, {high:g}')

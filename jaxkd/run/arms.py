@@ -130,6 +130,7 @@ def job(
     order=data['order'],
     together=data['together'],
     augment=Augment(data['augment']['students']),
+    rollout=data['rollout'] if data['rollout']['name'] else {},
     hyper=hyper,
     examples=examples,
   )

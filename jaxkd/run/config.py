@@ -174,6 +174,8 @@ _CONFIG = {
     'partition': {'teachers': 'none', 'students': 'none'},
     # how examples are moved and mixed, labels too; see data/augment.py
     'augment': {'teachers': '', 'students': ''},
+    # what students write of a batch and then learn from, in every step
+    'rollout': {'name': '', 'kw': {}},
     'draw': 'own',  # 'shared': teachers and students draw the same fraction
     'order': 'own',
     'together': 1,  # examples of a class that follow one another

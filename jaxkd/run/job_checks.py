@@ -17,7 +17,12 @@ from jaxkd.run import fitted, terms
 from jaxkd.run.build import locations
 from jaxkd.run.evaluate import mesh_of
 from jaxkd.run.job_groups import groups_looked_at
-from jaxkd.run.recipe import augment_of, entries_of, recipe_of
+from jaxkd.run.recipe import (
+  augment_of,
+  entries_of,
+  recipe_of,
+  rollout_of,
+)
 from jaxkd.run.train_job import (
   axis_of,
   batches_of,
@@ -44,6 +49,7 @@ def check(session: Session, job: Job) -> None:
   batches.check()
   batch = batches.example()
   _check_augment(session, job, batch)
+  _check_rollout(job)
   _check_mesh(job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
@@ -140,6 +146,25 @@ def _check_augment(session: Session, job: Job, batch: dict) -> None:
   _check_sizes(job, made, source)
 
 
+def _check_rollout(job: Job) -> None:
+  """Refuses what students write where what is taken is of the data."""
+  if not job.rollout:
+    return
+  for name, group in groups_looked_at(job).items():
+    if group.role.cache:
+      raise UserError(
+        f'data.rollout.name: the cached outputs of {name} are of the data, not '
+        'of what students write; leave this empty, or '
+        f'teachers.{name}.cache.outputs'
+      )
+  if fitted.is_fitted(job.students):
+    role = next(iter(job.students.values()))
+    raise UserError(
+      f'data.rollout.name: {role.at}.model is fitted to the data at once; '
+      'leave it empty'
+    )
+
+
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:
   """Refuses examples of a size that nets which are built for another have not.
 
@@ -192,6 +217,7 @@ def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
       recipe_of(job),
       shapes_of_one(batch, axis_of(batch)),
       augment=augment_of(session, job),
+      rollout=rollout_of(job),
     ),
     look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
   )

@@ -2,13 +2,14 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
+from jaxkd import lookup
 from jaxkd.data import augment
 from jaxkd.distill.system import Recipe
-from jaxkd.errors import blamed, within
+from jaxkd.errors import UserError, blamed, within
 from jaxkd.run import config as configs
 from jaxkd.run import terms
 from jaxkd.run.types import Job, Session
@@ -54,6 +55,34 @@ def augment_of(session: Session, job: Job) -> Callable[..., dict] | None:
     num_classes=session.source.num_classes,
     declared=session.source.fields,
   )
+
+
+def rollout_of(job: Job) -> Callable[..., dict] | None:
+  """What the students write of a batch, if they do.
+
+  Raises:
+    UserError: a function that is not there, or an option that it lacks.
+  """
+  if not job.rollout:
+    return None
+  at, kw = 'data.rollout', dict(job.rollout['kw'])
+  function = lookup.attribute(
+    job.rollout['name'], kind='rollout', at=f'{at}.name'
+  )
+  name = job.rollout['name'].rpartition(':')[2]
+  lookup.check_options(function, kw, name=name, at=f'{at}.kw')
+  rollout = functools.partial(function, **kw)
+
+  def checked(student, batch, key):
+    with blamed(at):
+      found = rollout(student, batch, key)
+    if not isinstance(found, Mapping) or 'inputs' not in found:
+      raise UserError(
+        f'{at}.name: {name} should give a batch, a dict with inputs'
+      )
+    return dict(found)
+
+  return checked
 
 
 def seen_by(job: Job) -> int:

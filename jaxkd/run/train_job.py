@@ -25,7 +25,7 @@ from jaxkd.run.job_groups import (
   used_groups,
   with_read,
 )
-from jaxkd.run.recipe import augment_of, recipe_of, seen_by
+from jaxkd.run.recipe import augment_of, recipe_of, rollout_of, seen_by
 from jaxkd.run.types import Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
@@ -212,7 +212,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   roles = {name: group.role for name, group in job.groups.items()}
   description = (
     *(session.metrics, job.students, roles, job.distill, job.train),
-    *(seen_by(job), shapes, job.augment),
+    *(seen_by(job), shapes, job.augment, job.rollout),
   )
   return session.memo.get(
     description,
@@ -224,6 +224,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
         shapes,
         with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
         augment=augment_of(session, job),
+        rollout=rollout_of(job),
         decode=session.decode,
       )
     ),

@@ -63,6 +63,7 @@ class Job(NamedTuple):
     order: 'own' or 'shared'.
     together: how many examples of a class follow one another.
     augment: what is done to the examples of a batch before all views.
+    rollout: the config entry `data.rollout`; empty for none.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> what its first state holds for each member, [members, ...].
@@ -80,6 +81,7 @@ class Job(NamedTuple):
   order: str = 'own'
   together: int = 1
   augment: Augment = Augment()
+  rollout: Mapping[str, Any] = MappingProxyType({})
   hyper: dict[str, list[float]] | None = None
   at: str = ''
   given: Mapping[str, dict] = MappingProxyType({})

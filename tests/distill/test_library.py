@@ -1,8 +1,5 @@
 """Factories of terms, ours and a user's own, by name."""
 
-import doctest
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,9 +120,3 @@ def test_options_are_those_with_a_value():
     loss='kl', option='temperature', low=1.0, high=21.0, ramp=0
   )
   assert library.options(f'{__name__}:told', at='t') == {'size': 1.0}
-
-
-def test_the_page_about_terms_is_true():
-  page = pathlib.Path(__file__).parents[2] / 'docs/terms.md'
-  found = doctest.testfile(str(page), module_relative=False, encoding='utf-8')
-  assert found.attempted > 10 and not found.failed

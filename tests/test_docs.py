@@ -1,0 +1,38 @@
+"""The examples on the pages of docs run as they stand there."""
+
+import doctest
+import pathlib
+import re
+
+import pytest
+
+DOCS = pathlib.Path(__file__).parents[1] / 'docs'
+
+
+@pytest.mark.parametrize('page', ['distill.md', 'terms.md'])
+def test_examples_run(page):
+  found = doctest.testfile(
+    str(DOCS / page), module_relative=False, encoding='utf-8'
+  )
+  assert found.attempted > 10 and not found.failed
+
+
+def test_the_page_about_the_step_quotes_it():
+  folder = DOCS.parent / 'jaxkd' / 'distill'
+
+  def flat(text):
+    return '\n'.join(line.strip() for line in text.splitlines())
+
+  code = flat(
+    '\n'.join((folder / f).read_text() for f in ('step.py', 'contexts.py'))
+  )
+  page = (DOCS / 'step.md').read_text('utf-8')
+  blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  assert len(blocks) > 5
+  for block in blocks:
+    assert flat(block) in code, f'not in step.py or contexts.py:\n{block}'
+
+
+def test_the_step_is_as_long_as_its_page_says():
+  lines = (DOCS.parent / 'jaxkd/distill/step.py').read_text().count('\n')
+  assert 250 < lines < 320
