@@ -1,5 +1,16 @@
 """Knowledge distillation in JAX and Flax.
 
+The public names, which semantic versioning is about:
+
+- `losses`: pure functions on arrays.
+- `distill`: `net`, `term`, `weighted`, `conditional`, `fused` and `step`, for a
+  loop of one's own; `mesh` and `variables_of` beside them.
+- `adapters`: maps between the student's layers and the teacher's.
+- `models.build`, also as `build`: any model as a `Net`.
+- `data`: the sources, views and partitions by name.
+- `run(config, workdir)`: a config to its row. `load(workdir)`: a net of it.
+- `Net`, `Context`, `Term`: what these are made of.
+
 What is public is loaded when it is first used, so that `import jaxkd.losses`
 costs no more than JAX and Optax do.
 """
@@ -8,7 +19,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from jaxkd import data, losses, models
+  from jaxkd import data, distill, losses, models
+  from jaxkd.distill import adapters
   from jaxkd.models import build
   from jaxkd.run.pipeline import run
   from jaxkd.run.workdir import load
@@ -17,6 +29,8 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 __all__ = [
   'losses',
+  'distill',
+  'adapters',
   'data',
   'models',
   'build',
@@ -30,8 +44,10 @@ __all__ = [
 
 def __getattr__(name: str):
   match name:
-    case 'losses' | 'data' | 'models' | 'run':
+    case 'losses' | 'distill' | 'data' | 'models' | 'run':
       return importlib.import_module(f'jaxkd.{name}')
+    case 'adapters':
+      return importlib.import_module('jaxkd.distill.adapters')
     case 'build':
       module = 'jaxkd.models'
     case 'load':

@@ -20,8 +20,8 @@ def test_examples_run(page):
 def test_the_page_about_the_step_quotes_it():
   folder = DOCS.parent / 'jaxkd' / 'distill'
 
-  def flat(text):
-    return '\n'.join(line.strip() for line in text.splitlines())
+  def flat(text):  # the formatter breaks lines by how far they are indented
+    return re.sub(r'\s|,(?=\s*[)}\]])', '', text)
 
   code = flat(
     '\n'.join((folder / f).read_text() for f in ('step.py', 'contexts.py'))
