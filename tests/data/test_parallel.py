@@ -166,8 +166,9 @@ class TestFiles:
     [
       *(
         ({'languages': odd}, r'^data\.kw\.languages: .* two different')
-        for odd in (('en', 'en'), (), ('', 'de'), ('../en', 'de'), 'en')
+        for odd in (('en', 'en'), (), ('', 'de'), ('../en', 'de'))
       ),
+      ({'languages': 'en'}, r'^data\.kw\.languages: .* list of texts'),
       ({'validation': 40}, r'^data\.kw\.validation: 40 of 40'),
       ({'length': 3}, r'^data\.kw\.length: \d+ of the 36 pairs in train'),
       (
@@ -259,7 +260,7 @@ class TestPrepared:
       (
         'tiny_pairs',
         {'languages': 'en'},
-        r"^data\.kw\.languages: 'en' should be two of de, en",
+        r"^data\.kw\.languages: 'en' should be a list of texts",
       ),
       ('numbers', {}, r'^data\.source: numbers holds no translations but'),
     ],
