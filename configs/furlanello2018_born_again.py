@@ -149,7 +149,7 @@ def _as_in_the_paper(c):
   """DenseNets of 90 layers and growth 60 on CIFAR-100, all as WRNs train."""
   steps = 200 * 49_000 // 128
   c.data = dict(source='tfds:cifar100', kw=dict(validation=1000), draw='shared')
-  views = dict(train=f'crop(4, "reflect")|flip|{SEEN}', eval=SEEN)
+  views = dict(train=f'pad_and_crop(4, "reflect")|flip|{SEEN}', eval=SEEN)
   nets = [c.teachers[name] for name in GENERATIONS]
   for role in (*nets, c.students.student):
     role.model, role.kw = 'densenet', dict(depth=90, growth=60)

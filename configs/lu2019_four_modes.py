@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 
 from jaxkd.run import config
 
-MODES = dict(image='', edges='gradient', coarse='resize(7)', details='detail')
+MODES = dict(image='', edges='gradient', coarse='resize(7)', details='haar')
 PAPER = {name: f'channel({i})' for i, name in enumerate(MODES)}
 LAYOUT = (
   'the set of 67 patients is not published; put one like it there as '

@@ -39,7 +39,7 @@ from jaxkd.run import config
 TARGET, SOURCE = (2, 4, 6), (0, 1, 3, 5, 7, 8, 9)
 FEW = 0.006  # of 55,000 images: 33 of each class
 COSTS = dict(linear=(0.01, 0.1, 1.0), rbf=(0.1, 1.0, 10.0))
-COPIES = 8  # turned and mirrored, that a machine sees of each image
+ALL, COPIES = 'dihedral_all', 8  # all that a machine sees of each image
 LAYOUT = (
   'get the three parts of ISIC 2017, task 3, from '
   'https://challenge.isic-archive.com/data/#2017 and sort the images by their '
@@ -135,9 +135,9 @@ def get_config(arg=None):
     c.train.update(steps=20000, batch_size=32)
   examples = met['steps'] * met['batch_size']
 
-  def turning(op, before='', behind=rest):
-    """Views with an op, in training alone or, if it gives copies, always."""
-    steps = [(before, op, behind), (before, op * (op == 'turns'), behind)]
+  def symmetric(op, before='', behind=rest):
+    """Views with an op; in evaluation, too, if it gives all copies."""
+    steps = [(before, op, behind), (before, op * (op == ALL), behind)]
     texts = ('|'.join(filter(None, each)) for each in steps)
     return dict(zip(('train', 'eval'), texts, strict=True))
 
@@ -152,7 +152,7 @@ def get_config(arg=None):
 
   groups, machines = {}, {'linear': (), 'rbf': ()}
   for name, (net, layers) in nets.items():
-    groups[f'{name}_net'] = dict(**net, **learned, views=turning('turn'))
+    groups[f'{name}_net'] = dict(**net, **learned, views=symmetric('dihedral'))
     ours = {'linear': layers, 'rbf': layers[1:]}
     for kernel, of_net in ours.items():
       made = {
@@ -162,18 +162,18 @@ def get_config(arg=None):
       machines[kernel] += tuple(made)
       groups.update(made)
     own = tuple(f'{name}_linear_{i}' for i in range(len(layers)))
-    groups[name] = dict(made_of=own, views=turning('turns'))
+    groups[name] = dict(made_of=own, views=symmetric(ALL))
   for kernel, name in (('linear', 'pixels'), ('rbf', 'gaussian_pixels')):
     pixels = f'pixels_{kernel}'
-    groups[pixels] = machine(kernel, views=turning('turn', small, ''))
-    seen = turning('turns', small, '')
+    groups[pixels] = machine(kernel, views=symmetric('dihedral', small, ''))
+    seen = symmetric(ALL, small, '')
     groups[name] = dict(made_of=(pixels,), views=seen)
   # Of as many layers of each net, the mean of all is that over nets, too.
-  groups['gaussian'] = dict(made_of=machines['rbf'], views=turning('turns'))
-  groups['fused'] = dict(made_of=machines['linear'], views=turning('turns'))
+  groups['gaussian'] = dict(made_of=machines['rbf'], views=symmetric(ALL))
+  groups['fused'] = dict(made_of=machines['linear'], views=symmetric(ALL))
   groups['fused_upright'] = dict(made_of=machines['linear'])
   c.teachers = groups
-  c.students = dict(student=dict(**student, views=turning('turn')))
+  c.students = dict(student=dict(**student, views=symmetric('dihedral')))
   c.distill = dict(
     labels=dict(loss='cross_entropy'),
     soft=dict(loss='soft_cross_entropy', teacher='fused_upright'),

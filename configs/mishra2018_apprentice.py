@@ -196,7 +196,7 @@ def nets(size):
   """The teacher and the student."""
   if size == 'paper':
     seen = 'standardize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))'
-    views = dict(train=f'crop(28)|flip|{seen}', eval=seen)
+    views = dict(train=f'pad_and_crop(28)|flip|{seen}', eval=seen)
     return tuple(dict(model=m, views=views) for m in ('resnet50', 'resnet18'))
   widths = ((8, 8), (4, 4)) if size == 'tiny' else ((128, 128), (32, 32))
   return tuple(dict(model='mlp', kw=dict(widths=w)) for w in widths)

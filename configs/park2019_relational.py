@@ -176,7 +176,9 @@ def published(c):
     together=5,
   )
   seen = f'standardize({MEAN}, {STD})'
-  views = dict(train=f'cut(224)|flip|{seen}', eval=f'centre(224)|{seen}')
+  views = dict(
+    train=f'random_crop(224)|flip|{seen}', eval=f'centre(224)|{seen}'
+  )
   drawn = dict(negatives='distance_weighted')
   epoch = 100  # steps, as the authors count them
   schedule = dict(schedule='piecewise_constant', weight_decay=1e-5)

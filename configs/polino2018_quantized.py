@@ -200,7 +200,7 @@ def nets(size):
       deeper=dict(model='mlp', kw=dict(widths=deeper), views=seen),
     )
   seen = 'standardize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))'
-  views = dict(train=f'crop(4)|flip|{seen}', eval=seen)
+  views = dict(train=f'pad_and_crop(4)|flip|{seen}', eval=seen)
   deeper = dict(
     stages=((50,) * 4, (50,) * 4, (25,) * 3), hidden=(500,), kernel=3
   )

@@ -41,7 +41,12 @@ from jaxkd.run import config
 SIZES = {
   '': ((14, 7), 'fashion_mnist', dict(kw=dict(widths=(128, 128))), ''),
   'tiny': ((6, 4), 'digits', dict(kw=dict(widths=(16,))), ''),
-  'paper': ((16, 8), 'tfds:cifar10', dict(model='vgg16'), 'crop(4)|flip'),
+  'paper': (
+    (16, 8),
+    'tfds:cifar10',
+    dict(model='vgg16'),
+    'pad_and_crop(4)|flip',
+  ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Texts such as ``'crop(4)|flip|noise(std=0.1)'``: calls, one after another."""
+"""Reads texts of calls, such as ``'pad_and_crop(4)|flip|noise(std=0.1)'``."""
 
 import ast
 import inspect

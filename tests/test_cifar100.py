@@ -98,7 +98,7 @@ def test_the_recipe():
   ):
     assert float(rate(int(after * epoch))) == pytest.approx(value)
   views = config['students']['student']['views']
-  assert views['train'] == f'crop(4)|flip|{views["eval"]}'
+  assert views['train'] == f'pad_and_crop(4)|flip|{views["eval"]}'
 
 
 def test_every_pair_can_be_traced_tiny(tmp_path):

@@ -69,7 +69,7 @@ def pair(arg, *, teacher, student, rate=0.05, decoupled=8.0, review=5.0):
   def after(epoch):
     return epoch * steps // EPOCHS
 
-  views = dict(train=f'crop(4)|flip|{SEEN}', eval=SEEN)
+  views = dict(train=f'pad_and_crop(4)|flip|{SEEN}', eval=SEEN)
   c.train = dict(
     optimizer=dict(name='sgd', kw=dict(momentum=0.9)),
     learning_rate=rate,

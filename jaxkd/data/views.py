@@ -1,20 +1,22 @@
-"""What a net sees of an example: pipelines of random maps, by name.
+"""Views: the preprocessing and augmentation of one net's inputs.
 
-A view is written as a string, ``'crop(4)|flip|noise(0.1)'``, and applied on
-the device, inside the step. Every op is a function
-``op(key, image, *arguments) -> image`` on one example, so adding one is
-writing one function here, or naming one's own as ``package.module:function``.
+A view is a pipeline of ops, written as a string such as
+``'pad_and_crop(4)|flip|noise(0.1)'`` and applied on the device, inside the
+step. An op is a function ``op(key, image, *arguments) -> image`` on one
+example. To add one, write a function here, or name your own as
+``package.module:function``.
 
-What an example looks like is a function of (seed, epoch, example) alone: a
-resumed run sees what an unbroken one sees, and stored teacher outputs stay
-valid. Each op draws by its own name, so that teacher and student share the
-draws of the ops that both name, and adding an op moves no other's.
+What an example looks like depends on (seed, epoch, example) alone. So a resumed
+run sees what an uninterrupted one sees, and cached teacher outputs stay valid.
+Each op folds its own name into the key that it draws with: teacher and student
+share the draws of ops that both name, and adding an op changes no other's.
 """
 
 import functools
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,23 +29,35 @@ from jaxkd import calls, lookup, shapes
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 
-# What puts pixels elsewhere, and so away from labels of theirs.
+# Ops that move pixels, away from labels that are given for each place.
 MOVING = {
-  *('shift', 'crop', 'cut', 'centre', 'flip', 'rotate', 'turn', 'resize'),
-  'detail',
+  *('shift', 'pad_and_crop', 'random_crop', 'centre', 'flip', 'rotate'),
+  *('dihedral', 'resize', 'haar'),
 }
+# Renamed ops: new name -> old name. Keys are still folded from the old one, so
+# that an op draws what it drew before it was renamed.
+RENAMED = {
+  'pad_and_crop': 'crop',
+  'random_crop': 'cut',
+  'dihedral': 'turn',
+  'dihedral_all': 'turns',
+  'haar': 'detail',
+}
+_NOW = {old: new for new, old in RENAMED.items()}
 
 
 class Op(NamedTuple):
-  """One step of a view.
+  """One op of a view, with its arguments.
 
   Attributes:
-    name: what its draws are keyed by: as in the config, and 'flip#1' where a
-      second flip follows the first.
+    name: of the function, as in the config.
+    key: what its draws are folded from: its name before it was renamed, if it
+      was, and 'flip#1' where a second flip follows the first.
     apply: ``(key, example) -> example``.
   """
 
   name: str
+  key: str
   apply: Callable[[Array, Any], Any]
 
 
@@ -53,46 +67,65 @@ class View(NamedTuple):
   Attributes:
     text: the canonical spelling; views of one text are the same map.
     ops: in order of application.
+    recorded: the text with each op named as its draws are. Cached outputs
+      record this one, so that a renamed op does not invalidate them.
   """
 
   text: str
   ops: tuple[Op, ...]
+  recorded: str = ''
 
 
-def parse(text: str, *, at: str = 'view') -> View:
+def parse(text: str, *, at: str = 'view', stored: bool = False) -> View:
   """Reads a view such as ``'shift(2)|flip|noise(std=0.1)'``.
 
   Args:
     text: op names separated by ``|``, with literal arguments; empty for the
       view that leaves the example as it is.
     at: the config entry, for errors.
+    stored: whether the text is from a file that an earlier release may have
+      written, where the old name of an op is no reason for a warning.
 
   Raises:
     UserError: no such op, or arguments that it does not take.
+
+  Warns:
+    DeprecationWarning: an op is called by its old name.
 
   Examples:
     >>> parse('noise( std=0.15 )|flip').text
     'noise(0.15)|flip'
   """
   texts, ops, fresh = [], [], ''
-  like = 'crop(4)|flip|noise(0.1)'
-  for name, args, kwargs in calls.split(text, kind='view', like=like, at=at):
+  like = 'pad_and_crop(4)|flip|noise(0.1)'
+  for given, args, kwargs in calls.split(text, kind='view', like=like, at=at):
+    name = _NOW.get(given, given)
+    if name != given and not stored:
+      warnings.warn(
+        f'{at}: the view {given} is now called {name}; the next release has no '
+        'other name for it',
+        DeprecationWarning,
+        stacklevel=2,
+      )
     function = _find(name, at)
     arguments = calls.bind(
       function, name, args, kwargs, kind='view', at=at, skip=2
     )
-    key = calls.numbered(name, (op.name for op in ops))
+    drawn = RENAMED.get(name, name)
+    key = calls.numbered(drawn, (op.key for op in ops))
     key, fresh = fresh + key, fresh + f'{name}/' * (function is redraw)
-    ops.append(Op(key, functools.partial(function, **arguments)))
+    ops.append(Op(name, key, functools.partial(function, **arguments)))
     values = ', '.join(map(repr, arguments.values()))
-    texts.append(f'{name}({values})' if values else name)
-  return View('|'.join(texts), tuple(ops))
+    values = f'({values})' if values else ''
+    texts.append((name + values, drawn + values))
+  text, recorded = ('|'.join(each[i] for each in texts) for i in (0, 1))
+  return View(text, tuple(ops), recorded)
 
 
 def apply(view: View, inputs: Any, *, seed, epoch: Array, id: Array) -> Any:
-  """What the view makes of a batch.
+  """A batch as seen through the view.
 
-  Integers of eight bits become float32 in [0, 1] first; other types stay.
+  Arrays of uint8 become float32 in [0, 1] first; other types stay.
 
   Args:
     view: from `parse`.
@@ -112,14 +145,14 @@ def apply(view: View, inputs: Any, *, seed, epoch: Array, id: Array) -> Any:
   def one(example, epoch, id):
     key = fold(base, epoch, id)
     for op in view.ops:
-      example = op.apply(fold(key, op.name), example)
+      example = op.apply(fold(key, op.key), example)
     return example
 
   return jax.vmap(one)(inputs, epoch, id)
 
 
 def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
-  """Shape of one example after the view; runs every check of its ops.
+  """The shape of one example after the view; runs every check of its ops.
 
   Args:
     view: from `parse`.
@@ -128,7 +161,7 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
     at: the config entry, for errors.
 
   Raises:
-    UserError: an op that cannot be applied to that shape.
+    UserError: an op cannot be applied to that shape.
   """
   inputs = shapes.batch(input_shape)
   index = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -143,15 +176,14 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
 
 
 def moving(view: View) -> tuple[str, ...]:
-  """The ops of ours in a view that put pixels elsewhere."""
-  names = (op.name.rpartition('/')[2].partition('#')[0] for op in view.ops)
-  return tuple(name for name in names if name in MOVING)
+  """The names of those ops of this module in a view that move pixels."""
+  return tuple(op.name for op in view.ops if op.name in MOVING)
 
 
 def draws(view: View, input_shape: Any) -> bool:
-  """Whether what a view makes of an example depends on seed and epoch.
+  """Whether a view is random: its outputs depend on seed and epoch.
 
-  It does where an op, of ours or of yours, does anything with its key.
+  It is where any op, of this module or of yours, uses its key.
 
   Args:
     view: from `parse`.
@@ -175,11 +207,11 @@ def draws(view: View, input_shape: Any) -> bool:
 
 
 def redraw(key: Array, image: Array) -> Array:
-  """Leaves the example as it is; the ops behind it draw anew.
+  """Leaves the example as it is; the ops after it have draws of their own.
 
-  Two views share the draws of the ops that both name. What stands behind this
-  op in one of them is drawn apart, e.g. for a teacher that is to see noise of
-  its own.
+  Two views share the draws of ops that both name. Ops after this one in one of
+  the views draw independently of the other, e.g. for a teacher that sees noise
+  of its own.
   """
   del key
   return image
@@ -193,45 +225,48 @@ def noise(key: Array, image: Array, std: float) -> Array:
 
 
 def shift(key: Array, image: Array, pixels: int) -> Array:
-  """Moves by up to ``pixels`` each way along both axes; zeros come in."""
+  """Shifts by up to ``pixels`` each way along both axes, filled with zeros."""
   _size('shift', image)
   _require(pixels >= 0, f'shift(pixels={pixels}) needs at least 0 pixels')
   padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
   return dm_pix.random_crop(key, padded, image.shape)
 
 
-def crop(
+def pad_and_crop(
   key: Array, image: Array, padding: int, mode: str = 'constant'
 ) -> Array:
-  """Pads all sides by ``padding`` and cuts the old size out at random.
+  """Pads all sides by ``padding``, then takes a random crop of the old size.
 
   Args:
-    key: of the draw.
+    key: of the random crop.
     image: [H, W, C].
-    padding: pixels, less than the sides where the mode is 'reflect'.
+    padding: pixels; with the mode 'reflect' less than either side.
     mode: 'constant' (zeros), 'edge' or 'reflect'.
   """
-  height, width = _size('crop', image)
+  height, width = _size('pad_and_crop', image)
   modes = ('constant', 'edge', 'reflect')
-  _require(mode in modes, f'crop(mode={mode!r}) knows the modes {modes}')
+  _require(
+    mode in modes, f'pad_and_crop(mode={mode!r}) knows the modes {modes}'
+  )
   most = min(height, width) - 1 if mode == 'reflect' else sys.maxsize
   _require(
     0 <= padding <= most,
-    f'crop(padding={padding}, mode={mode!r}) of images of {height}x{width} '
-    'needs a padding of at least 0 and, to reflect, less than the sides',
+    f'pad_and_crop(padding={padding}, mode={mode!r}) of images of '
+    f'{height}x{width} needs a padding of at least 0 and, to reflect, less '
+    'than the sides',
   )
   widths = ((padding, padding), (padding, padding), (0, 0))
   return dm_pix.random_crop(key, jnp.pad(image, widths, mode), image.shape)
 
 
-def cut(key: Array, image: Array, size: int) -> Array:
-  """Cuts size x size pixels out at random."""
-  _fits('cut', image, size)
+def random_crop(key: Array, image: Array, size: int) -> Array:
+  """Takes a random crop of size x size pixels."""
+  _fits('random_crop', image, size)
   return dm_pix.random_crop(key, image, (size, size, image.shape[2]))
 
 
 def centre(key: Array, image: Array, size: int) -> Array:
-  """Cuts size x size pixels out of the middle."""
+  """Takes the central crop of size x size pixels."""
   del key
   height, width = _fits('centre', image, size)
   top, left = (height - size) // 2, (width - size) // 2
@@ -239,13 +274,13 @@ def centre(key: Array, image: Array, size: int) -> Array:
 
 
 def flip(key: Array, image: Array) -> Array:
-  """Swaps left and right, every other time."""
+  """Flips left and right with probability 1/2."""
   _size('flip', image)
   return dm_pix.random_flip_left_right(key, image)
 
 
 def rotate(key: Array, image: Array, degrees: float) -> Array:
-  """Turns about the centre by up to ``degrees`` each way; zeros come in."""
+  """Rotates by up to ``degrees`` each way, filled with zeros."""
   _size('rotate', image)
   _require(degrees >= 0, f'rotate(degrees={degrees}) needs at least 0 degrees')
   most = math.radians(degrees)
@@ -259,42 +294,45 @@ def rotate(key: Array, image: Array, degrees: float) -> Array:
     return dm_pix.rotate(image, angle, mode='constant')
 
 
-def turn(key: Array, image: Array) -> Array:
-  """Turns by a multiple of 90 degrees, and mirrors every other time."""
-  copies = turns(key, image)
+def dihedral(key: Array, image: Array) -> Array:
+  """Applies one of the eight symmetries of the square, drawn uniformly.
+
+  A rotation by a multiple of 90 degrees, with or without a left-right flip.
+  """
+  copies = dihedral_all(key, image)
   return copies[jax.random.randint(key, (), 0, len(copies))]
 
 
-def turns(key: Array, image: Array) -> Array:
-  """All that `turn` can give, [8, H, W, C].
+def dihedral_all(key: Array, image: Array) -> Array:
+  """All eight images that `dihedral` draws from, [8, H, W, C].
 
-  For a group that is made of others (`teachers.NAME.made_of`), which are shown
-  all eight and put together.
+  For a group made of others (`teachers.NAME.made_of`): its nets predict for
+  all eight, and the predictions are fused, i.e. test-time augmentation.
   """
   del key
-  height, width = _size('turn', image)
+  height, width = _size('dihedral', image)
   _require(
-    height == width, f'turn needs square images, got {height} by {width}'
+    height == width, f'dihedral needs square images, got {height} by {width}'
   )
   turned = [jnp.rot90(image, count) for count in range(4)]
   return jnp.stack([*turned, *(each[:, ::-1] for each in turned)])
 
 
 def brightness(key: Array, image: Array, delta: float) -> Array:
-  """Adds one number from [-delta, delta) to all pixels."""
+  """Adds one number, drawn from [-delta, delta), to all pixels."""
   _require(delta >= 0, f'brightness(delta={delta}) needs a delta of at least 0')
   return dm_pix.random_brightness(key, image, delta)
 
 
 def contrast(key: Array, image: Array, lo: float, hi: float) -> Array:
-  """Multiplies the distance from each channel's mean by one of [lo, hi)."""
+  """Scales the distance from each channel's mean by a draw of [lo, hi)."""
   _size('contrast', image)
   _require(0 <= lo <= hi, f'contrast(lo={lo}, hi={hi}) needs 0 <= lo <= hi')
   return dm_pix.random_contrast(key, image, lo, hi)
 
 
 def cutout(key: Array, image: Array, size: int) -> Array:
-  """Blanks a square of ``size`` pixels, centred anywhere in the image.
+  """Zeroes a square of ``size`` pixels, centred anywhere in the image.
 
   DeVries and Taylor, `Improved Regularization of Convolutional Neural
   Networks with Cutout <https://arxiv.org/abs/1708.04552>`_, 2017.
@@ -311,14 +349,14 @@ def cutout(key: Array, image: Array, size: int) -> Array:
 
 
 def resolution(key: Array, image: Array, size: int) -> Array:
-  """Keeps what size x size pixels can show, at the old number of pixels."""
+  """Resizes to size x size pixels and back: low resolution, the old shape."""
   _fits('resolution', image, size)
   small = resize(key, image, size)
   return jax.image.resize(small, image.shape, 'linear')
 
 
 def resize(key: Array, image: Array, size: int) -> Array:
-  """Makes the image size x size pixels, smoothed where it shrinks."""
+  """Resizes to size x size pixels, bilinear with antialiasing."""
   del key
   _size('resize', image)
   _require(size >= 1, f'resize(size={size}) needs a size of at least 1')
@@ -326,7 +364,7 @@ def resize(key: Array, image: Array, size: int) -> Array:
 
 
 def blur(key: Array, image: Array, sigma: float) -> Array:
-  """Gaussian blur of standard deviation ``sigma`` pixels, edges repeated."""
+  """Gaussian blur with a std of ``sigma`` pixels; edge pixels are repeated."""
   del key
   _size('blur', image)
   _require(sigma > 0, f'blur(sigma={sigma}) needs a sigma above 0')
@@ -337,7 +375,7 @@ def blur(key: Array, image: Array, sigma: float) -> Array:
 
 
 def gradient(key: Array, image: Array) -> Array:
-  """The length of the gradient at each pixel, by central differences."""
+  """The magnitude of the gradient at each pixel, by central differences."""
   del key
   height, width = _size('gradient', image)
   _require(
@@ -348,21 +386,20 @@ def gradient(key: Array, image: Array) -> Array:
   return jnp.sqrt(down**2 + across**2)
 
 
-def detail(key: Array, image: Array) -> Array:
-  """What the Haar wavelet sees at the finest scale, [H / 2, W / 2, 3 C].
+def haar(key: Array, image: Array) -> Array:
+  """The three detail bands of one Haar wavelet level, [H / 2, W / 2, 3 C].
 
-  Of each 2x2 block of pixels: the difference of its columns, of its rows, and
-  of its diagonals, each half a sum of four. An odd last row or column is left
-  out.
+  For each 2x2 block of pixels: half the difference of its columns, of its rows
+  and of its diagonals. An odd last row or column is left out.
 
   Haar, `Zur Theorie der orthogonalen Funktionensysteme
   <https://doi.org/10.1007/BF01456326>`_, 1910.
   """
   del key
-  height, width = _size('detail', image)
+  height, width = _size('haar', image)
   _require(
     min(height, width) > 1,
-    f'detail needs two pixels or more each way, got {height} by {width}',
+    f'haar needs two pixels or more each way, got {height} by {width}',
   )
   height, width = height // 2 * 2, width // 2 * 2
   (a, b), (c, d) = (
@@ -373,7 +410,7 @@ def detail(key: Array, image: Array) -> Array:
 
 
 def channel(key: Array, image: Array, index: int) -> Array:
-  """One channel of an image, e.g. one of several registered modes."""
+  """One channel of an image, e.g. one of several registered modalities."""
   del key
   _size('channel', image)
   count = image.shape[2]
@@ -388,7 +425,7 @@ def channel(key: Array, image: Array, index: int) -> Array:
 def standardize(
   key: Array, image: Array, mean: float | tuple, std: float | tuple
 ) -> Array:
-  """Subtracts ``mean`` and divides by ``std``, numbers or one a channel."""
+  """Subtracts ``mean``, divides by ``std``: numbers, or one per channel."""
   del key
   _require_array('standardize', image)
   shape = (1,) * (image.ndim - 1) + (-1,)

@@ -80,7 +80,7 @@ class CachedOutputs:
     self._views = {n: r.view for n, r in roles.items() if not r.reads}
     parsed = [views.parse(text) for text in jax.tree.leaves(self._views)]
     self._draws = any(views.draws(v, source.input_shape) for v in parsed)
-    self._text = ' and '.join(dict.fromkeys(view.text for view in parsed))
+    self._text = ' and '.join(dict.fromkeys(view.recorded for view in parsed))
     # Members of one seed differ in nothing that a teacher could see.
     own = self._draws or 0 in axes.values()
     self._seeds = list(dict.fromkeys(seeds)) if own else [0]

@@ -28,7 +28,7 @@ def joined(
 
   They see the examples as this group does if it has views of its own, else
   each as it does by itself. A view that gives several copies of an example, as
-  `jaxkd.data.views.turns` does, is for all of them to be fused too.
+  `jaxkd.data.views.dihedral_all` does, is for all of them to be fused too.
 
   Args:
     entry: its complete entry.

@@ -394,7 +394,7 @@ def load(
   # Called `corrected` by runs of the release before.
   if spec.get('logit_shift', spec.get('corrected', False)):
     net = logit_shift.shifted(net, spec['num_classes'])
-  view = views.parse(spec['view'])
+  view = views.parse(spec['view'], stored=True)
   known = _inputs(spec, view, folder)
 
   def apply(variables, inputs, *, key=None, train=False):

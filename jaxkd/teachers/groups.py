@@ -175,7 +175,7 @@ def differences(
       f'{shape_lib.said(role.shape)} here'
     )
   own = views.parse(role.eval_view).text
-  view = views.parse(spec.get('view', own)).text
+  view = views.parse(spec.get('view', own), stored=True).text
   if view != own:
     notes.append(
       f'{said} evaluated with the view {view!r} and have {own!r} here'

@@ -15,7 +15,7 @@ from jaxkd.errors import UserError
 OPS = {
   'noise': ('noise(0.1)', (8, 8, 3)),
   'shift': ('shift(2)', (8, 8, 3)),
-  'crop': ("crop(2, mode='reflect')", (8, 8, 3)),
+  'pad_and_crop': ("pad_and_crop(2, mode='reflect')", (8, 8, 3)),
   'flip': ('flip', (8, 8, 3)),
   'rotate': ('rotate(40)', (8, 8, 3)),
   'brightness': ('brightness(0.2)', (8, 8, 3)),
@@ -23,16 +23,16 @@ OPS = {
   'cutout': ('cutout(3)', (8, 8, 3)),
   'resolution': ('resolution(4)', (8, 8, 3)),
   'resize': ('resize(5)', (5, 5, 3)),
-  'cut': ('cut(5)', (5, 5, 3)),
+  'random_crop': ('random_crop(5)', (5, 5, 3)),
   'centre': ('centre(5)', (5, 5, 3)),
   'blur': ('blur(0.8)', (8, 8, 3)),
   'standardize': ('standardize(0.5, (0.1, 0.2, 0.4))', (8, 8, 3)),
   'grayscale': ('grayscale', (8, 8, 1)),
   'redraw': ('redraw|noise(0.1)', (8, 8, 3)),
-  'turn': ('turn', (8, 8, 3)),
-  'turns': ('turns', (8, 8, 8, 3)),
+  'dihedral': ('dihedral', (8, 8, 3)),
+  'dihedral_all': ('dihedral_all', (8, 8, 8, 3)),
   'gradient': ('gradient', (8, 8, 3)),
-  'detail': ('detail', (4, 4, 9)),
+  'haar': ('haar', (4, 4, 9)),
   'channel': ('channel(1)', (8, 8, 1)),
 }
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
@@ -91,14 +91,14 @@ def test_bytes_and_the_floats_they_stand_for_look_the_same():
   )
 
 
-def test_turns_are_the_eight_symmetries_of_a_square():
-  made = see('turns')[0]
+def test_dihedral_all_gives_the_eight_symmetries_of_a_square():
+  made = see('dihedral_all')[0]
   expected = [np.rot90(x, k) for x in (IMAGES[0],) for k in range(4)]
   expected += [np.rot90(IMAGES[0].transpose(1, 0, 2), k) for k in range(4)]
   assert len(made) == len(np.unique(made.reshape(8, -1), axis=0)) == 8
   for one in expected:
     assert any(np.array_equal(one, other) for other in made)
-  drawn = [see('turn', epoch=epoch)[0] for epoch in range(40)]
+  drawn = [see('dihedral', epoch=epoch)[0] for epoch in range(40)]
   assert len(np.unique(np.stack(drawn).reshape(40, -1), axis=0)) == 8
   for one in drawn:
     assert any(np.array_equal(one, other) for other in made)
@@ -110,8 +110,8 @@ def test_gradient_is_steep_where_pixels_differ():
   np.testing.assert_allclose(see('gradient', ramp), np.full((1, 5, 4, 1), 5.0))
 
 
-def test_detail_is_an_orthonormal_transform_without_its_mean():
-  made = see('detail')
+def test_haar_is_an_orthonormal_transform_without_its_mean():
+  made = see('haar')
   blocks = IMAGES.reshape(6, 4, 2, 4, 2, 3).transpose(0, 1, 3, 5, 2, 4)
   around = blocks - blocks.mean((-2, -1), keepdims=True)
   np.testing.assert_allclose(
@@ -120,7 +120,7 @@ def test_detail_is_an_orthonormal_transform_without_its_mean():
     rtol=1e-4,
   )
   columns = np.tile([[[0.0], [1.0]]], (1, 2, 1, 1)).astype(np.float32)
-  assert see('detail', columns).tolist() == [[[[-1.0, 0.0, 0.0]]]]
+  assert see('haar', columns).tolist() == [[[[-1.0, 0.0, 0.0]]]]
 
 
 def test_channel_is_one_of_them():
@@ -171,7 +171,7 @@ class TestOps:
 
   @pytest.mark.parametrize(
     ('text', 'mode'),
-    [('shift(2)', 'constant'), ("crop(2, mode='reflect')", 'reflect')],
+    [('shift(2)', 'constant'), ("pad_and_crop(2, mode='reflect')", 'reflect')],
   )
   def test_shift_and_crop_move_by_whole_pixels(self, text, mode):
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)), mode)
@@ -248,12 +248,12 @@ class TestOps:
     made = see('resolution(2)', checks.astype(np.float32))
     np.testing.assert_allclose(made, 0.5, atol=0.05)
 
-  def test_cut_takes_any_window_and_centre_the_middle(self):
+  def test_random_crop_takes_any_window_and_centre_the_middle(self):
     np.testing.assert_array_equal(see('centre(4)'), IMAGES[:, 2:6, 2:6])
     many = np.tile(IMAGES[:1], (60, 1, 1, 1))
     places = {
       (i, j)
-      for window in see('cut(6)', many)
+      for window in see('random_crop(6)', many)
       for i in range(3)
       for j in range(3)
       if (window == IMAGES[0, i : i + 6, j : j + 6]).all()
@@ -280,15 +280,15 @@ class TestOps:
 
 
 STILL = (
-  'resolution', 'resize', 'blur', 'standardize', 'grayscale', 'centre', 'turns',
-  'gradient', 'detail', 'channel',
+  'resolution', 'resize', 'blur', 'standardize', 'grayscale', 'centre',
+  'dihedral_all', 'gradient', 'haar', 'channel',
 )  # fmt: skip
 
 
 @pytest.mark.parametrize('name', OPS)
 def test_it_is_known_what_draws(name):
   view = views.parse(f'{OPS[name][0]}|{OPS["standardize"][0]}')
-  if name not in ('grayscale', 'detail', 'channel'):  # of other channels
+  if name not in ('grayscale', 'haar', 'channel'):  # of other channels
     assert views.draws(view, (8, 8, 3)) == (name not in STILL)
   alone = views.parse(OPS[name][0])
   assert views.draws(alone, (8, 8, 3)) == (name not in STILL)
@@ -320,7 +320,7 @@ def test_ops_of_ones_own_take_any_pytree(tmp_path, monkeypatch):
 def test_views_have_one_canonical_text():
   texts = ['noise(1)|flip', ' noise( std=1.0 ) | flip()', 'noise(1.0)|flip']
   assert {views.parse(text).text for text in texts} == {'noise(1.0)|flip'}
-  assert views.parse('crop(2)').text == "crop(2, 'constant')"
+  assert views.parse('pad_and_crop(2)').text == "pad_and_crop(2, 'constant')"
 
 
 @pytest.mark.parametrize(
@@ -353,15 +353,15 @@ def test_views_that_cannot_be_read(text, message):
     ('shift(-1)', (8, 8, 1), 'at least 0'),
     ('shift(1)', (64,), r'shift needs an image .* got \(64,\)'),
     ('flip', {'a': (8, 8, 1)}, 'flip needs an image .* got dict'),
-    ("crop(8, mode='reflect')", (8, 8, 1), 'less than the sides'),
-    ("crop(1, mode='wrap')", (8, 8, 1), 'knows the modes'),
+    ("pad_and_crop(8, mode='reflect')", (8, 8, 1), 'less than the sides'),
+    ("pad_and_crop(1, mode='wrap')", (8, 8, 1), 'knows the modes'),
     ('rotate(-1)', (8, 8, 1), 'at least 0'),
     ('brightness(-1)', (8, 8, 1), 'at least 0'),
     ('contrast(2, 1)', (8, 8, 1), '0 <= lo <= hi'),
     ('cutout(0)', (8, 8, 1), 'at least 1'),
     ('resolution(9)', (8, 8, 1), 'from 1 to the shorter side'),
     ('resize(0)', (8, 8, 1), 'at least 1'),
-    ('cut(9)', (8, 8, 1), 'from 1 to the shorter side'),
+    ('random_crop(9)', (8, 8, 1), 'from 1 to the shorter side'),
     ('centre(0)', (8, 8, 1), 'from 1 to the shorter side'),
     ('blur(0)', (8, 8, 1), 'above 0'),
     ('standardize(0, 0)', (8, 8, 1), 'above 0'),
@@ -383,10 +383,10 @@ def test_what_is_drawn_anew_is_drawn_apart():
 
 
 def test_what_moves_pixels_is_known():
-  view = views.parse('noise(0.1)|crop(1)|redraw|flip|flip|brightness(0.1)')
-  assert views.moving(view) == ('crop', 'flip', 'flip')
-  known = {'shift', 'cut', 'centre', 'rotate', 'turn', 'resize', 'detail'}
-  assert known < views.MOVING
+  text = 'noise(0.1)|pad_and_crop(1)|redraw|flip|flip|brightness(0.1)'
+  assert views.moving(views.parse(text)) == ('pad_and_crop', 'flip', 'flip')
+  known = {'shift', 'random_crop', 'centre', 'rotate', 'dihedral', 'resize'}
+  assert known | {'haar'} < views.MOVING
 
 
 @pytest.mark.parametrize('op', ['noise(0.1)', 'standardize(0.5, 1.0)'])

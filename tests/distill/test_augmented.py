@@ -165,7 +165,9 @@ BOXES, POINTS = np.zeros((3, 5, 4), np.float32), np.zeros((3, 5, 2), np.float32)
     (source_of(SEVERAL[:, 0], code=POINTS), ''),
   ],
 )
-@pytest.mark.parametrize('view', ['crop(1)', 'flip', 'resize(4)|resize(8)'])
+@pytest.mark.parametrize(
+  'view', ['pad_and_crop(1)', 'flip', 'resize(4)|resize(8)']
+)
 def test_views_that_leave_labels_behind(source, field, view):
   entry = {'views': {'train': f'noise(0.1)|{view}', 'eval': ''}}
   if not field:

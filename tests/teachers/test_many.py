@@ -66,7 +66,8 @@ def modes(**changes):
           vote=dict(made_of=('edges', 'plain', 'reader'), fuse='majority_vote'),
           mean=dict(made_of=('vote', 'plain')),
           turned=dict(
-            made_of=('mean',), views=dict(train='turns', eval='turns')
+            made_of=('mean',),
+            views=dict(train='dihedral_all', eval='dihedral_all'),
           ),
         ),
         students=dict(student=net),
