@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxkd.distill import masks
-from jaxkd.distill.model import Model, PyTree
+from jaxkd.distill.model import Model, PyTree, dtype_of
 from jaxkd.distill.roles import AVERAGE, Role
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.models import frozen
@@ -169,6 +170,7 @@ def checked_batch(
     raise unknown('field of the batch', 'inputs', batch)
   batch, sizes = dict(batch), {}
   for name, tree in batch.items():
+    narrowed = functools.partial(_narrowed, name=name)
     for x in jax.tree.leaves(tree):
       if np.ndim(x) < axes or not hasattr(x, 'dtype'):
         raise UserError(
@@ -176,6 +178,7 @@ def checked_batch(
           f'{axes} leading axes, of {"members and " * (axes - 1)}examples'
         )
       sizes[name] = x.shape[:axes]
+    batch[name] = jax.tree.map(narrowed, tree)
   wrong = {n for n, size in sizes.items() if size != sizes['inputs']}
   if wrong:
     raise UserError(
@@ -197,3 +200,23 @@ def checked_batch(
         'distill.mesh(members, batch_size)'
       )
   return batch
+
+
+def _narrowed(x: Any, *, name: str) -> Any:
+  """An array of a type that JAX has, as int32 for int64.
+
+  Raises:
+    UserError: numbers that this type cannot hold.
+  """
+  dtype = dtype_of(x)
+  if isinstance(x, jax.Array) or x.dtype == dtype:
+    return x
+  x = np.asarray(x)
+  if np.issubdtype(dtype, np.integer) and x.size:
+    most = np.iinfo(dtype)
+    if x.min() < most.min or x.max() > most.max:
+      raise UserError(
+        f'the field {name} of the batch holds numbers beyond {dtype}; '
+        'number from 0 on, or set jax_enable_x64'
+      )
+  return x.astype(dtype)
