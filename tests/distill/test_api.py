@@ -341,7 +341,7 @@ def test_what_is_no_model_is_refused(model, message):
     (dict(labels=np.zeros(5, np.int32)),
      'labels of the batch is of 5 examples'),
     (dict(labels=[1, 2]), 'labels of the batch holds 1; give arrays'),
-    (dict(id=np.arange(B) + 2**40), 'id of the batch holds numbers beyond int32'),
+    (dict(id=np.arange(B) + 2**40), 'id of the batch .* beyond int32'),
   ],
 )  # fmt: skip
 def test_batches_that_do_not_fit(change, message):
