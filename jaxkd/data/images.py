@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps
 
-from jaxkd.data import folders, kept, passes
+from jaxkd.data import file_cache, folders, passes
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.errors import UserError, several
 
@@ -143,8 +143,8 @@ def kind_of_many(paths: Sequence[Path], resize: int) -> Kind:
   """As `kind`; if the images are many, it is kept until one of them changes."""
   if len(paths) < MANY:
     return kind(paths, resize)
-  name = kept.name(paths, 1, PIL.__version__, resize)
-  found = kept.arrays(
+  name = file_cache.key(paths, 1, PIL.__version__, resize)
+  found = file_cache.arrays(
     CACHE / f'{name}.npz', lambda: kind(paths, resize)._asdict()
   )
   return Kind(found['mode'].item(), tuple(found['notes'].tolist()))

@@ -44,20 +44,20 @@ class Array(NamedTuple):
   high: float | None = None
 
   @property
-  def is_whole(self) -> bool:
+  def is_integer(self) -> bool:
     """Whether it holds whole numbers, as tokens are; bytes are pixels."""
     return self.dtype not in ('uint8', 'float32', '')
 
   @property
   def is_image(self) -> bool:
     """Whether it is an example [H, W, C] of the data."""
-    known = self.low is not None and not self.is_whole
+    known = self.low is not None and not self.is_integer
     return len(self.shape) == 3 and known
 
   @property
   def is_unit(self) -> bool:
     """Whether values go from 0 to 1, as those of images mostly do."""
-    known = self.low is not None and not self.is_whole
+    known = self.low is not None and not self.is_integer
     return known and self.low >= 0 and self.high <= 1
 
   def bounds(self) -> tuple[float, float]:
@@ -66,7 +66,7 @@ class Array(NamedTuple):
     Those of images are known. Other numbers from 0 to 1 may leave that range a
     little, and those of a wider one as far as they like.
     """
-    if self.is_whole:
+    if self.is_integer:
       low = -math.inf if self.low is None else self.low
       return low, math.inf if self.high is None else self.high
     if self.is_unit and (self.is_image or self.dtype == 'uint8'):
@@ -103,7 +103,7 @@ class Inputs(NamedTuple):
     """Shape of one example, or a pytree of shapes; see `jaxkd.shapes`."""
 
     def of(array):
-      if array.is_whole:
+      if array.is_integer:
         return jax.ShapeDtypeStruct(array.shape, array.dtype)
       return array.shape
 
@@ -176,7 +176,7 @@ def from_json(found: dict[str, Any]) -> Inputs:
 def scales(inputs: Inputs) -> list[tuple]:
   """What is the same of the values of data that are shown in the same way."""
   return [
-    (x.dtype, x.high) if x.is_whole else ('from 0 to 1' if x.is_unit else '',)
+    (x.dtype, x.high) if x.is_integer else ('from 0 to 1' if x.is_unit else '',)
     for x in jax.tree.leaves(inputs.arrays, is_leaf=is_array)
   ]
 
@@ -262,7 +262,7 @@ def _named(inputs: Inputs) -> dict[str, Array]:
 
 
 def _range(array: Array) -> str:
-  if array.is_whole:
+  if array.is_integer:
     known = array.low is not None and array.high is not None
     ends = f' from {array.low} to {array.high}' if known else ''
     return f' of {array.dtype}{ends}'
@@ -315,7 +315,7 @@ def _typed(x: Any, array: Array, inputs: Inputs) -> Any:
   if not array.dtype:
     return x
   kind = 'f' if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype.kind
-  if array.is_whole:
+  if array.is_integer:
     wanted = np.dtype(array.dtype)
     if kind not in ('b' if wanted.kind == 'b' else 'iu'):
       raise _wrong_type(x, f'give {array.dtype}')

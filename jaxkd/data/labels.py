@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import Examples, as_labels, changed
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError, several
 
 MOST_CLASSES = 2**20  # more are numbers of something else
@@ -87,13 +87,13 @@ def _of_one_type(labels: np.ndarray, at: str) -> np.ndarray:
 
 
 def read(
-  labels: Mapping[str, Any], told: Told, at: Mapping[str, str]
+  labels: Mapping[str, Any], conventions: Conventions, at: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
   """Labels of all splits, however people write them.
 
   Args:
     labels: split -> labels as `of_split` takes them; the first is to train on.
-    told: of them.
+    conventions: of them.
     at: split -> what to call its examples in errors.
 
   Returns:
@@ -112,9 +112,9 @@ def read(
         f'{other.form} in {split}; write them alike, as {at[first]} does'
       )
   values = {split: own.values for split, own in found.items()}
-  is_told = bool(told.num_classes or told.classes)
+  is_told = bool(conventions.num_classes or conventions.classes)
   if one.form == 'text':
-    return *_named(values, told, at), ()
+    return *_named(values, conventions, at), ()
   if one.form == 'booleans' and not is_told:
     return values, ('False', 'True'), ()
   if not one.columns:
@@ -130,18 +130,20 @@ def read(
 
 
 def _named(
-  labels: Mapping[str, np.ndarray], told: Told, at: Mapping[str, str]
+  labels: Mapping[str, np.ndarray],
+  conventions: Conventions,
+  at: Mapping[str, str],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  """Labels as numbers of their names, which are sorted or as told."""
-  if told.num_classes:
+  """Labels as numbers of their names, which are sorted or as conventions."""
+  if conventions.num_classes:
     raise UserError(
       'data.kw.num_classes: labels that are names say themselves how many '
       'classes there are; leave it out, or name all in data.kw.classes'
     )
   first = next(iter(labels))
   names = np.unique(labels[first]).tolist()
-  if told.classes and told.classes != 'sorted':
-    names = list(told.classes)
+  if conventions.classes and conventions.classes != 'sorted':
+    names = list(conventions.classes)
   else:
     bare: dict[str, str] = {}
     for name in names:
@@ -167,13 +169,15 @@ def _named(
 
 
 def numbered(
-  splits: Mapping[str, Examples], told: Told, at: Mapping[str, str]
+  splits: Mapping[str, Examples],
+  conventions: Conventions,
+  at: Mapping[str, str],
 ) -> tuple[dict[str, Examples], tuple[str, ...], tuple[str, ...]]:
   """Splits with classes 0, ..., K - 1, where labels alone say what these are.
 
   Args:
     splits: with labels that are whole numbers; the first is to train on.
-    told: of them.
+    conventions: of them.
     at: split -> what to call it in errors.
 
   Returns:
@@ -181,18 +185,18 @@ def numbered(
 
   Raises:
     UserError: labels below 0 or as large as no number of classes is, or that
-      are not among those told.
+      are not among those conventions.
   """
-  if told.num_classes:
-    return dict(splits), tuple(map(str, range(told.num_classes))), ()
+  if conventions.num_classes:
+    return dict(splits), tuple(map(str, range(conventions.num_classes))), ()
   first = next(iter(splits))
-  if told.classes:
+  if conventions.classes:
     if splits[first].index.each:
       raise UserError(
         'data.kw.classes: examples of many labels each keep their numbers; say '
         'data.kw.num_classes'
       )
-    values = told.classes
+    values = conventions.classes
     if values == 'sorted':
       values = splits[first].index.values.tolist()
     made = {s: _renumbered(x, values, at[s]) for s, x in splits.items()}

@@ -6,30 +6,30 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples, as_numbers
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError
 
 _DARK = 1.01 / 255  # the brightest pixel of images that are all but black
 
 
 def as_inputs(
-  x: Any, told: Told, at: str, numbers: np.ndarray | None = None
+  x: Any, conventions: Conventions, at: str, numbers: np.ndarray | None = None
 ) -> np.ndarray:
   """Inputs [n, ...] as nets take them; images [n, H, W, C].
 
   Args:
     x: inputs [n, ...]; [n, H, W] are images without an axis of channels.
-    told: of them.
+    conventions: of them.
     at: what to call them in errors.
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
 
   Raises:
     UserError: what is not numbers, channels that seem to come first, or pixels
-      that go beyond the range that is told.
+      that go beyond the range that is conventions.
   """
   x = np.asarray(x)
-  if told.layout == 'NCHW':
+  if conventions.layout == 'NCHW':
     if x.ndim != 4:
       raise UserError(
         f"data.kw.layout: 'NCHW' is for images [examples, channels, height, "
@@ -37,19 +37,21 @@ def as_inputs(
       )
     x = np.moveaxis(x, 1, -1)
   else:
-    check_layout(x.shape, told, at)
-  if told.ends:
-    x = _scaled(x, told.ends, at, numbers)
-  return as_numbers(x, at, numbers, images=told.layout != 'features')
+    check_layout(x.shape, conventions, at)
+  if conventions.ends:
+    x = _scaled(x, conventions.ends, at, numbers)
+  return as_numbers(x, at, numbers, images=conventions.layout != 'features')
 
 
-def check_layout(shape: tuple[int, ...], told: Told, at: str) -> None:
+def check_layout(
+  shape: tuple[int, ...], conventions: Conventions, at: str
+) -> None:
   """Refuses inputs [n, ...] whose channels seem to come first.
 
   Raises:
     UserError: they do, and the config does not say where they are.
   """
-  if not told.layout and _seems_channels_first(shape):
+  if not conventions.layout and _seems_channels_first(shape):
     raise UserError(
       f'{at} has inputs of shape {shape}, in which the channels seem to come '
       "first; set data.kw.layout='NCHW' to have them moved last, or 'NHWC' if "
@@ -82,20 +84,22 @@ def _scaled(
   return (x.astype(np.float32) - np.float32(low)) / np.float32(high - low)
 
 
-def check_brightness(examples: Examples, told: Told, at: str) -> None:
+def check_brightness(
+  examples: Examples, conventions: Conventions, at: str
+) -> None:
   """Refuses images that are all but black, as after a division too many.
 
   Bytes that are no images are taken from 0 to 255 likewise.
 
   Args:
     examples: a split, which is looked at if it is in memory.
-    told: of them.
+    conventions: of them.
     at: what to call them in errors.
 
   Raises:
     UserError: the brightest pixel is at most 1 of 255.
   """
-  if told.range or told.layout == 'features':
+  if conventions.range or conventions.layout == 'features':
     return
   for leaf in _in_memory(examples):
     is_bytes = leaf.dtype == np.uint8
@@ -113,19 +117,25 @@ def check_brightness(examples: Examples, told: Told, at: str) -> None:
       )
 
 
-def said_ranges(splits: Mapping[str, Examples], told: Told) -> Iterator[str]:
-  """What a reader must know of inputs whose range is told or is any.
+def said_ranges(
+  splits: Mapping[str, Examples], conventions: Conventions
+) -> Iterator[str]:
+  """What a reader must know of inputs whose range is conventions or is any.
 
   Nothing of bytes and of floats from 0 to 1, which are what is expected.
   """
-  how = f'by data.kw.range={told.ends}' if told.ends else 'as they are'
+  how = (
+    f'by data.kw.range={conventions.ends}'
+    if conventions.ends
+    else 'as they are'
+  )
   for split, examples in splits.items():
     leaves = _in_memory(examples)
-    if not told.range:
+    if not conventions.range:
       leaves = [x for x in leaves if x.dtype.kind == 'f']
     if leaves:
       low, high = min(x.min() for x in leaves), max(x.max() for x in leaves)
-      if told.range or low < 0 or high > 1:
+      if conventions.range or low < 0 or high > 1:
         yield f'inputs in {split} are from {low:.4g} to {high:.4g}, {how}'
 
 

@@ -25,6 +25,7 @@ from jaxkd import files as files_lib
 from jaxkd import lookup
 from jaxkd import options as options_lib
 from jaxkd import shapes as shapes_lib
+from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
@@ -33,9 +34,8 @@ from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
-from jaxkd.data import told as told_lib
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError, unknown
 
 NAMES = (
@@ -69,7 +69,7 @@ class Source(NamedTuple):
       filter; 0 if they are left as they are.
     vocabulary: number of tokens, where inputs are tokens; else 0.
     range: what pixels went from and to before they were brought to 0 to 1, if
-      that was told; else empty.
+      that was conventions; else empty.
     fields: what fields of the examples are, where their names do not say it;
       see `jaxkd.data.positions`.
   """
@@ -101,8 +101,8 @@ def load(
       'package.module:function', where the function takes the options
       and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
       test and perhaps validation, or of all, to be split 60 : 20 : 20. Options
-      of `jaxkd.data.told.Told` that it does not take itself say what its arrays
-      mean, as those of `npz`.
+      of `jaxkd.data.conventions` that it does not take itself say what its
+      arrays mean, as those of `npz`.
     dir: where the files are, for the sources that take it.
     validation: how much of the training split to hold out for validation, a
       number of examples or a share. By default what the source is usually
@@ -518,7 +518,7 @@ def npz(
     validation: as in `load`.
   """
   name, file = f'npz:{path}', _place(dir, path)
-  told = told_lib.of(
+  conventions = conventions_lib.of(
     num_classes=num_classes, classes=classes, range=range, layout=layout
   )
   if not file.is_file():
@@ -534,7 +534,7 @@ def npz(
 
   if arrays.keys() == {'inputs', 'labels'}:
     splits = {'all': (arrays['inputs'], arrays['labels'])}
-    return _from_arrays(name, splits, validation, told)
+    return _from_arrays(name, splits, validation, conventions)
   found = [
     split
     for split in ('train', 'validation', 'test')
@@ -547,7 +547,7 @@ def npz(
       'x_validation, y_validation, and nothing else'
     )
   splits = {s: (arrays[f'x_{s}'], arrays[f'y_{s}']) for s in found}
-  return _from_arrays(name, splits, validation, told)
+  return _from_arrays(name, splits, validation, conventions)
 
 
 def folder(
@@ -727,7 +727,7 @@ def tfds(
     layout: as in `npz`.
     validation: as in `load`.
   """
-  told = told_lib.of(
+  conventions = conventions_lib.of(
     num_classes=num_classes, classes=classes, range=range, layout=layout
   )
   images.check_resize(resize)
@@ -770,12 +770,14 @@ def tfds(
       f'data.kw.{entry}: {labels!r} of {path} names its {len(names)} classes; '
       'remove the entry'
     )
-  how = inputs, labels, resize, tuple(ignore) if maps else None, told
+  how = inputs, labels, resize, tuple(ignore) if maps else None, conventions
   splits = {
     split: examples_lib.held(prepared.read(builder, of, *how))
     for split, of in stored.items()
   }
-  source = _source(name, splits, validation, classes=names, told=told)
+  source = _source(
+    name, splits, validation, classes=names, conventions=conventions
+  )
   return source._replace(resize=resize)
 
 
@@ -818,7 +820,7 @@ def _source(
   validation: int | float | None,
   usual: float = 0.1,
   classes: Iterable[str] = (),
-  told: Told | None = None,
+  conventions: Conventions | None = None,
   fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Source:
   """Checks the splits, and holds out the validation split if there is none.
@@ -830,7 +832,7 @@ def _source(
     validation: as in `load`.
     usual: what None stands for, where there is a train split alone.
     classes: their names, if known; else the labels tell how many there are.
-    told: of the arrays; None where the config has no say.
+    conventions: of the arrays; None where the config has no say.
     fields: as in `Source`.
   """
   first = _first(name, splits)
@@ -855,20 +857,20 @@ def _source(
         )
   splits = {first: splits[first], **splits}
   at = {split: _at(name, split) for split in splits}
-  if told:
+  if conventions:
     for split, examples in splits.items():
-      pixels.check_brightness(examples, told, at[split])
-  said = pixels.said_ranges(splits, told) if told else ()
-  told = told or Told()
+      pixels.check_brightness(examples, conventions, at[split])
+  said = pixels.said_ranges(splits, conventions) if conventions else ()
+  conventions = conventions or Conventions()
   classes, notes, unnamed = tuple(classes), (), not classes
   if unnamed:
-    splits, classes, notes = labels_lib.numbered(splits, told, at)
+    splits, classes, notes = labels_lib.numbered(splits, conventions, at)
   splits = {
     split: examples_lib.checked(
       examples,
       len(classes),
       at=at[split],
-      limits=told.limits,
+      limits=conventions.limits,
       fields=fields,
     )
     for split, examples in splits.items()
@@ -881,7 +883,7 @@ def _source(
       f'{at[first]} has examples of the class {one} alone; there must be two '
       'classes or more'
     )
-  if unnamed and not (told.num_classes or told.classes):
+  if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
 
   if first == 'all':
@@ -899,7 +901,7 @@ def _source(
   splits = {split: splits[split] for split in order}
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
-  return made._replace(range=told.ends, fields=fields)
+  return made._replace(range=conventions.ends, fields=fields)
 
 
 def _first(name: str, splits: Mapping[str, Any]) -> str:
@@ -967,14 +969,14 @@ def _from_user(
 ) -> Source:
   takes = options_lib.parameters_of(function)
   takes_all = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-  left = set() if takes_all else {*Told._fields} - takes.keys()
+  left = set() if takes_all else {*Conventions._fields} - takes.keys()
   ours = {o: value for o, value in options.items() if o in left}
   options = {o: value for o, value in options.items() if o not in ours}
-  told = told_lib.of(**ours)
+  conventions = conventions_lib.of(**ours)
   options_lib.check(options, takes, name=name, at='data.kw')
   made = function(**options)
   if isinstance(made, Source):
-    return _from_source(name, made, validation, told)
+    return _from_source(name, made, validation, conventions)
   try:
     splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
   except (AttributeError, TypeError, ValueError) as error:
@@ -982,17 +984,21 @@ def _from_user(
       f'data.source: {name} must return a jaxkd.data.sources.Source or a dict '
       f'of (inputs, labels) by split, not {type(made).__name__}'
     ) from error
-  return _from_arrays(name, splits, validation, told)
+  return _from_arrays(name, splits, validation, conventions)
 
 
 def _from_source(
-  name: str, made: Source, validation: int | float | None, told: Told
+  name: str,
+  made: Source,
+  validation: int | float | None,
+  conventions: Conventions,
 ) -> Source:
   """Checks a source of one's own, whose images are as a config says."""
-  if told.num_classes or told.classes:
+  if conventions.num_classes or conventions.classes:
+    entry = 'classes' if conventions.classes else 'num_classes'
     raise UserError(
-      f'data.kw.{"classes" if told.classes else "num_classes"}: {name} returns '
-      'a jaxkd.data.sources.Source, which says this itself; remove the entry'
+      f'data.kw.{entry}: {name} returns a jaxkd.data.sources.Source, which '
+      'says this itself; remove the entry'
     )
   positions.check_declared(made.fields, f'data.source: {name}')
   classes = tuple(made.classes) or tuple(map(str, range(made.num_classes)))
@@ -1004,7 +1010,7 @@ def _from_source(
   def change(split, batch, numbers):
     at = _at(name, split)
     inputs = jax.tree.map(
-      lambda x: pixels.as_inputs(x, told, at, numbers), batch['inputs']
+      lambda x: pixels.as_inputs(x, conventions, at, numbers), batch['inputs']
     )
     return {**batch, 'inputs': inputs}
 
@@ -1013,14 +1019,19 @@ def _from_source(
     one = examples.fetch(np.arange(1))['inputs'] if len(examples) else ()
     for x in jax.tree.leaves(one):
       shape = (len(examples), *np.shape(x)[1:])
-      pixels.check_layout(shape, told, _at(name, split))
-  if told.range or told.layout:
+      pixels.check_layout(shape, conventions, _at(name, split))
+  if conventions.range or conventions.layout:
     splits = {
       split: examples_lib.changed(examples, functools.partial(change, split))
       for split, examples in splits.items()
     }
   source = _source(
-    name, splits, validation, classes=classes, told=told, fields=made.fields
+    name,
+    splits,
+    validation,
+    classes=classes,
+    conventions=conventions,
+    fields=made.fields,
   )
   return source._replace(
     notes=(*made.notes, *source.notes),
@@ -1033,24 +1044,26 @@ def _from_arrays(
   name: str,
   splits: Mapping[str, tuple[Any, Any]],
   validation: int | float | None,
-  told: Told,
+  conventions: Conventions,
 ) -> Source:
   """A source of inputs [N, ...], or pytrees of them, and labels, by split."""
   first = _first(name, splits)
   splits = {first: splits[first], **splits}
   at = {split: _at(name, split) for split in splits}
   labels, classes, notes = labels_lib.read(
-    {split: labels for split, (_, labels) in splits.items()}, told, at
+    {split: labels for split, (_, labels) in splits.items()}, conventions, at
   )
   made = {}
   for split, (inputs, _) in splits.items():
     inputs = jax.tree.map(
-      lambda x, at=at[split]: pixels.as_inputs(x, told, at), inputs
+      lambda x, at=at[split]: pixels.as_inputs(x, conventions, at), inputs
     )
     fields = {'inputs': inputs, 'labels': labels[split]}
     examples_lib.check_lengths(fields, at[split])
     made[split] = ArrayExamples(**fields)
-  source = _source(name, made, validation, classes=classes, told=told)
+  source = _source(
+    name, made, validation, classes=classes, conventions=conventions
+  )
   return source._replace(notes=(*notes, *source.notes))
 
 

@@ -143,9 +143,9 @@ def sentence_bleu(hypothesis: Array, reference: Array) -> Array:
   logs = []
   for order in range(1, 5):
     ours, theirs = (_grams(x, order) for x in (hypothesis, reference))
-    there = _whole(hypothesis, order)
+    there = _are_words(hypothesis, order)
     in_ours = _occurrences(ours, ours, there)
-    in_theirs = _occurrences(ours, theirs, _whole(reference, order))
+    in_theirs = _occurrences(ours, theirs, _are_words(reference, order))
     # Each of the c places of an n-gram has a cth of its min(c, r) matches.
     share = jnp.minimum(1, in_theirs / jnp.maximum(in_ours, 1))
     matches = jnp.where(there, share, 0).sum(-1)
@@ -184,8 +184,8 @@ def _grams(tokens: Array, order: int) -> Array:
   return jnp.stack(parts, axis=-1)
 
 
-def _whole(tokens: Array, order: int) -> Array:
-  """Which n-grams are of words alone, bool [..., L - n + 1]."""
+def _are_words(tokens: Array, order: int) -> Array:
+  """Which n-grams consist of words alone, bool [..., L - n + 1]."""
   return _grams(_words(tokens), order).all(-1)
 
 

@@ -2,14 +2,16 @@
 
 import pytest
 
-from jaxkd.data import told
+from jaxkd.data import conventions
 from jaxkd.errors import UserError
 
 
 def test_only_what_is_told_to_be_free_has_no_limits():
-  assert told.of(layout='features').limits is None
-  assert told.of(range='any').limits is None
-  assert told.of().limits == told.of(range=[0, 255]).limits == (0, 1)
+  assert conventions.of(layout='features').limits is None
+  assert conventions.of(range='any').limits is None
+  assert (
+    conventions.of().limits == conventions.of(range=[0, 255]).limits == (0, 1)
+  )
 
 
 @pytest.mark.parametrize(
@@ -34,4 +36,4 @@ def test_only_what_is_told_to_be_free_has_no_limits():
 )  # fmt: skip
 def test_what_is_told_must_make_sense(options, message):
   with pytest.raises(UserError, match=rf'^data\.kw\.{message}'):
-    told.of(**options)
+    conventions.of(**options)
