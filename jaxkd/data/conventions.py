@@ -84,8 +84,8 @@ def of(**options: Any) -> Conventions:
     pair = numbers and made.range[0] < made.range[1] < np.inf
   if not pair and made.range != 'any':
     raise UserError(
-      f'data.kw.range: {made.range!r} should be the least and the largest value '
-      "of pixels, as in (0, 255), or 'any'"
+      f'data.kw.range: {made.range!r} should be the least and the largest '
+      "value of pixels, as in (0, 255), or 'any'"
     )
   if made.layout not in ('', *LAYOUTS):
     raise UserError(
