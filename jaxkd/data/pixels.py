@@ -1,4 +1,4 @@
-"""Inputs of arrays that people have: what nets take, and what is refused."""
+"""Arrays of inputs as people have them: converted for nets, or refused."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples, as_numbers
 from jaxkd.errors import UserError
 
-_DARK = 1.01 / 255  # the brightest pixel of images that are all but black
+_DARK = 1.01 / 255  # images whose brightest pixel is below are suspicious
 
 
 def as_inputs(
   x: Any, conventions: Conventions, at: str, numbers: np.ndarray | None = None
 ) -> np.ndarray:
-  """Inputs [n, ...] as nets take them; images [n, H, W, C].
+  """Converts inputs [n, ...] to what nets take; images to [n, H, W, C].
 
   Args:
     x: inputs [n, ...]; [n, H, W] are images without an axis of channels.
-    conventions: of them.
+    conventions: of the inputs.
     at: what to call them in errors.
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
 
   Raises:
-    UserError: what is not numbers, channels that seem to come first, or pixels
-      that go beyond the range that is conventions.
+    UserError: not numbers, channels that seem to come first, or pixels outside
+      of ``conventions.range``.
   """
   x = np.asarray(x)
   if conventions.layout == 'NCHW':
@@ -49,7 +49,7 @@ def check_layout(
   """Refuses inputs [n, ...] whose channels seem to come first.
 
   Raises:
-    UserError: they do, and the config does not say where they are.
+    UserError: they do, and ``conventions.layout`` is not set.
   """
   if not conventions.layout and _seems_channels_first(shape):
     raise UserError(
@@ -70,7 +70,7 @@ def _seems_channels_first(shape: tuple[int, ...]) -> bool:
 def _scaled(
   x: np.ndarray, range: Sequence[float], at: str, numbers: np.ndarray | None
 ) -> np.ndarray:
-  """What goes from and to these numbers, from 0 to 1; bytes stay bytes."""
+  """Rescales values from the given range to 0 to 1; bytes stay bytes."""
   low, high = range
   if x.dtype.kind not in 'biuf':
     return x  # which `as_numbers` refuses
@@ -87,13 +87,13 @@ def _scaled(
 def check_brightness(
   examples: Examples, conventions: Conventions, at: str
 ) -> None:
-  """Refuses images that are all but black, as after a division too many.
+  """Refuses images that are nearly black, e.g. divided by 255 twice.
 
-  Bytes that are no images are taken from 0 to 255 likewise.
+  Bytes that are not images are checked in the same way.
 
   Args:
-    examples: a split, which is looked at if it is in memory.
-    conventions: of them.
+    examples: a split; only one that is in memory is checked.
+    conventions: of the inputs.
     at: what to call them in errors.
 
   Raises:
@@ -109,10 +109,10 @@ def check_brightness(
     unit = 255 if is_bytes else 1
     if 0 <= least < most <= _DARK * unit:
       what = 'images' if leaf.ndim > 3 else 'bytes'
-      parts = 'pixels' if leaf.ndim > 3 else 'they'
+      parts = 'the pixels' if leaf.ndim > 3 else 'the bytes'
       raise UserError(
         f'{at} has {what} that are all but black, from {least:g} to {most:g} '
-        f'of {unit}; say what {parts} go from and to, in data.kw.range: '
+        f'of {unit}; set data.kw.range to the range of {parts}: '
         f'(0, {most:g}) or, if they are right, (0, {unit})'
       )
 
@@ -120,10 +120,7 @@ def check_brightness(
 def said_ranges(
   splits: Mapping[str, Examples], conventions: Conventions
 ) -> Iterator[str]:
-  """What a reader must know of inputs whose range is conventions or is any.
-
-  Nothing of bytes and of floats from 0 to 1, which are what is expected.
-  """
+  """Notes for the row on a range that is given, or is not from 0 to 1."""
   how = (
     f'by data.kw.range={conventions.ends}'
     if conventions.ends
@@ -140,7 +137,7 @@ def said_ranges(
 
 
 def _in_memory(examples: Examples) -> list[np.ndarray]:
-  """The inputs of all examples; none if these are read as asked for."""
+  """The inputs of all examples; nothing if they are streamed."""
   if not isinstance(examples, ArrayExamples):
     return []
   return jax.tree.leaves(examples.fetch(np.arange(len(examples)))['inputs'])
