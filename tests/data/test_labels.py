@@ -219,7 +219,9 @@ def test_labels_that_were_not_given_are_named():
     message = "'test' of mine: example 2 has the label 5, which is none of 1, 2"
     with pytest.raises(UserError, match=message):
       labels.numbered(splits, conventions.of(classes=classes), AT)
-  with pytest.raises(UserError, match=r"^data\.kw\.classes: 'a' is no whole"):
+  with pytest.raises(
+    UserError, match=r"^data\.kw\.classes: 'a' should be a whole"
+  ):
     labels.numbered(splits, conventions.of(classes=('a', 1)), AT)
 
 

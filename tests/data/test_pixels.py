@@ -92,8 +92,14 @@ def test_what_is_no_image_stays_as_it_is():
 @pytest.mark.parametrize(
   ('images', 'message'),
   [
-    (BYTES // 128, r'from 0 to 1 of 255; .*range: \(0, 1\) or,.* \(0, 255\)'),
-    ((BYTES / 255**2).astype('f'), r'from 0 to 0\.0039\d* of 1; .*range: \(0,'),
+    (
+      BYTES // 128,
+      r'from 0 to 1 of 255; .*range of the pixels: \(0, 1\) or,.* \(0, 255\)',
+    ),
+    (
+      (BYTES / 255**2).astype('f'),
+      r'from 0 to 0\.0039\d* of 1; .*range of the pixels: \(0,',
+    ),
   ],
 )
 def test_images_that_are_all_but_black_are_refused(images, message):
@@ -109,7 +115,9 @@ def test_images_that_are_all_but_black_are_refused(images, message):
 
 def test_bytes_are_taken_from_0_to_255_in_vectors_too():
   features = (BYTES // 128).reshape(6, -1)
-  message = r'mine has bytes that are all but black, .*range: \(0, 1\) or'
+  message = (
+    r'mine has bytes that are all but black, .*range of the bytes: \(0, 1\) or'
+  )
   with pytest.raises(UserError, match=message):
     pixels.check_brightness(
       ArrayExamples(features, np.arange(6)), conventions.of(), AT

@@ -263,8 +263,8 @@ class TestNpz:
        'the type uint8 in the split train and float32 in test'),
       ({'x_train': IMAGES[:, :0]}, 'are empty'),
       ({'y_train': LABELS * 0, 'y_test': LABELS[:6] * 0},
-       "'train' only has examples of the class 0"),
-      ({'y_test': LABELS[:6] + 2**20}, 'the label 1048578, and as many'),
+       "'train' .*only has examples of the class 0"),
+      ({'y_test': LABELS[:6] + 2**20}, 'the label 1048578, which is too large'),
     ],
   )  # fmt: skip
   def test_names_what_does_not_fit(self, npz, change, message):
