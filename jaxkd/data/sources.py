@@ -759,8 +759,8 @@ def tfds(
   for value in ignore:
     if type(value) is not int or not 0 <= value <= 255:
       raise UserError(
-        f'data.kw.ignore: {value!r} should be a whole number from 0 to 255, as '
-        'maps hold'
+        f'data.kw.ignore: {value!r} is no value of a map; give whole numbers '
+        'from 0 to 255'
       )
   others = {*builder.info.splits} - {test}
   stored = {**folders_lib.splits(others, where=path), 'test': test}
