@@ -5,7 +5,7 @@ description and its arrays; a call merges the two, runs, and splits again.
 (``nnx.jit`` would cost a millisecond a call, and the state of random number
 generators would land in checkpoints: it is rebuilt from ``key`` instead.)
 
-Layers whose outputs are asked for, ``taps``, go by their module path with
+Layers whose outputs are returned, ``taps``, are named by their module path with
 ``/`` between segments, e.g. ``blocks/0`` or the glob ``blocks/*``; ``*`` stays
 inside one segment, ``**`` crosses them. A module that is called more than once
 in a forward pass has an output for each call, ``head@0``, ``head@1``...; one
@@ -14,12 +14,12 @@ Names are those of inputs of the structure that a module is built for; where it
 takes others too, as one that translates does, these have the outputs of the
 layers that they go through.
 
-A module is told whether it trains in every way that it knows: an NNX module by
-its ``train()`` and ``eval()``, both kinds by an argument of the call or an
-attribute of the module's own that has one of the names in
-`jaxkd.models.switch`. In evaluation nothing is drawn and no batch statistic is
-used, or the module is refused. What it makes of its parameters in a call, as
-``nnx.SpectralNorm`` does, lasts for that call.
+A module is set to training or evaluation in every way that it offers: an NNX
+module by its ``train()`` and ``eval()``, both kinds by an argument of the call
+or an attribute of the module with one of the names in `jaxkd.models.switch`. A
+module that draws random numbers or uses batch statistics in evaluation is
+refused. Changes of its parameters within a call, as by ``nnx.SpectralNorm``,
+last for that call.
 """
 
 import dataclasses
@@ -664,7 +664,7 @@ def _modes(
 
 
 def _tell(module: nnx.Module, train: bool) -> None:
-  """Tells a module, and all inside it, whether it trains."""
+  """Sets a module and its submodules to training or evaluation."""
   # Called by class: an attribute of the module's may have their name.
   (type(module).train if train else type(module).eval)(module)
   for _, layer in nnx.iter_modules(module):
