@@ -1,13 +1,13 @@
-"""What a teacher's layers tell, kept with few data (Ahn et al., 2019).
+"""Variational information distillation with few data (Ahn et al., 2019).
 
-Work [9] of the survey, variational information distillation: the student
-predicts layers of the teacher as normal distributions whose variances, one a
-channel, are learned, so that channels which it cannot predict count less. With
-100, 20, 10 and 2 % of the training images it stands beside the student alone,
-soft targets, hints (a linear map and the squared error), attention maps, and
-VID whose variances stay as they are. The paper's claim is about what is lost
-when data become few: `NAME_change` is what an arm reaches with 2 % less what
-it reaches with all. A second part has a conv net teach MLPs, on 2 %.
+Work [9] of the survey: the student predicts layers of the teacher as normal
+distributions with learned variances, one for each channel, so that channels
+that it cannot predict count less. With 100, 20, 10 and 2 % of the training
+images it is compared with the student alone, soft targets, hints (a linear map
+and the squared error), attention maps, and VID with fixed variances. The
+paper's claim is about the loss in accuracy as data become fewer: `NAME_change`
+is the accuracy of an arm with 2 % of the images minus that with all. A second
+part has a conv net teach MLPs, on 2 %.
 
 Simplified: Fashion-MNIST at 14×14 pixels and mixers of four tokens instead of
 CIFAR-10 and wide residual networks, so attention maps have four positions.
@@ -16,21 +16,21 @@ the student alone, the learning rate are the best of three on validation.
 
 `:paper` has wrn_40_2 teach wrn_16_1 at the three stages, on CIFAR-10 as
 tensorflow-datasets prepares it (`cifar10`, 32×32×3 pixels, 10 classes), with
-RepDistiller's recipe and as many steps on few data as on all. The paper speaks
-of four layers and has CIFAR-100, MIT-67 and CUB-200 too; its MLPs are not
-known well enough to be built.
+RepDistiller's recipe and as many steps on few data as on all. The paper uses
+four layers, and CIFAR-100, MIT-67 and CUB-200, too; it does not describe its
+MLPs well enough to rebuild them.
 
   python experiments/distill.py --config configs/ahn2019_vid.py \
       --workdir runs/ahn2019_vid
 
 About sixteen minutes on one CPU core. Means over five seeds, with 2 and 100 %
-of the images: alone 79.3 and 83.6 %, attention 79.7 and 82.9 %, hints
-80.4 and 83.2 %, VID 80.9 and 83.6 %, soft targets 82.4 and 83.9 %. So with 2 %
-VID beats labels, hints and attention, and loses less than labels alone do; soft
-targets are better still, and variances that stay as they are just as good. From
-10 % on layers tell what labels do. MLPs gained nothing from the conv net's
-layers, whose accuracy of 83.3 % leaves little to gain. With 2 % the largest
-weights were chosen, for soft targets and hints too.
+of the images: alone 79.3 and 83.6 %, attention 79.7 and 82.9 %, hints 80.4 and
+83.2 %, VID 80.9 and 83.6 %, soft targets 82.4 and 83.9 %. So with 2 % VID beats
+labels, hints and attention, and loses less than labels alone do; soft targets
+are better still, and fixed variances just as good. From 10 % on layers add
+nothing to labels. MLPs gained nothing from the layers of the conv net, whose
+accuracy of 83.3 % leaves little to gain. With 2 % the largest weights were
+chosen, for soft targets and hints, too.
 """
 
 from pathlib import Path
@@ -69,7 +69,7 @@ def get_config(arg=None):
     methods = _methods('main', layers, hint=1.0, attention=100.0, vid=3.0)
     _on_small_images(c, layers)
   percents = PERCENT
-  if size == 'tiny':  # every arm is a program, which takes long to compile
+  if size == 'tiny':  # every arm is a program of its own, slow to compile
     percents = (100, 20, 2)
     methods = {name: methods[name] for name in ('student', 'hint', 'vid')}
   c.arms, c.tune = {}, ()

@@ -2,13 +2,13 @@
 
 Work [1] of the survey, algorithm A with many teachers: ten nets, trained from
 different initial values in different order, beat one of them, and a student of
-their own architecture that learns from their mean keeps most of what the
-ensemble gains. The paper's table is in the row: one teacher (the mean over its
-ten), the ensemble, and the distilled student; the student with hard labels and
-the student of a single teacher are the controls, and other ways to combine the
+their own architecture that learns from their mean keeps most of the ensemble's
+gain. The paper's table is in the row: one teacher (the mean over its ten), the
+ensemble, and the distilled student; the student with hard labels and the
+student of a single teacher are the controls, and other ways to combine the
 teachers stand beside the mean of their probabilities: of logits, geometric, of
-losses, weighted by the validation split, by each teacher's confidence (Zhang
-et al., 2022) or by a router, and one teacher sampled for each batch (Fukuda et
+losses, weighted by the validation split, by each teacher's confidence (Zhang et
+al., 2022) or by a router, and one teacher sampled for each batch (Fukuda et
 al., 2017), which costs a tenth.
 
 Simplified: Fashion-MNIST under strong noise and MLPs of 128-128 units instead
@@ -24,7 +24,7 @@ that, less than in the paper. All ways to combine the teachers give the same
 within 0.1 points, and the gain over one teacher, 0.16 ± 0.19, is not sure.
 Without noise, with T = 3 and nine tenths of the weight on the soft targets, ten
 together gained 0.33 ± 0.10 and the distilled net lost 0.81 ± 0.22; there nets
-of 10, 5 and 3 % of the data, two seeds of each, showed no gain either.
+with 10, 5 and 3 % of the data, two seeds of each, showed no gain either.
 
   python experiments/distill.py --config configs/hinton2015_ensemble.py \
       --workdir runs/hinton2015_ensemble

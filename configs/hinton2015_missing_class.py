@@ -1,14 +1,14 @@
 """A student that has never seen a class knows it (Hinton et al., 2015).
 
 Work [1] of the survey, the experiment of section 3 without threes: a student
-learns from the soft targets of a teacher on a transfer set from which one class
-is left out, so that it knows this class from what the teacher says of others
-alone. It holds the class for rare; one number, found on the validation split
-and added to the class's logit, undoes that. In the paper 206 errors become 109,
-and 98.6 % of the threes are right. Then the transfer set has sevens and eights
-alone, and one number is for all of the other eight classes: 47.3 % of errors
-become 13.2 %. The ceiling has the whole set, and the control, of labels alone,
-gets such a number too.
+learns from the soft targets of a teacher on a transfer set without one class,
+so it only knows that class from the soft targets of others. Its bias for the
+class is too low; one number, found on the validation split and added to the
+class's logit, corrects that. In the paper 206 errors become 109, and 98.6 % of
+the threes are right. Then the transfer set only has sevens and eights, and one
+number shifts the other eight classes: an error of 47.3 % becomes 13.2 %. The
+ceiling has the whole set, and the control, with labels alone, gets such a
+number, too.
 
 Simplified: scikit-learn's 8×8 digits, a teacher of 256-256 units for each seed,
 students of 64. The paper chose its numbers on the test set. `:paper` is MNIST,

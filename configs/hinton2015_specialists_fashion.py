@@ -2,11 +2,11 @@
 
 Work [1] of the survey, algorithm C, on Fashion-MNIST: the system of
 hinton2015_specialists with four specialists of three classes each, where a
-class may have two (shirt, pullover and coat are what a generalist mostly takes
-for each other). The row has the paper's table: the generalist, the generalist
-with its specialists, and their relative improvement by the number of
-specialists that cover the label; with specialists for random classes as the
-control, and students of the generalist and of the system.
+class may have two (a generalist mostly confuses shirt, pullover and coat). The
+row has the paper's table: the generalist, the generalist with its specialists,
+and their relative improvement by the number of specialists that cover the
+label; with specialists for random classes as the control, and students of the
+generalist and of the system.
 
 Simplified: ten classes instead of 15,000, so most of what can be confused is in
 one or two subsets; MLPs; nets learn from 20 % of the images, all of a seed from

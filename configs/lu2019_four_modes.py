@@ -7,28 +7,29 @@ probability decides, or by a net on the features of all four (linkage). The
 paper stops there: the survey calls its student implicit. Here it is made
 explicit, a net that sees one mode alone, as where no other was taken, and
 learns from the labels, from the vote as a hard label, or from the mean as a
-soft one; the last two also on five times as many images, most without labels.
+soft one; the last two also with five times as many images, most unlabelled.
 
 Simplified: Fashion-MNIST with few labels and MLPs instead of MRI and conv nets;
 the modes are maps of the same pixels, registered by construction: the image,
-the length of its gradient, a coarse image, and Haar details. The linkage is
-trained on frozen features, not end to end. Every seed draws images of its own,
-2 % of all, and trains all nets anew.
+its gradient magnitude, a coarse image, and Haar details. The linkage is trained
+on frozen features, not end to end. Every seed draws images of its own, 2 % of
+all, and trains all nets anew.
 
-About three minutes on a CPU core; 82.7 % by the vote, 82.3 % of the
-best mode, 82.9 % by the mean, 83.6 % by the linkage. The student of details,
-77.6 % with labels, gains nothing from the vote on the images whose labels the
-nets know by heart (77.4 %), and 0.9 points with it on five times as many; the
-mean gives 0.4 and 1.0. A student of the coarse images, with 78.4 %, learnt
-nothing from either, on those images or on twice as many.
+About three minutes on a CPU core; 82.7 % by the vote, 82.3 % of the best mode,
+82.9 % by the mean, 83.6 % by the linkage. The student of details, 77.6 % with
+labels, gains nothing from the vote on images whose labels the nets have
+memorised (77.4 %), and 0.9 points with it on five times as many; the mean gives
+0.4 and 1.0. A student of the coarse images, with 78.4 %, learnt nothing from
+either, on those images or on twice as many.
 
   python experiments/distill.py --config configs/lu2019_four_modes.py \
       --workdir runs/lu2019_four_modes
 
 `:paper` takes slices of 224×224 pixels with the modes as channels and two
 classes from data/breast_mri.npz, which is not published, and ResNet-18 for each
-mode; which nets and how long they trained is not known, and those numbers are
-ours. The paper has an accuracy of 0.942 with all modes and none for one.
+mode; the paper does not say which nets it used and how long they trained, so
+these settings are ours. The paper has an accuracy of 0.942 with all modes and
+none for one.
 """
 
 from ml_collections import ConfigDict
@@ -137,7 +138,7 @@ def get_config(arg=None):
   )
   if size == 'paper':
     c.data = dict(source='npz:breast_mri.npz', dir='data', layout=LAYOUT)
-    for arm in ('voted', 'averaged'):  # all of it has labels
+    for arm in ('voted', 'averaged'):  # all images are labelled
       del c.arms[f'{arm}_unlabelled']
       del c.report.controls[f'{arm}_unlabelled_beats_labels']
     c.train.update(steps=20000, batch_size=32)

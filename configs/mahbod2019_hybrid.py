@@ -4,10 +4,10 @@ Work [12] of the survey: three nets of different architectures, trained on other
 images, are frozen; on two late layers of each a support vector machine learns
 the few images of skin lesions that there are, and the probabilities (Platt's,
 from held-out folds) are averaged over the layers of a net, over nets, and over
-eight turned and mirrored copies of an image. Images are turned and mirrored in
-training too, and classes weighted by their number. Not distillation in the
-usual sense; beyond the work, what the machines predict together also teaches a
-small net that sees the same images.
+eight rotated and flipped copies of an image. Images are rotated and flipped in
+training, too, and classes are balanced by weights. This is not distillation in
+the usual sense; beyond the work, the fused prediction of the machines also
+teaches a small net that sees the same images.
 
 Simplified: the nets (an MLP, a mixer, a small ViT) learn seven classes of
 Fashion-MNIST; the machines learn the other three, pullover, coat and shirt,

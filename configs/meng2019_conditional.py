@@ -1,15 +1,15 @@
 """Learn from the teacher where it is right (Meng et al., 2019).
 
-Work [10] of the survey: for each example the student learns from the teacher
-if its first choice is the label, and from the label if not; nothing is
+Work [10] of the survey: for each example the student learns from the teacher if
+its first choice is the label, and from the label if not; nothing is
 interpolated. The teacher learned from all images, but is shown them with a
 square blanked, and so is wrong on about a quarter of what it teaches; the
 student has a seventh of the images and sees them whole. It is compared with
 plain teacher-student learning, with labels alone, and with a fixed mixture of
 both.
 
-The learning rate is the best of three on validation, for the mixture the
-teacher's part in it: 20, 50 or 80 %.
+The learning rate is the best of three on validation; for the mixture it is the
+weight of the teacher instead: 20, 50 or 80 %.
 
 Simplified: digits and MLPs instead of speech and LSTMs. Adaptation to noise is
 in meng2019_conditional_noise.
@@ -17,11 +17,12 @@ in meng2019_conditional_noise.
   python experiments/distill.py --config configs/meng2019_conditional.py \
       --workdir runs/meng2019_conditional
 
-A minute on one core. The teacher is right on 97.7 % of whole images and on
-73.9 % of hindered ones; conditional 94.8 %, mixture 94.3 %, labels alone
-93.0 %, teacher-student 92.8 %. The condition has a lead over the mixture within
-the interval; it took the largest rate of its grid, 4e-3, and the mixture, whose
-part was tuned instead, has 2e-3. At half those rates the lead was 0.9 points.
+A minute on one core. The teacher is right on 97.7 % of whole images and on 73.9
+% of hindered ones; conditional 94.8 %, mixture 94.3 %, labels alone 93.0 %,
+teacher-student 92.8 %. The lead of the condition over the mixture is within the
+interval; it took the largest rate of its grid, 4e-3, while the mixture has
+2e-3, as its weight was tuned instead. At half those rates the lead was 0.9
+points.
 """
 
 from ml_collections import ConfigDict

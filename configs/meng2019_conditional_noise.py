@@ -2,22 +2,22 @@
 
 Work [10] of the survey, domain adaptation: the teacher sees clean images, the
 student starts as the teacher, sees the same images with noise, and learns from
-the teacher where that is right and from the labels where it is wrong. Beside
-it are plain teacher-student learning, labels alone, a fixed mixture of both,
-and the teacher itself, not adapted, on noisy images. All are tested with noise.
+the teacher where that is right and from the labels where it is wrong. Beside it
+are plain teacher-student learning, labels alone, a fixed mixture of both, and
+the teacher itself, not adapted, on noisy images. All are tested with noise.
 
 Simplified: digits with Gaussian noise and MLPs instead of speech in street
 noise and LSTMs. The teacher learned from a tenth of the images and is wrong on
 some of the others; the adaptation sees half of them.
 
 With :paper, CHiME-3 (https://www.chimechallenge.org), which has no ready-made
-form: make a file chime3.npz with x_train, x_validation and x_test, float32
-[N, 1, F, 2], the F log-Mel values of a frame and its neighbours on both sides,
-in channel 0 of the clean recording and in channel 1 of the noisy one, and
-y_train, y_validation and y_test, int32 [N], the senones (numbered from 0) of a
-forced alignment; set data.dir to its folder. The paper's LSTMs of 3,012 senones
-become MLPs of six layers; its word error rates would take a decoder, so the
-row has the accuracy of frames.
+form: make a file chime3.npz with x_train, x_validation and x_test, float32 [N,
+1, F, 2], the F log-Mel values of a frame and its neighbours on both sides, in
+channel 0 of the clean recording and in channel 1 of the noisy one, and y_train,
+y_validation and y_test, int32 [N], the senones (numbered from 0) of a forced
+alignment; set data.dir to its folder. The paper's LSTMs of 3,012 senones become
+MLPs of six layers; its word error rates would take a decoder, so the row has
+the accuracy of frames.
 
   python experiments/distill.py \
       --config configs/meng2019_conditional_noise.py \
@@ -25,9 +25,9 @@ row has the accuracy of frames.
 
 A minute on one core. The teacher has 91.9 % without noise and 58.0 % with it;
 conditional 76.5 %, labels alone 76.5 %, mixture 75.2 %, teacher-student 75.0 %:
-where the teacher errs it is to be left, and where it is right it tells nothing
-that labels do not. All but the mixture took the largest rate of their grid,
-4e-3; the mixture has 2e-3.
+the student should not follow the teacher where it is wrong, and gains nothing
+over labels where it is right. All but the mixture took the largest rate of
+their grid, 4e-3; the mixture has 2e-3.
 """
 
 from jaxkd.run import config

@@ -1,14 +1,14 @@
 """All methods of configs/methods, side by side: who beats soft targets?
 
 Every method trains students of the same architecture on the same 5 % of
-Fashion-MNIST with the same teacher, seeds and steps. Each has two arms: with
-its published weight, and, called `..._tuned`, with the best on validation of
-0.1, 0.3, 1, 3 and 10 times that. Each is compared with soft targets that had
-as many trials.
+Fashion-MNIST with the same teacher, seeds and steps. Each has two arms: one
+with its published weight and `..._tuned` with the best on validation of 0.1,
+0.3, 1, 3 and 10 times that. Each is compared with soft targets tuned in as many
+trials.
 
 Simplified: published weights were mostly found for CIFAR-100 and larger nets;
-300 steps of SGD; one teacher for all seeds. See each method's own file for
-what else differs from its paper.
+300 steps of SGD; one teacher for all seeds. See each method's own file for what
+else differs from its paper.
 
   python experiments/distill.py --config configs/methods_compared.py \
       --workdir runs/methods_compared
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / 'methods'
 BASELINE = 'soft_targets'
 FACTORS = '0.1,0.3,1.0,3.0,10.0'
 
-# Terms that are not the method's own and keep their weight.
+# Terms that are not part of the method, and whose weight is not tuned.
 KEPT = {'simple_recipe': ('soft',)}
 
 
@@ -39,7 +39,7 @@ def get_config(arg=None):
   c.tune = ()
   for name, method in methods.items():
     c.teachers.update(method.teachers)
-    # The teacher of all is the baseline's, whatever a method's file says.
+    # All methods use the baseline's teacher, even if their files change it.
     c.teachers.main = base.teachers.main
     # All of them is said, so that nothing is left as the baseline has it.
     terms = config.complete(method).distill.to_dict()

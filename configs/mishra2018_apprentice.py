@@ -1,4 +1,4 @@
-"""Nets of few bits, taught (Mishra and Marr, 2018).
+"""Distillation of low-precision nets (Mishra and Marr, 2018).
 
 Work [4] of the survey, probably: Apprentice. Students of ternary and of 4-bit
 weights, with activations of 8 and of 4 bits, learn from the labels alone
@@ -20,22 +20,21 @@ the teacher's size, here before it). The row has the bit-operations of all:
 multiplications × bits of the weight × bits of the activation.
 
 Simplified: MLPs on Fashion-MNIST instead of residual nets on ImageNet; students
-see 4 % of it and fixed teachers all, so that they have something to tell, which
-the one that learns together with a student has not. Every seed has teachers of
-its own. The last layer keeps its precision; images keep their 8 bits.
+see 4 % of it and fixed teachers all, so that they know more than the labels,
+unlike a teacher that learns together with its student. Every seed has teachers
+of its own. The last layer keeps its precision; images keep their 8 bits.
 Activations are clipped at 4 instead of 1, as there is no normalisation, and
 levels of 4-bit weights end at the largest of an array instead of at 1, from
-which the weights of an MLP are far. `:paper` is
-ImageNet, ResNet-50 to ResNet-18 (`--config.teachers.main.model=resnet34` and
-`resnet101` are the paper's others): images in `imagenet/train`,
-`imagenet/validation` and `imagenet/test`, the last with its 50,000 labelled
-ones, in a folder for each of the 1,000 classes, brought to [224, 224, 3]. The
-first layer is of full precision there too, and activations have 8 bits, as in
-the paper.
+which the weights of an MLP are far. `:paper` is ImageNet, ResNet-50 to
+ResNet-18 (`--config.teachers.main.model=resnet34` and `resnet101` are the
+paper's others): images in `imagenet/train`, `imagenet/validation` and
+`imagenet/test`, the last with its 50,000 labelled ones, in a folder for each of
+the 1,000 classes, brought to [224, 224, 3]. The first layer is of full
+precision there too, and activations have 8 bits, as in the paper.
 
-Nine minutes on one core. Means over five seeds: teachers 87.9 %, of 4 bits
-87.8 %; student in full precision 82.3 %, taught 83.7 %; ternary weights with
-8-bit activations 81.9 %, taught (B) 83.2 %, by the teacher of 4 bits 83.3 %,
+Nine minutes on one core. Means over five seeds: teachers 87.9 %, of 4 bits 87.8
+%; student in full precision 82.3 %, taught 83.7 %; ternary weights with 8-bit
+activations 81.9 %, taught (B) 83.2 %, by the teacher of 4 bits 83.3 %,
 fine-tuned (C) 82.9 %; weights of 4 bits 82.4, 83.7 and 83.5 %. So a fixed
 teacher gives back more than the bits have cost. A teacher that learns together
 with its student (A) gives nothing, as it knows no more than the labels.

@@ -2,32 +2,33 @@
 
 Work [3] of the survey could not be identified: it is cited for small students
 and for students of an ensemble, and is in neither table. What is here is the
-class of method that the survey describes, in every form that it may have
-meant. Three teachers (an MLP, a deeper one that sees half of the pixels, a
-mixer) learn from 10 % of the training images and teach a small MLP that sees
-2 %, which are among those:
+class of method that the survey describes, in every form that it may have meant.
+Three teachers (an MLP, a deeper one that sees half of the pixels, a mixer)
+learn from 10 % of the training images and teach a small MLP that sees 2 %,
+which are among those:
 
 - the mean of their probabilities or of their logits, or the mixture that is
   best on validation;
 - one of them for each batch, at random or in turn (Fukuda et al., 2017), or
-  the loss to each of them, `multi_stream`: the transfer set repeated for each
-  teacher, which Fukuda et al. go through example by example, has this loss as
-  its expectation. Its gradient is that of the loss to the mean of the softened
-  probabilities, so that arm only differs from `mean` by rounding;
-- the mean, and of any two examples the one that most teachers find closer to a
-  third (You et al., 2017);
-- one teacher whose logits are disturbed, as if it were many (Sau &
+  the losses to all of them, `multi_stream`: their mean is the expectation of
+  the loss on a transfer set that is repeated for each teacher, which Fukuda
+  et al. go through example by example. Its gradient is that of the loss to the
+  mean of the softened probabilities, so this arm differs from `mean` only by
+  rounding;
+- the mean, with a relative term: for a triplet of examples, which of two is
+  closer to the third, by the vote of the teachers (You et al., 2017);
+- one teacher with noise on its logits, in place of many (Sau &
   Balasubramanian, 2016);
 - no teacher at all: two students that teach each other (Zhang et al., 2018),
-  and branches on a shared trunk that learn from what a gate makes of them
-  (ONE, Lan et al., 2018), of which the first, as large as the student, is used.
+  and branches on a shared trunk that learn from their gated ensemble (ONE, Lan
+  et al., 2018), of which the first, as large as the student, is used.
 
-They stand beside the student alone and the student of the single teacher that
-is best on validation. All of these had three trials there. In the second part
-four teachers have a quarter of the data each, and a student as large as they
-are, which sees all of it and no label, learns from their mean: it is to be
-better than they are in the mean. `student_all` has all labels, which none of
-the teachers has.
+They are compared with the student alone and the student of the single teacher
+that is best on validation. All arms are tuned in three trials on validation. In
+the second part four teachers have a quarter of the data each, and a student of
+their size, which sees all inputs and no label, learns from their mean: it
+should beat the average teacher. `student_all` has all labels, unlike any of the
+teachers.
 
 Fashion-MNIST at 14×14 pixels; every seed has teachers of its own.
 
@@ -36,13 +37,14 @@ Fashion-MNIST at 14×14 pixels; every seed has teachers of its own.
 
 It takes about seven minutes on one CPU core. Means over five seeds: teachers
 83.8, 84.3 and 84.6 %, students alone 80.4 %, of the best single teacher 82.7 %,
-of all three 82.6 % (mean), 82.7 % (with votes), 82.3 to 82.6 % (other ways).
-So teachers help, by 2.2 points, and no way of having three tells itself from
-having the best one; peers and branches help by less than the interval. The
-student of four teachers with a quarter of the data each is 1.9 points above
-them and 0.3 below the one with all labels. With teachers of 40 % of the images
-several were no better than one either (two seeds); with 600 steps, and so
-without labels learned by heart, students alone were the best.
+of all three 82.6 % (mean), 82.7 % (with votes), 82.3 to 82.6 % (other ways). So
+teachers help, by 2.2 points, and no variant with three teachers differs
+significantly from the best single one; the gains of peers and branches are
+within the interval. The student of four teachers with a quarter of the data
+each is 1.9 points above them and 0.3 below the one with all labels. With
+teachers that see 40 % of the images, several were no better than one either
+(two seeds); with 600 steps, before labels are memorised, students alone were
+the best.
 """
 
 from ml_collections import ConfigDict

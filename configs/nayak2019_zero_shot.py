@@ -1,13 +1,13 @@
 """A student of data impressions, without any data (Nayak et al., 2019).
 
-Work [7] of the survey: what the teacher knows is drawn out of it as inputs on
-which it says what a Dirichlet distribution asks for, whose concentrations are
-how alike the classes are by the weights of the teacher's last layer. The
-student sees these alone, and learns the teacher's soft targets, without labels.
-Three controls have as many examples and steps: uniform noise; inputs made for
-one class each; and impressions that take all classes for equally alike. The
-ceiling is a student that has the data. In the paper LeNet-5's half reaches
-98.8 % on MNIST, and 99.3 % with the data.
+Work [7] of the survey: inputs are optimised until the teacher's predictions
+equal soft labels drawn from Dirichlet distributions, whose concentrations are
+the similarities of classes by the weights of the teacher's last layer. The
+student only sees these inputs, and learns the teacher's soft targets, without
+labels. Three controls have as many examples and steps: uniform noise; inputs
+optimised for one class each; and impressions with equal similarities of all
+classes. The ceiling is a student that has the data. In the paper LeNet-5's half
+reaches 98.8 % on MNIST, and 99.3 % with the data.
 
 Simplified: scikit-learn's 8×8 digits, a teacher of 128-128 units and a student
 of 64-64, 2,000 impressions of 300 steps for each seed, from a teacher of its
@@ -17,7 +17,7 @@ there would be no data to do so on; the learning rate is that of the teacher.
 
 Two minutes on one CPU core. The student of impressions has 95.8 %, 97.0 % of
 its teacher's 98.8 %; of noise 91.6 %, of inputs for one class each 94.2 %, with
-the data 98.5 %. That classes are unequally alike does not help: without it
+the data 98.5 %. The similarities of classes do not help: with equal ones it is
 96.3 %.
 
   python experiments/distill.py --config configs/nayak2019_zero_shot.py \

@@ -1,10 +1,10 @@
 """Relations between examples as knowledge (Park et al., 2019).
 
 Work [17] of the survey: metric learning. A teacher embeds images such that
-those of a class lie together; it learns from triplets, and its embeddings have
-length 1. Small students keep its distances between the examples of a batch
+those of one class are close; it learns from triplets, and its embeddings have
+length 1. Small students match its distances between the examples of a batch
 (RKD-D), its angles (RKD-A) or both (RKD-DA), and see no labels. All are tested
-on classes that no net has seen: is the nearest other image of the same class?
+by recall@1 on classes that no net has seen.
 
 Here: five classes of Fashion-MNIST to train, the five others to test, MLPs,
 embeddings of 2 to 16 numbers. For each size, students learn from distances,
@@ -24,12 +24,12 @@ about ten of each, so none are drawn by class; hint and triplets at once, not
 one after the other. The paper reports the best epoch on the test classes, here
 it is the last step.
 
-`:paper` has CUB-200-2011, TFDS's `caltech_birds2011`: images of 256 pixels,
-cut to 224, and 200 classes, of which the first hundred are trained on (Cars196
-is `tfds:cars196` with the first 98 of 196); ResNet50 with 512 numbers to
-ResNet18 with 16 to 128. It trains on TFDS's train split of the seen classes and
-tests on its test split of the others, half of what the paper takes of each,
-and nets start at random, where the paper's come from ImageNet.
+`:paper` has CUB-200-2011, TFDS's `caltech_birds2011`: images of 256 pixels, cut
+to 224, and 200 classes, of which the first hundred are trained on (Cars196 is
+`tfds:cars196` with the first 98 of 196); ResNet50 with 512 numbers to ResNet18
+with 16 to 128. It trains on TFDS's train split of the seen classes and tests on
+its test split of the others, half of what the paper takes of each, and nets
+start at random, where the paper's come from ImageNet.
 
   python experiments/distill.py --config configs/park2019_relational.py \
       --workdir runs/park2019_relational

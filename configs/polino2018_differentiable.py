@@ -1,4 +1,4 @@
-"""Where the levels of quantised weights are, learnt (Polino et al., 2018).
+"""Differentiable quantization: learnt levels of weights (Polino et al., 2018).
 
 Work [2] of the survey, differentiable quantization: the weights of a distilled
 full-precision student stay what they are, and the 2^bits points that each array
@@ -18,14 +18,14 @@ classes); there its points train for 20 epochs with SGD.
 
 Nine minutes on one core; learning rates are the best of three on validation.
 Means over ten seeds at 2 bits: points at equal distances 72.6 %, at quantiles
-67.0 %, learnt 78.1 %, learnt from equal distances 76.9 %, by the large net
-78.2 %; with weights that train 83.8 %, and both 84.4 %; full precision 84.9 %.
-At 3 bits 81.7, 81.1, 82.1, 83.1 and 81.5 %, then 84.6 and 84.8 %: there what
-points learn is within the interval. Before this row there were others, with
-five seeds: on images that are not standardised, where one point moves all units
-of a layer, learning made the points worse at any but the lowest rate; with a
-third of the steps, and at a constant rate, they gained 1.2 ± 4.7 points over
-equal distances, and with these steps 4.8 ± 7.5.
+67.0 %, learnt 78.1 %, learnt from equal distances 76.9 %, by the large net 78.2
+%; with weights that train 83.8 %, and both 84.4 %; full precision 84.9 %. At 3
+bits 81.7, 81.1, 82.1, 83.1 and 81.5 %, then 84.6 and 84.8 %: there what points
+learn is within the interval. Before this row there were others, with five
+seeds: on images that are not standardised, where one point moves all units of a
+layer, learning made the points worse at any but the lowest rate; with a third
+of the steps, and at a constant rate, they gained 1.2 ± 4.7 points over equal
+distances, and with these steps 4.8 ± 7.5.
 
   python experiments/distill.py \
       --config configs/polino2018_differentiable.py \
@@ -139,7 +139,7 @@ def get_config(arg=None):
     schedule='cosine',
     steps=3000,
     batch_size=64,
-    seeds=10,  # what rounding costs differs much from seed to seed
+    seeds=10,  # the cost of rounding varies a lot between seeds
   )
   if not size:
     c.tune = base.grids(c.arms)

@@ -1,9 +1,9 @@
-"""Students of 2, 4 and 8 bits, taught while they are rounded (Polino, 2018).
+"""Quantized distillation of students of 2, 4 and 8 bits (Polino, 2018).
 
 Work [2] of the survey, quantized distillation: in every step the student
-computes with weights that are rounded to 2^bits levels, between the least and
-the largest of each 256, and learns labels and soft targets; the gradient is
-applied to its full-precision weights. With each number of bits it is compared
+computes with weights that are rounded to 2^bits levels, from the least to the
+largest of each bucket of 256, and learns labels and soft targets; the gradient
+is applied to its full-precision weights. At each number of bits it is compared
 with
 
 - a full-precision student of the same teacher that is rounded when training is
@@ -190,7 +190,7 @@ def nets(size):
     teacher, student, deeper = (
       ((8,), (8,), (8, 8)) if tiny else ((256, 256), (32,), (32, 32, 32, 32))
     )
-    # Where pixels have no mean, a point that moves does not move all units.
+    # If pixels have mean 0, a point that moves does not shift all units.
     seen = dict.fromkeys(('train', 'eval'), 'standardize((0.286,), (0.353,))')
     return dict(
       teacher=dict(

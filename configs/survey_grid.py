@@ -1,17 +1,17 @@
 """More teachers, more knowledge, a better start: what does each of them add?
 
 The survey concludes that many teachers and abundant knowledge give the best
-accuracy, and that care for the student and a suitable start give a simple
-model; no work that it models tests that. Here are all combinations of
+accuracy, and that the choice of the student and of its initial values gives a
+simple model; none of its works tests that. Here are all combinations of
 
 - one teacher or three, of one architecture;
 - soft labels (`soft`), with features of the last hidden layer (`features`),
   with these and the distances between examples (`relations`);
 - a random start, or the first layer of a teacher (`started`),
 
-twelve cells beside the student alone. Each is tuned in three trials: the
-student alone its learning rate, the others the weights of what they learn
-from teachers, of features and relations where they have them.
+twelve cells, and the student alone. Each is tuned in three trials: the student
+alone by its learning rate, the others by the weights of their terms from
+teachers, features and relations if they have them.
 
 Nets and data are small: Fashion-MNIST, of which the teachers see half and the
 student a fiftieth, and MLPs, the student's with a sixteenth of the teachers'
@@ -21,9 +21,9 @@ second layer.
       --workdir runs/survey_grid
 
 Four minutes on one core. The student alone has 80.0 %, the twelve cells 80.3 to
-80.8 %: all are ahead of it, and none can be told from one teacher with soft
-labels (80.3 %) on five seeds. Features and relations took the smallest weight
-of their grids, and the student alone the largest learning rate.
+80.8 %: all beat it, and on five seeds none differs significantly from one
+teacher with soft labels (80.3 %). Features and relations took the smallest
+weight of their grids, and the student alone the largest learning rate.
 """
 
 import itertools

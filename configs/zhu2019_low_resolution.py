@@ -3,27 +3,27 @@
 Work [6] of the survey, deep feature distillation: the teacher sees images as
 they are, the student sees the same images with fewer pixels, scaled back so
 that the architecture stays the same, and learns the labels and the teacher's
-features. For each resolution: the student with labels alone, with features
-and with soft targets, all from the teacher's parameters as a start; with
-labels alone and with features from a random start (`fresh`); and, as the lower
+features. For each resolution: the student with labels alone, with features and
+with soft targets, all from the teacher's parameters as a start; with labels
+alone and with features from a random start (`fresh`); and, as the lower
 control, the teacher itself on the small images.
 
 Simplified: Fashion-MNIST (28 pixels, shown as 14 and as 7) and MLPs instead of
-CIFAR-10 and conv nets; the features are the last hidden layer, since the
-paper's layer and weight are not known. The teacher has all images and the
-student a fiftieth. Weights, and for labels alone the learning rate, are the
-best of three on validation.
+CIFAR-10 and conv nets; the features are the last hidden layer, since the paper
+does not give its layer and weight. The teacher has all images and the student a
+fiftieth. Weights, and for labels alone the learning rate, are the best of three
+on validation.
 
 With :paper, CIFAR-10 from TFDS (`cifar10`, 32x32x3, 10 classes), all of it, at
 16 and 8 pixels and VGG-16, random crops and flips the same for teacher and
-student; for SVHN set data.source to tfds:svhn_cropped. How long and how fast
-the paper trains is not known: 200 epochs of SGD.
+student; for SVHN set data.source to tfds:svhn_cropped. The paper gives neither
+steps nor learning rates; here it is 200 epochs of SGD.
 
   python experiments/distill.py --config configs/zhu2019_low_resolution.py \
       --workdir runs/zhu2019_low_resolution
 
-Four minutes on one core. At 14 and 7 pixels: the teacher itself 81.2 and
-68.7 %, labels alone 84.2 and 81.2 %, with features 85.1 and 82.0 %, with soft
+Four minutes on one core. At 14 and 7 pixels: the teacher itself 81.2 and 68.7
+%, labels alone 84.2 and 81.2 %, with features 85.1 and 82.0 %, with soft
 targets 85.5 and 82.2 %; the gain is no larger where there are fewer pixels. The
 start is worth 3.7 and 3.5 points. From a random start labels alone took the
 largest learning rate (3e-3), which the arm with features, whose weight was
@@ -36,8 +36,7 @@ from ml_collections import ConfigDict
 
 from jaxkd.run import config
 
-# Resolutions that students see, the data, the net, how training images are
-# changed before.
+# Resolutions of the students' images, data, net, augmentation before that.
 SIZES = {
   '': ((14, 7), 'fashion_mnist', dict(kw=dict(widths=(128, 128))), ''),
   'tiny': ((6, 4), 'digits', dict(kw=dict(widths=(16,))), ''),

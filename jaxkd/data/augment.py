@@ -1,14 +1,14 @@
-"""Augmentation of whole examples, with their labels, and mixtures of them.
+"""Augmentation of examples with their labels, and mixtures of examples.
 
-All nets, students and teachers, are shown the same: what is done here comes
-before their views. It is written as a string, ``'flip|scale(0.8, 1.2)'``: first
-ops that move an image together with its labels, one after another, as in
-`jaxkd.data.moves`, or that change the fields of an example in a way of your
-own; then ways to mix two examples, as in `jaxkd.data.mixing`, of which one is
+All nets, students and teachers, see the same result; their views come after it.
+It is written as a string, ``'flip|scale(0.8, 1.2)'``. First come ops that
+transform an image together with its labels, as in `jaxkd.data.moves`, or your
+own functions of the fields of an example; they are applied one after another.
+Then come ways to mix two examples, as in `jaxkd.data.mixing`, of which one is
 drawn for each example.
 
-What is drawn for an example depends on (seed, epoch, example) and the name of
-the op alone, as in views. Evaluation sees the examples as they are.
+Draws for an example depend only on (seed, epoch, example) and the name of the
+op, as in views. Evaluation has no augmentation.
 """
 
 import functools
@@ -28,15 +28,15 @@ from jaxkd.keys import fold
 
 NONE = 'none'
 _NUMBERS = ('id', 'epoch', 'rank')  # of the examples in a batch
-# What an op is given behind its key: the size of an image, of which it says
-# how it moves; the fields of an example, which it gives anew; or, as a third
-# argument, another example to mix with.
+# The kind of an op, by the argument after its key: the size of an image, for
+# which it returns a `Move`; the fields of an example, which it returns changed;
+# or an example, with another one to mix with as the third argument.
 _SIZE, _FIELDS, _OTHER = 'size', 'fields', 'other'
 _NONE_DECLARED: Mapping[str, str] = MappingProxyType({})
 
 
 class Augment(NamedTuple):
-  """What is done to the examples of a batch, if anything.
+  """The augmentation of a batch, if any.
 
   Attributes:
     text: as in the config; empty for nothing.
@@ -48,11 +48,11 @@ class Augment(NamedTuple):
 
 
 class Ops(NamedTuple):
-  """What a text says, in order; each op under the name that it draws by.
+  """The ops of a text, in order, each under the name folded into its key.
 
   Attributes:
-    whole: ``(key, fields, declared) -> fields``, on one example, whose fields
-      of other names than the usual are what `Source.fields` declares.
+    whole: ``(key, fields, declared) -> fields``, on one example, where
+      ``declared`` is `Source.fields`.
     mixing: ``(key, example, other) -> (mixture, share of the example)``.
   """
 
@@ -106,22 +106,22 @@ def apply(
   num_classes: int,
   declared: Mapping[str, str] = _NONE_DECLARED,
 ) -> dict:
-  """A batch as it is to be learnt from.
+  """Augments a batch.
 
   Args:
-    augment: how; not empty.
-    batch: ``inputs`` [B, ...], of which eight-bit integers become float32 in
-      [0, 1] first, ``labels`` and what else the examples have, [B, ...], and
-      ``epoch`` and ``id`` [B].
+    augment: the augmentation, not empty.
+    batch: ``inputs`` [B, ...], where uint8 becomes float32 in [0, 1] first;
+      ``labels`` and the other fields of the examples, [B, ...]; ``epoch`` and
+      ``id`` [B].
     seed: the member's, an integer or a traced uint32 scalar.
     num_classes: K.
-    declared: what fields are whose names do not say it; see `Source.fields`.
+    declared: kinds of fields that are not clear by name; see `Source.fields`.
 
   Returns:
-    The fields of the batch; of mixtures as `jaxkd.data.mixing` says.
+    The fields of the batch; for mixtures see `jaxkd.data.mixing`.
 
   Raises:
-    UserError: a batch to which it cannot be done.
+    UserError: a batch that the ops do not fit.
   """
   ops = parse(augment.text, at=augment.at)
   where = {name: batch[name] for name in ('id', 'epoch')}
@@ -162,7 +162,7 @@ def _moved(
 def _changed(
   op: Callable, key: Array, fields: dict, declared: Mapping[str, str]
 ) -> dict:
-  """An example after ``op(key, fields) -> fields``, of one's own."""
+  """An example after a user's own ``op(key, fields) -> fields``."""
   del declared
   found = op(key, dict(fields))
   if not isinstance(found, dict) or found.keys() != fields.keys():
@@ -180,10 +180,10 @@ def check(
   num_classes: int,
   declared: Mapping[str, str] = _NONE_DECLARED,
 ) -> dict:
-  """Traces it for a batch of shapes, and gives those after it.
+  """The shapes of a batch after augmentation, from those before.
 
   Raises:
-    UserError: it cannot be done.
+    UserError: a batch that the ops do not fit.
   """
   run = functools.partial(
     apply, augment, seed=0, num_classes=num_classes, declared=declared
@@ -193,7 +193,7 @@ def check(
 
 
 def _takes(function: Callable) -> str:
-  """What an op looks at behind its key, by the name of that argument."""
+  """The kind of an op, by the name of the argument after its key."""
   second = [*inspect.signature(function).parameters][1:2]
   return second[0] if second in ([_SIZE], [_FIELDS]) else _OTHER
 

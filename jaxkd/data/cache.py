@@ -1,11 +1,10 @@
 """Arrays on disk that are written once and read by row.
 
 A cache is a folder of TensorStore arrays, ``[lines, rows, ...]`` each, and
-``record.json``, which says what they are of. While it is written it is a
-draft beside that folder, whose shards appear one by one, each whole; it gets
-its name when all are on disk. So a writer that was cut short goes on where it
-was, and what has the name is complete. The bytes have checksums, which are
-looked at whenever they are read.
+``record.json``, which describes what they were computed from. It is written as
+a draft beside that folder, shard by shard, each atomically, and renamed when
+all are on disk. So an interrupted writer resumes where it was, and a folder of
+that name is complete. The bytes have checksums, which every read verifies.
 """
 
 import contextlib
@@ -30,10 +29,10 @@ from absl import logging
 from jaxkd.errors import UserError, within, writing
 from jaxkd.paths import by_path
 
-IN_MEMORY = 2**30  # bytes of a cache that are read at once and held
+IN_MEMORY = 2**30  # bytes; smaller caches are read into memory
 BLOCK = 512  # rows; a shard is some of these
 _SHARD = 4 * 2**20  # bytes, about
-_READ_AHEAD = 2**28  # bytes of what was read that TensorStore holds
+_READ_AHEAD = 2**28  # bytes of TensorStore's own cache
 _PER_CHUNK = 24  # bytes of index and checksums
 
 
@@ -42,9 +41,9 @@ class Layout(NamedTuple):
 
   Attributes:
     arrays: name -> shape and dtype of a row.
-    lines: how many there are.
-    rows: of each line.
-    together: how many neighbouring rows are read together; it divides `BLOCK`.
+    lines: number of lines.
+    rows: number of rows in each line.
+    together: how many neighbouring rows form a chunk; it divides `BLOCK`.
   """
 
   arrays: Mapping[str, jax.ShapeDtypeStruct]
@@ -59,7 +58,7 @@ class Layout(NamedTuple):
 
   @property
   def on_disk(self) -> int:
-    """Bytes that the files take, about."""
+    """Approximate bytes of the files."""
     chunks = self.lines * math.ceil(self.rows / self.together)
     padded = chunks * self.together * self._row
     return padded + chunks * len(self.arrays) * _PER_CHUNK
@@ -75,12 +74,12 @@ class Layout(NamedTuple):
 
 
 class Cache:
-  """Arrays that are whole on disk.
+  """A complete cache, for reading.
 
   Args:
-    folder: where they are.
-    layout: what they are.
-    at: the config entry that they are kept for.
+    folder: of the cache.
+    layout: of its arrays.
+    at: the config entry, for errors.
   """
 
   def __init__(self, folder: Path, layout: Layout, at: str):
@@ -101,14 +100,14 @@ class Cache:
     self._arrays = arrays
 
   def take(self, lines: Any, rows: Any) -> dict[str, np.ndarray]:
-    """Single rows.
+    """Reads single rows.
 
     Args:
-      lines: of each.
-      rows: of each, an array of integers that goes with the lines'.
+      lines: the line of each, integers.
+      rows: the row of each, integers of a shape that broadcasts with `lines`.
 
     Returns:
-      name -> values, of the shape of both and then of a row.
+      name -> values, of that shape followed by the shape of a row.
     """
     if self.in_memory:
       return {name: x[lines, rows] for name, x in self._arrays.items()}
@@ -117,7 +116,7 @@ class Cache:
       return _all({n: x.vindex[*index].read() for n, x in self._arrays.items()})
 
   def span(self, start: int, stop: int) -> dict[str, np.ndarray]:
-    """The rows from start to stop of every line, [lines, rows, ...]."""
+    """Reads the rows from start to stop of every line, [lines, rows, ...]."""
     if self.in_memory:
       return {name: x[:, start:stop] for name, x in self._arrays.items()}
     with self._reading():
@@ -132,12 +131,12 @@ class Cache:
 
 
 class Draft:
-  """Arrays that are being written.
+  """A cache that is being written.
 
   Args:
-    folder: where.
-    layout: what they are.
-    at: the config entry that they are kept for.
+    folder: of the draft.
+    layout: of its arrays.
+    at: the config entry, for errors.
   """
 
   def __init__(self, folder: Path, layout: Layout, at: str):
@@ -176,7 +175,7 @@ class Draft:
     """Writes a shard; returns once it is on disk.
 
     Raises:
-      UserError: it cannot be written; all of the draft is removed.
+      UserError: it cannot be written; then the whole draft is removed.
     """
     try:
       with within(f'{self._at}: '), writing(self._folder.parent):
@@ -198,17 +197,17 @@ def drafted(
   """A draft that becomes the cache when the block ends without an error.
 
   Args:
-    folder: the cache's.
-    layout: what is written.
-    facts: what it is of, see `find`.
-    at: the config entry that it is kept for.
+    folder: of the cache.
+    layout: of its arrays.
+    facts: what it is computed from, see `find`.
+    at: the config entry, for errors.
 
   Yields:
-    The draft, or None where another process has finished meanwhile.
+    The draft, or None if another process has finished it meanwhile.
 
   Raises:
-    UserError: another process is writing beside it, or the disk is full or
-      closed to us.
+    UserError: another process is writing there, or the disk is full or not
+      writable.
   """
   draft, above = folder.with_name(f'.{folder.name}.draft'), folder.parent
   held = {'facts': dict(facts), 'layout': _described(layout)}
@@ -235,16 +234,16 @@ def drafted(
 def find(
   folder: Path, layout: Layout, facts: Mapping[str, Any], at: str
 ) -> bool:
-  """Whether a cache is there, of these facts.
+  """Whether a cache exists; checks that it was computed from these facts.
 
   Args:
-    folder: the cache's.
-    layout: what is wanted of it; it may have more rows.
-    facts: what it should be of, by what they are called.
-    at: the config entry that it is kept for.
+    folder: of the cache.
+    layout: the wanted arrays; the cache may have more rows.
+    facts: what it should be computed from, by name.
+    at: the config entry, for errors.
 
   Raises:
-    UserError: it is of something else, or files of it are missing.
+    UserError: it was computed from other facts, or files are missing.
   """
   if not folder.exists():
     return False
@@ -275,12 +274,12 @@ def find(
 
 
 def check_room(folder: Path, layout: Layout, at: str) -> None:
-  """Refuses what the disk has no room for, unless it is there.
+  """Refuses a cache that does not fit on the disk, unless it exists.
 
   Args:
-    folder: the cache's.
-    layout: what is to be written.
-    at: the config entry that it is kept for.
+    folder: of the cache.
+    layout: of its arrays.
+    at: the config entry, for errors.
 
   Raises:
     UserError: the disk is too small.
@@ -302,7 +301,7 @@ def _check_room(draft: Path, layout: Layout, at: str) -> None:
 
 
 def size(count: int) -> str:
-  """A number of bytes in print.
+  """A number of bytes in readable form.
 
   Examples:
     >>> size(14_300_000)
@@ -322,7 +321,7 @@ def fingerprint(trees: Iterable[Any]) -> str:
 
 
 def add(found: Any, tree: Any) -> None:
-  """Goes on with a checksum of hashlib, as `fingerprint` does."""
+  """Adds a tree to a checksum of hashlib, as `fingerprint` does."""
   for path, leaf in sorted(by_path(tree).items()):
     leaf = np.asarray(leaf)
     found.update(header(path, leaf.shape, leaf.dtype))
@@ -335,7 +334,7 @@ def bytes_of(array: np.ndarray) -> np.ndarray:
 
 
 def header(path: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-  """What `add` says of an array before the bytes of its values."""
+  """What `add` hashes of an array before the bytes of its values."""
   return f'{path} {dtype.name}{list(shape)}\n'.encode()
 
 
@@ -344,7 +343,7 @@ def _spec(
   layout: Layout | None = None,
   row: jax.ShapeDtypeStruct | None = None,
 ) -> dict[str, Any]:
-  """An array for TensorStore: one that is there, or one to be made."""
+  """TensorStore's spec of an array that exists or, with a layout, a new one."""
   store = {'driver': 'file', 'path': str(folder)}
   spec = {'driver': 'zarr3', 'kvstore': store}
   if layout is None:
@@ -364,7 +363,7 @@ def _spec(
       'chunk_grid': {'name': 'regular', 'configuration': grid},
       'codecs': [{'name': 'sharding_indexed', 'configuration': sharding}],
     },
-    # A shard of zeros would not be written, and look like one that is missing.
+    # By default a shard of zeros is not written; it would look missing.
     'store_data_equal_to_fill_value': True,
   }
 
@@ -386,7 +385,7 @@ def _described(layout: Layout) -> dict[str, Any]:
 
 
 def _sizes(folder: Path) -> list[tuple[str, int]]:
-  """The files of the arrays, with their bytes."""
+  """The files of the arrays, with their sizes in bytes."""
   return [
     (str(path.relative_to(folder)), path.stat().st_size)
     for path in folder.rglob('*')
@@ -404,7 +403,7 @@ def _remove(folder: Path) -> None:
 
 
 def _json(path: Path) -> Any:
-  """What a file holds; None where it cannot be read."""
+  """The contents of a JSON file; None if it cannot be read."""
   try:
     return json.loads(path.read_text())
   except (OSError, ValueError):
@@ -422,7 +421,7 @@ def _save(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, at: str) -> Iterator[None]:
-  """Keeps other writers out, until the process ends at the latest."""
+  """Locks out other writers, until the process ends at the latest."""
   file = os.open(folder, os.O_RDONLY)
   try:
     try:
@@ -440,7 +439,7 @@ def _locked(folder: Path, at: str) -> Iterator[None]:
 
 
 def _short(value: Any) -> str:
-  """A fact in print; of a checksum enough to tell it from another."""
+  """A fact in readable form; checksums are shortened."""
   text = str(value)
   return f'{text[:8]}…' if re.fullmatch('[0-9a-f]{64}', text) else text
 

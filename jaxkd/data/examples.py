@@ -1,4 +1,4 @@
-"""A split of a data set: what it must offer, and how it is checked and cut."""
+"""The examples of a split: their interface, checks and divisions."""
 
 import functools
 import hashlib
@@ -16,19 +16,18 @@ from jaxkd.data.partition import stratified
 from jaxkd.errors import UserError
 
 IN_MEMORY = 2**30  # bytes of decoded examples
-_ROUNDING = 1e-5  # of pixels, beyond what they go from and to
-_USUAL = (-1, 1), (0, 255), (0, 65535)  # what pixels go from and to elsewhere
+_ROUNDING = 1e-5  # by which pixels may exceed their range
+_USUAL = (-1, 1), (0, 255), (0, 65535)  # other usual ranges of pixels
 
 
 class Examples(Protocol):
-  """What a split is; anything of this kind will do.
+  """The interface of a split; any object with these members will do.
 
   Attributes:
-    labels: class of each example, int32 [N]. Where each has many labels, as
-      those of its tokens or pixels, they are read with the examples, and this
-      is None, or [N, ...] of what is in memory anyway.
-    index: what is known of all labels. What a source of one's own gives need
-      not have it.
+    labels: the class of each example, int32 [N]. Where an example has many
+      labels, e.g. one for each token or pixel, they are read by `fetch`; then
+      this is None, or [N, ...] if all are in memory anyway.
+    index: statistics of all labels; a user's own class may leave it out.
   """
 
   labels: np.ndarray | None
@@ -38,12 +37,13 @@ class Examples(Protocol):
     """The number of examples, N."""
 
   def fetch(self, indices: np.ndarray) -> dict[str, Any]:
-    """The examples of these numbers, int [n].
+    """Reads the examples with these numbers, int [n].
 
     Returns:
       ``inputs``, an array [n, ...] or a pytree of them, ``labels``, int32
-      [n, ...], and what else a batch should hold, each [n, ...]. Where some of
-      the labels mean nothing, ``valid``, bool of their shape, is among it.
+      [n, ...], and any further fields of a batch, each [n, ...]. Where some
+      labels are padding or void, ``valid``, bool of their shape, marks those
+      that count.
     """
 
 
@@ -56,7 +56,7 @@ class ArrayExamples:
     Args:
       inputs: array [N, ...], or a pytree of them.
       labels: whole numbers [N, ...].
-      **fields: what else a batch should hold, [N, ...].
+      **fields: further fields of a batch, [N, ...].
 
     Raises:
       UserError: labels of another kind, or arrays of different lengths.
@@ -77,13 +77,13 @@ class ArrayExamples:
 
 
 class StreamedExamples:
-  """Examples that are read whenever they are asked for.
+  """Examples that are read on demand.
 
   Attributes:
-    read_labels: gives ``labels`` and perhaps ``valid`` of examples by their
-      numbers, as `fetch` does, but need not read anything else of them.
-    name: which examples of which files these are, as `jaxkd.data.kept.name`
-      gives it, by which their index is kept; empty if it is not kept.
+    read_labels: reads ``labels`` and perhaps ``valid`` of the examples with
+      given numbers, as `fetch` does, but may skip all other fields.
+    name: the key of their index in the cache, from
+      `jaxkd.data.file_cache.key`; empty for no caching.
   """
 
   def __init__(
@@ -100,10 +100,10 @@ class StreamedExamples:
     Args:
       size: number of examples.
       read: what `fetch` does.
-      labels: gives the class of each example, int [size], or what is known of
-        the labels, if that takes no reading; called once, when needed.
-      read_labels: by default as ``read``.
-      name: of the index.
+      labels: gives the class of each example, int [size], or the index of the
+        labels, if either is known without reading; called once, when needed.
+      read_labels: by default ``read``.
+      name: of the index in the cache.
     """
     self._size, self.fetch, self._labels = size, read, labels
     self.read_labels, self.name = read_labels or read, name
@@ -118,7 +118,7 @@ class StreamedExamples:
       return found
     if found is not None and 'valid' not in self.fetch(np.arange(1)):
       return index_lib.of(found)
-    return index_lib.kept(
+    return index_lib.cached(
       self.name, lambda: index_lib.read(self._size, self._checked_labels)
     )
 
@@ -130,7 +130,7 @@ class StreamedExamples:
 
   @functools.cached_property
   def _given(self) -> np.ndarray | LabelIndex | None:
-    """What is known without reading; many labels of each example are not."""
+    """Classes or index, if known without reading; else None."""
     found = self._labels()
     if found is None or isinstance(found, LabelIndex):
       return found
@@ -140,7 +140,7 @@ class StreamedExamples:
   def read_by(
     self, read: Callable[[np.ndarray], dict[str, Any]]
   ) -> 'StreamedExamples':
-    """The same examples with the same labels, read in another way."""
+    """The same examples and labels under another function that reads them."""
     return StreamedExamples(
       self._size,
       read,
@@ -150,7 +150,7 @@ class StreamedExamples:
     )
 
   def take(self, indices: np.ndarray) -> 'StreamedExamples':
-    """The examples of these numbers alone, int [n], numbered anew."""
+    """The examples with these numbers, int [n], renumbered from 0."""
 
     def labels():
       return None if self.index.each else self.index.classes[indices]
@@ -174,7 +174,7 @@ class StreamedExamples:
 
 
 def streamed(examples: Examples) -> StreamedExamples:
-  """Examples of one's own, as they are read here."""
+  """A user's own examples as `StreamedExamples`."""
   if isinstance(examples, StreamedExamples):
     return examples
   return StreamedExamples(
@@ -193,7 +193,7 @@ def as_labels(
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
 
   Raises:
-    UserError: something else; the first example that is wrong is named.
+    UserError: something else; it names the first wrong example.
   """
   labels = np.asarray(labels)
   if labels.dtype == np.int32 and labels.ndim:
@@ -215,20 +215,20 @@ def as_labels(
 def as_numbers(
   x: np.ndarray, at: str, numbers: np.ndarray | None = None, *, images=True
 ) -> np.ndarray:
-  """The types that nets take.
+  """Converts inputs to the dtypes that nets take.
 
-  Floats and booleans become float32; uint8 stays; other integers become int32,
-  as uint8 does in what is no image. Images [n, H, W] get a channel.
+  Floats and booleans become float32. Integers become int32, except that uint8
+  in images stays uint8. Images [n, H, W] get an axis of channels.
 
   Args:
     x: inputs [n, ...].
     at: what to call them in errors.
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
-    images: whether uint8 is pixels, and arrays of three axes are images.
+    images: whether uint8 means pixels, and arrays of three axes are images.
 
   Raises:
-    UserError: not an array of numbers, or of integers that are too large or
-      whose range, as pixels, nobody knows.
+    UserError: not an array of numbers, integers that are too large, or integer
+      pixels of unknown range.
   """
   what = f'{at} has inputs of shape {x.shape} and type {x.dtype}'
   if x.ndim < 1 or x.dtype.kind not in 'biuf':
@@ -238,7 +238,7 @@ def as_numbers(
     if images and x.ndim > 2:
       raise UserError(
         f'{what}; give images as uint8, from 0 to 255, or as floats, from 0 to '
-        '1, or say what they go from and to with data.kw.range=(LOW, HIGH)'
+        '1, or give their range with data.kw.range=(LOW, HIGH)'
       )
     made = _as_int32(x)
     for i, *rest in np.argwhere(made != x):
@@ -248,7 +248,7 @@ def as_numbers(
       )
     return made
   if not bytes_:
-    with np.errstate(over='ignore'):  # becomes infinite, which `check` refuses
+    with np.errstate(over='ignore'):  # inf, which `check` refuses
       x = x.astype(np.float32, copy=False)
   return x[..., None] if images and x.ndim == 3 else x
 
@@ -258,7 +258,7 @@ def _number(i: int, numbers: np.ndarray | None) -> int:
 
 
 def _as_int32(x: np.ndarray) -> np.ndarray:
-  """Other numbers where it does not hold these."""
+  """As int32; values out of its range become others, which callers check."""
   with np.errstate(invalid='ignore'):
     return x.astype(np.int32, copy=False)
 
@@ -287,12 +287,11 @@ def check(
     numbers: of the examples in the batch, int [n].
     num_classes: labels are 0, ..., num_classes - 1.
     at: what to call the split in errors.
-    limits: what floats in images [n, H, W, C] go from and to; None for
-      anything.
-    fields: what fields are whose names do not say it; see `Source.fields`.
+    limits: the range of floats in images [n, H, W, C]; None for any.
+    fields: kinds of fields that are not clear by name; see `Source.fields`.
 
   Raises:
-    UserError: naming the first example that is wrong.
+    UserError: something is wrong; it names the first example.
   """
   positions.check(batch, numbers, fields, at)
   labels = batch['labels']
@@ -303,7 +302,7 @@ def check(
   for i, *rest in np.argwhere(wrong):
     raise _no_class(numbers[i], labels[i, *rest], num_classes, at)
   for leaf in jax.tree.leaves(batch['inputs']):
-    # A sum tells whether there is any, faster than a look at each.
+    # A sum is faster than a look at each value, and is NaN or inf if any is.
     if leaf.dtype.kind == 'f' and not np.isfinite(leaf.sum(dtype=np.float64)):
       finite = np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1)
       for i in np.flatnonzero(~finite):
@@ -331,7 +330,7 @@ def _check_limits(
   usual = (f'{a, b}' for a, b in _USUAL if a <= least and b / 16 < most <= b)
   raise UserError(
     f'{at}: example {numbers[i]} holds {rows[i][odd[i]][0]:.6g}; floats in '
-    f'images must be from {low:g} to {high:g}: say what these go from and to, '
+    f'images must be from {low:g} to {high:g}: give their range, '
     f"as in data.kw.range={next(usual, '(LOW, HIGH)')}, or 'any' to use them "
     "as they are, or data.kw.layout='features' if they are no images"
   )
@@ -354,7 +353,7 @@ def checked(
   at: str,
   **options: Any,
 ) -> Examples:
-  """The examples under `check`: now if in memory, else when asked for."""
+  """Applies `check`: at once to examples in memory, else as they are read."""
   if isinstance(examples, ArrayExamples):
     for start in range(0, len(examples), 4096):
       numbers = np.arange(start, min(start + 4096, len(examples)))
@@ -371,7 +370,7 @@ def checked(
 
 
 def check_labels(examples: Examples, num_classes: int, *, at: str) -> None:
-  """Refuses labels that are no class, or of which none counts.
+  """Refuses labels that are no class, and splits where no label counts.
 
   Args:
     examples: a split.
@@ -379,7 +378,7 @@ def check_labels(examples: Examples, num_classes: int, *, at: str) -> None:
     at: what to call the split in errors.
 
   Raises:
-    UserError: naming the first example that is wrong.
+    UserError: something is wrong; it names the first example.
   """
   index = examples.index
   wrong = index.earliest((index.values < 0) | (index.values >= num_classes))
@@ -404,13 +403,13 @@ def changed(
   change: Callable[[dict[str, Any], np.ndarray], dict[str, Any]],
   labels: Callable[[], np.ndarray] | None = None,
 ) -> ArrayExamples | StreamedExamples:
-  """The examples with other fields: now if in memory, else when asked for.
+  """Maps batches: at once for examples in memory, else as they are read.
 
   Args:
     examples: a split.
-    change: gives the fields of a batch, from those that it has and the numbers
-      of its examples, int [n].
-    labels: gives the class of each example, int [N], if these are others.
+    change: ``(batch, numbers) -> batch``, where numbers, int [n], are those of
+      the examples.
+    labels: gives the new class of each example, int [N], if it changes.
   """
 
   def fetch(numbers):
@@ -424,12 +423,12 @@ def changed(
 
 
 def held(examples: StreamedExamples) -> ArrayExamples | StreamedExamples:
-  """The examples in memory, if they are small; else as they are."""
+  """The examples, read into memory if they are small."""
   return in_memory(examples) if is_small(examples) else examples
 
 
 def is_small(examples: Examples) -> bool:
-  """Whether there are examples, and all of them fit into memory."""
+  """Whether there are examples, of `IN_MEMORY` bytes at most."""
   count = len(examples)
   if not count:
     return False
@@ -451,7 +450,7 @@ def in_memory(examples: Examples) -> ArrayExamples:
 
 
 def take(examples: Examples, indices: np.ndarray) -> Examples:
-  """The examples of these numbers alone, int [n], numbered anew."""
+  """The examples with these numbers, int [n], renumbered from 0."""
   if isinstance(examples, ArrayExamples):
     return ArrayExamples(**examples.fetch(indices))
   return streamed(examples).take(indices)

@@ -1,4 +1,4 @@
-"""SHA-256 checksums by which data are known again."""
+"""SHA-256 checksums that identify data."""
 
 import hashlib
 import weakref
@@ -11,16 +11,16 @@ from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.sources import Source
 from jaxkd.paths import by_path
 
-_SAMPLE = 1024  # examples that stand for all where these are not in memory
+_SAMPLE = 1024  # examples that are hashed where not all are in memory
 _made: weakref.WeakKeyDictionary[Any, dict[str, str]] = (
   weakref.WeakKeyDictionary()
 )
 
 
 def of_source(source: Source) -> dict[str, str]:
-  """A checksum of each part of the data, by what the part is called.
+  """Name of each part of the data -> checksum.
 
-  Another order of the examples gives other checksums, too.
+  The checksums also depend on the order of the examples.
   """
   found = {
     f'data.source ({field} of {split})': checksum
@@ -34,8 +34,8 @@ def of_source(source: Source) -> dict[str, str]:
 def of_examples(examples: Examples) -> dict[str, str]:
   """A checksum of each field of the examples, e.g. of their inputs.
 
-  Of all labels, but of 1,024 examples' other fields where these are not in
-  memory.
+  All labels are hashed; of the other fields, 1,024 examples where the split is
+  not in memory.
   """
   if examples not in _made:
     _made[examples] = _of_examples(examples)
@@ -52,8 +52,8 @@ def _of_examples(examples: Examples) -> dict[str, str]:
     _add(found, examples, part)
   found = {field: each.hexdigest() for field, each in sorted(found.items())}
   labels = examples.labels
-  # Those of maps and sequences that are read as asked for have been hashed on
-  # the way, as if they were in memory.
+  # Label maps and sequences that are streamed were hashed when the index was
+  # made, with the same result as in memory.
   found['labels'] = (
     examples.index.checksum if labels is None else cache.fingerprint([labels])
   )
@@ -61,10 +61,10 @@ def _of_examples(examples: Examples) -> dict[str, str]:
 
 
 def _add(found: dict[str, Any], examples: Examples, part: np.ndarray) -> None:
-  """Goes on with checksums of fields, as `cache.add` does with these examples.
+  """Updates the checksums of fields as `cache.add` would with these examples.
 
-  It never has more of them in memory than `passes.parts` lets it. A field of
-  several arrays is read once for each, for their bytes follow one another.
+  It holds no more examples in memory than `passes.parts` allows. A field of
+  several arrays is read once for each, since each is hashed as a whole.
   """
   one, rest = examples.fetch(part[:1]), part[1:]
   for field in one.keys() - found.keys():

@@ -1,4 +1,4 @@
-"""Folders of data: what in them counts, and which of it is which split."""
+"""Folders of data: which files in them are data, and of which split."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
   'validation': ('validation', 'val', 'valid', 'dev'),
   'test': ('test', 'testing'),
 }
-# What archives, file servers and file systems leave beside the data.
+# Files that archives, file servers and file systems add to folders.
 _LEFT_BEHIND = {
   '__MACOSX',
   '@eaDir',
@@ -24,12 +24,12 @@ _LEFT_BEHIND = {
 
 
 def is_data(path: Path) -> bool:
-  """Whether a name is one of data: not hidden, nor left behind by a system."""
+  """Whether a file is data by its name: not hidden, nor a system's own."""
   return not path.name.startswith('.') and path.name not in _LEFT_BEHIND
 
 
 def listed(folder: Path) -> list[Path]:
-  """What is in a folder and `is_data`, in order of the names.
+  """The entries of a folder that are data (`is_data`), sorted by name.
 
   Raises:
     UserError: a folder that cannot be read, or a link that leads nowhere.
@@ -55,7 +55,7 @@ def below(top: Path) -> list[Path]:
   Links are followed.
 
   Raises:
-    UserError: as `listed`, or links that lead in a circle.
+    UserError: as `listed`, or links that form a cycle.
   """
   parent = Path(os.path.abspath(top)).parent.resolve()
   return sorted(_below(top, frozenset((parent, *parent.parents))))
@@ -76,7 +76,7 @@ def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def splits(names: Iterable[str], where: str) -> dict[str, str]:
-  """Which of some names stand for which split, in upper or lower case.
+  """Which of the names stand for which split, whatever their case.
 
   Args:
     names: of folders, files or splits.

@@ -17,7 +17,7 @@ from absl import logging
 from PIL import Image, ImageDraw, ImageFont, features
 
 from jaxkd import files as files_lib
-from jaxkd.data import folders, kept
+from jaxkd.data import file_cache, folders
 from jaxkd.errors import UserError
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -77,7 +77,7 @@ def load(dir: str, size: int) -> Glyphs:
   )
   # Another one if any font, what draws them or this file is another.
   versions = features.version('pil'), features.version('freetype2')
-  name = kept.name(files, Path(__file__).read_bytes(), size, *versions)
+  name = file_cache.key(files, Path(__file__).read_bytes(), size, *versions)
 
   def make():
     made = _draw_all(files, size)
@@ -90,7 +90,7 @@ def load(dir: str, size: int) -> Glyphs:
       )
     return made._asdict()
 
-  return Glyphs(**kept.arrays(CACHE / f'{name}.npz', make))
+  return Glyphs(**file_cache.arrays(CACHE / f'{name}.npz', make))
 
 
 def split(

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps
 
-from jaxkd.data import folders, kept, passes
+from jaxkd.data import file_cache, folders, passes
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.errors import UserError, several
 
@@ -30,7 +30,7 @@ _WHOLE = {'MPO', 'PSD'}  # formats whose first frame is the picture
 
 
 class Kind(NamedTuple):
-  """What image files have in common.
+  """The common properties of image files.
 
   Attributes:
     mode: that fits all, 'L' or 'RGB'.
@@ -47,7 +47,7 @@ def classes(top: Path) -> list[str]:
 
 
 def check_none(top: Path) -> None:
-  """Refuses images beside the folders that hold the others.
+  """Refuses images that lie beside the folders of classes or splits.
 
   Raises:
     UserError: naming the first.
@@ -64,20 +64,20 @@ def find(
 ) -> tuple[list[tuple[Path, int]], collections.Counter[str]]:
   """The image files in the class folders, in order, with their labels.
 
-  Folders in a class folder are of that class.
+  Folders inside a class folder belong to that class.
 
   Args:
-    top: with the class folders.
+    top: the folder with the class folders.
     names: of the classes, in order of their numbers.
     all_of_them: whether each class must have images.
 
   Returns:
-    The files and their labels; and how many other files of which endings are
-    left out.
+    The files and their labels; and the counts of other files, by ending.
 
   Raises:
-    UserError: other class folders than these, one without images that must
-      have some, or with splits in it, or an image outside of them.
+    UserError: a class folder that is not in ``names``, a class without images
+      that must have some or with folders of splits in it, or an image outside
+      of the class folders.
   """
   if not names:
     raise UserError(f'data.source: {top} has no class folders')
@@ -110,7 +110,7 @@ def find(
 
 
 def left_out(others: Mapping[str, int]) -> tuple[str, ...]:
-  """A note on files that are no images by their ending, if there are any."""
+  """A note for the row on files that are not images by their ending, if any."""
   if not others:
     return ()
   return (f'files that are no images are left out: {_counted(others)}',)
@@ -143,8 +143,8 @@ def kind_of_many(paths: Sequence[Path], resize: int) -> Kind:
   """As `kind`; if the images are many, it is kept until one of them changes."""
   if len(paths) < MANY:
     return kind(paths, resize)
-  name = kept.name(paths, 1, PIL.__version__, resize)
-  found = kept.arrays(
+  name = file_cache.key(paths, 1, PIL.__version__, resize)
+  found = file_cache.arrays(
     CACHE / f'{name}.npz', lambda: kind(paths, resize)._asdict()
   )
   return Kind(found['mode'].item(), tuple(found['notes'].tolist()))

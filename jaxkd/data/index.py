@@ -1,8 +1,8 @@
-"""What is known of the labels of a split without holding them.
+"""An index of the labels of a split: which occur, how often, where first.
 
-A class for each example takes four bytes, and is held. Maps and sequences of
-labels stay where they are: one pass over them finds which classes occur, and
-that is kept, so that the next run need not read them.
+The class of each example takes four bytes and stays in memory. Label maps and
+sequences of labels stay on disk: one pass over them finds which classes occur,
+and the result is cached, so that the next run need not read them.
 """
 
 import hashlib
@@ -13,22 +13,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxkd.data import kept as kept_lib
-from jaxkd.data import passes
+from jaxkd.data import file_cache, passes
 from jaxkd.errors import UserError
 
 CACHE = Path('~/.cache/jaxkd/labels')
-_DENSE = 2**20  # labels that are counted by their value; others are sorted
+_DENSE = 2**20  # the widest range of labels for a bincount; else a sort
 
 
 class LabelIndex(NamedTuple):
-  """What is known of the labels of the N examples of a split.
+  """Statistics of the labels of the N examples of a split.
 
   Attributes:
-    classes: class of each example, in proportion to which draws are made, int32
-      [N]; zeros where each has many labels, for all of these are of one kind.
-    each: shape of the labels of one example; () where it has one class.
-    values: the labels that count, each once, in order, int64 [V].
+    classes: the class of each example, int32 [N], by which draws are
+      stratified; all 0 where an example has many labels.
+    each: the shape of one example's labels; () where it has one class.
+    values: the distinct labels that count (see ``valid``), sorted, int64 [V].
     counts: how often each of these occurs, int64 [V].
     first: the number of the first example that has it, int64 [V].
     checksum: SHA-256 of all labels, where they are not in ``classes``.
@@ -42,10 +41,10 @@ class LabelIndex(NamedTuple):
   checksum: str = ''
 
   def earliest(self, wrong: np.ndarray) -> tuple[int, int] | None:
-    """The first example with any of some labels, and which of them it has.
+    """The first example that has one of the given labels, and that label.
 
     Args:
-      wrong: which of the ``values``, bool [V].
+      wrong: marks those labels among ``values``, bool [V].
     """
     if not wrong.any():
       return None
@@ -75,7 +74,7 @@ def of(labels: np.ndarray, valid: np.ndarray | None = None) -> LabelIndex:
 def read(
   count: int, fetch: Callable[[np.ndarray], Mapping[str, Any]]
 ) -> LabelIndex:
-  """The index of labels that are read a part at a time, in order.
+  """The index of labels that are read in parts, in order.
 
   Args:
     count: the number of examples, N.
@@ -83,14 +82,14 @@ def read(
       by their numbers, in any thread.
 
   Raises:
-    UserError: examples have labels of several shapes.
+    UserError: the examples' labels differ in shape.
   """
   one = fetch(np.arange(1))
   each = one['labels'].shape[1:]
   classes = np.zeros(count, np.int32)
   found, checksum = _none(), hashlib.sha256()
   if each:
-    from jaxkd.data import cache  # TensorStore, which others need not load
+    from jaxkd.data import cache  # imports TensorStore, which is slow
 
     checksum.update(cache.header('', (count, *each), np.dtype(np.int32)))
   parts = passes.parts(count, passes.nbytes(one), 'reading labels')
@@ -109,16 +108,16 @@ def read(
   return LabelIndex(classes, each, *found, checksum.hexdigest() if each else '')
 
 
-def kept(name: str, make: Callable[[], LabelIndex]) -> LabelIndex:
-  """An index from where it is kept; it is made and kept if it is not there.
+def cached(name: str, make: Callable[[], LabelIndex]) -> LabelIndex:
+  """The index from the cache; computed and written if it is not there.
 
   Args:
-    name: as `jaxkd.data.kept.name` gives it; empty if it is not to be kept.
-    make: makes it.
+    name: from `jaxkd.data.file_cache.key`; empty for no caching.
+    make: computes it.
   """
   if not name:
     return make()
-  found = kept_lib.arrays(CACHE / f'{name}.npz', lambda: make()._asdict())
+  found = file_cache.arrays(CACHE / f'{name}.npz', lambda: make()._asdict())
   each, checksum = found['each'].tolist(), found['checksum'].item()
   return LabelIndex(**{**found, 'each': tuple(each), 'checksum': checksum})
 
@@ -133,13 +132,13 @@ def _none() -> _Occurring:
 def _with(
   found: _Occurring, labels: np.ndarray, valid: np.ndarray | None, start: int
 ) -> _Occurring:
-  """Which labels occur, how often and where first, with those of more examples.
+  """Adds more examples to the statistics of those before.
 
   Args:
     found: of the examples before.
-    labels: of these, int [n, ...].
+    labels: of the further examples, int [n, ...].
     valid: which of them count.
-    start: the number of the first of these examples.
+    start: the number of the first further example.
   """
   flat = labels.reshape(-1) if valid is None else labels[valid]
   if not flat.size:
@@ -152,10 +151,10 @@ def _with(
   else:
     values, counts = np.unique(flat, return_counts=True)
   first = np.zeros(len(values), np.int64)
-  if np.setdiff1d(values, found[0]).size:  # else it is known where
+  if np.setdiff1d(values, found[0]).size:  # else all have a first example
     per = math.prod(labels.shape[1:])
     places = np.arange(flat.size) if valid is None else np.flatnonzero(valid)
-    # Of several that are written to one place, the last one stays.
+    # Of several writes to one index the last wins: here the earliest example.
     order = np.searchsorted(values, flat)[::-1]
     first[order] = places[::-1] // per + start
   values, place, where = np.unique(

@@ -1,8 +1,8 @@
-"""What a net takes: its examples as the source gave them, before any view.
+"""The inputs that a net was trained on: their shapes, dtypes and ranges.
 
-A run reads its files in one way: the mode, the size and the range of what it
-trains on. That is kept with every net that it exports, so that a loaded net
-refuses what is something else and can read files as the run did.
+They are described as they are before views. The description is exported with
+every net, so that a loaded net refuses inputs that differ and can read image
+files as the run did.
 """
 
 import math
@@ -21,8 +21,8 @@ from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 
-SLACK = 1e-3  # of rounding, beyond the ends of a range
-LOOKED_AT = 1024  # examples, for the range of those that are not in memory
+SLACK = 1e-3  # by which rounded values may exceed a range
+LOOKED_AT = 1024  # examples that give the range where not all are in memory
 _MODES = {1: 'L', 3: 'RGB'}  # of Pillow, by the number of channels
 
 
@@ -31,10 +31,9 @@ class Array(NamedTuple):
 
   Attributes:
     shape: of one example.
-    dtype: 'uint8', 'float32' or that of whole numbers; '' where it is not
-      known.
-    low: the least value that the net trained on, with bytes taken from 0 to 1;
-      None if it is not known.
+    dtype: 'uint8', 'float32' or an integer type; '' if unknown.
+    low: the least value in training, where bytes count as 0 to 1; None if
+      unknown.
     high: the largest value, or the last token.
   """
 
@@ -44,29 +43,30 @@ class Array(NamedTuple):
   high: float | None = None
 
   @property
-  def is_whole(self) -> bool:
-    """Whether it holds whole numbers, as tokens are; bytes are pixels."""
+  def is_integer(self) -> bool:
+    """Whether it holds integers such as tokens; bytes count as pixels."""
     return self.dtype not in ('uint8', 'float32', '')
 
   @property
   def is_image(self) -> bool:
-    """Whether it is an example [H, W, C] of the data."""
-    known = self.low is not None and not self.is_whole
+    """Whether an example is an image [H, W, C]."""
+    known = self.low is not None and not self.is_integer
     return len(self.shape) == 3 and known
 
   @property
   def is_unit(self) -> bool:
-    """Whether values go from 0 to 1, as those of images mostly do."""
-    known = self.low is not None and not self.is_whole
+    """Whether values are from 0 to 1, as is usual for images."""
+    known = self.low is not None and not self.is_integer
     return known and self.low >= 0 and self.high <= 1
 
   def bounds(self) -> tuple[float, float]:
-    """Between which values something else is meant than was trained on.
+    """The range outside of which values must be an error: (low, high).
 
-    Those of images are known. Other numbers from 0 to 1 may leave that range a
-    little, and those of a wider one as far as they like.
+    Images and bytes from 0 to 1 must stay in that range. Other values from 0 to
+    1, and images of another range, may exceed it by its width. All else is
+    unbounded.
     """
-    if self.is_whole:
+    if self.is_integer:
       low = -math.inf if self.low is None else self.low
       return low, math.inf if self.high is None else self.high
     if self.is_unit and (self.is_image or self.dtype == 'uint8'):
@@ -78,14 +78,14 @@ class Array(NamedTuple):
 
 
 class Inputs(NamedTuple):
-  """What the examples of a source are, before any view.
+  """A description of the inputs of a source, before any view.
 
   Attributes:
     arrays: an `Array`, or a dict of them.
-    resize: side in pixels that image files were brought to, by Pillow's
-      bilinear filter; 0 if they were left as they are.
-    range: what pixels went from and to before the run brought them to 0 to 1,
-      if it was told; else empty.
+    resize: side in pixels that image files were resized to, by Pillow's
+      bilinear filter; 0 for no resizing.
+    range: the range from which the run rescaled pixels to 0 to 1, as in
+      ``data.kw.range``; empty for none.
   """
 
   arrays: Any
@@ -94,7 +94,7 @@ class Inputs(NamedTuple):
 
   @property
   def is_known(self) -> bool:
-    """Whether more of it is known than its shapes."""
+    """Whether dtypes and ranges are known, and not only shapes."""
     arrays = jax.tree.leaves(self.arrays, is_leaf=is_array)
     return all(array.dtype for array in arrays)
 
@@ -103,7 +103,7 @@ class Inputs(NamedTuple):
     """Shape of one example, or a pytree of shapes; see `jaxkd.shapes`."""
 
     def of(array):
-      if array.is_whole:
+      if array.is_integer:
         return jax.ShapeDtypeStruct(array.shape, array.dtype)
       return array.shape
 
@@ -115,11 +115,11 @@ def is_array(node: Any) -> bool:
   return isinstance(node, Array)
 
 
-# What is kept with a net.
+# The description that is exported with a net.
 
 
 def of(source: Source) -> Inputs:
-  """What the examples of a source are; looks at those to train on."""
+  """Describes the inputs of a source, from its training split."""
   train = source.splits['train']
   one = train.fetch(np.arange(1))['inputs']
   leaves, structure = jax.tree.flatten(one)
@@ -138,11 +138,11 @@ def of(source: Source) -> Inputs:
 
 
 def unknown(shape: Any, dtype: str = '') -> Inputs:
-  """Those of a shape, of which no range is known.
+  """A description where only shapes are known.
 
   Args:
     shape: of one example, or a pytree of shapes.
-    dtype: of floats, if that is known.
+    dtype: of floats, if known.
   """
 
   def array(x):
@@ -154,7 +154,7 @@ def unknown(shape: Any, dtype: str = '') -> Inputs:
 
 
 def as_json(inputs: Inputs) -> dict[str, Any]:
-  """The inputs of JSON's types."""
+  """The description in JSON's types."""
   arrays = jax.tree.map(Array._asdict, inputs.arrays, is_leaf=is_array)
   return {**inputs._asdict(), 'arrays': arrays}
 
@@ -174,15 +174,15 @@ def from_json(found: dict[str, Any]) -> Inputs:
 
 
 def scales(inputs: Inputs) -> list[tuple]:
-  """What is the same of the values of data that are shown in the same way."""
+  """The scale of each array's values, to compare two data sets."""
   return [
-    (x.dtype, x.high) if x.is_whole else ('from 0 to 1' if x.is_unit else '',)
+    (x.dtype, x.high) if x.is_integer else ('from 0 to 1' if x.is_unit else '',)
     for x in jax.tree.leaves(inputs.arrays, is_leaf=is_array)
   ]
 
 
 def _ends(examples: Examples, leaves: list) -> list[tuple[float, float]]:
-  """The least and the largest value of each array that holds no bytes."""
+  """The least and the largest value of each array that is not bytes."""
   ends = [(math.inf, -math.inf)] * len(leaves)
   wide = [i for i, leaf in enumerate(leaves) if leaf.dtype != np.uint8]
   count = len(examples)
@@ -201,19 +201,19 @@ def _ends(examples: Examples, leaves: list) -> list[tuple[float, float]]:
   return ends
 
 
-# What is given to a net.
+# Inputs that are given to a loaded net.
 
 
 def take(inputs: Inputs, given: Any) -> Any:
-  """A batch as the net's views take it.
+  """Checks a batch and converts it to what the net's views take.
 
   Bytes stay bytes, for the view; other numbers become float32, and tokens
-  int32. Grey images [N, H, W] get their channel. Values are looked at where
-  they are known; inside of a transformation such as ``jax.jit`` they are not,
-  and an example out of range becomes NaN there, and so does what the net gives.
+  int32. Grey images [N, H, W] get an axis of channels. Values out of range
+  raise an error. Under a transformation such as ``jax.jit`` values are unknown:
+  there, an example out of range becomes NaN, and so do the net's outputs.
 
-  Of a dict the arrays are looked at that the examples have too: a model may be
-  asked for other things as well, as one that writes a token at a time is.
+  In a dict, arrays that the examples do not have pass unchecked: a model may
+  take more inputs, e.g. one that decodes token by token.
 
   Args:
     inputs: what the net takes.
@@ -244,7 +244,7 @@ def take(inputs: Inputs, given: Any) -> Any:
 
 
 def said(inputs: Inputs) -> str:
-  """What a net takes, in words."""
+  """What a net takes, for messages."""
   found = []
   for name, array in _named(inputs).items():
     sizes = ', '.join(map(str, ('N', *array.shape)))
@@ -262,7 +262,7 @@ def _named(inputs: Inputs) -> dict[str, Array]:
 
 
 def _range(array: Array) -> str:
-  if array.is_whole:
+  if array.is_integer:
     known = array.low is not None and array.high is not None
     ends = f' from {array.low} to {array.high}' if known else ''
     return f' of {array.dtype}{ends}'
@@ -297,7 +297,7 @@ def _shaped(x: Any, array: Array, inputs: Inputs) -> Any:
 
 
 def _bring(inputs: Inputs) -> str:
-  """How images become what a net takes."""
+  """How to convert images to what a net takes, for messages."""
   height, width, channels = inputs.arrays.shape
   colours = {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels')
   if inputs.resize:
@@ -311,11 +311,11 @@ def _bring(inputs: Inputs) -> str:
 
 
 def _typed(x: Any, array: Array, inputs: Inputs) -> Any:
-  """The batch in the type that the view takes, its values checked."""
+  """Checks a batch's values and converts it to the dtype of the view."""
   if not array.dtype:
     return x
   kind = 'f' if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype.kind
-  if array.is_whole:
+  if array.is_integer:
     wanted = np.dtype(array.dtype)
     if kind not in ('b' if wanted.kind == 'b' else 'iu'):
       raise _wrong_type(x, f'give {array.dtype}')
@@ -326,7 +326,7 @@ def _typed(x: Any, array: Array, inputs: Inputs) -> Any:
     return x
   if kind not in 'fb':
     raise _wrong_type(x, f'give arrays{_range(array)}')
-  with np.errstate(over='ignore'):  # becomes infinite, as is seen then
+  with np.errstate(over='ignore'):  # inf, which `_within` refuses
     return _within(x.astype(np.float32), array, inputs)
 
 
@@ -337,7 +337,7 @@ def _wrong_type(x: Any, do: str) -> UserError:
 
 
 def _check_tokens(x: Any, array: Array) -> None:
-  """Refuses whole numbers out of range, where they are known."""
+  """Refuses integers out of range, unless they are traced."""
   if isinstance(x, jax.core.Tracer) or not x.size:
     return
   (low, high), found = array.bounds(), (x.min().item(), x.max().item())
@@ -350,7 +350,7 @@ def _check_tokens(x: Any, array: Array) -> None:
 
 
 def _within(x: Any, array: Array, inputs: Inputs) -> Any:
-  """The same values, or NaN for examples out of range that are not known."""
+  """Refuses values out of range; traced examples out of range become NaN."""
   low, high = array.bounds()
   outside = (x < low - SLACK) | (x > high + SLACK)
   if isinstance(x, jax.core.Tracer):
@@ -381,7 +381,7 @@ def _within(x: Any, array: Array, inputs: Inputs) -> Any:
 
 
 def are_files(inputs: Inputs) -> bool:
-  """Whether files of images hold what a net takes: bytes, grey or RGB."""
+  """Whether image files can hold the net's inputs: bytes, grey or RGB."""
   array = inputs.arrays
   is_image = is_array(array) and array.is_image and array.is_unit
   return is_image and array.shape[2] in _MODES
@@ -390,20 +390,20 @@ def are_files(inputs: Inputs) -> bool:
 def read(
   inputs: Inputs, paths: Sequence[str | Path], *, resize: bool = False
 ) -> np.ndarray:
-  """Image files as the run has read its own, uint8 [N, H, W, C].
+  """Reads image files as the run read its own, uint8 [N, H, W, C].
 
-  Decoded, turned and resized by the code that reads class folders. Where all
-  images of the run were grey, colours become grey, as Pillow does it.
+  They are decoded, rotated by their EXIF tag and resized by the code that reads
+  class folders. If all images of the run were grey, Pillow converts colours.
 
   Args:
     inputs: what the net takes.
     paths: of the files.
-    resize: whether to bring images of other sizes to that of the net, by
-      Pillow's bilinear filter, where the run took its images as they are.
+    resize: whether to resize images of other sizes to the net's, by Pillow's
+      bilinear filter, if the run did not resize its own.
 
   Raises:
-    UserError: a net of something else than images, or a file that is no image,
-      or one of another size.
+    UserError: a net that does not take images, a file that is not an image, or
+      one of another size.
   """
   if not are_files(inputs):
     raise UserError(

@@ -1,26 +1,25 @@
-"""Labels of arrays that people have: which class of how many they say."""
+"""Labels in the forms that people have them in, as class numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import Examples, as_labels, changed
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError, several
 
-MOST_CLASSES = 2**20  # more are numbers of something else
-_LISTED = 10  # labels in an option that a message proposes, at most
+MOST_CLASSES = 2**20  # larger labels are hardly class numbers
+_LISTED = 10  # labels that a message proposes for data.kw.classes, at most
 
 
 class Labels(NamedTuple):
   """Labels [N] of a split.
 
   Attributes:
-    values: what they are, int32 [N] or text.
-    form: how they are written: 'numbers', 'booleans', 'text', or 'one-hot rows
-      of 3'.
-    columns: of one-hot rows; 0 if they are none.
+    values: int32 [N], or text [N].
+    form: 'numbers', 'booleans', 'text', or e.g. 'one-hot rows of 3'.
+    columns: of one-hot rows; 0 for the other forms.
   """
 
   values: np.ndarray
@@ -29,11 +28,10 @@ class Labels(NamedTuple):
 
 
 def of_split(labels: Any, at: str) -> Labels:
-  """Labels of a split, however people write them.
+  """Reads the labels of a split in any of the usual forms.
 
   Args:
-    labels: numbers, booleans or texts [N] or [N, 1]; or rows [N, K] that are 1
-      at the class and 0 elsewhere.
+    labels: numbers, booleans or texts [N] or [N, 1]; or one-hot rows [N, K].
     at: what to call the examples in errors.
 
   Raises:
@@ -71,7 +69,7 @@ def of_split(labels: Any, at: str) -> Labels:
 
 
 def _of_one_type(labels: np.ndarray, at: str) -> np.ndarray:
-  """Python's objects as an array of what they are."""
+  """An array of Python objects as one of their common type."""
   first = labels.flat[0] if labels.size else 0
   kinds = (bool, np.bool_), (int, float, np.number), (str,), (bytes,)
   kind = next((kind for kind in kinds if isinstance(first, kind)), ())
@@ -87,21 +85,22 @@ def _of_one_type(labels: np.ndarray, at: str) -> np.ndarray:
 
 
 def read(
-  labels: Mapping[str, Any], told: Told, at: Mapping[str, str]
+  labels: Mapping[str, Any], conventions: Conventions, at: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
-  """Labels of all splits, however people write them.
+  """Reads the labels of all splits in any of the usual forms.
 
   Args:
-    labels: split -> labels as `of_split` takes them; the first is to train on.
-    told: of them.
+    labels: split -> labels as `of_split` takes them; the first split is the one
+      to train on.
+    conventions: of the labels.
     at: split -> what to call its examples in errors.
 
   Returns:
-    Split -> whole numbers, int32 [N]; the names of the classes if the labels
-    say them, else `numbered` will; and what a reader must know.
+    Split -> class numbers, int32 [N]; the names of the classes if the labels
+    are names, else nothing, and `numbered` makes them; and notes for the row.
 
   Raises:
-    UserError: labels that say no class, or are written in several ways.
+    UserError: labels that are no classes, or of different forms.
   """
   found = {split: of_split(own, at[split]) for split, own in labels.items()}
   (first, one), *others = found.items()
@@ -109,12 +108,12 @@ def read(
     if other.form != one.form:
       raise UserError(
         f'data.source: labels are {one.form} in the split {first} and '
-        f'{other.form} in {split}; write them alike, as {at[first]} does'
+        f'{other.form} in {split}; use one form, as in {at[first]}'
       )
   values = {split: own.values for split, own in found.items()}
-  is_told = bool(told.num_classes or told.classes)
+  is_told = bool(conventions.num_classes or conventions.classes)
   if one.form == 'text':
-    return *_named(values, told, at), ()
+    return *_named(values, conventions, at), ()
   if one.form == 'booleans' and not is_told:
     return values, ('False', 'True'), ()
   if not one.columns:
@@ -130,26 +129,28 @@ def read(
 
 
 def _named(
-  labels: Mapping[str, np.ndarray], told: Told, at: Mapping[str, str]
+  labels: Mapping[str, np.ndarray],
+  conventions: Conventions,
+  at: Mapping[str, str],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  """Labels as numbers of their names, which are sorted or as told."""
-  if told.num_classes:
+  """Numbers for labels that are names, in sorted or in the given order."""
+  if conventions.num_classes:
     raise UserError(
-      'data.kw.num_classes: labels that are names say themselves how many '
-      'classes there are; leave it out, or name all in data.kw.classes'
+      'data.kw.num_classes: labels that are names define the number of '
+      'classes; remove the entry, or list all names in data.kw.classes'
     )
   first = next(iter(labels))
   names = np.unique(labels[first]).tolist()
-  if told.classes and told.classes != 'sorted':
-    names = list(told.classes)
+  if conventions.classes and conventions.classes != 'sorted':
+    names = list(conventions.classes)
   else:
     bare: dict[str, str] = {}
     for name in names:
       other = bare.setdefault(name.strip(), name)
       if other != name:
         raise UserError(
-          f'{at[first]} has the labels {other!r} and {name!r}, which differ in '
-          'spaces alone; write them alike, or name both in data.kw.classes'
+          f'{at[first]} has the labels {other!r} and {name!r}, which differ '
+          'only in spaces; write them alike, or list both in data.kw.classes'
         )
   number = {name: i for i, name in enumerate(names)}
   made = {}
@@ -158,7 +159,7 @@ def _named(
       if name not in number:
         raise UserError(
           f'{at[split]}: example {i} has the label {name!r}, which is none of '
-          f'{several(names)}; repair it, leave it out, or name all classes in '
+          f'{several(names)}; repair it, leave it out, or list all classes in '
           'data.kw.classes'
         )
     numbers = [number[name] for name in own.tolist()]
@@ -167,32 +168,35 @@ def _named(
 
 
 def numbered(
-  splits: Mapping[str, Examples], told: Told, at: Mapping[str, str]
+  splits: Mapping[str, Examples],
+  conventions: Conventions,
+  at: Mapping[str, str],
 ) -> tuple[dict[str, Examples], tuple[str, ...], tuple[str, ...]]:
-  """Splits with classes 0, ..., K - 1, where labels alone say what these are.
+  """Splits with classes 0, ..., K - 1, found from the labels themselves.
 
   Args:
-    splits: with labels that are whole numbers; the first is to train on.
-    told: of them.
+    splits: with labels that are whole numbers; the first is the one to train
+      on.
+    conventions: of the labels.
     at: split -> what to call it in errors.
 
   Returns:
-    The splits, names of the classes, and what a reader must know.
+    The splits, the names of the classes, and notes for the row.
 
   Raises:
-    UserError: labels below 0 or as large as no number of classes is, or that
-      are not among those told.
+    UserError: labels below 0, implausibly large ones, or ones that are not in
+      ``conventions.classes``.
   """
-  if told.num_classes:
-    return dict(splits), tuple(map(str, range(told.num_classes))), ()
+  if conventions.num_classes:
+    return dict(splits), tuple(map(str, range(conventions.num_classes))), ()
   first = next(iter(splits))
-  if told.classes:
+  if conventions.classes:
     if splits[first].index.each:
       raise UserError(
         'data.kw.classes: examples of many labels each keep their numbers; say '
         'data.kw.num_classes'
       )
-    values = told.classes
+    values = conventions.classes
     if values == 'sorted':
       values = splits[first].index.values.tolist()
     made = {s: _renumbered(x, values, at[s]) for s, x in splits.items()}
@@ -203,8 +207,8 @@ def numbered(
     last = index.values.max(initial=0)
     if last >= MOST_CLASSES:
       raise UserError(
-        f'{at[split]} has the label {last}, and as many classes as that says; '
-        'number them 0, 1, 2 and so on'
+        f'{at[split]} has the label {last}, which is too large for a class; '
+        'number the classes 0, 1, 2 and so on'
       )
     wrong = index.earliest(index.values < 0)
     if wrong:
@@ -221,11 +225,11 @@ def check_gaps(splits: Mapping[str, Examples], at: Mapping[str, str]) -> None:
   """Refuses class numbers that no training example has.
 
   Args:
-    splits: with labels from 0 on; the first is to train on.
+    splits: with labels from 0 on; the first is the one to train on.
     at: split -> what to call it in errors.
 
   Raises:
-    UserError: naming the first.
+    UserError: there is one; the first is named.
   """
   there = {split: x.index.values for split, x in splits.items()}
   first, *others = there
@@ -235,7 +239,7 @@ def check_gaps(splits: Mapping[str, Examples], at: Mapping[str, str]) -> None:
       raise UserError(
         f'{at[split]} has the label {label}, which no example in {first} has; '
         'leave such examples out, or set data.kw.num_classes='
-        f'{count} to have classes that nothing is learnt of'
+        f'{count} to allow classes without training examples'
       )
   meant = f'set data.kw.num_classes={count} if that is right'
   if not splits[first].index.each:
@@ -248,18 +252,18 @@ def check_gaps(splits: Mapping[str, Examples], at: Mapping[str, str]) -> None:
 
 
 def _remedy(values: np.ndarray) -> str:
-  """How to say which classes there are, where labels are not 0, 1, 2 ..."""
+  """What to set where labels are not 0, 1, 2 and so on."""
   few = len(values) <= _LISTED
   them = tuple(values.tolist()) if few else 'sorted'
   return f'set data.kw.classes={them!r} if these are the classes'
 
 
 def _renumbered(examples: Examples, values: Sequence[int], at: str) -> Examples:
-  """Examples whose labels [N] are these values, as 0, 1, 2 and so on."""
+  """Renumbers labels [N], which are among these values, as 0, 1, 2, ..."""
   for value in values:
     if isinstance(value, bool) or not isinstance(value, int):
       raise UserError(
-        f'data.kw.classes: {value!r} is no whole number, as the labels are'
+        f'data.kw.classes: {value!r} should be a whole number, like the labels'
       )
   order = np.argsort(values)
   ordered = np.asarray(values)[order]
@@ -269,7 +273,7 @@ def _renumbered(examples: Examples, values: Sequence[int], at: str) -> Examples:
     for i in np.flatnonzero(ordered[place] != labels):
       raise UserError(
         f'{at}: example {numbers[i]} has the label {labels[i]}, which is none '
-        f'of {several(values)}; repair it, leave it out, or name it in '
+        f'of {several(values)}; repair it, leave it out, or list it in '
         'data.kw.classes'
       )
     return order[place].astype(np.int32)
@@ -284,7 +288,7 @@ def _renumbered(examples: Examples, values: Sequence[int], at: str) -> Examples:
 def lacking(
   splits: Mapping[str, Examples], classes: Sequence[str]
 ) -> tuple[str, ...]:
-  """What a reader must know of classes without examples in a split."""
+  """Notes for the row on classes without examples in a split."""
   notes = []
   for split, examples in splits.items():
     if examples.index.each:

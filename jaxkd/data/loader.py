@@ -1,8 +1,8 @@
 """Batches as a pure function of the step.
 
 A member of a population goes through its examples in an order of its own,
-which depends on its seed and the epoch alone. So a run that is resumed at
-step 1000 sees what an unbroken one sees there, without replaying anything.
+which depends only on its seed and the epoch. So a run that is resumed at step
+1000 gets the batches of an uninterrupted run, without replaying anything.
 """
 
 import functools
@@ -20,12 +20,12 @@ from jaxkd.errors import UserError, unknown
 class Loader:
   """Batches for a population of M members.
 
-  Member m sees the examples of positive weight, n_m of them, each about
-  once an epoch; of unequal weights, n_m draws in proportion to the weights,
-  as evenly spread as can be (systematic resampling), in random order.
-  Batches run on over the end of an epoch, so none is short. Where several
-  examples of a class are to stay together, it is these groups whose order is
-  random.
+  Member m sees the n_m examples of positive weight. If the weights are equal,
+  each comes once an epoch, in random order; else an epoch has n_m draws in
+  proportion to the weights (systematic resampling), in random order. Batches
+  run on over the end of an epoch, so none is short. With ``together`` above 1,
+  groups of examples of one class stay together, and the order of these groups
+  is random.
   """
 
   def __init__(
@@ -46,12 +46,12 @@ class Loader:
       weights: sampling weights [M, N], as from `partition.weights`.
       seeds: one for each member, at least 0.
       batch_size: examples in a member's batch.
-      order: 'own', or 'shared' where all members see the first's batches.
-      together: how many examples of a class follow one another.
+      order: 'own', or 'shared' where all members see the first one's batches.
+      together: how many examples of one class follow one another.
       at: the config entry of the batch size, for errors.
 
     Raises:
-      UserError: an entry that makes no sense for these examples.
+      UserError: an entry that these examples do not allow.
     """
     weights = np.asarray(weights)
     if weights.shape != (len(seeds), len(examples)):
@@ -92,11 +92,11 @@ class Loader:
     self._weights = weights
     self._seen = [np.flatnonzero(own) for own in weights]
     self._seeds = [int(seed) for seed in seeds]
-    # Two epochs of each member: the one at hand and the one begun or ahead.
+    # A batch may span two epochs of each member.
     self._epoch = functools.lru_cache(2 * len(seeds))(self._draw_epoch)
 
   def indices(self, step: int) -> dict[str, np.ndarray]:
-    """Which examples the batch of a step holds.
+    """The numbers of the examples in the batch of a step.
 
     Returns:
       ``id``, the numbers of the examples, ``rank``, their numbers among those
@@ -122,7 +122,7 @@ class Loader:
   ) -> tuple[np.ndarray, np.ndarray]:
     """A member's examples from the start-th that it sees to the stop-th.
 
-    Batches are cut from this, whatever their size.
+    The batches, of any size, are consecutive parts of this stream.
 
     Returns:
       The numbers of the examples and their epochs, int32 [stop - start].
@@ -144,8 +144,9 @@ class Loader:
         shared; None for all. The others are zeros.
 
     Returns:
-      ``inputs``, ``labels`` and what else the examples have, and what
-      `indices` gives, each [M, B, ...], or [B, ...] where the order is shared.
+      ``inputs``, ``labels`` and the other fields of the examples, and what
+      `indices` returns, each [M, B, ...], or [B, ...] where the order is
+      shared.
     """
     indices = self.indices(step)
     shape = indices['id'].shape
@@ -166,8 +167,8 @@ class Loader:
   ) -> Iterator[dict[str, Any]]:
     """The batches of the steps start, ..., stop - 1; of a part as in `batch`.
 
-    Examples in memory are gathered as they are asked for, which costs less
-    than handing them from thread to thread; others are read ahead by Grain.
+    Examples in memory are gathered on demand, which is cheaper than passing
+    them between threads; others are read ahead by Grain.
     """
     if isinstance(self.examples, ArrayExamples):
       yield from (self.batch(step, part) for step in range(start, stop))
@@ -192,7 +193,7 @@ class Loader:
     return self._in_groups(ids, generator)
 
   def _in_groups(self, ids, generator):
-    """Numbers of examples with groups of a class together, in random order.
+    """Reorders examples in groups of one class, the groups in random order.
 
     The last group of a class may be smaller.
     """
@@ -209,7 +210,7 @@ def ahead(
   batch: Callable[[int], dict[str, Any]], start: int, stop: int
 ) -> Iterator[dict[str, Any]]:
   """The batches of the steps start, ..., stop - 1, made ahead of time."""
-  import grain  # takes a second, which most runs need not spend
+  import grain  # the import takes a second, and most runs do not need it
 
   batches = iter(
     grain.MapDataset.range(start, stop)

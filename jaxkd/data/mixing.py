@@ -1,14 +1,14 @@
-"""Mixtures of examples: each is mixed with another of its batch.
+"""Mixup and CutMix: each example is mixed with another one of its batch.
 
-All nets, students and teachers, are shown the same mixture, and their views
-come after it. Its label is a distribution over the classes, with the share of
-each of the two examples. So that nothing takes it for a class, the field
-``labels`` gives way to ``label_probabilities``, and fields that are of one
-example alone are left out.
+All nets, students and teachers, see the same mixture, and their views come
+after it. Its label is a distribution over the classes, in which each of the two
+examples has its share. So that nothing takes it for a class number, the field
+``labels`` is replaced by ``label_probabilities``; fields that describe a single
+example are dropped.
 
-An example has a place among the examples of the batch in a random circle, in
-which it is mixed with the next. So a partner is drawn evenly from all others of
-the batch, and never the example itself.
+The batch is put in a random cyclic order, and each example is mixed with the
+next. So the partner is uniform over the other examples of the batch, and never
+the example itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from jaxkd.errors import UserError
 from jaxkd.keys import fold
 
 PROBABILITIES = 'label_probabilities'  # the field of a batch of mixtures
-_KEPT = ('id', 'epoch')  # what views draw by: of the first of the two
+_KEPT = ('id', 'epoch')  # of the first example: the keys of views need them
 
 
 def apply(
@@ -33,16 +33,16 @@ def apply(
   """A batch of mixtures.
 
   Args:
-    ops: what an op draws by -> ``(key, example, other) -> (mixture, share of
-      the example)``; one of them is drawn for each example.
+    ops: name that the key is folded with -> ``(key, example, other) ->
+      (mixture, share of the example)``; one op is drawn for each example.
     batch: ``inputs``, floats [B, ...], ``labels`` int [B], ``epoch`` and ``id``
       [B].
     keys: of the draws of each example, [B].
     num_classes: K.
 
   Returns:
-    ``inputs`` [B, ...], ``label_probabilities`` float32 [B, K], of which a row
-    is NaN where a label is no class, ``epoch`` and ``id``.
+    ``inputs`` [B, ...], ``label_probabilities`` float32 [B, K], with a row of
+    NaN where a label is out of range, ``epoch`` and ``id``.
 
   Raises:
     UserError: a batch that cannot be mixed.
@@ -76,7 +76,7 @@ def apply(
 def mixup(
   key: Array, example: Array, other: Array, alpha: float
 ) -> tuple[Array, Array]:
-  """λ x + (1 - λ) x', λ from Beta(α, α); of arrays of any shape.
+  """λ x + (1 - λ) x' with λ from Beta(α, α), for arrays of any shape.
 
   Zhang et al., `mixup: Beyond Empirical Risk Minimization
   <https://arxiv.org/abs/1710.09412>`_, 2018. There each pair has a λ of its
@@ -90,10 +90,10 @@ def mixup(
 def cutmix(
   key: Array, image: Array, other: Array, alpha: float = 1.0
 ) -> tuple[Array, Array]:
-  """A box of the other image in this one, of area 1 - λ, λ from Beta(α, α).
+  """Pastes a box of the other image, of area 1 - λ with λ from Beta(α, α).
 
-  Its centre is anywhere in the image; what lies outside is cut off, and the
-  share is that of the pixels which remain, exactly.
+  Its centre is anywhere in the image. The box is clipped to the image, and the
+  share is the exact fraction of the pixels that remain.
 
   Yun et al., `CutMix: Regularization Strategy to Train Strong Classifiers with
   Localizable Features <https://arxiv.org/abs/1905.04899>`_, 2019
@@ -124,7 +124,7 @@ def _beta(name: str, key: Array, alpha: float) -> Array:
 
 
 def _next_in_circle(keys: Array) -> Array:
-  """The next of each example in a random circle of all, int32 [B]."""
+  """The successor of each example in a random cyclic order, int32 [B]."""
   drawn = jax.vmap(lambda key: jax.random.bits(fold(key, 'place')))(keys)
   order = jnp.argsort(drawn)
   return jnp.zeros_like(order).at[order].set(jnp.roll(order, -1))

@@ -1,10 +1,10 @@
-"""Ops on whole examples: an image and its labels are moved by one draw.
+"""Geometric augmentation: an image and its labels are transformed together.
 
-Every op is a function ``op(key, size, *arguments) -> Move``: it is given the
-height and the width of an image and says where its pixels go. The rules for
-images, maps, boxes and points follow from that, so they always agree, and
-adding an op is writing one function here. See `jaxkd.data.positions` for what
-the fields of an example mean.
+Every op is a function ``op(key, size, *arguments) -> Move``: given the height
+and width of an image, it draws a transform of coordinates. Images, label maps,
+boxes and points are all transformed by that one `Move`, so they always agree,
+and to add an op is to write one function here. See `jaxkd.data.positions` for
+what the fields of an example mean.
 """
 
 from collections.abc import Mapping
@@ -18,27 +18,27 @@ from jaxkd.data import positions
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 
-VISIBLE = 0.2  # the least share of a box that an op must leave of it
+VISIBLE = 0.2  # the share of a box's area that must stay inside the image
 
 Size = tuple[int, int]
 
 
 class Move(NamedTuple):
-  """Where the pixels of an image go.
+  """A transform of image coordinates: an optional transpose, scale and shift.
 
-  Along each axis the position p of an old image, in pixels from its upper left
-  corner, becomes ``scale * p + shift`` of the new one, which has its own size.
+  Along each axis, position p of the old image, in pixels from its upper left
+  corner, becomes ``scale * p + shift`` in the new image.
 
   Attributes:
     size: height and width of the new image.
-    scale: float32 [2], of rows and columns; negative where they are mirrored.
+    scale: float32 [2], of rows and columns; negative for a flip.
     shift: float32 [2], in pixels.
-    swapped: whether rows and columns change places first, bool []; for square
-      images alone.
-    resamples: whether pixels of the new image lie between those of the old one
-      and are interpolated; else each is one of them.
-    adds: whether pixels may come in from outside of the old image.
-    loses: whether parts of the old image may be cut off.
+    swapped: whether rows and columns are swapped first, bool []; only for
+      square images.
+    resamples: whether new pixels are interpolated from old ones; else each is a
+      copy of one.
+    adds: whether pixels from outside of the old image may come in.
+    loses: whether parts of the old image may be cropped away.
   """
 
   size: Size
@@ -53,20 +53,20 @@ class Move(NamedTuple):
 def apply(
   move: Move, fields: Mapping[str, Any], declared: Mapping[str, str]
 ) -> dict[str, Any]:
-  """An example after a move.
+  """Transforms an example.
 
-  Maps are moved by nearest neighbours. What comes in from outside is 0, and not
-  valid. Boxes are cut off at the edges, and no longer valid where less than a
-  share `VISIBLE` of them is left; nor are points outside of the image.
+  Label maps use the nearest neighbour. Pixels from outside of the old image are
+  0, and not valid. Boxes are clipped to the image; those with less than a share
+  `VISIBLE` of their area left, and points outside of it, become invalid.
 
   Args:
     move: from an op.
     fields: of one example: ``inputs``, an image [H, W, C], and its labels.
-    declared: what fields are whose names do not say it; see `Source.fields`.
+    declared: kinds of fields that are not clear by name; see `Source.fields`.
 
   Raises:
-    UserError: a field for which there is no rule, or labels that may end
-      outside of the image with no field ``valid`` to say so.
+    UserError: a field of unknown kind, or labels that may leave the image
+      without a field ``valid`` to mark them.
   """
   kinds = positions.kinds(fields, declared)
   _check(move, fields, kinds)
@@ -98,19 +98,18 @@ def apply(
 
 
 def flip(key: Array, size: Size) -> Move:
-  """Swaps left and right, every other time.
+  """Flips left and right with probability 1/2.
 
-  Points stay in their order: of a pair of eyes, that which was named the left
-  one still is.
+  Points keep their order: the point labelled as the left eye keeps that index.
   """
   axes = jnp.array([False, True]) & jax.random.bernoulli(key)
   return _mirrored(size, axes)
 
 
 def dihedral(key: Array, size: Size) -> Move:
-  """Turns by a multiple of 90 degrees, and mirrors every other time.
+  """Applies one of the eight symmetries of the square, drawn uniformly.
 
-  As `flip`, of square images.
+  Only for square images. Points keep their order, as in `flip`.
   """
   if size[0] != size[1]:
     raise UserError(f'it needs square images, got {size[0]} by {size[1]}')
@@ -119,7 +118,7 @@ def dihedral(key: Array, size: Size) -> Move:
 
 
 def pad_and_crop(key: Array, size: Size, padding: int) -> Move:
-  """Pads all sides by ``padding`` and cuts the old size out at random."""
+  """Pads all sides by ``padding``, then takes a random crop of the old size."""
   if padding < 0:
     raise UserError(f'padding={padding} should be 0 or more')
   place = jax.random.randint(key, (2,), -padding, padding + 1)
@@ -128,9 +127,9 @@ def pad_and_crop(key: Array, size: Size, padding: int) -> Move:
 
 
 def random_crop(key: Array, size: Size, to: int | tuple) -> Move:
-  """Cuts ``to`` pixels each way out at random, or ``to=(height, width)``.
+  """Takes a random crop of ``to`` x ``to`` pixels, or ``to=(height, width)``.
 
-  Nets are trained on images of that size, and evaluated on whole ones.
+  Nets train on crops of that size, and are evaluated on whole images.
   """
   to = to if isinstance(to, tuple) else (to, to)
   if len(to) != 2 or not all(
@@ -148,11 +147,11 @@ def random_crop(key: Array, size: Size, to: int | tuple) -> Move:
 
 
 def scale(key: Array, size: Size, low: float, high: float) -> Move:
-  """Makes what is seen larger or smaller, by one of [low, high) both ways.
+  """Rescales the content by a factor drawn from [low, high).
 
-  The image keeps its size: what is larger is cut off, at a random place, and
-  around what is smaller there are zeros. Pixels are interpolated linearly, and
-  averaged where the image shrinks.
+  The image keeps its size: enlarged content is cropped at a random place, and
+  reduced content is placed at random among zeros. Interpolation is linear, with
+  antialiasing.
   """
   if not 0 < low <= high:
     raise UserError(f'low={low}, high={high} should be 0 < low <= high')
@@ -170,7 +169,7 @@ def scale(key: Array, size: Size, low: float, high: float) -> Move:
 
 
 def _mirrored(size: Size, axes: Array) -> Move:
-  """Mirrors along rows, columns or both, bool [2]."""
+  """Flips along the axes that are true, bool [2]: rows, columns."""
   whole = jnp.array(size, jnp.float32)
   return Move(
     size,
@@ -183,7 +182,7 @@ def _mirrored(size: Size, axes: Array) -> Move:
 
 
 def _source(move: Move, axis: int, length: int) -> tuple[Array, Array]:
-  """Which position of the old image each new pixel shows along an axis.
+  """The position in the old image of each new pixel, along one axis.
 
   Returns:
     The positions, float32 [size], and whether they are inside, bool [size].
@@ -200,7 +199,7 @@ def _swapped(move: Move, x: Array) -> Array:
 
 
 def _nearest(move: Move, x: Array) -> Array:
-  """Pixels [H, W, ...], each one of the old, or 0 from outside."""
+  """Nearest-neighbour sampling of [H, W, ...]; 0 from outside."""
   x = _swapped(move, x)
   for axis in (0, 1):
     length = x.shape[axis]
@@ -214,10 +213,9 @@ def _nearest(move: Move, x: Array) -> Array:
 
 
 def _interpolated(move: Move, image: Array) -> Array:
-  """Pixels [H, W, C] by linear interpolation, 0 from outside.
+  """Bilinear sampling of an image [H, W, C]; 0 from outside.
 
-  Where the image shrinks each is a mean over as many as it shows, under a
-  triangle.
+  Where the image shrinks, the triangle filter widens: antialiasing.
   """
   weights = []
   for axis, length in enumerate(image.shape[:2]):
@@ -239,7 +237,7 @@ def _interpolated(move: Move, image: Array) -> Array:
 
 
 def _placed(move: Move, x: Array, old: Size) -> Array:
-  """Positions [..., 2] in shares of the old size, in those of the new one."""
+  """Transforms positions [..., 2], given and returned as shares of the size."""
   if move.swapped is not None:
     x = jnp.where(move.swapped, x[..., ::-1], x)
   lead = (1,) * (x.ndim - 1)
@@ -251,7 +249,7 @@ def _placed(move: Move, x: Array, old: Size) -> Array:
 
 
 def _area(corners: Array) -> Array:
-  """Of boxes [M, 2, 2]."""
+  """The area of boxes [M, 2, 2], each (top left, bottom right)."""
   return jnp.prod(corners[:, 1] - corners[:, 0], axis=-1)
 
 

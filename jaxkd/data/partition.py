@@ -1,9 +1,9 @@
-"""Who sees which examples: sampling weights of members over a split.
+"""Which member sees which examples: sampling weights over a split.
 
-A fraction of the data, folds, bootstrap samples and class subsets are all one
-thing: a matrix [members, examples] of weights of at least 0 that the loader
-draws in proportion to. Draws are keyed by name, so a change of the partition
-leaves the fraction's choice of examples as it was.
+A fraction of the data, folds, bootstrap samples and subsets of classes are all
+one thing: a matrix [members, examples] of weights of at least 0, in proportion
+to which the loader draws. Draws are keyed by name, so a change of the partition
+leaves the examples of the fraction as they were.
 """
 
 import zlib
@@ -27,15 +27,15 @@ PARTITIONS = (
 
 
 def seed_of(seed: int, who: str, draw: str) -> int:
-  """What one's part of the data is drawn from.
+  """The seed from which a group's part of the data is drawn.
 
   Args:
     seed: of the member.
     who: 'students' or 'teachers/NAME'.
-    draw: 'own', or 'shared' where all of a seed have the same.
+    draw: 'own', or 'shared' where all groups of a seed have the same part.
 
   Raises:
-    UserError: another word.
+    UserError: an unknown draw.
   """
   if draw not in DRAWS:
     raise unknown('draw', draw, DRAWS, 'data.draw')
@@ -56,25 +56,25 @@ def weights(
 
   Args:
     index: of the labels of the N examples.
-    fraction: share of the examples that anyone sees, stratified by class,
+    fraction: share of the examples that any member sees, stratified by class,
       with at least one of each class.
-    partition: how the members share them. 'none': all see all. 'disjoint':
-      stratified folds. 'bootstrap': as many draws with replacement as there
-      are examples, weighted by how often each was drawn. 'classes': those of
-      the member's ``subsets``. 'without:3,7': all but these classes.
-      'first:100': as many examples, from the first on, which is where sources
-      have those that are labelled if others are not.
+    partition: how the members divide these. 'none': every member sees all.
+      'disjoint': stratified folds. 'bootstrap': as many draws with replacement
+      as there are examples; the weight is how often an example was drawn.
+      'classes': the classes of the member's ``subsets``. 'without:3,7': all but
+      these classes. 'first:100': the first 100 examples, which in sources with
+      unlabelled examples are labelled.
     count: number of members.
     seed: of the draws; all members see the same fraction.
     subsets: for 'classes', bool [count, num_classes].
     role: 'teachers' or 'students', for errors.
 
   Returns:
-    Weights float32 [count, N]; 0 is never seen.
+    Weights float32 [count, N]; an example of weight 0 is never seen.
 
   Raises:
-    UserError: no such partition, a fraction outside (0, 1], a member that
-      would see nothing.
+    UserError: no such partition, a fraction outside (0, 1], or a member without
+      examples.
   """
   labels = index.classes
   at = f'.{role}' if role else ''
@@ -134,7 +134,7 @@ def left_out(partition: str) -> tuple[int, ...]:
 def stratified(
   labels: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
-  """A random subset with each class in proportion, to within one example.
+  """A random subset with the proportions of the classes, to within one example.
 
   Args:
     labels: int [N].
@@ -142,7 +142,7 @@ def stratified(
     generator: of the draw.
 
   Returns:
-    Who was chosen, bool [N], ``size`` of them true.
+    Which examples were chosen, bool [N], ``size`` of them true.
   """
   # Every k-th of the examples in order of class, the order within a class
   # drawn at random; k need not be a whole number.

@@ -1,4 +1,4 @@
-"""Passes over many examples, which show how far they are if they take long."""
+"""Passes over many examples, with a progress bar if they take long."""
 
 import collections
 import contextlib
@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-PATIENCE = 1.0  # seconds before a pass is shown
-_BYTES = 2**24  # of the examples that are read at once, about
+PATIENCE = 1.0  # seconds before a progress bar appears
+_BYTES = 2**24  # of the examples in one part, about
 _THREADS = 16  # that read at the same time, at most
-_MOST = 256  # examples that are read at once; there may be more to each
+_MOST = (
+  256  # examples in one part; decoding may take more bytes than the result
+)
 
 
 @contextlib.contextmanager
@@ -28,11 +30,12 @@ _stage = contextvars.ContextVar('stage', default=_unseen)
 
 @contextlib.contextmanager
 def shown_by(stage: Callable) -> Iterator[None]:
-  """Passes inside are shown by this.
+  """Sets what shows the progress of passes inside.
 
   Args:
-    stage: ``(name, steps) -> context manager``, which gives a function of the
-      steps taken and of values; as `jaxkd.report.progress.Reporter.stage`.
+    stage: ``(name, steps) -> context manager``, which yields a function
+      ``(steps taken, values) -> None``; as
+      `jaxkd.report.progress.Reporter.stage`.
   """
   token = _stage.set(stage)
   try:
@@ -44,13 +47,13 @@ def shown_by(stage: Callable) -> Iterator[None]:
 def parts(
   count: int, each: int, name: str, most: int = _MOST
 ) -> Iterator[np.ndarray]:
-  """The numbers 0, ..., count - 1 in parts that are small enough to be read.
+  """The numbers 0, ..., count - 1 in parts that are small enough to read.
 
   Args:
     count: how many.
-    each: bytes that one of them takes when it is read.
-    name: of the pass, where it is shown.
-    most: how many there are in a part, at most.
+    each: bytes of one example once it is read.
+    name: of the pass, for its progress bar.
+    most: examples in one part, at most.
   """
   size = max(1, min(most, _BYTES // max(each, 1)))
   begun, show = time.perf_counter(), None
@@ -68,11 +71,14 @@ def parts(
 def read(
   fetch: Callable[[np.ndarray], Any], parts: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, Any]]:
-  """What is fetched of each part, in order; a few are read at the same time.
+  """Fetches each part, in order; a few are read ahead in threads.
 
   Args:
-    fetch: gives a batch of the examples of these numbers, in any thread.
-    parts: the numbers, as from `parts`.
+    fetch: reads a batch of the examples with given numbers, in any thread.
+    parts: the numbers, from `parts`.
+
+  Yields:
+    The numbers of a part, and what `fetch` gave for them.
   """
   threads = min(os.cpu_count() or 1, _THREADS)
   pool = futures.ThreadPoolExecutor(threads)
@@ -91,7 +97,7 @@ def read(
 
 
 def over(items: Sequence[Any], name: str) -> Iterator[Any]:
-  """The items one by one, as a pass of this name."""
+  """The items one by one, with a progress bar of this name."""
   for numbers in parts(len(items), 0, name):
     yield from (items[i] for i in numbers)
 

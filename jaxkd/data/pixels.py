@@ -1,4 +1,4 @@
-"""Inputs of arrays that people have: what nets take, and what is refused."""
+"""Arrays of inputs as people have them: converted for nets, or refused."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,30 +6,30 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples, as_numbers
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError
 
-_DARK = 1.01 / 255  # the brightest pixel of images that are all but black
+_DARK = 1.01 / 255  # images whose brightest pixel is below are suspicious
 
 
 def as_inputs(
-  x: Any, told: Told, at: str, numbers: np.ndarray | None = None
+  x: Any, conventions: Conventions, at: str, numbers: np.ndarray | None = None
 ) -> np.ndarray:
-  """Inputs [n, ...] as nets take them; images [n, H, W, C].
+  """Converts inputs [n, ...] to what nets take; images to [n, H, W, C].
 
   Args:
     x: inputs [n, ...]; [n, H, W] are images without an axis of channels.
-    told: of them.
+    conventions: of the inputs.
     at: what to call them in errors.
     numbers: of these examples, int [n]; 0, ..., n - 1 if they are all.
 
   Raises:
-    UserError: what is not numbers, channels that seem to come first, or pixels
-      that go beyond the range that is told.
+    UserError: not numbers, channels that seem to come first, or pixels outside
+      of ``conventions.range``.
   """
   x = np.asarray(x)
-  if told.layout == 'NCHW':
+  if conventions.layout == 'NCHW':
     if x.ndim != 4:
       raise UserError(
         f"data.kw.layout: 'NCHW' is for images [examples, channels, height, "
@@ -37,19 +37,21 @@ def as_inputs(
       )
     x = np.moveaxis(x, 1, -1)
   else:
-    check_layout(x.shape, told, at)
-  if told.ends:
-    x = _scaled(x, told.ends, at, numbers)
-  return as_numbers(x, at, numbers, images=told.layout != 'features')
+    check_layout(x.shape, conventions, at)
+  if conventions.ends:
+    x = _scaled(x, conventions.ends, at, numbers)
+  return as_numbers(x, at, numbers, images=conventions.layout != 'features')
 
 
-def check_layout(shape: tuple[int, ...], told: Told, at: str) -> None:
+def check_layout(
+  shape: tuple[int, ...], conventions: Conventions, at: str
+) -> None:
   """Refuses inputs [n, ...] whose channels seem to come first.
 
   Raises:
-    UserError: they do, and the config does not say where they are.
+    UserError: they do, and ``conventions.layout`` is not set.
   """
-  if not told.layout and _seems_channels_first(shape):
+  if not conventions.layout and _seems_channels_first(shape):
     raise UserError(
       f'{at} has inputs of shape {shape}, in which the channels seem to come '
       "first; set data.kw.layout='NCHW' to have them moved last, or 'NHWC' if "
@@ -68,7 +70,7 @@ def _seems_channels_first(shape: tuple[int, ...]) -> bool:
 def _scaled(
   x: np.ndarray, range: Sequence[float], at: str, numbers: np.ndarray | None
 ) -> np.ndarray:
-  """What goes from and to these numbers, from 0 to 1; bytes stay bytes."""
+  """Rescales values from the given range to 0 to 1; bytes stay bytes."""
   low, high = range
   if x.dtype.kind not in 'biuf':
     return x  # which `as_numbers` refuses
@@ -82,20 +84,22 @@ def _scaled(
   return (x.astype(np.float32) - np.float32(low)) / np.float32(high - low)
 
 
-def check_brightness(examples: Examples, told: Told, at: str) -> None:
-  """Refuses images that are all but black, as after a division too many.
+def check_brightness(
+  examples: Examples, conventions: Conventions, at: str
+) -> None:
+  """Refuses images that are nearly black, e.g. divided by 255 twice.
 
-  Bytes that are no images are taken from 0 to 255 likewise.
+  Bytes that are not images are checked in the same way.
 
   Args:
-    examples: a split, which is looked at if it is in memory.
-    told: of them.
+    examples: a split; only one that is in memory is checked.
+    conventions: of the inputs.
     at: what to call them in errors.
 
   Raises:
     UserError: the brightest pixel is at most 1 of 255.
   """
-  if told.range or told.layout == 'features':
+  if conventions.range or conventions.layout == 'features':
     return
   for leaf in _in_memory(examples):
     is_bytes = leaf.dtype == np.uint8
@@ -105,32 +109,35 @@ def check_brightness(examples: Examples, told: Told, at: str) -> None:
     unit = 255 if is_bytes else 1
     if 0 <= least < most <= _DARK * unit:
       what = 'images' if leaf.ndim > 3 else 'bytes'
-      parts = 'pixels' if leaf.ndim > 3 else 'they'
+      parts = 'the pixels' if leaf.ndim > 3 else 'the bytes'
       raise UserError(
         f'{at} has {what} that are all but black, from {least:g} to {most:g} '
-        f'of {unit}; say what {parts} go from and to, in data.kw.range: '
+        f'of {unit}; set data.kw.range to the range of {parts}: '
         f'(0, {most:g}) or, if they are right, (0, {unit})'
       )
 
 
-def said_ranges(splits: Mapping[str, Examples], told: Told) -> Iterator[str]:
-  """What a reader must know of inputs whose range is told or is any.
-
-  Nothing of bytes and of floats from 0 to 1, which are what is expected.
-  """
-  how = f'by data.kw.range={told.ends}' if told.ends else 'as they are'
+def said_ranges(
+  splits: Mapping[str, Examples], conventions: Conventions
+) -> Iterator[str]:
+  """Notes for the row on a range that is given, or is not from 0 to 1."""
+  how = (
+    f'by data.kw.range={conventions.ends}'
+    if conventions.ends
+    else 'as they are'
+  )
   for split, examples in splits.items():
     leaves = _in_memory(examples)
-    if not told.range:
+    if not conventions.range:
       leaves = [x for x in leaves if x.dtype.kind == 'f']
     if leaves:
       low, high = min(x.min() for x in leaves), max(x.max() for x in leaves)
-      if told.range or low < 0 or high > 1:
+      if conventions.range or low < 0 or high > 1:
         yield f'inputs in {split} are from {low:.4g} to {high:.4g}, {how}'
 
 
 def _in_memory(examples: Examples) -> list[np.ndarray]:
-  """The inputs of all examples; none if these are read as asked for."""
+  """The inputs of all examples; nothing if they are streamed."""
   if not isinstance(examples, ArrayExamples):
     return []
   return jax.tree.leaves(examples.fetch(np.arange(len(examples)))['inputs'])

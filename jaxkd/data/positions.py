@@ -1,18 +1,17 @@
-"""Labels that say where something is in an image: maps, boxes and points.
+"""Labels with positions in an image: maps, boxes and points.
 
-What a field of an example is follows from its name:
+The kind of a field follows from its name:
 
 - ``labels``: the class of the whole image, []; a class for each pixel, [H, W];
-  or the classes of up to M objects, [M], of which other fields say where they
-  are;
-- ``valid``: bool of the shape of the labels, which of them count;
+  or the classes of up to M objects, [M], whose places are in other fields;
+- ``valid``: bool, of the shape of the labels: which of them count;
 - ``boxes``: float [M, 4], each (top, left, bottom, right);
 - ``points``: float [M, 2], each (down, right).
 
 Positions are shares of the height and of the width, as in TFDS: (0, 0) is the
 upper left corner of the image, and (1, 1) the lower right corner. So they do
-not depend on the number of pixels. `Source.fields` says what fields of other
-names are.
+not depend on the number of pixels. `Source.fields` gives the kind of fields
+with other names.
 """
 
 from collections.abc import Mapping
@@ -22,13 +21,13 @@ import numpy as np
 
 from jaxkd.errors import UserError, unknown
 
-FIXED = 'fixed'  # says nothing about positions
+FIXED = 'fixed'  # does not depend on positions
 MAP = 'map'  # [H, W, ...]
 BOXES = 'boxes'  # [M, 4]
 POINTS = 'points'  # [M, 2]
-OBJECTS = 'objects'  # [M]: of boxes or points, and without positions of its own
-UNKNOWN = ''  # of several values, and nobody knows what they are
-DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS)  # by `Source.fields`
+OBJECTS = 'objects'  # [M]: one value for each box or point, e.g. its class
+UNKNOWN = ''  # several values of unknown meaning
+DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS)  # allowed in `Source.fields`
 _LAST = {BOXES: 4, POINTS: 2}  # the size of the last axis
 _FORMS = {
   MAP: '[height, width, ...] of its image',
@@ -36,13 +35,13 @@ _FORMS = {
   POINTS: '[objects, 2]',
   OBJECTS: '[objects]',
 }
-_ROUNDING = 1e-5  # of positions, outside of the image
+_ROUNDING = 1e-5  # by which positions may lie outside of the image
 
 
 def kinds(
   example: Mapping[str, Any], declared: Mapping[str, str]
 ) -> dict[str, str]:
-  """What each field of an example is, but for its inputs.
+  """The kind of each field of an example, except its inputs.
 
   Args:
     example: the fields; arrays, or their shapes.
@@ -52,7 +51,7 @@ def kinds(
     Field -> one of `DECLARED`, or `UNKNOWN`.
 
   Raises:
-    UserError: a field whose shape is not that of what it is said to be.
+    UserError: a field whose shape does not fit its kind.
   """
   size = _size(example)
   found, counts = {}, set()
@@ -77,10 +76,9 @@ def kinds(
 
 
 def positional(example: Mapping[str, Any], declared: Mapping[str, str]) -> str:
-  """The first field that says where something is; empty if there is none.
+  """The first field with positions; empty if there is none.
 
-  Several labels of an image are taken to say so where nobody knows what they
-  are.
+  Labels of unknown kind, several for an image, are assumed to have positions.
   """
   found = kinds(example, declared)
   names = [name for name, kind in found.items() if kind in (MAP, *_LAST)]
@@ -90,14 +88,14 @@ def positional(example: Mapping[str, Any], declared: Mapping[str, str]) -> str:
 
 
 def check_declared(declared: Mapping[str, str], at: str) -> None:
-  """Refuses kinds of fields that are not there.
+  """Refuses kinds of fields that do not exist.
 
   Args:
     declared: `Source.fields`.
     at: what to call the source in errors.
 
   Raises:
-    UserError: another kind.
+    UserError: an unknown kind.
   """
   for field, kind in declared.items():
     if kind not in DECLARED:
@@ -110,7 +108,7 @@ def check(
   declared: Mapping[str, str],
   at: str,
 ) -> None:
-  """Refuses boxes and points that are not in the image, where they count.
+  """Refuses boxes and points outside of the image, where they count.
 
   Args:
     batch: fields [n, ...].
@@ -146,7 +144,7 @@ def check(
 
 
 def _size(example: Mapping[str, Any]) -> tuple[int, ...]:
-  """Height and width of its image; empty where it is none."""
+  """Height and width of its image; empty if its inputs are not an image."""
   shape = getattr(example['inputs'], 'shape', ())
   return tuple(shape[:2]) if len(shape) == 3 else ()
 

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from jaxkd import files
-from jaxkd.data import images, kept
+from jaxkd.data import file_cache, images
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import StreamedExamples, as_labels
 from jaxkd.data.pixels import as_inputs
 from jaxkd.data.sentences import Pair, is_blank
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError, unknown
 
 _EXTRA = "pip install 'jaxkd[tfds-prepare]'"
@@ -88,7 +88,7 @@ def read(
   labels: str,
   resize: int,
   ignore: Sequence[int] | None,
-  told: Told,
+  conventions: Conventions,
 ) -> StreamedExamples:
   """The examples of a split, to be read when they are asked for.
 
@@ -100,7 +100,7 @@ def read(
     resize: side in pixels to bring all images to; 0 to leave them.
     ignore: where labels are maps [H, W, 1], the values that do not count. The
       examples then have a field ``valid``.
-    told: of the inputs.
+    conventions: of the inputs.
   """
   import tensorflow_datasets as tfds
 
@@ -152,7 +152,9 @@ def read(
     if ignore is not None:
       for i, record in zip(indices, found, strict=True):
         _check_map(record[labels], record[inputs], f'{at}: example {i}')
-    pixels = as_inputs(stacked(arrays, found, indices), told, at, indices)
+    pixels = as_inputs(
+      stacked(arrays, found, indices), conventions, at, indices
+    )
     return {'inputs': pixels, **targets(found, indices)}
 
   files = sorted(Path(builder.data_path).iterdir())
@@ -160,7 +162,7 @@ def read(
     len(records),
     fetch,
     read_labels=read_labels,
-    name=kept.name(files, 1, split, labels, resize, ignore),
+    name=file_cache.key(files, 1, split, labels, resize, ignore),
   )
 
 

@@ -1,4 +1,4 @@
-"""Pairs of sentences as tokens, for nets that translate."""
+"""Tokenised pairs of sentences, for translation."""
 
 import collections
 import itertools
@@ -27,7 +27,7 @@ class Sentences(NamedTuple):
       translation and `EOS`; and with ``valid``, where the labels are not `PAD`.
       All are [N, length].
     pieces: what each token stands for.
-    notes: what a reader of the row must know of them.
+    notes: sentences about the data, for the row.
   """
 
   splits: dict[str, ArrayExamples]
@@ -43,23 +43,22 @@ def tokenized(
   too_long: str,
   name: str,
 ) -> Sentences:
-  """Sentences as tokens, of one vocabulary that is learnt from ``train``.
+  """Tokenises sentences with one vocabulary, learnt from ``train``.
 
   Args:
     splits: 'train' and others.
     vocabulary: number of pieces.
     length: the most tokens of a sentence, in its translation with `EOS`.
-    too_long: what becomes of longer pairs: 'refuse' for an error, 'cut' for
-      their first tokens, without an end, or 'drop'.
+    too_long: what to do with longer pairs: 'refuse' for an error, 'cut' to
+      truncate them, without an `EOS`, or 'drop'.
     name: of the source, for errors.
 
   Raises:
-    UserError: options that make no sense, sentences without a token, pairs
-      that are too long.
+    UserError: invalid options, empty sentences, or pairs that are too long.
   """
   if length < 2:
     raise UserError(
-      f'data.kw.length: {length} tokens are no sentence; use more'
+      f'data.kw.length: {length} is too short for a sentence; use 2 or more'
     )
   if too_long not in TOO_LONG:
     raise UserError(
@@ -106,9 +105,9 @@ def tokenized(
 
 
 def hold_out(pairs: Sequence[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
-  """The rest, and ``size`` of the pairs or a few more, always the same.
+  """Splits off ``size`` pairs or a few more, always the same: (rest, chosen).
 
-  All translations of a sentence stay together, so that none is in both.
+  All translations of a sentence stay together, so that no sentence is in both.
   """
   counts = sorted(collections.Counter(source for source, _ in pairs).items())
   order = np.random.default_rng(0).permutation(len(counts))
@@ -119,7 +118,7 @@ def hold_out(pairs: Sequence[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
 
 
 def is_blank(line: str) -> bool:
-  """Whether a line has no character that can be seen and stands for one."""
+  """Whether a line has no printable character besides spaces."""
   return not any(
     x.isprintable() and not x.isspace() and x not in VOID for x in line
   )

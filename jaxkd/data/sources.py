@@ -1,11 +1,12 @@
-"""Where the data comes from: data sets by name, as splits of examples.
+"""Sources: data sets by name, as splits of examples.
 
-A source is the function of that name below, called with what follows the
+A source is the function of that name below, called with the path after the
 colon (``folder:PATH``) and the options of the config; one of your own is
-``package.module:function``. Splits are fixed: no seed of a run moves them.
+``package.module:function``. Splits are fixed: they do not depend on any seed of
+a run.
 
-Sets of less than a gibibyte are read into memory at once, which checks every
-example; larger ones are read, and checked, as they are asked for.
+Data sets of less than a gibibyte are read into memory at once, which checks
+every example; larger ones are read, and checked, on demand.
 """
 
 import collections
@@ -25,6 +26,7 @@ from jaxkd import files as files_lib
 from jaxkd import lookup
 from jaxkd import options as options_lib
 from jaxkd import shapes as shapes_lib
+from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
@@ -33,9 +35,8 @@ from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
-from jaxkd.data import told as told_lib
+from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
-from jaxkd.data.told import Told
 from jaxkd.errors import UserError, unknown
 
 NAMES = (
@@ -59,19 +60,19 @@ class Source(NamedTuple):
 
   Attributes:
     name: as in the config.
-    splits: 'train', 'validation' (unless none was asked for) and 'test'.
+    splits: 'train', 'validation' (unless ``validation=0``) and 'test'.
     num_classes: labels are 0, ..., num_classes - 1.
     input_shape: shape of one example, or a pytree of shapes; see
       `jaxkd.shapes`.
-    classes: their names.
-    notes: what a reader of the row must know of the data.
-    resize: side in pixels that image files are brought to, by Pillow's bilinear
-      filter; 0 if they are left as they are.
+    classes: the names of the classes.
+    notes: sentences about the data, for the row.
+    resize: side in pixels that image files are resized to, by Pillow's bilinear
+      filter; 0 for no resizing.
     vocabulary: number of tokens, where inputs are tokens; else 0.
-    range: what pixels went from and to before they were brought to 0 to 1, if
-      that was told; else empty.
-    fields: what fields of the examples are, where their names do not say it;
-      see `jaxkd.data.positions`.
+    range: the range from which pixels were rescaled to 0 to 1, as given in
+      ``data.kw.range``; empty for none.
+    fields: kinds of fields that are not clear by name; see
+      `jaxkd.data.positions`.
   """
 
   name: str
@@ -101,20 +102,20 @@ def load(
       'package.module:function', where the function takes the options
       and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
       test and perhaps validation, or of all, to be split 60 : 20 : 20. Options
-      of `jaxkd.data.told.Told` that it does not take itself say what its arrays
-      mean, as those of `npz`.
+      of `jaxkd.data.conventions` that it does not take itself describe its
+      arrays, as in `npz`.
     dir: where the files are, for the sources that take it.
     validation: how much of the training split to hold out for validation, a
-      number of examples or a share. By default what the source is usually
-      given; 0 for no validation split.
+      number of examples or a share. None for the source's own default; 0 for no
+      validation split.
     **options: of the source.
 
   Raises:
-    UserError: no such source or option, files that are missing or damaged,
-      examples or labels that make no sense.
+    UserError: no such source or option, files that are missing or damaged, or
+      invalid examples or labels.
   """
   kind, colon, path = name.partition(':')
-  # One's own source, too, is given the folder that is meant.
+  # A user's own source, too, gets the expanded path.
   dir = str(files_lib.path(dir, at='data.dir')) if dir else ''
   if colon and kind not in NAMES:
     files_lib.refuse_remote(name, at='data.source')
@@ -141,19 +142,19 @@ def load(
 
 
 def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
-  """Some classes alone in each split, with the numbers that they have.
+  """Keeps only some classes in each split, without renumbering them.
 
-  So nets can be tested on classes that they have not seen. They are validated
-  on those of the training examples, unless others are named, for to choose
-  among them by the test classes would be to see these.
+  So nets can be tested on classes that they have not seen. Validation has the
+  classes of train by default: model selection must not see the test classes.
 
   Args:
     source: the data.
-    kept: split -> class numbers; none for all, in validation for those of
+    kept: split -> class numbers; empty for all, and in validation for those of
       train.
 
   Raises:
-    UserError: a class that is not there, or a split without examples.
+    UserError: a class without examples in that split, or examples of many
+      classes each.
   """
   kept = {split: tuple(classes) for split, classes in kept.items()}
   kept['validation'] = kept['validation'] or kept['train']
@@ -186,14 +187,14 @@ def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
 
 
 def digits(*, validation: int | float | None = None) -> Source:
-  """1,797 handwritten digits of 8x8 pixels, which scikit-learn carries.
+  """1,797 handwritten digits of 8x8 pixels, from scikit-learn.
 
   Split 60 : 20 : 20 by default. Pixels are multiples of 1/16 in [0, 1].
 
   Alpaydin and Kaynak, `Optical Recognition of Handwritten Digits
   <https://doi.org/10.24432/C50P49>`_, 1998.
   """
-  from sklearn import datasets  # takes a second, which others need not spend
+  from sklearn import datasets  # the import takes a second
 
   data = datasets.load_digits()
   images = (data.images[..., None] / 16).astype(np.float32)
@@ -275,15 +276,15 @@ def glyphs(
 ) -> Source:
   """0-9, A-Z and a-z in the fonts of the machine, in white on black.
 
-  62 classes, many of them alike: O, 0 and o, or I, l and 1. Whole families of
-  fonts are in one split, 60 : 20 : 20 by default, all styles of each.
+  62 classes, some of them nearly alike: O, 0 and o, or I, l and 1. A family of
+  fonts, with all of its styles, is in one split, 60 : 20 : 20 by default.
 
   Args:
     dir: a folder of .ttf and .otf files; empty for those of Debian's packages.
     size: side of the images in pixels.
     test: how many families to test on, or which share.
     validation: how many of the others to validate on, or which share.
-    seed: of who is in which split.
+    seed: of the assignment of families to splits.
   """
   _check_dir(dir)
   drawn = glyphs_lib.load(dir, size)
@@ -295,7 +296,7 @@ def glyphs(
     labels = np.tile(np.arange(inputs.shape[1]), len(inputs))
     inputs = inputs.reshape(-1, size, size, 1)
     splits[split] = ArrayExamples(inputs, labels)
-  left = None if 'validation' in splits else 0  # it has been cut already
+  left = None if 'validation' in splits else 0  # nothing more to hold out
   source = _source('glyphs', splits, left, classes=glyphs_lib.CHARACTERS)
   notes = (
     f'{len(families[split])} families of fonts in {split}: '
@@ -320,7 +321,7 @@ def synthetic(
     shape: of one example; the channels of an image are independent.
     num_classes: number of patterns.
     size: examples in all.
-    noise: its standard deviation, in those of the patterns.
+    noise: its standard deviation, relative to that of the patterns.
     seed: of patterns and noise.
     validation: as in `load`.
   """
@@ -357,12 +358,12 @@ def phrases(
   validation: int | float | None = None,
   seed: int = 0,
 ) -> Source:
-  """Numbers, dates, times, money and lists, said in two languages.
+  """Numbers, dates, times, money and lists, in two languages.
 
-  What they say is drawn and how is real. Each language draws one of several
-  ways to say it, with the shares of `jaxkd.data.phrases`, so that a source has
-  several right targets. Nothing is said twice, and no two sources are the same,
-  within a split or between splits, which are 80 : 10 : 10 by default.
+  The contents are random, the wordings real. Each language draws one of several
+  wordings, with the shares of `jaxkd.data.phrases`, so that a source sentence
+  has several right targets. All contents and all source sentences differ,
+  within and between splits, which are 80 : 10 : 10 by default.
 
   Args:
     languages: to translate from and to, as CLDR and num2words know them.
@@ -370,15 +371,15 @@ def phrases(
     vocabulary: number of pieces, learnt from the training split.
     length: the most tokens of a sentence.
     too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
-    kinds: what they say, some of `jaxkd.data.phrases.KINDS`; all by default.
+    kinds: of contents, some of `jaxkd.data.phrases.KINDS`; all by default.
     test: how many pairs to test on, or which share.
     validation: how many of the others to validate on, or which share.
-    seed: of what is said and how.
+    seed: of contents and wordings.
   """
   made, notes = phrases_lib.make(languages, size, seed, tuple(kinds))
   out = _held_out(test, len(made), 'test')
   if not out:
-    raise UserError('data.kw.test: 0 pairs are none to test on; use more')
+    raise UserError('data.kw.test: 0 pairs leave nothing to test on; use more')
   rest = len(made) - out
   usual = 1 / 9 if validation is None else validation
   start = rest - _held_out(usual, rest)
@@ -413,10 +414,10 @@ def scenes(
 ) -> Source:
   """Digits or clothes pasted on coloured canvases, a class for each pixel.
 
-  Objects of many scales and colours hide one another and lie on textures and
+  Objects of many scales and colours occlude one another on textures and
   strokes; a ring of one pixel around each does not count, see
-  `jaxkd.data.scenes`. Class 0 is the background, and those of the objects
-  follow. The objects of a split are images of that split of theirs alone.
+  `jaxkd.data.scenes`. Class 0 is the background, and the classes of the objects
+  follow. The objects of a split come from the same split of their source.
 
   Args:
     dir: where the objects' files are, as for their source.
@@ -424,9 +425,9 @@ def scenes(
     size: side of the scenes in pixels.
     count: scenes to train on.
     test: scenes to test on.
-    most: objects of a scene, at most; they have at least one.
-    labelled: share of the training scenes that have labels, which come first.
-      No pixel of the others counts.
+    most: objects in a scene, at most; at least one.
+    labelled: share of the training scenes that have labels; they come first,
+      and no pixel of the others counts.
     seed: of the scenes.
     validation: scenes to validate on, 500 by default; 0 for no such split.
   """
@@ -447,8 +448,8 @@ def scenes(
       raise UserError(f'data.kw.{option}: {number} should be {least} {up}')
   if counts['validation'] < 0:
     raise UserError(
-      f'data.kw.validation: {validation} is no number of scenes; use 0 for no '
-      'such split'
+      f'data.kw.validation: {validation} should be a number of scenes, or 0 '
+      'for no such split'
     )
   known = round(labelled * count) if 0 < labelled <= 1 else 0
   if not known:
@@ -501,24 +502,24 @@ def npz(
   Either ``x_train, y_train, x_test, y_test`` and perhaps ``x_validation,
   y_validation``, or ``inputs, labels``, to be split 60 : 20 : 20.
 
-  Labels are numbers from 0 on, each of which has an example, names of classes,
-  booleans, or one-hot rows; [N] or [N, 1]. Images are uint8, or floats from 0
-  to 1, [N, H, W, C] or [N, H, W]. For what is otherwise there are options.
+  Labels are numbers from 0 on without gaps, names of classes, booleans, or
+  one-hot rows; [N] or [N, 1]. Images are uint8, or floats from 0 to 1, [N, H,
+  W, C] or [N, H, W]. Other arrays need the options below.
 
   Args:
     path: of the file, absolute or in ``dir``.
     dir: a folder.
-    num_classes: how many, where some have no example to train on.
-    classes: the labels in order, ``(1, 2, 3)``, which become 0, 1 and 2, or
-      'sorted' for those of the training split.
-    range: what pixels go from and to, ``(0, 255)`` or ``(-1, 1)``, which is
-      brought to 0 to 1; or 'any' to use floats as they are.
-    layout: 'NCHW' where channels come first, to have them moved last; 'NHWC'
-      where they only seem to; 'features' for arrays that are no images.
+    num_classes: the number of classes, if some have no training example.
+    classes: the labels in order, such as ``(1, 2, 3)``, which become 0, 1 and
+      2; or 'sorted' for those of the training split.
+    range: the range of pixels, ``(0, 255)`` or ``(-1, 1)``, which is rescaled
+      to 0 to 1; or 'any' to use floats as they are.
+    layout: 'NCHW' if channels come first, to move them last; 'NHWC' if they
+      only seem to; 'features' for arrays that are not images.
     validation: as in `load`.
   """
   name, file = f'npz:{path}', _place(dir, path)
-  told = told_lib.of(
+  conventions = conventions_lib.of(
     num_classes=num_classes, classes=classes, range=range, layout=layout
   )
   if not file.is_file():
@@ -534,7 +535,7 @@ def npz(
 
   if arrays.keys() == {'inputs', 'labels'}:
     splits = {'all': (arrays['inputs'], arrays['labels'])}
-    return _from_arrays(name, splits, validation, told)
+    return _from_arrays(name, splits, validation, conventions)
   found = [
     split
     for split in ('train', 'validation', 'test')
@@ -547,7 +548,7 @@ def npz(
       'x_validation, y_validation, and nothing else'
     )
   splits = {s: (arrays[f'x_{s}'], arrays[f'y_{s}']) for s in found}
-  return _from_arrays(name, splits, validation, told)
+  return _from_arrays(name, splits, validation, conventions)
 
 
 def folder(
@@ -562,14 +563,14 @@ def folder(
   The class folders are in ``train/``, ``test/`` and perhaps ``validation/``
   (or ``val/``, ``valid/``, ``dev/``), or directly in PATH, to be split 60 : 20
   : 20. Classes are those of train, in order of their names as texts, so that
-  '10' comes before '2'. What begins with a dot is no data, and links are
-  followed. Images are uint8, [H, W, 1] if all are grey, else [H, W, 3], turned
-  as their EXIF tag says; transparency is dropped.
+  '10' comes before '2'. Names that begin with a dot are ignored, and links are
+  followed. Images are uint8, [H, W, 1] if all are grey, else [H, W, 3], rotated
+  by their EXIF tag; transparency is dropped.
 
   Args:
     path: of the folder, absolute or in ``dir``.
     dir: a folder.
-    resize: side in pixels to bring all images to; 0 to leave them.
+    resize: side in pixels to resize all images to; 0 for no resizing.
     validation: as in `load`.
   """
   images.check_resize(resize)
@@ -604,9 +605,9 @@ def folder(
     for split, group in files.items()
   }
   source = _source(name, splits, validation, classes=classes)
-  # Not read before they are cut: that would take their memory twice.
+  # Read into memory only after they are split, to not hold them twice.
   small = {split: examples_lib.is_small(own) for split, own in splits.items()}
-  first = next(iter(splits))  # of which the splits are that are not there
+  first = next(iter(splits))  # from which missing splits were held out
   splits = {
     split: examples_lib.in_memory(own)
     if small.get(split, small[first])
@@ -709,25 +710,25 @@ def tfds(
 ) -> Source:
   """A data set that TFDS has prepared in a format with random access.
 
-  Labels are one class number for each example, or a map of them, as of the
-  features `Image` and `LabeledImage` with one channel.
+  Labels are one class number for each example, or a map of class numbers, which
+  the features `Image` and `LabeledImage` with one channel hold.
 
   Args:
     path: its name, perhaps with config and version: 'cifar10:3.0.2'.
     dir: TFDS's data directory; empty for its own default.
-    inputs: the feature to learn from, by default the one that TFDS says.
+    inputs: the input feature; by default that of TFDS's supervised keys.
     labels: the feature to predict, likewise.
     test: the TFDS split to test on.
-    resize: side in pixels to bring all images to, and maps by their nearest
-      pixels; 0 to leave them.
-    ignore: values of maps, from 0 to 255, that are no class and do not count.
+    resize: side in pixels to resize all images to, and maps by the nearest
+      pixel; 0 for no resizing.
+    ignore: values in maps, from 0 to 255, that do not count.
     num_classes: as in `npz`, where TFDS has no names of the classes.
     classes: likewise.
     range: as in `npz`.
     layout: as in `npz`.
     validation: as in `load`.
   """
-  told = told_lib.of(
+  conventions = conventions_lib.of(
     num_classes=num_classes, classes=classes, range=range, layout=layout
   )
   images.check_resize(resize)
@@ -770,16 +771,18 @@ def tfds(
       f'data.kw.{entry}: {labels!r} of {path} names its {len(names)} classes; '
       'remove the entry'
     )
-  how = inputs, labels, resize, tuple(ignore) if maps else None, told
+  how = inputs, labels, resize, tuple(ignore) if maps else None, conventions
   splits = {
     split: examples_lib.held(prepared.read(builder, of, *how))
     for split, of in stored.items()
   }
-  source = _source(name, splits, validation, classes=names, told=told)
+  source = _source(
+    name, splits, validation, classes=names, conventions=conventions
+  )
   return source._replace(resize=resize)
 
 
-# What they share.
+# Helpers of the sources.
 
 
 def _sentences(
@@ -788,7 +791,7 @@ def _sentences(
   validation: int | float | None,
   **options: Any,
 ) -> Source:
-  """As `_source`; pieces are learnt once the validation split is held out."""
+  """As `_source`; the vocabulary is learnt after validation is held out."""
   for split in ('train', 'test'):
     if split not in splits:
       raise UserError(f'{_at(name, split)} is not there')
@@ -818,7 +821,7 @@ def _source(
   validation: int | float | None,
   usual: float = 0.1,
   classes: Iterable[str] = (),
-  told: Told | None = None,
+  conventions: Conventions | None = None,
   fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Source:
   """Checks the splits, and holds out the validation split if there is none.
@@ -828,9 +831,9 @@ def _source(
     splits: 'train', 'test' and perhaps 'validation'; or 'all', to be split
       60 : 20 : 20.
     validation: as in `load`.
-    usual: what None stands for, where there is a train split alone.
-    classes: their names, if known; else the labels tell how many there are.
-    told: of the arrays; None where the config has no say.
+    usual: the default of ``validation``, if there is a train split.
+    classes: their names, if known; else the labels give their number.
+    conventions: of the arrays; None for a source whose arrays are known.
     fields: as in `Source`.
   """
   first = _first(name, splits)
@@ -843,32 +846,32 @@ def _source(
     dtypes[split] = jax.tree.map(lambda x: x.dtype.name, one)
     if not all(leaf.size for leaf in jax.tree.leaves(one)):
       raise UserError(
-        f'{_at(name, split)} has inputs of shape {shapes[split]}, which hold '
-        'nothing'
+        f'{_at(name, split)} has inputs of shape {shapes[split]}, which are '
+        'empty'
       )
   for what, found in (('shape', shapes), ('type', dtypes)):
     for split, got in found.items():
       if got != found[first]:
         raise UserError(
           f'data.source: inputs of {name!r} have the {what} {found[first]} in '
-          f'the split {first} and {got} in {split}; make them alike'
+          f'the split {first} and {got} in {split}; make them equal'
         )
   splits = {first: splits[first], **splits}
   at = {split: _at(name, split) for split in splits}
-  if told:
+  if conventions:
     for split, examples in splits.items():
-      pixels.check_brightness(examples, told, at[split])
-  said = pixels.said_ranges(splits, told) if told else ()
-  told = told or Told()
+      pixels.check_brightness(examples, conventions, at[split])
+  said = pixels.said_ranges(splits, conventions) if conventions else ()
+  conventions = conventions or Conventions()
   classes, notes, unnamed = tuple(classes), (), not classes
   if unnamed:
-    splits, classes, notes = labels_lib.numbered(splits, told, at)
+    splits, classes, notes = labels_lib.numbered(splits, conventions, at)
   splits = {
     split: examples_lib.checked(
       examples,
       len(classes),
       at=at[split],
-      limits=told.limits,
+      limits=conventions.limits,
       fields=fields,
     )
     for split, examples in splits.items()
@@ -878,10 +881,10 @@ def _source(
   (one, *others), count = splits[first].index.values, len(splits[first])
   if not others:
     raise UserError(
-      f'{at[first]} has examples of the class {one} alone; there must be two '
+      f'{at[first]} only has examples of the class {one}; there must be two '
       'classes or more'
     )
-  if unnamed and not (told.num_classes or told.classes):
+  if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
 
   if first == 'all':
@@ -899,7 +902,7 @@ def _source(
   splits = {split: splits[split] for split in order}
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
-  return made._replace(range=told.ends, fields=fields)
+  return made._replace(range=conventions.ends, fields=fields)
 
 
 def _first(name: str, splits: Mapping[str, Any]) -> str:
@@ -930,7 +933,7 @@ def _validation(
 def _held_out(
   amount: int | float, count: int, split: str = 'validation'
 ) -> int:
-  """How many of the training examples a split takes."""
+  """How many of the training examples to hold out for a split."""
   size = amount
   if isinstance(amount, float):
     size = round(amount * count) if 0 <= amount <= 1 else -1
@@ -947,7 +950,7 @@ def _held_out(
 def _hold_out(
   name: str, examples: Examples, size: int, split: str
 ) -> dict[str, Examples]:
-  """The rest, to train on, and the new split."""
+  """Splits off examples: ``{'train': the rest, split: examples}``."""
   train, out = examples_lib.hold_out(examples, size)
   kinds = examples.index.classes
   for label in np.setdiff1d(kinds, train.index.classes):
@@ -967,14 +970,14 @@ def _from_user(
 ) -> Source:
   takes = options_lib.parameters_of(function)
   takes_all = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-  left = set() if takes_all else {*Told._fields} - takes.keys()
+  left = set() if takes_all else {*Conventions._fields} - takes.keys()
   ours = {o: value for o, value in options.items() if o in left}
   options = {o: value for o, value in options.items() if o not in ours}
-  told = told_lib.of(**ours)
+  conventions = conventions_lib.of(**ours)
   options_lib.check(options, takes, name=name, at='data.kw')
   made = function(**options)
   if isinstance(made, Source):
-    return _from_source(name, made, validation, told)
+    return _from_source(name, made, validation, conventions)
   try:
     splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
   except (AttributeError, TypeError, ValueError) as error:
@@ -982,17 +985,21 @@ def _from_user(
       f'data.source: {name} must return a jaxkd.data.sources.Source or a dict '
       f'of (inputs, labels) by split, not {type(made).__name__}'
     ) from error
-  return _from_arrays(name, splits, validation, told)
+  return _from_arrays(name, splits, validation, conventions)
 
 
 def _from_source(
-  name: str, made: Source, validation: int | float | None, told: Told
+  name: str,
+  made: Source,
+  validation: int | float | None,
+  conventions: Conventions,
 ) -> Source:
-  """Checks a source of one's own, whose images are as a config says."""
-  if told.num_classes or told.classes:
+  """Checks a user's own `Source`, and converts its inputs by conventions."""
+  if conventions.num_classes or conventions.classes:
+    entry = 'classes' if conventions.classes else 'num_classes'
     raise UserError(
-      f'data.kw.{"classes" if told.classes else "num_classes"}: {name} returns '
-      'a jaxkd.data.sources.Source, which says this itself; remove the entry'
+      f'data.kw.{entry}: {name} returns a jaxkd.data.sources.Source, which '
+      'sets this itself; remove the entry'
     )
   positions.check_declared(made.fields, f'data.source: {name}')
   classes = tuple(made.classes) or tuple(map(str, range(made.num_classes)))
@@ -1004,7 +1011,7 @@ def _from_source(
   def change(split, batch, numbers):
     at = _at(name, split)
     inputs = jax.tree.map(
-      lambda x: pixels.as_inputs(x, told, at, numbers), batch['inputs']
+      lambda x: pixels.as_inputs(x, conventions, at, numbers), batch['inputs']
     )
     return {**batch, 'inputs': inputs}
 
@@ -1013,14 +1020,19 @@ def _from_source(
     one = examples.fetch(np.arange(1))['inputs'] if len(examples) else ()
     for x in jax.tree.leaves(one):
       shape = (len(examples), *np.shape(x)[1:])
-      pixels.check_layout(shape, told, _at(name, split))
-  if told.range or told.layout:
+      pixels.check_layout(shape, conventions, _at(name, split))
+  if conventions.range or conventions.layout:
     splits = {
       split: examples_lib.changed(examples, functools.partial(change, split))
       for split, examples in splits.items()
     }
   source = _source(
-    name, splits, validation, classes=classes, told=told, fields=made.fields
+    name,
+    splits,
+    validation,
+    classes=classes,
+    conventions=conventions,
+    fields=made.fields,
   )
   return source._replace(
     notes=(*made.notes, *source.notes),
@@ -1033,24 +1045,26 @@ def _from_arrays(
   name: str,
   splits: Mapping[str, tuple[Any, Any]],
   validation: int | float | None,
-  told: Told,
+  conventions: Conventions,
 ) -> Source:
   """A source of inputs [N, ...], or pytrees of them, and labels, by split."""
   first = _first(name, splits)
   splits = {first: splits[first], **splits}
   at = {split: _at(name, split) for split in splits}
   labels, classes, notes = labels_lib.read(
-    {split: labels for split, (_, labels) in splits.items()}, told, at
+    {split: labels for split, (_, labels) in splits.items()}, conventions, at
   )
   made = {}
   for split, (inputs, _) in splits.items():
     inputs = jax.tree.map(
-      lambda x, at=at[split]: pixels.as_inputs(x, told, at), inputs
+      lambda x, at=at[split]: pixels.as_inputs(x, conventions, at), inputs
     )
     fields = {'inputs': inputs, 'labels': labels[split]}
     examples_lib.check_lengths(fields, at[split])
     made[split] = ArrayExamples(**fields)
-  source = _source(name, made, validation, classes=classes, told=told)
+  source = _source(
+    name, made, validation, classes=classes, conventions=conventions
+  )
   return source._replace(notes=(*notes, *source.notes))
 
 
@@ -1069,7 +1083,7 @@ def _given_dir(name: str, function: Any, dir: str) -> dict[str, Any]:
 
 
 def _place(dir: str, path: str) -> Path:
-  """Where a source's files are: a path, in a folder if it is relative."""
+  """The path of a source's files; a relative one is in the folder."""
   folder = files_lib.path(dir, at='data.dir')
   return folder / files_lib.path(path, at='data.source')
 

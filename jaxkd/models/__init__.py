@@ -143,7 +143,7 @@ def part(
     raise UserError(
       f'{at}: {name!r} is not an NNX module, and no other can be a part of one'
     )
-  return net.told(made(rngs))
+  return net.switchable(made(rngs))
 
 
 def tap_shapes(

@@ -1,4 +1,4 @@
-"""What nets cost, found without training them."""
+"""The cost of nets: parameters, FLOPs and latency, without training."""
 
 import statistics
 import time

@@ -1,7 +1,8 @@
 """The critic of holistic distillation: it scores whole maps.
 
-It tells a teacher's maps of class scores from a student's, given the image or
-not, and trains in a term of the loss; see `jaxkd.distill.critic`.
+It learns to distinguish a teacher's maps of class scores from a student's, with
+or without the image, and trains in a term of the loss; see
+`jaxkd.distill.critic`.
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""What of a function's results depends on which of its arguments.
+"""Which results of a function depend on which of its arguments.
 
-Read off the traced program, so nothing is computed. A result that is said not
-to depend on an argument does not; what is decided by a value that only the
-running program knows counts as dependent.
+This is read off the traced program; nothing is computed. A result that is
+reported as independent of an argument is so; a dependence that only values at
+run time decide counts as one.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Any model as one that embeds its inputs, for metric learning."""
+"""Embeddings from any model, for metric learning."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxkd import models
 
-TINY = 1e-12  # added to squared lengths, that 0 has a gradient
+TINY = 1e-12  # added to squared lengths, so that 0 has a gradient
 
 
 class Model(nnx.Module):

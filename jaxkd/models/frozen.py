@@ -1,9 +1,9 @@
-"""Layers that are frozen: they run as in evaluation while the net trains.
+"""Frozen layers: they run in evaluation mode while the net trains.
 
-A layer is frozen if all of its parameters match a pattern of those that do not
-train, and so is whatever lies below it: BatchNorm normalises by the statistics
-that it has and leaves them alone, and dropout keeps all. A layer without
-parameters is frozen where the pattern names it, or one that it is a part of.
+A layer is frozen, with its sublayers, if all of its parameters match the
+pattern of those that do not train. Then BatchNorm uses its running statistics
+without updating them, and dropout drops nothing. A layer without parameters is
+frozen if the pattern matches its path or that of a layer around it.
 """
 
 import functools
@@ -20,11 +20,11 @@ IsFrozen = Callable[[str], bool]
 
 
 def layers(params: Collection[str], pattern: str) -> IsFrozen | None:
-  """Tells by its path whether a layer is frozen; None where none is.
+  """A function of a layer's path: is it frozen? None if no layer is.
 
   Args:
     params: the paths of a net's parameters.
-    pattern: of those that do not train; see `jaxkd.students.inherit`.
+    pattern: matches those that do not train; see `jaxkd.students.inherit`.
   """
   trained = {
     path for path in params if not (pattern and matches(path, pattern))
@@ -33,7 +33,7 @@ def layers(params: Collection[str], pattern: str) -> IsFrozen | None:
     return None
 
   @functools.cache
-  def whole(layer):
+  def is_all_frozen(layer):
     inside = f'{layer}/' if layer else ''
     own = {path for path in params if path.startswith(inside)}
     return bool(own) and own.isdisjoint(trained)
@@ -41,7 +41,7 @@ def layers(params: Collection[str], pattern: str) -> IsFrozen | None:
   def is_frozen(layer):
     parts = layer.split('/') if layer else []
     around = itertools.accumulate(parts, '{}/{}'.format)
-    return matches(layer, pattern) or any(map(whole, ['', *around]))
+    return matches(layer, pattern) or any(map(is_all_frozen, ['', *around]))
 
   return is_frozen
 
@@ -50,8 +50,8 @@ def paths(params: Any, pattern: str, *, at: str) -> set[str]:
   """The paths of the parameters that do not train.
 
   Args:
-    params: shaped as a net's parameters.
-    pattern: a glob of them; empty for none.
+    params: a net's parameters, or their shapes.
+    pattern: a glob of paths; empty for none.
     at: the config entry, for error messages.
 
   Raises:
@@ -67,13 +67,13 @@ def paths(params: Any, pattern: str, *, at: str) -> set[str]:
 def still(
   before: dict, after: dict, is_frozen: IsFrozen, skip: int = 0
 ) -> dict:
-  """A net's new state, in which that of frozen layers is the old one.
+  """A net's new state, with the old state in frozen layers.
 
   Args:
     before: the old state.
     after: the new one.
     is_frozen: from `layers`.
-    skip: how many parts of a path there are before that of the layer.
+    skip: how many leading parts of a path are not part of the layer's.
   """
 
   def layer(path):
@@ -84,19 +84,19 @@ def still(
   return changed(after, put)
 
 
-def told(
+def eval_arguments(
   function: Callable,
   args: tuple,
   kwargs: Mapping[str, Any],
   but: Collection[str] = (),
 ) -> tuple[tuple, dict[str, Any]]:
-  """The arguments of a call, changed so that they say that nothing trains.
+  """The arguments of a call with every train switch set to evaluation.
 
   Args:
     function: what is called.
-    args: its arguments.
-    kwargs: those by name.
-    but: names that are left as they are.
+    args: its positional arguments.
+    kwargs: its keyword arguments.
+    but: names of switches that stay as they are.
   """
   says = {k: v for k, v in switch.flags(train=False).items() if k not in but}
   signature = inspect.signature(function)

@@ -1,9 +1,9 @@
-"""float16 is for nets that do not train.
+"""Refuses to train in float16.
 
-It holds no gradient below 6e-8 and no activation above 65,504. Scaling the loss
-would help the former alone, and where the scale is found while training, steps
-that overflow are left out: other ones for each seed, so that seeds would not be
-paired any more. bfloat16 is as fast, and reaches as far as float32.
+It holds no gradient below 6e-8 and no activation above 65,504. Loss scaling
+would only help the former; and with a dynamic scale, steps that overflow are
+skipped, different ones in each seed, so that seeds would not be paired any
+more. bfloat16 is as fast and has the range of float32.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ WHY = (
 
 
 def computes_in_float16(function: Callable, *arguments) -> bool:
-  """Whether anything that a function computes or takes is float16.
+  """Whether any value that a function takes or computes is float16.
 
   Args:
     function: of arrays. It is traced, and nothing is computed.
@@ -32,7 +32,7 @@ def computes_in_float16(function: Callable, *arguments) -> bool:
 
 
 def untrained(net: Net, *, at: str) -> Net:
-  """A net that computes in float16, and so refuses to train.
+  """A net that computes in float16, and raises an error if it is trained.
 
   Args:
     net: the net.

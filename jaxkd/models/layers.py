@@ -1,11 +1,11 @@
-"""What the convolutional families share. Layout is NHWC.
+"""Layers that the convolutional families share. Layout is NHWC.
 
 Initial values, paddings and BatchNorm's constants are those of the PyTorch
 code that published distillation results come from, so that parameter counts,
 shapes and learning behaviour can be compared.
 
-In all families ``**options`` are ``dtype``, what to compute in, and ``rngs``,
-where initial values and dropout come from; parameters are float32.
+In all families ``**options`` are ``dtype``, in which to compute, and ``rngs``,
+from which initial values and dropout are drawn; parameters are float32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -181,6 +181,6 @@ def array_shape(input_shape: Any) -> tuple[int, ...]:
 
 
 def shuffle_channels(x: Array, groups: int) -> Array:
-  """Deals the channels of the groups out in turn."""
+  """Interleaves the channels of the groups."""
   *shape, width = x.shape
   return x.reshape(*shape, groups, width // groups).mT.reshape(x.shape)

@@ -5,7 +5,7 @@ description and its arrays; a call merges the two, runs, and splits again.
 (``nnx.jit`` would cost a millisecond a call, and the state of random number
 generators would land in checkpoints: it is rebuilt from ``key`` instead.)
 
-Layers whose outputs are asked for, ``taps``, go by their module path with
+Layers whose outputs are returned, ``taps``, are named by their module path with
 ``/`` between segments, e.g. ``blocks/0`` or the glob ``blocks/*``; ``*`` stays
 inside one segment, ``**`` crosses them. A module that is called more than once
 in a forward pass has an output for each call, ``head@0``, ``head@1``...; one
@@ -14,12 +14,12 @@ Names are those of inputs of the structure that a module is built for; where it
 takes others too, as one that translates does, these have the outputs of the
 layers that they go through.
 
-A module is told whether it trains in every way that it knows: an NNX module by
-its ``train()`` and ``eval()``, both kinds by an argument of the call or an
-attribute of the module's own that has one of the names in
-`jaxkd.models.switch`. In evaluation nothing is drawn and no batch statistic is
-used, or the module is refused. What it makes of its parameters in a call, as
-``nnx.SpectralNorm`` does, lasts for that call.
+A module is set to training or evaluation in every way that it offers: an NNX
+module by its ``train()`` and ``eval()``, both kinds by an argument of the call
+or an attribute of the module with one of the names in `jaxkd.models.switch`. A
+module that draws random numbers or uses batch statistics in evaluation is
+refused. Changes of its parameters within a call, as by ``nnx.SpectralNorm``,
+last for that call.
 """
 
 import dataclasses
@@ -193,10 +193,11 @@ def tap_shapes(
   return _named(_trace(adapter, inputs)[1])
 
 
-def told(module: nnx.Module) -> nnx.Module:
-  """An NNX module as a part of another, which calls it with inputs alone.
+def switchable(module: nnx.Module) -> nnx.Module:
+  """Prepares an NNX module to be a submodule that is called with inputs alone.
 
-  Where its call takes a switch, what sets the whole sets it too.
+  If its call takes a train switch, the module gets an attribute ``training`` in
+  its place, which is set together with those of the whole net.
   """
   called_with = switch.caller(type(module), draws=_DRAWS)
   if called_with((), True) != called_with((), False):
@@ -663,7 +664,7 @@ def _modes(
 
 
 def _tell(module: nnx.Module, train: bool) -> None:
-  """Tells a module, and all inside it, whether it trains."""
+  """Sets a module and its submodules to training or evaluation."""
   # Called by class: an attribute of the module's may have their name.
   (type(module).train if train else type(module).eval)(module)
   for _, layer in nnx.iter_modules(module):
@@ -685,10 +686,10 @@ def _derived(cls: type[nnx.Module], call: Callable) -> type[nnx.Module]:
 
 @functools.cache
 def _evaluating(cls: type[nnx.Module]) -> type[nnx.Module]:
-  """The class of a layer that, whatever it is told, does not train."""
+  """The class of a layer that always runs in evaluation mode."""
 
   def __call__(self, *args, **kwargs):
-    args, kwargs = frozen.told(cls.__call__, (self, *args), kwargs)
+    args, kwargs = frozen.eval_arguments(cls.__call__, (self, *args), kwargs)
     return cls.__call__(*args, **kwargs)
 
   return _derived(cls, __call__)
@@ -812,8 +813,8 @@ def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
     and isinstance(getattr(module, field.name), bool | None)
   }
 
-  def told(train):
-    """The module, with the attributes that say whether it trains."""
+  def switched(train):
+    """The module with its train switches set."""
     flags = switch.flags(train)
     own = {name: flags[name] for name in attributes}
     return module.clone(**own) if own else module
@@ -821,11 +822,11 @@ def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
   def initial(key):
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
     args, kwargs = called_with(zeros, False)
-    return dict(told(False).init(key, *args, **kwargs))
+    return dict(switched(False).init(key, *args, **kwargs))
 
   def call(variables, inputs, train, **options):
     args, kwargs = called_with(inputs, train)
-    return told(train).apply(variables, *args, **kwargs, **options)
+    return switched(train).apply(variables, *args, **kwargs, **options)
 
   sown = _sown(jax.eval_shape(initial, jax.random.key(0)), call, inputs)
 
@@ -837,7 +838,7 @@ def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
   is_frozen = frozen.layers(by_path(shapes['params']), freeze)
 
   def evaluating(call, args, kwargs, context):
-    """A method of a layer; where it is frozen, as if nothing trained."""
+    """Calls a method of a layer; of a frozen one, in evaluation mode."""
     layer = context.module
     if is_frozen(_name(layer.path)):
       own = {
@@ -848,8 +849,10 @@ def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
       }
       for name, flag in own.items():
         object.__setattr__(layer, name, flag)
-      # What the layer was built with is not for the call to say again.
-      args, kwargs = frozen.told(context.orig_method, args, kwargs, but=own)
+      # Flax refuses a switch that is given both to the layer and to its call.
+      args, kwargs = frozen.eval_arguments(
+        context.orig_method, args, kwargs, but=own
+      )
     return call(*args, **kwargs)
 
   def forward(wanted):

@@ -1,10 +1,9 @@
-"""Parameters in bfloat16, with masters in float32.
+"""Parameters in bfloat16, with master weights in float32.
 
-A net of this kind is a function of its parameters rounded to bfloat16: it
-rounds what it is given before it computes. An optimiser moves masters in
-float32, and steps that are too small for bfloat16 to tell apart add up. Where
-nothing trains, as in a teacher, the rounded parameters are all that is kept,
-in half the space. What the net gives is the same from both, to the last bit.
+Such a net rounds its parameters to bfloat16 before it computes. The optimiser
+updates the float32 masters, so that updates that are too small for bfloat16
+still add up. A net that does not train, such as a teacher, keeps only the
+rounded parameters, in half the memory. Its outputs are the same, bit for bit.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ KNOWN = (FULL, HALF)
 
 
 def rounding(net: Net, dtype: str) -> Net:
-  """A net that uses its parameters in a type, and starts with masters.
+  """A net that rounds its parameters to a dtype; `init` gives the masters.
 
   Args:
     net: the net. Its state, such as running statistics, stays as it is.
@@ -41,7 +40,7 @@ def rounding(net: Net, dtype: str) -> Net:
 
 
 def held(variables: dict, dtype: str) -> dict:
-  """The variables of such a net, as they are kept where it does not train."""
+  """The variables of such a net if it does not train: rounded."""
   if dtype == FULL:
     return variables
   return {**variables, 'params': _cast(variables['params'], jnp.bfloat16)}
@@ -54,8 +53,7 @@ def _cast(params: Any, dtype: jnp.dtype) -> Any:
 def _rounded(x: jax.Array) -> jax.Array:
   if not _is_float(x) or x.dtype == jnp.bfloat16:
     return x
-  # A cast alone, and back where the layer computes in float32, is something
-  # that the compiler may leave out.
+  # The compiler may remove a cast that is followed by the cast back to float32.
   exact = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
   return exact.astype(jnp.bfloat16)
 

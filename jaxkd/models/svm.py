@@ -1,9 +1,9 @@
 """Support vector machines: fitted by scikit-learn, applied here.
 
-One machine for each class against the rest, whose scores Platt's sigmoids turn
-into probabilities. They are models that are fitted and not trained, see
-`jaxkd.run.fitted`, so that they read a layer of a net, are put together,
-measured, stored and loaded as nets are.
+One machine for each class against the rest, with Platt's sigmoids from scores
+to probabilities. They are models that are fitted rather than trained, see
+`jaxkd.run.fitted`: they can read a layer of a net, be combined, evaluated,
+stored and loaded, as nets can.
 """
 
 import math
@@ -20,9 +20,9 @@ from scipy import optimize, special
 from jaxkd.errors import UserError, unknown
 
 KERNELS = ('linear', 'rbf')
-NEVER = -30.0  # log-odds of a class that was not there
-# Of the optimality conditions. Under libsvm's own 1e-3 scores would depend on
-# the last bits of the features, in their third decimal.
+NEVER = -30.0  # log-odds of a class without examples
+# Of the optimality conditions. With libsvm's default of 1e-3 the last bits of
+# the features would change the third decimal of scores.
 TOLERANCE = 1e-5
 
 
@@ -42,12 +42,12 @@ class Model(nnx.Module):
     input_shape: of one input; of maps [H, W, C] and tokens [N, C] the mean
       over all places is taken where `pool` says so, and the rest is flattened.
     kernel: 'linear', or 'rbf', exp(-γ |x - y|²).
-    costs: of C, what a violation of the margin costs: each machine takes that
-      under which what was held out is most likely.
+    costs: candidates for C, the cost of margin violations: each machine takes
+      the one with the largest likelihood of the held-out examples.
     gamma: γ times the number of features.
     balanced: whether violations cost less where a class has many examples.
     folds: held-out parts whose scores Platt's sigmoids are fitted to.
-    pool: whether places are averaged.
+    pool: whether to average over places.
     size: the most examples that a Gaussian machine is fitted to.
     rngs: unused; machines start from nothing.
 

@@ -1,8 +1,8 @@
-"""How a module is called: with its inputs, and told whether it trains.
+"""How a module is called: with its inputs, and perhaps a train switch.
 
-Some modules are told by an argument of their call, and people call it by
-several names. One of these names is set; every other argument must have a
-default, since nobody gives it.
+The train switch is an argument of the call that says whether the module trains,
+under any of several usual names. Every further argument must have a default,
+since it is not given.
 """
 
 import inspect
@@ -22,12 +22,12 @@ Arguments = tuple[tuple, dict[str, Any]]  # positional ones, and those by name
 
 
 def flags(train: bool) -> dict[str, bool]:
-  """What every name of a switch is set to."""
+  """The value of the train switch under each of its names."""
   return dict.fromkeys(ON, train) | dict.fromkeys(OFF, not train)
 
 
 def caller(kind: type, *, draws: str) -> Callable[[Any, bool], Arguments]:
-  """What a module is called with.
+  """A function that gives the arguments of a module's call.
 
   Args:
     kind: its class.
@@ -37,7 +37,7 @@ def caller(kind: type, *, draws: str) -> Callable[[Any, bool], Arguments]:
     ``(inputs, train) -> (args, kwargs)``.
 
   Raises:
-    UserError: the call takes no inputs, or needs something else too.
+    UserError: the call takes no inputs, or has another required argument.
   """
   signature = inspect.signature(kind.__call__)
   own = list(signature.parameters.values())
@@ -78,7 +78,7 @@ def caller(kind: type, *, draws: str) -> Callable[[Any, bool], Arguments]:
 
 
 def _named(parameter: inspect.Parameter) -> bool:
-  """Whether it is one argument, and not the rest of them."""
+  """Whether it is a single argument, not ``*args`` or ``**kwargs``."""
   return parameter.kind not in (
     parameter.VAR_POSITIONAL,
     parameter.VAR_KEYWORD,
@@ -86,7 +86,7 @@ def _named(parameter: inspect.Parameter) -> bool:
 
 
 def _missing(parameter: inspect.Parameter, draws: str) -> str:
-  """An argument that nobody gives, and what to write instead."""
+  """Says which argument is not given, and what to write instead."""
   name = parameter.name
   if name in ('rngs', 'rng', 'key'):
     return (

@@ -1,4 +1,4 @@
-"""Nets that end smaller than they train: quantised, pruned or both."""
+"""Compressed nets: quantised, pruned or both."""
 
 import jax
 
@@ -9,15 +9,15 @@ from jaxkd.types import Compression, Net
 
 
 def hooks(net: Net, text: str, *, at: str) -> dict[str, tuple]:
-  """What `jaxkd.models.build` is to do to activations.
+  """The hooks by which `jaxkd.models.build` quantises activations.
 
   Args:
-    net: the net without.
+    net: the net before quantisation.
     text: its quantisation.
     at: the config entry of the text.
 
   Raises:
-    UserError: a text that cannot be read, or an op that nothing is for.
+    UserError: a text that cannot be read, or an op without parameters.
   """
   return quantize.hooks(quantize.parse(text, at=at), _paths(net), at=at)
 
@@ -25,19 +25,19 @@ def hooks(net: Net, text: str, *, at: str) -> dict[str, tuple]:
 def compression(
   net: Net, quantisation: str, pruning: str, *, steps: int, at: str
 ) -> Compression | None:
-  """How a net trains that is to be smaller; None if it stays as it is.
+  """How a net is compressed; None if it is not.
 
-  Weights are pruned, and what is left of them is quantised.
+  Weights are pruned, and the remaining ones quantised.
 
   Args:
     net: the net.
     quantisation: see `jaxkd.students.quantize`.
     pruning: see `jaxkd.students.prune`.
-    steps: how many it trains; 0 if it does not.
+    steps: for how many it trains; 0 if it does not train.
     at: the config entry of the net.
 
   Raises:
-    UserError: a text that cannot be read, or an op that nothing is for.
+    UserError: a text that cannot be read, or an op without parameters.
   """
   paths = _paths(net) if quantisation or pruning else ()
   read = quantize.parse(quantisation, at=f'{at}.quantize')
@@ -53,11 +53,11 @@ def compression(
 
 
 def finish(made: Compression | None, variables: dict) -> dict:
-  """Members' variables as they are stored; `stored.dense` makes arrays of them.
+  """Compresses members' variables for storage; `stored.dense` decodes them.
 
   Args:
-    made: how they have trained.
-    variables: what with, [members, ...].
+    made: the compression with which they trained; None for none.
+    variables: of the training net, [members, ...].
   """
   if made is None:
     return variables
@@ -65,7 +65,7 @@ def finish(made: Compression | None, variables: dict) -> dict:
 
 
 def apply_once(made: Compression | None, variables: dict) -> dict:
-  """The same for variables of the net itself, which did not train this way."""
+  """Compresses variables of the plain net, after training without it."""
   if made is None:
     return variables
   return finish(made, jax.jit(jax.vmap(made.start))(variables))

@@ -1,8 +1,7 @@
-"""What a net takes over from a trained one, and what of it does not train.
+"""Initial values from a trained net (`init`), and frozen parameters (`freeze`).
 
-Paths are those of parameters, ``head/kernel``, and patterns globs of them as
-shells write them, several joined by ``|``; ``head`` alone stands for all that
-lies below it.
+Paths are those of parameters, such as ``head/kernel``. Patterns are shell globs
+of paths, several joined by ``|``; ``head`` stands for everything below it.
 """
 
 import functools
@@ -21,7 +20,7 @@ RANDOM = 'random'
 
 
 def of_role(init: str, freeze: str, *, at: str) -> dict[str, Any]:
-  """What `init` and `freeze` of a config entry are in a `Role`.
+  """The fields of a `Role` for `init` and `freeze` of a config entry.
 
   Args:
     init: see `start`.
@@ -36,25 +35,25 @@ def of_role(init: str, freeze: str, *, at: str) -> dict[str, Any]:
 
 
 def source(init: str) -> str:
-  """The group that an `init` takes over from; empty for none."""
+  """The group from which `init` takes variables; empty for none."""
   return '' if init == RANDOM else init.partition('/')[0]
 
 
 def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
-  """A net's first variables.
+  """A net's initial variables.
 
   Args:
-    init: 'random'; 'GROUP', to take all over from that group of teachers; or
-      'GROUP/PATTERN', to take over what matches, and the rest as it is. An
-      array with one output more than the group's, as a specialist with a
-      dustbin has, keeps its own last one.
-    own: the net's own initial variables, whose precision stays what it is.
+    init: 'random'; 'GROUP', to take all variables from that group of teachers;
+      or 'GROUP/PATTERN', to take those that match. An array with one output
+      more than the group's, as a specialist with a dustbin has, keeps its own
+      last output.
+    own: the net's random initial variables, whose dtypes are kept.
     frozen: group -> its variables, with a leading axis of its T nets.
     at: the config entry.
 
   Raises:
-    UserError: no such group, one of several nets, nothing that matches, or
-      arrays of different shapes or kinds of numbers.
+    UserError: no such group, a group of several nets, a pattern without a
+      match, or arrays of different shapes or kinds of numbers.
   """
   if init == RANDOM:
     return own
@@ -67,7 +66,7 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
     kind, _, name = path.partition('/')
     if not _matches(name, pattern):
       continue
-    if name.startswith('specialist/'):  # what only a specialist has
+    if name.startswith('specialist/'):  # exists in specialists only
       continue
     found = there[path].shape[1:] if path in there else 'missing'
     dustbin = path in there and _has_dustbin(leaf.shape, found)
@@ -84,7 +83,7 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
       )
     if len(there[path]) != 1:
       raise UserError(
-        f'{at}: {group} has {len(there[path])} nets, and one can be taken over;'
+        f'{at}: {group} has {len(there[path])} nets, and only one can be used;'
         f' set teachers.{group}.count=1'
       )
     mine[path], taken = there[path][0].astype(leaf.dtype), taken + 1
@@ -96,23 +95,23 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
 
 
 def _kind(dtype: jnp.dtype) -> str:
-  """What numbers these are, whatever their precision."""
+  """The kind of numbers: floats of any precision are 'f'."""
   return 'f' if jnp.issubdtype(dtype, jnp.floating) else dtype.kind
 
 
 def _has_dustbin(own: tuple, there: tuple) -> bool:
-  """Whether an array has one output more than another: a specialist's."""
+  """Whether an array has one output more than the other: the dustbin."""
   return bool(own and there) and own == (*there[:-1], there[-1] + 1)
 
 
 def frozen(tree: Any, pattern: str, *, at: str) -> set[str]:
   """The paths of parameters that do not train.
 
-  What a quantised net learns of its levels is not the net's own and does.
+  The learnt levels of a quantised net are not matched, and always train.
 
   Args:
-    tree: shaped as a net's parameters, a dict.
-    pattern: a glob of them; empty for none.
+    tree: a net's parameters or their shapes, a dict.
+    pattern: a glob of their paths; empty for none.
     at: the config entry of the net.
 
   Raises:

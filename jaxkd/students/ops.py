@@ -1,12 +1,11 @@
-"""What is done to a net's parameters, as texts: ``'uniform(4)|ternary'``.
+"""Ops on a net's parameters, written as texts: ``'uniform(4)|ternary'``.
 
-Every op takes, beside what is its own,
+Beside its own arguments, every op takes
 
-- ``only``, the parameters that it is for, by default ``'*kernel'``, and
-  ``skip``, those that it is not for: globs of their paths, several joined by
-  ``|``. Of two ops for one parameter the first has it;
-- ``after``: whether it is done when training is over, without training's
-  knowledge.
+- ``only``, the parameters to which it applies, by default ``'*kernel'``, and
+  ``skip``, exceptions from these: globs of their paths, several joined by
+  ``|``. If several ops match a parameter, the first applies;
+- ``after``: whether it applies only once, when training is over.
 """
 
 import inspect
@@ -19,14 +18,14 @@ from jaxkd.paths import matches
 
 
 class Op(NamedTuple):
-  """An op and the parameters that it is for.
+  """An op and the parameters to which it applies.
 
   Attributes:
     name: its name in the text.
-    does: what its function gives.
-    only: globs of the parameters that it is for.
-    skip: globs of those that it is not for.
-    after: whether it is done when training is over.
+    does: what its function returned.
+    only: globs of the parameters to which it applies.
+    skip: globs of exceptions from these.
+    after: whether it applies only once, when training is over.
   """
 
   name: str
@@ -48,8 +47,8 @@ def parse(
 
   Args:
     text: e.g. ``'uniform(4, skip="head|stem")|activations(8)'``.
-    known: the functions that ops are, by name.
-    kind: what they are, for errors.
+    known: the functions of the ops, by name.
+    kind: what an op is, for errors.
     like: an example, for errors.
     at: the config entry.
 
@@ -76,7 +75,7 @@ def parse(
 
 
 def giving(module: Mapping[str, Any], *kinds: type) -> dict[str, Callable]:
-  """The functions of a module, its globals, that give one of these types."""
+  """The public functions in a module's globals that return one of the types."""
   return {
     name: function
     for name, function in module.items()
@@ -89,10 +88,10 @@ def giving(module: Mapping[str, Any], *kinds: type) -> dict[str, Callable]:
 def share_out(
   ops: Sequence[Op], paths: Iterable[str], *, at: str
 ) -> dict[str, Op]:
-  """The op of each parameter: the first that is for it.
+  """The op of each parameter: the first that applies to it.
 
   Raises:
-    UserError: an op that is left without any.
+    UserError: an op without parameters.
   """
   paths, found = list(paths), {}
   for path in paths:
@@ -112,4 +111,4 @@ def share_out(
 
 
 def _shared(*, only: str = '*kernel', skip: str = '', after: bool = False):
-  """What every op takes."""
+  """The arguments that every op takes."""

@@ -1,14 +1,14 @@
-"""Nets without some of their weights: pruning by magnitude.
+"""Pruning of weights, by magnitude.
 
-A pruning is written as ops joined by ``|``, ``'magnitude(0.8)'``; see
-`jaxkd.students.ops`. An op is a function here that gives a `Pruner`, or your
+A pruning is written as ops joined by ``|``, such as ``'magnitude(0.8)'``; see
+`jaxkd.students.ops`. An op is a function here that returns a `Pruner`, or your
 own by ``package.module:function``.
 
-What is pruned stays so. Masks are part of the net's state, so that they are in
-checkpoints and each member of a population has its own. They are applied to
-the weights in the forward pass: the gradient of what is pruned is 0, and what
-momentum or weight decay make of a weight behind the mask, the net does not
-see. The finished net has exact zeros there.
+Pruned weights stay pruned. Masks are part of the net's state, so that they are
+in checkpoints and each member of a population has its own. They are applied to
+the weights in the forward pass: the gradient of a pruned weight is 0, and
+changes of it by momentum or weight decay have no effect. The finished net has
+exact zeros there.
 """
 
 import dataclasses
@@ -28,19 +28,20 @@ from jaxkd.students.ops import Op
 from jaxkd.students.stored import Stored, flat, is_stored
 from jaxkd.types import Compression
 
-OWN = 'prune'  # where the state is that only a pruned net has
+OWN = 'prune'  # the entry of the state with the masks
 
 
 class Pruner(NamedTuple):
-  """Which weights go, and when.
+  """Which weights are pruned, and when.
 
   Attributes:
-    score: ``(weights) -> scores``, finite; those of the lowest go first.
-    layerwise: whether arrays lose equal shares, or all have one threshold.
-    share: ``(step) -> the share that is gone``.
-    begin: the step before which it begins.
-    end: the step before which it has ended.
-    every: steps between two masks; there is one at the end in any case.
+    score: ``(weights) -> scores``, finite; weights of low score are pruned.
+    layerwise: whether the same share of each array is pruned, rather than all
+      arrays by one threshold.
+    share: ``(step) -> the share of pruned weights``.
+    begin: the step before which pruning begins.
+    end: the step before which it ends.
+    every: steps between updates of the masks; the last is at ``end``.
   """
 
   score: Callable[[Array], Array]
@@ -99,7 +100,7 @@ def parse(text: str, *, steps: int, at: str) -> tuple[Op, ...]:
 
   Args:
     text: the ops.
-    steps: how many the net trains; 0 if it does not.
+    steps: for how many the net trains; 0 if it does not train.
     at: the config entry.
 
   Raises:
@@ -112,8 +113,8 @@ def parse(text: str, *, steps: int, at: str) -> tuple[Op, ...]:
     end = op.does.end
     if end and op.after:
       raise UserError(
-        f'{at}: {op.name} cannot end before step {end} and come after all; '
-        'leave out end or after'
+        f'{at}: {op.name} has both end={end} and after=True, which prunes '
+        'once after training; remove one of them'
       )
     if end and end >= steps:
       raise UserError(
@@ -124,12 +125,12 @@ def parse(text: str, *, steps: int, at: str) -> tuple[Op, ...]:
 
 
 def prune(net: Compression, own: Mapping[str, Op]) -> Compression:
-  """A net of which some weights are 0.
+  """A net with pruned weights.
 
   The state below ``prune`` is the mask of each array, bool.
 
   Args:
-    net: the net, or what else happens to it.
+    net: the net, perhaps quantised.
     own: parameter -> its op, from `jaxkd.students.ops.share_out`.
   """
   training = [path for path, op in own.items() if not op.after]
@@ -196,10 +197,10 @@ def _without(mask: Array, weights: Array) -> Array:
 
 
 def _due(pruner: Pruner, step: Array) -> Array:
-  """Whether there are new masks before this step."""
+  """Whether the masks are updated before this step."""
   during = (step >= pruner.begin) & (step <= pruner.end)
-  turn = (step - pruner.begin) % pruner.every == 0
-  return during & (turn | (step == pruner.end))
+  regular = (step - pruner.begin) % pruner.every == 0
+  return during & (regular | (step == pruner.end))
 
 
 def _masks(
@@ -209,7 +210,7 @@ def _masks(
   old: Mapping[str, Array],
   step: Array | int,
 ) -> dict[str, Array]:
-  """The masks of arrays; what is gone before goes first."""
+  """The new masks of arrays; pruned weights stay pruned."""
   share, found = pruner.share(step), {}
   scores = [
     jnp.where(old[path], pruner.score(weights[path]), -jnp.inf).reshape(-1)
@@ -228,14 +229,14 @@ def _masks(
 
 
 def _highest(scores: Array, share: Array) -> Array:
-  """A mask without exactly that share of the lowest; of equals, the first."""
+  """A mask that is False for exactly that share: the lowest; ties by order."""
   order = jnp.argsort(scores, stable=True)
   rank = jnp.zeros_like(order).at[order].set(jnp.arange(scores.size))
   return rank >= jnp.round(share * scores.size).astype(rank.dtype)
 
 
 def _keeping(mask: Array, leaf: Array | Stored) -> Stored:
-  """A finished array of which only what the mask leaves is stored."""
+  """A finished array, with its mask for storage."""
   if not is_stored(leaf):
     leaf = Stored(flat(leaf), shape=leaf.shape)
   return dataclasses.replace(leaf, mask=flat(mask))

@@ -1,14 +1,14 @@
-"""Nets of few bits: quantised weights and activations.
+"""Quantisation of weights and activations.
 
 A quantisation is written as ops joined by ``|``, as in
-``'uniform(4)|activations(8)'``. An op for weights is a function here that gives
-a `Quantizer`, one for activations a function that gives a `Rounding`;
-``package.module:function`` names your own. `jaxkd.students.ops` tells which
-parameters an op is for.
+``'uniform(4)|activations(8)'``. An op for weights is a function here that
+returns a `Quantizer`, one for activations a function that returns a `Rounding`;
+``package.module:function`` names your own. `jaxkd.students.ops` describes to
+which parameters an op applies.
 
-A net trains full-precision weights that it never shows: what it computes with
-are their quantised values, and the gradient with regard to these is applied to
-the weights (the straight-through estimator of Bengio et al., `Estimating or
+Full-precision weights are trained, but the net computes with their quantised
+values, and the gradient with respect to these is applied to the full-precision
+weights (the straight-through estimator of Bengio et al., `Estimating or
 Propagating Gradients Through Stochastic Neurons
 <https://arxiv.org/abs/1308.3432>`_, 2013).
 """
@@ -32,20 +32,20 @@ from jaxkd.students.ops import Op
 from jaxkd.students.stored import Stored, flat, values
 from jaxkd.types import Compression
 
-FULL = 32  # bits of what is not quantised
-OWN = 'quantize'  # where the parameters are that only a quantised net has
+FULL = 32  # bits of weights and activations that are not quantised
+OWN = 'quantize'  # the entry of the parameters with learnt levels
 
 
 class Quantizer(NamedTuple):
-  """How weights become codes.
+  """How weights are quantised.
 
   Attributes:
     bits: of a code.
-    encode: ``(weights [n], table, key) -> Stored`` of these n. The table is
-      what has been learnt for them, the key None where nothing is drawn.
-    table: ``(weights [n]) -> table``, the first values of what is learnt; None
-      where nothing is.
-    limit: weights beyond it, on both sides, get no gradient.
+    encode: ``(weights [n], table, key) -> Stored`` of these n. The table holds
+      their learnt levels, if any; the key is None for no randomness.
+    table: ``(weights [n]) -> table``, the initial values of the learnt levels;
+      None if none are learnt.
+    limit: weights of larger magnitude get no gradient.
     draws: whether training needs a key.
   """
 
@@ -62,7 +62,7 @@ class Rounding(NamedTuple):
   Attributes:
     bits: of a value.
     apply: ``(activations) -> activations``, with a gradient.
-    at: the layers whose outputs it rounds, a glob; empty for what goes into
+    at: a glob of the layers whose outputs it rounds; empty for the inputs of
       the layers of the op's parameters.
   """
 
@@ -77,7 +77,7 @@ class Rounding(NamedTuple):
 def uniform(
   bits: int, bucket: int | None = 256, stochastic: bool = False
 ) -> Quantizer:
-  """2^bits levels at equal distances from the least to the largest weight.
+  """2^bits equidistant levels from the least to the largest weight.
 
   Polino, Pascanu and Alistarh, `Model compression via distillation and
   quantization <https://arxiv.org/abs/1802.05668>`_, 2018: with offset β the
@@ -112,7 +112,7 @@ def uniform(
 def points(
   bits: int, bucket: int | None = 256, start: str = 'quantiles'
 ) -> Quantizer:
-  """2^bits levels of an array that are learnt.
+  """2^bits learnt levels for each array.
 
   Differentiable quantisation (Polino et al., 2018): weights are scaled as by
   `uniform` and go to the nearest point p, w = α · p + β. The gradient of a

@@ -26,17 +26,18 @@ Array = Any  # of JAX while a net trains, of NumPy when it has
 )
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """The n values of an array: level of its code · scale + offset.
+  """A compressed array: each of its n values is level(code) · scale + offset.
 
   Attributes:
-    codes: uint8 [n], in the order of `flat`; of float levels the values.
-    mask: bool [n], False where the value is 0; None if all are kept.
-    table: what the codes stand for where levels are 'table', [2^bits] at most.
-    scale: of each bucket; None for 1.
-    offset: of each bucket; None for 0.
+    codes: uint8 [n], in the order of `flat`; the values themselves where levels
+      are 'float'.
+    mask: bool [n], False where the value is pruned to 0; None for no pruning.
+    table: the codebook, [2^bits] at most, where levels are 'table'.
+    scale: one for each bucket; None for 1.
+    offset: one for each bucket; None for 0.
     levels: 'float', 'uniform' from 0 to 1, 'signed' from -1 to 1, or 'table'.
     bits: of a code.
-    bucket: values that share a scale.
+    bucket: how many consecutive values share a scale and an offset.
     shape: of the array.
   """
 
@@ -57,15 +58,15 @@ def is_stored(leaf: Any) -> bool:
 
 
 def flat(x: Array) -> Array:
-  """The values in the order that PyTorch has, [n].
+  """The values in PyTorch's order of axes, [n].
 
-  Those that lead to one output come one after another, and so share buckets.
+  The weights of one output are consecutive, and so share buckets.
   """
   xp = x.__array_namespace__()
   return (xp.moveaxis(x, (-1, -2), (0, 1)) if x.ndim > 1 else x).reshape(-1)
 
 
-def whole(values: Array, shape: tuple[int, ...]) -> Array:
+def unflat(values: Array, shape: tuple[int, ...]) -> Array:
   """The inverse of `flat`."""
   xp = values.__array_namespace__()
   if len(shape) < 2:
@@ -94,11 +95,11 @@ def values(stored: Stored) -> Array:
     found = found + spread(stored.offset)
   if stored.mask is not None:
     found = xp.where(stored.mask, found, xp.zeros_like(found))
-  return whole(found, stored.shape)
+  return unflat(found, stored.shape)
 
 
 def dense(variables: dict) -> dict:
-  """Variables with plain arrays for what is stored, [members, ...] both."""
+  """Variables with each `Stored` decoded into an array [members, ...]."""
 
   def decode(leaf):
     if not isinstance(leaf, Stored):

@@ -1,26 +1,27 @@
-"""What differs between tasks: the ground-truth loss and the metrics.
+"""Tasks: the ground-truth loss and the metrics of each.
 
-A task is a module with `GROUND_TRUTH`, the name of the loss that teachers
-train with where the config says nothing else, and
-``metrics(classes) -> {name: Metric}``, given the names of the classes. That
-loss looks at `OUTPUT`, the logits if the task does not say, and counts what the
-field `MASK` of the batch says, all if there is none. `LABELS` names the axes of
-an example's labels, none if it does not say, and `INPUTS` the arrays of its
-inputs, if there must be several.
+A task is a module that defines
 
-A task may also have
+- `GROUND_TRUTH`: the name of the loss that teachers train with by default;
+- ``metrics(classes) -> {name: Metric}``, given the names of the classes.
 
+It may also define
+
+- `OUTPUT`: the output that this loss takes, by default 'logits';
+- `MASK`: the field of the batch that says which labels count; by default all;
+- `LABELS`: the names of the axes of an example's labels, by default none;
+- `INPUTS`: the names of the arrays in an example's inputs, if several;
 - ``recall(classes) -> Metric``, for classes that some students never see;
 - ``fidelity(teacher) -> {name: Metric}``, how closely a net follows a group of
-  teachers, if that is not what `jaxkd.tasks.fidelity` says;
-- ``decode(apply, inputs, wanted, teachers) -> outputs``, for what a net gives
-  only when it is asked again and again, as a translation is. ``apply(inputs)``
-  gives the net's outputs, ``wanted`` are the names of those that metrics ask
-  for, and ``teachers`` are groups of one net, each as such an ``apply``. The
-  time of those that `TIMED` names is told in the row;
-- ``show(folder, batch, nets, classes)``, which writes to a folder what nets
-  make of a few examples. ``nets`` are names and ``apply(inputs) -> outputs``
-  of each.
+  teachers; by default `jaxkd.tasks.fidelity`;
+- ``decode(apply, inputs, wanted, teachers) -> outputs``, for outputs that take
+  many calls of the net, such as a translation. ``apply(inputs)`` gives the
+  net's outputs, ``wanted`` are the names of the outputs that metrics need, and
+  ``teachers`` are groups of one net, each as such an ``apply``;
+- `TIMED`: the outputs of ``decode`` whose time is in the row;
+- ``show(folder, batch, nets, classes)``, which writes what nets predict for a
+  few examples to a folder. ``nets`` is a dict of name -> ``apply(inputs) ->
+  outputs``.
 """
 
 import functools
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 
 
 def find(name: str) -> ModuleType:
-  """The task of a name: a file here, or ``package.module:attribute``.
+  """The task of that name: a file here, or ``package.module:attribute``.
 
   Raises:
-    UserError: there is none.
+    UserError: no such task.
   """
   if ':' in name:
     task = lookup.attribute(name, kind='task', at='task')
@@ -57,10 +58,10 @@ def _files() -> registry.Files:
 
 
 def check(name: str, source: 'Source') -> None:
-  """Refuses data that a task is not for.
+  """Refuses data that do not fit the task.
 
   Raises:
-    UserError: labels or inputs of other axes, or no field `MASK`.
+    UserError: labels with other axes, missing inputs, or no field `MASK`.
   """
   task = find(name)
   axes = getattr(task, 'LABELS', ())
@@ -78,8 +79,8 @@ def check(name: str, source: 'Source') -> None:
   has = source.input_shape if isinstance(source.input_shape, dict) else ()
   if missing := [part for part in inputs if part not in has]:
     raise UserError(
-      f'task: {name} needs inputs with {" and ".join(missing)}, which those of '
-      f'{source.name} have not; {choose}'
+      f'task: {name} needs inputs with {" and ".join(missing)}, which '
+      f'{source.name} does not have; {choose}'
     )
   if field and field not in first:
     raise UserError(

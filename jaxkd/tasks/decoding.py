@@ -1,9 +1,9 @@
-"""Finding translations, by models that give one token after another.
+"""Decoding of translations by autoregressive models: greedy and beam search.
 
-``apply(inputs) -> outputs`` is such a model with its variables; for what it is
-asked see `jaxkd.models.translator`. Tokens of a translation end with `EOS` and
-are `PAD` behind it; what has no `EOS` after the longest length counts as it is.
-All shapes are fixed, so that there is one program, which stops when all
+``apply(inputs) -> outputs`` is such a model with its variables; see
+`jaxkd.models.translator` for its inputs. A translation ends with `EOS`, and
+`PAD` follows; one without `EOS` at the largest length is truncated there. All
+shapes are fixed, so that there is one program, which stops when all
 translations have ended.
 """
 
@@ -18,13 +18,13 @@ from jax import Array
 from jaxkd.data.tokens import BOS, EOS, PAD, shifted
 
 STATE = 'state/'
-NEVER = -1e9  # the log probability of what cannot come
+NEVER = -1e9  # the log probability of tokens that are ruled out
 
 Apply = Callable[[dict[str, Any]], dict[str, Array]]
 
 
 def greedy(apply: Apply, source: Array, length: int) -> tuple[Array, Array]:
-  """The likeliest token, again and again.
+  """Greedy decoding: the most probable token at each step.
 
   Args:
     apply: the model.
@@ -46,7 +46,7 @@ def beam(
   *,
   penalty: float = 0.0,
 ) -> tuple[Array, Array]:
-  """Beam search: the likeliest translations among those that are looked at.
+  """Beam search: the most probable translations that it visits.
 
   Those that have ended stay and compete with those that go on.
 
@@ -66,7 +66,7 @@ def beam(
   first = _state(apply({'source': source}))
   repeat = lambda x: jnp.repeat(x, width, axis=0)  # noqa: E731
   first = jax.tree.map(repeat, first)
-  # All but one start as impossible, or they would all stay the same.
+  # Only one beam starts as possible, or all would stay the same.
   scores = jnp.full((size, width), NEVER, jnp.float32).at[:, 0].set(0.0)
   tokens = jnp.full((size, width, length), PAD, jnp.int32)
   last = jnp.full((size, width), BOS, jnp.int32)
@@ -108,7 +108,7 @@ def beam(
 
 
 def log_likelihood(apply: Apply, source: Array, tokens: Array) -> Array:
-  """How likely a model finds translations.
+  """The log-likelihood of translations under a model.
 
   Args:
     apply: the model.
@@ -143,9 +143,9 @@ def sentence_bleu(hypothesis: Array, reference: Array) -> Array:
   logs = []
   for order in range(1, 5):
     ours, theirs = (_grams(x, order) for x in (hypothesis, reference))
-    there = _whole(hypothesis, order)
+    there = _are_words(hypothesis, order)
     in_ours = _occurrences(ours, ours, there)
-    in_theirs = _occurrences(ours, theirs, _whole(reference, order))
+    in_theirs = _occurrences(ours, theirs, _are_words(reference, order))
     # Each of the c places of an n-gram has a cth of its min(c, r) matches.
     share = jnp.minimum(1, in_theirs / jnp.maximum(in_ours, 1))
     matches = jnp.where(there, share, 0).sum(-1)
@@ -167,7 +167,7 @@ def _state(outputs: dict[str, Array]) -> dict[str, Array]:
 
 
 def _allowed(logits: Array) -> Array:
-  """Log probabilities, of tokens that can come."""
+  """Log probabilities, with `PAD` and `BOS` ruled out."""
   logs = jax.nn.log_softmax(logits.astype(jnp.float32))
   kinds = jnp.arange(logits.shape[-1])
   return jnp.where((kinds == PAD) | (kinds == BOS), NEVER, logs)
@@ -184,8 +184,8 @@ def _grams(tokens: Array, order: int) -> Array:
   return jnp.stack(parts, axis=-1)
 
 
-def _whole(tokens: Array, order: int) -> Array:
-  """Which n-grams are of words alone, bool [..., L - n + 1]."""
+def _are_words(tokens: Array, order: int) -> Array:
+  """Which n-grams consist of words alone, bool [..., L - n + 1]."""
   return _grams(_words(tokens), order).all(-1)
 
 

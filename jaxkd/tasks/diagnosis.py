@@ -1,6 +1,6 @@
-"""Classification as it is judged in medicine, by the area under the ROC curve.
+"""Medical classification, evaluated by the area under the ROC curve.
 
-Apart from `classification`, whose runs need not spend the time.
+It is not part of `classification`, whose runs need not spend the time.
 """
 
 from collections.abc import Sequence

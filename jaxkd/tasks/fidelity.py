@@ -1,4 +1,4 @@
-"""How closely a student follows a teacher, whatever the labels say."""
+"""Fidelity: how closely a student follows a teacher, regardless of labels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from jaxkd.types import Metric
 
 
 def metrics(teacher: str) -> dict[str, Metric]:
-  """Agreement, KL and CKA with a group of teachers, taken as its mean.
+  """Agreement, KL and CKA with the mean of a group of teachers.
 
   Args:
     teacher: the group's name. Its members' probabilities are averaged.

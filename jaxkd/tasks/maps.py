@@ -1,4 +1,4 @@
-"""Images with the classes of their pixels, as a picture."""
+"""Draws images with their label maps and predictions."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Metrics that any batching gives the same value of.
+"""Helpers for metrics, whose values do not depend on the batch size.
 
-Most are sums and counts over batches; some take a whole split at once.
+Most metrics are sums and counts over batches; some take a whole split at once.
 """
 
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ Pair = tuple[Array, Array]
 
 
 def judged(right: Array, *logits: Array) -> Array:
-  """1 or 0, and NaN where logits are NaN, infinite or all -inf.
+  """1 or 0, or NaN where logits are NaN, infinite or all -inf.
 
-  An argmax or a comparison of such logits would be as good as any other.
+  An argmax or a comparison of such logits would be arbitrary.
 
   Args:
-    right: bool [B, ...].
-    *logits: what it was found from, [B, ..., K].
+    right: whether the prediction is right, bool [B, ...].
+    *logits: from which this was found, [B, ..., K].
   """
   value = right.astype(jnp.float32)
   for each in logits:
@@ -29,7 +29,7 @@ def judged(right: Array, *logits: Array) -> Array:
 
 
 def valid(batch: dict) -> Array:
-  """Which tokens or pixels [B, ...] of the examples that count do so too."""
+  """Which tokens or pixels [B, ...] count, in examples that count."""
   counts = batch['valid']
   where = batch.get('where', jnp.ones(len(counts), bool))
   return counts & where.reshape(-1, *(1,) * (counts.ndim - 1))
@@ -43,10 +43,10 @@ def counted_valid(value: Array, batch: dict) -> Pair:
 
 
 def not_a_number(output: str) -> Metric:
-  """The examples that count and of which an output has a nan where it counts.
+  """The number of examples whose output has a NaN, where they count.
 
-  Comparisons with nan are false, so that most metrics of such an output are a
-  number and mean nothing.
+  Comparisons with NaN are false, so that most metrics of such an output would
+  be meaningless numbers.
   """
 
   def measure(outputs, batch, teachers):

@@ -1,6 +1,7 @@
-"""Retrieval: examples of a class lie close together, those of new ones too.
+"""Retrieval: examples of one class should lie close together.
 
-What is measured is the output ``embedding``, under Euclidean distance.
+This holds for classes that the net has not seen, too. It is measured on the
+output ``embedding``, with the Euclidean distance.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
-"""Translation: a sequence of tokens for a sequence of tokens.
+"""Translation: from a sequence of tokens to another.
 
-What a net writes when it is not told the beginning is found by
-`jaxkd.tasks.decoding`: greedily, or by beam search, which takes several times
-as long and is for finished nets.
+Translations are decoded by `jaxkd.tasks.decoding`: greedily, or by beam search,
+which takes several times as long and is only done for finished nets.
 """
 
 import functools

@@ -1,17 +1,17 @@
-"""Checkpoints of a run and exported networks: all that knows Orbax.
+"""Checkpoints of a run and exported networks; the only file that uses Orbax.
 
 A checkpoint is a folder ``DIR/STEP`` with two items: ``arrays``, the bytes of
 a tree's leaves, and ``record``, a JSON file that says of each leaf its path,
 shape, dtype, place among the bytes and checksum, and carries the caller's
 ``meta``. Orbax writes both under a temporary name and renames the folder when
-everything is on disk, so what has a step's name is whole.
+everything is on disk, so a folder with a step's name is complete.
 
-The leaves go into one buffer for three reasons. It is the copy on the host
-that lets the caller donate the originals. A thousand small arrays take half a
-second of one core, their bytes a few milliseconds. And when one of many arrays
-is damaged, Orbax leaves the reads of the others to fail in a closed event
-loop, noisily. The checksums are there because TensorStore hands out flipped
-bytes without a word. Nothing is ever unpickled.
+The leaves go into one buffer for three reasons. This copy on the host lets the
+caller donate the originals. A thousand small arrays take Orbax half a second of
+one core, one buffer a few milliseconds. And when one of many arrays is damaged,
+Orbax lets the reads of the others fail noisily in a closed event loop. The
+checksums are there because TensorStore returns flipped bits without an error.
+Nothing is ever unpickled.
 """
 
 import contextlib
@@ -38,16 +38,17 @@ from jaxkd.paths import by_path
 from jaxkd.train import hosts
 
 _ROW = 4 * 2**20  # bytes; Orbax compresses and writes the rows in parallel
-# One starts to save at a time: the threads that write a checkpoint wait for
-# each other by a number that Orbax counts up in all of the process.
+# Only one thread starts a save at a time: the writers of a checkpoint wait for
+# each other by a number that Orbax counts for the whole process.
 _SAVING = threading.Lock()
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's, but for who decides when to save.
+  """Orbax's manager, which never decides by itself to save.
 
-  It would ask JAX whether this is the step at which all hosts stop, as the
-  training loop does (`jaxkd.train.hosts.Preemption`), and by another count.
+  Orbax would ask JAX whether this is the step at which all hosts stop. The
+  training loop does so already (`jaxkd.train.hosts.Preemption`), with its own
+  count of steps.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -61,7 +62,7 @@ class Checkpoints:
   several hosts every process makes the same calls.
 
   Args:
-    directory: where the checkpoints live; made if it is not there.
+    directory: of the checkpoints; created if it does not exist.
     keep: how many of the newest to keep, at least 1.
     alone: whether this host writes without the others.
 
@@ -110,7 +111,7 @@ class Checkpoints:
       except UserError as failure:
         if error is None:
           raise
-        logging.error('%s', failure)  # not in place of the error underway
+        logging.error('%s', failure)  # must not replace the first error
 
   def save(self, step: int, tree: Any, meta: dict) -> None:
     """Starts to write a checkpoint; returns once ``tree`` has been copied.
@@ -121,7 +122,7 @@ class Checkpoints:
     Args:
       step: larger than that of every checkpoint there is.
       tree: a pytree of jax or numpy arrays (typed PRNG keys excepted).
-      meta: what belongs with the arrays, of JSON's types.
+      meta: further data, of JSON's types.
 
     Raises:
       UserError: this or the save before it could not be written.
@@ -140,7 +141,7 @@ class Checkpoints:
       record=ocp.args.JsonSave(_sealed({**packed, 'meta': meta})),
     )
     with writing(self._directory):
-      while self._damaged:  # they would count among those to keep
+      while self._damaged:  # else they would count among those to keep
         self._manager.delete(self._damaged.pop())
       with _SAVING:
         self._manager.save(step, args=items, force=True)
@@ -191,7 +192,7 @@ class Checkpoints:
     return None
 
   def latest_step(self) -> int | None:
-    """The newest step that is saved or being saved, and not known damaged."""
+    """The newest step that is saved or being saved, and not damaged."""
     steps = set(self._manager.all_steps()) - self._damaged
     return max(steps, default=None)
 
@@ -206,14 +207,14 @@ class Checkpoints:
 
 
 def export(directory: str | os.PathLike, variables: dict, spec: dict) -> None:
-  """Writes a finished network with its description, in one atomic act.
+  """Writes a finished network with its description, atomically.
 
   A network exported there before is replaced once the new one is on disk.
 
   Args:
-    directory: where to; nothing else may live in it.
+    directory: of the network; it must hold nothing else.
     variables: nested dicts of arrays, as ``Net.init`` makes them.
-    spec: what it takes to build the network again, of JSON's types.
+    spec: what is needed to rebuild the network, of JSON's types.
 
   Raises:
     UserError: the directory holds something else or cannot be written.
@@ -285,7 +286,7 @@ def _exported(directory: str | os.PathLike) -> epath.Path:
 
 
 def _network(folder: epath.Path) -> tuple[dict, list[dict]]:
-  """What is recorded of an exported network: its description and leaves."""
+  """The record of an exported network: its description and its leaves."""
   try:
     with _reading(folder):
       record = _record(folder)
@@ -307,10 +308,10 @@ def _damaged_export(folder: epath.Path, damage: Exception) -> UserError:
 
 
 def _pack(tree: Any) -> tuple[dict, list[Any]]:
-  """What is recorded of a tree, and the arrays to store: its bytes first.
+  """The record of a tree, and the arrays to store: the buffer and others.
 
-  Arrays that span several hosts stay what they are, so that each host writes
-  its own shards; Orbax copies them before its save returns.
+  Arrays that span several hosts are stored as they are, so that each host
+  writes its own shards; Orbax copies them before its save returns.
   """
   named = by_path(tree)
   spread = [leaf for leaf in named.values() if _is_spread(leaf)]
@@ -354,7 +355,7 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
     folder, arrays=ocp.args.StandardRestore(wanted)
   ).arrays
   arrays = dict(zip(spread, others, strict=True))
-  # Those that come back in parts could only be summed by all hosts together.
+  # Sharded arrays are not checked: all hosts would have to sum them together.
   whole = {path: x for path, x in arrays.items() if not _is_spread(x)}
   for path, found in zip(whole, _checksums([*whole.values()]), strict=True):
     if int(found) != leaves[path]['sum']:
@@ -372,10 +373,10 @@ def _read(folder: epath.Path, like: Any) -> tuple[Any, dict]:
 
 @jax.jit
 def _checksums(arrays: list) -> list:
-  """For each array, uint32, what any flipped bit changes.
+  """A checksum of each array, uint32, which any flipped bit changes.
 
-  The sum of all bits as whole numbers, each times an odd number that tells its
-  place. It is exact, so the same wherever the parts of an array lie.
+  It sums the words of an array as integers, each times an odd number that
+  depends on its place. The sum is exact, so it does not depend on the sharding.
   """
 
   def one(x):
@@ -396,7 +397,7 @@ def _checksums(arrays: list) -> list:
 
 
 def _check_same_tree(folder: epath.Path, leaves: dict, targets: dict) -> None:
-  """Raises for the first leaf in which a checkpoint differs from what we want.
+  """Raises for the first leaf in which a checkpoint differs from the target.
 
   Args:
     folder: the checkpoint.
@@ -429,7 +430,7 @@ def _is_spread(leaf: Any) -> bool:
 
 
 def _abstract(target: Any) -> Any:
-  """What Orbax is asked for where the hosts have written their own shards."""
+  """The target for Orbax of an array whose hosts wrote their own shards."""
   if _is_spread(target):
     return jax.ShapeDtypeStruct(
       target.shape, target.dtype, sharding=target.sharding
@@ -438,7 +439,7 @@ def _abstract(target: Any) -> Any:
 
 
 def _place(array: Any, target: Any) -> Any:
-  """An array as ``target`` has it, in memory of its own (it may be donated)."""
+  """An array of the target's kind and sharding; a copy that may be donated."""
   if isinstance(array, jax.Array):
     return array
   sharding = getattr(target, 'sharding', None)
@@ -455,11 +456,11 @@ def _place(array: Any, target: Any) -> Any:
 
 
 class _DamagedError(Exception):
-  """A checkpoint that cannot be read, or is not what was written."""
+  """A checkpoint that cannot be read, or whose bytes have changed."""
 
 
 def _sealed(record: dict) -> dict:
-  """The record as JSON will give it back, with a checksum of its own."""
+  """The record as JSON returns it, with its checksum."""
   record = json.loads(json.dumps(record))
   return {**record, 'crc32': _crc32_of_record(record)}
 
@@ -476,7 +477,7 @@ def _crc32_of_record(record: dict) -> int:
 
 
 def _restore(folder: epath.Path, **items: Any) -> Any:
-  # Each host reads what it needs, when it does.
+  # Each host reads by itself, without waiting for the others.
   options = _processes(alone=True)
   handler = ocp.CompositeCheckpointHandler(
     composite_options=ocp.CompositeOptions(multiprocessing_options=options)
@@ -486,7 +487,7 @@ def _restore(folder: epath.Path, **items: Any) -> Any:
 
 
 def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
-  """Who takes part: this host, or all, which then wait for each other."""
+  """The hosts that take part: this one, or all, waiting for each other."""
   if hosts.count() == 1:
     return ocp.options.MultiprocessingOptions()
   own = jax.process_index()
@@ -496,7 +497,7 @@ def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
       active_processes={own},
       barrier_sync_key_prefix=f'host{own}',
     )
-  # Named, they wait in time limits and not in a collective of the devices.
+  # If they are listed, Orbax waits with time limits, not in a collective.
   return ocp.options.MultiprocessingOptions(
     primary_host=0, active_processes=set(range(hosts.count()))
   )
@@ -505,10 +506,10 @@ def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
 def _barrier(
   processes: ocp.options.MultiprocessingOptions,
 ) -> Callable[..., None] | None:
-  """How the threads that write on the hosts wait for each other.
+  """The barrier at which the writing threads of the hosts meet.
 
-  After a failure of its own Orbax would wait for the others, which wait for it
-  at another barrier; it is raised here in place of that.
+  After an error on one host Orbax would wait here for the others, which wait
+  for it at another barrier; so this raises the error instead.
   """
   if hosts.count() == 1:
     return None
@@ -531,7 +532,7 @@ def _absolute(directory: str | os.PathLike) -> epath.Path:
 
 @contextlib.contextmanager
 def _reading(folder: epath.Path) -> Iterator[None]:
-  """Whatever goes wrong while a checkpoint is read, it is damaged."""
+  """Re-raises any error in reading a checkpoint as a `_DamagedError`."""
   try:
     with _quiet_orbax():
       yield
@@ -545,11 +546,11 @@ def _reading(folder: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-  """Keeps Orbax from logging what says nothing to a user of jaxkd.
+  """Suppresses log messages of Orbax that do not help a user of jaxkd.
 
-  These are the tracebacks of what it raises anyway; how long it has waited for
-  the save before, which is wanted: there is never more than one underway; and
-  that a folder which it is just writing has no metadata yet.
+  These are tracebacks of errors that it raises anyway; how long it has waited
+  for the save before, which is intended; and that a folder which it is writing
+  has no metadata yet.
   """
   noise = 'Waiting for previous save', 'Metadata file does not exist'
 

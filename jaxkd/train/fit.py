@@ -21,13 +21,13 @@ from jaxkd.train.population import Population
 
 Values = dict[str, np.ndarray]  # name -> value of each member [M]
 
-# A second program is compiled only for runs that are long enough to pay for
-# it, of steps so short that the time between them matters.
+# Several steps in one call take a second program to compile. That pays off only
+# in long runs, of steps so short that the time between them matters.
 LONG_RUN = 4000  # steps
 SHORT_STEP = 5e-3  # seconds
 MOST_AT_ONCE = 32
 
-_WEIGHTS = 'weights'  # among what is measured
+_WEIGHTS = 'weights'  # the name of the weights among what must be finite
 
 
 class Batches(Protocol):
@@ -39,7 +39,8 @@ class Batches(Protocol):
   def iterate(self, start: int, stop: int, part: np.ndarray | None = None):
     """The batches of the steps from `start` up to, not with, `stop`.
 
-    Of several hosts, each needs a part alone; what the others hold is any.
+    With several hosts each needs only a part; the values of the rest are
+    arbitrary.
 
     Args:
       start: the first step.
@@ -54,11 +55,11 @@ class Stopped(Exception):
 
 
 class Execution(NamedTuple):
-  """The mode in which a population runs; it affects the speed alone.
+  """Execution mode of a population; affects speed only.
 
   Attributes:
     mode: how the members run; see `jaxkd.train.population`.
-    steps: how many are taken in one call of the program.
+    steps: how many are done in one call of the program.
   """
 
   mode: str = 'sequence'
@@ -66,18 +67,18 @@ class Execution(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """How long to train and how often to look.
+  """How long to train and how often to log, evaluate and save.
 
   Attributes:
-    steps: how many to take.
-    eval_every: steps between evaluations; the last step is one too.
-    save_every: steps between checkpoints; the last step is one too.
-    log_every: steps between looks at what the steps measured.
-    members: how members run: see `jaxkd.train.population`, or 'auto'.
-    steps_per_execution: steps that are taken in one call of the program; 0
-      for one, or several where a measurement says that this is faster.
-    may_diverge: whether members that became infinite or not a number go
-      along with the others, all that they reach from then on being nan.
+    steps: number of steps.
+    eval_every: steps between evaluations; there is also one after the last.
+    save_every: steps between checkpoints; there is also one after the last.
+    log_every: steps between reports of what the steps measured.
+    members: the mode: see `jaxkd.train.population`, or 'auto' for the fastest.
+    steps_per_execution: steps in one call of the program; 0 for one, or for
+      several if they are measured to be faster.
+    may_diverge: whether training goes on if members become infinite or NaN;
+      their metrics are NaN from then on.
   """
 
   steps: int
@@ -90,15 +91,15 @@ class Plan(NamedTuple):
 
 
 class Fault(NamedTuple):
-  """What of a population became infinite or not a number first.
+  """The first values of a population that became infinite or NaN.
 
   Attributes:
-    members: all that have, the first of them first.
-    step: the one at which the first of them did, counted from 1.
-    measured: what the step measured of it that was not finite.
-    finite: what else it measured.
-    weights: the path of an array of the carry that is not finite, where what
-      was measured is.
+    members: all members with such values, the earliest one first.
+    step: at which it happened in the earliest member, counted from 1.
+    measured: the names of that member's measurements that were not finite.
+    finite: the names of its other measurements.
+    weights: the path of an array of the carry that is not finite, if all
+      measurements are.
   """
 
   members: tuple[int, ...]
@@ -108,7 +109,7 @@ class Fault(NamedTuple):
   weights: str = ''
 
   def said_of(self, what: str) -> str:
-    """What became infinite, when, and in which members."""
+    """A clause that says what became infinite, when, in which members."""
     members = ', '.join(map(str, self.members))
     return (
       f'{what} became infinite or not a number at step {self.step} in member '
@@ -117,7 +118,7 @@ class Fault(NamedTuple):
 
 
 def explained(fault: Fault) -> str:
-  """The sentence for a fault of which no more is known."""
+  """The default message for a fault."""
   what = ' and '.join(name.removeprefix('loss/') for name in fault.measured)
   return (
     f'{fault.said_of(what or f"the array {fault.weights}")}; lower its '
@@ -133,7 +134,7 @@ class Result(NamedTuple):
     carry: their state after the last step.
     history: ``{'step': [...], 'metrics': {name: [[value of each member]]}}``.
     seconds: time spent in steps, without compilation and evaluation.
-    execution: how it ran.
+    execution: the mode in which it ran.
   """
 
   population: Population
@@ -154,24 +155,24 @@ def fit(
   explain: Callable[[Fault], str] = explained,
   stop: threading.Event | None = None,
 ) -> Result:
-  """Trains a population, or goes on from where its last checkpoint stands.
+  """Trains a population, or resumes from its last checkpoint.
 
   Args:
-    make: the population, given the `mode` in which its members run.
-    batches: what the steps see.
-    evaluate: metrics of each member, by name.
+    make: builds the population, given the `mode` in which its members run.
+    batches: of each step.
+    evaluate: gives metrics of each member, by name.
     plan: how long and how often.
-    checkpoints: where the state is kept; it decides where training starts.
-    on_log: called with the steps taken and the newest values.
-    explain: says in one sentence what a fault is and what to do about it.
+    checkpoints: of this population; training starts from the newest.
+    on_log: called with the number of steps so far and the newest values.
+    explain: gives one sentence on a fault and what to do about it.
     stop: when set, the state is saved and `Stopped` raised.
 
   Raises:
-    UserError: a member became infinite or not a number, and the plan has no
-      place for that.
+    UserError: a member became infinite or NaN, and ``plan.may_diverge`` is
+      False.
     Stopped: `stop` was set.
   """
-  stacked = make(mode='vmap')  # for its shapes, which no way of running changes
+  stacked = make(mode='vmap')  # for its shapes, which are those of any mode
   first = batches.batch(0)
   nothing = stacked.no_totals(first)
   found = checkpoints.restore({'carry': stacked.shapes, 'totals': nothing})
@@ -191,13 +192,13 @@ def fit(
       'execution': execution,
     }
     if plan.members == 'auto' or _tries_several(plan):
-      # Another measurement may choose another way.
+      # A resumed run must not measure again and choose another mode.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
       checkpoints.save(0, tree, meta)
   history, seconds = meta['history'], meta['seconds']
   diverged = np.asarray(meta['diverged'])
 
-  clock = None  # started after the first look, so compilation does not count
+  clock = None  # started after the first report, to leave out compilation
   part = population.part(first)
   for step, several in _calls(batches, start, plan, execution.steps, part):
     carry, totals = population.step(carry, totals, *several)
@@ -213,7 +214,7 @@ def fit(
         name: total / count for name, (total, count) in measured.items()
       }
     finite = {name: np.isfinite(value) for name, value in values.items()}
-    if saves:  # what is kept is finite; elsewhere the next loss shows it
+    if saves:  # a checkpoint must be finite; else the next loss shows a fault
       finite[_WEIGHTS] = sharding.fetch(
         compilation.once(_finite)(population.stacked(carry))
       )
@@ -260,11 +261,11 @@ def _calls(
   steps: int,
   part: np.ndarray | None,
 ) -> Iterator[tuple[int, list[dict]]]:
-  """The batches of each call, and how many steps have been taken after it.
+  """The batches of each call of the program, and the step count after it.
 
-  No call goes past a look or a checkpoint; where fewer steps are left before
-  one than a call takes, they are taken one by one. So a resumed run makes the
-  same calls as an unbroken one.
+  No call goes past a report or a checkpoint: if fewer steps are left before one
+  than a call has, they are done one by one. So a resumed run makes the same
+  calls as an uninterrupted one.
   """
   stream = batches.iterate(start, plan.steps, part)
   looks = plan.eval_every, plan.save_every, plan.log_every
@@ -279,11 +280,11 @@ def _calls(
 def fastest(
   make: Callable[..., Population], batches: Batches, plan: Plan
 ) -> tuple[Population, Execution]:
-  """The population under the way of running it that is asked for.
+  """The population in the mode of the plan, and its execution.
 
-  'auto' times some steps of each way that can win and takes the fastest.
-  Writing members out in one program was never clearly faster than running
-  them in sequence, and takes longest to compile, so it is not tried.
+  'auto' times some steps of the modes 'sequence' and 'vmap' and takes the
+  faster one. 'unroll' was never clearly faster than 'sequence', and takes
+  longest to compile, so it is not tried.
   """
   batch = batches.batch(0)
   if plan.members != 'auto':
@@ -308,13 +309,13 @@ def fastest(
 
 
 def _tries_several(plan: Plan) -> bool:
-  """Whether it is to be measured if several steps in a call are faster."""
+  """Whether to measure if several steps in one call are faster."""
   asked = not plan.steps_per_execution and plan.steps >= LONG_RUN
   return asked and _most_at_once(plan) > 1
 
 
 def _most_at_once(plan: Plan) -> int:
-  """The most steps of a call such that calls fill the time between looks."""
+  """The most steps in a call that divide all intervals of the plan."""
   between = math.gcd(
     plan.steps, plan.eval_every, plan.save_every, plan.log_every
   )
@@ -337,7 +338,7 @@ def _step_time(population: Population, batch: dict, steps: int = 1) -> float:
 def _record(
   history: dict, step: int, values: Values, diverged: np.ndarray
 ) -> None:
-  """Adds a point to the history; every metric has one for every point."""
+  """Adds a point to the history; NaN for members that have diverged."""
   history['step'].append(step)
   for name, value in values.items():
     known = np.where(diverged, np.nan, value)
@@ -362,15 +363,15 @@ def _fault(
   step: int,
   plan: Plan,
 ) -> Fault:
-  """What became infinite or not a number first, since the last look.
+  """Finds what became infinite or NaN first, since the last report.
 
   Args:
-    finite: of what was measured, and of the weights, [M].
-    counts: of how many steps before it was finite, [M].
+    finite: name -> whether it is finite; of measurements and weights, [M].
+    counts: name -> for how many steps it was finite, [M].
     population: the members.
     carry: their state.
-    step: the steps that have been taken.
-    plan: when the last look was.
+    step: the number of steps so far.
+    plan: gives the step of the last report.
   """
   members = np.flatnonzero(~np.all(list(finite.values()), 0)).tolist()
   looks = plan.log_every, plan.eval_every

@@ -1,9 +1,9 @@
-"""What the hosts of one run say to each other.
+"""Communication between the hosts of one run.
 
-JAX's coordination service carries it: small texts that need no devices, in
-time limits. On one host every function here is a short cut. Whatever a run
-decides by what a single host sees (a file, a clock, a signal) goes through
-here, for programs that differ from host to host hang.
+Hosts exchange small texts through JAX's coordination service, which needs no
+devices and has time limits. On a single host every function here returns at
+once. Any decision that depends on what one host sees (a file, a clock, a
+signal) must go through here: if hosts run different programs, they hang.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from jax.experimental import multihost_utils
 
 from jaxkd.errors import UserError
 
-LIMIT = 1800  # seconds that a host waits for what others do before it
-HEARTBEAT = 100  # seconds without a sign of life after which a host is dead
+LIMIT = 1800  # seconds that a host waits for the others
+HEARTBEAT = 100  # seconds of silence after which a host counts as dead
 FAILED = 2  # the exit code of all hosts when one has failed
 _FAILURE = 'jaxkd/failure'
-_numbers = itertools.count()  # of what is exchanged; the same on every host
+_numbers = itertools.count()  # of the exchanges; the same on every host
 
 
 def count() -> int:
@@ -35,7 +35,7 @@ def count() -> int:
 
 
 def is_first() -> bool:
-  """Whether this host is the one that prints and writes for all."""
+  """Whether this is host 0, which prints and writes for all."""
   return jax.process_index() == 0
 
 
@@ -43,7 +43,7 @@ def gather(what: str, text: str) -> list[str]:
   """The text of each host, on every host; all must call it.
 
   Raises:
-    UserError: some host has not come in `LIMIT` seconds.
+    UserError: not all hosts have called it within `LIMIT` seconds.
   """
   if count() == 1:
     return [text]
@@ -78,14 +78,14 @@ def broadcast_from_host0(what: str, value: Any) -> Any:
 
 
 def same(what: str, found: Mapping[str, Any]) -> None:
-  """Refuses hosts that are about to do different things.
+  """Checks that all hosts have the same values; all must call it.
 
   Args:
-    what: all of it, e.g. 'config'.
-    found: entry -> what this host has, of JSON's types.
+    what: the name of them together, e.g. 'config'.
+    found: entry -> this host's value, of JSON's types.
 
   Raises:
-    UserError: some host has something else than the first one.
+    UserError: a host has another value than host 0.
   """
   said = gather(what, json.dumps(found))
   first = json.loads(said[0])
@@ -106,10 +106,10 @@ def raise_everywhere(what: str) -> Iterator[None]:
   """Raises a `UserError` of one host on all hosts; all must enter it.
 
   Args:
-    what: is done inside, e.g. 'to check the config'.
+    what: the name of the work inside, e.g. 'to check the config'.
 
   Raises:
-    UserError: the first host's that has one, on every host.
+    UserError: that of the first host that has one, on every host.
   """
   failure = None
   try:
@@ -128,9 +128,9 @@ def raise_everywhere(what: str) -> Iterator[None]:
 
 
 class Preemption:
-  """Whether the run is to stop, asked once a step: the same on all hosts.
+  """Whether the run should stop, asked once a step; all hosts agree.
 
-  A host that gets SIGTERM tells the others, and JAX's service finds the next
+  When a host gets SIGTERM, JAX's service tells the others and chooses the next
   step that none of them has begun.
   """
 
@@ -144,10 +144,10 @@ class Preemption:
 def join(
   hosts: int | None, host: int | None, coordinator: str | None, limit: int
 ) -> None:
-  """Makes this process one of several, before it touches any device.
+  """Connects this process to the other hosts, before it touches any device.
 
-  Leaves the process with a sentence when they do not all come in time: JAX
-  itself would end it with the stack of its C++ code.
+  If not all hosts come in time, the process exits with one sentence: JAX itself
+  would print a C++ stack trace.
 
   Args:
     hosts: how many there are; None to find this and the rest in the
@@ -157,7 +157,7 @@ def join(
     limit: seconds to wait for all.
 
   Raises:
-    UserError: nothing is known of other hosts, or the port is taken.
+    UserError: no other hosts are found, or the port is taken.
   """
   if host == 0:
     _check_port(coordinator)
@@ -196,7 +196,7 @@ def join(
 
 
 def _check_port(coordinator: str) -> None:
-  """Refuses a port that is taken, of which JAX would die without a word."""
+  """Refuses a port that is taken; JAX would crash without a message."""
   try:
     socket.create_server(
       ('', int(coordinator.rpartition(':')[2])),
@@ -211,10 +211,10 @@ def _check_port(coordinator: str) -> None:
 
 
 class Watch:
-  """Ends this process when another host tells that it has failed.
+  """Ends this process when another host reports that it has failed.
 
-  The main thread may wait for that host in a collective, which nothing but
-  the end of the process breaks off.
+  The main thread may be waiting for that host in a collective operation, which
+  only the end of the process interrupts.
   """
 
   def __init__(self):
@@ -239,13 +239,13 @@ class Watch:
       try:
         found = distributed.global_state.client.key_value_try_get(_FAILURE)
       except (jax.errors.JaxRuntimeError, AttributeError):
-        continue  # nothing is told
+        continue  # no failure is reported
       if not self._over.is_set():
         _end(found)
 
 
 def _end(sentence: str) -> NoReturn:
-  """Leaves together with the other hosts, whatever other threads wait for."""
+  """Exits with the other hosts, whatever other threads wait for."""
   with contextlib.suppress(Exception):
     jax.distributed.shutdown()
   _leave(sentence)

@@ -13,7 +13,7 @@ from jaxkd import options as options_lib
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import trainable
 
-# Entries that what a path names may have of its own.
+# Entries of `train` that parameters in `train.by_path` may override.
 BY_PATH = (
   'optimizer',
   'learning_rate',
@@ -28,15 +28,15 @@ _OTHERS = 'others'
 def schedule(
   name: str, value: Any, steps: int, options: Mapping[str, Any], *, at: str
 ) -> optax.Schedule:
-  """A schedule of optax, by its name with or without its last words.
+  """A schedule of optax by its name, with or without its suffix.
 
-  `cosine` is `optax.cosine_decay_schedule`. The rate and the number of steps
-  go to the arguments that stand for them, unless the options set those.
+  `cosine` is `optax.cosine_decay_schedule`. The learning rate and the number of
+  steps fill the arguments for them, unless the options set those.
 
   Args:
     name: e.g. 'cosine', 'constant', 'warmup_cosine'.
-    value: the learning rate: the largest of the schedule.
-    steps: how many steps it takes.
+    value: the learning rate, i.e. the peak of the schedule.
+    steps: its length.
     options: keyword arguments of the optax function.
     at: the config entry of `name`.
 
@@ -76,14 +76,14 @@ def schedule(
 def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
   """The optimiser of a complete ``train`` section of a config.
 
-  The learning rate and numbers among the options may be traced values. What
-  ``train['by_path']`` names has an optimiser of its own, made of its entries
-  and, for what these leave out, of those of ``train``; a ``clip`` is then of
-  the gradient of what is named alone, and of the others without it.
+  The learning rate and numbers among the options may be traced values.
+  Parameters in ``train['by_path']`` have an optimiser of their own, made of
+  their entries and, for what these leave out, of those of ``train``. Then
+  ``clip`` is by the global norm of the gradients of each optimiser.
 
   Raises:
     UserError: a name that optax does not have, or options it does not take;
-      from ``init``, a path that names nothing, or what another names too.
+      from ``init``, a path without parameters, or two for one parameter.
   """
   if not train['by_path']:
     return _alone(train, 'train')
@@ -93,7 +93,7 @@ def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
     for name in entry:
       if name not in BY_PATH:
         raise unknown('entry', name, BY_PATH, at)
-    # Options are those of the schedule that is named beside them.
+    # The options of another schedule do not fit this one.
     renamed = {'schedule_kw': {}} if 'schedule' in entry else {}
     made[path] = _alone({**train, **renamed, **entry}, at)
   return optax.partition(
@@ -103,7 +103,7 @@ def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
 
 
 def _labels(tree: Any, patterns: Sequence[str]) -> Any:
-  """Which pattern names each leaf of what trains; one may name none of them."""
+  """The pattern that matches each trainable leaf, or `_OTHERS`."""
   labels = dict.fromkeys(paths.by_path(tree), _OTHERS)
   there = paths.by_path(tree, trainable.is_hidden)
   for pattern in patterns:
@@ -115,8 +115,8 @@ def _labels(tree: Any, patterns: Sequence[str]) -> Any:
     for path in filter(labels.__contains__, named):
       if labels[path] != _OTHERS:
         raise UserError(
-          f'train.by_path: {labels[path]} and {pattern} both name {path}; let '
-          'one of them do'
+          f'train.by_path: {labels[path]} and {pattern} both match {path}; let '
+          'only one match it'
         )
       labels[path] = pattern
   return jax.tree.unflatten(jax.tree.structure(tree), list(labels.values()))
@@ -125,7 +125,7 @@ def _labels(tree: Any, patterns: Sequence[str]) -> Any:
 def _with_own_parts(
   made: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-  """Shows an optimiser of the parts of a gradient what it sees of the sum."""
+  """Masks the parts of a gradient as optax masks their sum."""
   made = optax.with_extra_args_support(made)
 
   def update(updates, state, params=None, *, parts=None, **extra):
@@ -145,7 +145,7 @@ def _with_own_parts(
 
 
 def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
-  """One optimiser for all that it is given."""
+  """One optimiser for all parameters that it is given."""
   entry = train['optimizer']
   rate = schedule(
     train['schedule'],

@@ -1,7 +1,7 @@
 """A population: independent training runs, batched or looped.
 
-The step is written for one member. How the members of a population run on
-one device is a choice that changes nothing but the time it takes.
+The step is written for one member. How the members of a population are run,
+all in one program or one after another, affects speed only.
 """
 
 import functools
@@ -23,7 +23,7 @@ MODES = ('vmap', 'unroll', 'sequence')
 
 
 class Rows(NamedTuple):
-  """What is measured of each example, and put together, not added up.
+  """Measurements per example, which are concatenated and not summed.
 
   Attributes:
     fields: arrays [B, ...].
@@ -36,8 +36,8 @@ class Learner(NamedTuple):
   """What one member does, as pure functions.
 
   Attributes:
-    init: ``(seed, hyper, shared, given) -> carry``, where what is given is a
-      member's own from the start.
+    init: ``(seed, hyper, shared, given) -> carry``, where ``given`` is what a
+      member starts with of its own.
     step: ``(carry, batch, shared, hyper) -> (carry, measured)``, where
       ``measured`` is a dict of pairs (sum, count).
     evaluate: ``(carry, batch, shared) -> measured``, which may hold `Rows`
@@ -76,12 +76,12 @@ def shapes_of_one(tree: Any, axis: Any = 0) -> Any:
 
 
 class Population:
-  """The members' functions, compiled, under one way of running them.
+  """The members' functions, compiled for one mode of execution.
 
   Args:
     learner: one member's functions.
     seeds: the seed of each member.
-    shared: trees that are no member's own: constants of the training.
+    shared: trees that are constant during training.
     shared_axes: for each entry of `shared`, None where all members get the
       same, 0 where it has a leading axis with one for each member.
     hyper: entry -> each member's own value [M].
@@ -93,8 +93,8 @@ class Population:
     mesh: devices that share the members and their batches; see
       `jaxkd.train.sharding`. Members in sequence share all devices for the
       batch of each.
-    shard_parameters: whether the devices that share a batch hold a part each
-      of the carry and of what is shared, rather than all of it.
+    shard_parameters: whether the carry and ``shared`` are sharded over the
+      devices that share a batch, rather than replicated.
   """
 
   def __init__(
@@ -172,13 +172,14 @@ class Population:
   def step(self, carry: Any, totals: Any, *batches: dict) -> tuple[Any, Any]:
     """Takes a step for each batch, all in one call of a compiled program.
 
-    What the steps measure is added to the totals. Both are donated.
+    What the steps measure is added to the totals. The buffers of the carry and
+    of the totals are donated.
     """
     run, arguments = self._call(carry, totals, batches)
     return run(*arguments)
 
   def program(self, *batches: dict) -> str:
-    """The step, or steps, as the compiler has left them, to be read."""
+    """The optimised program of the step, or steps, as text."""
     carry, totals = self.init(), self.split(self.no_totals(batches[0]))
     run, arguments = self._call(carry, totals, batches)
     return run.lower(*arguments).compile().as_text()
@@ -204,7 +205,7 @@ class Population:
     )
 
   def _sharded(self, *, member):
-    """How a member's carry, or all, lie in parts; None if they do not."""
+    """Shardings of a member's carry, or of all; None if not sharded."""
     if not self._is_sharded:
       return None
     if not member:
@@ -212,7 +213,7 @@ class Population:
     return sharding.sharded(self._carry, self.mesh)
 
   def _call(self, carry, totals, batches):
-    """What steps through the batches, and its arguments."""
+    """The compiled function for these batches, and its arguments."""
     if len(batches) == 1:
       run, batch = self._one, self._put_batch(batches[0])
     else:
@@ -221,7 +222,7 @@ class Population:
     return run, (carry, totals, batch, self._placed, self.split(self._hyper))
 
   def _put_batch(self, batch, *steps):
-    """A batch on the devices; `steps` stands for an axis before the others."""
+    """A batch on the devices; `steps` is None for a leading axis of steps."""
     if self.mesh is None:
       return batch  # the call puts it on the device
     if self.batch_axis is None:
@@ -232,9 +233,9 @@ class Population:
     return sharding.put(own, self.mesh, *steps, DATA)
 
   def part(self, batch: dict) -> np.ndarray | None:
-    """Which examples of a batch this host needs, [M, B] or [B].
+    """Which examples of a batch this host needs, bool [M, B] or [B].
 
-    None for all of them, as on a single host.
+    None for all, as on a single host.
     """
     if self.mesh is None or not self.mesh.is_multi_process:
       return None
@@ -253,13 +254,13 @@ class Population:
   ) -> dict:
     """Sums and counts of each member, [M, ...], over batches that all see.
 
-    Rows of the batches are put together: [M, examples, ...].
+    `Rows` of the batches are concatenated: [M, examples, ...].
 
     Args:
-      carry: the carries.
+      carry: the members' carries.
       batches: without an axis of members.
-      shared: trees that the evaluation looks at; by default none.
-      shared_axes: as those of the population, for `shared`.
+      shared: trees that the evaluation needs; by default none.
+      shared_axes: as for the population, for this `shared`.
     """
     shared = dict(shared or {})
     axes = {name: (shared_axes or {}).get(name) for name in shared}
@@ -284,7 +285,7 @@ class Population:
     return {**totals, **jax.tree.map(lambda *x: np.concatenate(x, 1), *rows)}
 
   def no_totals(self, batch: dict) -> Any:
-    """Stacked sums and counts of nothing, shaped as the step measures."""
+    """Zero totals: stacked sums and counts, shaped as the step measures."""
     _, measured = jax.eval_shape(
       self._learner.step,
       self._carry,
@@ -301,14 +302,14 @@ class Population:
     return stack(tree) if self.mode == 'sequence' else tree
 
   def split(self, tree: Any) -> Any:
-    """The inverse of `stacked`: the members' parts, where they belong."""
+    """The inverse of `stacked`: the members' parts, on their devices."""
     if self.mode != 'sequence':
       return sharding.put(tree, self.mesh, MEMBER, layout=self._layout)
     own = [take(tree, member) for member in range(self.members)]
     return sharding.put(own, self.mesh, layout=self._layout)
 
   def _place(self, shared, axes):
-    """What is each member's own, split once rather than at every call."""
+    """`shared` on the devices; members' own parts are split once, here."""
     return {
       name: sharding.put(tree, self.mesh, layout=self._layout)
       if axes[name] is None
@@ -317,10 +318,10 @@ class Population:
     }
 
   def _compiled(self, function, axes, **options):
-    """A function of one member as a compiled function of all.
+    """Compiles a function of one member as a function of all.
 
-    Arguments of an axis have one for each member there; in sequence they may
-    be a list. The options are those of `jax.jit`.
+    Arguments with an axis have one entry for each member there; in the mode
+    'sequence' they may be lists. The options are those of `jax.jit`.
     """
     if self.mode == 'vmap':
       return self._on_mesh(jax.vmap(function, axes), axes, options)
@@ -341,8 +342,8 @@ class Population:
     def waited_for(*arguments):
       return jax.block_until_ready(compiled(*arguments))
 
-    # Programs on several devices of one processor share its threads: two of
-    # them at once can each have some, and wait for the rest for ever.
+    # Programs on several simulated devices of one CPU share its threads. Two at
+    # once could each get some of them, and deadlock waiting for the rest.
     shared = self.mesh is not None and jax.default_backend() == 'cpu'
     call = waited_for if shared else compiled
 
@@ -355,7 +356,7 @@ class Population:
     return in_sequence
 
   def _on_mesh(self, function, axes, options):
-    """A function of stacked members, compiled for the devices."""
+    """Compiles a function of stacked members for the mesh."""
     if self.mesh is not None:
 
       def spec(axis):
@@ -373,7 +374,7 @@ class Population:
 
 
 def _count(arguments, axes) -> int:
-  """How many members the arguments, or a device's part of them, are of."""
+  """The number of members in the arguments, or in a device's part of them."""
   own = next(a for a, axis in zip(arguments, axes, strict=True) if axis == 0)
   return len(own) if isinstance(own, list) else len(jax.tree.leaves(own)[0])
 
@@ -397,8 +398,8 @@ def add(first: Any, second: Any) -> Any:
 def _accumulating(step):
   """A step that adds what it measured to the totals.
 
-  The count of a sum that is infinite or NaN stands still: it tells of how many
-  steps before.
+  Once a sum is infinite or NaN its count stops: it tells how many steps were
+  finite before.
   """
 
   def added(total, count, value, number):

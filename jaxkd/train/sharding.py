@@ -1,10 +1,11 @@
-"""Where members and the parts of their batches lie: a mesh of devices.
+"""The mesh of devices over which members and their batches are sharded.
 
-Its axes are ``member`` and ``data``. Members are independent of each other, so
-the program of a population is manual over ``member``: nothing in it can cross
-that axis. Over ``data`` it is partitioned automatically, and BatchNorm and
-losses that couple a batch see the whole of it. Every host gives equally many
-devices, beside each other, so that as few batches as can be span hosts.
+Its axes are ``member`` and ``data``. Members are independent training runs, so
+the program of a population is manual over ``member``: no collective can cross
+that axis. Over ``data`` it is partitioned automatically, so BatchNorm and
+losses that couple the examples of a batch see the whole batch. Every host
+contributes the same number of devices, adjacent in the mesh, so that as few
+batches as possible span hosts.
 """
 
 import collections
@@ -24,14 +25,14 @@ from jaxkd.errors import UserError
 
 MEMBER, DATA = 'member', 'data'
 
-# Those of this thread, where it does not have all of them.
+# The devices of this thread, if it may not use all.
 _own: contextvars.ContextVar[list | None] = contextvars.ContextVar(
   'devices', default=None
 )
 
 
 def devices() -> list:
-  """The devices to use: all of them, or what `on` has set aside."""
+  """The devices to use: all, or those chosen by `on`."""
   return _own.get() or all_devices()
 
 
@@ -42,7 +43,7 @@ def all_devices() -> list:
 
 @contextlib.contextmanager
 def on(chosen: list) -> Iterator[None]:
-  """What this thread does inside, it does on these devices."""
+  """Makes this thread use these devices inside."""
   token = _own.set(list(chosen))
   here = jax.process_index()
   first = next(d for d in chosen if d.process_index == here)
@@ -54,12 +55,12 @@ def on(chosen: list) -> Iterator[None]:
 
 
 def slices(work: Mapping[str, float]) -> dict[str, list]:
-  """Shares the devices out to what is to be done at the same time.
+  """Divides the devices among jobs that run at the same time.
 
-  Everyone has one; each further device goes to the one that would end last.
+  Each job gets one; each further device goes to the job that would end last.
 
   Args:
-    work: how much each has to do, in any unit; at most one a device.
+    work: job -> how much it has to do, in any unit; no more jobs than devices.
   """
   there = devices()
   if len(work) > len(there):
@@ -93,7 +94,7 @@ def mesh(
     at: the config entry.
 
   Raises:
-    UserError: sizes that the devices, the members or the batch do not allow.
+    UserError: sizes that do not fit the devices, the members or the batch.
   """
   there = devices()
   hosts = len({device.process_index for device in there})
@@ -140,7 +141,7 @@ def mesh(
 
 
 def fetch(tree: Any) -> Any:
-  """A tree as NumPy arrays, whole on every host; all hosts must call it."""
+  """A tree as full NumPy arrays on every host; all hosts must call it."""
   leaves, structure = jax.tree.flatten(tree)
   partial = {i: x for i, x in enumerate(leaves) if is_sharded_over_hosts(x)}
   if partial:
@@ -161,7 +162,7 @@ def is_sharded_over_hosts(x: Any) -> bool:
 
 
 def part(shape: tuple[int, ...], mesh: Mesh, *axes: str | None) -> np.ndarray:
-  """Which entries of an array this host's devices hold, bool of its shape."""
+  """Which entries of an array are on this host's devices, bool of its shape."""
   own = NamedSharding(mesh, PartitionSpec(*axes[: len(shape)]))
   held = np.zeros(shape, bool)
   for at in own.addressable_devices_indices_map(shape).values():
@@ -170,7 +171,7 @@ def part(shape: tuple[int, ...], mesh: Mesh, *axes: str | None) -> np.ndarray:
 
 
 def replicated(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
-  """Shardings of arrays by their leading axes alone; the rest is replicated.
+  """Shardings over the leading axes only; otherwise replicated.
 
   Args:
     tree: arrays, or their shapes.
@@ -186,10 +187,10 @@ def replicated(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
 
 
 def sharded(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
-  """As `replicated`, but every array is split over the devices of a batch.
+  """As `replicated`, but also sharded over the devices that share a batch.
 
-  Its longest axis that they divide is shared out, behind the leading ones. An
-  array without such an axis is whole on each of them.
+  Of the axes after the leading ones, the longest that their number divides is
+  sharded. An array without such an axis is replicated.
   """
   parts = mesh.shape[DATA]
 
@@ -213,12 +214,12 @@ def put(
 ) -> Any:
   """A tree on the devices.
 
-  On several hosts each puts its own part; the rest of its tree is not read.
+  With several hosts each puts its own part; the rest of its arrays is ignored.
 
   Args:
     tree: arrays.
     mesh: the devices; None for the default one.
-    *axes: those of the mesh over which the arrays' leading axes are shared.
+    *axes: of the mesh, over which the arrays' leading axes are sharded.
     layout: `replicated` or `sharded`.
   """
 

@@ -21,21 +21,21 @@ def run(
   devices: Mapping[str, list],
   stop: Flag | None = None,
 ) -> dict[str, Any]:
-  """Does all of it, in a thread each; what is alone is done in this one.
+  """Runs each function in a thread of its own; a single one in this thread.
 
-  Where one fails, the others are asked to stop: they save and leave.
+  If one fails, the others are asked to stop: they save and return.
 
   Args:
-    works: name -> what is to be done, given the flag to watch.
-    devices: of each, none of them another's.
+    works: name -> a function of the flag that asks it to stop.
+    devices: name -> its devices, which it shares with no other.
     stop: when set, all of them stop.
 
   Returns:
-    Name -> what it gave.
+    Name -> what the function returned.
 
   Raises:
     Stopped: `stop` was set.
-    Exception: that of the first to fail.
+    Exception: that of the first function to fail.
   """
   if len(works) == 1:
     return {name: work(stop) for name, work in works.items()}
@@ -66,7 +66,7 @@ def run(
 
 
 class _Either:
-  """Set when one of two is."""
+  """A flag that is set when any of several is."""
 
   def __init__(self, *flags: Flag):
     self._flags = flags

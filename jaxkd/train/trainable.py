@@ -1,8 +1,8 @@
-"""What of a tree trains, told apart from what only takes part.
+"""Splits a tree of parameters into trainable and frozen leaves.
 
-A tree keeps its shape on both sides, with `optax.MaskedNode` in the places of
-the leaves that are on the other one. These hold no array: gradients, running
-sums of them and the state of an optimiser exist only for what trains.
+Both parts keep the structure of the tree, with `optax.MaskedNode` in place of
+the other part's leaves. It holds no array: so gradients, their accumulators and
+the state of the optimiser exist only for trainable leaves.
 """
 
 from collections.abc import Collection
@@ -15,11 +15,11 @@ from jaxkd import paths
 
 
 def split(tree: Any, still: Collection[str]) -> tuple[Any, Any]:
-  """A tree in two: the leaves that train, and those that do not.
+  """The trainable and the frozen part of a tree.
 
   Args:
     tree: any pytree.
-    still: the paths of the leaves that do not train; see `jaxkd.paths`.
+    still: the paths of the frozen leaves; see `jaxkd.paths`.
   """
   leaves, structure = paths.by_path(tree), jax.tree.structure(tree)
 
@@ -34,12 +34,12 @@ def split(tree: Any, still: Collection[str]) -> tuple[Any, Any]:
 
 
 def is_hidden(leaf: Any) -> bool:
-  """Whether it stands for a leaf of the other side."""
+  """Whether it is the placeholder of a leaf of the other part."""
   return isinstance(leaf, optax.MaskedNode)
 
 
 def join(trains: Any, rest: Any) -> Any:
-  """The tree that `split` gave these two of."""
+  """The inverse of `split`."""
   return jax.tree.map(
     lambda one, other: other if is_hidden(one) else one,
     trains,

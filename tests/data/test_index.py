@@ -81,8 +81,8 @@ class TestKept:
 
   @pytest.mark.parametrize('labels', [CLASSES, MAPS, WIDE])
   def test_comes_back_as_it_was_made(self, labels):
-    first = index.kept('a', lambda: index.of(labels))
-    again = index.kept('a', pytest.fail)
+    first = index.cached('a', lambda: index.of(labels))
+    again = index.cached('a', pytest.fail)
     check(again, labels)
     assert again.checksum == first.checksum
     assert [x.dtype for x in again if isinstance(x, np.ndarray)] == [
@@ -90,10 +90,10 @@ class TestKept:
     ]
 
   def test_has_a_name(self):
-    index.kept('', self.make)
+    index.cached('', self.make)
     assert not index.CACHE.exists()
-    index.kept('a', self.make)
-    index.kept('b', self.make)
+    index.cached('a', self.make)
+    index.cached('b', self.make)
     assert len([*index.CACHE.iterdir()]) == 2
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxkd.data import labels, told
+from jaxkd.data import conventions, labels
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
 
@@ -17,7 +17,7 @@ CLASSES = np.arange(12) % 3
 
 def read(train, test=None, **options):
   splits = {'all': train} if test is None else {'train': train, 'test': test}
-  return labels.read(splits, told.of(**options), AT)
+  return labels.read(splits, conventions.of(**options), AT)
 
 
 def splits_of(train, test, valid=None):
@@ -152,7 +152,9 @@ def test_columns_without_an_example():
   ],
 )  # fmt: skip
 def test_numbers_without_an_example_are_refused(train, test, message):
-  splits, names, notes = labels.numbered(splits_of(train, test), told.of(), AT)
+  splits, names, notes = labels.numbered(
+    splits_of(train, test), conventions.of(), AT
+  )
   assert len(names) == max(*train, *test) + 1
   assert notes == ()
   with pytest.raises(UserError, match=f'^data.source: .*{message}'):
@@ -190,14 +192,16 @@ def test_labels_that_do_not_count_are_none():
   ],
 )
 @pytest.mark.parametrize('streamed', [False, True])
-def test_labels_can_be_told(classes, values, streamed):
+def test_labels_can_be_given(classes, values, streamed):
   splits = splits_of([1, 2, 3, 1], [3, 3, 2])
   if streamed:
     splits = {
       name: StreamedExamples(len(x), x.fetch, lambda x=x: x.labels)
       for name, x in splits.items()
     }
-  made, names, (note,) = labels.numbered(splits, told.of(classes=classes), AT)
+  made, names, (note,) = labels.numbered(
+    splits, conventions.of(classes=classes), AT
+  )
   assert names == tuple(map(str, values))
   last = len(values) - 1
   said = ', '.join(map(str, values))
@@ -209,21 +213,23 @@ def test_labels_can_be_told(classes, values, streamed):
     np.testing.assert_array_equal(batch['labels'], own.labels[::-1])
 
 
-def test_labels_that_were_not_told_are_named():
+def test_labels_that_were_not_given_are_named():
   splits = splits_of([1, 2, 1], [1, 2, 5])
   for classes in ((1, 2), 'sorted'):
     message = "'test' of mine: example 2 has the label 5, which is none of 1, 2"
     with pytest.raises(UserError, match=message):
-      labels.numbered(splits, told.of(classes=classes), AT)
-  with pytest.raises(UserError, match=r"^data\.kw\.classes: 'a' is no whole"):
-    labels.numbered(splits, told.of(classes=('a', 1)), AT)
+      labels.numbered(splits, conventions.of(classes=classes), AT)
+  with pytest.raises(
+    UserError, match=r"^data\.kw\.classes: 'a' should be a whole"
+  ):
+    labels.numbered(splits, conventions.of(classes=('a', 1)), AT)
 
 
 def test_labels_below_0_are_named():
   splits = splits_of([-1, 1, -1], [1, -1])
   message = r"'train' of mine: example 0 has the label -1, .*classes=\(-1, 1\)"
   with pytest.raises(UserError, match=message):
-    labels.numbered(splits, told.of(), AT)
-  made, names, _ = labels.numbered(splits, told.of(classes=(-1, 1)), AT)
+    labels.numbered(splits, conventions.of(), AT)
+  made, names, _ = labels.numbered(splits, conventions.of(classes=(-1, 1)), AT)
   assert names == ('-1', '1')
   np.testing.assert_array_equal(made['train'].labels, [0, 1, 0])

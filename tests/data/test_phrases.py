@@ -215,7 +215,7 @@ class TestSource:
       ({'test': 0}, r'^data\.kw\.test: 0 pairs'),
       ({'test': 1.0}, r'^data\.kw\.test: 1\.0 of 2100 examples'),
       ({'validation': 1890}, r'^data\.kw\.validation: 1890 of 1890'),
-      ({'length': 1}, r'^data\.kw\.length: 1 tokens'),
+      ({'length': 1}, r'^data\.kw\.length: 1 is too short'),
       (
         {'too_long': 'crop'},
         r"^data\.kw\.too_long: 'crop' .*refuse, cut, drop",

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxkd.data import pixels, told
+from jaxkd.data import conventions, pixels
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.errors import UserError
 
@@ -15,7 +15,7 @@ BYTES = RNG.integers(0, 256, (6, 5, 4, 3), np.uint8)
 
 
 def read(x, **options):
-  return pixels.as_inputs(x, told.of(**options), AT)
+  return pixels.as_inputs(x, conventions.of(**options), AT)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def read(x, **options):
     (BYTES.reshape(6, -1) + 0.0, (0, 255), BYTES.reshape(6, -1) / 255),
   ],
 )
-def test_a_range_that_is_told_becomes_0_to_1(given, range, wanted):
+def test_a_range_that_is_given_becomes_0_to_1(given, range, wanted):
   made = read(given, range=range)
   assert made.dtype == np.float32
   np.testing.assert_allclose(made, wanted, atol=1e-6)
@@ -92,31 +92,39 @@ def test_what_is_no_image_stays_as_it_is():
 @pytest.mark.parametrize(
   ('images', 'message'),
   [
-    (BYTES // 128, r'from 0 to 1 of 255; .*range: \(0, 1\) or,.* \(0, 255\)'),
-    ((BYTES / 255**2).astype('f'), r'from 0 to 0\.0039\d* of 1; .*range: \(0,'),
+    (
+      BYTES // 128,
+      r'from 0 to 1 of 255; .*range of the pixels: \(0, 1\) or,.* \(0, 255\)',
+    ),
+    (
+      (BYTES / 255**2).astype('f'),
+      r'from 0 to 0\.0039\d* of 1; .*range of the pixels: \(0,',
+    ),
   ],
 )
 def test_images_that_are_all_but_black_are_refused(images, message):
   split = ArrayExamples(images, np.arange(6))
   with pytest.raises(UserError, match=f'mine has images .*black, {message}'):
-    pixels.check_brightness(split, told.of(), AT)
+    pixels.check_brightness(split, conventions.of(), AT)
   for options in ({'range': (0, 255)}, {'layout': 'features'}):
-    pixels.check_brightness(split, told.of(**options), AT)
+    pixels.check_brightness(split, conventions.of(**options), AT)
   for other in (images * 3, images * 0):
     split = ArrayExamples(other, np.arange(6))
-    pixels.check_brightness(split, told.of(), AT)
+    pixels.check_brightness(split, conventions.of(), AT)
 
 
 def test_bytes_are_taken_from_0_to_255_in_vectors_too():
   features = (BYTES // 128).reshape(6, -1)
-  message = r'mine has bytes that are all but black, .*range: \(0, 1\) or'
+  message = (
+    r'mine has bytes that are all but black, .*range of the bytes: \(0, 1\) or'
+  )
   with pytest.raises(UserError, match=message):
     pixels.check_brightness(
-      ArrayExamples(features, np.arange(6)), told.of(), AT
+      ArrayExamples(features, np.arange(6)), conventions.of(), AT
     )
   for other in (features / 255, features.astype(np.int32), features * 3):
     split = ArrayExamples(other.astype(other.dtype), np.arange(6))
-    pixels.check_brightness(split, told.of(), AT)
+    pixels.check_brightness(split, conventions.of(), AT)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +142,8 @@ def test_bytes_are_taken_from_0_to_255_in_vectors_too():
     (BYTES / 255, {'range': [-1, 1]}, r'from 0\.5 to 1, by .*=\(-1, 1\)'),
   ],
 )  # fmt: skip
-def test_ranges_that_are_not_plain_are_told_of(inputs, options, note):
+def test_unusual_ranges_are_noted(inputs, options, note):
   split = ArrayExamples(read(inputs, **options), np.arange(6))
-  found = pixels.said_ranges({'train': split}, told.of(**options))
+  found = pixels.said_ranges({'train': split}, conventions.of(**options))
   (said,) = found if note else [*found, '']
   assert re.search(f'^inputs in train are {note}$' if note else '^$', said)

@@ -261,10 +261,10 @@ class TestNpz:
       ({'x_validation': IMAGES}, 'it must hold'),
       ({'x_test': IMAGES[:6, ..., None] / 255},
        'the type uint8 in the split train and float32 in test'),
-      ({'x_train': IMAGES[:, :0]}, 'hold nothing'),
+      ({'x_train': IMAGES[:, :0]}, 'are empty'),
       ({'y_train': LABELS * 0, 'y_test': LABELS[:6] * 0},
-       "'train' .*the class 0 alone"),
-      ({'y_test': LABELS[:6] + 2**20}, 'the label 1048578, and as many'),
+       "'train' .*only has examples of the class 0"),
+      ({'y_test': LABELS[:6] + 2**20}, 'the label 1048578, which is too large'),
     ],
   )  # fmt: skip
   def test_names_what_does_not_fit(self, npz, change, message):
@@ -512,7 +512,7 @@ class TestFolder:
   def test_there_must_be_two_classes(self, tmp_path):
     (tmp_path / 'ant').mkdir()
     Image.new('L', (4, 3)).save(tmp_path / 'ant' / '0.png')
-    with pytest.raises(UserError, match='examples of the class 0 alone'):
+    with pytest.raises(UserError, match='only has examples of the class 0'):
       sources.load(f'folder:{tmp_path}')
 
   def test_refuses_deep_pixels(self, tmp_path):
@@ -615,7 +615,7 @@ class TestOnesOwn:
     assert everything(source.splits['test'])['inputs'].max() == 1
     for options in ({'classes': (0, 1)}, {'num_classes': 3}):
       with pytest.raises(
-        UserError, match=r'^data\.kw\.\w*: .* says this itself'
+        UserError, match=r'^data\.kw\.\w*: .* sets this itself'
       ):
         sources.load('my_data:bright', **options)
 

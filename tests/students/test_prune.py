@@ -202,7 +202,7 @@ def test_members_have_masks_of_their_own():
     ('magnitude(0.5, begin=-1)', 'a begin of at least 0'),
     ('magnitude(0.5, end=5, every=0)', 'at least 1 step'),
     ('magnitude(0.5, end=100)', 'the net trains for 100'),
-    ('magnitude(0.5, end=5, after=True)', 'leave out end or after'),
+    ('magnitude(0.5, end=5, after=True)', 'has both end=5 and after=True'),
     ('magnitud(0.5)', "no pruning 'magnitud'.*'magnitude'"),
     ('magnitude(0.5, only="c")', "for parameters 'c'.*a/kernel"),
   ],

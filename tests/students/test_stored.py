@@ -36,7 +36,7 @@ def finished(quantisation, pruning=''):
 @pytest.mark.parametrize('shape', [(), (3,), (2, 3), (2, 3, 4, 5)])
 def test_flat_has_an_inverse(shape):
   x = np.arange(np.prod(shape, dtype=int)).reshape(shape)
-  np.testing.assert_array_equal(stored.whole(stored.flat(x), shape), x)
+  np.testing.assert_array_equal(stored.unflat(stored.flat(x), shape), x)
 
 
 WAYS = [

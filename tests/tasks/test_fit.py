@@ -39,7 +39,7 @@ def test_what_fits_passes():
     (
       'translation',
       source(IMAGES, (4, 5)),
-      'inputs with source and prefix, which those of mine have not',
+      'inputs with source and prefix, which mine does not have',
     ),
     ('segmentation', source(IMAGES, (4, 3, 3)), "has no field 'valid'"),
   ],

@@ -219,7 +219,7 @@ def test_an_optimiser_of_parts_sees_those_of_what_it_trains():
     ({'term': {}}, r"^train\.by_path: there is no path 'term'.*'terms'"),
     (
       {'terms': {}, 'terms/game': {}},
-      r'^train\.by_path: terms and terms/game both name terms/game/w',
+      r'^train\.by_path: terms and terms/game both match terms/game/w',
     ),
   ],
 )

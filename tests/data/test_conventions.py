@@ -2,14 +2,16 @@
 
 import pytest
 
-from jaxkd.data import told
+from jaxkd.data import conventions
 from jaxkd.errors import UserError
 
 
 def test_only_what_is_told_to_be_free_has_no_limits():
-  assert told.of(layout='features').limits is None
-  assert told.of(range='any').limits is None
-  assert told.of().limits == told.of(range=[0, 255]).limits == (0, 1)
+  assert conventions.of(layout='features').limits is None
+  assert conventions.of(range='any').limits is None
+  assert (
+    conventions.of().limits == conventions.of(range=[0, 255]).limits == (0, 1)
+  )
 
 
 @pytest.mark.parametrize(
@@ -20,8 +22,8 @@ def test_only_what_is_told_to_be_free_has_no_limits():
     ({'num_classes': True}, r'num_classes: True should be'),
     ({'classes': 'first'}, r"classes: 'first' should be .*'sorted'"),
     ({'classes': 3}, 'classes: 3 should be'),
-    ({'classes': (1, 1)}, r'classes: \(1, 1\) has a label twice'),
-    ({'classes': (1, 2), 'num_classes': 2}, 'classes: these say how many'),
+    ({'classes': (1, 1)}, r'classes: \(1, 1\) lists a label twice'),
+    ({'classes': (1, 2), 'num_classes': 2}, 'classes: it already sets the num'),
     ({'range': (1, 0)}, r'range: \(1, 0\) should be'),
     ({'range': (0,)}, r'range: \(0,\) should be'),
     ({'range': (0, float('inf'))}, 'range: .* should be'),
@@ -32,6 +34,6 @@ def test_only_what_is_told_to_be_free_has_no_limits():
     ({'layout': 'CHW'}, "layout: 'CHW' should be one of 'NHWC', 'NCHW', 'f"),
   ],
 )  # fmt: skip
-def test_what_is_told_must_make_sense(options, message):
+def test_invalid_conventions_are_refused(options, message):
   with pytest.raises(UserError, match=rf'^data\.kw\.{message}'):
-    told.of(**options)
+    conventions.of(**options)

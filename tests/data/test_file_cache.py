@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from jaxkd.data import kept
+from jaxkd.data import file_cache
 
 
 @pytest.fixture
@@ -18,7 +18,10 @@ def make():
 
 
 def test_what_is_made_is_found(file):
-  first, again = kept.arrays(file, make), kept.arrays(file, pytest.fail)
+  first, again = (
+    file_cache.arrays(file, make),
+    file_cache.arrays(file, pytest.fail),
+  )
   assert first.keys() == again.keys() == make().keys()
   for name, x in first.items():
     np.testing.assert_array_equal(x, again[name])
@@ -32,38 +35,40 @@ def test_what_is_cut_short_leaves_nothing(file, monkeypatch):
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    kept.arrays(file, failed)
+    file_cache.arrays(file, failed)
   assert not file.exists()
-  monkeypatch.setattr(kept.np, 'savez_compressed', lambda *_, **__: failed())
+  monkeypatch.setattr(
+    file_cache.np, 'savez_compressed', lambda *_, **__: failed()
+  )
   with pytest.raises(KeyboardInterrupt):  # as it writes
-    kept.arrays(file, make)
+    file_cache.arrays(file, make)
   assert not file.exists()
   monkeypatch.undo()
-  kept.arrays(file, make)
-  kept.arrays(file, pytest.fail)
+  file_cache.arrays(file, make)
+  file_cache.arrays(file, pytest.fail)
 
 
 @pytest.mark.parametrize('damage', [b'', b'no archive', None])
 def test_what_is_damaged_is_made_anew(file, damage, caplog):
-  kept.arrays(file, make)
+  file_cache.arrays(file, make)
   whole = file.read_bytes()
   file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-  assert kept.arrays(file, make)['numbers'].tolist() == [1, 2]
+  assert file_cache.arrays(file, make)['numbers'].tolist() == [1, 2]
   assert f'{file} is damaged' in caplog.text
-  kept.arrays(file, pytest.fail)
+  file_cache.arrays(file, pytest.fail)
 
 
 def test_what_cannot_be_kept_is_made_all_the_same(file, caplog, monkeypatch):
   file.parent.parent.write_text('in the way')
-  assert kept.arrays(file, make)['numbers'].tolist() == [1, 2]
+  assert file_cache.arrays(file, make)['numbers'].tolist() == [1, 2]
   assert 'things cannot be cached' in caplog.text
   caplog.clear()
 
   def homeless(path):
     raise RuntimeError('Could not determine home directory.')
 
-  monkeypatch.setattr(kept.Path, 'expanduser', homeless)
-  assert kept.arrays(file, make)['numbers'].tolist() == [1, 2]
+  monkeypatch.setattr(file_cache.Path, 'expanduser', homeless)
+  assert file_cache.arrays(file, make)['numbers'].tolist() == [1, 2]
   assert 'things cannot be cached' in caplog.text
 
 
@@ -71,15 +76,19 @@ def test_files_that_change_have_another_name(tmp_path):
   file, other = tmp_path / 'a', tmp_path / 'b'
   file.write_text('one')
   other.write_text('one')
-  names = [kept.name([file], 1), kept.name([file], 2), kept.name([other], 1)]
-  names.append(kept.name([file, other], 1))
-  assert kept.name([file], 1) == names[0]
+  names = [
+    file_cache.key([file], 1),
+    file_cache.key([file], 2),
+    file_cache.key([other], 1),
+  ]
+  names.append(file_cache.key([file, other], 1))
+  assert file_cache.key([file], 1) == names[0]
   status = file.stat()
   file.write_text('longer')
-  names.append(kept.name([file], 1))
+  names.append(file_cache.key([file], 1))
   # Even where the size and the time of the contents are as they were.
   while file.stat().st_ctime_ns == status.st_ctime_ns:
     file.write_text('two')
   os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-  names.append(kept.name([file], 1))
+  names.append(file_cache.key([file], 1))
   assert len({*names}) == len(names)

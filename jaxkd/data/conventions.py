@@ -1,8 +1,8 @@
-"""What a config says of arrays whose meaning cannot be read off them.
+"""Conventions of arrays: the classes, the range of pixels, the order of axes.
 
-Pixels are bytes, or floats from 0 to 1; images are channels-last; classes are
-numbered from 0 without gaps. What is plainly otherwise is refused, unless these
-options say what is meant.
+By default pixels are bytes, or floats from 0 to 1; images are channels-last;
+classes are numbered from 0 without gaps. Arrays that plainly differ are refused
+unless these options of the config describe them.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,21 @@ from jaxkd.errors import UserError
 LAYOUTS = ('NHWC', 'NCHW', 'features')
 
 
-class Told(NamedTuple):
-  """What a config says of arrays whose meaning cannot be read off them.
+class Conventions(NamedTuple):
+  """How the arrays of a source are to be read.
 
   Attributes:
-    num_classes: labels are 0, ..., num_classes - 1, though some of these have
-      no example to train on; 0 if that is not told.
-    classes: the labels that examples have, in order: they become 0, 1, 2 and so
-      on. 'sorted' for those of the training split, sorted; empty if not told.
-    range: what pixels go from and to, which is brought to 0 to 1, as
-      ``(0, 255)``; 'any' to leave floats as they are; empty for bytes and for
-      floats from 0 to 1.
-    layout: 'NCHW' for images whose channels come first, which are moved last;
-      'NHWC' for those that have them last, against all appearance; 'features'
-      for arrays that are no images, which stay as they are.
+    num_classes: labels are 0, ..., num_classes - 1, even if some classes have
+      no training example; 0 if the config does not say.
+    classes: the labels, in the order in which they become classes 0, 1, 2 and
+      so on. 'sorted' for the sorted labels of the training split; empty if the
+      config does not say.
+    range: (least, largest) value of pixels, such as ``(0, 255)``, which is
+      rescaled to 0 to 1; 'any' to leave floats as they are; empty for bytes and
+      for floats from 0 to 1.
+    layout: 'NCHW' for images with channels first, which are moved last; 'NHWC'
+      for images with channels last whose shape suggests otherwise; 'features'
+      for arrays that are not images, which stay as they are.
   """
 
   num_classes: int = 0
@@ -38,23 +39,23 @@ class Told(NamedTuple):
 
   @property
   def ends(self) -> tuple[float, ...]:
-    """What pixels go from and to and are brought from; empty if not told."""
+    """The range that pixels are rescaled from; empty for no rescaling."""
     return () if self.range == 'any' else tuple(self.range)
 
   @property
   def limits(self) -> tuple[float, float] | None:
-    """What pixels of the examples go from and to; None for anything."""
+    """The range that pixels of the examples must be in; None for any."""
     free = self.range == 'any' or self.layout == 'features'
     return None if free else (0.0, 1.0)
 
 
-def of(**options: Any) -> Told:
+def of(**options: Any) -> Conventions:
   """The options, checked.
 
   Raises:
-    UserError: one that makes no sense, or two that contradict each other.
+    UserError: an invalid option, or two that contradict each other.
   """
-  made = Told(**options)
+  made = Conventions(**options)
   if type(made.num_classes) is not int or made.num_classes < 0:
     raise UserError(
       f'data.kw.num_classes: {made.num_classes!r} should be a number of '
@@ -68,11 +69,11 @@ def of(**options: Any) -> Told:
     )
   if named and len(set(made.classes)) != len(made.classes):
     raise UserError(
-      f'data.kw.classes: {made.classes!r} has a label twice; name each once'
+      f'data.kw.classes: {made.classes!r} lists a label twice; list each once'
     )
   if made.classes and made.num_classes:
     raise UserError(
-      'data.kw.classes: these say how many classes there are; leave out '
+      'data.kw.classes: it already sets the number of classes; remove '
       'data.kw.num_classes'
     )
   pair = isinstance(made.range, tuple | list)
@@ -83,8 +84,8 @@ def of(**options: Any) -> Told:
     pair = numbers and made.range[0] < made.range[1] < np.inf
   if not pair and made.range != 'any':
     raise UserError(
-      f'data.kw.range: {made.range!r} should be what pixels go from and to, as '
-      "in (0, 255), or 'any'"
+      f'data.kw.range: {made.range!r} should be the least and the largest '
+      "value of pixels, as in (0, 255), or 'any'"
     )
   if made.layout not in ('', *LAYOUTS):
     raise UserError(

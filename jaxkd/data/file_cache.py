@@ -1,8 +1,8 @@
-"""What takes long to make of files, kept in the home folder's cache.
+"""Arrays computed from files, cached in the home folder.
 
-Each is a file of its own, named by all that it was made of. So what was made
-of other files is never found, and whoever is cut short leaves nothing behind
-that has the name.
+Each result has a file of its own, whose name is a hash of all inputs. So a
+change of the inputs never finds an old result, and an interrupted write leaves
+no file of that name.
 """
 
 import contextlib
@@ -16,16 +16,15 @@ import numpy as np
 from absl import logging
 
 
-def name(files: Iterable[Path], *made_by: Any) -> str:
-  """Another one if any file was changed, or what is made of them is.
+def key(files: Iterable[Path], *made_by: Any) -> str:
+  """A hash that changes when any input of a result does.
 
-  Files are known by their paths, sizes and times. The time at which the file
-  system saw a change is among these: unlike that of the contents, nobody can
-  set it back.
+  Files are identified by path, size, modification time and inode change time.
+  Unlike the modification time, a user cannot set the last one back.
 
   Args:
-    files: what it is made of.
-    *made_by: what else it depends on, each with a ``repr`` that says it.
+    files: what the result is computed from.
+    *made_by: what else it depends on; each is hashed by its ``repr``.
   """
   found = hashlib.sha256(repr(made_by).encode())
   for path in files:
@@ -38,25 +37,25 @@ def name(files: Iterable[Path], *made_by: Any) -> str:
 def arrays(
   file: Path, make: Callable[[], Mapping[str, Any]]
 ) -> dict[str, np.ndarray]:
-  """Arrays from a file; they are made, and kept there, if it is not there.
+  """Reads arrays from a file, or computes them and writes it if it is missing.
 
-  What cannot be kept is given all the same, and what is damaged is made anew,
-  with a warning.
+  A file that is damaged is written again, and one that cannot be written is
+  skipped; both log a warning.
 
   Args:
     file: ends in ``.npz``; ``~`` is the home folder.
-    make: gives the arrays by name; none holds objects of Python.
+    make: computes the arrays by name; none has the dtype object.
   """
   try:
     with file.expanduser().open('rb') as opened, np.load(opened) as found:
       return dict(found)
   except (FileNotFoundError, NotADirectoryError):
     pass
-  except RuntimeError:  # nobody knows the home folder, as `_save` will say
+  except RuntimeError:  # no home folder; `_save` will log it
     pass
   except Exception as error:  # a damaged file may raise anything
     logging.warning(
-      '%s is damaged (%s) and made anew', file.expanduser(), error
+      '%s is damaged (%s) and written again', file.expanduser(), error
     )
   made = {key: np.asarray(value) for key, value in make().items()}
   _save(made, file)
@@ -68,7 +67,7 @@ def _save(made: Mapping[str, np.ndarray], file: Path) -> None:
   try:
     file = file.expanduser()
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f'.{uuid.uuid4().hex}')  # others may write, too
+    draft = file.with_suffix(f'.{uuid.uuid4().hex}')  # of this writer alone
     with draft.open('wb') as opened:
       np.savez_compressed(opened, **made)
     draft.replace(file)
