@@ -38,7 +38,7 @@ def contexts(
   targets = teach(system.teachers, frozen, batch['inputs'], known)
   targets = {alone.get(name, name): them for name, them in targets.items()}
   see = functools.partial(_forward, system, batch['inputs'], targets, key)
-  outputs, states = see(running_mean.trained(carry))
+  outputs, states = see(running_mean.variables(carry))
   # The means see the batch too: terms may look at them, and their statistics
   # are their own.
   means, own = running_mean.result(carry), carry['state']['average']
@@ -49,7 +49,7 @@ def contexts(
   means = outputs_of_means if asked else {}
   moved = {n: running_mean.at(own[n], after.get(n, {})) for n in own}
   found = {}
-  for name, term, copy in trained(system, terms):
+  for name, term, copy in terms_by_net(system, terms):
     them = {
       **targets,
       **jax.lax.stop_gradient(_peers(system, copy, outputs, means)),
@@ -213,7 +213,7 @@ def _forward(system, inputs, targets, key, variables, *, prefix=''):
   return outputs, states
 
 
-def trained(
+def terms_by_net(
   system: System, terms: Mapping[str, Term]
 ) -> Iterator[tuple[str, Term, str]]:
   """Each term and the net that it trains: one for each copy of its role."""

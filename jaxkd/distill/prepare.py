@@ -85,7 +85,7 @@ def role_of(model: Model, name: str, layers: set[str]) -> Role:
     made._replace(init=init),
     model.view,
     model.eval_view,
-    frozen=functools.partial(
+    untrained=functools.partial(
       frozen.paths, pattern=model.freeze, at=f'{name}: freeze'
     ),
     at=name,

@@ -16,8 +16,8 @@ def own_values(own: dict, frozen: Mapping[str, dict]) -> dict:
   return own
 
 
-def none_frozen(params: Any) -> tuple[()]:
-  """The frozen parameters of a net that trains whole."""
+def none(params: Any) -> tuple[()]:
+  """The untrained parameters of a net that trains whole."""
   del params
   return ()
 
@@ -55,8 +55,8 @@ class Role(NamedTuple):
     start: ``(own, frozen) -> variables``, what it starts with: of the values
       that it draws itself, and of the variables of groups.
     starts_from: the group that `start` looks at; empty for none.
-    frozen: ``(params) -> paths`` of the parameters that do not train; `net` was
-      built with them too, so that layers below run as in evaluation.
+    untrained: ``(params) -> paths`` of the parameters that do not train. `net`
+      was built with the same ones and runs their layers in evaluation mode.
     average_view: how its running mean sees the examples while it teaches;
       empty for as the net itself does.
     at: the config entry that it comes from, for error messages.
@@ -74,7 +74,7 @@ class Role(NamedTuple):
   reads: tuple[tuple[str, str], ...] = ()
   start: Callable[[dict, Mapping], dict] = own_values
   starts_from: str = ''
-  frozen: Callable[[Any], Collection[str]] = none_frozen
+  untrained: Callable[[Any], Collection[str]] = none
   average_view: str = ''
   at: str = 'role'
   cache: CacheSpec | None = None

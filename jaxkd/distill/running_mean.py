@@ -15,7 +15,7 @@ import optax
 from jaxkd.paths import by_path, changed
 
 
-def trained(carry: Mapping[str, Any]) -> dict[str, dict]:
+def variables(carry: Mapping[str, Any]) -> dict[str, dict]:
   """The variables of each net that trains."""
   params, states = carry['train']['nets'], carry['state']['nets']
   return {n: {'params': params[n], 'state': states[n]} for n in params}
@@ -27,16 +27,16 @@ def result(carry: Mapping[str, Any]) -> dict[str, dict]:
   Args:
     carry: of one member, or of all with a leading axis.
   """
-  variables = trained(carry)
+  found = variables(carry)
   if 'average' not in carry:
-    return variables
+    return found
   statistics = carry['state']['average']
   return {
     name: {
       'params': carry['average'][name],
       'state': _with(own['state'], statistics.get(name, {})),
     }
-    for name, own in variables.items()
+    for name, own in found.items()
   }
 
 

@@ -22,7 +22,7 @@ import optax
 from jax import Array
 
 from jaxkd.distill import running_mean
-from jaxkd.distill.contexts import contexts, shown, trained
+from jaxkd.distill.contexts import contexts, shown, terms_by_net
 from jaxkd.distill.evaluation import evaluate
 from jaxkd.distill.system import Recipe, System
 from jaxkd.keys import fold
@@ -93,9 +93,9 @@ def init(
   def traced(carry, frozen, example):
     """The contexts, and what a forward pass changes of each net's state."""
     batch = _prepared(system, carry, example, key)
-    given, now = contexts(system, made.terms, carry, frozen, batch, key)
+    found, now = contexts(system, made.terms, carry, frozen, batch, key)
     before = carry['state']['nets']
-    return given, {n: replaced(before[n], now['nets'][n]) for n in nets}
+    return found, {n: replaced(before[n], now['nets'][n]) for n in nets}
 
   shapes, moved = jax.eval_shape(traced, carry, frozen, system.example)
   train, state = carry['train'], carry['state']
@@ -104,7 +104,7 @@ def init(
       name: running_mean.at(moved[name], state['nets'][name]) for name in nets
     }
   train['terms'], state['terms'] = {}, {}
-  for name, term, _ in trained(system, made.terms):
+  for name, term, _ in terms_by_net(system, made.terms):
     look(name, shapes[name])
     train['terms'][name], state['terms'][name] = term.init(
       fold(key, 'init', 'term', name), shapes[name]
@@ -160,7 +160,7 @@ def _prepared(system: System, carry: dict, batch: dict, key: Array) -> dict:
 
     return outputs
 
-  variables = running_mean.trained(carry)
+  variables = running_mean.variables(carry)
   each = {n: outputs_of(role, variables[n]) for n, role in system.nets.items()}
   student = each if len(each) > 1 else next(iter(each.values()))
   return jax.lax.stop_gradient(
@@ -189,7 +189,7 @@ def _gradients(
     """What each term divides by; of the nets only what masks come from."""
     now = {**carry, 'state': state}
     given, _ = contexts(system, made.terms, now, frozen, batch, key)
-    terms = trained(system, made.terms)
+    terms = terms_by_net(system, made.terms)
     return {name: term.count(given[name]) for name, term, _ in terms}
 
   arguments = trains, carry['state'], batch, key
@@ -203,7 +203,7 @@ def _loss(system, made, carry, frozen, batch, key, totals):
   given, states = contexts(system, made.terms, carry, frozen, batch, key)
   params, memory = carry['train']['terms'], carry['state']['terms']
   values, kept = {}, {}
-  for name, term, _ in trained(system, made.terms):
+  for name, term, _ in terms_by_net(system, made.terms):
     context = given[name]._replace(totals=totals and totals[name])
     each, kept[name] = term.loss(params[name], memory[name], context)
     values[name] = each.astype(jnp.float32).mean()
@@ -226,7 +226,7 @@ def _split(system, train):
   still = {
     f'nets/{name}/{path}'
     for name, params in train['nets'].items()
-    for path in system.nets[name].frozen(params)
+    for path in system.nets[name].untrained(params)
   }
   return trainable.split(train, still)
 
@@ -251,7 +251,7 @@ def _updated(system, made, carry, state, total, gradients):
         carry['average'][name],
         params,
         made.average,
-        still=system.nets[name].frozen(params),
+        still=system.nets[name].untrained(params),
       )
       for name, params in train['nets'].items()
     }

@@ -30,7 +30,7 @@ def of_role(init: str, freeze: str, *, at: str) -> dict[str, Any]:
   return {
     'start': functools.partial(start, init, at=f'{at}.init'),
     'starts_from': source(init),
-    'frozen': functools.partial(frozen, pattern=freeze, at=at),
+    'untrained': functools.partial(frozen, pattern=freeze, at=at),
   }
 
 
