@@ -14,9 +14,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import masks, router, transfer
+from jaxkd.distill import masks, router
 from jaxkd.distill.arguments import field_of, first_argument, name_of
 from jaxkd.distill.location import groups_of, nets_of, shown
+from jaxkd.distill.seen import (
+  aggregated,
+  looking_at,
+  seen_as,
+  standing_in,
+)
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics
@@ -182,9 +188,9 @@ def fused(
       learnt = _as_logits(losses.mean_probabilities, True, entry)
     made = router.routed(term, predictions, combined, learnt, groups, entry)
   else:
-    made = transfer.aggregated(term, combined, groups, weigh)
+    made = aggregated(term, combined, groups, weigh)
   looks = (*outputs, 'logits') if weights else outputs
-  return transfer.looking_at(made, teachers, looks)
+  return looking_at(made, teachers, looks)
 
 
 def mean(teachers: Array, *, weights: Array | None = None) -> Array:
@@ -213,10 +219,10 @@ def _drawn(term: Term, draw: Draw) -> Term:
 
   def see(context):
     net = shown(context, (draw.name,), entry=draw.entry)[draw.name]
-    return transfer.standing_in(context, draw.groups, net)
+    return standing_in(context, draw.groups, net)
 
   others = (name for name in term.teachers if name not in draw.groups)
-  return transfer.seen_as(term, see)._replace(
+  return seen_as(term, see)._replace(
     teachers=tuple(others), draws=(draw, *term.draws)
   )
 

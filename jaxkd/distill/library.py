@@ -24,12 +24,13 @@ from typing import Any
 import jax
 
 from jaxkd import lookup
-from jaxkd.distill import masks, transfer
+from jaxkd.distill import masks
 from jaxkd.distill.adversary import adversary
 from jaxkd.distill.arguments import name_of
 from jaxkd.distill.critic import critic
 from jaxkd.distill.location import Location, groups_of, sides
 from jaxkd.distill.memory import memory
+from jaxkd.distill.seen import looking_at
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.types import Term
 
@@ -133,7 +134,7 @@ def make(
       )
     return value, state
 
-  return transfer.looking_at(made._replace(init=init, loss=loss), groups)
+  return looking_at(made._replace(init=init, loss=loss), groups)
 
 
 def _named(factory: Factory) -> list[inspect.Parameter]:

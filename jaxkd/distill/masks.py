@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd.distill.arguments import Arguments
 from jaxkd.distill.location import Location, found_in
 from jaxkd.errors import UserError, unknown
 from jaxkd.types import Context
@@ -233,6 +234,22 @@ def shown(
   }
   student = kept(context.student, at[0], 0)
   return context._replace(student=student, teachers=groups)
+
+
+def told(
+  arguments: Arguments, counts: Array | None, batch: Mapping[str, Any]
+) -> dict[str, Array]:
+  """The masks that a loss takes as its own arguments `where` and `valid`."""
+  told = {}
+  if arguments.coupled:
+    where = [batch['where']] if 'where' in batch else []
+    if counts is not None and counts.ndim == 1:
+      where.append(counts > 0)
+    if where:
+      told['where'] = functools.reduce(jnp.logical_and, where)
+  if arguments.masked and counts is not None and counts.ndim > 1:
+    told['valid'] = counts > 0
+  return told
 
 
 def totals(counts: Array | None) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from jax import Array
 from jaxkd import losses
 from jaxkd.distill import masks
 from jaxkd.distill.arguments import field_of
-from jaxkd.distill.transfer import aggregated
+from jaxkd.distill.seen import aggregated
 from jaxkd.errors import blamed, within
 from jaxkd.types import Context, Term
 

@@ -9,6 +9,7 @@ import optax
 from jaxkd.distill import fusion, library, location, transfer
 from jaxkd.distill.arguments import find_loss
 from jaxkd.distill.roles import AVERAGE
+from jaxkd.distill.seen import looking_at, unfused
 from jaxkd.distill.term import compares
 from jaxkd.distill.term import term as term_of
 from jaxkd.errors import UserError, blamed, unknown
@@ -83,14 +84,14 @@ def _term(name, distill, roles, num_data) -> Term:
     alone = _plain(distill[other], f'distill.{other}', num_data)
     alone = _fused(alone, distill[other], f'distill.{other}', trains)
     looks = alone.teachers
-    alone = transfer.unfused(alone) if entry['fuse'] else alone
+    alone = unfused(alone) if entry['fuse'] else alone
     term = transfer.conditional(entry['when'], term, alone, **judged)
   elif entry['otherwise']:
     raise UserError(f'{at}.otherwise: set {at}.when too, or leave it empty')
   weights = entry['weight'], _schedule(entry, at), entry['example_weight'] or 1
   for weight in weights:
     term = transfer.weighted(term, weight, **judged)
-  term = transfer.looking_at(_fused(term, entry, at, trains), looks)
+  term = looking_at(_fused(term, entry, at, trains), looks)
   return term._replace(of=of)
 
 
