@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from jaxkd import lookup
+from jaxkd.data import passes
 from jaxkd.errors import UserError, blamed, replacing
 from jaxkd.run import config as configs
 
@@ -329,3 +330,8 @@ def _ranges(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
   return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def shows_passes(console: Console) -> contextlib.AbstractContextManager:
+  """Shows the progress of reading all data before anything trains."""
+  return passes.shown_by(Reporter(console, '').stage)

@@ -102,3 +102,25 @@ class Trained(NamedTuple):
   history: dict
   seconds: float
   execution: Execution
+
+
+class Stage(NamedTuple):
+  """A finished population and what it reached.
+
+  Attributes:
+    name: of the arm, or of the teachers, in the row.
+    history: metrics along the way.
+    seconds: time spent in its steps.
+    execution: how it ran.
+    test: metric -> the value of each member.
+    bytes: of each of its nets that is quantised or pruned.
+    job: what it is called among what trains; empty for what did not train.
+  """
+
+  name: str
+  history: dict
+  seconds: float
+  execution: Execution
+  test: dict[str, np.ndarray]
+  bytes: Mapping[str, int] = MappingProxyType({})
+  job: str = ''
