@@ -1,4 +1,4 @@
-"""An option of a loss that is learnt against the student (CTKD)."""
+"""A loss with an option, e.g. the temperature, learnt adversarially (CTKD)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def adversary(
   The parameter θ is called ``adversary``, beside those of the adapters.
 
   Args:
-    sides: what the loss compares.
+    sides: the outputs that the loss compares.
     mask: what counts, as for `jaxkd.distill.term`.
     loss: the loss, or the name of one of `jaxkd.losses`.
     option: the option, e.g. 'temperature' for curriculum temperature.
@@ -78,7 +78,7 @@ def adversary(
   if known and not low < high:
     raise UserError(f'{entry}.kw: low, {low:g}, should be below high, {high:g}')
   if option in options:
-    raise UserError(f'{entry}.kw.{option}: it is learnt; leave it out')
+    raise UserError(f'{entry}.kw.{option}: the term learns it; leave it out')
   player = Adversary(low, high, ramp)
 
   def made(**learnt):

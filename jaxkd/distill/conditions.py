@@ -1,4 +1,8 @@
-"""Conditions and weights of examples, by what one teacher gives."""
+"""Functions that decide on each example, or weigh it, by one teacher's output.
+
+A condition such as ``losses.teacher_is_correct`` returns a bool for each
+example; a weight such as ``losses.teacher_confidence`` returns a number.
+"""
 
 from collections.abc import Callable
 
@@ -27,14 +31,15 @@ def of_teacher(
   kind: str,
   here: str,
 ) -> Callable[[Context], Array]:
-  """A function of the one teacher's output and of fields of the batch.
+  """Makes ``context -> [B]`` of a function of a teacher's output and of labels.
 
   Args:
-    function: it, or its name.
-    taken: the masks of the terms that it decides on.
-    teacher: the groups that it looks at, of which there is one net.
-    at: the teacher's output.
-    kind: what it is.
+    function: of the output of one teacher, [B, ...], and of fields of the
+      batch, or its name in `jaxkd.losses`.
+    taken: the masks of the terms that it chooses between, or weighs.
+    teacher: the group of that teacher; several groups are one if fused.
+    at: the name of that output.
+    kind: 'condition' or 'weight', for error messages.
     here: the config entry, for error messages.
   """
   name, entry = name_of(function), here.rpartition('.')[0]
@@ -42,8 +47,8 @@ def of_teacher(
   teachers, arguments = groups_of(teacher), Arguments(function)
   if not teachers:
     raise UserError(
-      f'{here}: {name} looks at one teacher; name its group in '
-      f'{entry}.teacher, or put fused around the whole'
+      f'{here}: {name} looks at the output of one teacher and none is named; '
+      f'name its group in {entry}.teacher'
     )
 
   def judged(context: Context):
@@ -51,7 +56,8 @@ def of_teacher(
     if len(outputs) != 1:
       raise UserError(
         f'{here}: {name} looks at one teacher and {"+".join(teachers)} has '
-        f'{len(outputs)}; set fuse'
+        f'{len(outputs)}; fuse them to one with {entry}.fuse (distill.fused in '
+        'code)'
       )
     for mask in taken:
       masks.check_fields(name, arguments.fields, mask, context.batch, here)
@@ -82,7 +88,7 @@ def of_teacher(
 
 
 def _found(function: str | Callable, *, kind: str, entry: str) -> Callable:
-  """A function of what one teacher gives, which is first in ours."""
+  """The function; those of `jaxkd.losses` take the teacher's output first."""
 
   def fits(ours):
     return first_argument(getattr(losses, ours)) == 'teacher'

@@ -7,13 +7,13 @@ that it names in its signature:
 
 - ``at``: the names of the student's and of the teachers' outputs, a pair;
 - ``teacher``: the names of the groups of teachers, a tuple;
-- ``sides``: what both give there, behind the adapters of the entry, as
+- ``sides``: these outputs, behind the adapters of the entry, as
   `jaxkd.distill.location.Sides`;
 - ``mask``: what counts, as `jaxkd.distill.masks.find` takes it;
 - ``num_data``: how many examples a net trains on;
 - ``entry``: the name of the config entry, for error messages.
 
-What an entry says that the factory has no argument for is refused.
+An entry that sets something for which the factory has no argument is refused.
 """
 
 import inspect
@@ -47,7 +47,7 @@ def find(name: str | Factory, *, at: str) -> Factory:
 
 
 def options(name: str | Factory, *, at: str) -> dict[str, Any]:
-  """The options of a factory that have a value by default."""
+  """The options of a factory that have a default, with that value."""
   return {
     p.name: p.default
     for p in _named(find(name, at=at))
@@ -89,9 +89,13 @@ def make(
   if 'sides' not in taken:
     for side, value in adapting.items():
       if value:
-        raise UserError(f'{entry}.{side}: {called} takes none; leave it empty')
+        raise UserError(
+          f'{entry}.{side}: {called} does not support this; leave it empty'
+        )
   if 'mask' not in taken and mask not in ('', masks.ALL):
-    raise UserError(f'{entry}.mask: {called} takes none; leave it empty')
+    raise UserError(
+      f'{entry}.mask: {called} does not support this; leave it empty'
+    )
   given = {
     'at': at,
     'teacher': groups,

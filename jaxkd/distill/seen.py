@@ -14,7 +14,7 @@ def aggregated(
   groups: tuple[str, ...],
   weigh: Callable[[Context], Array] | None = None,
 ) -> Term:
-  """Shows the term one teacher in place of several, which are fused.
+  """A term that sees one teacher, fused from several, in place of them.
 
   Args:
     term: looks at some of the groups.
@@ -22,7 +22,7 @@ def aggregated(
       whose shapes do not depend on the weights.
     groups: whose nets they are.
     weigh: gives the weights of the nets, [T] or for each example [B, ..., T];
-      by default all have equal say.
+      equal ones by default.
   """
 
   def seen(context, weights=None):
@@ -33,7 +33,7 @@ def aggregated(
   def weighed(context):
     return seen(context, weigh(context) if weigh else None)
 
-  # Before the first step there may be no fields of the batch to weigh by.
+  # The batch that initialises a term may lack the fields that weights need.
   return seen_as(term, weighed, at_first=seen)
 
 
@@ -42,12 +42,12 @@ def seen_as(
   see: Callable[[Context], Context],
   at_first: Callable[[Context], Context] | None = None,
 ) -> Term:
-  """A term that is shown another context than it is given.
+  """A term that sees another context than the one of its step.
 
   Args:
     term: the term.
-    see: what makes it of the one that is given.
-    at_first: what makes one of the same shapes for the term's `init`.
+    see: makes the context that the term sees of the one of the step.
+    at_first: makes one of the same shapes for the term's `init`.
   """
 
   def init(key, context):
@@ -80,7 +80,7 @@ def standing_in(
 
 
 def unfused(term: Term) -> Term:
-  """A term that sees all teachers, whatever fusion it is within."""
+  """A term that sees all teachers, even inside of a fusion."""
 
   def see(context):
     teachers = context.unfused or context.teachers
@@ -92,7 +92,7 @@ def unfused(term: Term) -> Term:
 def looking_at(
   term: Term, teachers: tuple[str, ...] = (), at: tuple[str, ...] = ()
 ) -> Term:
-  """The term, which looks at these teachers and outputs of theirs too."""
+  """The term, with these teachers and outputs added to what it needs."""
   student, taught = term.layers
   return term._replace(
     teachers=tuple(dict.fromkeys((*teachers, *term.teachers))),

@@ -1,4 +1,4 @@
-"""A `Term` of a loss: what it compares, at which layers, of which teachers."""
+"""Makes a `Term` of a loss: its outputs, teachers, adapters and mask."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -54,34 +54,34 @@ def term(
   kw: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Term:
-  """A loss between the student and its teachers, as a part of what trains.
+  """A loss between the student and its teachers, as a term of a step.
 
-  With several teachers it is the mean of the loss over all of their nets, if
-  the loss does not look at all at once.
+  With several teachers the term is the mean of the losses to each of their
+  nets, unless the loss itself takes all `teachers` at once.
 
   Args:
     loss: a function, or the name of one of `jaxkd.losses`; see `Arguments` for
       where its arguments come from.
     teacher: the group of teachers that it looks at, or several; empty for a
       loss that looks at none.
-    at: the output of the student and that of the teachers; one name is for
-      both, and a tuple in place of a name is several outputs.
+    at: the output of the student and that of the teachers; one name stands for
+      both, and a tuple in place of a name for several outputs.
     weight: what `jaxkd.distill.weighted` takes.
-    of: the role that it trains; the only one if empty.
+    of: the student that it trains; the only one if empty.
     adapter: a function of `jaxkd.distill.adapters`, or its name, applied to the
-      student's side and sized from both shapes.
+      student's output and sized from the shapes of both sides.
     adapter_kw: its options.
-    teacher_adapter: one applied to the teachers' side.
+    teacher_adapter: an adapter of the teachers' output.
     teacher_adapter_kw: its options.
-    mask: what counts, as `masks.find` takes it; the mean is then over what
-      counts in the whole batch. It has the shape of the loss's value, or the
-      loss takes `valid`. Where the batch has a field `valid` it may not be
-      empty; 'all' says that everything counts.
-    inputs: where arguments of the loss come from whose names do not tell it:
+    mask: the field of the batch, or the output, that says what counts; see
+      `masks.find`. The mean is then over what counts in the whole batch. The
+      mask has the shape of the loss's value, or the loss takes `valid`. A batch
+      with a field `valid` needs one; 'all' says that everything counts.
+    inputs: where arguments of the loss come from if their names do not say so:
       argument -> 'batch.FIELD', 'student.OUTPUT' or 'teacher.OUTPUT'.
     fuse_weights: how much the loss to each teacher counts; see `weights` of
       `jaxkd.distill.fused`. By default they count equally.
-    example_weight: a function of what the one teacher gives, such as
+    example_weight: a function of the teacher's output, such as
       'teacher_confidence', that multiplies the loss of each example.
     entry: the config entry, for error messages.
     kw: options of the loss, by keyword.
@@ -92,7 +92,7 @@ def term(
   """
   function = find_loss(loss, at=f'{entry}.loss')
   groups, kw = groups_of(teacher), {**(kw or {}), **options}
-  # A teacher may be there for nothing but the weights of the examples.
+  # Some terms need a teacher only for the weights of the examples.
   looks = not example_weight or compares(function, inputs, entry=entry)
   if fuse_weights and not groups:
     raise UserError(f'{entry}.fuse_weights: name the groups in {entry}.teacher')
@@ -101,7 +101,7 @@ def term(
       f'{entry}.fuse_weights: the router learns what all predict together; set '
       f"{entry}.fuse, e.g. to 'mean_probabilities'"
     )
-  if inputs:  # of a side that `inputs` tells altogether, nothing else is seen
+  if inputs:  # a side whose arguments are all in `inputs` needs no `at`
     told = Arguments(function, inputs)
     student, taught = both_of(at)
     at = student if told.student else (), taught if told.teacher else ()
@@ -153,13 +153,13 @@ def knowledge(
   options: Mapping[str, Any] | None = None,
   entry: str = 'term',
 ) -> Term:
-  """A loss of what is on both sides; see `term` for the arguments.
+  """The term of a loss of both sides; see `term` for the arguments.
 
   Args:
     loss: the function.
-    both: what it compares.
+    both: the outputs that it compares.
     mask: what counts.
-    inputs: where arguments come from whose names do not tell it.
+    inputs: where arguments come from if their names do not say so.
     weigh: how much each teacher counts in the mean over them, [T] or for each
       example [B, T], of sum 1; by default they are equal.
     options: keyword options of the loss.
@@ -182,8 +182,8 @@ def knowledge(
     )
   if teachers and not looks:
     raise UserError(
-      f'{entry}.teacher: the loss {name} looks at no teacher, as none of its '
-      'arguments behind the first is called teacher; leave it empty, or say in '
+      f'{entry}.teacher: the loss {name} looks at no teacher: none of its '
+      'arguments after the first is called teacher; leave it empty, or say in '
       f"{entry}.inputs which argument is a 'teacher.OUTPUT'"
     )
   if arguments.together and weigh:
@@ -208,7 +208,7 @@ def knowledge(
 
   def value(context, counts, student, teacher=(), named=MappingProxyType({})):
     first, rest = [context.key] if arguments.draws else [], []
-    # What a teacher's adapter gives besides comes in place of fields.
+    # Further outputs of a teacher's adapter take the place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
       with within(f'{entry}: '):
@@ -300,8 +300,8 @@ def knowledge(
     weights = weigh(context)
     if weights.ndim > 2:
       raise UserError(
-        f'{entry}.fuse_weights: it weighs the parts of an example apart, and '
-        'the loss is one of the whole; leave it empty'
+        f'{entry}.fuse_weights: the weights are per token or pixel, but '
+        f'the loss {name} is per example; leave it empty'
       )
     weights = jnp.broadcast_to(weights, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state

@@ -37,14 +37,14 @@ def weighted(
 
   Args:
     term: gives [B].
-    weight: a number, a schedule or a function. A function whose first argument
-      is called `context` is given the `Context` and returns a number or a
-      weight for each example, [B]. One whose first argument is called
-      `teacher`, such as ``losses.teacher_confidence`` or its name, is given
-      what the term's one teacher gives, [B, ...], with fields of the batch
-      behind it, and returns [B]. Any other is given the number of the step, as
-      the schedules of optax are.
-    at: the teacher's output that such a function looks at.
+    weight: a number, a schedule or a function. The name of its first argument
+      says what a function is given. `context` is the `Context`; the function
+      returns a number or a weight for each example, [B]. `teacher` is the
+      output of the term's one teacher, [B, ...], and fields of the batch follow
+      by name; the function, such as ``losses.teacher_confidence`` or its name,
+      returns [B]. Any other is the number of the step, as for the schedules of
+      optax.
+    at: the output that a function of `teacher` is given.
     teacher: the group of that teacher; that of the term if empty.
     entry: the config entry, for error messages.
 
@@ -88,13 +88,13 @@ def conditional(
   """One term for the examples that meet a condition, another for the rest.
 
   Args:
-    when: gives a bool for each example, [B]. It is
-      ``losses.teacher_is_correct``, or its name, or another function of what
-      the first term's one teacher gives, called `teacher`, and of fields of
-      the batch; or a function of the `Context`, called `context`.
+    when: a function that returns a bool for each example, [B]:
+      ``losses.teacher_is_correct``, or its name, or another function of
+      `teacher`, the output of the first term's one teacher, and of fields of
+      the batch; or a function of `context`, the `Context`.
     term: the loss of the examples for which it is true.
     otherwise: the loss of the others.
-    at: the teacher's output that the condition looks at.
+    at: the output that a function of `teacher` is given.
     teacher: the group of that teacher; that of the first term if empty.
     entry: the config entry, for error messages.
 
