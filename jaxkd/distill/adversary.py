@@ -78,7 +78,7 @@ def adversary(
   if known and not low < high:
     raise UserError(f'{entry}.kw: low, {low:g}, should be below high, {high:g}')
   if option in options:
-    raise UserError(f'{entry}.kw.{option}: the term learns it; leave it out')
+    raise UserError(f'{entry}.kw.{option}: it is learnt; leave it out')
   player = Adversary(low, high, ramp)
 
   def made(**learnt):

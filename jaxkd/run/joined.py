@@ -28,7 +28,8 @@ def joined(
 
   If this group has views, all nets see the examples through them; otherwise
   each net sees them through its own views. If a view makes several copies of an
-  example, as `jaxkd.data.views.turns` does, their predictions are fused too.
+  example, as `jaxkd.data.views.dihedral_all` does, their predictions are fused
+  too.
 
   Args:
     entry: its complete entry.

@@ -1,4 +1,4 @@
-"""From the entries of ``config.distill`` to terms."""
+"""Builds terms from the entries of ``config.distill``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +57,7 @@ def build(
     num_data: how many examples a net trains on, for terms with a memory.
 
   Raises:
-    UserError: an entry that names something that is not there.
+    UserError: an entry that names something that does not exist.
   """
   built = {}
   for name in sorted(in_use(distill)):
@@ -67,7 +67,7 @@ def build(
 
 
 def _term(name, distill, roles, num_data) -> Term:
-  """The term of an entry, as it trains."""
+  """The term of an entry, with its condition, weights and fusion."""
   entry, at = distill[name], f'distill.{name}'
   of = entry['of'] or (roles[0] if len(roles) == 1 else '')
   if not of:
@@ -136,7 +136,7 @@ def _plain(entry, at, num_data) -> Term:
 
 
 def _fused(term, entry, at, trains) -> Term:
-  """The term, shown one teacher in place of several if its entry says so."""
+  """The term, whose teachers are fused to one if its entry says so."""
   groups, weights = groups_of(entry), entry['fuse_weights']
   for group in groups:
     if weights == fusion.VALIDATION and group in trains:

@@ -279,7 +279,7 @@ def test_peers_are_fused_or_drawn(make_net, batch, fuse):
 @pytest.mark.parametrize('teacher', ['main', 'student'])
 def test_of_one_teacher_none_is_drawn(make_net, batch, teacher):
   soft = dict(loss='kl', teacher=teacher, fuse='sampled')
-  with pytest.raises(UserError, match=rf'soft\.fuse: {teacher} is one teacher'):
+  with pytest.raises(UserError, match=rf'soft\.fuse: {teacher} has a single'):
     learned(make_net, batch, dict(soft=soft), count=1, copies=2)
 
 
