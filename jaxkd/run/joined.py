@@ -26,10 +26,9 @@ def joined(
 ) -> Role:
   """The net of a group that is made of others: their fused predictions.
 
-  If this group has views, all nets see the examples through them; otherwise
-  each net sees them through its own views. If a view makes several copies of an
-  example, as `jaxkd.data.views.dihedral_all` does, their predictions are fused
-  too.
+  They see the examples as this group does if it has views of its own, else
+  each as it does by itself. A view that gives several copies of an example, as
+  `jaxkd.data.views.dihedral_all` does, is for all of them to be fused too.
 
   Args:
     entry: its complete entry.

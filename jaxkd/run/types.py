@@ -62,8 +62,8 @@ class Job(NamedTuple):
     seeds: of each member.
     weights: sampling weights over the training examples, [members, N].
     order: 'own' or 'shared'.
-    together: how many examples of one class follow one another.
-    augment: the augmentation of whole examples, before all views.
+    together: how many examples of a class follow one another.
+    augment: what is done to the examples of a batch before all views.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
     given: net -> values of its initial state for each member, [members, ...].
