@@ -154,8 +154,8 @@ def fused(
   if how in DRAWS:
     if weights:
       raise UserError(
-        f'{entry}.fuse_weights: {how} takes one teacher at a time and no '
-        'weights; leave it empty'
+        f'{entry}.fuse_weights: {how} draws one teacher for each step and '
+        'has no weights; leave it empty'
       )
     return _drawn(term, Draw(how, groups, entry))
   outputs = tuple(sorted(at or term.layers[1])) or ('logits',)
@@ -239,8 +239,9 @@ def _fitted(
     return weights
   if axes != values.shape[1 : 1 + len(axes)]:
     raise UserError(
-      f'{entry}.fuse_weights: the weights are for {list(axes)} and {name} is '
-      f'{list(values.shape[1:])}; choose weights of each example alone'
+      f'{entry}.fuse_weights: the weights have the shape {list(axes)} for '
+      f'each teacher, and {name} is {list(values.shape[1:])}; choose weights '
+      'per example'
     )
   rest = values.shape[1 + len(axes) : -1]
   weights = jnp.expand_dims(weights, tuple(range(len(axes), values.ndim - 2)))
@@ -257,8 +258,9 @@ def _check_classes(how, name, values, context, groups, entry):
   }
   if known != {values.shape[-1]}:
     raise UserError(
-      f'{entry}.fuse: {how} is of probabilities of classes, and {name} '
-      f"{list(values.shape[2:])} is not known to have any; set fuse='mean'"
+      f'{entry}.fuse: {how} fuses class probabilities, and {name} '
+      f'{list(values.shape[2:])} does not have the classes of the logits; '
+      "set fuse='mean'"
     )
 
 
@@ -302,9 +304,9 @@ def weights_of(
       _several(context, groups, entry)
       if name not in context.teachers:
         raise UserError(
-          f'{here}: no weights are found for {"+".join(groups)}, as only a run '
-          'of a config finds them, and not where some group reads another; '
-          "take 'confidence' or 'router'"
+          f'{here}: there are no validation weights for {"+".join(groups)}: '
+          'only a run of a config finds them, and only for groups that read no '
+          "other; take 'confidence' or 'router'"
         )
       return context.teachers[name]['weight'][:, 0]
 

@@ -185,7 +185,7 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   if any(shape[:-1] != each[0][:-1] for shape in each):
     raise UserError(
       f'{at}.reads: layers of the shapes {", ".join(map(str, each))} cannot '
-      'be put one behind the other; all but the last size must be the same'
+      'be concatenated; all sizes but the last must be equal'
     )
   return (*each[0][:-1], sum(shape[-1] for shape in each))
 

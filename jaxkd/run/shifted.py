@@ -27,8 +27,8 @@ def classes_of(
     return None
   if role.reads or 'logits' not in build.output_shapes(role.net, role.shape):
     raise UserError(
-      f'{at}: it is about the logits of a net that sees the examples itself, '
-      f'which {name} is not; leave it empty'
+      f'{at}: only a net that sees the examples itself and gives logits can '
+      f'have them shifted, and {name} is none; leave it empty'
     )
   if source.splits['train'].index.each:
     raise UserError(

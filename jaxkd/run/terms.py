@@ -120,8 +120,8 @@ def _plain(entry, at, num_data) -> Term:
   for name, value in (('inputs', entry['inputs']), ('fuse_weights', weights)):
     if value:
       raise UserError(
-        f'{at}.{name}: it is for losses, and the term {entry["term"]} is none; '
-        'leave it empty'
+        f'{at}.{name}: the term {entry["term"]} does not support this; leave '
+        'it empty'
       )
   return library.make(
     entry['term'],
