@@ -1,4 +1,4 @@
-"""How soon a folder of images can be learnt from, and in how much memory.
+"""Time and memory that it takes to start from a folder of images.
 
 Each start is a process of its own, which loads the data and finds their
 checksum, as every run does before it trains.
@@ -52,7 +52,7 @@ def starts(
   *,
   stage: Callable = speed.unseen,
 ) -> dict[str, Any]:
-  """Seconds and peak memory of starts, the first one and those that follow.
+  """Seconds and peak memory of the first start and of later ones.
 
   The images are JPEGs, smooth ones of colours. Their files have been written
   just before, so that the disk need not be waited for.

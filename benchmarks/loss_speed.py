@@ -1,9 +1,9 @@
-"""The cost of every loss by itself: its time, its memory, its share of a step.
+"""The cost of every loss alone: its time, its memory, its share of a step.
 
-Each public function of `jaxkd.losses` that is a loss is differentiated by the
-student's side, at the shapes of a teacher and a student of one case. What it
-is given goes by the names of its arguments, all of them in `inputs`; a new
-loss whose arguments are named as the others' needs nothing here.
+Each public loss of `jaxkd.losses` is differentiated with respect to the
+student's side, at the shapes of a teacher and a student of one case. Its
+arguments are chosen by name from `inputs`; a new loss whose arguments have the
+names of the others' needs no code here.
 """
 
 import inspect
@@ -65,7 +65,7 @@ def is_loss(name: str) -> bool:
 
 
 def inputs(case: Case) -> dict[str, Any]:
-  """What losses are given, by the names of their arguments.
+  """The arguments of losses, by name.
 
   `student` and `teacher` are dicts of what the nets give, by location. What
   is no array is an option, which is not traced.

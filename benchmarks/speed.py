@@ -1,4 +1,4 @@
-"""Steady-state times of steps, measured on whatever device is there.
+"""Steady-state times of steps, measured on the devices of this machine.
 
 Programs that are to be compared are timed in turns, A B C A B C..., so that
 the drift of a shared machine hits all of them alike. A measurement is a dict
@@ -48,7 +48,7 @@ FEWEST = 5  # samples, however little time there is
 
 
 class Program(NamedTuple):
-  """Something to time.
+  """A program to time.
 
   Attributes:
     call: ``(state) -> state``, compiled. The state is donated, as training
@@ -317,7 +317,7 @@ def save(path: str | Path, measured: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_out(path: str | Path) -> None:
-  """Finds out before measuring whether `save` will work.
+  """Checks before measuring whether `save` will work.
 
   Raises:
     UserError: the file cannot be written.
@@ -558,7 +558,7 @@ def _step(
 
 
 def _kept(session: Session, job: Job, batch: dict) -> Callable[[], dict]:
-  """Keeps what the teachers give for a batch; what looks it up."""
+  """Caches the teachers' outputs for a batch; returns what looks them up."""
   fields = jax.device_get({n: batch[n] for n in ('inputs', 'labels')})
   splits = {'train': ArrayExamples(**fields)}
   with tempfile.TemporaryDirectory() as folder:

@@ -65,7 +65,7 @@ flags.DEFINE_boolean('store', False, 'keep it in benchmarks/ for BENCHMARKS.md')
 
 
 def main(stop):
-  """Measures what is asked for, one after another; prints and keeps it."""
+  """Makes the measurements that are asked for, prints and stores them."""
   console = Console()
   if FLAGS.losses and FLAGS.case:
     raise UserError('--losses: they have a case of their own; leave --case out')

@@ -1,10 +1,10 @@
-"""Whether a term gives in parts of a batch what it gives of all of it.
+"""Checks that a term can be accumulated: that parts of a batch add up.
 
-It does if the loss of an example has nothing to do with the others, and what
-it is divided by is known of the whole batch. A term may break that anywhere: in
-its loss, in the weights of the examples, in an adapter with BatchNorm, in a
-memory, by noise that is drawn anew for each part, or in code that is not ours.
-So it is tried, on a few examples that are drawn.
+They do if the loss of an example does not depend on the other examples, and the
+divisor of the mean is known for the whole batch. A term may break that
+anywhere: in its loss, in the weights of examples, in an adapter with BatchNorm,
+in a memory, by noise that is drawn for each part, or in a user's code. So the
+term is run on a few random examples, whole and in parts.
 """
 
 import functools
@@ -24,14 +24,14 @@ _TOLERANCE = 1e-3  # of the largest element: far above rounding
 
 
 def adds_up(term: Term, context: Context) -> bool:
-  """Whether the parts' values and gradients are those of the whole batch.
+  """Whether the parts add up to the value and gradients of the whole batch.
 
   Args:
-    term: of which nothing is traced.
-    context: shapes of what it may look at, with a batch of any size.
+    term: not one made inside of a traced function.
+    context: its shapes, with a batch of any size.
 
   Returns:
-    False also where it cannot be told, as nothing is finite or all is 0.
+    False also where the test says nothing: all is 0, or nothing is finite.
   """
   shapes = _resized(context)
   compare = jax.jit(functools.partial(_both, term))

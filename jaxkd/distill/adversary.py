@@ -1,4 +1,4 @@
-"""An option of a loss that is learnt against the student (CTKD)."""
+"""A loss with an option, e.g. the temperature, learnt adversarially (CTKD)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def adversary(
   The parameter θ is called ``adversary``, beside those of the adapters.
 
   Args:
-    sides: what the loss compares.
+    sides: the outputs that the loss compares.
     mask: what counts, as for `jaxkd.distill.term`.
     loss: the loss, or the name of one of `jaxkd.losses`.
     option: the option, e.g. 'temperature' for curriculum temperature.

@@ -1,7 +1,7 @@
-"""Where a function gets its arguments from, read off its signature.
+"""What the arguments of a loss are, read from its signature.
 
-The same for losses, conditions, weights of examples and weights of teachers;
-docs/terms.md has it as a table.
+The rules are the same for losses, conditions, weights of examples and weights
+of teachers; docs/terms.md has them as a table.
 """
 
 import inspect
@@ -18,7 +18,7 @@ PLACES = ('batch', 'student', 'teacher')
 
 
 class Arguments:
-  """Which of a function's arguments come from where.
+  """Where each argument of a function comes from.
 
   `key`, when first, is drawn; the arguments up to the one whose name begins
   with `teacher` are the student's, that one is the teacher's, and the rest
@@ -28,16 +28,16 @@ class Arguments:
   in none of the attributes but `names`.
 
   Attributes:
-    names: of the positional arguments that these rules are for, in order.
-    draws: whether the function takes a key.
+    names: of the positional arguments, in order.
+    draws: whether the function takes a random key.
     student: names of the arguments that are the student's.
     teacher: whether it looks at a teacher.
     together: whether it looks at all teachers at once.
     fields: names of the batch's fields that it wants.
-    coupled: whether its value couples the examples of a batch; such functions
-      take a mask of them, `where`.
-    masked: whether it puts positions together and can leave some out; such
-      functions take a mask of them by keyword, `valid`.
+    coupled: whether the loss of an example depends on the others of the batch;
+      such functions take a mask of examples, `where`.
+    masked: whether it combines the positions of an example and can leave some
+      out; such functions take a mask of positions by keyword, `valid`.
   """
 
   def __init__(self, function: Callable, inputs: Collection[str] = ()):
@@ -62,7 +62,7 @@ class Arguments:
 
 
 def looks_at_context(function: Callable) -> bool:
-  """Whether a function is given the whole context: it has it as `context`."""
+  """Whether a function takes the whole context, as its argument `context`."""
   return first_argument(function) == 'context'
 
 
@@ -72,7 +72,7 @@ def first_argument(function: Callable) -> str:
 
 
 def name_of(function: Any) -> str:
-  """What a function is called in an error; a name is itself."""
+  """The name of a function, for error messages; a name is returned as it is."""
   if isinstance(function, str):
     return function
   return getattr(function, '__name__', str(function))
@@ -86,7 +86,7 @@ def find_loss(name: str | Callable, *, at: str) -> Callable:
 def places(
   function: Callable, inputs: Mapping[str, str], entry: str
 ) -> dict[str, tuple[str, str]]:
-  """Argument -> one of `PLACES` and what it is called there.
+  """For each argument in `inputs`, one of `PLACES` and the name there.
 
   Args:
     function: a loss.
@@ -125,12 +125,12 @@ def field_of(
   Args:
     batch: the fields.
     field: the name.
-    who: the function that takes it, for errors.
-    mixtures: whether it takes probabilities of the classes for `labels`, which
-      mixtures of two examples have.
+    who: the function that takes it, for error messages.
+    mixtures: whether it takes class probabilities for `labels`, as mixtures of
+      two examples have.
 
   Raises:
-    UserError: there is none, or none such.
+    UserError: there is no such field, or it holds class probabilities.
   """
   if field == 'labels' and PROBABILITIES in batch:
     if mixtures:

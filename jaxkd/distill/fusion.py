@@ -1,8 +1,9 @@
-"""How several teachers become one for a term, or how much each counts.
+"""Several teachers of one term: fused to one, weighted, or drawn from.
 
-A fusion shows the term one teacher in place of them all. With weights it is
-weighted; without a fusion the weights are those of the losses to each teacher.
-A draw shows the term one of them in each step, and the others are not run.
+A fusion combines the outputs of all teachers, e.g. to their mean, and the term
+sees the result as its one teacher. Weights say how much each teacher counts in
+it; without a fusion they weigh the losses to the teachers. A draw picks one
+teacher for each step, and the others are not run.
 """
 
 import inspect
@@ -14,9 +15,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import masks, router, transfer
+from jaxkd.distill import masks, router
 from jaxkd.distill.arguments import field_of, first_argument, name_of
 from jaxkd.distill.location import groups_of, nets_of, shown
+from jaxkd.distill.seen import (
+  aggregated,
+  looking_at,
+  seen_as,
+  standing_in,
+)
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics
@@ -24,17 +31,17 @@ from jaxkd.types import Context, Term
 
 DRAWS = ('sampled', 'round_robin')
 VALIDATION, ROUTER = 'validation', 'router'
-_WEIGHTS = '_weights'  # what functions of teachers that weigh them end with
+_WEIGHTS = '_weights'  # how the names of functions that weigh teachers end
 
 
 class Draw(NamedTuple):
-  """One of the nets of some groups for each step.
+  """A rule that picks one net of some groups of teachers for each step.
 
-  Whoever draws from the same groups in the same way gets the same net.
+  All terms that draw from the same groups in the same way get the same net.
 
   Attributes:
     how: 'sampled', at random, or 'round_robin', one after another.
-    groups: whose nets they are.
+    groups: the groups of teachers.
     entry: the config entry, for error messages.
   """
 
@@ -44,19 +51,19 @@ class Draw(NamedTuple):
 
   @property
   def name(self) -> str:
-    """What the drawn teacher is called."""
+    """The name of the pseudo-group that the drawn teacher is."""
     return f'{self.how} of {"+".join(self.groups)}'
 
   def index(self, count: int, seed: Array, step: Array) -> Array:
-    """Which of `count` nets is taken in a step.
+    """The number of the net that a step takes, from 0 to below `count`.
 
     Raises:
       UserError: there is just one.
     """
     if count == 1:
       raise UserError(
-        f'{self.entry}.fuse: {"+".join(self.groups)} is one teacher, of which '
-        'there is none to draw; leave fuse empty'
+        f'{self.entry}.fuse: {"+".join(self.groups)} has a single teacher; '
+        'there is nothing to sample; leave fuse empty'
       )
     if self.how == 'round_robin':
       return step % count
@@ -66,7 +73,7 @@ class Draw(NamedTuple):
   def pick(
     self, teachers: Mapping[str, dict], seed: Array, step: Array
   ) -> dict[str, Array]:
-    """The outputs of the net of a step, with a leading axis of 1."""
+    """The outputs of the net that a step takes, [1, B, ...] each."""
     for group in self.groups:
       if group not in teachers:
         raise unknown('teacher', group, teachers, f'{self.entry}.teacher')
@@ -76,7 +83,7 @@ class Draw(NamedTuple):
     count = sum(len(next(iter(net.values()))) for net in nets)
     chosen = self.index(count, seed, step)
     first, *others = nets
-    outputs = {  # layers that not all have, or not alike, cannot be drawn
+    outputs = {  # a net can be drawn only for layers that all nets have
       name: [x, *(net[name] for net in others)]
       for name, x in first.items()
       if all(name in n and n[name].shape[1:] == x.shape[1:] for n in others)
@@ -87,10 +94,10 @@ class Draw(NamedTuple):
 
 
 def alone(whole: Iterable[str], draws: Iterable[Draw]) -> dict[str, Draw]:
-  """The groups of which one net is enough, and what draws it.
+  """The groups of which a step runs only one net, and the draw that picks it.
 
   Args:
-    whole: the groups of which all nets are looked at.
+    whole: the groups of which some term sees all nets.
     draws: of all terms.
   """
   named = {draw.name: draw for draw in draws}.values()
@@ -118,21 +125,21 @@ def fused(
   teacher: str | tuple[str, ...] = (),
   entry: str = 'term',
 ) -> Term:
-  """Shows a term one teacher in place of all that it looks at.
+  """Fuses the teachers of a term to one, which the term then sees.
 
   Args:
     term: looks at several teachers, and sees one of the same names.
-    how: how they become one. 'mean_probabilities', 'geometric_mean',
+    how: the fusion. 'mean_probabilities', 'geometric_mean',
       'mean_logits' and 'majority_vote', functions of `jaxkd.losses`, are for
-      logits and what has as many classes; 'mean' is the plain mean of any
+      logits and outputs of as many classes; 'mean' is the plain mean of any
       output. 'sampled' is one net for each batch, and 'round_robin' one after
       another: only that net is run. Or a function of one's own of the outputs
       of all nets, [T, B, ...], with the options ``weights`` and ``temperature``
       if it takes such.
     weights: how much each net counts: 'confidence', or a function of the logits
-      of all, [T, B, ..., K], and of fields of the batch, that gives [T] or
-      [B, ..., T]; 'router', a gate that learns it from the labels; or
-      'validation', which `jaxkd.run` finds on that split.
+      of all, [T, B, ..., K], and of fields of the batch, that returns [T]
+      or [B, ..., T]; 'router', a gate that learns them from the labels; or
+      'validation', weights that `jaxkd.run` finds on the validation split.
     at: the outputs that are fused; those that the term looks at if empty.
     teacher: the groups that become one; all that the term looks at if empty.
     entry: the config entry, for error messages.
@@ -147,8 +154,8 @@ def fused(
   if how in DRAWS:
     if weights:
       raise UserError(
-        f'{entry}.fuse_weights: {how} takes one teacher at a time and no '
-        'weights; leave it empty'
+        f'{entry}.fuse_weights: {how} draws one teacher for each step and '
+        'has no weights; leave it empty'
       )
     return _drawn(term, Draw(how, groups, entry))
   outputs = tuple(sorted(at or term.layers[1])) or ('logits',)
@@ -182,18 +189,18 @@ def fused(
       learnt = _as_logits(losses.mean_probabilities, True, entry)
     made = router.routed(term, predictions, combined, learnt, groups, entry)
   else:
-    made = transfer.aggregated(term, combined, groups, weigh)
+    made = aggregated(term, combined, groups, weigh)
   looks = (*outputs, 'logits') if weights else outputs
-  return transfer.looking_at(made, teachers, looks)
+  return looking_at(made, teachers, looks)
 
 
 def mean(teachers: Array, *, weights: Array | None = None) -> Array:
-  """The mean of what teachers give, of any kind.
+  """The mean of an output over teachers.
 
   Args:
     teachers: [T, B, ...].
-    weights: of the teachers, [T], or for each example [B, ..., T], not below
-      0; over their sum. Equal by default.
+    weights: of the teachers, [T], or for each example [B, ..., T], 0 or
+      more; they are divided by their sum. Equal by default.
 
   Returns:
     [B, ...].
@@ -209,14 +216,14 @@ def mean(teachers: Array, *, weights: Array | None = None) -> Array:
 
 
 def _drawn(term: Term, draw: Draw) -> Term:
-  """The term, shown one net of its groups in each step."""
+  """The term, which sees one net of its groups in each step."""
 
   def see(context):
     net = shown(context, (draw.name,), entry=draw.entry)[draw.name]
-    return transfer.standing_in(context, draw.groups, net)
+    return standing_in(context, draw.groups, net)
 
   others = (name for name in term.teachers if name not in draw.groups)
-  return transfer.seen_as(term, see)._replace(
+  return seen_as(term, see)._replace(
     teachers=tuple(others), draws=(draw, *term.draws)
   )
 
@@ -224,7 +231,7 @@ def _drawn(term: Term, draw: Draw) -> Term:
 def _fitted(
   weights: Array | None, values: Array, name: str, entry: str
 ) -> Array | None:
-  """Weights of examples, [B, ..., T], with the axes that an output has."""
+  """Weights [B, ..., T] with axes of 1, to multiply an output [T, B, ...]."""
   if weights is None or weights.ndim == 1:
     return weights
   axes = weights.shape[:-1]
@@ -232,8 +239,9 @@ def _fitted(
     return weights
   if axes != values.shape[1 : 1 + len(axes)]:
     raise UserError(
-      f'{entry}.fuse_weights: the weights are for {list(axes)} and {name} is '
-      f'{list(values.shape[1:])}; choose weights of each example alone'
+      f'{entry}.fuse_weights: the weights have the shape {list(axes)} for '
+      f'each teacher, and {name} is {list(values.shape[1:])}; choose weights '
+      'per example'
     )
   rest = values.shape[1 + len(axes) : -1]
   weights = jnp.expand_dims(weights, tuple(range(len(axes), values.ndim - 2)))
@@ -241,7 +249,7 @@ def _fitted(
 
 
 def _check_classes(how, name, values, context, groups, entry):
-  """Refuses to take for logits what has not as many classes."""
+  """Refuses a fusion of class probabilities for outputs without classes."""
   known = {
     x.shape[-1]
     for outputs in shown(context, groups, entry=entry).values()
@@ -250,18 +258,19 @@ def _check_classes(how, name, values, context, groups, entry):
   }
   if known != {values.shape[-1]}:
     raise UserError(
-      f'{entry}.fuse: {how} is of probabilities of classes, and {name} '
-      f"{list(values.shape[2:])} is not known to have any; set fuse='mean'"
+      f'{entry}.fuse: {how} fuses class probabilities, and {name} '
+      f'{list(values.shape[2:])} does not have the classes of the logits; '
+      "set fuse='mean'"
     )
 
 
 def _several(context: Context, groups: tuple[str, ...], entry: str) -> Array:
-  """The logits of two teachers or more, which weights are for."""
+  """The teachers' logits, [T, B, ..., K]; refuses a single teacher."""
   logits = nets_of(context.teachers, groups, 'logits', entry)
   if len(logits) == 1:
     raise UserError(
-      f'{entry}.fuse_weights: {groups[0]} is one teacher, which has no others '
-      'to be weighed against; leave it empty'
+      f'{entry}.fuse_weights: {groups[0]} is one teacher, so there is '
+      'nothing to weigh it against; leave it empty'
     )
   return logits
 
@@ -272,7 +281,7 @@ def weights_of(
   mask: masks.Name,
   entry: str,
 ) -> tuple[tuple[str, ...], Callable[[Context], Array] | None]:
-  """How much each of several teachers counts.
+  """The function that weighs several teachers.
 
   Args:
     weights: as `fused` takes them.
@@ -281,8 +290,9 @@ def weights_of(
     entry: the config entry, for error messages.
 
   Returns:
-    The groups that are looked at, and ``context -> weights``, [T] or for each
-    example [B, ..., T]; None for equal ones, and for those of a router.
+    The groups that the function looks at, and the function ``context ->
+    weights``, [T] or for each example [B, ..., T]; None for equal weights, and
+    for those of a router.
   """
   here = f'{entry}.fuse_weights'
   if weights in ('', ROUTER):
@@ -294,9 +304,9 @@ def weights_of(
       _several(context, groups, entry)
       if name not in context.teachers:
         raise UserError(
-          f'{here}: no weights are found for {"+".join(groups)}, as only a run '
-          'of a config finds them, and not where some group reads another; '
-          "take 'confidence' or 'router'"
+          f'{here}: there are no validation weights for {"+".join(groups)}: '
+          'only a run of a config finds them, and only for groups that read no '
+          "other; take 'confidence' or 'router'"
         )
       return context.teachers[name]['weight'][:, 0]
 
@@ -374,7 +384,7 @@ def _as_logits(function: Callable, softens: bool, entry: str) -> Callable:
 
 
 def _of_teachers(how: str | Callable, entry: str) -> Callable:
-  """A fusion: of `jaxkd.losses`, what looks at teachers and weighs none."""
+  """A fusion by name: a function of `jaxkd.losses` of several teachers."""
   if how == 'mean':
     return mean
   if isinstance(how, str) and ':' not in how and how not in _OF_LOGITS:

@@ -7,13 +7,13 @@ that it names in its signature:
 
 - ``at``: the names of the student's and of the teachers' outputs, a pair;
 - ``teacher``: the names of the groups of teachers, a tuple;
-- ``sides``: what both give there, behind the adapters of the entry, as
+- ``sides``: these outputs, behind the adapters of the entry, as
   `jaxkd.distill.location.Sides`;
 - ``mask``: what counts, as `jaxkd.distill.masks.find` takes it;
 - ``num_data``: how many examples a net trains on;
 - ``entry``: the name of the config entry, for error messages.
 
-What an entry says that the factory has no argument for is refused.
+An entry that sets something for which the factory has no argument is refused.
 """
 
 import inspect
@@ -24,12 +24,13 @@ from typing import Any
 import jax
 
 from jaxkd import lookup
-from jaxkd.distill import masks, transfer
+from jaxkd.distill import masks
 from jaxkd.distill.adversary import adversary
 from jaxkd.distill.arguments import name_of
 from jaxkd.distill.critic import critic
 from jaxkd.distill.location import Location, groups_of, sides
 from jaxkd.distill.memory import memory
+from jaxkd.distill.seen import looking_at
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.types import Term
 
@@ -46,7 +47,7 @@ def find(name: str | Factory, *, at: str) -> Factory:
 
 
 def options(name: str | Factory, *, at: str) -> dict[str, Any]:
-  """The options of a factory that have a value by default."""
+  """The options of a factory that have a default, with that value."""
   return {
     p.name: p.default
     for p in _named(find(name, at=at))
@@ -88,9 +89,13 @@ def make(
   if 'sides' not in taken:
     for side, value in adapting.items():
       if value:
-        raise UserError(f'{entry}.{side}: {called} takes none; leave it empty')
+        raise UserError(
+          f'{entry}.{side}: {called} does not support this; leave it empty'
+        )
   if 'mask' not in taken and mask not in ('', masks.ALL):
-    raise UserError(f'{entry}.mask: {called} takes none; leave it empty')
+    raise UserError(
+      f'{entry}.mask: {called} does not support this; leave it empty'
+    )
   given = {
     'at': at,
     'teacher': groups,
@@ -133,7 +138,7 @@ def make(
       )
     return value, state
 
-  return transfer.looking_at(made._replace(init=init, loss=loss), groups)
+  return looking_at(made._replace(init=init, loss=loss), groups)
 
 
 def _named(factory: Factory) -> list[inspect.Parameter]:

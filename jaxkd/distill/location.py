@@ -1,4 +1,4 @@
-"""Where knowledge is: layers of both sides, and the adapters between them."""
+"""Locations: the outputs that a term compares, and the adapters on them."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ Adapting = str | Callable[..., adapters.Adapter]
 
 
 class Sides(NamedTuple):
-  """What a loss compares, out of a context.
+  """The two sides that a loss compares, taken from a context.
 
   Attributes:
     init: ``(key, context) -> (params, state)``, from a context of shapes.
@@ -28,7 +28,7 @@ class Sides(NamedTuple):
       loss's arguments of the student's side, a tuple, and those of each
       group's side, tuples of arrays with a leading axis T.
     at: names of the student's and of the teachers' outputs.
-    teachers: the groups.
+    teachers: the groups of teachers.
     adapted: whether the student's and the teachers' side have an adapter.
   """
 
@@ -45,18 +45,18 @@ class Sides(NamedTuple):
 
 
 def names_at(at: Location) -> frozenset[str]:
-  """The names of all outputs of one side."""
+  """The names of all outputs at a location."""
   return frozenset(jax.tree.leaves(at))
 
 
 def groups_of(teacher: str | tuple[str, ...]) -> tuple[str, ...]:
-  """The groups that are named: one, several, or none."""
+  """The names of groups as a tuple: of one, of several, or of none."""
   names = (teacher,) if isinstance(teacher, str) else tuple(teacher)
   return tuple(name for name in names if name)
 
 
 def both_of(at: Location) -> tuple[Location, Location]:
-  """Outputs of the student and of the teachers; one name is for both."""
+  """The pair of the student's and the teachers' outputs; one name is both."""
   return (at, at) if isinstance(at, str) else tuple(at)
 
 
@@ -74,7 +74,7 @@ def pick(
 def shown(
   context: Context, teachers: tuple[str, ...], *, entry: str
 ) -> dict[str, dict[str, Array]]:
-  """The outputs of some groups, without those that another stands in for.
+  """The outputs of some groups, but for those that a fusion has replaced.
 
   Raises:
     UserError: a group that is not there.
@@ -93,7 +93,7 @@ def found_in(
   *,
   entry: str,
 ) -> tuple[Any, list]:
-  """What is at a location: of the student, the first, and of each group.
+  """The outputs at a location: those of the student, then of each group.
 
   Args:
     context: of a term.
@@ -123,7 +123,7 @@ def nets_of(
     entry: the config entry, for error messages.
 
   Raises:
-    UserError: a group has none, or they differ in their shapes.
+    UserError: a group has no such output, or the shapes differ.
   """
   each = {}
   for group in groups:
@@ -158,21 +158,21 @@ def sides(
 ) -> Sides:
   """Both sides of a comparison.
 
-  An adapter is sized from the layers' shapes: the teacher's side's from the
-  teacher's own, the student's from that and from what the teacher's side
-  gives. One that has an argument `image` gets the shape of what the student
-  sees too. All nets of all groups share the teacher's adapter.
+  Adapters are sized from the shapes of the outputs: the teacher's adapter from
+  the teacher's output, the student's from the student's output and from what
+  it is compared with. An adapter with an argument `image` is given the shape of
+  the student's input too. All nets of all groups share the teacher's adapter.
 
   Args:
     at: names of the student's and of the teachers' outputs.
     teacher: groups of teachers.
-    adapter: a function of `jaxkd.distill.adapters`, by its name, or one's own,
-      for the student's side.
+    adapter: the student's: a function of `jaxkd.distill.adapters`, by its name,
+      or one's own.
     adapter_kw: its options.
-    teacher_adapter: one for the teachers' side.
+    teacher_adapter: the teachers'.
     teacher_adapter_kw: its options.
-    masked: whether something does not count, which an adapter that takes
-      statistics of the batch would take them of.
+    masked: whether there is a mask; an adapter that takes statistics of the
+      batch is then refused, since it would take them of everything.
     entry: the config entry, for error messages.
 
   Raises:
@@ -221,7 +221,7 @@ def sides(
     return made
 
   def taught(made, params, group):
-    """A group's side, [T, ...], behind the teacher's adapter."""
+    """The outputs of a group, [T, ...], behind the teacher's adapter."""
     if made is None:
       return (group,)
     return _tuple(jax.vmap(lambda x: made.apply(params, {}, x)[0])(group))
@@ -233,7 +233,7 @@ def sides(
     return make('teacher_adapter', one, one, context)
 
   def target(made, params, groups):
-    """Shapes of what one net of the first group is compared by."""
+    """The shapes of one teacher's side, of the first group."""
     return jax.eval_shape(
       lambda p, g: jax.tree.map(lambda x: x[0], taught(made, p, g)[0]),
       params,
@@ -269,5 +269,5 @@ def sides(
 
 
 def _tuple(value: Any) -> tuple:
-  """Several values are several arguments of the loss."""
+  """A tuple of values, which are arguments of the loss one by one."""
   return value if isinstance(value, tuple) else (value,)

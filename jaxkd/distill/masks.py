@@ -1,8 +1,9 @@
-"""What counts: masks of the batch or of a net, and means over what they leave.
+"""Masks: which examples, tokens or pixels count, and means over these.
 
-A mask is [B, ...], of bools or of zeros and ones: of examples, [B], or of their
-tokens or pixels. What does not count is 0 before a loss sees it, so that
-whatever it holds, NaN too, is in no value and in no gradient.
+A mask is a field of the batch or an output of a net, [B] for examples or
+[B, ...] for their tokens or pixels, of bools or of numbers from 0. Values that
+do not count are set to 0 before a loss sees them, so that even a NaN there
+reaches neither the value nor the gradient.
 """
 
 import functools
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd.distill.arguments import Arguments
 from jaxkd.distill.location import Location, found_in
 from jaxkd.errors import UserError, unknown
 from jaxkd.types import Context
@@ -27,7 +29,7 @@ Name = str | tuple[str, str]
 def find(
   mask: Name, context: Context, teachers: tuple[str, ...], entry: str
 ) -> Array | None:
-  """What counts for a term, [B, ...]; None where everything does.
+  """The mask of a term, [B, ...]; None where everything counts.
 
   Args:
     mask: a field of the batch or an output of the student; or a pair of them,
@@ -93,20 +95,20 @@ def check_named(
   entry: str,
   whole: str = '',
 ) -> None:
-  """Refuses to take everything in silence where the batch says what counts.
+  """Refuses a term that would ignore the mask of the batch without a word.
 
   Args:
-    mask: of a term; empty if its entry says nothing.
-    context: of the term, whose batch may have `FIELD`.
-    at: what it compares.
-    teachers: with these groups.
-    fields: of the batch that the loss looks at besides.
+    mask: of the term; empty if its entry names none.
+    context: of the term; its batch may have a mask, the field `FIELD`.
+    at: the outputs that the term compares.
+    teachers: the groups that it looks at.
+    fields: the fields of the batch that its loss takes.
     entry: the config entry, for error messages.
-    whole: what has no place for a mask, e.g. 'the term critic'.
+    whole: the name of a term that takes no mask, e.g. 'the term critic'.
 
   Raises:
-    UserError: the mask is empty, and what is compared has positions, or what
-      counts are examples.
+    UserError: no mask is named, and the one of the batch is for examples, or
+      for positions that the outputs have.
   """
   batch = context.batch
   if mask or FIELD not in batch or FIELD in fields:
@@ -142,16 +144,16 @@ def check_named(
 def check_fits(
   counts: Array | None, layers: Any, mask: Name, entry: str
 ) -> None:
-  """Refuses a mask of other positions than those that are compared.
+  """Refuses a mask whose positions are not those of the outputs compared.
 
   Args:
     counts: the mask; None where everything counts.
-    layers: what a loss is given, [B, ...] each.
+    layers: the outputs that the loss is given, [B, ...] each.
     mask: its name.
     entry: the config entry, for error messages.
 
   Raises:
-    UserError: what has positions has others.
+    UserError: an output has other positions than the mask.
   """
   if counts is None or counts.ndim == 1:
     return
@@ -167,7 +169,7 @@ def check_fits(
 def check_fields(
   name: str, fields: Sequence[str], mask: Name, batch: Mapping, entry: str
 ) -> None:
-  """Refuses what reads labels where a term takes all, labelled or not.
+  """Refuses a function that would read labels which are padding.
 
   Args:
     name: of a function that weighs examples or teachers, or decides on them.
@@ -177,22 +179,23 @@ def check_fields(
     entry: the config entry, for error messages.
 
   Raises:
-    UserError: not all of these fields mean something.
+    UserError: some of the labels are padding, and the mask is 'all'.
   """
   if fields and FIELD in batch and mask == ALL:
     raise UserError(
-      f'{entry}: {name} looks at {" and ".join(fields)}, which mean something '
-      f"where {FIELD!r} of the batch says so; set the term's mask to 'valid', "
-      "not 'all'"
+      f'{entry}: {name} looks at {" and ".join(fields)}, some of which are '
+      f'padding, as {FIELD!r} of the batch says; '
+      "set the term's mask to 'valid', not 'all'"
     )
 
 
 def keep(counts: Array | None, tree: Any, lead: int = 0) -> Any:
-  """Arrays with 0 in place of what does not count.
+  """Arrays with 0 wherever the mask says that nothing counts.
 
   Args:
-    counts: the mask, [B, ...]; None where everything does.
-    tree: of arrays [..., B, ...]; those without the mask's axes stay.
+    counts: the mask, [B, ...]; None where everything counts.
+    tree: of arrays [..., B, ...]; those without the mask's axes are returned
+      as they are.
     lead: how many axes come before that of the batch.
   """
   if counts is None:
@@ -216,7 +219,7 @@ def shown(
   at: tuple[Location, Location],
   teachers: tuple[str, ...],
 ) -> Context:
-  """The context with 0 for what does not count of the layers at a location."""
+  """The context with 0 in the outputs at a location where nothing counts."""
   if counts is None:
     return context
 
@@ -235,8 +238,24 @@ def shown(
   return context._replace(student=student, teachers=groups)
 
 
+def told(
+  arguments: Arguments, counts: Array | None, batch: Mapping[str, Any]
+) -> dict[str, Array]:
+  """The masks that a loss takes as its own arguments `where` and `valid`."""
+  told = {}
+  if arguments.coupled:
+    where = [batch['where']] if 'where' in batch else []
+    if counts is not None and counts.ndim == 1:
+      where.append(counts > 0)
+    if where:
+      told['where'] = functools.reduce(jnp.logical_and, where)
+  if arguments.masked and counts is not None and counts.ndim > 1:
+    told['valid'] = counts > 0
+  return told
+
+
 def totals(counts: Array | None) -> dict[str, Array]:
-  """What means over a batch divide by, each []; nothing without a mask."""
+  """The divisors of means over a batch, each []; empty without a mask."""
   if counts is None:
     return {}
   some = (counts > 0).any(_rest(counts))
@@ -249,17 +268,17 @@ def per_example(
   counts: Array | None,
   known: Mapping[str, Array] | None = None,
 ) -> Array:
-  """The loss of each example, [B], whose mean is that over what counts.
+  """The loss of each example, [B], whose mean is the mean over what counts.
 
-  It is Σ_positions m l · B / Σ m for losses of each position l and a mask m,
-  and of examples that have something that counts for losses of an example. It
-  is 0 where nothing of an example counts, and everywhere where nothing does.
+  For a loss l of each position and a mask m it is Σ_positions m l · B / Σ m.
+  For a loss of each example, m says whether anything of the example counts. An
+  example of which nothing counts gets 0.
 
   Args:
     value: the loss of each example, [B], or of each position, [B, ...].
     counts: the mask; None where everything counts.
-    known: `totals`, if not those of this mask: where a batch is taken in parts,
-      their mean over the parts.
+    known: the divisors, if they are not those of this mask: where a batch is
+      taken in parts, the mean of `totals` over the parts.
   """
   size = value.shape[0]
   if counts is None:
@@ -280,9 +299,9 @@ def per_example(
 
 
 def examples(batch: dict) -> Array | None:
-  """Which examples count, bool [B]; None where all do.
+  """The examples that count, bool [B]; None where all do.
 
-  Those that only pad the batch do not, nor those whose one label is none.
+  Examples that fill up the batch do not count, nor do those without a label.
   """
   masks = [batch['where']] if 'where' in batch else []
   if 'valid' in batch and batch['valid'].ndim == 1:
@@ -291,7 +310,7 @@ def examples(batch: dict) -> Array | None:
 
 
 def _amounts(counts: Array, dtype: jnp.dtype) -> Array:
-  """The mask as numbers; what is below 0 counts as 0 does."""
+  """The mask as numbers, those below 0 as 0."""
   amounts = counts.astype(dtype)
   return amounts if counts.dtype == bool else jnp.maximum(amounts, 0)
 

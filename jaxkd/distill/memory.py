@@ -1,4 +1,4 @@
-"""Contrast with what a term remembers of all examples (CRD)."""
+"""A contrastive term with a memory of all examples' embeddings (CRD)."""
 
 from collections.abc import Callable
 from typing import Any

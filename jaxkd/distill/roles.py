@@ -1,4 +1,4 @@
-"""Who takes part in a step: nets that train, frozen groups that teach."""
+"""The nets of a step: those that train, and frozen groups of teachers."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -23,14 +23,14 @@ def none(params: Any) -> tuple[()]:
 
 
 class CacheSpec(NamedTuple):
-  """What of a group's outputs is cached on disk.
+  """Which outputs of a group of teachers are cached on disk, and where.
 
   Attributes:
     outputs: their names.
-    top: how many of the largest logits; 0 for all.
-    dir: the folder; empty for one in the run's own.
-    stage: what the group is called below it.
-    model: what the nets are, as text.
+    top: how many of the largest logits are kept; 0 for all.
+    dir: the folder; empty for one in the workdir.
+    stage: the name of the group's folder in it.
+    model: a description of the nets, as text.
   """
 
   outputs: tuple[str, ...]
@@ -41,7 +41,7 @@ class CacheSpec(NamedTuple):
 
 
 class Role(NamedTuple):
-  """A net that takes part: it trains, or it teaches.
+  """A net of a step, which trains or teaches.
 
   Attributes:
     net: the model.

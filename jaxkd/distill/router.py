@@ -1,9 +1,10 @@
 """A router: a gate that learns how much each teacher counts for an example.
 
-It sees what the teachers predict, begins with equal weights, and is trained
-beside the student by the labels' cross-entropy of what its weights make of the
-teachers (a mixture of experts, Jacobs et al., 1991, whose experts are trained).
-The student sees the mixture and has no part in the gate's gradient.
+Its input is the teachers' predictions, and it begins with equal weights. It is
+trained beside the student, by the cross-entropy between the labels and the
+teachers' weighted predictions (a mixture of experts, Jacobs et al., 1991, with
+frozen experts). The student's loss sees the mixture and sends no gradient into
+the gate.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from jax import Array
 from jaxkd import losses
 from jaxkd.distill import masks
 from jaxkd.distill.arguments import field_of
-from jaxkd.distill.transfer import aggregated
+from jaxkd.distill.seen import aggregated
 from jaxkd.errors import blamed, within
 from jaxkd.types import Context, Term
 
@@ -30,7 +31,7 @@ def routed(
   groups: tuple[str, ...],
   entry: str,
 ) -> Term:
-  """Shows the term one teacher: all, as the router weighs them.
+  """The term, which sees all teachers as one that the router weighs.
 
   Args:
     term: looks at some of the groups; its mask says which labels count.

@@ -1,10 +1,10 @@
-"""The running mean of a net's parameters, and the state that belongs to it.
+"""The running mean of a net's parameters (EMA), with a state of its own.
 
-Statistics that a net gathers of what flows through it, as BatchNorm does, fit
-its own parameters and not their mean. So the mean gathers its own: in each step
-it sees the batch too, in training mode. Nets without such statistics need no
-second forward pass. The rest of a state, such as the masks of a pruned net, is
-the same for both.
+Statistics such as those of BatchNorm fit the parameters that they were gathered
+with, and not the mean of the parameters. So the mean gathers its own: in each
+step it sees the batch too, in training mode. Nets without such statistics need
+no second forward pass. The rest of a state, such as the masks of a pruned net,
+is the same for both.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,7 +22,7 @@ def variables(carry: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def result(carry: Mapping[str, Any]) -> dict[str, dict]:
-  """What is evaluated, and kept after training: the means, or else the nets.
+  """The variables that are evaluated and exported: the means, or else the nets.
 
   Args:
     carry: of one member, or of all with a leading axis.

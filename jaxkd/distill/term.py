@@ -1,6 +1,5 @@
-"""A `Term` of a loss: what it compares, at which layers, of which teachers."""
+"""Makes a `Term` of a loss: its outputs, teachers, adapters and mask."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import fusion, masks, transfer
+from jaxkd.distill import fusion, masks
 from jaxkd.distill.arguments import (
   Arguments,
   field_of,
@@ -29,6 +28,9 @@ from jaxkd.distill.location import (
   shown,
   sides,
 )
+from jaxkd.distill.returned import Checks
+from jaxkd.distill.seen import looking_at
+from jaxkd.distill.transfer import Weight, weighted
 from jaxkd.errors import UserError, within
 from jaxkd.types import Context, Term
 
@@ -38,7 +40,7 @@ def term(
   *,
   teacher: str | tuple[str, ...] = '',
   at: Location = ('logits', 'logits'),
-  weight: transfer.Weight = 1.0,
+  weight: Weight = 1.0,
   of: str = '',
   adapter: Adapting = '',
   adapter_kw: Mapping[str, Any] | None = None,
@@ -52,34 +54,34 @@ def term(
   kw: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Term:
-  """A loss between the student and its teachers, as a part of what trains.
+  """A loss between the student and its teachers, as a term of a step.
 
-  With several teachers it is the mean of the loss over all of their nets, if
-  the loss does not look at all at once.
+  With several teachers the term is the mean of the losses to each of their
+  nets, unless the loss itself takes all `teachers` at once.
 
   Args:
     loss: a function, or the name of one of `jaxkd.losses`; see `Arguments` for
       where its arguments come from.
     teacher: the group of teachers that it looks at, or several; empty for a
       loss that looks at none.
-    at: the output of the student and that of the teachers; one name is for
-      both, and a tuple in place of a name is several outputs.
+    at: the output of the student and that of the teachers; one name stands for
+      both, and a tuple in place of a name for several outputs.
     weight: what `jaxkd.distill.weighted` takes.
-    of: the role that it trains; the only one if empty.
+    of: the student that it trains; the only one if empty.
     adapter: a function of `jaxkd.distill.adapters`, or its name, applied to the
-      student's side and sized from both shapes.
+      student's output and sized from the shapes of both sides.
     adapter_kw: its options.
-    teacher_adapter: one applied to the teachers' side.
+    teacher_adapter: an adapter of the teachers' output.
     teacher_adapter_kw: its options.
-    mask: what counts, as `masks.find` takes it; the mean is then over what
-      counts in the whole batch. It has the shape of the loss's value, or the
-      loss takes `valid`. Where the batch has a field `valid` it may not be
-      empty; 'all' says that everything counts.
-    inputs: where arguments of the loss come from whose names do not tell it:
+    mask: the field of the batch, or the output, that says what counts; see
+      `masks.find`. The mean is then over what counts in the whole batch. The
+      mask has the shape of the loss's value, or the loss takes `valid`. A batch
+      with a field `valid` needs one; 'all' says that everything counts.
+    inputs: where arguments of the loss come from if their names do not say so:
       argument -> 'batch.FIELD', 'student.OUTPUT' or 'teacher.OUTPUT'.
     fuse_weights: how much the loss to each teacher counts; see `weights` of
       `jaxkd.distill.fused`. By default they count equally.
-    example_weight: a function of what the one teacher gives, such as
+    example_weight: a function of the teacher's output, such as
       'teacher_confidence', that multiplies the loss of each example.
     entry: the config entry, for error messages.
     kw: options of the loss, by keyword.
@@ -90,7 +92,7 @@ def term(
   """
   function = find_loss(loss, at=f'{entry}.loss')
   groups, kw = groups_of(teacher), {**(kw or {}), **options}
-  # A teacher may be there for nothing but the weights of the examples.
+  # Some terms need a teacher only for the weights of the examples.
   looks = not example_weight or compares(function, inputs, entry=entry)
   if fuse_weights and not groups:
     raise UserError(f'{entry}.fuse_weights: name the groups in {entry}.teacher')
@@ -99,7 +101,7 @@ def term(
       f'{entry}.fuse_weights: the router learns what all predict together; set '
       f"{entry}.fuse, e.g. to 'mean_probabilities'"
     )
-  if inputs:  # of a side that `inputs` tells altogether, nothing else is seen
+  if inputs:  # a side whose arguments are all in `inputs` needs no `at`
     told = Arguments(function, inputs)
     student, taught = both_of(at)
     at = student if told.student else (), taught if told.teacher else ()
@@ -124,9 +126,9 @@ def term(
     entry=entry,
   )
   if weigh:
-    made = transfer.looking_at(made, looked_at, ('logits',))
+    made = looking_at(made, looked_at, ('logits',))
   for factor in (weight, example_weight or 1):
-    made = transfer.weighted(made, factor, teacher=groups, entry=entry)
+    made = weighted(made, factor, teacher=groups, entry=entry)
   return made._replace(of=of)
 
 
@@ -151,26 +153,26 @@ def knowledge(
   options: Mapping[str, Any] | None = None,
   entry: str = 'term',
 ) -> Term:
-  """A loss of what is on both sides; see `term` for the arguments.
+  """The term of a loss of both sides; see `term` for the arguments.
 
   Args:
     loss: the function.
-    both: what it compares.
+    both: the outputs that it compares.
     mask: what counts.
-    inputs: where arguments come from whose names do not tell it.
+    inputs: where arguments come from if their names do not say so.
     weigh: how much each teacher counts in the mean over them, [T] or for each
       example [B, T], of sum 1; by default they are equal.
     options: keyword options of the loss.
     entry: the config entry, for error messages.
   """
-  at, teachers, name = both.at, both.teachers, name_of(loss)
+  teachers, name = both.teachers, name_of(loss)
   options, found = dict(options or {}), places(loss, inputs or {}, entry)
   arguments = Arguments(loss, found)
   fields = *arguments.fields, *_names(found, 'batch')
   # All outputs that it is shown, those that `inputs` names too.
   seen = tuple(
     (part, *sorted(_names(found, place)))
-    for part, place in zip(at, ('student', 'teacher'), strict=True)
+    for part, place in zip(both.at, ('student', 'teacher'), strict=True)
   )
   lookup.check_options(loss, options, name=name, at=f'{entry}.kw')
   looks = arguments.teacher or _taught(found)
@@ -180,8 +182,8 @@ def knowledge(
     )
   if teachers and not looks:
     raise UserError(
-      f'{entry}.teacher: the loss {name} looks at no teacher, as none of its '
-      'arguments behind the first is called teacher; leave it empty, or say in '
+      f'{entry}.teacher: the loss {name} looks at no teacher: none of its '
+      'arguments after the first is called teacher; leave it empty, or say in '
       f"{entry}.inputs which argument is a 'teacher.OUTPUT'"
     )
   if arguments.together and weigh:
@@ -195,18 +197,27 @@ def knowledge(
       'other arguments are of one teacher each; name the argument `teacher`'
     )
 
+  checks = Checks(
+    entry,
+    name,
+    both,
+    mask,
+    takes_mask=arguments.masked or mask in fields,
+    named=bool(found),
+  )
+
   def value(context, counts, student, teacher=(), named=MappingProxyType({})):
     first, rest = [context.key] if arguments.draws else [], []
-    # What a teacher's adapter gives besides comes in place of fields.
+    # Further outputs of a teacher's adapter take the place of fields.
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
       with within(f'{entry}: '):
         given = field_of(context.batch, field, name, mixtures=mixtures)
       rest.append(masks.keep(counts, given))
-    extra = {**options, **named, **_told(arguments, counts, context.batch)}
+    extra = {**options, **named, **masks.told(arguments, counts, context.batch)}
     layers = student, [named[k] for k in named if found[k][0] == 'student']
     if arguments.masked:
-      _check_positions(counts, layers)
+      checks.positions(counts, layers)
     own = student if arguments.student else ()
     taught = teacher if arguments.teacher else ()
 
@@ -222,9 +233,9 @@ def knowledge(
     except UserError:
       raise
     except Exception as error:
-      raise UserError(_mismatch(error, student, teacher, of)) from error
+      raise UserError(checks.mismatch(error, student, teacher, of)) from error
     size = _size(context)
-    _check(result, counts, size, layers)
+    checks.result(result, counts, size, layers)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       result = jnp.full((size,), 1, result.dtype) * result
     return masks.per_example(result, counts, context.totals)
@@ -289,74 +300,11 @@ def knowledge(
     weights = weigh(context)
     if weights.ndim > 2:
       raise UserError(
-        f'{entry}.fuse_weights: it weighs the parts of an example apart, and '
-        'the loss is one of the whole; leave it empty'
+        f'{entry}.fuse_weights: the weights are per token or pixel, but '
+        f'the loss {name} is per example; leave it empty'
       )
     weights = jnp.broadcast_to(weights, each.shape[::-1]).T
     return (weights.astype(each.dtype) * each).sum(0), state
-
-  def _check(result, counts, size, layers):
-    """Refuses values that are no loss, or that a mask does not fit."""
-    if not jnp.issubdtype(result.dtype, jnp.floating):
-      raise UserError(
-        f'{entry}: the loss gives {result.dtype}, which has no gradient'
-      )
-    shape = list(result.shape)
-    if shape and shape[0] != size:
-      raise UserError(
-        f'{entry}: the loss gave the shape {shape}, which does not begin with '
-        f'the batch of {size}; a loss is unreduced over the batch'
-      )
-    if counts is None or counts.ndim == 1 or result.shape == counts.shape:
-      return
-    if len(shape) > 1:
-      raise UserError(
-        f'{entry}.mask: {mask!r} is {list(counts.shape)} and the loss {shape}; '
-        'they must be equal'
-      )
-    _check_positions(counts, layers)
-    if not arguments.masked and mask not in fields:
-      raise UserError(
-        f'{entry}.mask: the loss {name} puts the positions of an example '
-        f'together and cannot leave out those that do not count in {mask!r}; '
-        "choose a loss that takes `valid`, or write 'all' to take everything"
-      )
-    if jnp.issubdtype(counts.dtype, jnp.floating):
-      raise UserError(
-        f'{entry}.mask: {mask!r} is {counts.dtype}, and the loss {name}, which '
-        'puts positions together, takes or leaves each; make it a bool'
-      )
-
-  def _check_positions(counts, layers):
-    """Refuses a mask of positions where there are none."""
-    if counts is None or counts.ndim == 1:
-      return
-    shapes = [x.shape[: counts.ndim] for x in jax.tree.leaves(layers)]
-    if counts.shape not in shapes:
-      raise UserError(
-        f'{entry}.mask: {mask!r} is {list(counts.shape)}, and {at[0]!r} of '
-        'the student has no such positions; leave it empty'
-      )
-
-  def _mismatch(error, student, teacher, of):
-    if not teacher or found or _shapes(student) == _shapes(teacher):
-      return f'{entry}: the loss {name}: {error}'
-    sentence = (
-      f'{entry}: {at[0]!r} of the student is {_shapes(student)} and '
-      f'{at[1]!r} of teacher {" and ".join(teachers)} is '
-      f'{_shapes(teacher)}, which the loss {name} cannot compare'
-    )
-    if 'logits' in at and _shapes(student, 1) == _shapes(teacher, 1):
-      return f'{sentence}; choose outputs of one size'
-    if 'logits' in at:
-      return f'{sentence}; give both the same number of classes'
-    if both.adapted[0]:
-      return f'{sentence}: {error}'
-    try:
-      of(teacher)  # which 'linear' would bring the student to
-    except Exception:
-      return f'{sentence} ({error}); choose other layers'
-    return f"{sentence}; set {entry}.adapter='linear' or choose other layers"
 
   student, taught = both.layers
   layers = (
@@ -389,26 +337,6 @@ def _temperature(loss: Callable, options: Mapping[str, Any]) -> Any:
   parameter = inspect.signature(loss).parameters.get('temperature')
   default = parameter.default if parameter else 1.0
   return options.get('temperature', default)
-
-
-def _shapes(tree, last: int = 0) -> str:
-  """The shapes of arrays, of all axes or so many of the last ones."""
-  leaves = [f'{x.dtype}{list(x.shape[-last:])}' for x in jax.tree.leaves(tree)]
-  return ', '.join(leaves)
-
-
-def _told(arguments, counts, batch) -> dict[str, Array]:
-  """The masks that a loss takes itself."""
-  told = {}
-  if arguments.coupled:
-    where = [batch['where']] if 'where' in batch else []
-    if counts is not None and counts.ndim == 1:
-      where.append(counts > 0)
-    if where:
-      told['where'] = functools.reduce(jnp.logical_and, where)
-  if arguments.masked and counts is not None and counts.ndim > 1:
-    told['valid'] = counts > 0
-  return told
 
 
 def _size(context: Context) -> int:

@@ -1,11 +1,13 @@
-"""Transfer methods: what wraps a `Term`, `Term -> Term`.
+"""Transfer methods: functions that wrap a `Term`, `Term -> Term`.
 
-Plain transfer is the term itself. The others wrap it: weighted (by a number,
-a schedule or per example), conditional, or shown one teacher in place of
-several. A function that weighs or decides says by the name of its first
-argument what it looks at: `context` for the `Context`, `teacher` for what one
-teacher gives, with fields of the batch behind it; any other for the step, as
-schedules of optax do.
+Plain transfer is the term itself. `weighted` multiplies its loss by a number,
+a schedule or a weight per example; `conditional` takes one of two terms for
+each example. What a term is shown instead of all teachers is in `seen`.
+
+The function that weighs or decides says by the name of its first argument what
+it is given: `context` is the `Context`; `teacher` is what the term's one
+teacher gives, with fields of the batch behind it; under any other name it is
+given the number of the step, as schedules of optax are.
 """
 
 from collections.abc import Callable
@@ -14,21 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd import lookup, losses
-from jaxkd.distill import masks
-from jaxkd.distill.arguments import (
-  Arguments,
-  field_of,
-  first_argument,
-  looks_at_context,
-  name_of,
-)
-from jaxkd.distill.location import groups_of, nets_of
-from jaxkd.errors import UserError, blamed, unknown, within
-from jaxkd.types import Context, Term
+from jaxkd.distill.arguments import first_argument, looks_at_context
+from jaxkd.distill.conditions import Teacher, of_teacher
+from jaxkd.distill.location import groups_of
+from jaxkd.distill.seen import looking_at
+from jaxkd.types import Term
 
 Weight = float | Array | str | Callable
-Teacher = str | tuple[str, ...]
 
 
 def weighted(
@@ -43,14 +37,14 @@ def weighted(
 
   Args:
     term: gives [B].
-    weight: a number, a schedule or a function. A function whose first argument
-      is called `context` is given the `Context` and returns a number or a
-      weight for each example, [B]. One whose first argument is called
-      `teacher`, such as ``losses.teacher_confidence`` or its name, is given
-      what the term's one teacher gives, [B, ...], with fields of the batch
-      behind it, and returns [B]. Any other is given the number of the step, as
-      the schedules of optax are.
-    at: the teacher's output that such a function looks at.
+    weight: a number, a schedule or a function. The name of its first argument
+      says what a function is given. `context` is the `Context`; the function
+      returns a number or a weight for each example, [B]. `teacher` is the
+      output of the term's one teacher, [B, ...], and fields of the batch follow
+      by name; the function, such as ``losses.teacher_confidence`` or its name,
+      returns [B]. Any other is the number of the step, as for the schedules of
+      optax.
+    at: the output that a function of `teacher` is given.
     teacher: the group of that teacher; that of the term if empty.
     entry: the config entry, for error messages.
 
@@ -64,7 +58,7 @@ def weighted(
     callable(weight) and first_argument(weight) == 'teacher'
   ):
     here = f'{entry}.example_weight'
-    weight = _of_teacher(
+    weight = of_teacher(
       weight, (term.mask,), teacher or term.teachers, at, 'weight', here
     )
     term = looking_at(term, groups_of(teacher), (at,))
@@ -94,13 +88,13 @@ def conditional(
   """One term for the examples that meet a condition, another for the rest.
 
   Args:
-    when: gives a bool for each example, [B]. It is
-      ``losses.teacher_is_correct``, or its name, or another function of what
-      the first term's one teacher gives, called `teacher`, and of fields of
-      the batch; or a function of the `Context`, called `context`.
+    when: a function that returns a bool for each example, [B]:
+      ``losses.teacher_is_correct``, or its name, or another function of
+      `teacher`, the output of the first term's one teacher, and of fields of
+      the batch; or a function of `context`, the `Context`.
     term: the loss of the examples for which it is true.
     otherwise: the loss of the others.
-    at: the teacher's output that the condition looks at.
+    at: the output that a function of `teacher` is given.
     teacher: the group of that teacher; that of the first term if empty.
     entry: the config entry, for error messages.
 
@@ -110,7 +104,7 @@ def conditional(
   if isinstance(when, str) or not looks_at_context(when):
     taken = term.mask, otherwise.mask
     here = f'{entry}.when'
-    when = _of_teacher(
+    when = of_teacher(
       when, taken, teacher or term.teachers, at, 'condition', here
     )
     term = looking_at(term, groups_of(teacher), (at,))
@@ -148,169 +142,3 @@ def conditional(
       a | b for a, b in zip(term.layers, otherwise.layers, strict=True)
     ),
   )
-
-
-def aggregated(
-  term: Term,
-  fused: Callable[[Context, Array | None], dict[str, Array]],
-  groups: tuple[str, ...],
-  weigh: Callable[[Context], Array] | None = None,
-) -> Term:
-  """Shows the term one teacher in place of several, which are fused.
-
-  Args:
-    term: looks at some of the groups.
-    fused: ``(context, weights) -> outputs`` of that teacher, [B, ...] each,
-      whose shapes do not depend on the weights.
-    groups: whose nets they are.
-    weigh: gives the weights of the nets, [T] or for each example [B, ..., T];
-      by default all have equal say.
-  """
-
-  def seen(context, weights=None):
-    outputs = fused(context, weights)
-    one = {name: x[None] for name, x in outputs.items()}
-    return standing_in(context, groups, one)
-
-  def weighed(context):
-    return seen(context, weigh(context) if weigh else None)
-
-  # Before the first step there may be no fields of the batch to weigh by.
-  return seen_as(term, weighed, at_first=seen)
-
-
-def seen_as(
-  term: Term,
-  see: Callable[[Context], Context],
-  at_first: Callable[[Context], Context] | None = None,
-) -> Term:
-  """A term that is shown another context than it is given.
-
-  Args:
-    term: the term.
-    see: what makes it of the one that is given.
-    at_first: what makes one of the same shapes for the term's `init`.
-  """
-
-  def init(key, context):
-    return term.init(key, jax.eval_shape(at_first or see, context))
-
-  def loss(params, state, context):
-    return term.loss(params, state, see(context))
-
-  return term._replace(
-    init=init, loss=loss, count=lambda context: term.count(see(context))
-  )
-
-
-def standing_in(
-  context: Context, groups: tuple[str, ...], outputs: dict[str, Array]
-) -> Context:
-  """A context in which one net stands in for all nets of some groups.
-
-  Args:
-    context: of a term.
-    groups: the first is given its outputs, the others none.
-    outputs: of that net, [1, B, ...] each.
-  """
-  first, *others = groups
-  seen = {first: outputs, **{group: {} for group in others}}
-  unfused = context.unfused or context.teachers
-  return context._replace(
-    teachers={**context.teachers, **seen}, unfused=unfused
-  )
-
-
-def unfused(term: Term) -> Term:
-  """A term that sees all teachers, whatever fusion it is within."""
-
-  def see(context):
-    teachers = context.unfused or context.teachers
-    return context._replace(teachers=teachers, unfused=None)
-
-  return seen_as(term, see)
-
-
-def looking_at(
-  term: Term, teachers: tuple[str, ...] = (), at: tuple[str, ...] = ()
-) -> Term:
-  """The term, which looks at these teachers and outputs of theirs too."""
-  student, taught = term.layers
-  return term._replace(
-    teachers=tuple(dict.fromkeys((*teachers, *term.teachers))),
-    layers=(student, taught | {*at}),
-  )
-
-
-def _of_teacher(
-  function: str | Callable,
-  taken: tuple[masks.Name, ...],
-  teacher: Teacher,
-  at: str,
-  kind: str,
-  here: str,
-) -> Callable[[Context], Array]:
-  """A function of the one teacher's output and of fields of the batch.
-
-  Args:
-    function: it, or its name.
-    taken: the masks of the terms that it decides on.
-    teacher: the groups that it looks at, of which there is one net.
-    at: the teacher's output.
-    kind: what it is.
-    here: the config entry, for error messages.
-  """
-  name, entry = name_of(function), here.rpartition('.')[0]
-  function = _found(function, kind=kind, entry=here)
-  teachers, arguments = groups_of(teacher), Arguments(function)
-  if not teachers:
-    raise UserError(
-      f'{here}: {name} looks at one teacher; name its group in '
-      f'{entry}.teacher, or put fused around the whole'
-    )
-
-  def judged(context: Context):
-    outputs = nets_of(context.teachers, teachers, at, entry)
-    if len(outputs) != 1:
-      raise UserError(
-        f'{here}: {name} looks at one teacher and {"+".join(teachers)} has '
-        f'{len(outputs)}; set fuse'
-      )
-    for mask in taken:
-      masks.check_fields(name, arguments.fields, mask, context.batch, here)
-    mask = taken[0] if len(set(taken)) == 1 else ''
-    counts = masks.find(mask, context, (), entry)
-    outputs, given = masks.keep(counts, outputs, lead=1), {}
-    if arguments.coupled and counts is not None and counts.ndim == 1:
-      given['where'] = counts > 0
-    with within(f'{here}: '):
-      fields = [
-        masks.keep(counts, field_of(context.batch, field, name))
-        for field in arguments.fields
-      ]
-    with blamed(here):
-      found = function(outputs[0], *fields, **given)
-      if found.shape != outputs.shape[1:2]:
-        raise UserError(
-          f'{here}: {name} gives the shape {list(found.shape)}, not one value '
-          'for each example'
-        )
-      if kind == 'condition' and found.dtype != bool:
-        raise UserError(
-          f'{here}: {name} gives {found.dtype}, not true or false'
-        )
-      return found
-
-  return judged
-
-
-def _found(function: str | Callable, *, kind: str, entry: str) -> Callable:
-  """A function of what one teacher gives, which is first in ours."""
-
-  def fits(ours):
-    return first_argument(getattr(losses, ours)) == 'teacher'
-
-  is_ours = isinstance(function, str) and ':' not in function
-  if is_ours and not (function in losses.__all__ and fits(function)):
-    raise unknown(kind, function, filter(fits, losses.__all__), entry)
-  return lookup.find(function, [losses], kind=kind, at=entry)

@@ -1,1 +1,1 @@
-"""What a run has found: rows, tables, plots, and their statistics."""
+"""Reports of finished runs: rows, tables, plots, and their statistics."""

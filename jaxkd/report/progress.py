@@ -1,4 +1,4 @@
-"""Progress of the stages: bars on a terminal, a line now and then elsewhere."""
+"""Shows progress: bars on a terminal, a line now and then elsewhere."""
 
 import contextlib
 import hashlib
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from jaxkd import lookup
+from jaxkd.data import passes
 from jaxkd.errors import UserError, blamed, replacing
 from jaxkd.run import config as configs
 
@@ -82,7 +83,7 @@ class Reporter:
       yield on_log
 
   def tested(self, name: str, values: Mapping[str, np.ndarray]) -> None:
-    """Writes what a stage has reached on the test split."""
+    """Writes the metrics of a stage on the test split."""
     for writer in self._writers:
       if hasattr(writer, 'tested'):
         writer.tested(name, values)
@@ -101,7 +102,7 @@ class Reporter:
 
   @contextlib.contextmanager
   def _display(self):
-    """The bars on the terminal, which has room for one display at a time."""
+    """The bars on the terminal; all stages share one display."""
     with self._lock:
       if not self._shown:
         self._bars = Progress(
@@ -143,7 +144,7 @@ class Reporter:
     yield show
 
   def _news(self, values, over):
-    """What is worth showing of the newest values, by name."""
+    """The newest values that are shown beside the bar, by name."""
     metric = f'validation/{self._metric}'
     found = {}
     for shown, names in (
@@ -271,7 +272,7 @@ class _Wandb:
       yield write
 
   def tested(self, stage: str, values: Mapping[str, np.ndarray]) -> None:
-    """Has what a population reached on the test split in its summary."""
+    """Puts the metrics of a population on the test split into its summary."""
     with self._run(stage) as run:
       run.summary.update(self._flat(values))
 
@@ -329,3 +330,8 @@ def _ranges(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
   return {name: float(np.mean(value)) for name, value in values.items()}
+
+
+def shows_passes(console: Console) -> contextlib.AbstractContextManager:
+  """Shows the progress of reading all data before anything trains."""
+  return passes.shown_by(Reporter(console, '').stage)

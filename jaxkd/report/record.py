@@ -35,16 +35,16 @@ def row(
   shares: Mapping[str, float],
   command: str,
 ) -> dict:
-  """Everything that the run found, with what is needed to find it again.
+  """The row of a run: its results, and what is needed to reproduce them.
 
   Args:
     config: of the run.
     source: the data.
-    rounds: as `jaxkd.run.checks.prepare` gave them.
+    rounds: the plan of the run, as `jaxkd.run.checks.prepare` returns it.
     stages: the finished populations, in order.
-    tuned: what `jaxkd.run.tuning.choose` gave.
-    shares: the teachers' part of each arm's step.
-    command: what starts the run.
+    tuned: the results of tuning, as `jaxkd.run.tuning.choose` returns them.
+    shares: the teachers' share of the FLOPs of each arm's step.
+    command: the command that starts the run.
   """
   report = config['report']
   metric = report['metric']
@@ -152,7 +152,7 @@ def row(
 def steps_to(
   value: float, steps: Sequence[int], measured: Any, *, higher_is_better: bool
 ) -> list[float]:
-  """The steps after which each member was first seen to have a value.
+  """The number of steps after which each member first reached a value.
 
   Args:
     value: of a metric.
@@ -161,7 +161,7 @@ def steps_to(
     higher_is_better: which way is up.
 
   Returns:
-    One number a member, nan for one that never had it.
+    One number per member, NaN for one that never reached it.
   """
   measured = np.asarray(measured, float)
   there = measured >= value if higher_is_better else measured <= value
@@ -170,7 +170,7 @@ def steps_to(
 
 
 def _reached(stage) -> dict[str, list[float]]:
-  """Metric -> value of each member, of the role that the row tells of."""
+  """Metric -> value of each member, of the role that the row is about."""
   return {
     name.removeprefix('test/'): np.asarray(values).tolist()
     for name, values in sorted(stage.test.items())
@@ -230,7 +230,7 @@ def ranked(
 
 
 def _notes(config, source, students, rounds) -> list[str]:
-  """What a reader must know of the data, and how seeds and teachers relate."""
+  """Notes on the data, and on how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes, *overview.notes(rounds)]
   for name, factors in config['report']['derived'].items():
     terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
@@ -268,7 +268,7 @@ def _notes(config, source, students, rounds) -> list[str]:
 
 
 def _way(execution) -> str:
-  """How a population ran, in words."""
+  """The execution mode of a population, in words."""
   steps = execution.steps
   return execution.mode + (f', {steps} steps at once' if steps > 1 else '')
 

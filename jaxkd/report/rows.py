@@ -1,4 +1,4 @@
-"""Rows: what a run has found, as JSON.
+"""Rows: the results of runs, as JSON.
 
 One file holds one row. Rows that are kept live under ``benchmarks/rows/``,
 and all tables are made from them. `SCHEMA` is the whole format; a key that
@@ -156,10 +156,10 @@ def load_all(directory: str | Path) -> list[dict]:
 
 
 def load_json(path: str | Path) -> Any:
-  """What a JSON file holds.
+  """Reads a JSON file.
 
   Raises:
-    UserError: it cannot be read or is not JSON that could be written again.
+    UserError: it cannot be read, or is not valid JSON.
   """
   path = files.path(path, at='row')
   try:
@@ -238,7 +238,7 @@ def check(row: Any, at: str) -> None:
 
 
 def metric_of(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-  """What a comparison of a row is about: its own metric or the row's."""
+  """The metric of a comparison: its own, or else that of the row."""
   return pair.get('metric', row['metric'])
 
 
@@ -288,7 +288,7 @@ def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:
 
 
 def _check_holds(pair: dict, higher_is_better: bool, at: str) -> None:
-  """Checks that `holds` is what the interval says."""
+  """Checks that `holds` agrees with the interval."""
   if pair['ci95'] is None:
     says = None
   elif len(pair['ci95']) != 2 or pair['ci95'][0] > pair['ci95'][1]:
@@ -305,7 +305,7 @@ def _check_holds(pair: dict, higher_is_better: bool, at: str) -> None:
 
 
 def _check_figures(pair: dict, row: dict, at: str) -> None:
-  """Checks that a comparison is what the values of its arms say."""
+  """Checks that a comparison agrees with the values of its arms."""
   metric = metric_of(pair, row)
   better, than = (
     values_of(row, pair[side], metric) for side in ('better', 'than')

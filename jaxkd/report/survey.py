@@ -1,8 +1,8 @@
-"""The survey's tables and claims, beside what is here.
+"""Pages that compare the survey's tables and claims with our results.
 
-`survey.toml` has the survey's own cells, its claims, what their sources show,
-and which comparison of which row decides each. Our cells are those of the
-configs, our verdicts those of the rows: none is written down.
+`survey.toml` holds the survey's cells and claims, the figures of their sources,
+and which comparison of which row decides each claim. Our own cells are read
+from the configs, and our verdicts from the rows.
 """
 
 import re
@@ -68,7 +68,7 @@ SCHEMA = {
 
 
 class Config(NamedTuple):
-  """What the pages say of a config.
+  """What the pages need of a config.
 
   Attributes:
     survey: its entry of that name.
@@ -82,7 +82,7 @@ class Config(NamedTuple):
 
 
 class Found(NamedTuple):
-  """What a row says to one need of a claim.
+  """The evidence of a row on one part of a claim.
 
   Attributes:
     holds: a key of `VERDICTS`.
@@ -253,7 +253,7 @@ def claims_md(
 def look_up(
   need: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]
 ) -> Found:
-  """What the rows say to one need of a claim.
+  """The evidence of the rows on one part of a claim.
 
   Args:
     need: see `SCHEMA`.
@@ -280,8 +280,8 @@ def look_up(
 def verdict(found: Sequence[Found]) -> bool | str | None:
   """Whether a claim holds: a key of `VERDICTS`.
 
-  All that it needs must hold; one that does not decides it, even where others
-  are not yet here.
+  All of its parts must hold; one that does not decides the claim, even if the
+  rows of other parts are missing.
   """
   said = [one.holds for one in found]
   for decides in (False, ABSENT, None):
@@ -390,7 +390,7 @@ def _claim(
 
 
 def _evidence(need: Mapping[str, Any], found: Found) -> str:
-  """What one comparison says, with its figures."""
+  """The evidence of one comparison, with its figures."""
   row, pair = found.row, found.pair
   where = tables.link(row, '../BENCHMARKS.md') if row else need['row']
   where = ', '.join(filter(None, [where, need.get('compare')]))

@@ -34,7 +34,7 @@ def console(
   directory: str | Path | None = None,
   predicts: str = '',
 ) -> Group:
-  """What is printed at the end of a run.
+  """The report that is printed at the end of a run.
 
   Args:
     row: a valid row.
@@ -238,7 +238,7 @@ def _claims(rows: Sequence[Mapping]) -> str:
 
 
 def _section(row: Mapping) -> str:
-  """All there is to say about one row."""
+  """The section of one row."""
   survey = row['survey']
   parts = [f'### {_title(row)}']
   cite = survey.get('cite', '')
@@ -351,7 +351,7 @@ def _comparisons(row: Mapping) -> dict[str, Mapping]:
 
 
 def _claim(name: str, pair: Mapping) -> str:
-  """What is claimed, in words; empty where the config does not say it."""
+  """The claim in words; empty if the config does not state it."""
   if not name:
     return f'**{pair["claim"]}**' if pair['claim'] else ''
   more = f': {pair["claim"]}' if pair['claim'] not in ('', name) else ''
@@ -359,7 +359,7 @@ def _claim(name: str, pair: Mapping) -> str:
 
 
 def _compared(name: str, pair: Mapping, row: Mapping) -> str:
-  """A claim, or a control, and what came of it."""
+  """A claim, or a control, and its verdict."""
   claim = _claim(name, pair)
   said = f'{wording.verdict(pair, row)}; {wording.judgement(pair)}.'
   return f'- {claim}: {said}' if claim else f'- {said}'
@@ -468,7 +468,7 @@ def _chosen(row: Mapping) -> list[str]:
 
 
 def _costs(row: Mapping) -> str:
-  """What the nets cost, and a step."""
+  """The costs of the nets and of a step."""
   cost = row['cost']
   kinds = {
     'Parameters': row['params'],

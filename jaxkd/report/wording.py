@@ -53,7 +53,7 @@ def verdict(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def judgement(pair: Mapping[str, Any]) -> str:
-  """Whether a claim holds, and whether on too few seeds to lean on."""
+  """Whether a claim holds, and whether there are too few seeds to trust it."""
   words = {True: 'holds', False: 'does not hold', None: 'undecided'}
   said = words[pair['holds']]
   if pair['seeds'] < statistics.FEWEST:
@@ -76,12 +76,12 @@ def difference(pair: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def steps_to(value: float) -> str:
-  """The metric that counts the steps until the row's own had a value."""
+  """The name of the metric that counts the steps until a value is reached."""
   return f'{STEPS_TO}{value:g}'
 
 
 def unit(metric: str) -> str:
-  """What differences of a metric are counted in."""
+  """The unit of differences of a metric."""
   if metric.startswith(STEPS_TO):
     return 'steps'
   return 'points' if is_fraction(metric) else metric

@@ -47,7 +47,7 @@ SHARED = (
 
 
 def configs_of(config: dict) -> dict[str, dict]:
-  """The config of each arm; without arms, of the one called 'student'.
+  """The config of each arm; without arms there is one, called 'student'.
 
   Raises:
     UserError: an arm that changes an entry that does not exist, or one that
@@ -94,8 +94,8 @@ def job(
     groups: the teachers.
     stage: where its checkpoints go.
     labels: of the training examples.
-    made: examples that it sees in place of these, and the members' weights
-      over them.
+    made: generated examples that it sees instead, and their sampling weights
+      for each member.
     seeds: of the members, if not those of the config.
     hyper: config entry -> the value of each member.
   """

@@ -1,4 +1,4 @@
-"""From the entries of ``config.teachers`` and ``config.students`` to nets."""
+"""Builds nets from the entries of ``config.teachers`` and ``.students``."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,21 +36,22 @@ def role(
   steps: int = 0,
   param_dtype: str = precision.FULL,
 ) -> Role:
-  """A net that shows what the terms want to see of it.
+  """Builds the net of an entry, with the outputs that terms look at.
 
   Args:
     entry: the complete entry of a teacher or a student.
     source: the data, for its shapes and number of classes.
     groups: the teachers that it may read.
     at: the entry's name.
-    dtype: what the net computes in.
+    dtype: the type that the net computes in.
     locations: names of the outputs that terms look at.
-    steps: how many it trains; 0 if it does not.
-    param_dtype: what it uses its parameters in; see `jaxkd.models.precision`.
+    steps: how many steps it trains; 0 if it does not.
+    param_dtype: the type of its parameters in a step; see
+      `jaxkd.models.precision`.
 
   Raises:
-    UserError: a model, a view or an output that is not there, or parameters
-      that cannot be in that type.
+    UserError: a model, a view or an output that does not exist, or parameters
+      that cannot have that type.
   """
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
@@ -107,12 +108,12 @@ def role(
 def cache_spec(
   name: str, entries: Mapping[str, dict], stage: str
 ) -> CacheSpec | None:
-  """What of a group's outputs is cached on disk, if anything.
+  """Which outputs of a group are cached on disk; None if none are.
 
   Args:
     name: the group's.
     entries: those of all groups.
-    stage: what the group is called among those of all rounds.
+    stage: the group's name, unique among all rounds.
   """
   cache = entries[name]['cache']
   if not cache['outputs']:
@@ -176,7 +177,7 @@ def behind(names: Iterable[str], nets: Mapping[str, Role]) -> list[str]:
 
 
 def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
-  """The shape of what groups give at locations for one example, together."""
+  """The shape of the groups' outputs for one example, concatenated."""
   each = []
   for group, location in reads:
     outputs = output_shapes(groups[group].net, groups[group].shape)
@@ -184,13 +185,13 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   if any(shape[:-1] != each[0][:-1] for shape in each):
     raise UserError(
       f'{at}.reads: layers of the shapes {", ".join(map(str, each))} cannot '
-      'be put one behind the other; all but the last size must be the same'
+      'be concatenated; all sizes but the last must be equal'
     )
   return (*each[0][:-1], sum(shape[-1] for shape in each))
 
 
 def viewed_shape(text: str, source: Source, at: str) -> Any:
-  """The shape of one example as a view makes it."""
+  """The shape of one example behind a view."""
   view = views.parse(text, at=at)
   if moved := views.moving(view):
     first = source.splits['train'].fetch(np.arange(1))
@@ -224,7 +225,7 @@ def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:
 
 
 def output_shapes(net: Net, shape: Any) -> dict[str, jax.ShapeDtypeStruct]:
-  """What the net gives for a batch of one; nothing is computed."""
+  """The shapes of the net's outputs for a batch of one; nothing is computed."""
   inputs, key = shapes.batch(shape), jax.random.key(0)
   return jax.eval_shape(lambda x: net.apply(net.init(key), x)[0], inputs)
 
@@ -235,10 +236,10 @@ def _check_logits(
   source: Source,
   at: str,
 ) -> None:
-  """Refuses logits that tell apart more classes, or fewer, than they should.
+  """Refuses logits for more classes, or fewer, than the data has.
 
-  Labels that they have no place for would give NaN, and places that no label is
-  for nothing that a reader sees.
+  With fewer, some labels would give NaN; with more, some logits would stand for
+  no class, and nobody would notice.
   """
   shape = outputs['logits'].shape if 'logits' in outputs else None
   count = classes_of(entry, source)
@@ -254,7 +255,7 @@ def _check_logits(
 
 
 def _in_float16(net: Net, shape: Any) -> bool:
-  """Whether the net computes in it."""
+  """Whether the net computes in float16."""
   key = jax.random.key(0)
   return half.computes_in_float16(
     lambda x: net.apply(net.init(key), x), shapes.batch(shape)
@@ -296,12 +297,12 @@ def locations(
 
 
 def classes_of(entry: Mapping[str, Any], source: Source) -> int:
-  """How many classes a net tells apart."""
+  """The number of classes of a net's logits."""
   return entry.get('classes') or source.num_classes
 
 
 def _is_special(entry: Mapping[str, Any]) -> bool:
-  """Whether the net has a dustbin, one more class than there are."""
+  """Whether the net is a specialist, with one more class for all others."""
   return bool(entry.get('specialize', {}).get('of'))
 
 
@@ -330,7 +331,7 @@ def _builder(entry, source, shape, at, dtype, param_dtype):
 
 
 def traced_once(net: Net) -> Net:
-  """The net, traced once for all programs of the run that it is a part of."""
+  """The net, traced only once for all programs of the run."""
   return net._replace(
     init=jax.jit(net.init, inline=True),
     apply=jax.jit(net.apply, static_argnames='train', inline=True),

@@ -1,11 +1,11 @@
 """Cached teacher outputs: read from disk and not computed in the step.
 
-Where its view draws nothing, the outputs of a group are a function of the
-example, and else of (seed, epoch, example). In the first case a cache has a row
-for each example that is seen; in the second one for each that a member meets,
-in the order in which it meets them, which no size of the batches changes. Seeds
-have a line of such rows each where they see something of their own or have
-teachers of their own.
+If the view of a group is not random, its outputs depend on the example alone,
+and the cache has one row for each example. If the view is random, they depend
+on (seed, epoch, example), and the cache has one row for each example that a
+member meets, in the order in which it does, whatever the batch size is. If
+seeds see examples of their own or have teachers of their own, each seed has its
+own line of such rows.
 """
 
 import threading
@@ -41,18 +41,18 @@ class CachedOutputs:
   Args:
     name: the group's.
     roles: its net, and those of the groups that it reads.
-    variables: of these, [T, ...], or [M, T, ...] where their axis is 0.
-    axes: of members, of each of these: 0 or None.
+    variables: of these nets, [T, ...], or [M, T, ...] where their axis is 0.
+    axes: the axis of members in the variables of each group: 0 or None.
     source: the data.
-    loader: what the population sees.
+    loader: the batches of the population.
     seeds: of its members.
     weights: of the training examples for its members, [M, N].
-    steps: how many it takes.
-    root: the folder of caches that have none of their own.
+    steps: how many steps it takes.
+    root: the folder for caches whose entry names none.
 
   Raises:
-    UserError: an output that is not there, more classes than there are, or
-      several hosts.
+    UserError: an output that does not exist, `top` above the number of classes,
+      or several hosts.
   """
 
   def __init__(
@@ -148,10 +148,10 @@ class CachedOutputs:
     )
 
   def check(self) -> None:
-    """Finds out before anything trains what can be known by then.
+    """Checks the disk before anything trains.
 
     Raises:
-      UserError: the disk is too small, or has something else there.
+      UserError: the disk is too small, or the folder holds something else.
     """
     if self._spec.dir:  # what is in a workdir, `workdir.enter` looks at
       cache.find(self.folder, self.layout, self._facts(), self._at)
@@ -166,9 +166,9 @@ class CachedOutputs:
     """Finds the cache, or writes it, and opens it.
 
     Raises:
-      UserError: what is there is of something else or damaged, or the disk
-        is full.
-      Stopped: `stop` was set; what is written by then stays for the next run.
+      UserError: the cache there is damaged or of other outputs, or the disk is
+        full.
+      Stopped: `stop` was set; the next run goes on from what is written.
     """
     facts = self._facts()
     facts['teacher'] = cache.fingerprint(
@@ -213,7 +213,7 @@ class CachedOutputs:
     }
 
   def _facts(self) -> dict[str, Any]:
-    """What the rows were computed from, by name; without the parameters."""
+    """Everything that the rows depend on but the parameters, by name."""
     return {
       'model': self._spec.model,
       'view': self._text,
@@ -247,7 +247,7 @@ class CachedOutputs:
     return id, np.zeros_like(id)
 
   def _write(self, draft: cache.Draft, progress, stop) -> None:
-    """Computes all that is missing, shard by shard, on all devices."""
+    """Computes the missing rows, shard by shard, on all devices."""
     size = min(cache.BLOCK, self.layout.rows)
     mesh = sharding.mesh(1, size)
     mesh = mesh if mesh.size > 1 else None
@@ -354,7 +354,7 @@ class Batches:
     say: Callable[[str], None],
     stop: threading.Event | None = None,
   ) -> None:
-    """Writes to disk what is not there; call it before `batch`.
+    """Writes the outputs that are missing on disk; call it before `batch`.
 
     Args:
       progress: see `jaxkd.run.types.Session`.

@@ -1,4 +1,4 @@
-"""Everything that is built and checked before anything trains."""
+"""Preflight: all that is built and checked before anything trains."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ def prepare(
     config: the run's, complete.
     directory: the workdir.
     grids: arm of the first round -> entry -> the values that it is tuned
-      over; the nets show what any of them looks at.
+      over; the nets have the outputs that any of them needs.
 
   Returns:
     The source and the rounds.
@@ -57,7 +57,7 @@ def load(config: Mapping[str, Any]) -> sources.Source:
   """The data of a config.
 
   Raises:
-    UserError: they are not there, or not for the config's task.
+    UserError: there is no such data, or it is not for the config's task.
   """
   data = config['data']
   try:
@@ -79,10 +79,10 @@ def load(config: Mapping[str, Any]) -> sources.Source:
 
 
 def _check(part: Round, source, directory, rounds) -> list[str]:
-  """Traces a step of every stage, and reads what is to be restored.
+  """Traces a step of every stage, and reads the nets that are restored.
 
   Returns:
-    What a reader of the row must know of that.
+    Notes for the row.
   """
   notes = []
   session = jobs.session_of(part, source, directory, progress=None)
@@ -113,7 +113,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
 
 
 def _check_report(config, parts):
-  """The report's metric and arms exist."""
+  """Checks that the report's metric and arms exist."""
   report = config['report']
   metrics = {k: m for k, m in parts[0].metrics.items() if not m.teacher}
   if report['metric'] not in metrics:
@@ -161,7 +161,7 @@ def _check_report(config, parts):
 
 
 def _derived(factors: object, counts: Mapping[str, int], at: str) -> int:
-  """How many values a sum of arms has."""
+  """The number of values of a derived arm, a weighted sum of arms."""
   rows.check_shape(factors, rows.SCHEMA['derived?']['*'], at)
   if not factors:
     raise UserError(f'{at}: it needs arms, each with its factor')
@@ -175,7 +175,7 @@ def _derived(factors: object, counts: Mapping[str, int], at: str) -> int:
 
 
 def _values_of(part: Round) -> dict[str, int]:
-  """How many values each arm of the row has: one a seed, mostly."""
+  """The number of values of each arm in the row: one per seed, mostly."""
   seeds = len(part.seeds)
   found = dict.fromkeys(part.arms, seeds)
   for group in part.predicts:

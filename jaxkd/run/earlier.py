@@ -48,7 +48,7 @@ def restored_from(
 
 
 def _made(part: Round) -> dict[str, Made]:
-  """What a round leaves to later ones, by the name that they call it."""
+  """The nets of a round that later rounds can restore, by name."""
   made = {}
   for name, role in part.teachers.items():
     entry = part.config['teachers'][name]

@@ -1,4 +1,4 @@
-"""What finished nets give and reach on a split of the data."""
+"""The outputs and metrics of finished nets on a split of the data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,7 +39,7 @@ def evaluate(
   shard_parameters: bool = False,
   may_be_lost: bool = False,
 ) -> dict[str, np.ndarray]:
-  """What finished nets reach on a split.
+  """The metrics of finished nets on a split.
 
   Args:
     session: what the stages have in common.
@@ -47,15 +47,16 @@ def evaluate(
     variables: net -> variables with a leading axis of members.
     split: the part of the data.
     groups: teachers to compare them with.
-    mode: how the members run.
+    mode: how the members run, batched or in sequence.
     shard_parameters: see `jaxkd.train.population`.
-    may_be_lost: whether metrics of a net that gives nan are nan, and no error.
+    may_be_lost: whether a net whose outputs are NaN has the metric NaN instead
+      of being an error.
 
   Returns:
     ``{'split/metric': [members]}``.
 
   Raises:
-    UserError: a net gives nan.
+    UserError: the outputs of a net are NaN.
   """
   groups = dict(groups or {})
   members = len(jax.tree.leaves(dict(variables))[0])
@@ -125,7 +126,7 @@ def predicted_by(role: Role) -> Callable[[dict, Any], jax.Array]:
 
 
 def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
-  """What each of a group's nets makes of the labels of a split.
+  """The log-likelihoods of the labels of a split under each net of a group.
 
   Returns:
     log p(label), [members, T, N], of the N examples that count; of one member
@@ -144,7 +145,7 @@ def log_likelihoods(session: Session, group: Group, split: str) -> np.ndarray:
 def logits(
   session: Session, role: Role, variables: dict, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What the net of each member gives on a split.
+  """The logits of the net of each member on a split.
 
   Args:
     session: what the stages have in common.
@@ -166,7 +167,7 @@ def logits(
 
 
 def reported(roles: Mapping[str, Any]) -> str:
-  """The role of several that a row tells of: `student`, or the first."""
+  """The role whose metrics the row holds: `student`, or the first."""
   return 'student' if 'student' in roles else min(roles)
 
 
@@ -177,7 +178,7 @@ def mesh_of(mode: str, members: int, batch_size: int, **options):
 
 
 def with_lost(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-  """Metrics, and for each output that they look at what of it is lost."""
+  """Metrics, and for each output that they look at, how much of it is NaN."""
   outputs = dict.fromkeys(metric.output for metric in metrics.values())
   lost = {f'{_LOST}{i}': not_a_number(out) for i, out in enumerate(outputs)}
   return {**metrics, **lost}
@@ -188,7 +189,7 @@ def measure(
 ):
   """Metrics on a split; with several nets, first the reported role's mean.
 
-  Those of a net that gives nan there are nan, or an error.
+  A net whose outputs are NaN has the metric NaN, or is an error.
   """
   batches = _batches(session, split)
   totals = population.evaluate(carry, batches, *frozen_of(groups))
@@ -213,7 +214,7 @@ def measure(
 
 
 def _taken_lost(totals: dict) -> dict[str, np.ndarray]:
-  """How many examples each net gives nan for, [M], taken out of the totals."""
+  """The number of examples with NaN outputs, [M], taken out of the totals."""
   found = {}
   for name in [name for name in totals if _LOST in name]:
     count, _ = totals.pop(name)
@@ -223,7 +224,7 @@ def _taken_lost(totals: dict) -> dict[str, np.ndarray]:
 
 
 def _check_lost(lost, roles, split):
-  """Refuses nets that give nan for examples of a split."""
+  """Refuses nets whose outputs are NaN for examples of a split."""
   for net, count in lost.items():
     role = roles[net.partition('/')[0]] if net else next(iter(roles.values()))
     for member in np.flatnonzero(count):

@@ -1,4 +1,4 @@
-"""Exports the nets of a run, and shows what they make of examples."""
+"""Exports the nets of a run, and draws their predictions of examples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def export(
   variables: dict,
   train: Mapping[str, Any],
 ) -> None:
-  """Keeps a population of nets where `jaxkd.load` finds it."""
+  """Writes a population of nets to where `jaxkd.load` finds it."""
   source = session.source
   with hosts.raise_everywhere('the nets'):
     if hosts.is_first():
@@ -61,11 +61,11 @@ def show(
   rounds: list[Round],
   directory: Path,
 ) -> None:
-  """Shows what nets of the first seed make of the first test examples.
+  """Draws the predictions of the first seed's nets for the first test examples.
 
-  They are the students of compared arms, from the baseline to what is claimed
-  to be better, and the teachers that were trained, but for those that read what
-  others give.
+  The nets are the students of the compared arms, from the baseline to the arm
+  that is claimed to be better, and the teachers that were trained, but for nets
+  that read the outputs of others.
   """
   task = tasks.find(config['task'])
   if not hasattr(task, 'show'):
@@ -103,7 +103,7 @@ def show(
 
 
 def _inputs_of(role: Role, source: Source) -> inputs.Inputs:
-  """What a net takes: examples, or what others give of them."""
+  """The inputs of a net: examples, or the outputs of other nets."""
   if role.reads:
     return inputs.unknown(role.shape, 'float32')
   return inputs.of(source)

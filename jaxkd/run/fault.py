@@ -1,8 +1,8 @@
-"""What made a loss infinite or NaN: a teacher, a term, or the training.
+"""Explains an infinite or NaN loss: a teacher, a term, or the training.
 
-Looked into once it has happened, so that steps which go well cost nothing for
-it: teachers are frozen and a batch is known by its step, so what a teacher
-gave at that step can be computed again.
+This runs only after the loss has diverged, so steps that go well pay nothing:
+teachers are frozen and the step determines the batch, so the teachers' outputs
+of that step can be computed again.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ def explained(
   augment: Callable[..., dict] | None = None,
   at: str = '',
 ) -> str:
-  """One sentence: what is at fault, and what to do about it.
+  """One sentence that says what diverged, and what to do about it.
 
   Args:
     fault: what became infinite or NaN, and at which step.
@@ -84,7 +84,7 @@ def _terms(measured: tuple[str, ...]) -> list[str]:
 
 
 def _of_teachers(teachers, frozen, batch, seed, augment) -> str:
-  """Which teacher gives what is no number, and why; empty if none does."""
+  """Names the teacher whose outputs are NaN, and why; empty if none is."""
   if hosts.count() > 1:  # each holds a part of the batch
     return ''
   bad = {}
@@ -127,7 +127,7 @@ def _given(teachers, frozen, batch, seed, augment) -> dict:
 
 
 def _is_number(x: Any, *, rules_out: bool = False) -> bool:
-  """Whether all of it is finite, or -inf where that rules a class out."""
+  """Whether all values are finite, or -inf as the logit of a missing class."""
   if not jnp.issubdtype(x.dtype, jnp.floating):
     return True
   x = np.asarray(x, np.float32)

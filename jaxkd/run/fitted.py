@@ -1,9 +1,9 @@
-"""Models that are fitted and not trained.
+"""Models that are fitted at once and not trained by gradient steps.
 
-A class of models that has ``fit(inputs, labels, ids, *, num_classes, seed,
-**options) -> variables`` takes no gradient steps. It is given, at once, all
-that a net would have met in its steps: of as many batches the views, or the
-layers that it reads, with the labels and the numbers of the examples.
+They have a method ``fit(inputs, labels, ids, *, num_classes, seed, **options)
+-> variables``. It is given all batches that a net would have trained on, as one
+array: the views or the layers that the model reads, with the labels and the
+numbers of the examples.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ def is_fitted(roles: Mapping[str, Role]) -> bool:
 
 
 def check(distill: Mapping[str, Any], roles: Mapping[str, Role]) -> None:
-  """Refuses terms that a model which is fitted does not look at.
+  """Refuses terms that a fitted model would ignore.
 
   Args:
     distill: the terms in use.

@@ -1,4 +1,4 @@
-"""Generated data: what an arm's students see in place of the data."""
+"""Generated examples, which the students of an arm see instead of the data."""
 
 import functools
 from pathlib import Path
@@ -23,8 +23,8 @@ def generator_of(
   """The generator of an arm's examples; None where it sees the data.
 
   Raises:
-    UserError: something about the data that does not go with it, or a teacher
-      of which nothing can be made.
+    UserError: settings of the data that generated examples do not support, or a
+      teacher that examples cannot be made of.
   """
   data, at = part.arms[arm]['data'], 'data.generated'
   entry = data['generated']

@@ -1,4 +1,4 @@
-"""What is checked of one job before anything trains."""
+"""The checks of one job, before anything trains."""
 
 import functools
 
@@ -35,10 +35,10 @@ from jaxkd.train.population import shapes_of_one
 
 
 def check(session: Session, job: Job) -> None:
-  """Traces a step on shapes alone: whatever cannot work is found here.
+  """Traces a step on shapes alone, which finds whatever cannot work.
 
   Raises:
-    UserError: what the config names does not fit together.
+    UserError: parts of the config that do not fit together.
   """
   with within(job.at):
     _check_terms(job)
@@ -95,7 +95,7 @@ def _check_terms(job: Job) -> None:
 
 
 def _check_cached(job: Job) -> None:
-  """Refuses terms and nets that look at outputs that are not cached."""
+  """Refuses terms and nets that need outputs which are not cached."""
   looked_at = groups_looked_at(job)
   for group, (role, *_) in looked_at.items():
     if not role.cache:
@@ -124,7 +124,7 @@ def _check_cached(job: Job) -> None:
 
 
 def _check_augment(session: Session, job: Job, batch: dict) -> None:
-  """Refuses it where what is taken is of the examples as they are."""
+  """Refuses augmentation for models and caches of the original examples."""
   at = job.augment.at
   if not job.augment.text:
     return
@@ -166,7 +166,7 @@ def _check_rollout(job: Job) -> None:
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:
-  """Refuses examples of a size that nets which are built for another have not.
+  """Refuses augmented examples of another size than the nets are built for.
 
   Args:
     job: the population.
@@ -196,7 +196,7 @@ def _check_sizes(job: Job, batch: dict, source: Source) -> None:
 
 
 def _check_mesh(job: Job) -> None:
-  """Refuses devices that members in sequence, if they may be, cannot share."""
+  """Refuses a mesh that members which run in sequence cannot be laid out on."""
   mode, sizes = job.train['members'], job.train['mesh']
   if mode == 'sequence' or (mode == 'auto' and hosts.count() > 1):
     at = f'{job.at}train.mesh'
@@ -205,7 +205,7 @@ def _check_mesh(job: Job) -> None:
 
 
 def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
-  """Refuses terms of which parts of a batch give another gradient."""
+  """Refuses terms whose gradients of parts of a batch do not add up."""
   parts = job.train['accumulate']
   if parts == 1:
     return

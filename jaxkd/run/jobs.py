@@ -1,4 +1,4 @@
-"""What each stage of a round is to train, as a population."""
+"""The populations that the stages of a round train, as `Job`s."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from jaxkd.teachers import mixture, specialists
 def session_of(
   part: Round, source, directory, progress, stop=None, say=lambda text: None
 ) -> Session:
-  """What the stages of a round have in common."""
+  """The session of a round: what its stages have in common."""
   return Session(
     source,
     part.metrics,
@@ -53,8 +53,8 @@ def of_arm(
     arm: its name.
     source: the data.
     groups: the teachers.
-    examples: what was generated for it; zeros stand for that if it is not
-      given.
+    examples: the generated examples, if it has any; zeros if they are not made
+      yet.
   """
   made, generator = None, generated.generator_of(part, arm, source, groups)
   if generator is not None:
@@ -79,8 +79,8 @@ def of_teachers(
 ) -> Job:
   """The population that trains a group of teachers, given earlier ones.
 
-  Specialists need their subsets, bool [members, K]; without them theirs are
-  random ones, to see whether they can be trained.
+  Specialists need their subsets, bool [members, K]; without them random ones
+  are taken, so that their training can be checked before it starts.
   """
   entry = part.config['teachers'][name]
   if entry['specialize']['of'] and subsets is None:
@@ -183,7 +183,7 @@ def of_group(
 
 
 def _augment(name: str, own: str, common: str) -> augment.Augment:
-  """How a group's batches are mixed: as it says, or as for all teachers."""
+  """The augmentation of a group's batches: its own, or that of all teachers."""
   if not own:
     return augment.Augment(common, 'data.augment.teachers')
   text = '' if own == augment.NONE else own
@@ -191,7 +191,7 @@ def _augment(name: str, own: str, common: str) -> augment.Augment:
 
 
 def _shared_out(group: Group, entry, at: str, other: str) -> Group:
-  """A group as the members of another, T for each seed, look at it."""
+  """A group, repeated for the members of another, of which a seed has T."""
   if not group.per_member:
     return group
   if not entry['per_seed']:
@@ -256,7 +256,7 @@ def shapes_of(part: Round) -> dict[str, Group]:
 
 
 def weighed(part: Round, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
-  """The sets of these groups whose weights are found on validation."""
+  """The sets of groups that are weighed by the validation split."""
   looking = [*part.config['teachers'].values(), *part.arms.values()]
   sets = [_weighed_by_validation(own['distill'], groups) for own in looking]
   return list(dict.fromkeys(itertools.chain(*sets)))

@@ -1,4 +1,4 @@
-"""Groups of teachers that are made of others, whose predictions they fuse."""
+"""Groups of teachers that fuse the predictions of other groups (`made_of`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +38,7 @@ def joined(
     at: the entry's name.
 
   Raises:
-    UserError: a group or a fusion that is not there, or does not fit.
+    UserError: a group or a fusion that does not exist or does not fit.
   """
   names, fuse = entry['made_of'], entry['fuse']
   _check_fusion(entry, entries, at)
@@ -77,7 +77,7 @@ def joined(
 def _check_fusion(
   entry: Mapping[str, Any], entries: Mapping[str, dict], at: str
 ) -> None:
-  """Refuses a fusion that is not there or is not for these groups."""
+  """Refuses a fusion that does not exist or is not for these groups."""
   names, fuse = entry['made_of'], entry['fuse']
   known = (*many.FUSIONS, many.SPECIALISTS)
   if fuse not in known:
@@ -106,7 +106,7 @@ def _viewed(
   use: str,
   at: str,
 ) -> tuple[dict, dict]:
-  """How each net sees an example, by name, and the shape of what it sees."""
+  """The view of each net, by name, and the shape of an example behind it."""
   field = {'train': 'view', 'eval': 'eval_view'}[use]
   text, here = entry['views'][use], f'{at}.views.{use}'
   theirs = {name: getattr(role, field) for name, role in roles.items()}
@@ -118,7 +118,7 @@ def _viewed(
 
 
 def _copies(given: Any, wanted: Any, at: str) -> int:
-  """How many copies of an example are shown to nets that take one; 0 for one.
+  """The number of copies of an example that a view makes; 0 for no such axis.
 
   Args:
     given: shapes of what is shown.

@@ -1,4 +1,4 @@
-"""What the scripts share: flags, signals, and errors a person can read."""
+"""The command line of the scripts: flags, signals, and readable errors."""
 
 import ast
 import contextlib
@@ -56,8 +56,8 @@ def main(
   """Runs a script's function; a `UserError` is one sentence and exit code 2.
 
   SIGTERM and SIGINT set the event that the function is given, so that it can
-  save its state and leave; a second SIGINT ends it at once. What ends the
-  script on one of several hosts ends it on all.
+  save its state and leave; a second SIGINT ends it at once. An error on one of
+  several hosts ends the script on all.
 
   Args:
     function: the script, given the event.
@@ -142,7 +142,7 @@ def parse(
   config: bool = True,
   values: flags.FlagValues = flags.FLAGS,
 ) -> list[str]:
-  """Parses a command line; gives what is left of it.
+  """Parses a command line; returns the arguments that are no flags.
 
   Args:
     argv: the script and its arguments.
@@ -302,7 +302,7 @@ def _for_all(argv: list[str], teachers: Iterable[str]) -> list[str]:
 def _of_students_alone(
   given: Iterable[str], values: flags.FlagValues
 ) -> Iterator[str]:
-  """Says which flags are for students where teachers train in another way.
+  """Says which flags change only the students, as teachers have other values.
 
   Of several hosts, the first says it for all.
   """
@@ -332,7 +332,7 @@ def _of_students_alone(
 
 
 def _make_room(config: ConfigDict, given: dict[str, str]) -> None:
-  """Prepares the config for what the flags are going to set.
+  """Adds the entries to the config that the flags are going to set.
 
   What is named anew brings its own options, whatever the order of the flags,
   and a ``kw`` may be given options that it does not name yet.

@@ -1,4 +1,4 @@
-"""A net that a run has exported, with what it takes and what it tells."""
+"""A net that a run has exported, with its inputs and classes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from jaxkd.types import Net
 
 
 class LoadedNet(Net):
-  """A `Net` with what it was given in training.
+  """A `Net` that knows what inputs it was trained on.
 
-  ``net.apply`` refuses what it was not trained on: other shapes, types and
-  ranges; see `jaxkd.data.inputs.take`.
+  ``net.apply`` refuses inputs of other shapes, types and ranges; see
+  `jaxkd.data.inputs.take`.
 
   Attributes:
-    classes: the names of what its logits tell apart.
-    inputs: what its examples are, before its view; None if that was not kept.
-    view: how it sees them, as in the config.
+    classes: the names of the classes of its logits.
+    inputs: what its examples are before its view; None if the run kept none.
+    view: its view in evaluation, as in the config.
 
   Examples::
 
@@ -38,7 +38,7 @@ class LoadedNet(Net):
     inputs: Inputs | None = None,
     view: str = '',
   ):
-    """Is two functions, as every `Net`, and the rest beside them."""
+    """Makes the two functions of a `Net`, and sets the attributes."""
     net = super().__new__(cls, init, apply)
     net.classes, net.inputs, net.view = tuple(classes), inputs, view
     return net

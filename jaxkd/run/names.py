@@ -1,7 +1,7 @@
-"""Names in a config that stand for entries of its own.
+"""Checks the names by which entries of a config refer to each other.
 
-They are groups of teachers, the roles that train, and terms. What is named and
-not there is found here, once, before anything is built.
+These are the names of groups of teachers, of students and of terms. All unknown
+ones are found here, before anything is built.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from jaxkd.run import terms
 
 
 def check(config: Mapping[str, Any], arms: Mapping[str, dict]) -> None:
-  """Refuses what a config names and does not have.
+  """Refuses references to entries that do not exist.
 
   Args:
     config: of a round, complete.
@@ -57,7 +57,7 @@ def check(config: Mapping[str, Any], arms: Mapping[str, dict]) -> None:
 def known(
   name: str, names: Collection[str], entry: str, kind: str = 'teacher'
 ) -> None:
-  """Refuses a name that is none of those that there are.
+  """Refuses an unknown name.
 
   Raises:
     UserError: it is not.
@@ -67,7 +67,7 @@ def known(
 
 
 def _check_net(entry: Mapping[str, Any], teachers: Collection[str]) -> None:
-  """The groups that a net reads, is made of, or specialises."""
+  """Checks the groups that a net reads, is made of, or specialises."""
   for name in entry['reads'][::2]:
     known(name, teachers, 'reads')
   for name in entry.get('made_of', ()):
@@ -79,7 +79,7 @@ def _check_net(entry: Mapping[str, Any], teachers: Collection[str]) -> None:
 def _check_terms(
   distill: Mapping[str, Any], roles: Collection[str], nets: Collection[str]
 ) -> None:
-  """At least one term has weight > 0, and all that those name exists."""
+  """Checks that a term has weight > 0, and that what such terms name exists."""
   used = terms.in_use(distill)
   if not used:
     raise UserError(
@@ -97,7 +97,7 @@ def _check_terms(
 
 
 def _check_parts(train: Mapping[str, Any], distill: Collection[str]) -> None:
-  """The terms of the parts of the loss."""
+  """Checks the terms that `train.parts` names."""
   for names in train['parts'].values():
     for name in names:
       known(name, distill, 'train.parts', 'term')

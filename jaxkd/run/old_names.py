@@ -1,8 +1,9 @@
-"""Entries of a config that have another name than in the release before.
+"""Renamed entries of a config, whose old names still work with a warning.
 
-A table has what changed, ``{'students.*.correct': 'students.*.logit_shift'}``,
-where `*` stands for any one name. An old name is read as the new one, with a
-warning; so is what stands below it, and the same entry of an arm or a round.
+A table holds the names that changed, as
+``{'students.*.correct': 'students.*.logit_shift'}``, where `*` stands for any
+one name. An old name is read as the new one, with a warning, also in front of a
+longer name and in the changes of an arm or a round.
 """
 
 import warnings
@@ -15,7 +16,7 @@ _Path = tuple[str, ...]
 
 
 def current(entry: str, table: Mapping[str, str]) -> str:
-  """What an entry is called now; warns where that is another name.
+  """The current name of an entry; warns if the one given is an old name.
 
   Args:
     entry: its name, e.g. ``'arms.shifted.students.student.correct'``.
@@ -65,7 +66,7 @@ def _current(path: _Path, table: Mapping[str, str]) -> _Path:
 
 
 def _leaves(config: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-  """The path and the value of all that is not a dict with entries."""
+  """The path and the value of every leaf; an empty dict is one."""
   if isinstance(config, Mapping) and config:
     for name, value in config.items():
       yield from _leaves(value, (*path, str(name)))

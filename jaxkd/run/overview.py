@@ -1,4 +1,4 @@
-"""What a run is going to train, and what that costs; nothing is computed."""
+"""Prints what a run is going to train and what it costs, before it starts."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ SHOWN = 3  # layers
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
-  """Prints what is going to train and what it costs; gives `shares`."""
+  """Prints what is going to train and what it costs; returns `shares`."""
   sizes = ', '.join(
     f'{len(examples):,} {split}' for split, examples in source.splits.items()
   )
@@ -91,14 +91,14 @@ def nets(part: Round) -> list[tuple]:
 
 
 def notes(rounds: list) -> list[str]:
-  """What a reader must know of how the nets train, in words."""
+  """Notes on how the nets train, for the output and the row."""
   return [*idle(rounds), *in_parts(rounds), *rounded(rounds)]
 
 
 def idle(rounds: list) -> list[str]:
-  """What of the nets that train does nothing, though it should, in words.
+  """Notes on layers such as dropout that do nothing while a net trains.
 
-  A net that is not told that it trains looks like this.
+  The usual reason is that the net is not told that it trains.
   """
   said = []
   for at, entry, role in itertools.chain(*map(_different, rounds)):
@@ -119,7 +119,7 @@ def idle(rounds: list) -> list[str]:
 
 
 def in_parts(rounds: list) -> list[str]:
-  """What it means for the nets that batches are taken in parts, in words."""
+  """Notes on what `accumulate` means for BatchNorm and dropout in the nets."""
   found: dict[tuple[int, int], list[str]] = {}
   for stage, train in _trains(rounds, restored=False):
     how = train['batch_size'], train['accumulate']
@@ -133,7 +133,7 @@ def in_parts(rounds: list) -> list[str]:
 
 
 def rounded(rounds: list) -> list[str]:
-  """Which nets use their parameters in bfloat16, in words."""
+  """Notes on the nets that use their parameters in bfloat16."""
   found = [
     stage
     for stage, train in _trains(rounds, restored=True)
@@ -203,7 +203,7 @@ def better(part: Round) -> str:
 
 
 def _model(entry: Mapping[str, Any]) -> str:
-  """What a net is: its model, or what it is made of."""
+  """A net in words: its model, or the groups that it is made of."""
   if entry.get('made_of'):
     return f'{entry["fuse"]} of {" + ".join(entry["made_of"])}'
   return ' '.join(filter(None, (entry[kind] for kind in _KINDS)))

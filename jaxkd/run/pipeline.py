@@ -7,25 +7,22 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
 from jaxkd import files, source_code
-from jaxkd.data import passes
 from jaxkd.data.sources import Source
-from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group
-from jaxkd.errors import UserError
-from jaxkd.report import plots, progress, record, rows
+from jaxkd.report import progress, record
+from jaxkd.run import config as configs
 from jaxkd.run import (
-  checks,
   earlier,
+  ensembles,
   evaluate,
   export,
+  finish,
   generated,
   job_groups,
   jobs,
@@ -36,38 +33,15 @@ from jaxkd.run import (
   tuning,
   workdir,
 )
-from jaxkd.run import config as configs
 from jaxkd.run.plan import Round, called, ensembled
-from jaxkd.run.types import Session
+from jaxkd.run.types import Session, Stage
 from jaxkd.students import compression, stored
 from jaxkd.teachers import groups as teachers
-from jaxkd.teachers import many, mixture
+from jaxkd.teachers import mixture
 from jaxkd.train import hosts, side_by_side
 from jaxkd.train.fit import Execution, Stopped
 
 __all__ = ['Stage', 'Stopped', 'run', 'run_complete']
-
-
-class Stage(NamedTuple):
-  """A finished population and what it reached.
-
-  Attributes:
-    name: of the arm, or of the teachers, in the row.
-    history: metrics along the way.
-    seconds: time spent in its steps.
-    execution: how it ran.
-    test: metric -> the value of each member.
-    bytes: of each of its nets that is quantised or pruned.
-    job: what it is called among what trains; empty for what did not train.
-  """
-
-  name: str
-  history: dict
-  seconds: float
-  execution: Execution
-  test: dict[str, np.ndarray]
-  bytes: Mapping[str, int] = MappingProxyType({})
-  job: str = ''
 
 
 def run(
@@ -134,9 +108,9 @@ def run_complete(
     console = Console(quiet=True)
   goes_on = workdir.holds(directory, text) and not overwrite
   if hosts.broadcast_from_host0('done', goes_on and finished.exists()):
-    return _shown(config, directory, console)
+    return finish.shown_again(config, directory, console)
   # Checked before the folder is touched: a mistake leaves no trace.
-  with _passes_shown(console), hosts.raise_everywhere('preflight'):
+  with progress.shows_passes(console), hosts.raise_everywhere('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
     origin = provenance.of(config, source)
     if goes_on:
@@ -157,22 +131,21 @@ def run_complete(
     shares = overview.describe(console, source, rounds)
     writers = _writers(config, directory) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
-    stages, tuned, weights = _train_rounds(
-      rounds, source, grids, directory, reporter, stop
-    )
+    found = _train_rounds(rounds, source, grids, directory, reporter, stop)
     row = None
     if first:
-      row = record.row(config, source, rounds, stages, tuned, shares, command)
-      row |= _origin(origin)
-      row['notes'] += _upgrade(began, origin)
-      if weights:
-        row['weights'] = weights
-      row['wall_s'] = None if resumed else time.perf_counter() - begun
-      histories = {s.name: s.history for s in stages if s.history}
-      plots.curves(histories, directory / 'curves.png')
-      row = rows.plain(row)
-      rows.save(finished, row)
-      export.show(config, source, rounds, directory)
+      row = finish.write(
+        found,
+        config,
+        source,
+        rounds,
+        directory,
+        shares=shares,
+        command=command,
+        began=began,
+        ended=origin,
+        since=None if resumed else begun,
+      )
     return hosts.broadcast_from_host0('the row', row)
 
 
@@ -183,13 +156,8 @@ def _train_rounds(
   directory: Path,
   reporter: progress.Reporter,
   stop: threading.Event | None,
-) -> tuple[list[Stage], dict[str, dict], dict]:
-  """Trains and tests all nets of a run, round after round.
-
-  Returns:
-    What was trained; what was tuned, by arm; and the weights of teachers that
-    were found on the validation split, by their names.
-  """
+) -> finish.Found:
+  """Trains and tests all nets of a run, round after round."""
   stages, tuned, weights = [], {}, {}
   for part in rounds:
     session = jobs.session_of(
@@ -208,29 +176,7 @@ def _train_rounds(
   for done in stages:
     if done.job:
       reporter.tested(done.job, done.test)
-  return stages, tuned, weights
-
-
-def _origin(origin: Mapping[str, str]) -> dict:
-  """What a row says of when and from what it was made."""
-  return {
-    'commit': origin[workdir.COMMIT],
-    'finished': record.now(),
-    'provenance': provenance.checksums(origin),
-  }
-
-
-def _upgrade(began: Mapping[str, str], ended: Mapping[str, str]) -> list[str]:
-  """A note where a run went on with another jaxkd than it began with."""
-  first, last = workdir.jaxkd_of(began), workdir.jaxkd_of(ended)
-  return (
-    [] if first == last else [f'it began with {first} and ended with {last}']
-  )
-
-
-def _passes_shown(console: Console) -> contextlib.AbstractContextManager:
-  """Shows what is read of all data before anything trains."""
-  return passes.shown_by(progress.Reporter(console, '').stage)
+  return finish.Found(stages, tuned, weights)
 
 
 def _check_same(text: str) -> None:
@@ -239,39 +185,13 @@ def _check_same(text: str) -> None:
   hosts.same('config', {**workdir.flat(json.loads(text)), **versions})
 
 
-def _shown(config: dict[str, Any], directory: Path, console: Console) -> dict:
-  """The row of a run that has finished, if it would be the same again.
-
-  Raises:
-    UserError: data or code have changed since, or cannot be read.
-  """
-  file, first = directory / workdir.ROW, hosts.is_first()
-  row, how = None, ''
-  with _passes_shown(console), hosts.raise_everywhere('what was finished'):
-    try:
-      origin = provenance.of(config, checks.load(config))
-      provenance.check_imported(config)
-    except UserError as error:
-      raise UserError(f'{error}; what the run found is in {file}') from error
-    if first:
-      row = rows.load(file)
-      how = workdir.check_finished(directory, origin)
-  hosts.same('provenance', provenance.checksums(origin))
-  if first:
-    when = f'on {row["finished"]}' if 'finished' in row else 'earlier'
-    console.print(
-      f'finished {when}{how}, not run again (--overwrite does)', highlight=False
-    )
-  return hosts.broadcast_from_host0('the row', row)
-
-
 def _train_teachers(
   session: Session, part: Round, directory: Path, rounds: list[Round]
 ) -> tuple[dict[str, Group], list[Stage]]:
   """Stage 2: the groups of teachers, trained or restored, and tested."""
   groups, stages = {}, {}
   for together in part.schedule:
-    _add_validated_weights(session, part, groups)
+    ensembles.add_validated_weights(session, part, groups)
     works = {
       name: functools.partial(
         _train_group, session, part, name, dict(groups), directory, rounds
@@ -280,7 +200,7 @@ def _train_teachers(
     }
     for name, found in side_by_side.run(works, together, session.stop).items():
       groups[name], stages[name] = found
-  _add_validated_weights(session, part, groups)
+  ensembles.add_validated_weights(session, part, groups)
   groups = {**{name: groups[name] for name in part.teachers}, **groups}
   return groups, [stage for name in part.teachers for stage in stages[name]]
 
@@ -304,7 +224,7 @@ def _train_group(
   if entry['made_of']:
     parts = job_groups.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
-    test = _test_joined(session, name, group)
+    test = ensembles.tested_joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:
@@ -347,43 +267,9 @@ def _train_group(
   job_name = '' if entry['restore'] else stage
   stages = [Stage(shown, history, seconds, ran, test, sizes, job_name)]
   if name in part.predicts and ensembled(part, name):
-    together = _test_ensemble(session, name, {**groups, name: group})
+    together = ensembles.tested_ensemble(session, name, {**groups, name: group})
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
-
-
-def _add_validated_weights(
-  session: Session, part: Round, groups: dict[str, Group]
-) -> None:
-  """Adds the weights of teachers that are found on the validation split."""
-  for names in jobs.weighed(part, groups):
-    called = fusion.validated(names)
-    if called not in groups:
-      parts = [groups[name] for name in names]
-      groups[called] = mixture.found(
-        [evaluate.log_likelihoods(session, g, 'validation') for g in parts],
-        parts,
-      )
-
-
-def _test_joined(session: Session, name: str, group: Group) -> dict:
-  """What groups of teachers reach together on the test split."""
-  variables = jax.tree.map(lambda x: x[:, 0], group.by_seed)
-  return evaluate.evaluate(
-    session, {name: group.role}, {name: variables}, 'test'
-  )
-
-
-def _test_ensemble(
-  session: Session, name: str, groups: dict[str, Group]
-) -> dict[str, np.ndarray]:
-  """What the teachers of a group reach together on the test split."""
-  group = groups[name]
-  role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
-  read = job_groups.read_groups({name: role}, groups)
-  return evaluate.evaluate(
-    session, {name: role}, {name: group.by_seed}, 'test', groups=read
-  )
 
 
 def _train_arm(

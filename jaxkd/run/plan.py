@@ -29,13 +29,13 @@ class Round(NamedTuple):
       just one round.
     config: what it runs.
     arms: the config of each arm.
-    teachers: group -> its net, those that others look at first.
+    teachers: group -> its net; groups come before those that depend on them.
     students: arm -> role -> its net.
-    metrics: what is measured of every net.
+    metrics: the metrics of every net, by name.
     predicts: the groups whose outputs can be measured.
     schedule: the groups of teachers that train at the same time, each with its
       devices, in order.
-    learners: what its jobs do, each made and traced once.
+    learners: the steps of its jobs, each made and traced once.
   """
 
   prefix: str
@@ -97,8 +97,8 @@ def build_round(
     prefix: of the names of its stages.
     config: what it runs.
     source: the data.
-    grids: arm -> entry -> the values that it is tuned over; the nets show
-      what any of them looks at.
+    grids: arm -> entry -> the values that it is tuned over; the nets have the
+      outputs that any of them needs.
 
   Raises:
     UserError: the config asks for something that does not fit together.
@@ -134,7 +134,7 @@ def _teachers(
   own_arms: Mapping[str, dict],
   source: sources.Source,
 ) -> dict[str, Role]:
-  """The net of each group of teachers, which shows all that is looked at."""
+  """The net of each group of teachers, with all outputs that others need."""
   entries = config['teachers']
   built = {}
   for name in schedule.in_order(entries):
@@ -168,7 +168,7 @@ def _teachers(
 def _looked_at(
   name: str, config: dict, own_arms: Mapping[str, dict]
 ) -> set[str]:
-  """The outputs of a group that terms compare with and that nets read."""
+  """The outputs of a group that terms compare with or nets read."""
   distills = [own['distill'] for own in own_arms.values()]
   distills += [entry['distill'] for entry in config['teachers'].values()]
   found = [build.locations(each, name, teacher=True) for each in distills]
@@ -254,7 +254,7 @@ def _nets(
 def _locations(
   config: dict, own_arms: Mapping[str, dict]
 ) -> list[tuple[str, Any]]:
-  """All outputs that something looks at, each with the entry that says so."""
+  """All outputs that are needed, each with the config entry that needs it."""
   distills = [('', own['distill']) for own in own_arms.values()]
   distills += [
     (f'teachers.{name}.', entry['distill'])
@@ -279,7 +279,7 @@ def _locations(
 
 @contextlib.contextmanager
 def _blaming(locations: Iterable[tuple[str, Any]]) -> Iterator[None]:
-  """Blames the term that looks at a layer for a layer that is not there."""
+  """Errors about a missing layer name the term that needs it."""
   try:
     yield
   except UnknownName as error:
@@ -290,7 +290,7 @@ def _blaming(locations: Iterable[tuple[str, Any]]) -> Iterator[None]:
 
 
 def _with_tuned(distill: dict, grid: Mapping[str, tuple]) -> dict:
-  """The terms of an arm, those whose weight is tuned never left out."""
+  """The terms of an arm, with those whose weight is tuned."""
   for entry in grid:
     if matched := re.fullmatch(r'distill\.([^.]+\.weight)', entry):
       distill = configs.put(distill, matched[1], 1.0)
@@ -298,7 +298,7 @@ def _with_tuned(distill: dict, grid: Mapping[str, tuple]) -> dict:
 
 
 def called(group: str, part: Round) -> str:
-  """What a group of teachers is called in a row."""
+  """The name of a group of teachers in the row."""
   return 'teacher' if part.predicts == (group,) else f'teacher {group}'
 
 

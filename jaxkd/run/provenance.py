@@ -1,8 +1,7 @@
-"""What a run's numbers come from, beside its config: data, nets and code.
+"""Provenance: checksums of the data, nets and code behind a run's numbers.
 
-The same config on other labels, with a loss that has changed or a teacher that
-has trained anew is another run. Each of these has a checksum, which is kept in
-the workdir and in the row.
+The same config on other labels, with a changed loss or a retrained teacher is
+another run. Each of these has a checksum in the workdir and in the row.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ _TOLD = ('name', 'survey', 'report')
 
 
 def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
-  """What a run of a config comes from, by what it is called.
+  """The provenance of a run of a config, by name.
 
   Args:
     config: complete.
@@ -39,7 +38,7 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
     each module that the config names.
 
   Raises:
-    UserError: something of it cannot be read.
+    UserError: one of these files cannot be read.
   """
   found = {
     workdir.VERSION: jaxkd.__version__,
@@ -66,13 +65,13 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
 
 
 def checksums(provenance: Mapping[str, str]) -> dict[str, str]:
-  """What a row keeps of it: it tells of jaxkd in entries of its own."""
+  """The checksums alone; a row has the version of jaxkd in other entries."""
   told = (workdir.VERSION, workdir.COMMIT)
   return {k: v for k, v in provenance.items() if k not in told}
 
 
 def check_imported(config: Mapping[str, Any]) -> None:
-  """Refuses code that is no longer what its files hold.
+  """Refuses imported code whose files have changed.
 
   Raises:
     UserError: a module has changed since this process imported it.

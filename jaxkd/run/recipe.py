@@ -1,4 +1,4 @@
-"""What a job trains with: its terms, its optimiser, and its augmentation."""
+"""The recipe of a job: its terms, its optimiser, and its augmentation."""
 
 import functools
 import operator
@@ -18,7 +18,7 @@ from jaxkd.types import Term
 
 
 def recipe_of(job: Job) -> Callable[[dict], Recipe]:
-  """What each member trains with, given its own values."""
+  """The recipe of each member, given its own values."""
   seen = seen_by(job)
 
   def recipe(hyper):
@@ -86,7 +86,7 @@ def rollout_of(job: Job) -> Callable[..., dict] | None:
 
 
 def seen_by(job: Job) -> int:
-  """The most examples that a member may see."""
+  """The largest number of examples that a member may see."""
   return int((job.weights > 0).sum(1).max())
 
 

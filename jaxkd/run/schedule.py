@@ -1,4 +1,4 @@
-"""In which order groups of teachers train, and which at the same time."""
+"""The order in which groups of teachers train, and which train together."""
 
 import graphlib
 import itertools
@@ -22,10 +22,11 @@ def in_order(entries: Mapping[str, dict]) -> list[str]:
 def schedule_of(
   entries: Mapping[str, dict], built: Mapping[str, Role], seeds: int
 ) -> tuple[dict[str, list], ...]:
-  """See `Round`. Groups train at the same time where devices are enough.
+  """Which groups train at the same time, and on which devices; see `Round`.
 
-  That is, where there is one for each of them, on one host, and no group asks
-  for a larger mesh than its share, or for the memory of all of them.
+  Groups train at the same time on one host that has a device for each of them,
+  unless a group asks for a larger mesh than its share, or for the memory of all
+  devices.
   """
   there, found = sharding.devices(), []
   alone = jax.process_count() > 1
@@ -38,7 +39,7 @@ def schedule_of(
     return members * examples * cost.cost(role.net, role.shape).flops
 
   def least(name):
-    """The fewest devices that it can have."""
+    """The fewest devices that a group can have."""
     train = entries[name]['train']
     if train['shard_parameters']:
       return len(there)

@@ -1,4 +1,4 @@
-"""Students whose logits are shifted after training, where an arm says so."""
+"""Shifts the logits of students after training (`logit_shift`)."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def classes_of(
   None where a student is left as it is.
 
   Raises:
-    UserError: its logits cannot be shifted.
+    UserError: the logits of a student cannot be shifted.
   """
   entry = part.arms[arm]['students'][name]
   at = f'students.{name}.logit_shift'
@@ -27,8 +27,8 @@ def classes_of(
     return None
   if role.reads or 'logits' not in build.output_shapes(role.net, role.shape):
     raise UserError(
-      f'{at}: it is about the logits of a net that sees the examples itself, '
-      f'which {name} is not; leave it empty'
+      f'{at}: only a net that sees the examples itself and gives logits can '
+      f'have them shifted, and {name} is none; leave it empty'
     )
   if source.splits['train'].index.each:
     raise UserError(
@@ -52,10 +52,10 @@ def classes_of(
 def shifted(
   session: Session, part: Round, arm: str, variables: dict[str, dict]
 ) -> tuple[dict[str, Role], dict[str, dict], dict[str, np.ndarray]]:
-  """The students of an arm with their logits shifted, where it says so.
+  """The students of an arm, with their logits shifted if the arm asks for it.
 
-  How far is found for each seed on the validation split; it is told with what
-  they reach on the test split. Variables are as they are stored.
+  The shift is found for each seed on the validation split, and returned with
+  the metrics of the test split. Variables are as they are stored.
   """
   students, variables = dict(part.students[arm]), dict(variables)
   source, shifts = session.source, {}

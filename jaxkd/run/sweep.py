@@ -53,7 +53,7 @@ class Combination(NamedTuple):
 
   @property
   def folder(self) -> Path:
-    """Where it is kept below the sweep's folder; the same in every sweep."""
+    """The name of its folder in the sweep's; the same in every sweep."""
     pairs = [
       f'{entry}={urllib.parse.quote(value, safe="(),")}'
       for entry, value in sorted(self.overrides.items())
@@ -69,7 +69,7 @@ class Combination(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What became of a combination: its row, or why there is none."""
+  """The outcome of a combination: its row, or why there is none."""
 
   combination: Combination
   row: dict | None
@@ -89,7 +89,7 @@ def combinations(
 
   Raises:
     UserError: an entry that does not exist, a value of a wrong type or that
-      makes no sense, or two runs that are one.
+      is not allowed, or two equal runs.
   """
   if not files:
     raise UserError('--configs: name one config file or more')
@@ -125,8 +125,8 @@ def run(
 ) -> list[Outcome]:
   """Runs the combinations one after another, each in a folder of its own.
 
-  Those that are finished are found finished, one that was cut short goes on,
-  and one that fails leaves the others be.
+  Finished runs are not run again, one that was cut short goes on, and one that
+  fails does not stop the others.
 
   Args:
     made: from `combinations`.
@@ -166,9 +166,9 @@ def run(
 
 
 def table(outcomes: Sequence[Outcome]) -> Group:
-  """What is printed at the end of a sweep: a line for each run.
+  """The table at the end of a sweep, with a line for each run.
 
-  What is the same in all runs stands in the title. Controls are left to the
+  Whatever is the same in all runs is in the title. Controls are only in the
   rows.
   """
   asked, reached, judged = (
@@ -223,7 +223,7 @@ def _combination(
 
 
 def _check(config: dict) -> None:
-  """Refuses what can be seen to be wrong without data and without nets."""
+  """Refuses errors that can be found without loading data or building nets."""
   configs.check_numbers(config)
   for own in arms.configs_of(config).values():
     terms.build(own['distill'], list(own['students']))
@@ -274,7 +274,7 @@ def _command(
 
 
 def _asked(outcome: Outcome) -> dict[str, str]:
-  """What a run was, by column."""
+  """The settings of a run, by column."""
   cells = {'config': outcome.combination.config['name']}
   cells |= outcome.combination.overrides
   if outcome.row:
@@ -285,7 +285,7 @@ def _asked(outcome: Outcome) -> dict[str, str]:
 
 
 def _reached(outcome: Outcome) -> dict[str, str]:
-  """What its arms have reached, by column."""
+  """The results of its arms, by column."""
   row = outcome.row
   return {
     arm: wording.mean(row['arms'][arm]['values'], row['metric'])
@@ -294,7 +294,7 @@ def _reached(outcome: Outcome) -> dict[str, str]:
 
 
 def _judged(outcome: Outcome) -> dict[str, str]:
-  """Whether its claim holds, by column."""
+  """The verdict on its claim, by column."""
   if not outcome.row:
     return {'claim': 'failed'}
   pair = outcome.row['comparison']

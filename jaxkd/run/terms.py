@@ -1,4 +1,4 @@
-"""From the entries of ``config.distill`` to terms."""
+"""Builds terms from the entries of ``config.distill``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,7 @@ import optax
 from jaxkd.distill import fusion, library, location, transfer
 from jaxkd.distill.arguments import find_loss
 from jaxkd.distill.roles import AVERAGE
+from jaxkd.distill.seen import looking_at, unfused
 from jaxkd.distill.term import compares
 from jaxkd.distill.term import term as term_of
 from jaxkd.errors import UserError, blamed, unknown
@@ -56,7 +57,7 @@ def build(
     num_data: how many examples a net trains on, for terms with a memory.
 
   Raises:
-    UserError: an entry that names something that is not there.
+    UserError: an entry that names something that does not exist.
   """
   built = {}
   for name in sorted(in_use(distill)):
@@ -66,7 +67,7 @@ def build(
 
 
 def _term(name, distill, roles, num_data) -> Term:
-  """The term of an entry, as it trains."""
+  """The term of an entry, with its condition, weights and fusion."""
   entry, at = distill[name], f'distill.{name}'
   of = entry['of'] or (roles[0] if len(roles) == 1 else '')
   if not of:
@@ -83,14 +84,14 @@ def _term(name, distill, roles, num_data) -> Term:
     alone = _plain(distill[other], f'distill.{other}', num_data)
     alone = _fused(alone, distill[other], f'distill.{other}', trains)
     looks = alone.teachers
-    alone = transfer.unfused(alone) if entry['fuse'] else alone
+    alone = unfused(alone) if entry['fuse'] else alone
     term = transfer.conditional(entry['when'], term, alone, **judged)
   elif entry['otherwise']:
     raise UserError(f'{at}.otherwise: set {at}.when too, or leave it empty')
   weights = entry['weight'], _schedule(entry, at), entry['example_weight'] or 1
   for weight in weights:
     term = transfer.weighted(term, weight, **judged)
-  term = transfer.looking_at(_fused(term, entry, at, trains), looks)
+  term = looking_at(_fused(term, entry, at, trains), looks)
   return term._replace(of=of)
 
 
@@ -119,8 +120,8 @@ def _plain(entry, at, num_data) -> Term:
   for name, value in (('inputs', entry['inputs']), ('fuse_weights', weights)):
     if value:
       raise UserError(
-        f'{at}.{name}: it is for losses, and the term {entry["term"]} is none; '
-        'leave it empty'
+        f'{at}.{name}: the term {entry["term"]} does not support this; leave '
+        'it empty'
       )
   return library.make(
     entry['term'],
@@ -135,7 +136,7 @@ def _plain(entry, at, num_data) -> Term:
 
 
 def _fused(term, entry, at, trains) -> Term:
-  """The term, shown one teacher in place of several if its entry says so."""
+  """The term, whose teachers are fused to one if its entry says so."""
   groups, weights = groups_of(entry), entry['fuse_weights']
   for group in groups:
     if weights == fusion.VALIDATION and group in trains:

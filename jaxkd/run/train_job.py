@@ -1,6 +1,6 @@
-"""Trains one population of roles as a section of the config says.
+"""Trains one population: the job of a group of teachers, or of an arm.
 
-Teachers and students both come here; what differs is what they look at.
+Teachers and students train by the same code; only their terms differ.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ SAVES = 4
 
 
 def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
-  """Trains the population, or goes on with it, or finds it trained.
+  """Trains the population, resumes it, or restores it if it is finished.
 
   Args:
     session: what the stages have in common.
@@ -99,7 +99,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
 def _explained(
   session: Session, job: Job, batches: cached_outputs.Batches, found: Fault
 ) -> str:
-  """What became infinite or not a number, through which net, and a remedy."""
+  """The error for a diverged loss: which net is the cause, and a remedy."""
   looked_at = groups_looked_at(job)
   frozen, axes = frozen_of(used_groups(job))
   batch = batches.batch(found.step - 1)
@@ -122,7 +122,7 @@ def _explained(
 
 
 def _fitted(job: Job, batches: cached_outputs.Batches) -> Trained:
-  """The population, its models fitted to all that they would have met."""
+  """The population of models that are fitted to all batches at once."""
   begun = time.perf_counter()
   groups = used_groups(job)
   with within(f'{job.stage}: '):
@@ -143,7 +143,7 @@ def _fitted(job: Job, batches: cached_outputs.Batches) -> Trained:
 
 @contextlib.contextmanager
 def _stopped_within(stage: str) -> Iterator[None]:
-  """What is stopped inside says of which stage it is."""
+  """Adds the name of the stage to a `Stopped` from inside of it."""
   try:
     yield
   except Stopped as stopped:
@@ -151,7 +151,7 @@ def _stopped_within(stage: str) -> Iterator[None]:
 
 
 def batches_of(session: Session, job: Job) -> cached_outputs.Batches:
-  """What the job's steps see."""
+  """The batches of the job's steps."""
   train = session.source.splits['train']
   batches = loader.Loader(
     train if job.examples is None else job.examples,
@@ -183,7 +183,7 @@ def batches_of(session: Session, job: Job) -> cached_outputs.Batches:
 def populations_of(
   session: Session, job: Job, batch: dict
 ) -> Callable[..., Population]:
-  """The job's members, given the way that they run."""
+  """Makes the population of the job, given how its members run."""
   frozen, axes = frozen_of(used_groups(job))
   make = functools.partial(
     Population,
@@ -207,7 +207,7 @@ def populations_of(
 
 
 def learner_of(session: Session, job: Job, batch: dict) -> Learner:
-  """The functions of one member, given a batch of all."""
+  """The learner: the functions of one member, given a batch of all."""
   shapes = shapes_of_one(batch, axis_of(batch))
   roles = {name: group.role for name, group in job.groups.items()}
   description = (
@@ -242,7 +242,7 @@ def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
 
 
 def initial_shapes(job: Job) -> tuple:
-  """The shapes of what a member starts from."""
+  """The shapes that a member's initial state is made from."""
   variables, axes = frozen_of(used_groups(job))
   frozen = shapes_of_one(variables, axes)
   hyper = {

@@ -117,9 +117,8 @@ def _arms_with(
 ) -> list[str]:
   """The arms that a grid for all arms is for: those that use its terms.
 
-  An arm that leaves a term out would train the same net in every trial, or
-  take the term up and be another arm. The weight of a term that all leave out
-  is for all of them.
+  An arm without the term would train the same net in every trial, or gain the
+  term and be another arm. If no arm has the term, its weight is tuned in all.
 
   Raises:
     UserError: an entry that is not there, or that no arm uses.
@@ -144,7 +143,7 @@ def _arms_with(
 
 
 def _checked(entry, values, config, factors, at) -> list:
-  """The values of an entry that may be tuned, of its type."""
+  """The values of a tunable entry, checked for their type."""
   default = configs.get(config, entry, at)
   if not re.fullmatch(_TUNABLE, entry):
     raise UserError(
@@ -222,7 +221,7 @@ def choose(
     part: the round whose arms are tuned.
     groups: the trained teachers.
     grids: from `parse`.
-    directory: the workdir; what is found is kept there in tuning.json.
+    directory: the workdir; the results are kept there in tuning.json.
 
   Returns:
     arm -> ``{'grid', 'trials', 'values', 'chosen', 'split'}``. The value of
@@ -265,7 +264,7 @@ def apply(part: Round, tuned: Mapping[str, dict]) -> Round:
 
 
 def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
-  """What has been found so far; nothing where it is not what was written."""
+  """The results so far, from tuning.json; empty if the file is damaged."""
   if not file.exists():
     return {}
   try:
@@ -285,7 +284,7 @@ def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
 def _search(session, part, arm, grid, groups) -> dict:
   """Values on the validation split of every trial of one arm's grid.
 
-  A trial of which some seed diverges is worse than any other.
+  A trial in which a seed diverges ranks last.
   """
   metric = part.config['report']['metric']
   trials = _trials(grid, part.arms[arm])
@@ -366,7 +365,7 @@ def _taken(tree, index):
 
 
 def _trials(grid: Grid, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """What each trial of an arm sets."""
+  """The values of each trial of an arm."""
   axes = [
     [_setting(key, value, config) for value in values]
     for key, values in grid.items()
@@ -385,14 +384,14 @@ def _setting(key: str, value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with(config: dict, trial: Mapping[str, Any]) -> dict:
-  """A config with what a trial sets."""
+  """A config with the values of a trial."""
   for entry, value in trial.items():
     config = configs.put(config, entry, value)
   return config
 
 
 def _count(grid: Grid) -> int:
-  """How many trials a grid takes; 0 without one."""
+  """The number of trials of a grid; 0 without one."""
   return math.prod(map(len, grid.values())) if grid else 0
 
 
@@ -402,7 +401,7 @@ def _is_mapped(entry: str, config: Mapping[str, Any]) -> bool:
 
 
 def _key(trial: Mapping[str, Any], mapped: set[str]) -> str:
-  """What a trial fixes of the program: all that is not mapped."""
+  """The values of a trial that are fixed in its program, i.e. not mapped."""
   return json.dumps({e: v for e, v in trial.items() if e not in mapped})
 
 

@@ -1,4 +1,4 @@
-"""What the files of a run hand to each other: the job, and what it gives."""
+"""The types of a run: its session, a job, and what came of it."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -22,16 +22,17 @@ class Session(NamedTuple):
 
   Attributes:
     source: the data.
-    metrics: what is measured of every net, by name.
-    directory: where the checkpoints of each stage go.
+    metrics: the metrics of every net, by name.
+    directory: of the checkpoints of all stages.
     progress: ``(stage, steps, over='') -> context manager`` giving the
       function that is called with the steps taken and the newest values; see
       `jaxkd.report.progress.Reporter.stage`.
     stop: set when the run should save its state and leave.
     say: prints a line.
-    learners: those that were made, so that the steps of equal jobs are traced
-      once.
-    decode: what else nets are measured by; see `jaxkd.tasks`.
+    learners: the learners made so far; equal jobs share one, so that its step
+      is traced once.
+    decode: a further measurement of nets, e.g. BLEU of decoded text; see
+      `jaxkd.tasks`.
   """
 
   source: Source
@@ -66,9 +67,9 @@ class Job(NamedTuple):
     rollout: the config entry `data.rollout`; empty for none.
     hyper: config entry -> the value of each member.
     at: the entry of the config whose `train` this is, e.g. 'teachers.main.'.
-    given: net -> what its first state holds for each member, [members, ...].
-    examples: what it sees in place of the data; None for the data.
-    over: what its members are seeds of, in words, if not of one and the same.
+    given: net -> values of its initial state for each member, [members, ...].
+    examples: generated examples, which replace the data; None for the data.
+    over: for messages, what its members vary besides the seed, e.g. trials.
   """
 
   stage: str
@@ -104,3 +105,25 @@ class Trained(NamedTuple):
   history: dict
   seconds: float
   execution: Execution
+
+
+class Stage(NamedTuple):
+  """A finished population and its results.
+
+  Attributes:
+    name: of the arm, or of the teachers, in the row.
+    history: metrics along the way.
+    seconds: time spent in its steps.
+    execution: how it ran.
+    test: metric -> the value of each member.
+    bytes: the size of each of its nets that is quantised or pruned.
+    job: the name of the job that trained it; empty if none did.
+  """
+
+  name: str
+  history: dict
+  seconds: float
+  execution: Execution
+  test: dict[str, np.ndarray]
+  bytes: Mapping[str, int] = MappingProxyType({})
+  job: str = ''

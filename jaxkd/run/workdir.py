@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and who may write there."""
+"""The workdir of a run: its files, and the lock on it."""
 
 import contextlib
 import fcntl
@@ -107,12 +107,12 @@ def enter(
   Args:
     path: the folder.
     config: the run's config as JSON.
-    provenance: what it comes from; see `jaxkd.run.provenance`.
+    provenance: of its data, nets and code; see `jaxkd.run.provenance`.
     overwrite: whether a run there may be removed: a finished one, or one of
       another config, other data or other code. One that was cut short goes on.
 
   Returns:
-    What the run came from when it began, which may be another commit of jaxkd.
+    The provenance when the run began, which may be another commit of jaxkd.
 
   Raises:
     UserError: the folder cannot be written, or holds another run.
@@ -167,10 +167,10 @@ def check_finished(path: Path, provenance: Mapping[str, str]) -> str:
 
   Args:
     path: the folder of a finished run of this config.
-    provenance: what a run would come from now.
+    provenance: of a run that would begin now.
 
   Returns:
-    What a reader of its row must know of where it comes from; mostly nothing.
+    A remark on its provenance for the user; mostly empty.
 
   Raises:
     UserError: it came from other data or other code.
@@ -214,7 +214,7 @@ def jaxkd_of(provenance: Mapping[str, str]) -> str:
 
 
 def _goes_on(path: Path, config: str, provenance: Mapping[str, str]) -> bool:
-  """Whether the run there was cut short and is this very one."""
+  """Whether the run there was cut short and is the same run."""
   same = holds(path, config) and _began(path) == provenance
   return same and not (path / ROW).exists()
 
@@ -233,7 +233,7 @@ def _begin(path: Path, provenance: Mapping[str, str]) -> None:
 
 
 def _began(path: Path) -> dict[str, str] | None:
-  """What the run in a folder came from; None where that is not known."""
+  """The provenance of the run in a folder; None if it is not known."""
   try:
     held = json.loads((path / PROVENANCE).read_text())
   except (OSError, ValueError):
@@ -345,9 +345,10 @@ def load(
 ) -> tuple[LoadedNet, dict]:
   """A net that a run has exported, ready to predict.
 
-  It takes what the source of the data gave, e.g. images of its size as uint8 or
-  as floats from 0 to 1, and sees them as the net did in evaluation. What is
-  something else is refused; ``net.read`` reads files as the run did.
+  Its inputs are examples as the source of the data gives them, e.g. images of
+  the same size as uint8 or as floats from 0 to 1, and it applies the view of
+  evaluation itself. Other inputs are refused; ``net.read`` reads files as the
+  run did.
 
   Args:
     where: a finished workdir, or one of the folders below its ``nets``.
@@ -442,7 +443,7 @@ def prediction(where: str | Path, task: str) -> str:
 def _inputs(
   spec: dict, view: views.View, folder: Path
 ) -> inputs_lib.Inputs | None:
-  """What a net takes, as far as it was kept."""
+  """The description of a net's inputs, as far as the run kept it."""
   if 'inputs' in spec:
     return inputs_lib.from_json(spec['inputs'])
   logging.warning(
@@ -457,7 +458,7 @@ def _inputs(
 
 
 def _classes(spec: dict) -> list[str]:
-  """The names of the classes, numbers where it tells apart none of the data."""
+  """The names of the classes; numbers if they are not those of the data."""
   names, count = spec.get('classes', ()), spec['num_classes']
   return names if len(names) == count else [str(i) for i in range(count)]
 

@@ -1,4 +1,4 @@
-"""Examples that are made of a teacher, which students see in place of the data.
+"""Examples generated from a teacher, which students see instead of the data.
 
 What makes them is a function of this file by its name, or
 ``package.module:function``: ``(teacher, number, key, **options) -> fields``,
@@ -42,7 +42,7 @@ SMALLEST = 1e-4  # of a concentration, which must be above 0
 
 
 class Teacher(NamedTuple):
-  """What examples are made of: a frozen net, in evaluation mode.
+  """The teacher that examples are made from: a frozen net, in evaluation mode.
 
   Attributes:
     logits: ``(inputs) -> logits [n, K]``, of inputs as the data has them.
@@ -79,15 +79,16 @@ def impressions(
   clip: bool = True,
   head: str = 'head/kernel',
 ) -> dict[str, Array]:
-  """Data impressions: inputs on which the teacher says what is asked of it.
+  """Data impressions: inputs whose predictions by the teacher are drawn first.
 
-  What is asked for is drawn from a Dirichlet distribution for each class,
-  whose concentration is how alike the classes are by the weights of the
-  teacher's last layer; the inputs are found by Adam from uniform noise (Nayak
-  et al., 2019). The classes take turns, and so do the scales.
+  The target predictions are drawn from a Dirichlet distribution for each class;
+  its concentration is the similarity of the classes, by the weights of the
+  teacher's last layer. Adam then finds inputs with these predictions, from
+  uniform noise (Nayak et al., 2019). The classes take turns, and so do the
+  scales.
 
   Args:
-    teacher: of whom they are.
+    teacher: the teacher.
     number: which examples, int [n].
     key: of the draws.
     targets: 'similar_classes'; 'alike_classes', for concentrations of 1; or
@@ -199,7 +200,7 @@ def _hypotheses(teacher, examples, beam) -> tuple[Array, Array]:
 
 
 def _as_examples(examples, labels: Array) -> dict[str, Any]:
-  """Examples of the same sources with other translations."""
+  """Examples with the same source sentences and other translations."""
   inputs = {**examples['inputs'], 'prefix': tokens.shifted(labels)}
   return {'inputs': inputs, 'labels': labels, 'valid': labels != tokens.PAD}
 
@@ -212,7 +213,7 @@ def asked(
   beta: Sequence[float],
   head: str,
 ) -> Array:
-  """What the teacher is to say of examples, probabilities [n, K].
+  """The target predictions of examples, probabilities [n, K].
 
   See `impressions`.
   """
@@ -231,7 +232,7 @@ def asked(
 
 
 def concentrations(weights: Array) -> Array:
-  """How alike classes are, as concentrations of Dirichlet distributions.
+  """The similarity of classes, as concentrations of Dirichlet distributions.
 
   Args:
     weights: of the last layer, [D, K].
@@ -290,7 +291,7 @@ def _each(key: Array, name: str, number: Array) -> Array:
 
 
 def _find(name: str) -> Callable:
-  """The generator of a name: what takes a teacher, a number and a key."""
+  """The generator of a name: a function of a teacher, a number and a key."""
   if ':' in name:
     return lookup.attribute(name, kind='generator', at=f'{AT}.name')
   here = sys.modules[__name__]
@@ -306,12 +307,12 @@ def _find(name: str) -> Callable:
 
 
 def _takes_examples(function: Callable) -> bool:
-  """Whether a generator makes its examples of others."""
+  """Whether a generator takes training examples to make its own from."""
   return 'examples' in [*inspect.signature(function).parameters][3:4]
 
 
 def _count(count: int, given: Examples | None) -> int:
-  """How many examples are made; 0 for as many as are given."""
+  """The number of examples to make; 0 for as many as the data has."""
   most = sys.maxsize if given is None else len(given)
   if given is not None and count == 0:
     return most
@@ -338,7 +339,7 @@ class Generator:
     of: what the net is and how it sees, as text.
 
   Raises:
-    UserError: no such generator or option, or a teacher that it cannot use.
+    UserError: an unknown generator or option, or a teacher that it cannot use.
   """
 
   def __init__(
@@ -406,7 +407,7 @@ class Generator:
     self.layout = cache.Layout(rows, len(self._seeds), self._count, _NEAR)
 
   def __str__(self) -> str:
-    """What is made, in words."""
+    """The generator and its options, in words."""
     return f'{self._count:,} examples made by {self._entry["name"]}'
 
   def shapes(self) -> ArrayExamples:
@@ -440,7 +441,7 @@ class Generator:
     say: Callable[[str], None] = lambda text: None,
     stop: Callable[[], None] = lambda: None,
   ) -> ArrayExamples:
-    """Makes them, or goes on with it, or finds them made.
+    """Makes the examples, resumes making them, or reads those made before.
 
     Args:
       root: where they are kept.
@@ -500,7 +501,7 @@ class Generator:
           stop()
 
   def _fetch(self, number: np.ndarray) -> tuple[dict, ...]:
-    """The examples of these numbers, if they are wanted."""
+    """The training examples of these numbers, if the generator takes any."""
     if self._given is None:
       return ()
     return (self._given.fetch(np.minimum(number, self._count - 1)),)
@@ -525,7 +526,7 @@ def picture(
 ) -> None:
   """Draws the first examples of each class, a line for each class.
 
-  Nothing is drawn of what is no image of one class.
+  Nothing is drawn if the examples are not images of one class each.
 
   Args:
     examples: of all seeds.

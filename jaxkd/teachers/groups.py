@@ -1,4 +1,4 @@
-"""Groups of teachers: trained here, or restored from where they are kept."""
+"""Groups of teachers: trained by the run, or restored from an earlier one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,9 +35,9 @@ def group(
 
 
 def join(role: Role, parts: Mapping[str, Group], seeds: int) -> Group:
-  """A group that is made of others, from theirs and what these read.
+  """A group made of others, from their groups and those that these read.
 
-  Of shapes too.
+  It works on shapes too.
   """
   per_member = any(group.per_member for group in parts.values())
 
@@ -62,7 +62,7 @@ def join(role: Role, parts: Mapping[str, Group], seeds: int) -> Group:
 
 
 def shapes(entry: Mapping[str, Any], role: Role, seeds: int) -> Group:
-  """The group before it is trained: its shapes."""
+  """The shapes of a group, before it is trained."""
   lead = (seeds, entry['count']) if entry['per_seed'] else (entry['count'],)
   one = jax.eval_shape(
     lambda key: held(entry, role.net.init(key)), jax.random.key(0)
@@ -93,7 +93,7 @@ def restore(
     folder: where the nets were exported to, or a file of PyTorch's weights.
 
   Raises:
-    UserError: no such net, one of another architecture, or too few members.
+    UserError: no such net, another architecture, or too few members.
   """
   at = f'teachers.{name}.restore'
   with within(f'{at}: '):
@@ -138,7 +138,7 @@ def differences(
   folder: Path,
   source: Source,
 ) -> list[str]:
-  """How a restored group was shown its data, where that is not as here.
+  """How the data and views of a restored group differ from those of this run.
 
   Args:
     name: the group's.
@@ -148,7 +148,7 @@ def differences(
     source: the data that it is shown here.
 
   Returns:
-    Notes for whoever reads the row.
+    Notes for the row.
 
   Raises:
     UserError: its classes have other names than those of the data.
@@ -199,7 +199,7 @@ def differences(
 def _check_classes(
   name: str, entry: Mapping[str, Any], spec: Mapping, source: Source
 ) -> None:
-  """Refuses a group that means another class by a number than the data do."""
+  """Refuses a group whose class numbers mean other classes than the data's."""
   there, here = spec.get('classes', ()), source.classes
   own = spec.get('num_classes') != len(there) or entry['classes']
   if own or len(there) != len(here):

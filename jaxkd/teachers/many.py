@@ -1,4 +1,4 @@
-"""Many teachers as one net: what they predict together."""
+"""Several teachers as one net, which fuses their predictions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ SPECIALISTS = 'specialists'
 
 
 def ensemble(net: Net, fuse: Callable[[Array], Array] | None = None) -> Net:
-  """T nets of one architecture as a net.
+  """An ensemble: T nets of one architecture as one net.
 
   Args:
     net: one of them. The variables of the ensemble have a leading axis T.
@@ -91,9 +91,9 @@ def log_mean_probabilities(logits: Array) -> Array:
 def vote(logits: Array) -> Array:
   """Logits whose largest is the class that most of [T, B, K] choose, [B, K].
 
-  They stand for the distribution (votes + mean probability) / (T + 1). As the
-  mean is below 1 for what is not every net's choice, it decides between
-  classes of equally many votes alone; see `jaxkd.losses.majority_vote`.
+  They stand for the distribution (votes + mean probability) / (T + 1). The mean
+  is below 1 unless all nets are certain, so it decides only between classes of
+  equally many votes; see `jaxkd.losses.majority_vote`.
   """
   first = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
   votes, mean = first.sum(0), losses.mean_probabilities(logits)

@@ -1,8 +1,8 @@
-"""How much each of several teachers counts, found on the validation split.
+"""Weights of several teachers, found on the validation split.
 
 The weights of the mixture of the teachers' probabilities, the linear opinion
 pool, under which the labels are most likely. They are a group of their own,
-which gives each teacher's weight for every example, so that they come to the
+whose output is each teacher's weight for every example, so that they enter the
 step as teachers do: shared by all seeds, or each seed's own.
 """
 
@@ -20,15 +20,15 @@ from jaxkd.types import Net
 def proportions(
   log_likelihoods: np.ndarray, *, tolerance: float = 1e-6, steps: int = 10_000
 ) -> np.ndarray:
-  """The weights of a mixture that make what was seen most likely.
+  """The weights of a mixture that maximise the likelihood of the labels.
 
   Expectation-maximisation for the proportions alone (Redner & Walker, 1984).
   The likelihood is concave in them, so there is one best value.
 
   Args:
     log_likelihoods: log p_t(label | example), [T, N].
-    tolerance: the change of a weight at which they count as found.
-    steps: the most that are taken.
+    tolerance: the change of a weight below which they have converged.
+    steps: the maximum number of steps.
 
   Returns:
     float32 [T], of sum 1.

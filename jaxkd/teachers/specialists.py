@@ -1,4 +1,4 @@
-"""Specialists: nets that know some of the classes and call the rest one.
+"""Specialists: nets for some of the classes, with one class for the rest.
 
 A generalist confuses some classes with each other; a specialist for these is
 a net with a dustbin, one more class for all others (Hinton et al., 2015,
@@ -35,8 +35,8 @@ def clusters(
 ) -> np.ndarray:
   """Which classes each specialist is for.
 
-  The columns of the covariance of a generalist's predictions tell which
-  classes it takes for each other. K-means finds groups of like columns; since
+  The columns of the covariance of a generalist's predictions show which classes
+  it confuses. K-means finds groups of similar columns; since
   it leaves one huge group of well-recognised classes, a class goes to the
   nearest centres that have room for it. Where there is none, the class is left
   to the generalist. No specialist is left without a class.
@@ -55,7 +55,7 @@ def clusters(
     bool [count, K].
 
   Raises:
-    UserError: numbers that make no sense for so many classes.
+    UserError: numbers that do not fit the number of classes.
   """
   classes = probabilities.shape[1]
   if not 1 <= count <= classes:
@@ -112,7 +112,7 @@ def clusters(
 def weights(
   labels: np.ndarray, subsets: np.ndarray, *, own: float = 0.5
 ) -> np.ndarray:
-  """Sampling weights: so much of a specialist's own classes, the rest others.
+  """Sampling weights that give a specialist's own classes a fixed share.
 
   Args:
     labels: class of each example, int [N].
@@ -131,7 +131,7 @@ def weights(
 def dustbin_bias(
   labels: np.ndarray, subsets: np.ndarray, *, own: float = 0.5
 ) -> np.ndarray:
-  """What undoes the oversampling: to be added to the dustbin's logit.
+  """The bias of the dustbin's logit that undoes the oversampling.
 
   Training shows the special classes r times as often as the others do justice
   to, which takes log r from the dustbin.
@@ -275,7 +275,7 @@ def metrics(most: int = 1) -> dict[str, Metric]:
 
 
 def _of_some(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-  """The mean over those that there are, or nan where there are none."""
+  """The mean over these examples; NaN if there are none."""
   nothing = np.full(np.shape(total), np.nan)
   return np.divide(total, count, out=nothing, where=count > 0)
 
@@ -283,7 +283,7 @@ def _of_some(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 def fuse(
   generalist: Array, group: Mapping[str, Array], *, most: int | None = None
 ) -> dict[str, Array]:
-  """What a generalist and its specialists predict together.
+  """The fused prediction of a generalist and its specialists.
 
   Args:
     generalist: logits, [B, K].

@@ -344,14 +344,14 @@ def test_members_side_by_side_and_what_is_saved(tmp_path):
     (
       SMALL,
       dict(fuse_weights='confidence'),
-      r'^distill\.game\.fuse_weights: .* the term critic is none',
+      r'^distill\.game\.fuse_weights: .* the term critic does not',
     ),
     (
       SMALL,
       dict(inputs=dict(labels='batch.labels')),
-      r'^distill\.game\.inputs: .* the term critic is none',
+      r'^distill\.game\.inputs: .* the term critic does not',
     ),
-    (SMALL, dict(mask='valid'), r'^distill\.game\.mask: the term critic takes'),
+    (SMALL, dict(mask='valid'), r'^distill\.game\.mask: the term critic does'),
     (
       SMALL,
       dict(adapter='linear'),

@@ -132,7 +132,7 @@ def test_conditions_look_at_the_fused_teacher(context, weights):
     (dict(fuse='majority_vote', fuse_weights='confidence'),
      r'soft\.fuse_weights: majority_vote takes no weights'),
     (dict(fuse='sampled', fuse_weights='confidence'),
-     r'soft\.fuse_weights: sampled takes one teacher'),
+     r'soft\.fuse_weights: sampled draws one teacher'),
     (dict(fuse_weights='router'), r'soft\.fuse_weights: .* set distill\.soft'),
     (dict(teacher='one', fuse_weights='confidence'),
      r'soft\.fuse_weights: one is one teacher'),
@@ -140,7 +140,7 @@ def test_conditions_look_at_the_fused_teacher(context, weights):
      r'soft\.fuse_weights: one is one teacher'),
     (dict(teacher='one', fuse_weights='validation'),
      r'soft\.fuse_weights: one is one teacher'),
-    (dict(fuse_weights='validation'), r'soft\.fuse_weights: .*reads another'),
+    (dict(fuse_weights='validation'), r'soft\.fuse_weights: .*read no other'),
     (dict(teacher=('main', 'wide'), fuse='mean_logits'),
      r'soft\.teacher: main gives logits \[6, 3\] and wide \[6, 5\]'),
     (dict(teacher=('main', 'blind'), fuse='mean_logits'),
@@ -279,7 +279,7 @@ def test_peers_are_fused_or_drawn(make_net, batch, fuse):
 @pytest.mark.parametrize('teacher', ['main', 'student'])
 def test_of_one_teacher_none_is_drawn(make_net, batch, teacher):
   soft = dict(loss='kl', teacher=teacher, fuse='sampled')
-  with pytest.raises(UserError, match=rf'soft\.fuse: {teacher} is one teacher'):
+  with pytest.raises(UserError, match=rf'soft\.fuse: {teacher} has a single'):
     learned(make_net, batch, dict(soft=soft), count=1, copies=2)
 
 

@@ -85,9 +85,9 @@ def test_a_factory_is_given_what_it_names():
     (
       'scaled',
       dict(adapting=dict(adapter='linear')),
-      r'^distill\.x\.adapter: the term .*scaled takes none',
+      r'^distill\.x\.adapter: the term .*scaled does not support',
     ),
-    ('scaled', dict(mask='valid'), r'^distill\.x\.mask: .*takes none'),
+    ('scaled', dict(mask='valid'), r'^distill\.x\.mask: .*does not support'),
     ('broken', dict(kw=dict(size=1)), r'^distill\.x\.term: KeyError: 1'),
     ('none', {}, r'^distill\.x\.term: .*should give a jaxkd\.Term'),
   ],

@@ -307,7 +307,7 @@ def test_losses_without_a_place_for_a_mask_are_told_to_take_all(
     UserError, match=r"x\.mask: .* leave out nothing; .*'all'"
   ):
     entry(x=given).init(jax.random.key(0), sentences)
-  with pytest.raises(UserError, match=r'x\.mask: .* takes none'):
+  with pytest.raises(UserError, match=r'x\.mask: .* does not support'):
     entry(x=dict(given, mask='valid'))
   if given['term'] == 'memory':
     allowed = entry(x=dict(given, mask='all'))

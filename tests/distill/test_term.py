@@ -137,7 +137,7 @@ def test_a_loss_that_is_reduced_over_the_batch_is_refused(context):
   def reduced(student):
     return student.mean(0)
 
-  with pytest.raises(UserError, match='unreduced over the batch'):
+  with pytest.raises(UserError, match='return one value per example'):
     value(make(reduced), context)
 
 

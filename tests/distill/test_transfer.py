@@ -228,7 +228,7 @@ def test_a_condition_looks_at_the_context_or_at_the_teacher(context):
     np.testing.assert_array_equal(got, want)
   several = transfer.conditional(sure, make('kl', teacher='main'), labels)
   with pytest.raises(
-    UserError, match=r'term\.when: sure .* main has 2; set fus'
+    UserError, match=r'term\.when: sure .* main has 2; fuse them'
   ):
     value(several, context)
   told = transfer.conditional(sure, labels, soft, teacher='one')
