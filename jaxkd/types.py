@@ -72,9 +72,8 @@ class Context(NamedTuple):
     inputs: what that net sees of the examples, [B, ...].
     totals: where the batch is one of several parts, what the term's `count`
       gives on average over the parts; else None.
-    unfused: `teachers` as they were, where one net stands in for all of some
-      groups: `teachers` then has its outputs for the first of these groups and
-      an empty dict for the others.
+    unfused: `teachers` before a fusion. Under one, `teachers` has the fused
+      net for the first of the groups, and an empty dict for the others.
   """
 
   batch: dict[str, Any]
@@ -101,17 +100,19 @@ class Term(NamedTuple):
       ``params`` are adapters that train with the student, ``state`` is what
       the term remembers.
     loss: ``(params, state, context) -> (loss of each example [B], state)``.
-    count: ``(context) -> numbers`` that the loss divides by, a tree of sums
-      over the batch in which no parameter has a part. Where a batch is taken in
-      parts, the loss finds their mean over the parts in ``context.totals``.
+    count: ``(context) -> sums``, the denominators of the loss's means, such as
+      how many tokens are valid, as a tree of sums over the batch. They do not
+      depend on parameters. Where a batch is taken in parts, they are counted
+      over all of it first, and the loss finds their mean over the parts in
+      ``context.totals``.
     of: the role whose net it trains; the only one if empty.
     teachers: the groups, or roles, of which it looks at all nets.
     draws: of groups of which it looks at one net in each step; see
       `jaxkd.distill.fusion.Draw`.
     layers: the names of the outputs that it looks at, of the student and of
       the teachers.
-    mask: what counts, as `jaxkd.distill.masks.find` takes it; of a term that
-      is wrapped, for what wraps it.
+    mask: the name of its mask, as `jaxkd.distill.masks.find` takes it, so that
+      what wraps the term can apply it too.
     temperature: the one at which it looks at logits, for a fusion of teachers.
   """
 

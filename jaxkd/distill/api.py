@@ -30,7 +30,9 @@ from jaxkd.distill.measured import Measured
 from jaxkd.distill.model import STUDENT, Model, PyTree, State, dtype_of
 from jaxkd.distill.prepare import (
   as_metric,
+  check_accumulate,
   check_names,
+  check_parts,
   check_weights,
   checked_batch,
   layers_of,
@@ -43,7 +45,13 @@ from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError, unknown
 from jaxkd.train import sharding
-from jaxkd.train.population import MODES, Learner, Population, Rows
+from jaxkd.train.population import (
+  MODES,
+  Learner,
+  Population,
+  Rows,
+  shapes_of_one,
+)
 from jaxkd.types import Metric, Term
 
 
@@ -137,6 +145,8 @@ class Step:
     batch = checked_batch(batch, axes, self.members, self.mesh)
     kind = str(jax.tree.map(lambda x: (np.shape(x), x.dtype), batch))
     if kind not in self._nothing:
+      if self.system.recipe({}).accumulate > 1:
+        self._check_accumulate(batch)
       self._nothing[kind] = self._population.no_totals(batch)
     totals = self._population.split(self._nothing[kind])
     state, found = self._population.step(state, totals, batch)
@@ -171,6 +181,12 @@ class Step:
     if not found:
       raise UserError('step.evaluate: there is no batch')
     return Measured(found, self._metric)
+
+  def _check_accumulate(self, batch: dict) -> None:
+    """Refuses batches and terms that cannot be taken in parts."""
+    shapes = shapes_of_one(batch, 0 if self._own_batches else None)
+    frozen = shapes_of_one(self.frozen, None)
+    check_accumulate(self.system, frozen, numbered(shapes, 0))
 
   def _metric(self, name: str, found: Any) -> np.ndarray:
     """The value of each member [M] from sums and counts, or from rows."""
@@ -242,6 +258,7 @@ def step(
     for name, group in teachers.items()
   }
   check_names(students, groups, terms)
+  check_parts(parts, terms)
   check_weights(students, groups, members, same_start)
   first = next(iter(students.values()))
   cached = {} if example is None else example.get('cached_outputs', {})

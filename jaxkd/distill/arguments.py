@@ -8,11 +8,10 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from jax import Array
-
 from jaxkd import lookup, losses
 from jaxkd.data.mixing import PROBABILITIES
 from jaxkd.errors import UserError, unknown
+from jaxkd.types import Context
 
 PLACES = ('batch', 'student', 'teacher')
 
@@ -118,12 +117,12 @@ def places(
 
 
 def field_of(
-  batch: Mapping[str, Array], field: str, who: str, *, mixtures: bool = False
-) -> Array:
-  """A field of the batch, by name.
+  context: Context, field: str, who: str, *, mixtures: bool = False
+) -> Any:
+  """A field of the batch, by name; `inputs` is what the student sees.
 
   Args:
-    batch: the fields.
+    context: has the batch.
     field: the name.
     who: the function that takes it, for error messages.
     mixtures: whether it takes class probabilities for `labels`, as mixtures of
@@ -132,6 +131,9 @@ def field_of(
   Raises:
     UserError: there is no such field, or it holds class probabilities.
   """
+  batch = context.batch
+  if field == 'inputs':
+    return context.inputs
   if field == 'labels' and PROBABILITIES in batch:
     if mixtures:
       return batch[PROBABILITIES]

@@ -68,7 +68,7 @@ def of_teacher(
       given['where'] = counts > 0
     with within(f'{here}: '):
       fields = [
-        masks.keep(counts, field_of(context.batch, field, name))
+        masks.keep(counts, field_of(context, field, name))
         for field in arguments.fields
       ]
     with blamed(here):

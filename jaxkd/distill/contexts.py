@@ -1,7 +1,7 @@
 """From a batch to what each term may look at.
 
 Every net sees the inputs through a view of its own, teachers give their outputs
-(the one place where their gradient is stopped), nets that train give theirs,
+(their gradient is stopped here and nowhere else), nets that train give theirs,
 and every term gets a `Context` of both.
 """
 
@@ -39,8 +39,8 @@ def contexts(
   targets = {alone.get(name, name): them for name, them in targets.items()}
   see = functools.partial(_forward, system, batch['inputs'], targets, key)
   outputs, states = see(running_mean.variables(carry))
-  # The means see the batch too: terms may look at them, and their statistics
-  # are their own.
+  # The running means see the batch too if a term compares with them, or if they
+  # have statistics of BatchNorm to update.
   means, own = running_mean.result(carry), carry['state']['average']
   asked = any(AVERAGE in term.groups for term in terms.values())
   if not asked:
@@ -157,12 +157,12 @@ def shown(texts: Any, batch: Mapping[str, Any], seed: Array) -> Any:
 
 
 def _drawn(system, terms, carry, frozen):
-  """The groups, one net of those of which no more is looked at in a step.
+  """Groups cut down to the net that is drawn, where nothing needs the rest.
 
   It is taken before the forward pass, and so costs as much as one teacher.
 
   Returns:
-    The variables, and what each group of which one is left is called then.
+    The variables, and {group: name of the draw} of those that were cut down.
   """
   readers = [
     *system.nets.values(),

@@ -331,9 +331,7 @@ def weights_of(
     logits = _several(context, groups, entry)
     masks.check_fields(name, fields, mask, context.batch, here)
     with within(f'{here}: '):
-      given = [
-        field_of(context.batch, field, name_of(function)) for field in fields
-      ]
+      given = [field_of(context, field, name_of(function)) for field in fields]
     with blamed(here):
       found = function(logits, *given)
     sizes = (len(logits),), (*logits.shape[1:-1], len(logits))

@@ -10,9 +10,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxkd.distill import masks
+from jaxkd.distill import accumulation, masks
 from jaxkd.distill.model import Model, PyTree, dtype_of
 from jaxkd.distill.roles import AVERAGE, Role
+from jaxkd.distill.step import learner
+from jaxkd.distill.system import System
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.models import frozen
 from jaxkd.train import sharding
@@ -47,6 +49,52 @@ def check_names(students, groups, terms) -> None:
       )
     if term.of and term.of not in students:
       raise unknown('student', term.of, students, f'terms[{name!r}]: of')
+
+
+def check_parts(
+  parts: Mapping[str, Sequence[str]], terms: Mapping[str, Term]
+) -> None:
+  """Refuses parts of the loss that are not all of it, each term once."""
+  named = [name for names in parts.values() for name in names]
+  for name in named:
+    if name not in terms:
+      raise unknown('term', name, terms, 'distill.step: parts')
+  for name in terms if parts else ():
+    if named.count(name) != 1:
+      raise UserError(
+        f'distill.step: parts: the term {name} is in {named.count(name)} of '
+        f'the parts {", ".join(parts)}; put it into one'
+      )
+
+
+def check_accumulate(system: System, frozen: dict, batch: dict) -> None:
+  """Refuses terms of which parts of a batch give another gradient.
+
+  Args:
+    system: of the step.
+    frozen: shapes of the teachers' variables.
+    batch: shapes of the batch of one member.
+
+  Raises:
+    UserError: naming the term; or parts that do not divide the batch.
+  """
+  made = system.recipe({})
+  size, parts = len(batch['id']), made.accumulate
+  if size % parts:
+    raise UserError(
+      f'distill.step: accumulate: {parts} parts do not divide a batch of {size}'
+    )
+  contexts = {}
+  traced = learner(system._replace(example=batch), look=contexts.__setitem__)
+  seed = jax.ShapeDtypeStruct((), jnp.uint32)
+  jax.eval_shape(traced.init, seed, {}, frozen)
+  for name, context in contexts.items():
+    if not accumulation.adds_up(made.terms[name], context):
+      raise UserError(
+        f'distill.step: accumulate: the term {name} looks at the whole batch, '
+        f'or draws for it, so {parts} parts of it are not the same; take it in '
+        'one'
+      )
 
 
 def check_weights(students, groups, members, same_start) -> None:
@@ -100,8 +148,10 @@ def layers_of(name, terms, students, average) -> set[str]:
     of = term.of or next(iter(students))
     if of == name:
       found |= ours
-    if name in term.groups or (average and AVERAGE in term.groups):
-      found |= theirs if of == name or name in term.groups else set()
+    if name in term.groups or (
+      average and AVERAGE in term.groups and of == name
+    ):
+      found |= theirs
   return found
 
 

@@ -75,7 +75,7 @@ def routed(
     value, state = seen(params['router']).loss(params['term'], state, context)
     here = f'{entry}.fuse_weights'
     with within(f'{here}: '):
-      labels = field_of(context.batch, 'labels', 'the router', mixtures=True)
+      labels = field_of(context, 'labels', 'the router', mixtures=True)
     masks.check_fields(
       'the router', ('labels',), term.mask, context.batch, here
     )

@@ -186,7 +186,7 @@ def _gradients(
     return {part: pull(one)[0] for part, one in chosen.items()}, aux
 
   def counts(state, batch, key):
-    """What each term divides by; of the nets only what masks come from."""
+    """Denominators of each term; XLA drops what no mask depends on."""
     now = {**carry, 'state': state}
     given, _ = contexts(system, made.terms, now, frozen, batch, key)
     terms = terms_by_net(system, made.terms)
@@ -273,9 +273,9 @@ def _sums(values: dict, parts: Mapping[str, tuple[str, ...]]) -> dict:
 def _in_parts(gradient, counts, trains, state, batch, key, parts):
   """The gradient over a batch taken in equal parts, one after another.
 
-  Equal to the gradient over the whole batch where `accumulation.adds_up` for
-  every term and no net looks across examples. What terms divide by is counted
-  first, over all parts: sums add up, and means of parts do not.
+  Exact where no term and no net mixes examples: `accumulation.adds_up` is asked
+  of every term before. Denominators are counted over the whole batch first,
+  since a mean of means would weigh unequal parts alike.
   """
   batches = jax.tree.map(
     lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch

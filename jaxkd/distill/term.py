@@ -212,7 +212,7 @@ def knowledge(
     for field in arguments.fields[max(0, len(teacher) - 1) :]:
       mixtures = loss in losses.OF_PROBABILITIES
       with within(f'{entry}: '):
-        given = field_of(context.batch, field, name, mixtures=mixtures)
+        given = field_of(context, field, name, mixtures=mixtures)
       rest.append(masks.keep(counts, given))
     extra = {**options, **named, **masks.told(arguments, counts, context.batch)}
     layers = student, [named[k] for k in named if found[k][0] == 'student']
@@ -270,7 +270,7 @@ def knowledge(
         own[argument] = masks.keep(counts, context.inputs)
       else:
         with within(f'{here}: '):
-          field = field_of(context.batch, output, name)
+          field = field_of(context, output, name)
         own[argument] = masks.keep(counts, field)
     return own, taught
 

@@ -303,6 +303,8 @@ def test_what_a_student_writes_is_what_it_learns_from():
     (dict(teachers={'student': 'T'}), 'both called student'),
     (dict(members=3, student='T'), 'would start from the weights of one'),
     (dict(mode='vamp'), "no mode 'vamp'; did you mean 'vmap'"),
+    (dict(parts={'task': ('labels', 'soft')}), 'the term hint is in 0 of'),
+    (dict(parts={'task': ('lables',)}), "no term 'lables'"),
   ],
 )
 def test_mistakes_are_said(change, message):
@@ -356,3 +358,40 @@ def test_batches_that_do_not_fit(change, message):
   }
   with pytest.raises(UserError, match=message):
     step(step.init(), batch)
+
+
+@pytest.mark.parametrize(
+  ('parts', 'term', 'message'),
+  [
+    (5, distill.term(losses.cross_entropy), '5 parts do not divide a batch'),
+    (
+      2,
+      distill.term(losses.rkd_distance, teacher='main'),
+      'the term one looks at the whole batch',
+    ),
+  ],
+)
+def test_batches_that_cannot_be_taken_in_parts(parts, term, message):
+  step = distill.step(
+    distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE),
+    {'main': distill.net(teacher(), EXAMPLE)},
+    {'one': term},
+    optax.sgd(0.1),
+    accumulate=parts,
+  )
+  with pytest.raises(UserError, match=message):
+    step(step.init(), next(loader(1)))
+
+
+def test_a_loss_may_look_at_the_inputs():
+  def far(logits, inputs):
+    assert inputs.shape == (B, D)
+    return jnp.square(logits - inputs[:, :K]).sum(-1)
+
+  step = distill.step(
+    distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE),
+    {},
+    {'far': distill.term(far)},
+    optax.sgd(0.1),
+  )
+  assert step(step.init(), next(loader(1)))[1]['loss'] > 0
