@@ -27,23 +27,37 @@ import optax
 from jax.sharding import Mesh
 
 from jaxkd.distill.measured import Measured
-from jaxkd.distill.model import STUDENT, Model, PyTree, State, dtype_of
+from jaxkd.distill.model import (
+  STUDENT,
+  Model,
+  PyTree,
+  State,
+  dtype_of,
+  members_of,
+)
 from jaxkd.distill.prepare import (
   as_metric,
-  check_accumulate,
+  cached_in,
+  check_adds_up,
+  check_kinds,
   check_names,
+  check_numbers,
   check_parts,
   check_weights,
   checked_batch,
   layers_of,
+  named,
   numbered,
   role_of,
+  seeds_of,
   stacked,
+  traced,
+  written,
 )
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import sharding
 from jaxkd.train.population import (
   MODES,
@@ -62,7 +76,7 @@ class Step:
     system: who learns what from whom, as `jaxkd.distill.step` takes it.
     learner: the pure functions of one member, for transformations of one's
       own. Their batches need ``id`` and ``epoch``; the teachers' variables are
-      `frozen`.
+      `frozen`. Nets that were given weights start from them.
     frozen: group -> the variables of its nets, [T, ...].
     members: how many train side by side.
     mesh: the devices that they share; None for the default one.
@@ -78,11 +92,17 @@ class Step:
     mode: str,
     mesh: Mesh | None,
     own_batches: bool,
+    accumulate: int,
   ):
     self.system, self.frozen, self.members = system, frozen, members
     self.mesh = mesh
-    self.learner = learner(system)
-    self._own_batches = own_batches
+    made = learner(system)
+    self.learner = made._replace(
+      init=lambda seed, hyper, frozen, start=MappingProxyType({}): made.init(
+        seed, hyper, frozen, {**given, **start}
+      )
+    )
+    self._own_batches, self._accumulate = own_batches, accumulate
     self._population = Population(
       Learner(
         self.learner.init,
@@ -109,19 +129,15 @@ class Step:
 
     Args:
       seed: of the first member; the others have the seeds that follow. Or the
-        seeds of all.
+        seeds of all, no two of them alike where all see the same batches.
 
     Returns:
       A pytree of arrays with a leading axis of members, to be kept as any other
       (a list of them, one for each member, where they run in sequence).
     """
-    seeds = [seed + i for i in range(self.members)] if _is_int(seed) else seed
-    if len(seeds) != self.members or not all(map(_is_int, seeds)):
-      raise UserError(
-        f'step.init: {seed!r} should be a seed, or one for each of the '
-        f'{self.members} members'
-      )
-    return self._population.init(seeds)
+    seeds = seeds_of(seed, self.members, alike=self._own_batches)
+    with blamed('step.init'):
+      return self._population.init(seeds)
 
   def __call__(
     self, state: State, batch: Mapping[str, PyTree]
@@ -139,15 +155,22 @@ class Step:
       The new state, and ``loss``, ``loss/TERM`` and ``gradient_norm``.
 
     Raises:
-      UserError: a batch that does not fit.
+      UserError: a batch or a state that does not fit, a state that is used up
+        already, or a call within ``jax.jit``.
     """
     axes = 1 + self._own_batches
-    batch = checked_batch(batch, axes, self.members, self.mesh)
+    batch = checked_batch(
+      batch, axes, self.members, self.mesh, parts=self._accumulate
+    )
+    self._check(state, batch)
     kind = str(jax.tree.map(lambda x: (np.shape(x), x.dtype), batch))
     if kind not in self._nothing:
-      if self.system.recipe({}).accumulate > 1:
-        self._check_accumulate(batch)
-      self._nothing[kind] = self._population.no_totals(batch)
+      self._check_structure(state)
+      one = shapes_of_one(batch, 0 if self._own_batches else None)
+      with traced('step', one['inputs'], self.system.example['inputs']):
+        if self._accumulate > 1 and not self._nothing:
+          check_adds_up(self.system, self.frozen, one)
+        self._nothing[kind] = self._population.no_totals(batch)
     totals = self._population.split(self._nothing[kind])
     state, found = self._population.step(state, totals, batch)
     value = lambda name, pair: pair[0] / pair[1]  # noqa: E731
@@ -173,24 +196,55 @@ class Step:
         'step.evaluate: name what it measures in distill.step(metrics=...)'
       )
     batches = [batches] if isinstance(batches, Mapping) else batches
-    found = self._population.evaluate(
-      state,
-      (checked_batch(batch, 1, self.members, None) for batch in batches),
-      self.frozen,
-    )
+
+    def checked():
+      for batch in batches:
+        found = checked_batch(batch, 1, self.members, None)
+        self._check(state, found)
+        yield found
+
+    with blamed('step.evaluate'):
+      found = self._population.evaluate(state, checked(), self.frozen)
     if not found:
       raise UserError('step.evaluate: there is no batch')
+    if not any(map(_counted, found.values())):
+      raise UserError(
+        "step.evaluate: no example counts; look at 'where' of the batches"
+      )
     return Measured(found, self._metric)
 
-  def _check_accumulate(self, batch: dict) -> None:
-    """Refuses batches and terms that cannot be taken in parts."""
-    shapes = shapes_of_one(batch, 0 if self._own_batches else None)
-    frozen = shapes_of_one(self.frozen, None)
-    check_accumulate(self.system, frozen, numbered(shapes, 0))
+  def _check(self, state: State, batch: PyTree) -> None:
+    """Refuses a state that is none of this step's, and what is traced."""
+    members = members_of(state)
+    parts = state if isinstance(state, list) else [state]
+    leaves = jax.tree.leaves((batch, [part['seed'] for part in parts]))
+    if any(isinstance(x, jax.core.Tracer) for x in leaves):
+      raise UserError(
+        'a step is compiled already; within a transformation of JAX take the '
+        'functions of step.learner'
+      )
+    in_sequence = self._population.mode == 'sequence'
+    if members != self.members or isinstance(state, list) != in_sequence:
+      raise UserError(
+        f'the state is of {members} members, and this step of {self.members} '
+        f'in the mode {self._population.mode}; give a state of this step'
+      )
+
+  def _check_structure(self, state: State) -> None:
+    """Refuses the state of a step of other nets, terms or optimiser."""
+    own, lead = self._population.shapes, self._population.mode != 'sequence'
+    like = jax.tree.map(lambda x: x.shape[not lead :], own)
+    for part in [state] if lead else state:
+      if jax.tree.map(np.shape, part) != like:
+        raise UserError(
+          'the state is of a step with other nets, terms or another optimiser; '
+          'give a state of this step, restored to the shape of step.init()'
+        )
 
   def _metric(self, name: str, found: Any) -> np.ndarray:
     """The value of each member [M] from sums and counts, or from rows."""
-    metric = self.system.metrics[name.rpartition('/')[2]]
+    alone = len(self.system.nets) == 1
+    metric = self.system.metrics[name if alone else name.partition('/')[2]]
     if isinstance(found, Rows):
       each = [
         metric.whole(*(x[counts] for x in own))
@@ -235,7 +289,8 @@ def step(
     same_start: allows members to start from the same given weights.
     metrics: name -> `Metric`, or a function ``(outputs, batch) -> [B]``, of
       which the mean is taken.
-    accumulate: the batch is taken in this many parts, one after another.
+    accumulate: the batch is taken in this many parts, one after another, which
+      terms that look at the whole batch refuse; BatchNorm sees a part.
     average: decay of a running mean of the parameters, which is then what is
       evaluated and written back, and a teacher called ``average``.
     parts: part of the loss -> its terms, for optimisers that take the gradient
@@ -250,8 +305,10 @@ def step(
       and devices that are left share batches of the size of the example.
 
   Raises:
-    UserError: names, layers or weights that do not fit together.
+    UserError: names, layers, weights or numbers that do not fit together.
   """
+  check_kinds(student, teachers, terms, optimizer, metrics)
+  check_numbers(members, accumulate, average, mesh)
   students = {STUDENT: student} if isinstance(student, Model) else dict(student)
   groups = {
     name: (group,) if isinstance(group, Model) else tuple(group)
@@ -261,7 +318,7 @@ def step(
   check_parts(parts, terms)
   check_weights(students, groups, members, same_start)
   first = next(iter(students.values()))
-  cached = {} if example is None else example.get('cached_outputs', {})
+  cached = cached_in(example or {})
   for name, term in terms.items():
     known = {*groups, *students, *cached, *([AVERAGE] if average else [])}
     for group in term.groups:
@@ -282,26 +339,32 @@ def step(
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(np.shape(x), dtype_of(x)), shapes
   )
+  called = {name: named(name, term) for name, term in terms.items()}
   system = System(
     roles,
     taught,
-    lambda hyper: Recipe(
-      dict(terms), optimizer, accumulate, average, dict(parts)
-    ),
+    lambda hyper: Recipe(called, optimizer, accumulate, average, dict(parts)),
     numbered(shapes, 0),
-    {name: as_metric(metric) for name, metric in metrics.items()},
-    rollout=rollout,
+    {name: as_metric(name, metric) for name, metric in metrics.items()},
+    rollout=rollout and written(rollout),
   )
   if mesh is None and len(sharding.devices()) > 1:
     mesh = sharding.mesh(members if mode != 'sequence' else 1, size)
+  frozen = {name: stacked(name, models) for name, models in groups.items()}
+  given = {
+    name: model.variables
+    for name, model in students.items()
+    if model.variables is not None
+  }
   return Step(
     system,
-    {name: stacked(name, models) for name, models in groups.items()},
-    {n: m.variables for n, m in students.items() if m.variables is not None},
+    frozen,
+    given,
     members=members,
     mode=mode,
     mesh=mesh,
     own_batches=own_batches,
+    accumulate=accumulate,
   )
 
 
@@ -317,5 +380,7 @@ def mesh(members: int, batch_size: int, **sizes: int) -> Mesh:
   return sharding.mesh(members, batch_size, **sizes, at='distill.mesh')
 
 
-def _is_int(x: Any) -> bool:
-  return isinstance(x, int | np.integer) and not isinstance(x, bool)
+def _counted(found: Any) -> bool:
+  """Whether what was measured is of any example."""
+  count = found.fields[0] if isinstance(found, Rows) else found[1]
+  return bool(np.any(count))

@@ -111,6 +111,14 @@ def check_named(
       for positions that the outputs have.
   """
   batch = context.batch
+  named = {mask} if isinstance(mask, str) else {*mask}
+  counted = 'where' in fields or 'where' not in batch
+  if not counted and named.isdisjoint(('where', ALL)):
+    raise UserError(
+      f"{entry}.mask: it is {mask!r}, and 'where' of the batch says that not "
+      "all examples count; write 'where' to leave out the rest, or 'all' to "
+      'take everything'
+    )
   if mask or FIELD not in batch or FIELD in fields:
     return
   student, groups = found_in(context, at, teachers, entry=entry)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
+from jaxkd.data import views
 from jaxkd.distill import running_mean
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.models import net as flax_nets
 from jaxkd.train.population import take
 from jaxkd.types import Net
@@ -104,6 +105,8 @@ def net(
     UserError: something else is given, or a layer that is not there.
   """
   inputs = _inputs(example)
+  views.parse(view, at='distill.net: view')
+  views.parse(eval_view, at='distill.net: eval_view')
   taps = (taps,) if isinstance(taps, str) else tuple(taps)
   variables = None
   made = model
@@ -118,6 +121,11 @@ def net(
     build = functools.partial(_given_net, made)
     write = lambda module, variables: variables  # noqa: E731
   elif isinstance(made, linen.Module):
+    if made.scope is not None:
+      raise UserError(
+        f'distill.net: the Linen module {type(made).__name__} is bound; give '
+        'what its unbind() gives, (module, variables)'
+      )
     build = functools.partial(flax_nets.from_linen, made, inputs, freeze=freeze)
     write = lambda module, variables: {  # noqa: E731
       'params': variables['params'],
@@ -136,11 +144,12 @@ def net(
     write = flax_nets.write
   else:
     raise UserError(
-      f'distill.net: {made!r} is no model; give an nnx.Module, a function from '
-      'nnx.Rngs to one, a Linen module or (linen_module, variables)'
+      f'distill.net: {made!r:.60} is no model; give an nnx.Module, a function '
+      'from nnx.Rngs to one, a Linen module or (linen_module, variables)'
     )
   chosen = lambda taps: build(taps=taps)  # noqa: E731
-  chosen(taps)  # refuses layers that are not there
+  with blamed('distill.net'):
+    chosen(taps)  # refuses layers that are not there
   return Model(chosen, inputs, variables, taps, view, eval_view, freeze, write)
 
 
@@ -153,18 +162,51 @@ def variables_of(
     state: of the step; where it keeps a running mean, that is given.
     name: of the net.
     member: which of several; may be left out where there is one.
+
+  Raises:
+    UserError: no such net or member, or a state that is used up.
   """
-  if isinstance(state, list):
-    members, of = len(state), lambda i: state[i]
-  else:
-    members = len(state['seed'])
-    of = lambda i: take(state, i)  # noqa: E731
+  members = members_of(state)
   if member is None and members > 1:
     raise UserError(f'there are {members} members; choose one, as by member=0')
-  found = running_mean.result(of(member or 0))
+  member = 0 if member is None else member
+  if not (is_int(member) and 0 <= member < members):  # JAX would take the last
+    raise UserError(
+      f'there is no member {member!r}; choose one of {members}, from 0'
+    )
+  own = state[member] if isinstance(state, list) else take(state, member)
+  found = running_mean.result(own)
   if name not in found:
     raise unknown('net', name, found)
   return found[name]
+
+
+def members_of(state: State) -> int:
+  """How many members a state is of.
+
+  Raises:
+    UserError: it is no state, or a step has used it up.
+  """
+  parts = state if isinstance(state, list) else [state]
+  for part in parts or [None]:
+    if not isinstance(part, Mapping) or not {'seed', 'train'} <= part.keys():
+      raise UserError(
+        f'this {type(state).__name__} is no state; give what step.init() gave, '
+        'or the first of the two that a step gives'
+      )
+    seed = part['seed']
+    traced = isinstance(seed, jax.core.Tracer)
+    if isinstance(seed, jax.Array) and not traced and seed.is_deleted():
+      raise UserError(
+        'this state is used up by a step; keep the one that the step gave, as '
+        'in state, metrics = step(state, batch)'
+      )
+  return len(state) if isinstance(state, list) else len(state['seed'])
+
+
+def is_int(x: Any) -> bool:
+  """Whether it is a whole number, and no bool."""
+  return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
 def _given_net(made: Net, *, taps: tuple[str, ...]) -> Net:

@@ -1,7 +1,9 @@
 """What users give to a step, checked and made ready."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,50 +13,84 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxkd.distill import accumulation, masks
-from jaxkd.distill.model import Model, PyTree, dtype_of
+from jaxkd.distill.model import Model, PyTree, dtype_of, is_int
 from jaxkd.distill.roles import AVERAGE, Role
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
-from jaxkd.errors import UserError, unknown, within
+from jaxkd.errors import UnknownName, UserError, blamed, unknown, within
 from jaxkd.models import frozen
 from jaxkd.train import sharding
-from jaxkd.types import Metric, Term
+from jaxkd.types import Context, Metric, Term
 
 
-def check_names(students, groups, terms) -> None:
-  """Refuses names and terms that cannot be told apart."""
-  if not students or not terms:
-    what = 'terms' if students else 'student'
-    raise UserError(f'distill.step: give at least one of {what}')
-  for name in (*students, *groups):
-    if name == AVERAGE or '/' in name:
+def check_kinds(student, teachers, terms, optimizer, metrics) -> None:
+  """Refuses what is not of the kind that a step takes."""
+  dicts = {
+    'teachers': (teachers, "{'main': teacher}"),
+    'terms': (terms, "{'soft': distill.term(...)}"),
+    'metrics': (metrics, "{'top1': function}"),
+  }
+  for what, (given, like) in dicts.items():
+    if not isinstance(given, Mapping):
       raise UserError(
-        f'distill.step: {name!r} cannot be the name of a net; rename it'
+        f'distill.step: {what} should be a dict, as {like}, not {_brief(given)}'
       )
-  for name in students:
-    if name in groups:
+  students = student if isinstance(student, Mapping) else {'student': student}
+  models = {f'student {name!r}': (model,) for name, model in students.items()}
+  for name, group in teachers.items():
+    several = isinstance(group, Sequence)
+    models[f'teachers[{name!r}]'] = group if several else (group,)
+  for name, group in models.items():
+    for model in group:
+      if not isinstance(model, Model):
+        raise UserError(
+          f'distill.step: {name}: {_brief(model)} is no model; make one with '
+          'distill.net'
+        )
+  of_optax = (getattr(optimizer, name, None) for name in ('init', 'update'))
+  if isinstance(optimizer, type) or not all(map(callable, of_optax)):
+    raise UserError(
+      f'distill.step: {_brief(optimizer)} is no optimiser; give one of optax, '
+      'as optax.adamw(1e-3)'
+    )
+  for name, metric in metrics.items():
+    if not isinstance(metric, Metric) and not callable(metric):
       raise UserError(
-        f'distill.step: a student and a group of teachers are both called '
-        f'{name}; rename one'
+        f'metrics[{name!r}]: {_brief(metric)} should be a function of outputs '
+        'and batch, or a Metric'
       )
-  for name, term in terms.items():
-    if not isinstance(term, Term):
-      raise UserError(
-        f'terms[{name!r}]: {term!r} is no Term; make one with distill.term'
-      )
-    if not term.of and len(students) > 1:
-      raise UserError(
-        f'terms[{name!r}]: several nets train ({", ".join(students)}); choose '
-        'one by of='
-      )
-    if term.of and term.of not in students:
-      raise unknown('student', term.of, students, f'terms[{name!r}]: of')
 
 
-def check_parts(
-  parts: Mapping[str, Sequence[str]], terms: Mapping[str, Term]
-) -> None:
-  """Refuses parts of the loss that are not all of it, each term once."""
+def check_numbers(members, accumulate, average, mesh) -> None:
+  """Refuses numbers that are none of members, parts or a running mean."""
+  for what, number in (('members', members), ('accumulate', accumulate)):
+    if not is_int(number) or number < 1:
+      raise UserError(
+        f'distill.step: {what}={number!r} should be a number, 1 or more'
+      )
+  is_number = isinstance(average, int | float) and not isinstance(average, bool)
+  if not is_number or not 0 <= average < 1:
+    raise UserError(
+      f'distill.step: average={average!r} should be 0, or a decay below 1, '
+      'e.g. 0.99'
+    )
+  if mesh is not None:
+    axes = sharding.MEMBER, sharding.DATA
+    if tuple(mesh.axis_names) != axes or members % mesh.shape[sharding.MEMBER]:
+      raise UserError(
+        f'distill.step: a mesh of {dict(mesh.shape)} is not for {members} '
+        'members; make it with distill.mesh(members, batch_size)'
+      )
+
+
+def check_parts(parts, terms) -> None:
+  """Refuses parts of the loss that do not have each term once."""
+  for part, names in parts.items():
+    if isinstance(names, str):
+      raise UserError(
+        f'distill.step: parts: {part} should be a tuple of terms, as '
+        f'({names!r},)'
+      )
   named = [name for names in parts.values() for name in names]
   for name in named:
     if name not in terms:
@@ -67,33 +103,223 @@ def check_parts(
       )
 
 
-def check_accumulate(system: System, frozen: dict, batch: dict) -> None:
+def check_adds_up(system: System, frozen: dict, batch: dict) -> None:
   """Refuses terms of which parts of a batch give another gradient.
 
   Args:
-    system: of the step.
-    frozen: shapes of the teachers' variables.
-    batch: shapes of the batch of one member.
+    system: what trains, whose teachers' variables are `frozen`.
+    frozen: group -> variables.
+    batch: of shapes.
+  """
+  contexts: dict[str, Context] = {}
+  made = learner(
+    system._replace(example=numbered(batch, 0)), look=contexts.__setitem__
+  )
+  jax.eval_shape(made.init, jax.ShapeDtypeStruct((), jnp.uint32), {}, frozen)
+  for name, term in system.recipe({}).terms.items():
+    if not accumulation.adds_up(term, contexts[name]):
+      raise UserError(
+        f'terms[{name!r}]: it looks at the whole batch, or draws for it, which '
+        'parts of a batch cannot; set accumulate=1 or leave the term out'
+      )
+
+
+def seeds_of(
+  seed: int | Sequence[int], members: int, *, alike: bool
+) -> list[int]:
+  """The seed of each member.
+
+  Args:
+    seed: of the first, whom the others follow; or of all.
+    members: how many there are.
+    alike: whether two may have the same.
 
   Raises:
-    UserError: naming the term; or parts that do not divide the batch.
+    UserError: they are no seeds, or not so many.
   """
-  made = system.recipe({})
-  size, parts = len(batch['id']), made.accumulate
-  if size % parts:
+  try:
+    given = np.asarray(seed)
+  except (TypeError, ValueError):
+    given = np.asarray(None)
+  if given.ndim == 0 and given.dtype.kind in 'iu':
+    seeds = [int(given) + i for i in range(members)]
+  else:
+    seeds = given.tolist() if given.dtype.kind in 'iu' else []
+  if len(seeds) != members or given.ndim > 1:
     raise UserError(
-      f'distill.step: accumulate: {parts} parts do not divide a batch of {size}'
+      f'step.init: {_brief(seed)} should be a seed, or one for each of the '
+      f'{members} members'
     )
-  contexts = {}
-  traced = learner(system._replace(example=batch), look=contexts.__setitem__)
-  seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  jax.eval_shape(traced.init, seed, {}, frozen)
-  for name, context in contexts.items():
-    if not accumulation.adds_up(made.terms[name], context):
+  for each in seeds:
+    if not 0 <= each < 2**32:
       raise UserError(
-        f'distill.step: accumulate: the term {name} looks at the whole batch, '
-        f'or draws for it, so {parts} parts of it are not the same; take it in '
-        'one'
+        f'step.init: the seed {each} should be from 0 to {2**32 - 1}'
+      )
+    if seeds.count(each) > 1 and not alike:
+      raise UserError(
+        f'step.init: several members have the seed {each} and would be the '
+        'same; give each a seed of its own'
+      )
+  return seeds
+
+
+@contextlib.contextmanager
+def traced(at: str, inputs: PyTree, example: PyTree) -> Iterator[None]:
+  """Says what is wrong where code that is not ours does not run.
+
+  Args:
+    at: the function.
+    inputs: that a model is called with.
+    example: that it was made for.
+  """
+  try:
+    with blamed(at):
+      yield
+  except UserError as error:
+    given, own, cause = _said(inputs), _said(example), error.__cause__
+    if cause is None or isinstance(cause, UserError) or given == own:
+      raise
+    raise UserError(
+      f'{at}: the inputs of the batch are {given}, and the example that '
+      f'distill.net was given is {own} ({cause!s:.100})'
+    ) from cause
+
+
+def named(name: str, term: Term) -> Term:
+  """The term, whose errors say what it is called."""
+  at = f'terms[{name!r}]'
+
+  def init(key, context):
+    with _in_term(at):
+      return _pair(term.init(key, context), 'init', '(params, state)')
+
+  def loss(params, state, context):
+    with _in_term(at):
+      value, after = _pair(
+        term.loss(params, state, context), 'loss', '(value, state)'
+      )
+      size = context.batch['id'].shape
+      if np.shape(value) != size:
+        raise UserError(
+          f'its loss gives the shape {list(np.shape(value))}; give a value for '
+          f'each example, {list(size)}'
+        )
+      kinds = [_kinds(state), _kinds(after)]
+      if kinds[0] != kinds[1]:
+        raise UserError(
+          f'its state becomes {kinds[1]} after being {kinds[0]}; keep shapes '
+          'and types as init gives them'
+        )
+      return value, after
+
+  def count(context):
+    with _in_term(at):
+      return term.count(context)
+
+  return term._replace(init=init, loss=loss, count=count)
+
+
+def _pair(made: Any, function: str, what: str) -> tuple:
+  if not isinstance(made, tuple) or len(made) != 2:
+    raise UserError(
+      f'its {function} gives a {type(made).__name__}; return {what}'
+    )
+  return made
+
+
+@contextlib.contextmanager
+def _in_term(at: str) -> Iterator[None]:
+  """Errors of a term, which call it `term`, say which one it is."""
+  try:
+    with blamed(at):
+      yield
+  except UserError as error:
+    said = re.sub(r'\bterm(?=\.\w|: )', at, str(error))
+    said = said if said.startswith(at) else f'{at}: {said}'
+    raise UserError(said) from error
+
+
+def _kinds(tree: PyTree) -> PyTree:
+  """The shapes and types of arrays, as text."""
+  return str(
+    jax.tree.map(lambda x: f'{jnp.result_type(x)}{list(np.shape(x))}', tree)
+  )
+
+
+def _said(tree: PyTree) -> str:
+  """The shapes and types of examples, in words."""
+  return ', '.join(
+    f'{x.dtype}[B{"".join(f", {n}" for n in x.shape[1:])}]'
+    for x in jax.tree.leaves(tree)
+  )
+
+
+def written(rollout: Callable[..., dict]) -> Callable[..., dict]:
+  """A rollout whose batches are found to be such."""
+
+  def checked(student, batch, key):
+    with blamed('rollout'):
+      made = rollout(student, batch, key)
+      if not isinstance(made, Mapping):
+        raise UserError(
+          f'rollout: it gives {made!r:.40}; return a batch, as {{**batch, '
+          "'inputs': inputs}"
+        )
+      for name in ('inputs', 'id', 'epoch'):
+        if name not in made:
+          raise UserError(
+            f'rollout: it drops {name!r} of the batch; return {{**batch, '
+            "'inputs': inputs}"
+          )
+      return checked_batch(made, 1, 1, None, at='rollout: ')
+
+  return checked
+
+
+def check_names(students, groups, terms) -> None:
+  """Refuses names and terms that cannot be told apart."""
+  if not students or not terms:
+    what = 'terms' if students else 'student'
+    raise UserError(f'distill.step: give at least one of {what}')
+  for name in (*students, *groups):
+    if not isinstance(name, str) or name in ('', AVERAGE) or '/' in name:
+      raise UserError(
+        f'distill.step: {name!r} cannot be the name of a net; rename it'
+      )
+  for name in students:
+    if name in groups:
+      raise UserError(
+        f'distill.step: a student and a group of teachers are both called '
+        f'{name}; rename one'
+      )
+  for name, term in terms.items():
+    if not isinstance(name, str) or not name or '/' in name:
+      raise UserError(
+        f'distill.step: {name!r} cannot be the name of a term; rename it'
+      )
+    if not isinstance(term, Term):
+      raise UserError(
+        f'terms[{name!r}]: {term!r} is no Term; make one with distill.term'
+      )
+    if not term.of and len(students) > 1:
+      raise UserError(
+        f'terms[{name!r}]: several nets train ({", ".join(students)}); choose '
+        'one by of='
+      )
+    if term.of and term.of not in students:
+      raise unknown('student', term.of, students, f'terms[{name!r}]: of')
+    of = term.of or next(iter(students))
+    ours, theirs = term.layers
+    if of in term.groups and len(ours) == 1 and ours == theirs:
+      raise UserError(
+        f'terms[{name!r}]: {of} would be compared with itself; name another '
+        'teacher, or two of its layers in at'
+      )
+  trained = {term.of for term in terms.values()}
+  for name in students if len(students) > 1 else ():
+    if name not in trained:
+      raise UserError(
+        f'distill.step: no term trains {name}; give one with of={name!r}'
       )
 
 
@@ -114,14 +340,14 @@ def check_weights(students, groups, members, same_start) -> None:
       )
 
 
-def role_of(model: Model, name: str, layers: set[str]) -> Role:
-  """The model as it takes part, with the layers that are looked at."""
-  with within(f'{name}: '):
+def role_of(model: Model, name: str, layers: Mapping[str, str]) -> Role:
+  """The model as it takes part, with the layers that terms look at."""
+  with _looked_at(name, layers), blamed(name), within(f'{name}: '):
     plain = model.build(())
     own = jax.eval_shape(
       lambda x: plain.apply(plain.init(jax.random.key(0)), x)[0], model.example
     )
-    taps = tuple(sorted({*model.taps, *layers} - own.keys()))
+    taps = tuple(sorted({*model.taps, *layers} - {*own}))
     made = model.build(taps) if taps else plain
   init = made.init
   if model.variables is not None:  # they come with `given`: none are drawn
@@ -129,8 +355,13 @@ def role_of(model: Model, name: str, layers: set[str]) -> Role:
     init = lambda key: jax.tree.map(  # noqa: E731
       lambda x: jnp.zeros(x.shape, x.dtype), like
     )
+
+  def apply(*args, **kwargs):
+    with blamed(name):
+      return made.apply(*args, **kwargs)
+
   return Role(
-    made._replace(init=init),
+    made._replace(init=init, apply=apply),
     model.view,
     model.eval_view,
     untrained=functools.partial(
@@ -140,18 +371,32 @@ def role_of(model: Model, name: str, layers: set[str]) -> Role:
   )
 
 
-def layers_of(name, terms, students, average) -> set[str]:
-  """The outputs of a net that terms look at."""
-  found = set()
-  for term in terms.values():
+@contextlib.contextmanager
+def _looked_at(name: str, layers: Mapping[str, str]) -> Iterator[None]:
+  """Says which term looks at a layer that is not there."""
+  try:
+    yield
+  except UnknownName as error:
+    if error.kind != 'layer' or error.name not in layers:
+      raise
+    term = layers[error.name]
+    raise UserError(
+      f'terms[{term!r}].at: {name}: {error.sentence.removeprefix("taps: ")}'
+    ) from error
+
+
+def layers_of(name, terms, students, average) -> dict[str, str]:
+  """The outputs of a net that terms look at, each with such a term."""
+  found = {}
+  for called, term in terms.items():
     ours, theirs = term.layers
     of = term.of or next(iter(students))
-    if of == name:
-      found |= ours
+    seen = set(ours) if of == name else set()
     if name in term.groups or (
       average and AVERAGE in term.groups and of == name
     ):
-      found |= theirs
+      seen |= theirs
+    found |= dict.fromkeys(seen, called)
   return found
 
 
@@ -167,18 +412,19 @@ def stacked(name: str, models: Sequence[Model]) -> dict:
   return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
 
-def as_metric(metric: Metric | Callable) -> Metric:
+def as_metric(name: str, metric: Metric | Callable) -> Metric:
   """A metric, of a function that gives a value for each example."""
   if isinstance(metric, Metric):
     return metric
 
   def measure(outputs, batch, teachers):
-    value = jnp.asarray(metric(outputs, batch))
+    with blamed(f'metrics[{name!r}]'):
+      value = jnp.asarray(metric(outputs, batch))
     size = batch['id'].shape
     if value.shape != size:
       raise UserError(
-        f'metrics: {getattr(metric, "__name__", metric)} gives the shape '
-        f'{list(value.shape)}; give a value for each example, {list(size)}'
+        f'metrics[{name!r}]: it gives the shape {list(value.shape)}; give a '
+        f'value for each example, {list(size)}'
       )
     where = masks.examples(batch)
     where = jnp.ones(size, bool) if where is None else where
@@ -203,7 +449,13 @@ def numbered(batch: Mapping[str, PyTree], step: int | Array) -> dict:
 
 
 def checked_batch(
-  batch: Mapping[str, PyTree], axes: int, members: int, mesh: Mesh | None
+  batch: Mapping[str, PyTree],
+  axes: int,
+  members: int,
+  mesh: Mesh | None,
+  *,
+  parts: int = 1,
+  at: str = '',
 ) -> dict:
   """A batch of arrays that all have the same leading axes.
 
@@ -212,43 +464,59 @@ def checked_batch(
     axes: 2 where there is an axis of members before that of examples, else 1.
     members: how many there are.
     mesh: the devices that share it.
+    parts: that it is taken in.
+    at: what comes before an error.
 
   Raises:
     UserError: naming the field that does not fit.
   """
-  if 'inputs' not in batch:
-    raise unknown('field of the batch', 'inputs', batch)
+  if not isinstance(batch, Mapping):
+    raise UserError(
+      f'{at}a batch should be a dict of arrays, not {_brief(batch)}'
+    )
+  if 'inputs' not in batch or not jax.tree.leaves(batch['inputs']):
+    known = {name for name in batch if name != 'inputs'}
+    raise unknown('field of the batch', 'inputs', known, at.rstrip(': '))
+  cached_in(batch)
   batch, sizes = dict(batch), {}
   for name, tree in batch.items():
     narrowed = functools.partial(_narrowed, name=name)
     for x in jax.tree.leaves(tree):
-      if np.ndim(x) < axes or not hasattr(x, 'dtype'):
+      if not _is_array(x) or np.ndim(x) < axes:
+        lead = 'members and examples' if axes == 2 else 'examples'
         raise UserError(
-          f'the field {name} of the batch holds {x!r:.40}; give arrays with '
-          f'{axes} leading axes, of {"members and " * (axes - 1)}examples'
+          f'{at}the field {name} of the batch holds {x!r:.40}; give arrays of '
+          f'numbers, of NumPy or JAX, with a leading axis of {lead}, and leave '
+          'other fields out'
         )
       sizes[name] = x.shape[:axes]
     batch[name] = jax.tree.map(narrowed, tree)
   wrong = {n for n, size in sizes.items() if size != sizes['inputs']}
   if wrong:
     raise UserError(
-      f'the field {min(wrong)} of the batch is of '
+      f'{at}the field {min(wrong)} of the batch is of '
       f'{sizes[min(wrong)][-1]} examples and its inputs of '
       f'{sizes["inputs"][-1]}; give equally many'
     )
+  size = sizes['inputs'][-1]
+  if not size:
+    raise UserError(f'{at}the batch has no examples; leave it out')
   if axes == 2 and sizes['inputs'][0] != members:
     raise UserError(
       f'the batch is for {sizes["inputs"][0]} members, and there are '
       f'{members}; its leading axis is that of members'
     )
-  if mesh is not None:
-    shared = mesh.shape[sharding.DATA]
-    if sizes['inputs'][-1] % shared:
-      raise UserError(
-        f'a batch of {sizes["inputs"][-1]} cannot be shared by {shared} '
-        'devices; leave the last batch of an epoch out, or choose '
-        'distill.mesh(members, batch_size)'
-      )
+  if size % parts:
+    raise UserError(
+      f'a batch of {size} cannot be taken in {parts} parts; leave the last '
+      'batch of an epoch out, or choose another accumulate'
+    )
+  if mesh is not None and size % mesh.shape[sharding.DATA]:
+    raise UserError(
+      f'a batch of {size} cannot be shared by {mesh.shape[sharding.DATA]} '
+      'devices; leave the last batch of an epoch out, or choose '
+      'distill.mesh(members, batch_size)'
+    )
   return batch
 
 
@@ -270,3 +538,28 @@ def _narrowed(x: Any, *, name: str) -> Any:
         'number from 0 on, or set jax_enable_x64'
       )
   return x.astype(dtype)
+
+
+def cached_in(batch: Mapping[str, PyTree]) -> dict:
+  """The outputs that come with a batch, by group."""
+  cached = batch.get('cached_outputs', {})
+  groups = cached.values() if isinstance(cached, Mapping) else [cached]
+  if not all(isinstance(outputs, Mapping) for outputs in groups):
+    raise UserError(
+      'the field cached_outputs of the batch should be a dict of dicts, group '
+      '-> output -> [B, T, ...]'
+    )
+  return cached
+
+
+def _brief(x: Any) -> str:
+  """The beginning of what it looks like."""
+  return f'{(repr(x).splitlines() or [""])[0]:.60}'
+
+
+def _is_array(x: Any) -> bool:
+  """Whether it is an array of numbers, of NumPy or JAX."""
+  if isinstance(x, jax.Array):
+    return True
+  numpy = isinstance(x, np.ndarray | np.generic)
+  return numpy and (x.dtype.kind in 'biufc' or x.dtype == jnp.bfloat16)

@@ -10,16 +10,19 @@ teacher gives, with fields of the batch behind it; under any other name it is
 given the number of the step, as schedules of optax are.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxkd.distill.arguments import first_argument, looks_at_context
 from jaxkd.distill.conditions import Teacher, of_teacher
 from jaxkd.distill.location import groups_of
 from jaxkd.distill.seen import looking_at
+from jaxkd.errors import UserError, blamed
 from jaxkd.types import Term
 
 Weight = float | Array | str | Callable
@@ -49,11 +52,17 @@ def weighted(
     entry: the config entry, for error messages.
 
   Raises:
-    UserError: a name that is not there.
+    UserError: a name that is not there, or a number that is no weight.
   """
-  is_number = not isinstance(weight, jax.Array | str) and not callable(weight)
-  if is_number and weight == 1:
-    return term
+  if not isinstance(weight, jax.Array | str) and not callable(weight):
+    number = isinstance(weight, int | float | np.number)
+    if not (number and 0 <= weight < math.inf):
+      raise UserError(
+        f'{entry}.weight: {weight!r:.60} should be a finite number, 0 or more, '
+        'or a function that gives the weight'
+      )
+    if weight == 1:
+      return term
   if isinstance(weight, str) or (
     callable(weight) and first_argument(weight) == 'teacher'
   ):
@@ -68,8 +77,14 @@ def weighted(
 
   def loss(params, state, context):
     value, state = term.loss(params, state, context)
-    factor = weight(context) if callable(weight) else weight
-    factor = jnp.asarray(factor).astype(value.dtype)
+    with blamed(f'{entry}.weight'):
+      factor = weight(context) if callable(weight) else weight
+      factor = jnp.asarray(factor).astype(value.dtype)
+    if factor.shape not in ((), value.shape):
+      raise UserError(
+        f'{entry}.weight: it gives the shape {list(factor.shape)}; give a '
+        f'number, or one for each example, {list(value.shape)}'
+      )
     # A weight of 0 leaves a term out, an infinite one too.
     return jnp.where(factor == 0, 0, value * factor), state
 

@@ -146,7 +146,8 @@ def write(module: nnx.Module, variables: dict) -> nnx.Module:
   """
   if not isinstance(module, nnx.Module):
     raise UserError(
-      f'{module!r:.60} is no nnx.Module that weights could be written to'
+      f'a {type(module).__name__} is no nnx.Module that weights could be '
+      'written to'
     )
   leaves = list(nnx.to_flat_state(nnx.state(module)))
   _check(variables, jax.eval_shape(lambda: _variables(leaves)))
@@ -605,6 +606,11 @@ def _abstract(
 
   def split():
     module = make()
+    if not isinstance(module, nnx.Module):
+      raise UserError(
+        f'the function that makes the model gives {module!r:.60}; let it '
+        'return an nnx.Module'
+      )
     graphdef, state = nnx.split(module)
     static.append((type(module), graphdef))
     return state

@@ -281,6 +281,8 @@ class Population:
       sums = {k: v for k, v in measured.items() if k not in each}
       totals = sums if totals is None else add(totals, sums)
       rows.append(each)
+    if totals is None:
+      return {}
     totals, rows = sharding.fetch((totals, rows))
     return {**totals, **jax.tree.map(lambda *x: np.concatenate(x, 1), *rows)}
 

@@ -303,8 +303,41 @@ def test_what_a_student_writes_is_what_it_learns_from():
     (dict(teachers={'student': 'T'}), 'both called student'),
     (dict(members=3, student='T'), 'would start from the weights of one'),
     (dict(mode='vamp'), "no mode 'vamp'; did you mean 'vmap'"),
-    (dict(parts={'task': ('labels', 'soft')}), 'the term hint is in 0 of'),
-    (dict(parts={'task': ('lables',)}), "no term 'lables'"),
+    (dict(members=0), 'members=0 should be a number, 1 or more'),
+    (dict(members=True), 'members=True should be'),
+    (dict(accumulate=0), 'accumulate=0 should be a number'),
+    (dict(average=1.0), 'average=1.0 should be 0, or a decay below 1'),
+    (dict(parts={'a': ('soft',)}), 'the term labels is in 0 of the parts a'),
+    (
+      dict(parts={'a': 'soft'}),
+      r"a should be a tuple of terms, as \('soft',\)",
+    ),
+    (dict(parts={'a': ('sfot',)}), "no term 'sfot'; did you mean 'soft'"),
+    (dict(terms=[]), 'terms should be a dict'),
+    (
+      dict(terms={'a/b': terms()['soft']}),
+      "'a/b' cannot be the name of a term",
+    ),
+    (dict(metrics={'x': 3}), r"metrics\['x'\]: 3 should be a function"),
+    (dict(optimizer=0.1), '0.1 is no optimiser; give one of optax'),
+    (
+      dict(terms={'x': distill.term(losses.kl, teacher='student')}),
+      'student would be compared with itself',
+    ),
+    (
+      dict(
+        terms={
+          'x': distill.term(
+            losses.hint, teacher='main', at=('stages/0', 'nope')
+          )
+        }
+      ),
+      r"terms\['x'\].at: main: there is no layer 'nope'",
+    ),
+    (
+      dict(mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ('x',))),
+      'make it with distill.mesh',
+    ),
   ],
 )
 def test_mistakes_are_said(change, message):
@@ -313,13 +346,11 @@ def test_mistakes_are_said(change, message):
     'S': distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE),
   }
   options = {'student': 'S', 'teachers': {'main': 'T'}, 'terms': terms()}
-  options |= change
+  options |= {'optimizer': optax.sgd(0.1)} | change
   student = nets[options.pop('student')]
   taught = {name: nets[net] for name, net in options.pop('teachers').items()}
   with pytest.raises(UserError, match=message):
-    distill.step(
-      student, taught, options.pop('terms'), optax.sgd(0.1), **options
-    )
+    distill.step(student, taught, **options)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +360,9 @@ def test_mistakes_are_said(change, message):
     (Mlp, 'is no model; give an nnx.Module, a function'),
     ((1, 2, 3), 'a tuple of 3'),
     ((Small(), {'batch_stats': {}}), "no collection of variables 'params'"),
+    (lambda rngs: 3, 'gives 3; let it return an nnx.Module'),
+    (lambda: 3, 'distill.net: TypeError'),
+    (Small().bind(Small().init(jax.random.key(0), EXAMPLE)), 'Small is bound'),
   ],
 )
 def test_what_is_no_model_is_refused(model, message):
@@ -344,6 +378,13 @@ def test_what_is_no_model_is_refused(model, message):
      'labels of the batch is of 5 examples'),
     (dict(labels=[1, 2]), 'labels of the batch holds 1; give arrays'),
     (dict(id=np.arange(B) + 2**40), 'id of the batch .* beyond int32'),
+    (dict(name=np.array(['a'] * B)), 'name of the batch holds array'),
+    (dict(inputs=np.zeros((B, D + 1), np.float32)),
+     r'inputs of the batch are float32\[B, 7\], and the example'),
+    (dict(inputs=np.zeros((0, D)), labels=np.zeros(0)), 'has no examples'),
+    (dict(labels=np.zeros(B)), r"terms\['labels'\]: the loss cross_entropy"),
+    (dict(where=np.arange(B) < 5), r"terms\['labels'\].mask: it is ''"),
+    (dict(cached_outputs={'main': np.zeros((B, 1, K))}), 'dict of dicts'),
   ],
 )  # fmt: skip
 def test_batches_that_do_not_fit(change, message):
@@ -360,27 +401,183 @@ def test_batches_that_do_not_fit(change, message):
     step(step.init(), batch)
 
 
+def fresh():
+  return distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE)
+
+
+def labelled(**options):
+  cross = {'labels': distill.term(losses.cross_entropy)}
+  return distill.step(fresh(), {}, cross, optax.sgd(0.1), **options)
+
+
+def test_no_member_stands_in_for_one_that_is_not_there():
+  state = labelled(members=2).init()
+  for member in (2, -1, True):
+    with pytest.raises(UserError, match='there is no member'):
+      distill.variables_of(state, member=member)
+
+
+def test_a_state_is_used_once():
+  step = labelled(metrics={'top1': accuracy})
+  (batch,) = loader(1)
+  used = step.init()
+  step(used, batch)
+  for use in (
+    lambda: step(used, batch),
+    lambda: step.evaluate(used, batch),
+    lambda: distill.variables_of(used),
+  ):
+    with pytest.raises(UserError, match='this state is used up'):
+      use()
+  with pytest.raises(UserError, match='is of 2 members, and this step of 1'):
+    step(labelled(members=2).init(), batch)
+  with pytest.raises(UserError, match='NoneType is no state'):
+    step(None, batch)
+  with pytest.raises(UserError, match='take the functions of step'):
+    jax.jit(step)(step.init(), batch)
+
+
 @pytest.mark.parametrize(
-  ('parts', 'term', 'message'),
+  ('seed', 'message'),
   [
-    (5, distill.term(losses.cross_entropy), '5 parts do not divide a batch'),
-    (
-      2,
-      distill.term(losses.rkd_distance, teacher='main'),
-      'the term one looks at the whole batch',
-    ),
+    (-1, 'the seed -1 should be from 0'),
+    (2**32 - 1, 'the seed 4294967296 should be'),
+    ([3, 3], 'several members have the seed 3'),
+    ([3], 'one for each of the 2 members'),
+    (1.0, '1.0 should be a seed'),
+    (None, 'None should be a seed'),
   ],
 )
-def test_batches_that_cannot_be_taken_in_parts(parts, term, message):
-  step = distill.step(
-    distill.net(lambda rngs: Mlp(4, rngs=rngs), EXAMPLE),
-    {'main': distill.net(teacher(), EXAMPLE)},
-    {'one': term},
-    optax.sgd(0.1),
-    accumulate=parts,
-  )
+def test_what_is_no_seed_is_refused(seed, message):
   with pytest.raises(UserError, match=message):
+    labelled(members=2).init(seed)
+
+
+def test_seeds_may_be_arrays():
+  seeds = labelled(members=2).init(jnp.array([4, 2]))['seed']
+  assert seeds.tolist() == [4, 2]
+  assert labelled(members=2).init(np.int64(4))['seed'].tolist() == [4, 5]
+
+
+def test_where_is_a_mask_in_training():
+  def value(mask, batch):
+    cross = distill.term(losses.cross_entropy, mask=mask)
+    step = distill.step(
+      distill.net(lambda rngs: nnx.Linear(D, K, rngs=rngs), EXAMPLE),
+      {},
+      {'labels': cross},
+      optax.sgd(0.1),
+    )
+    return step(step.init(), batch)[1]['loss']
+
+  (batch,) = loader(1)
+  padded = {**batch, 'where': np.arange(B) < 5}
+  short = jax.tree.map(lambda x: x[:5], batch)
+  assert value('where', padded) == pytest.approx(value('', short), rel=1e-6)
+  assert value('all', padded) == pytest.approx(value('', batch), rel=1e-6)
+
+
+def test_metrics_are_of_examples():
+  (batch,) = loader(1)
+  step = labelled(metrics={'a/top1': accuracy})
+  assert set(step.evaluate(step.init(), batch)) == {'a/top1'}
+  assert 0 <= step.evaluate(step.init(), batch)['a/top1'] <= 1
+  with pytest.raises(UserError, match='no example counts'):
+    step.evaluate(step.init(), {**batch, 'where': np.zeros(B, bool)})
+  with pytest.raises(UserError, match='there is no batch'):
+    step.evaluate(step.init(), [])
+  step = labelled(metrics={'x': lambda outputs, batch: outputs['nope']})
+  with pytest.raises(UserError, match=r"metrics\['x'\]: KeyError: 'nope'"):
+    step.evaluate(step.init(), batch)
+
+
+def test_parts_of_a_batch_add_up_or_are_refused():
+  def run(loss, accumulate):
+    linear = distill.net(lambda rngs: nnx.Linear(D, K, rngs=rngs), EXAMPLE)
+    given = distill.net(nnx.Linear(D, K, rngs=nnx.Rngs(1)), EXAMPLE)
+    step = distill.step(
+      linear,
+      {'main': given},
+      {'x': distill.term(loss, teacher='main')},
+      optax.sgd(0.1),
+      accumulate=accumulate,
+    )
+    return step(step.init(), next(loader(1)))[1]['loss']
+
+  assert run('kl', 3) == pytest.approx(run('kl', 1), rel=1e-5)
+  with pytest.raises(UserError, match=r"terms\['x'\]: it looks at the whole"):
+    run('rkd_distance', 3)
+  with pytest.raises(UserError, match='12 cannot be taken in 5 parts'):
+    run('kl', 5)
+
+
+@pytest.mark.parametrize(
+  ('made', 'message'),
+  [
+    (Term(lambda k, c: {}, None), 'its init gives a dict'),
+    (Term(lambda k, c: ({}, {}), lambda p, s, c: c.student['logits'][:, 0]),
+     'its loss gives a'),
+    (Term(lambda k, c: ({}, {}), lambda p, s, c: (c.student['logits'], s)),
+     r'its loss gives the shape \[12, 3\]'),
+    (Term(lambda k, c: ({}, {'a': jnp.zeros(())}),
+          lambda p, s, c: (c.student['logits'][:, 0], {'a': jnp.zeros(3)})),
+     'its state becomes'),
+    (Term(lambda k, c: ({}, {}), lambda p, s, c: (c.student['nope'], s)),
+     "KeyError: 'nope'"),
+    (distill.weighted(
+       distill.term(losses.cross_entropy), lambda context: jnp.ones((B, 1))),
+     r'weight: it gives the shape \[12, 1\]'),
+  ],
+)  # fmt: skip
+def test_a_term_that_is_wrong_is_named(made, message):
+  step = distill.step(fresh(), {}, {'x': made}, optax.sgd(0.1))
+  with pytest.raises(UserError, match=r"terms\['x'\].*" + message):
     step(step.init(), next(loader(1)))
+
+
+@pytest.mark.parametrize('weight', [-1.0, float('nan'), float('inf'), None])
+def test_numbers_that_are_no_weight(weight):
+  with pytest.raises(UserError, match='should be a finite number'):
+    distill.term(losses.cross_entropy, weight=weight)
+
+
+@pytest.mark.parametrize(
+  ('rollout', 'message'),
+  [
+    (lambda student, batch, key: None, 'it gives None'),
+    (lambda student, batch, key: {'inputs': batch['inputs']}, "drops 'id'"),
+    (lambda student, batch, key: {**batch, 'inputs': batch['inputs'][:5]},
+     'of 12 examples and its inputs of 5'),
+    (lambda student, batch: batch, 'rollout: TypeError'),
+  ],
+)  # fmt: skip
+def test_rollouts_that_give_no_batch(rollout, message):
+  with pytest.raises(UserError, match=message):
+    labelled(rollout=rollout).init()
+
+
+def test_pure_functions_start_from_given_weights():
+  module = Mlp(4, rngs=nnx.Rngs(3))
+  step = distill.step(
+    distill.net(module, EXAMPLE),
+    {},
+    {'labels': distill.term(losses.cross_entropy)},
+    optax.sgd(0.1),
+  )
+  carry = step.learner.init(np.uint32(0), {}, step.frozen)
+  np.testing.assert_array_equal(
+    carry['train']['nets']['student']['head']['kernel'], module.head.kernel
+  )
+
+
+def test_every_student_is_trained():
+  with pytest.raises(UserError, match='no term trains b'):
+    distill.step(
+      {'a': fresh(), 'b': fresh()},
+      {},
+      {'a': distill.term(losses.cross_entropy, of='a')},
+      optax.sgd(0.1),
+    )
 
 
 def test_a_loss_may_look_at_the_inputs():
