@@ -208,7 +208,10 @@ class TestSource:
       ({'languages': ('en', 'en')}, r'^data\.kw\.languages: .*two different'),
       ({'languages': 'en'}, r"^data\.kw\.languages: 'en' .*two different"),
       ({'languages': ('EN', 'DE')}, r"a number; choose .* such as 'de' or"),
-      ({'languages': ('en', 'xq')}, r"CLDR has no language 'xq'|'xq' has no rule"),
+      (
+        {'languages': ('en', 'xq')},
+        r"CLDR has no language 'xq'|'xq' has no rule",
+      ),
       ({'languages': ('en', 'zu')}, r"'zu' has no rule for a number"),
       ({'size': 3}, r'^data\.kw\.size: 3 pairs .*; use 7 to 200000'),
       ({'seed': -1}, r'^data\.kw\.seed: -1 should be 0 or more'),
