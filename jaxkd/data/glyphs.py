@@ -1,9 +1,9 @@
-"""Characters drawn from the fonts of a machine, kept apart by family.
+"""Characters drawn from the fonts of a machine, split by font family.
 
-Fonts lie: a cmap may promise letters and give arrows, a missing glyph is drawn
-as a box, and the same outlines are sold under several names. So a font counts
-only if all that it says and draws fits together, and families that draw alike
-or whose name begins with another's are one.
+The tables of fonts can be wrong: a cmap may list letters and draw arrows, a
+missing glyph is drawn as a box, and the same outlines are sold under several
+names. So only fonts whose tables and glyphs are consistent are used. Families
+whose glyphs are nearly equal, or whose name begins with another's, are merged.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ INSTALL = (
   'quattrocento|quicksand|roboto-slab|roboto-unhinted|sil-andika|sil-charis|'
   "sil-gentium|sora|tuffy|urw-base35|vollkorn|yanone-kaffeesatz|yrsa-rasa)$'"
 )
-_FINER = 4  # how much larger glyphs are drawn than they are kept
-_FILLED = 6 / 7  # of the box, by the tall and wide ones
+_FINER = 4  # supersampling of glyphs
+_FILLED = 6 / 7  # share of the box's side that tall and wide glyphs fill
 _ALIKE = 0.04  # of the ink; independent designs differ by more
 
 
 class Glyphs(NamedTuple):
-  """What the fonts draw.
+  """The glyphs of all fonts.
 
   Attributes:
     images: of all characters in each font, uint8 [fonts, 62, size, size].

@@ -1,9 +1,9 @@
 """Phrases in two languages: numbers, dates, times, money and lists of names.
 
-What they say is drawn, how it is said is real: by num2words and by Unicode's
-CLDR, as Babel has it. There is more than one way to say it, as in all
-translation. Each language draws its own, so that a source has several right
-targets, of which a data set holds one.
+Their contents are random, their wordings real, from num2words and from
+Unicode's CLDR through Babel. As in all translation there are several wordings.
+Each language draws one independently, so that a source has several right
+targets, of which the data set has one.
 """
 
 import datetime
@@ -110,10 +110,10 @@ def make(
 
 
 def check_languages(languages: Sequence[str]) -> None:
-  """Refuses what are not the codes of two languages.
+  """Refuses anything but the codes of two languages.
 
   Raises:
-    UserError: it is not.
+    UserError: something else.
   """
   good = not isinstance(languages, str) and all(
     isinstance(x, str) and re.fullmatch(r'[\w.-]+', x) for x in languages
@@ -132,7 +132,7 @@ def _say(form, item, language, kind):
           ValueError) as error:  # fmt: skip
     said = f' ({type(error).__name__}: {error})' if str(error) else ''
     raise UserError(
-      f'data.kw.languages: nobody told how {language!r} says a {kind}{said}; '
+      f'data.kw.languages: {language!r} has no rule for a {kind}{said}; '
       "choose another language, with a code such as 'de' or 'pt_BR'"
     ) from error
   return said

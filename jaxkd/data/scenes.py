@@ -1,6 +1,6 @@
-"""Scenes of real images: objects on coloured canvases, and a class per pixel.
+"""Synthetic scenes for segmentation: real objects on coloured canvases.
 
-A scene depends on the seed and its number alone, not on how many there are.
+A scene depends only on the seed and its number, not on how many there are.
 """
 
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from scipy import ndimage
 
 from jaxkd.errors import UserError
 
-# What an object's pixels have at least, of 1; clothes may be dark.
+# The least brightness of an object's pixels, of 1; clothes may be dark.
 THRESHOLDS = {'digits': 0.4, 'fashion_mnist': 0.1}
-SIDES = 0.29, 0.58  # of objects, in those of the scene
-GRIDS = 3, 6, 12  # of the noise that a texture is made of, coarse to fine
-STROKES = 5  # at most
-MOST = 100  # objects of a scene; so many hide all of its canvas
-APART = 0.35  # how far an object's colour is from what it hides
-_FINER = 3  # how much larger strokes are drawn than they are kept
-_EDGE = 4.0  # how steeply an object begins
+SIDES = 0.29, 0.58  # sides of objects, as shares of the scene's
+GRIDS = 3, 6, 12  # sizes of the noise of a texture, coarse to fine
+STROKES = 5  # in a scene, at most
+MOST = 100  # objects in a scene; so many cover all of its canvas
+APART = 0.35  # the least distance of an object's colour from those behind it
+_FINER = 3  # supersampling of strokes
+_EDGE = 4.0  # steepness of the edges of objects
 
 
 class Scenes(NamedTuple):
-  """Images and maps.
+  """Images and their label maps.
 
   Attributes:
     images: uint8 [N, size, size, 3].
@@ -49,10 +49,10 @@ def compose(
 ) -> Scenes:
   """Scenes, about 700 a second.
 
-  A canvas blends two colours along smooth noise and carries strokes that are
-  no objects. Objects are scaled to between 0.29 and 0.58 of its side, coloured
-  apart from what they hide, and placed anywhere, the later over the earlier.
-  What an object hides is of its class, and the pixels next to it are of none.
+  A canvas blends two colours by smooth noise; its strokes are not objects.
+  Objects are scaled to between 0.29 and 0.58 of its side, coloured differently
+  from what they occlude, and placed anywhere, later ones over earlier ones. The
+  pixels of an object have its class, and the pixels next to it do not count.
 
   Args:
     objects: grey images, bright on dark, uint8 or floats from 0 to 1 [n, h, w].
