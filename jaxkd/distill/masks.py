@@ -246,20 +246,20 @@ def shown(
   return context._replace(student=student, teachers=groups)
 
 
-def told(
+def as_arguments(
   arguments: Arguments, counts: Array | None, batch: Mapping[str, Any]
 ) -> dict[str, Array]:
   """The masks that a loss takes as its own arguments `where` and `valid`."""
-  told = {}
+  found = {}
   if arguments.coupled:
     where = [batch['where']] if 'where' in batch else []
     if counts is not None and counts.ndim == 1:
       where.append(counts > 0)
     if where:
-      told['where'] = functools.reduce(jnp.logical_and, where)
+      found['where'] = functools.reduce(jnp.logical_and, where)
   if arguments.masked and counts is not None and counts.ndim > 1:
-    told['valid'] = counts > 0
-  return told
+    found['valid'] = counts > 0
+  return found
 
 
 def totals(counts: Array | None) -> dict[str, Array]:

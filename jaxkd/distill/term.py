@@ -214,7 +214,11 @@ def knowledge(
       with within(f'{entry}: '):
         given = field_of(context, field, name, mixtures=mixtures)
       rest.append(masks.keep(counts, given))
-    extra = {**options, **named, **masks.told(arguments, counts, context.batch)}
+    extra = {
+      **options,
+      **named,
+      **masks.as_arguments(arguments, counts, context.batch),
+    }
     layers = student, [named[k] for k in named if found[k][0] == 'student']
     if arguments.masked:
       checks.positions(counts, layers)
