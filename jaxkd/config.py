@@ -6,6 +6,6 @@ import warnings
 from jaxkd.run import config
 
 warnings.warn(
-  'jaxkd.config is now jaxkd.run.config', DeprecationWarning, stacklevel=2
+  'jaxkd.config is now jaxkd.run.config', FutureWarning, stacklevel=2
 )
 sys.modules[__name__] = config

@@ -6,6 +6,6 @@ import warnings
 from jaxkd.run import pipeline
 
 warnings.warn(
-  'jaxkd.pipeline is now jaxkd.run.pipeline', DeprecationWarning, stacklevel=2
+  'jaxkd.pipeline is now jaxkd.run.pipeline', FutureWarning, stacklevel=2
 )
 sys.modules[__name__] = pipeline

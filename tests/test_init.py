@@ -96,6 +96,6 @@ def test_run_is_a_function_and_a_package(tmp_path):
 
 @pytest.mark.parametrize('name', ['config', 'pipeline'])
 def test_old_module_names_warn_and_are_the_new_ones(name):
-  with pytest.warns(DeprecationWarning, match=f'now jaxkd.run.{name}'):
+  with pytest.warns(FutureWarning, match=f'now jaxkd.run.{name}'):
     old = importlib.import_module(f'jaxkd.{name}')
   assert old is importlib.import_module(f'jaxkd.run.{name}')

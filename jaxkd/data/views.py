@@ -90,7 +90,7 @@ def parse(text: str, *, at: str = 'view', stored: bool = False) -> View:
     UserError: no such op, or arguments that it does not take.
 
   Warns:
-    DeprecationWarning: an op is called by its old name.
+    FutureWarning: an op is called by its old name.
 
   Examples:
     >>> parse('noise( std=0.15 )|flip').text
@@ -104,7 +104,7 @@ def parse(text: str, *, at: str = 'view', stored: bool = False) -> View:
       warnings.warn(
         f'{at}: the view {given} is now called {name}; the next release has no '
         'other name for it',
-        DeprecationWarning,
+        FutureWarning,
         stacklevel=2,
       )
     function = _find(name, at)
