@@ -349,9 +349,9 @@ def role_of(model: Model, name: str, layers: Mapping[str, str]) -> Role:
     )
     taps = tuple(sorted({*model.taps, *layers} - {*own}))
     made = model.build(taps) if taps else plain
-  init = made.init
+  init, like = made.init, jax.eval_shape(made.init, jax.random.key(0))
+  frozen.paths(like['params'], model.freeze, at=f'{name}: freeze')
   if model.variables is not None:  # they come with `given`: none are drawn
-    like = jax.eval_shape(made.init, jax.random.key(0))
     init = lambda key: jax.tree.map(  # noqa: E731
       lambda x: jnp.zeros(x.shape, x.dtype), like
     )
@@ -494,6 +494,12 @@ def checked_batch(
       f'{sizes[min(wrong)][-1]} examples and its inputs of '
       f'{sizes["inputs"][-1]}; give equally many'
     )
+  for name in ('id', 'epoch'):
+    if name in batch and not jnp.issubdtype(batch[name].dtype, jnp.integer):
+      raise UserError(
+        f'{at}the field {name} of the batch is {batch[name].dtype}; give whole '
+        'numbers'
+      )
   size = sizes['inputs'][-1]
   if not size:
     raise UserError(f'{at}the batch has no examples; leave it out')

@@ -148,7 +148,14 @@ def conditional(
       state['otherwise'],
       context._replace(totals=totals['otherwise']),
     )
-    value = jnp.where(when(context), then, other)
+    with blamed(f'{entry}.when'):
+      chosen = jnp.asarray(when(context))
+    if chosen.dtype != bool or chosen.shape not in ((), then.shape):
+      raise UserError(
+        f'{entry}.when: it gives {chosen.dtype}{list(chosen.shape)}; give true '
+        f'or false for each example, bool{list(then.shape)}'
+      )
+    value = jnp.where(chosen, then, other)
     return value, {'then': first, 'otherwise': second}
 
   return term._replace(

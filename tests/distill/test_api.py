@@ -380,6 +380,7 @@ def test_what_is_no_model_is_refused(model, message):
     (dict(name=np.array(['a'] * B)), 'name of the batch holds array'),
     (dict(inputs=np.zeros((B, D + 1), np.float32)),
      r'inputs of the batch are float32\[B, 7\], and the example'),
+    (dict(id=np.zeros(B)), 'id of the batch is float64; give whole numbers'),
     (dict(inputs=np.zeros((0, D)), labels=np.zeros(0)), 'has no examples'),
     (dict(labels=np.zeros(B)), r"terms\['labels'\]: the loss cross_entropy"),
     (dict(where=np.arange(B) < 5), r"terms\['labels'\].mask: it is ''"),
@@ -450,6 +451,13 @@ def test_a_state_is_used_once():
 def test_what_is_no_seed_is_refused(seed, message):
   with pytest.raises(UserError, match=message):
     labelled(members=2).init(seed)
+
+
+def test_a_pattern_of_frozen_parameters_matches_some():
+  net = distill.net(teacher(), EXAMPLE, freeze='nope')
+  soft = {'soft': distill.term(losses.kl, teacher='main')}
+  with pytest.raises(UserError, match=r"main: freeze: .* no parameter 'nope'"):
+    distill.step(fresh(), {'main': net}, soft, optax.sgd(0.1))
 
 
 def test_seeds_may_be_arrays():
@@ -526,6 +534,10 @@ def test_parts_of_a_batch_add_up_or_are_refused():
     (distill.weighted(
        distill.term(losses.cross_entropy), lambda context: jnp.ones((B, 1))),
      r'weight: it gives the shape \[12, 1\]'),
+    (distill.conditional(
+       lambda context: jnp.ones(B),
+       distill.term(losses.cross_entropy), distill.term(losses.cross_entropy)),
+     r'when: it gives float32\[12\]; give true or false'),
   ],
 )  # fmt: skip
 def test_a_term_that_is_wrong_is_named(made, message):
