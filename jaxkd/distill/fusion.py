@@ -140,6 +140,7 @@ def fused(
   Raises:
     UserError: names that are not there, or do not go together.
   """
+  transfer.check_terms(entry, term)
   groups = groups_of(teacher) or term.teachers
   for name, value in (('fuse', how), ('fuse_weights', weights)):
     if value and not groups:

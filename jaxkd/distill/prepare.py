@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxkd.distill import accumulation, masks
-from jaxkd.distill.model import Model, PyTree, is_int
+from jaxkd.distill.model import Model, PyTree, dtype_of, is_int
 from jaxkd.distill.roles import AVERAGE, Role
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
@@ -399,7 +399,11 @@ def layers_of(name, terms, students, average) -> dict[str, str]:
 
 
 def stacked(name: str, models: Sequence[Model]) -> dict:
-  """The variables of a group, [T, ...]."""
+  """The variables of a group, [T, ...].
+
+  Raises:
+    UserError: its nets are not one function of different variables.
+  """
   trees = [model.variables for model in models]
   shapes = [jax.tree.map(np.shape, tree) for tree in trees]
   if any(shape != shapes[0] for shape in shapes):
@@ -407,7 +411,25 @@ def stacked(name: str, models: Sequence[Model]) -> dict:
       f'teachers: the nets of {name} are of several architectures; make each '
       'architecture a group of its own'
     )
+  views = {(model.view, model.eval_view) for model in models}
+  different = len(models) > 1 and len(set(map(_program, models))) > 1
+  if len(views) > 1 or different:
+    raise UserError(
+      f'teachers: the nets of {name} compute different things of equal '
+      'weights, or see other views; make each kind a group of its own'
+    )
   return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def _program(model: Model) -> str:
+  """What a net computes, as text; the same for nets of one architecture."""
+  net = model.build(())
+  forward = lambda variables, x: net.apply(variables, x)[0]  # noqa: E731
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), dtype_of(x)), model.variables
+  )
+  program = jax.make_jaxpr(forward)(shapes, model.example)
+  return re.sub('0x[0-9a-f]+', '', str(program))
 
 
 def as_metric(name: str, metric: Metric | Callable) -> Metric:

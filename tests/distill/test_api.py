@@ -589,3 +589,36 @@ def test_every_student_is_trained():
       {'a': distill.term(losses.cross_entropy, of='a')},
       optax.sgd(0.1),
     )
+
+
+class Tanh(Mlp):
+  def __call__(self, x):
+    return jnp.tanh(super().__call__(x))
+
+
+@pytest.mark.parametrize(
+  'other', [Tanh(8, rngs=nnx.Rngs(2)), (teacher(), 'noise(0.1)')]
+)
+def test_a_group_is_of_one_function(other):
+  module, view = other if isinstance(other, tuple) else (other, '')
+  soft = {'soft': distill.term(losses.kl, teacher='main')}
+
+  def made(second):
+    group = [distill.net(teacher(), EXAMPLE), second]
+    return distill.step(fresh(), {'main': group}, soft, optax.sgd(0.1))
+
+  with pytest.raises(UserError, match='the nets of main compute different'):
+    made(distill.net(module, EXAMPLE, view=view))
+  made(distill.net(Mlp(8, rngs=nnx.Rngs(2)), jnp.zeros((B, D))))
+
+
+def test_terms_that_cannot_be_put_together():
+  cross = distill.term(losses.cross_entropy, of='a')
+  with pytest.raises(UserError, match='one term trains a and the other b'):
+    distill.conditional(lambda context: True, cross, cross._replace(of='b'))
+  with pytest.raises(UserError, match='is no Term; make one'):
+    distill.weighted(losses.cross_entropy, 2.0)
+  with pytest.raises(UserError, match=r'at: .* should be the output'):
+    distill.term(losses.hint, teacher='main', at=('a', 'b', 'c'))
+  with pytest.raises(UserError, match='should be the name of a group'):
+    distill.term(losses.kl, teacher=distill.net(teacher(), EXAMPLE))
