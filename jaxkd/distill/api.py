@@ -223,11 +223,16 @@ class Step:
         'a step is compiled already; within a transformation of JAX take the '
         'functions of step.learner'
       )
-    in_sequence = self._population.mode == 'sequence'
-    if members != self.members or isinstance(state, list) != in_sequence:
+    if members != self.members:
       raise UserError(
-        f'the state is of {members} members, and this step of {self.members} '
-        f'in the mode {self._population.mode}; give a state of this step'
+        f'the state is of {members} members, and this step of {self.members}; '
+        'give a state of this step'
+      )
+    mode = self._population.mode
+    if isinstance(state, list) != (mode == 'sequence'):
+      raise UserError(
+        f'the state is of a step of another mode than {mode!r}; give a state '
+        'of this step'
       )
 
   def _check_structure(self, state: State) -> None:

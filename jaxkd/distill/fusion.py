@@ -24,6 +24,7 @@ from jaxkd.distill.seen import (
   seen_as,
   standing_in,
 )
+from jaxkd.distill.transfer import check_terms
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics
@@ -147,6 +148,7 @@ def fused(
   Raises:
     UserError: names that are not there, or do not go together.
   """
+  check_terms(entry, term)
   groups = groups_of(teacher) or term.teachers
   for name, value in (('fuse', how), ('fuse_weights', weights)):
     if value and not groups:

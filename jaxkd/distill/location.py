@@ -1,7 +1,7 @@
 """Locations: the outputs that a term compares, and the adapters on them."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,14 +50,27 @@ def names_at(at: Location) -> frozenset[str]:
 
 
 def groups_of(teacher: str | tuple[str, ...]) -> tuple[str, ...]:
-  """The names of groups as a tuple: of one, of several, or of none."""
-  names = (teacher,) if isinstance(teacher, str) else tuple(teacher)
+  """The groups that are named: one, several, or none."""
+  names = (teacher,) if isinstance(teacher, str) else teacher
+  if not isinstance(names, Sequence) or not all(
+    isinstance(name, str) for name in names
+  ):
+    raise UserError(
+      f'teacher: {teacher!r:.40} should be the name of a group, or a tuple of '
+      'names'
+    )
   return tuple(name for name in names if name)
 
 
 def both_of(at: Location) -> tuple[Location, Location]:
-  """The pair of the student's and the teachers' outputs; one name is both."""
-  return (at, at) if isinstance(at, str) else tuple(at)
+  """Outputs of the student and of the teachers; one name is for both."""
+  both = (at, at) if isinstance(at, str) else at
+  if not isinstance(both, Sequence) or len(both) != 2:
+    raise UserError(
+      f'at: {at!r} should be the output of the student and that of the '
+      "teacher, e.g. ('logits', 'logits')"
+    )
+  return tuple(both)
 
 
 def pick(

@@ -349,9 +349,9 @@ def role_of(model: Model, name: str, layers: Mapping[str, str]) -> Role:
     )
     taps = tuple(sorted({*model.taps, *layers} - {*own}))
     made = model.build(taps) if taps else plain
-  init = made.init
+  init, like = made.init, jax.eval_shape(made.init, jax.random.key(0))
+  frozen.paths(like['params'], model.freeze, at=f'{name}: freeze')
   if model.variables is not None:  # they come with `given`: none are drawn
-    like = jax.eval_shape(made.init, jax.random.key(0))
     init = lambda key: jax.tree.map(  # noqa: E731
       lambda x: jnp.zeros(x.shape, x.dtype), like
     )
@@ -401,7 +401,11 @@ def layers_of(name, terms, students, average) -> dict[str, str]:
 
 
 def stacked(name: str, models: Sequence[Model]) -> dict:
-  """The variables of a group, [T, ...]."""
+  """The variables of a group, [T, ...].
+
+  Raises:
+    UserError: its nets are not one function of different variables.
+  """
   trees = [model.variables for model in models]
   shapes = [jax.tree.map(np.shape, tree) for tree in trees]
   if any(shape != shapes[0] for shape in shapes):
@@ -409,7 +413,25 @@ def stacked(name: str, models: Sequence[Model]) -> dict:
       f'teachers: the nets of {name} are of several architectures; make each '
       'architecture a group of its own'
     )
+  views = {(model.view, model.eval_view) for model in models}
+  different = len(models) > 1 and len(set(map(_program, models))) > 1
+  if len(views) > 1 or different:
+    raise UserError(
+      f'teachers: the nets of {name} compute different things of equal '
+      'weights, or see other views; make each kind a group of its own'
+    )
   return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def _program(model: Model) -> str:
+  """What a net computes, as text; the same for nets of one architecture."""
+  net = model.build(())
+  forward = lambda variables, x: net.apply(variables, x)[0]  # noqa: E731
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(np.shape(x), dtype_of(x)), model.variables
+  )
+  program = jax.make_jaxpr(forward)(shapes, model.example)
+  return re.sub('0x[0-9a-f]+', '', str(program))
 
 
 def as_metric(name: str, metric: Metric | Callable) -> Metric:
@@ -498,6 +520,12 @@ def checked_batch(
       f'{sizes[min(wrong)][-1]} examples and its inputs of '
       f'{sizes["inputs"][-1]}; give equally many'
     )
+  for name in ('id', 'epoch'):
+    if name in batch and not jnp.issubdtype(batch[name].dtype, jnp.integer):
+      raise UserError(
+        f'{at}the field {name} of the batch is {batch[name].dtype}; give whole '
+        'numbers'
+      )
   size = sizes['inputs'][-1]
   if not size:
     raise UserError(f'{at}the batch has no examples; leave it out')

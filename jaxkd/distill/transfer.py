@@ -54,6 +54,7 @@ def weighted(
   Raises:
     UserError: a name that is not there, or a number that is no weight.
   """
+  check_terms(entry, term)
   if not isinstance(weight, jax.Array | str) and not callable(weight):
     number = isinstance(weight, int | float | np.number)
     if not (number and 0 <= weight < math.inf):
@@ -116,6 +117,12 @@ def conditional(
   Raises:
     UserError: a name that is not there.
   """
+  check_terms(entry, term, otherwise)
+  if term.of and otherwise.of and term.of != otherwise.of:
+    raise UserError(
+      f'{entry}.of: one term trains {term.of} and the other {otherwise.of}; '
+      'give both the same'
+    )
   if isinstance(when, str) or not looks_at_context(when):
     taken = term.mask, otherwise.mask
     here = f'{entry}.when'
@@ -143,7 +150,14 @@ def conditional(
       state['otherwise'],
       context._replace(totals=totals['otherwise']),
     )
-    value = jnp.where(when(context), then, other)
+    with blamed(f'{entry}.when'):
+      chosen = jnp.asarray(when(context))
+    if chosen.dtype != bool or chosen.shape not in ((), then.shape):
+      raise UserError(
+        f'{entry}.when: it gives {chosen.dtype}{list(chosen.shape)}; give true '
+        f'or false for each example, bool{list(then.shape)}'
+      )
+    value = jnp.where(chosen, then, other)
     return value, {'then': first, 'otherwise': second}
 
   return term._replace(
@@ -157,3 +171,12 @@ def conditional(
       a | b for a, b in zip(term.layers, otherwise.layers, strict=True)
     ),
   )
+
+
+def check_terms(entry: str, *terms: Term) -> None:
+  """Refuses a loss in place of a term."""
+  for term in terms:
+    if not isinstance(term, Term):
+      raise UserError(
+        f'{entry}: {term!r:.60} is no Term; make one with distill.term'
+      )

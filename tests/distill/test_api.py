@@ -381,6 +381,7 @@ def test_what_is_no_model_is_refused(model, message):
     (dict(name=np.array(['a'] * B)), 'name of the batch holds array'),
     (dict(inputs=np.zeros((B, D + 1), np.float32)),
      r'inputs of the batch are float32\[B, 7\], and the example'),
+    (dict(id=np.zeros(B)), 'id of the batch is float..; give whole numbers'),
     (dict(inputs=np.zeros((0, D)), labels=np.zeros(0)), 'has no examples'),
     (dict(labels=np.zeros(B)), r"terms\['labels'\]: the loss cross_entropy"),
     (dict(where=np.arange(B) < 5), r"terms\['labels'\].mask: it is ''"),
@@ -451,6 +452,13 @@ def test_a_state_is_used_once():
 def test_what_is_no_seed_is_refused(seed, message):
   with pytest.raises(UserError, match=message):
     labelled(members=2).init(seed)
+
+
+def test_a_pattern_of_frozen_parameters_matches_some():
+  net = distill.net(teacher(), EXAMPLE, freeze='nope')
+  soft = {'soft': distill.term(losses.kl, teacher='main')}
+  with pytest.raises(UserError, match=r"main: freeze: .* no parameter 'nope'"):
+    distill.step(fresh(), {'main': net}, soft, optax.sgd(0.1))
 
 
 def test_seeds_may_be_arrays():
@@ -527,6 +535,10 @@ def test_parts_of_a_batch_add_up_or_are_refused():
     (distill.weighted(
        distill.term(losses.cross_entropy), lambda context: jnp.ones((B, 1))),
      r'weight: it gives the shape \[12, 1\]'),
+    (distill.conditional(
+       lambda context: jnp.ones(B),
+       distill.term(losses.cross_entropy), distill.term(losses.cross_entropy)),
+     r'when: it gives float32\[12\]; give true or false'),
   ],
 )  # fmt: skip
 def test_a_term_that_is_wrong_is_named(made, message):
@@ -592,3 +604,36 @@ def test_a_loss_may_look_at_the_inputs():
     optax.sgd(0.1),
   )
   assert step(step.init(), next(loader(1)))[1]['loss'] > 0
+
+
+class Tanh(Mlp):
+  def __call__(self, x):
+    return jnp.tanh(super().__call__(x))
+
+
+@pytest.mark.parametrize(
+  'other', [Tanh(8, rngs=nnx.Rngs(2)), (teacher(), 'noise(0.1)')]
+)
+def test_a_group_is_of_one_function(other):
+  module, view = other if isinstance(other, tuple) else (other, '')
+  soft = {'soft': distill.term(losses.kl, teacher='main')}
+
+  def made(second):
+    group = [distill.net(teacher(), EXAMPLE), second]
+    return distill.step(fresh(), {'main': group}, soft, optax.sgd(0.1))
+
+  with pytest.raises(UserError, match='the nets of main compute different'):
+    made(distill.net(module, EXAMPLE, view=view))
+  made(distill.net(Mlp(8, rngs=nnx.Rngs(2)), jnp.zeros((B, D))))
+
+
+def test_terms_that_cannot_be_put_together():
+  cross = distill.term(losses.cross_entropy, of='a')
+  with pytest.raises(UserError, match='one term trains a and the other b'):
+    distill.conditional(lambda context: True, cross, cross._replace(of='b'))
+  with pytest.raises(UserError, match='is no Term; make one'):
+    distill.weighted(losses.cross_entropy, 2.0)
+  with pytest.raises(UserError, match=r'at: .* should be the output'):
+    distill.term(losses.hint, teacher='main', at=('a', 'b', 'c'))
+  with pytest.raises(UserError, match='should be the name of a group'):
+    distill.term(losses.kl, teacher=distill.net(teacher(), EXAMPLE))
