@@ -26,6 +26,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxkd.distill.given import (
+  cached_in,
+  check_adds_up,
+  check_kinds,
+  check_names,
+  check_numbers,
+  check_parts,
+  check_weights,
+  checked_batch,
+  numbered,
+  seeds_of,
+)
 from jaxkd.distill.measured import Measured
 from jaxkd.distill.model import (
   STUDENT,
@@ -37,19 +49,9 @@ from jaxkd.distill.model import (
 )
 from jaxkd.distill.prepare import (
   as_metric,
-  cached_in,
-  check_adds_up,
-  check_kinds,
-  check_names,
-  check_numbers,
-  check_parts,
-  check_weights,
-  checked_batch,
   layers_of,
   named,
-  numbered,
   role_of,
-  seeds_of,
   stacked,
   traced,
   written,
