@@ -54,6 +54,14 @@ def pytest_addoption(parser):
   )
 
 
+# They take longest: they come first, so that no worker is left alone with one.
+LONG = ('test_hosts.py', 'test_paper.py', 'test_pipeline.py', 'test_methods.py')
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture
 def seldom():
   """Has the nets of a config saved and evaluated once, after training."""
