@@ -11,23 +11,20 @@ from jaxkd.distill import accumulation
 from jaxkd.distill.contexts import shown
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
-from jaxkd.distill.system import System
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.run import fitted, terms
 from jaxkd.run.build import locations
 from jaxkd.run.evaluate import mesh_of
 from jaxkd.run.job_groups import groups_looked_at
 from jaxkd.run.recipe import (
-  augment_of,
   entries_of,
-  recipe_of,
-  rollout_of,
 )
 from jaxkd.run.train_job import (
   axis_of,
   batches_of,
   initial_shapes,
   populations_of,
+  system_of,
 )
 from jaxkd.run.types import Job, Session
 from jaxkd.train import hosts
@@ -211,14 +208,7 @@ def _check_accumulate(session: Session, job: Job, batch: dict) -> None:
     return
   contexts = {}  # of each term; those of the copies of a net are alike
   made = learner(
-    System(
-      job.students,
-      {name: group.role for name, group in job.groups.items()},
-      recipe_of(job),
-      shapes_of_one(batch, axis_of(batch)),
-      augment=augment_of(session, job),
-      rollout=rollout_of(job),
-    ),
+    system_of(session, job, batch),
     look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
   )
   jax.eval_shape(made.init, *initial_shapes(job))

@@ -216,18 +216,21 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   )
   return session.memo.get(
     description,
-    lambda: learner(
-      System(
-        job.students,
-        roles,
-        recipe_of(job),
-        shapes,
-        with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
-        augment=augment_of(session, job),
-        rollout=rollout_of(job),
-        decode=session.decode,
-      )
-    ),
+    lambda: learner(system_of(session, job, batch)),
+  )
+
+
+def system_of(session: Session, job: Job, batch: dict) -> System:
+  """What the steps of a job have in common, given a batch of all."""
+  return System(
+    job.students,
+    {name: group.role for name, group in job.groups.items()},
+    recipe_of(job),
+    shapes_of_one(batch, axis_of(batch)),
+    with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
+    augment=augment_of(session, job),
+    rollout=rollout_of(job),
+    decode=session.decode,
   )
 
 
