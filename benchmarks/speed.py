@@ -628,7 +628,7 @@ def again(function: Callable, *arguments: Any) -> Program:
   so one call waits for another, and none is allocated.
   """
   shapes = jax.eval_shape(function, *arguments)
-  run = jax.jit(
+  run = compilation.jit(
     lambda previous, *arguments: function(*arguments),
     donate_argnums=0,
     keep_unused=True,

@@ -31,6 +31,7 @@ from jaxkd.distill import grids
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.losses import _numerics, _pooling
+from jaxkd.models.convolution import conv_general_dilated
 
 __all__ = [
   'linear',
@@ -667,7 +668,7 @@ def _conv_norm(key, shape):
 
 
 def _convolved(x, kernel, strides=(1, 1), padding='SAME', dilation=(1, 1)):
-  return jax.lax.conv_general_dilated(
+  return conv_general_dilated(
     x,
     kernel.astype(x.dtype),
     strides,

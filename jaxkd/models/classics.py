@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxkd.errors import UserError
 from jaxkd.models import layers
+from jaxkd.models.convolution import conv_general_dilated
 
 # Convolutions are (number, channels, kernel, stride); numbers are poolings.
 _ALEXNET = (
@@ -94,6 +95,7 @@ class Model(nnx.Module):
         (kernel, kernel),
         strides=stride,
         padding=padding,
+        conv_general_dilated=conv_general_dilated,
         kernel_init=layers.he_fan_out,
         **options,
       )

@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxkd import shapes
 from jaxkd.errors import UserError
+from jaxkd.models.convolution import conv_general_dilated
 
 he_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -114,6 +115,7 @@ def conv(
     feature_group_count=groups,
     use_bias=bias,
     kernel_init=he_fan_out,
+    conv_general_dilated=conv_general_dilated,
     **options,
   )
 

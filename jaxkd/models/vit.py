@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import layers
+from jaxkd.models.convolution import conv_general_dilated
 
 BASE = {'patch': 16, 'depth': 12, 'mlp_ratio': 4.0, 'pool': 'token'}
 NAMED = {
@@ -39,6 +40,7 @@ class Patches(nnx.Module):
       width,
       (patch, patch),
       strides=patch,
+      conv_general_dilated=conv_general_dilated,
       kernel_init=nnx.initializers.xavier_uniform(),
       **options,
     )

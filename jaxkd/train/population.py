@@ -339,7 +339,7 @@ class Population:
       unrolled = lambda *arguments: stack(run(function, arguments))  # noqa: E731
       return self._on_mesh(unrolled, axes, options)
 
-    compiled = jax.jit(function, **options)
+    compiled = compilation.jit(function, **options)
 
     def waited_for(*arguments):
       return jax.block_until_ready(compiled(*arguments))
@@ -372,7 +372,7 @@ class Population:
         axis_names={MEMBER},
         check_vma=False,
       )
-    return jax.jit(function, **options)
+    return compilation.jit(function, **options)
 
 
 def _count(arguments, axes) -> int:

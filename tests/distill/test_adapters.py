@@ -264,7 +264,8 @@ def test_statistics_are_the_batchs_also_far_from_zero():
   }
   x = 1000 + normal(1, shape)
   y = np.asarray(jax.jit(adapter.apply)(params, {}, x)[0])
-  np.testing.assert_allclose(y.mean((0, 1, 2)), [-1, 0, 1], atol=1e-3)
+  # One pass over values near 1,000 would be off by 0.1.
+  np.testing.assert_allclose(y.mean((0, 1, 2)), [-1, 0, 1], atol=2e-3)
   np.testing.assert_allclose(y.std((0, 1, 2)), [1, 2, 3], rtol=1e-3)
 
 
