@@ -33,7 +33,7 @@ from jaxkd.run import config as configs
 from jaxkd.train import sharding
 
 NAME = 'Growth: '  # what the names of these measurements begin with
-SECONDS = 60  # that a part may take, or about that
+SECONDS = 180  # that a part may take, or about that
 MIB = 2048  # of temporaries that a program may take
 BATCH, WIDTH = 64, 64  # of logits, and of embeddings
 # Parts, and how far each goes.
@@ -73,24 +73,47 @@ _TERMS = (
 
 
 class Bound:
-  """What of the time of a part is left, and whether a point fits into it."""
+  """What of the time of a part is left, and which points fit into it.
+
+  What a point takes is told by the one before on its curve: what is compiled
+  takes as long again, and what is run grows with the work, or as it has grown
+  before if that is more.
+
+  Args:
+    seconds: that the part may take.
+  """
 
   def __init__(self, seconds: float):
     self._end = time.perf_counter() + seconds
+    self._points: dict[str, list[tuple[int, float, float]]] = {}
 
   @property
   def left(self) -> float:
     """Seconds."""
     return max(0.0, self._end - time.perf_counter())
 
-  def fits(self, took: float, grown: float) -> bool:
-    """Whether there is time for a point, given the one before.
+  def fits(self, curve: str, size: int) -> bool:
+    """Whether there is time for a point; the first one always fits."""
+    points = self._points.get(curve, [])
+    if not points:
+      return True
+    before, once, each = points[-1]
+    grown = size / before
+    if len(points) > 1:
+      grown = max(grown, each / points[-2][2])
+    return once + grown * each * (speed.WARM_UP + speed.FEWEST) <= self.left
+
+  def took(self, curve: str, size: int, whole: float, each: float) -> None:
+    """Notes a point.
 
     Args:
-      took: seconds of the smaller point; 0 where there is none.
-      grown: how many times as much work this one has.
+      curve: it is on.
+      size: of the work.
+      whole: seconds that it has taken.
+      each: those of one call.
     """
-    return took == 0 or took * grown <= self.left
+    once = max(0.0, whole - each * (speed.WARM_UP + speed.FEWEST))
+    self._points.setdefault(curve, []).append((size, once, each))
 
 
 def measure(
@@ -134,9 +157,10 @@ def measure(
     stage(f'growth: {part}', len(sizes)) as show,
   ):
     for row in grow(sizes, samples, stop, bound):
-      table.append({'curve': row.pop('curve'), part: row.pop('size'), **row})
-      show(1 + sizes.index(table[-1][part]), {})
-    show(len(sizes), {})
+      size = row.pop('size')
+      if not table or size != table[-1][part]:
+        show(1 + sizes.index(size), {})
+      table.append({'curve': row.pop('curve'), part: size, **row})
   return speed.measurement(
     NAME + part, _by_curve(table), [*_NOTES[part], _LEFT_OUT]
   )
@@ -178,6 +202,8 @@ def draw(measured: Mapping[str, Any]) -> Figure:
       ]
       if points:
         x, y = zip(*points, strict=True)
+        if kind == 'ms':
+          _band(axes, rows, curve, part, f'C{number}')
         axes.plot(x, y, 'o-', color=f'C{number}', markersize=4, label=curve)
         lowest.append((x[0], min(y)))
     start, base = min(lowest)[0], min(y for _, y in lowest)
@@ -204,6 +230,14 @@ def draw(measured: Mapping[str, Any]) -> Figure:
     fontsize='small',
   )
   return figure
+
+
+def _band(axes, rows, curve: str, part: str, colour: str) -> None:
+  """From the lower to the upper quartile."""
+  names = part, 'lower quartile', 'upper quartile'
+  points = [[row[n] for n in names] for row in rows if row['curve'] == curve]
+  x, low, high = zip(*points, strict=True)
+  axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def save_picture(
@@ -233,14 +267,12 @@ def save_picture(
 
 def _members(demo, sizes, samples, stop, bound) -> Iterable[dict]:
   nets = population_speed.cases(demo)
-  took = {}
   for size in sizes:
-    for net in ('mlp', 'resnet8'):
+    for net in (net for net in nets if net != 'vit'):
       for mode in ('vmap', 'sequence'):
         curve = f'{net}, {mode}'
-        before, took_then = took.get(curve, (size, 0.0))
         speed.check_stop(stop)
-        if not bound.fits(took_then, size / before):
+        if not bound.fits(curve, size):
           continue
         begun = time.perf_counter()
         make, batches = population_speed.makers(nets[net])(size)
@@ -248,46 +280,43 @@ def _members(demo, sizes, samples, stop, bound) -> Iterable[dict]:
         times = speed.interleaved(
           {curve: ready.program}, samples, stop, seconds=bound.left / 8
         )
-        took[curve] = size, time.perf_counter() - begun
+        found = speed.milliseconds(times[curve])
+        whole = time.perf_counter() - begun
+        bound.took(curve, size, whole, found['ms'] / 1e3)
         yield {
           'curve': curve,
           'size': size,
-          **speed.milliseconds(times[curve]),
+          **found,
           'compile s': rounded(ready.compile_s),
         }
 
 
 def _losses(names, inputs, mib, sizes, samples, stop, bound) -> Iterable[dict]:
   """Time and memory of losses, on what `inputs` gives for a size."""
-  took, over = {}, set()
+  over = set()
   for size in sizes:
-    found, programs, memory = inputs(size), {}, {}
+    given = inputs(size)
     for name in names:
       speed.check_stop(stop)
-      before, took_then = took.get(name, (size, 0.0))
-      if name in over or not bound.fits(took_then, size / before):
+      if name in over or not bound.fits(name, size):
         continue
       begun = time.perf_counter()
       function, own, others = loss_speed.differentiated(
-        name, {k: found[k] for k in _arguments(name)}
+        name, {k: given[k] for k in _arguments(name)}
       )
       # Compiled and not run, so that nothing is asked for that is not there.
-      memory[name] = loss_speed.temporaries(function, own, others)
-      if (memory[name] or 0) > mib:
+      memory = loss_speed.temporaries(function, own, others)
+      if (memory or 0) > mib:
         over.add(name)
         continue
       program = speed.again(function, own, others)
       times = speed.interleaved(
         {name: program}, samples, stop, seconds=bound.left / 30
       )
-      took[name] = size, time.perf_counter() - begun
-      programs[name] = program
-      yield {
-        'curve': name,
-        'size': size,
-        **speed.milliseconds(times[name]),
-        'temporary MiB': memory[name],
-      }
+      found = speed.milliseconds(times[name])
+      whole = time.perf_counter() - begun
+      bound.took(name, size, whole, found['ms'] / 1e3)
+      yield {'curve': name, 'size': size, **found, 'temporary MiB': memory}
 
 
 def _arguments(name: str) -> list[str]:
@@ -324,12 +353,10 @@ def _teachers(demo, sizes, samples, stop, bound) -> Iterable[dict]:
   nets = {'mlp': usual, 'resnet20 → resnet8': speed.images(
     'resnet20', 'resnet8', 16
   )}  # fmt: skip
-  took = {}
   for size in sizes:
     for curve, case in nets.items():
       speed.check_stop(stop)
-      before, took_then = took.get(curve, (size, 0.0))
-      if not bound.fits(took_then, size / before):
+      if not bound.fits(curve, size):
         continue
       begun = time.perf_counter()
       batch = speed.synthetic(case)
@@ -341,16 +368,17 @@ def _teachers(demo, sizes, samples, stop, bound) -> Iterable[dict]:
       times = speed.interleaved(
         {curve: program}, samples, stop, seconds=bound.left / 6
       )
-      took[curve] = size, time.perf_counter() - begun
-      yield {'curve': curve, 'size': size, **speed.milliseconds(times[curve])}
+      found = speed.milliseconds(times[curve])
+      whole = time.perf_counter() - begun
+      bound.took(curve, size, whole, found['ms'] / 1e3)
+      yield {'curve': curve, 'size': size, **found}
 
 
 def _examples(sizes, samples, stop, bound) -> Iterable[dict]:
   """The start of a run: its data read, checked, summed up and in order."""
-  took = 0.0, 1
   for size in sizes:
     speed.check_stop(stop)
-    if not bound.fits(took[0], size / took[1]):
+    if not bound.fits('', size):
       return
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -370,7 +398,8 @@ def _examples(sizes, samples, stop, bound) -> Iterable[dict]:
       yield {
         'curve': name, 'size': size, **speed.milliseconds(np.array(times))
       }  # fmt: skip
-    took = time.perf_counter() - begun, size
+    whole = time.perf_counter() - begun
+    bound.took('', size, whole, whole / (speed.WARM_UP + speed.FEWEST))
 
 
 def _start(path: Path) -> Iterable[tuple[str, float]]:
@@ -395,10 +424,9 @@ def _start(path: Path) -> Iterable[tuple[str, float]]:
 def _terms(demo, sizes, samples, stop, bound) -> Iterable[dict]:
   """What the first call of a step takes beyond a later one."""
   case = speed.cases(demo)['demo']
-  took = 0.0, 1
   for size in sizes:
     speed.check_stop(stop)
-    if not bound.fits(took[0], size / took[1]):
+    if not bound.fits('', size):
       return
     begun = time.perf_counter()
     distill = _some_terms(case, size)
@@ -410,7 +438,8 @@ def _terms(demo, sizes, samples, stop, bound) -> Iterable[dict]:
     traced = time.perf_counter() - made
     timer = program.timer()
     first, later = timer(1), timer(1)
-    took = time.perf_counter() - begun, size
+    whole = time.perf_counter() - begun
+    bound.took('', size, whole, whole / (speed.WARM_UP + speed.FEWEST))
     for curve, seconds in (
       ('first step: trace and compile', max(first - later, 0)),
       ('before it: init and a trace', traced),

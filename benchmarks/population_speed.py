@@ -7,7 +7,9 @@ batches come from the host.
 """
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import shlex
 import signal
@@ -107,6 +109,7 @@ def members(
   *,
   sizes: Sequence[int] = MEMBERS,
   seconds: float = SECONDS,
+  within: float = math.inf,
   stage: Callable = speed.unseen,
 ) -> dict[str, Any]:
   """Member-steps per second on one device, for each way to run members.
@@ -120,22 +123,29 @@ def members(
     stop: when set, the measurement ends.
     sizes: how many members, in ascending order.
     seconds: about how long each way may take for each size.
+    within: about how long all of it may take; what does not fit is left out.
     stage: shows progress, see `jaxkd.report.progress.Reporter.stage`.
 
   Raises:
     Stopped: `stop` was set.
   """
-  table = []
-  with sharding.on(sharding.devices()[:1]), compiled_afresh():
-    for case in cases.values():
-      made, known = makers(case), {}
-      with stage(f'members: {case.name}', len(sizes)) as show:
-        for number, size in enumerate(sizes, 1):
-          table.append(
-            _members_row(case.name, made, size, known, samples, stop, seconds)
-          )
-          show(number, {})
-  return speed.measurement('Population: members', table, _notes(seconds))
+  begun, table = time.perf_counter(), {name: [] for name in cases}
+  with (
+    sharding.on(sharding.devices()[:1]),
+    compiled_afresh(),
+    stage('members', len(sizes)) as show,
+  ):
+    ways = {name: (makers(case), {}) for name, case in cases.items()}
+    # All nets with few members first, for where time does not suffice.
+    for number, size in enumerate(sizes, 1):
+      for name, (made, known) in ways.items():
+        left = min(seconds, within - (time.perf_counter() - begun))
+        table[name].append(
+          _members_row(name, made, size, known, samples, stop, left)
+        )
+      show(number, {})
+  rows = [*itertools.chain(*table.values())]
+  return speed.measurement('Population: members', rows, _notes(seconds))
 
 
 def _members_row(
@@ -382,7 +392,7 @@ def ready(population: Population, batch: dict) -> Ready:
 def _expected(known: tuple[int, Ready] | None, size: int, mode: str) -> float:
   """Seconds that a way may take for a size, from what a smaller one took."""
   if known is None:
-    return 0.0
+    return 0.0  # unknown: it is tried while any time is left
   smaller, found = known
   grown = size / smaller
   longer = grown if mode == 'unroll' else 1  # the program, and its compilation

@@ -137,6 +137,7 @@ def steps(
   stop: threading.Event | None = None,
   *,
   seconds: float = math.inf,
+  within: float = math.inf,
 ) -> dict[str, Any]:
   """Times of a plain step, a teacher's pass, a distillation step, its losses.
 
@@ -151,6 +152,8 @@ def steps(
     samples: how many times of each program to take.
     stop: when set, the measurement ends.
     seconds: about how long all rounds may take, see `interleaved`.
+    within: about how long all may take, with what is compiled; the programs
+      that are left then have no row.
 
   Returns:
     The measurement, a row for each program with its median and quartiles in
@@ -213,10 +216,10 @@ def steps(
     'traces': traced,
     'parts': (plain,),
   }
-  times = interleaved(programs, samples, stop, seconds=seconds)
+  times = interleaved(programs, samples, stop, seconds=seconds, within=within)
   return measurement(
     f'Steps: {titled(case)}',
-    [_row(name, facts[name], programs[name], times) for name in programs],
+    [_row(name, facts[name], programs[name], times) for name in times],
   )
 
 
@@ -252,6 +255,7 @@ def interleaved(
   stop: threading.Event | None = None,
   *,
   seconds: float = math.inf,
+  within: float = math.inf,
   stage: Callable = unseen,
 ) -> dict[str, np.ndarray]:
   """Seconds of a call of each program, [samples], taken in turns.
@@ -268,6 +272,8 @@ def interleaved(
     stop: when set, the measurement ends.
     seconds: about how long it may take; there are fewer samples where they
       would take longer, but `FEWEST` are taken all the same.
+    within: seconds after which no other program is compiled: those that are
+      left are not in what is returned. The first one always is.
     stage: shows progress, see `jaxkd.report.progress.Reporter.stage`.
 
   Raises:
@@ -280,18 +286,20 @@ def interleaved(
   with stage('warming up', len(programs)) as show:
     for number, (name, program) in enumerate(programs.items(), 1):
       check_stop(stop)
+      if timers and time.perf_counter() - begun > within:
+        break
       timers[name] = program.timer()
       for _ in range(WARM_UP):
         taken = timed(timers[name], 1)
       calls[name] = max(1, round(SAMPLE / taken))
       a_round += taken * calls[name]
       show(number, {})
-  left = seconds - (time.perf_counter() - begun)
+  left = min(seconds, within) - (time.perf_counter() - begun)
   samples = min(samples, max(FEWEST, int(min(samples, left / a_round))))
-  times = {name: np.empty(samples) for name in programs}
+  times = {name: np.empty(samples) for name in timers}
   with stage('measuring', samples) as show:
     for sample in range(samples):
-      for name in programs:
+      for name in timers:
         check_stop(stop)
         seconds = timed(timers[name], calls[name])
         times[name][sample] = seconds / calls[name]

@@ -91,6 +91,13 @@ flags.DEFINE_float(
   'part of --growth or a way to run members may be measured',
   lower_bound=0,
 )
+flags.DEFINE_float(
+  'within',
+  None,
+  'about how long a measurement of steps, of --peers or of members may take '
+  'with what it compiles; what does not fit is left out',
+  lower_bound=0,
+)
 flags.DEFINE_boolean(
   'data', False, 'measure how soon folders of images are ready, and not steps'
 )
@@ -186,6 +193,7 @@ def _plan(options):
   """
   demo = configs.load(str(DEMO))
   bound = {} if FLAGS.seconds is None else {'seconds': FLAGS.seconds}
+  whole = {} if FLAGS.within is None else {'within': FLAGS.within}
   if FLAGS.peers:
     folders = side_by_side.check(
       FLAGS.torch_python, {name: FLAGS[name].value for name in PEERS}
@@ -193,7 +201,7 @@ def _plan(options):
     return [
       _job('peers', side_by_side, side_by_side.measure, f'{case.name} beside '
            f'{", ".join(folders)}', case, FLAGS.torch_python, folders,
-           FLAGS.steps, programs=FLAGS.peers, **options, **bound)
+           FLAGS.steps, programs=FLAGS.peers, **options, **bound, **whole)
       for case in _chosen(side_by_side.cases(FLAGS.dtype))
     ]  # fmt: skip
   if FLAGS.losses:
@@ -211,13 +219,13 @@ def _plan(options):
     ]  # fmt: skip
   cases = speed.cases(demo, FLAGS.dtype)
   if not FLAGS.population:
-    return [_steps(case, options, bound) for case in _chosen(cases)]
+    return [_steps(case, options, bound | whole) for case in _chosen(cases)]
   return [
     # Live teachers, and cached outputs of them, are steps.
-    _steps(cases['resnet20-resnet8'], options, bound)
+    _steps(cases['resnet20-resnet8'], options, bound | whole)
     if part == 'teachers'
     else _job('population', population_speed, _population, part, part,
-              population_speed.cases(demo), {**options, **bound})
+              population_speed.cases(demo), options, bound, whole)
     for part in FLAGS.population
   ]  # fmt: skip
 
@@ -243,7 +251,7 @@ def _steps(case, options, bound):
   )
 
 
-def _population(part, nets, options):
+def _population(part, nets, options, bound, whole):
   """A part of the measurement of populations."""
   simulates = (
     jax.default_backend() == 'cpu'
@@ -251,13 +259,13 @@ def _population(part, nets, options):
   )
   python = [sys.executable]
   if part == 'members':
-    return population_speed.members(nets, FLAGS.steps, **options)
+    bounds = bound | whole
+    return population_speed.members(nets, FLAGS.steps, **options, **bounds)
   if part == 'seeds':
     command = [*python, str(HERE / 'distill.py'), '--config', str(DEMO)]
-    options.pop('seconds', None)
     return population_speed.seeds(command, **options)
   if not simulates:
-    return population_speed.devices(nets, FLAGS.steps, **options)
+    return population_speed.devices(nets, FLAGS.steps, **options, **bound)
   arguments = f'--steps={FLAGS.steps}', '--population=devices', '--out'
   return population_speed.simulated(
     [*python, __file__, *arguments], options['stop']

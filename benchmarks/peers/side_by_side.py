@@ -6,9 +6,11 @@ have no ratio.
 """
 
 import contextlib
+import math
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +129,7 @@ def measure(
   *,
   programs: Iterable[str] = tuple(PROGRAMS),
   seconds: float = SECONDS,
+  within: float = math.inf,
   stage: Callable = speed.unseen,
 ) -> dict[str, Any]:
   """Times of our steps and of the peers', and their ratios.
@@ -143,6 +146,8 @@ def measure(
     stop: when set, the measurement ends.
     programs: which of `PROGRAMS`.
     seconds: about how long the rounds of a program may take.
+    within: seconds after which no other program is begun; those that are left
+      have no rows.
     stage: shows progress, see `jaxkd.report.progress.Reporter.stage`.
 
   Raises:
@@ -151,6 +156,7 @@ def measure(
   """
   device = 'cpu' if jax.default_backend() == 'cpu' else 'cuda'
   threads, table, versions = len(_cores()), [], {}
+  begun = time.perf_counter()
   with contextlib.ExitStack() as stack:
     # On one device, as the peers are.
     stack.enter_context(sharding.on(sharding.devices()[:1]))
@@ -168,6 +174,8 @@ def measure(
       versions |= {k: v for k, v in said.items() if k.startswith('torch')}
     for program in programs if peers else ():
       speed.check_stop(stop)
+      if time.perf_counter() - begun > within:
+        break
       table += _rows(case, program, peers, samples, stop, seconds, stage)
   found = speed.measurement(
     tables.PEERS + speed.titled(case), table, _notes(threads, device)
