@@ -7,7 +7,9 @@ batches come from the host.
 """
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import shlex
 import signal
@@ -107,6 +109,7 @@ def members(
   *,
   sizes: Sequence[int] = MEMBERS,
   seconds: float = SECONDS,
+  within: float = math.inf,
   stage: Callable = speed.unseen,
 ) -> dict[str, Any]:
   """Member-steps per second on one device, for each way to run members.
@@ -120,22 +123,29 @@ def members(
     stop: when set, the measurement ends.
     sizes: how many members, in ascending order.
     seconds: about how long each way may take for each size.
+    within: about how long all of it may take; what does not fit is left out.
     stage: shows progress, see `jaxkd.report.progress.Reporter.stage`.
 
   Raises:
     Stopped: `stop` was set.
   """
-  table = []
-  with sharding.on(sharding.devices()[:1]), _compiled_afresh():
-    for case in cases.values():
-      made, known = _makers(case), {}
-      with stage(f'members: {case.name}', len(sizes)) as show:
-        for number, size in enumerate(sizes, 1):
-          table.append(
-            _members_row(case.name, made, size, known, samples, stop, seconds)
-          )
-          show(number, {})
-  return speed.measurement('Population: members', table, _notes(seconds))
+  begun, table = time.perf_counter(), {name: [] for name in cases}
+  with (
+    sharding.on(sharding.devices()[:1]),
+    compiled_afresh(),
+    stage('members', len(sizes)) as show,
+  ):
+    ways = {name: (makers(case), {}) for name, case in cases.items()}
+    # All nets with few members first, for where time does not suffice.
+    for number, size in enumerate(sizes, 1):
+      for name, (made, known) in ways.items():
+        left = min(seconds, within - (time.perf_counter() - begun))
+        table[name].append(
+          _members_row(name, made, size, known, samples, stop, left)
+        )
+      show(number, {})
+  rows = [*itertools.chain(*table.values())]
+  return speed.measurement('Population: members', rows, _notes(seconds))
 
 
 def _members_row(
@@ -154,11 +164,11 @@ def _members_row(
   for mode in MODES:
     speed.check_stop(stop)
     if _expected(known.get(mode), size, mode) <= seconds:
-      known[mode] = size, _ready(make(mode), batch)
+      known[mode] = size, ready(make(mode), batch)
       programs[mode] = known[mode][1].program
   if programs:
     alone, others = made(1)
-    programs[ALONE] = _ready(alone('sequence'), others.batch(0)).program
+    programs[ALONE] = ready(alone('sequence'), others.batch(0)).program
     times = speed.interleaved(programs, samples, stop, seconds=seconds)
   rates = {
     mode: (1 if mode == ALONE else size) / taken
@@ -169,7 +179,7 @@ def _members_row(
     'net': name,
     'shapes': speed.by(*jax.tree.leaves(batch['inputs'])[0].shape[1:]),
     'members': size,
-    **{mode: _rounded(middle.get(mode)) for mode in (ALONE, *MODES)},
+    **{mode: rounded(middle.get(mode)) for mode in (ALONE, *MODES)},
     'auto': None,
     '% behind': None,
     'gain': None,
@@ -184,7 +194,7 @@ def _members_row(
     best = max(middle[mode] for mode in programs if mode in MODES)
     row['auto'] = auto
     row['% behind'] = round(100 * (best / middle[auto] - 1), 1)
-    row['gain'] = _rounded(float(np.median(rates[auto] / rates[ALONE])))
+    row['gain'] = rounded(float(np.median(rates[auto] / rates[ALONE])))
   return row
 
 
@@ -215,13 +225,13 @@ def devices(
   there, table = sharding.devices(), []
   counts = [count for count in counts if count <= len(there)]
   for case in cases.values():
-    programs, meshes, made = {}, {}, _makers(case)
+    programs, meshes, made = {}, {}, makers(case)
     for count in counts:
       speed.check_stop(stop)
       with sharding.on(there[:count]):
         make, batches = made(sharing)
         population, batch = make('vmap'), batches.batch(0)
-        programs[count] = _ready(population, batch).program
+        programs[count] = ready(population, batch).program
         meshes[count] = population.mesh
     times = speed.interleaved(
       programs, samples, stop, seconds=len(counts) * seconds, stage=stage
@@ -238,8 +248,8 @@ def devices(
           'devices': count,
           'member × data': speed.by(*mesh.devices.shape) if mesh else '1×1',
           **taken,
-          'per second': _rounded(1e3 * sharing / taken['ms']),
-          'speed-up': _rounded(faster),
+          'per second': rounded(1e3 * sharing / taken['ms']),
+          'speed-up': rounded(faster),
         }
       )
   return speed.measurement('Population: devices', table, [_devices_note()])
@@ -310,10 +320,10 @@ def seeds(
           {
             'seeds': count,
             'programs': programs,
-            'wall s': _rounded(wall),
-            'wall ratio': _rounded(wall / first[0]),
-            'step ms': _rounded(step),
-            'step ratio': _rounded(step / first[1]),
+            'wall s': rounded(wall),
+            'wall ratio': rounded(wall / first[0]),
+            'step ms': rounded(step),
+            'step ratio': rounded(step / first[1]),
           }
         )
         show(len(table), {})
@@ -344,7 +354,7 @@ def table(measured: Mapping[str, Any]) -> Group:
   return Group(made, Text(), *notes)
 
 
-def _makers(case: Case) -> Callable[[int], tuple[Callable, fit.Batches]]:
+def makers(case: Case) -> Callable[[int], tuple[Callable, fit.Batches]]:
   """Number of members -> the population by mode, and its batches."""
   source, (part,) = checks.prepare(case.config, Path())
   session = jobs.session_of(part, source, Path(), progress=None)
@@ -365,7 +375,7 @@ def _makers(case: Case) -> Callable[[int], tuple[Callable, fit.Batches]]:
   return made
 
 
-def _ready(population: Population, batch: dict) -> Ready:
+def ready(population: Population, batch: dict) -> Ready:
   """The step of a population, compiled."""
   state = population.init(), population.split(population.no_totals(batch))
   state = jax.block_until_ready(state)
@@ -382,15 +392,15 @@ def _ready(population: Population, batch: dict) -> Ready:
 def _expected(known: tuple[int, Ready] | None, size: int, mode: str) -> float:
   """Seconds that a way may take for a size, from what a smaller one took."""
   if known is None:
-    return 0.0
-  smaller, ready = known
+    return 0.0  # unknown: it is tried while any time is left
+  smaller, found = known
   grown = size / smaller
   longer = grown if mode == 'unroll' else 1  # the program, and its compilation
-  return longer * ready.compile_s + (WARM_UP + FEWEST) * grown * ready.step_s
+  return longer * found.compile_s + (WARM_UP + FEWEST) * grown * found.step_s
 
 
 @contextlib.contextmanager
-def _compiled_afresh() -> Iterator[None]:
+def compiled_afresh() -> Iterator[None]:
   """No program is at hand from an earlier measurement."""
   before = jax.config.jax_compilation_cache_dir
 
@@ -432,7 +442,7 @@ def _run(
       raise UserError(f'{shlex.join(command)} has failed: {last}')
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
   """Four digits of what is measured, which is more than are sure."""
   return value if value is None else float(f'{value:.4g}')
 

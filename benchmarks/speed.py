@@ -45,6 +45,7 @@ _TOGETHER = (
 
 SAMPLE = 0.005  # seconds; a sample is as many calls as take about that long
 FEWEST = 5  # samples, however little time there is
+REST = 0.02  # seconds between turns of different processes
 
 
 class Program(NamedTuple):
@@ -60,6 +61,36 @@ class Program(NamedTuple):
   call: Callable[[Any], Any]
   state: Any
   flops: int
+
+  def timer(self) -> Callable[[int], float]:
+    """``(calls) -> seconds`` that they take; takes the state over."""
+    state = self.state
+
+    def run(calls):
+      nonlocal state
+      begun = time.perf_counter()
+      for _ in range(calls):
+        state = self.call(state)
+      jax.block_until_ready(state)
+      return time.perf_counter() - begun
+
+    return run
+
+
+class Elsewhere(NamedTuple):
+  """A program of another process to time beside ours.
+
+  Attributes:
+    run: ``(calls) -> seconds`` that they have taken there.
+    flops: of a call, as counted there.
+  """
+
+  run: Callable[[int], float]
+  flops: int
+
+  def timer(self) -> Callable[[int], float]:
+    """What is called to time it."""
+    return self.run
 
 
 class Case(NamedTuple):
@@ -81,23 +112,32 @@ class Case(NamedTuple):
   hint: tuple[str, str]
 
 
-def cases(demo: Mapping[str, Any]) -> dict[str, Case]:
-  """What is measured by default, by name; the largest for accelerators alone.
+def cases(demo: Mapping[str, Any], dtype: str = 'float32') -> dict[str, Case]:
+  """What is measured by default, by name; the large for accelerators alone.
 
   Args:
     demo: the config of the demo, whose nets see digits of 8×8 pixels.
+    dtype: what nets compute in.
   """
+  demo = configs.put(configs.plain(demo), 'train.dtype', dtype)
   made = [
-    Case('demo', configs.plain(demo), (8, 8, 1), 10, ('layers/0', 'layers/1')),
-    images('resnet20', 'resnet8', 64),
+    Case('demo', demo, (8, 8, 1), 10, ('layers/0', 'layers/1')),
+    images('resnet20', 'resnet8', 64, dtype=dtype),
   ]
   if jax.default_backend() != 'cpu':
-    made.append(images('resnet32x4', 'resnet8x4', 256))
+    made.append(images('resnet32x4', 'resnet8x4', 256, dtype=dtype))
+    large = {'side': 224, 'num_classes': 1000, 'dtype': dtype}
+    made.append(images('resnet50', 'resnet18', 64, **large))
   return {case.name: case for case in made}
 
 
 def steps(
-  case: Case, samples: int, stop: threading.Event | None = None
+  case: Case,
+  samples: int,
+  stop: threading.Event | None = None,
+  *,
+  seconds: float = math.inf,
+  within: float = math.inf,
 ) -> dict[str, Any]:
   """Times of a plain step, a teacher's pass, a distillation step, its losses.
 
@@ -111,6 +151,9 @@ def steps(
     case: the nets and shapes. The batch is synthetic, on the device.
     samples: how many times of each program to take.
     stop: when set, the measurement ends.
+    seconds: about how long all rounds may take, see `interleaved`.
+    within: about how long all may take, with what is compiled; the programs
+      that are left then have no row.
 
   Returns:
     The measurement, a row for each program with its median and quartiles in
@@ -120,12 +163,12 @@ def steps(
     Stopped: `stop` was set.
   """
   batch = synthetic(case)
-  teacher = _role(case, 'teachers', 'main', {'logits'})
-  student = _role(case, 'students', 'student', {'logits'})
+  teacher = role_of(case, 'teachers', 'main', {'logits'})
+  student = role_of(case, 'students', 'student', {'logits'})
   variables = compilation.once(teacher.net.init)(jax.random.key(1))
   inputs = by(case.config['train']['batch_size'], *case.input_shape)
   plain, forward = 'plain step', 'teacher forward'
-  nets = {'student': _size(student), 'teacher': _size(teacher)}
+  nets = {'student': size_of(student), 'teacher': size_of(teacher)}
   programs, facts = {}, {}
 
   programs[plain], traced = plain_step(case, batch, variables)
@@ -148,7 +191,7 @@ def steps(
   for called, distill in _distillations(case).items():
     losses, step = f'losses: {called}', f'distillation step: {called}'
     programs[losses], shapes, adapters = _losses(case, distill, batch)
-    programs[step], traced = _step(case, distill, batch, variables)
+    programs[step], traced = training_step(case, distill, batch, variables)
     facts[losses] = {
       'nets': 'adapters' if adapters else '',
       'shapes': shapes,
@@ -163,7 +206,9 @@ def steps(
     }
   distill = case.config['distill']
   kept = 'distillation step: soft targets, outputs kept'
-  programs[kept], traced = _step(case, distill, batch, variables, keep=True)
+  programs[kept], traced = training_step(
+    case, distill, batch, variables, keep=True
+  )
   facts[kept] = {
     'nets': 'student',
     'shapes': inputs,
@@ -171,10 +216,10 @@ def steps(
     'traces': traced,
     'parts': (plain,),
   }
-  times = interleaved(programs, samples, stop)
+  times = interleaved(programs, samples, stop, seconds=seconds, within=within)
   return measurement(
-    f'Steps: {case.name}',
-    [_row(name, facts[name], programs[name], times) for name in programs],
+    f'Steps: {titled(case)}',
+    [_row(name, facts[name], programs[name], times) for name in times],
   )
 
 
@@ -205,18 +250,21 @@ def unseen(name: str, steps: int) -> Iterator[Callable]:
 
 
 def interleaved(
-  programs: Mapping[str, Program],
+  programs: Mapping[str, Program | Elsewhere],
   samples: int,
   stop: threading.Event | None = None,
   *,
   seconds: float = math.inf,
+  within: float = math.inf,
   stage: Callable = unseen,
 ) -> dict[str, np.ndarray]:
   """Seconds of a call of each program, [samples], taken in turns.
 
   Compilation and warm-up are left out. A sample is the mean of a few calls
   where one is too short to be timed by itself; they follow one another
-  without the host waiting for each, as in training.
+  without the host waiting for each, as in training. Where a program is of
+  another process, each turn begins after a moment in which the threads of the
+  one before come to rest.
 
   Args:
     programs: what to time, by name.
@@ -224,32 +272,37 @@ def interleaved(
     stop: when set, the measurement ends.
     seconds: about how long it may take; there are fewer samples where they
       would take longer, but `FEWEST` are taken all the same.
+    within: seconds after which no other program is compiled: those that are
+      left are not in what is returned. The first one always is.
     stage: shows progress, see `jaxkd.report.progress.Reporter.stage`.
 
   Raises:
     Stopped: `stop` was set.
   """
   begun = time.perf_counter()
-  states, calls, a_round = {}, {}, 0.0
+  timers, calls, a_round = {}, {}, 0.0
+  rest = any(isinstance(program, Elsewhere) for program in programs.values())
+  timed = _rested if rest else lambda timer, calls: timer(calls)
   with stage('warming up', len(programs)) as show:
     for number, (name, program) in enumerate(programs.items(), 1):
       check_stop(stop)
-      state = program.state
+      if timers and time.perf_counter() - begun > within:
+        break
+      timers[name] = program.timer()
       for _ in range(WARM_UP):
-        state, taken = _timed(program.call, state, 1)
-      states[name], calls[name] = state, max(1, round(SAMPLE / taken))
+        taken = timed(timers[name], 1)
+      calls[name] = max(1, round(SAMPLE / taken))
       a_round += taken * calls[name]
       show(number, {})
-  left = seconds - (time.perf_counter() - begun)
+  left = min(seconds, within) - (time.perf_counter() - begun)
   samples = min(samples, max(FEWEST, int(min(samples, left / a_round))))
-  times = {name: np.empty(samples) for name in programs}
+  times = {name: np.empty(samples) for name in timers}
   with stage('measuring', samples) as show:
     for sample in range(samples):
-      for name, program in programs.items():
+      for name in timers:
         check_stop(stop)
-        states[name], times[name][sample] = _timed(
-          program.call, states[name], calls[name]
-        )
+        seconds = timed(timers[name], calls[name])
+        times[name][sample] = seconds / calls[name]
       show(sample + 1, {})
   return times
 
@@ -390,8 +443,25 @@ def stored(
   return path, held
 
 
-def images(teacher: str, student: str, batch_size: int) -> Case:
-  """Nets on images of 32×32 pixels, trained as CIFAR-100 usually is."""
+def images(
+  teacher: str,
+  student: str,
+  batch_size: int,
+  *,
+  side: int = 32,
+  num_classes: int = 100,
+  dtype: str = 'float32',
+) -> Case:
+  """Nets on images of colours, trained as CIFAR-100 usually is.
+
+  Args:
+    teacher: its model.
+    student: the student's model.
+    batch_size: images in a step.
+    side: their height and width in pixels.
+    num_classes: the number of logits.
+    dtype: what the nets compute in.
+  """
   config = configs.complete(
     {
       'teachers': {'main': {'model': teacher}},
@@ -409,20 +479,28 @@ def images(teacher: str, student: str, batch_size: int) -> Case:
         'optimizer': {'name': 'sgd', 'kw': {'momentum': 0.9}},
         'learning_rate': 0.05,
         'batch_size': batch_size,
+        'dtype': dtype,
       },
     }
   )
   name = f'{teacher}-{student}'
   layers = ('stages/2', 'stages/2')
-  return Case(name, configs.plain(config), (32, 32, 3), 100, layers)
+  shape = (side, side, 3)
+  return Case(name, configs.plain(config), shape, num_classes, layers)
+
+
+def titled(case: Case) -> str:
+  """The name of a case, and what it computes in where that is not usual."""
+  dtype = case.config['train']['dtype']
+  return case.name if dtype == 'float32' else f'{case.name}, {dtype}'
 
 
 def plain_step(
   case: Case, batch: dict, variables: dict
 ) -> tuple[Program, Callable[[], int]]:
-  """The student's step on the labels alone, as `_step` gives it."""
+  """The student's step on the labels alone, see `training_step`."""
   labels = {**case.config['distill']['labels'], 'weight': 1.0}
-  return _step(case, {'labels': labels}, batch, variables)
+  return training_step(case, {'labels': labels}, batch, variables)
 
 
 def _distillations(case: Case) -> dict[str, dict]:
@@ -446,7 +524,8 @@ def _source(case: Case) -> Source:
   return Source(case.name, {}, case.num_classes, case.input_shape, ())
 
 
-def _role(case: Case, section: str, name: str, locations: set[str]) -> Role:
+def role_of(case: Case, section: str, name: str, locations: set[str]) -> Role:
+  """A net of a case, with the outputs of these locations."""
   return build.role(
     case.config[section][name],
     _source(case),
@@ -480,7 +559,7 @@ def outputs(
     name: of the role in it.
     locations: names of outputs and paths of layers.
   """
-  role = _role(case, section, name, set(locations))
+  role = role_of(case, section, name, set(locations))
   key = jax.random.key(2)
   shapes = jax.eval_shape(
     lambda x: role.net.apply(role.net.init(key), x)[0],
@@ -496,8 +575,15 @@ def outputs(
   }
 
 
-def _step(
-  case: Case, distill: dict, batch: dict, variables: dict, *, keep: bool = False
+def training_step(
+  case: Case,
+  distill: dict,
+  batch: dict,
+  variables: dict,
+  *,
+  keep: bool = False,
+  examples: int = 0,
+  teachers: int = 1,
 ) -> tuple[Program, Callable[[], int]]:
   """A member's step as training runs it, and how often it was traced.
 
@@ -507,23 +593,30 @@ def _step(
     batch: what every step sees.
     variables: of the teacher.
     keep: whether every step looks up what the teacher gives, once it is kept.
+    examples: how many the data has, for terms that remember each of them; 0
+      for those of the batch alone.
+    teachers: how many the group has, all with the same variables.
   """
   seen = {
     section: build.locations(distill, name, teacher=section == 'teachers')
     for section, name in (('students', 'student'), ('teachers', 'main'))
   }
-  role = _role(case, 'teachers', 'main', seen['teachers'])
+  role = role_of(case, 'teachers', 'main', seen['teachers'])
   if keep:
     role = role._replace(cache=CacheSpec(tuple(seen['teachers'])))
-  group = Group(role, jax.tree.map(lambda x: x[None], variables))
+  group = Group(
+    role, jax.tree.map(lambda x: jnp.stack([x] * teachers), variables)
+  )
   job = Job(
     stage='',
-    students={'student': _role(case, 'students', 'student', seen['students'])},
+    students={
+      'student': role_of(case, 'students', 'student', seen['students'])
+    },
     groups={'main': group},
     distill=distill,
     train=case.config['train'],
     seeds=[0],
-    weights=np.ones((1, len(batch['id']))),
+    weights=np.ones((1, examples or len(batch['id']))),
     order='shared',  # so that the batch has no axis of members to be cut
   )
   session = Session(_source(case), {}, Path(), progress=None)
@@ -640,13 +733,10 @@ def again(function: Callable, *arguments: Any) -> Program:
   )
 
 
-def _timed(call: Callable, state: Any, calls: int) -> tuple[Any, float]:
-  """The state after some calls, and the seconds that each took."""
-  begun = time.perf_counter()
-  for _ in range(calls):
-    state = call(state)
-  jax.block_until_ready(state)
-  return state, (time.perf_counter() - begun) / calls
+def _rested(timer: Callable[[int], float], calls: int) -> float:
+  """What a timer says after a rest, in which no thread spins any more."""
+  time.sleep(REST)
+  return timer(calls)
 
 
 def milliseconds(times: np.ndarray) -> dict[str, float]:
@@ -678,7 +768,8 @@ def _row(
   }
 
 
-def _size(role: Role) -> int:
+def size_of(role: Role) -> int:
+  """The number of a net's parameters."""
   return models.count(
     jax.eval_shape(role.net.init, jax.random.key(0))['params']
   )

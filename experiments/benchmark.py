@@ -1,18 +1,33 @@
 r"""Measures how fast steps, losses, populations and starts are here.
 
-python experiments/benchmark.py [--losses | --population | --data | \
-    --case NAME] [--store | --out FILE]
+python experiments/benchmark.py [--losses | --population | --data | --growth | \
+    --peers | --case NAME] [--store | --out FILE]
+
+Beside the training steps of PyTorch projects, given clones of them:
+
+python experiments/benchmark.py --peers --torch_python=PYTHON \
+    --mdistiller=DIR --RepDistiller=DIR --torchdistill=DIR
 """
 
-import itertools
+import functools
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
 from rich.console import Console
 
-from benchmarks import data_speed, loss_speed, population_speed, speed
+from benchmarks import (
+  data_speed,
+  growth_speed,
+  loss_speed,
+  population_speed,
+  speed,
+)
+from benchmarks.peers import side_by_side
 from jaxkd.errors import UserError, unknown
 from jaxkd.report.progress import Reporter
 from jaxkd.run import config as configs
@@ -24,32 +39,64 @@ DEMO = HERE.parent / 'configs' / 'hinton2015_soft_targets.py'
 
 
 class _Parts(flags.ArgumentParser):
-  """Parts of the measurement of populations; the flag alone means all."""
+  """Some parts of a measurement; the flag alone means all.
+
+  Args:
+    flag: its name.
+    parts: all of them.
+  """
+
+  def __init__(self, flag, parts):
+    super().__init__()
+    self.flag, self.parts = flag, tuple(parts)
 
   def parse(self, argument):
-    parts = population_speed.PARTS
     if argument in ('true', 'false'):
-      return parts if argument == 'true' else ()
+      return self.parts if argument == 'true' else ()
     names = tuple(argument.split(',')) if argument else ()
     for name in names:
-      if name not in parts:
-        raise unknown('part', name, parts, '--population')
+      if name not in self.parts:
+        raise unknown('part', name, self.parts, f'--{self.flag}')
     return names
 
+
+def _define_parts(flag, parts, what):
+  """A flag that is given alone, or with some of the parts."""
+  some = f'{what}, and not steps; or some of --{flag}={",".join(parts)}'
+  parser = _Parts(flag, parts)
+  flags.DEFINE_flag(flags.Flag(parser, None, flag, '', some, boolean=True))
+
+
+PEERS = side_by_side.PEERS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string('case', [], 'nets to measure; all if none is named')
 flags.DEFINE_boolean('losses', False, 'measure each loss, and not steps')
-flags.DEFINE_flag(
-  flags.Flag(
-    _Parts(),
-    None,
-    'population',
-    '',
-    'measure populations, and not steps; or some of '
-    f'--population={",".join(population_speed.PARTS)}',
-    boolean=True,
-  )
+_define_parts('population', population_speed.PARTS, 'measure populations')
+_define_parts('growth', growth_speed.PARTS, 'measure cost as work grows')
+_define_parts('peers', side_by_side.PROGRAMS, 'measure steps beside the peers')
+flags.DEFINE_string('torch_python', '', 'a Python with PyTorch, for --peers')
+for _peer in PEERS:
+  flags.DEFINE_string(_peer, '', f'a clone of {_peer}, for --peers')
+flags.DEFINE_enum(
+  'dtype',
+  'float32',
+  ['float32', 'bfloat16'],
+  'what nets compute in, for steps and --peers',
+)
+flags.DEFINE_float(
+  'seconds',
+  None,
+  'about how long the steps of a case, all losses, a program of --peers, a '
+  'part of --growth or a way to run members may be measured',
+  lower_bound=0,
+)
+flags.DEFINE_float(
+  'within',
+  None,
+  'about how long a measurement of steps, of --peers or of members may take '
+  'with what it compiles; what does not fit is left out',
+  lower_bound=0,
 )
 flags.DEFINE_boolean(
   'data', False, 'measure how soon folders of images are ready, and not steps'
@@ -57,7 +104,7 @@ flags.DEFINE_boolean(
 flags.DEFINE_integer(
   'steps',
   100,
-  'how often each program is timed, at most with --losses and --population',
+  'how often each program is timed, at most but for steps',
   lower_bound=1,
 )
 flags.DEFINE_string('out', '', 'a JSON file to write what was measured to')
@@ -65,102 +112,169 @@ flags.DEFINE_boolean('store', False, 'keep it in benchmarks/ for BENCHMARKS.md')
 
 
 def main(stop):
-  """Makes the measurements that are asked for, prints and stores them."""
+  """Makes the measurements that are asked for, prints and stores them.
+
+  Each is written once it is there, so that one that fails costs no other.
+  """
+  _check()
   console = Console()
-  if FLAGS.losses and FLAGS.case:
-    raise UserError('--losses: they have a case of their own; leave --case out')
-  if FLAGS.population and (FLAGS.losses or FLAGS.case):
-    raise UserError(
-      '--population: it has nets of its own; leave --losses and --case out'
-    )
-  if FLAGS.data and (FLAGS.losses or FLAGS.case or FLAGS.population):
-    raise UserError(
-      '--data: it measures no nets; leave --losses, --population and --case out'
-    )
-  cases = speed.cases(configs.load(str(DEMO)))
-  for name in FLAGS.case:
-    if name not in cases:
-      raise unknown('case', name, cases, '--case')
+  if FLAGS.peers:  # PyTorch is to find room on the GPU, too
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  plan = _plan({'stop': stop, 'stage': Reporter(console, '').stage})
   if FLAGS.out:
     speed.check_out(FLAGS.out)
-  kinds = ['losses' if FLAGS.losses else 'steps']
-  if FLAGS.population:
-    kinds = list({_KINDS.get(part, 'population') for part in FLAGS.population})
-  if FLAGS.data:
-    kinds = ['data']
-  for kind in kinds if FLAGS.store else ():
+  for kind in dict.fromkeys(job.kind for job in plan) if FLAGS.store else ():
     speed.stored(kind)
-  measured = {kind: [] for kind in kinds}
+  done = []
   try:
-    if FLAGS.losses:
-      measured['losses'].append(_losses(console, stop))
-    for part in FLAGS.population:
-      kind = _KINDS.get(part, 'population')
-      measured[kind].append(_population(part, cases, console, stop))
-    if FLAGS.data:
-      measured['data'].append(_data(console, stop))
-    elif not FLAGS.losses and not FLAGS.population:
-      for name in FLAGS.case or cases:
-        measured['steps'].append(_steps(cases[name], console, stop))
+    for job in plan:
+      console.print(f'[dim]measuring {job.what}[/]')
+      found = job.measure()
+      console.print(job.table(found))
+      if FLAGS.out:
+        done.append(_drawn(job.kind, found, FLAGS.out))
+        speed.save(FLAGS.out, done)
+      if FLAGS.store:
+        file, _ = speed.stored(job.kind)
+        path = speed.store([_drawn(job.kind, found, file)], job.kind)
+        console.print(f'Kept in {path}; python -m jaxkd.report shows it.')
   except Stopped as stopped:
     console.print(str(stopped))
     sys.exit(launch.STOPPED)
-  if FLAGS.out:
-    speed.save(FLAGS.out, [*itertools.chain(*measured.values())])
-  for kind, found in measured.items() if FLAGS.store else ():
-    path = speed.store(found, kind)
-    console.print(f'Kept in {path}; python -m jaxkd.report shows it.')
 
 
-# What of populations is a measurement of another kind.
-_KINDS = {'teachers': 'steps'}
+class _Job(NamedTuple):
+  """A measurement to make.
+
+  Attributes:
+    kind: of the file that it is stored in.
+    what: it is called while it runs.
+    measure: ``() -> measurement``.
+    table: the measurement for the terminal.
+  """
+
+  kind: str
+  what: str
+  measure: Callable[[], dict]
+  table: Callable[[dict], Any]
 
 
-def _steps(case, console, stop):
-  console.print(f'[dim]measuring {case.name}[/]')
-  found = speed.steps(case, FLAGS.steps, stop)
-  console.print(speed.table(found))
-  return found
+def _check():
+  """Refuses flags that do not go together."""
+  of_nets = FLAGS.losses, FLAGS.case
+  if FLAGS.losses and FLAGS.case:
+    raise UserError('--losses: they have a case of their own; leave --case out')
+  if FLAGS.population and any(of_nets):
+    raise UserError(
+      '--population: it has nets of its own; leave --losses and --case out'
+    )
+  if FLAGS.data and any((*of_nets, FLAGS.population)):
+    raise UserError(
+      '--data: it measures no nets; leave --losses, --population and --case out'
+    )
+  if FLAGS.growth and any((*of_nets, FLAGS.population, FLAGS.data)):
+    raise UserError(
+      '--growth: it has nets of its own; leave --losses, --population, --data '
+      'and --case out'
+    )
+  others = FLAGS.losses, FLAGS.population, FLAGS.data, FLAGS.growth
+  if FLAGS.peers and any(others):
+    raise UserError(
+      '--peers: it measures steps alone; leave --losses, --population, --data '
+      'and --growth out'
+    )
 
 
-def _losses(console, stop):
-  stage = Reporter(console, '').stage
-  found = loss_speed.measure(loss_speed.usual(), FLAGS.steps, stop, stage=stage)
-  console.print(loss_speed.table(found))
-  return found
+def _plan(options):
+  """All measurements that are asked for.
+
+  Args:
+    options: of each measurement: the event that stops it, and its progress.
+  """
+  demo = configs.load(str(DEMO))
+  bound = {} if FLAGS.seconds is None else {'seconds': FLAGS.seconds}
+  whole = {} if FLAGS.within is None else {'within': FLAGS.within}
+  if FLAGS.peers:
+    folders = side_by_side.check(
+      FLAGS.torch_python, {name: FLAGS[name].value for name in PEERS}
+    )
+    return [
+      _job('peers', side_by_side, side_by_side.measure, f'{case.name} beside '
+           f'{", ".join(folders)}', case, FLAGS.torch_python, folders,
+           FLAGS.steps, programs=FLAGS.peers, **options, **bound, **whole)
+      for case in _chosen(side_by_side.cases(FLAGS.dtype))
+    ]  # fmt: skip
+  if FLAGS.losses:
+    return [
+      _job('losses', loss_speed, loss_speed.measure, 'losses',
+           loss_speed.usual(), FLAGS.steps, **options, **bound)
+    ]  # fmt: skip
+  if FLAGS.data:
+    return [_job('data', data_speed, data_speed.starts, 'starts', **options)]
+  if FLAGS.growth:
+    return [
+      _job('growth', growth_speed, growth_speed.measure, f'growth: {part}',
+           part, demo, FLAGS.steps, **options, **bound)
+      for part in FLAGS.growth
+    ]  # fmt: skip
+  cases = speed.cases(demo, FLAGS.dtype)
+  if not FLAGS.population:
+    return [_steps(case, options, bound | whole) for case in _chosen(cases)]
+  return [
+    # Live teachers, and cached outputs of them, are steps.
+    _steps(cases['resnet20-resnet8'], options, bound | whole)
+    if part == 'teachers'
+    else _job('population', population_speed, _population, part, part,
+              population_speed.cases(demo), options, bound, whole)
+    for part in FLAGS.population
+  ]  # fmt: skip
 
 
-def _data(console, stop):
-  stage = Reporter(console, '').stage
-  found = data_speed.starts(stop=stop, stage=stage)
-  console.print(data_speed.table(found))
-  return found
+def _job(kind, module, function, what, *arguments, **options):
+  """A measurement by a function of a module, which has its table, too."""
+  measure = functools.partial(function, *arguments, **options)
+  return _Job(kind, what, measure, module.table)
 
 
-def _population(part, cases, console, stop):
+def _chosen(cases):
+  """The cases that are named; all where none is."""
+  for name in FLAGS.case:
+    if name not in cases:
+      raise unknown('case', name, cases, '--case')
+  return [cases[name] for name in FLAGS.case or cases]
+
+
+def _steps(case, options, bound):
+  stop = options['stop']  # they are too many to be shown one by one
+  return _job(
+    'steps', speed, speed.steps, case.name, case, FLAGS.steps, stop, **bound
+  )
+
+
+def _population(part, nets, options, bound, whole):
   """A part of the measurement of populations."""
-  if part == 'teachers':  # live ones, and what is kept of them
-    return _steps(cases['resnet20-resnet8'], console, stop)
-  console.print(f'[dim]measuring {part}[/]')
-  nets = population_speed.cases(configs.load(str(DEMO)))
-  options = {'stop': stop, 'stage': Reporter(console, '').stage}
   simulates = (
     jax.default_backend() == 'cpu'
     and jax.device_count() < population_speed.DEVICES[-1]
   )
   python = [sys.executable]
   if part == 'members':
-    found = population_speed.members(nets, FLAGS.steps, **options)
-  elif part == 'seeds':
+    bounds = bound | whole
+    return population_speed.members(nets, FLAGS.steps, **options, **bounds)
+  if part == 'seeds':
     command = [*python, str(HERE / 'distill.py'), '--config', str(DEMO)]
-    found = population_speed.seeds(command, **options)
-  elif simulates:
-    options = f'--steps={FLAGS.steps}', '--population=devices', '--out'
-    found = population_speed.simulated([*python, __file__, *options], stop)
-  else:
-    found = population_speed.devices(nets, FLAGS.steps, **options)
-  console.print(population_speed.table(found))
-  return found
+    return population_speed.seeds(command, **options)
+  if not simulates:
+    return population_speed.devices(nets, FLAGS.steps, **options, **bound)
+  arguments = f'--steps={FLAGS.steps}', '--population=devices', '--out'
+  return population_speed.simulated(
+    [*python, __file__, *arguments], options['stop']
+  )
+
+
+def _drawn(kind, found, path):
+  """The measurement; what is to be seen as a picture has it beside its file."""
+  return growth_speed.save_picture(found, path) if kind == 'growth' else found
 
 
 if __name__ == '__main__':

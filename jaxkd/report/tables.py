@@ -17,6 +17,7 @@ from rich.text import Text
 from jaxkd.report import rows as row_files
 from jaxkd.report import statistics, wording
 
+PEERS = 'Peers: '  # what measurements beside other projects are called first
 SPEED_SCHEMA = [
   {
     'name': str,
@@ -24,6 +25,7 @@ SPEED_SCHEMA = [
     'versions?': {'*': str},
     'commit?': str,
     'notes?': [str],  # what a reader must know of the figures
+    'picture?': str,  # a file, from where the page is
     'rows': [{'*': (float, str, bool, None)}],
   }
 ]
@@ -102,7 +104,8 @@ def benchmarks_md(
       parts += [_section(row) for row in group]
   if speed:
     parts += ['## Speed', _SPEED]
-    parts += [_speed(measured) for measured in speed]
+    first = lambda measured: not measured['name'].startswith(PEERS)  # noqa: E731
+    parts += [_speed(measured) for measured in sorted(speed, key=first)]
   return '\n\n'.join(parts) + '\n'
 
 
@@ -179,8 +182,9 @@ when this page and the rows disagree.
 
 _SPEED = """\
 Steady-state times, compilation and warm-up excluded: medians over many steps,
-from `python experiments/benchmark.py`, with `--losses` for each loss by itself
-and `--population` for many members, devices and seeds.
+from `python experiments/benchmark.py`, with `--losses` for each loss by itself,
+`--population` for many members, devices and seeds, `--growth` for cost as work
+grows, and `--peers` for steps of other projects beside ours, which come first.
 Compare numbers of one device only."""
 
 _UNTUNED = 'Not tuned: the values of the config.'
@@ -514,7 +518,10 @@ def _speed(measured: Mapping) -> str:
     where.append(_versions(measured['versions']))
   if measured.get('commit'):
     where.append(f'commit {measured["commit"]}')
-  parts = [f'### {measured["name"]}', f'{"; ".join(where)}.', table]
+  parts = [f'### {measured["name"]}', f'{"; ".join(where)}.']
+  if measured.get('picture'):
+    parts.append(f'![{measured["name"]}]({measured["picture"]})')
+  parts.append(table)
   if measured.get('notes'):
     parts.append(_bullets(measured['notes']))
   return '\n\n'.join(parts)
