@@ -714,14 +714,16 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
   return program, ', '.join(shapes), models.count(params)
 
 
-def again(function: Callable, *arguments: Any) -> Program:
+def again(
+  function: Callable, *arguments: Any, jit: Callable = compilation.jit
+) -> Program:
   """A function called again and again with the same arguments.
 
   It is handed what it gave before, and its memory, though it needs neither:
-  so one call waits for another, and none is allocated.
+  so one call waits for another, and none is allocated. `jit` compiles it.
   """
   shapes = jax.eval_shape(function, *arguments)
-  run = compilation.jit(
+  run = jit(
     lambda previous, *arguments: function(*arguments),
     donate_argnums=0,
     keep_unused=True,

@@ -1,7 +1,7 @@
 r"""Measures how fast steps, losses, populations and starts are here.
 
-python experiments/benchmark.py [--losses | --population | --data | --growth | \
-    --peers | --case NAME] [--store | --out FILE]
+python experiments/benchmark.py [--losses | --convolutions | --population | \
+    --data | --growth | --peers | --case NAME] [--store | --out FILE]
 
 Beside the training steps of PyTorch projects, given clones of them:
 
@@ -21,6 +21,7 @@ from absl import flags
 from rich.console import Console
 
 from benchmarks import (
+  convolution_speed,
   data_speed,
   growth_speed,
   loss_speed,
@@ -72,6 +73,9 @@ PEERS = side_by_side.PEERS
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string('case', [], 'nets to measure; all if none is named')
 flags.DEFINE_boolean('losses', False, 'measure each loss, and not steps')
+flags.DEFINE_boolean(
+  'convolutions', False, 'measure convolutions, and not steps'
+)
 _define_parts('population', population_speed.PARTS, 'measure populations')
 _define_parts('growth', growth_speed.PARTS, 'measure cost as work grows')
 _define_parts('peers', side_by_side.PROGRAMS, 'measure steps beside the peers')
@@ -87,8 +91,8 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
   'seconds',
   None,
-  'about how long the steps of a case, all losses, a program of --peers, a '
-  'part of --growth or a way to run members may be measured',
+  'about how long the steps of a case, all losses, a convolution, a program of '
+  '--peers, a part of --growth or a way to run members may be measured',
   lower_bound=0,
 )
 flags.DEFINE_float(
@@ -161,27 +165,15 @@ class _Job(NamedTuple):
 
 def _check():
   """Refuses flags that do not go together."""
-  of_nets = FLAGS.losses, FLAGS.case
-  if FLAGS.losses and FLAGS.case:
-    raise UserError('--losses: they have a case of their own; leave --case out')
-  if FLAGS.population and any(of_nets):
+  kinds = 'losses', 'convolutions', 'population', 'data', 'growth', 'peers'
+  asked = [kind for kind in kinds if FLAGS[kind].value]
+  if len(asked) > 1:
     raise UserError(
-      '--population: it has nets of its own; leave --losses and --case out'
+      f'--{asked[0]}: it is a measurement of its own; leave --{asked[1]} out'
     )
-  if FLAGS.data and any((*of_nets, FLAGS.population)):
+  if FLAGS.case and asked not in ([], ['peers']):
     raise UserError(
-      '--data: it measures no nets; leave --losses, --population and --case out'
-    )
-  if FLAGS.growth and any((*of_nets, FLAGS.population, FLAGS.data)):
-    raise UserError(
-      '--growth: it has nets of its own; leave --losses, --population, --data '
-      'and --case out'
-    )
-  others = FLAGS.losses, FLAGS.population, FLAGS.data, FLAGS.growth
-  if FLAGS.peers and any(others):
-    raise UserError(
-      '--peers: it measures steps alone; leave --losses, --population, --data '
-      'and --growth out'
+      f'--{asked[0]}: --case does not tell it what to measure; leave --case out'
     )
 
 
@@ -203,6 +195,11 @@ def _plan(options):
            f'{", ".join(folders)}', case, FLAGS.torch_python, folders,
            FLAGS.steps, programs=FLAGS.peers, **options, **bound, **whole)
       for case in _chosen(side_by_side.cases(FLAGS.dtype))
+    ]  # fmt: skip
+  if FLAGS.convolutions:
+    return [
+      _job('convolutions', convolution_speed, convolution_speed.measure,
+           'convolutions', FLAGS.steps, **options, **bound)
     ]  # fmt: skip
   if FLAGS.losses:
     return [

@@ -226,5 +226,6 @@ def test_the_script_refuses_a_case_of_steps(tmp_path):
   assert done.returncode == 2
   assert done.stdout == ''
   assert done.stderr == (
-    'error: --losses: they have a case of their own; leave --case out\n'
+    'error: --losses: --case does not tell it what to measure; leave --case '
+    'out\n'
   )

@@ -183,8 +183,8 @@ def test_the_nets_that_are_measured():
   [
     (['--population=memebrs'], "--population: there is no part 'memebrs'; did "
      "you mean 'members' or 'teachers'?"),
-    (['--population', '--losses'], '--population: it has nets of its own; '
-     'leave --losses and --case out'),
+    (['--population', '--losses'], '--losses: it is a measurement of its own; '
+     'leave --population out'),
   ],
 )  # fmt: skip
 def test_the_script_refuses_before_it_measures(tmp_path, arguments, said):
