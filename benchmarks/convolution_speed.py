@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import speed
 from jaxkd import compilation
@@ -25,6 +26,10 @@ BATCH = 64
 ROUNDS, MEMBERS = 4, 5
 IN_LOOP = 8  # images, as XLA's own may take a minute for 64
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+_WHOSE = 'XLA', 'ours'
+# How many values and gradients a call has.
+_PLACES = {'alone': 1, 'loop': ROUNDS, 'members': MEMBERS}
 
 
 class Layer(NamedTuple):
@@ -155,8 +160,8 @@ def _row(
     + f', {layer.groups} groups' * (layer.groups > 1),
     'shapes': speed.by(batch, layer.size, layer.size, layer.width_in),
   }
-  for place, number in ('alone', 1), ('loop', ROUNDS), ('members', MEMBERS):
-    for whose in 'XLA', 'ours':
+  for place, number in _PLACES.items():
+    for whose in _WHOSE:
       taken = 1e3 * np.median(times[f'{place}, {whose}']) / number
       row[f'{place}, {whose} ms'] = float(f'{taken:.3g}')
     ratios = times[f'{place}, ours'] / times[f'{place}, XLA']
@@ -165,15 +170,23 @@ def _row(
 
 
 def table(measured: Mapping[str, Any]) -> Table:
-  """The measurement for the terminal."""
+  """The measurement for the terminal, XLA's time before ours."""
   made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
+    title=f'{measured["name"]}, on {measured["device"]}: ms of XLA → ours',
     title_style='bold',
     box=None,
     pad_edge=False,
   )
-  for name in measured['rows'][0]:
-    made.add_column(name, justify='left' if name == 'layer' else 'right')
+  made.add_column('layer')
+  for place in _PLACES:
+    made.add_column(place, justify='right')
   for row in measured['rows']:
-    made.add_row(*map(wording.plain, row.values()))
+    layer = Text.assemble(row['layer'], (f'\n{row["shapes"]}', 'dim'))
+    made.add_row(
+      layer,
+      *(
+        ' → '.join(wording.plain(row[f'{place}, {w} ms']) for w in _WHOSE)
+        for place in _PLACES
+      ),
+    )
   return made
