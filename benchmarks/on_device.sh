@@ -12,8 +12,8 @@
 #   --torch_python=PYTHON   with PyTorch, to measure these beside our steps:
 #   --mdistiller=DIR --RepDistiller=DIR --torchdistill=DIR
 #   --minutes=N             that all of it may take; default: 10
-#   --small                 the nets for small images alone, few times: to see
-#                           that it runs
+#   --small                 little of each part, on small nets: to see that it
+#                           runs
 #   --only=PART,...         some parts
 #   --dry                   say what would be run, and run nothing
 set -u
@@ -71,6 +71,8 @@ part() {
   local name=$1 limit=$2 code=0
   shift 2
   case $only in '' | *,"$name",*) ;; *) return ;; esac
+  # What is small is there to be seen to run, however slow the machine is.
+  [ -z "$small" ] || limit=$((10 * limit))
   # A little is kept for the start and the end of each.
   [ "$limit" -le $(($(left) - 5)) ] || limit=$(($(left) - 5))
   if [ "$limit" -lt 15 ]; then
@@ -102,19 +104,21 @@ peers() {
   fi
 }
 
-times=(--steps=50 --seconds=8) nets=resnet32x4-resnet8x4
+times=(--steps=50 --seconds=8)
+nets=resnet32x4-resnet8x4 peers_nets=resnet32x4-resnet8x4
 if [ -n "$small" ]; then
-  times=(--steps=2 --seconds=1) nets=resnet20-resnet8
+  times=(--steps=2 --seconds=1 --within=1)
+  nets=demo peers_nets=resnet20-resnet8
 fi
 
 # Members of conv nets and ViTs in each way, and what 'auto' chooses.
 part members 130 --population=members --within=105 "${times[@]}"
 # What distilling costs beyond its parts; the last row has cached teachers.
 part steps 80 --case=$nets --within=40 "${times[@]}"
-peers peers 90 --peers=kd,plain,teacher,crd,reviewkd --case=$nets \
+peers peers 90 --peers=kd,plain,teacher,crd,reviewkd --case=$peers_nets \
   --within=40 "${times[@]}"
 part steps_bfloat16 70 --case=$nets --dtype=bfloat16 --within=35 "${times[@]}"
-peers peers_bfloat16 60 --peers=kd,plain,teacher --case=$nets \
+peers peers_bfloat16 60 --peers=kd,plain,teacher --case=$peers_nets \
   --dtype=bfloat16 --within=30 "${times[@]}"
 if [ -z "$small" ]; then
   # resnet50 to resnet18 at 224 pixels.

@@ -19,7 +19,15 @@ TICK = 0.1  # seconds between looks at whether to stop
 
 
 class Failed(Exception):
-  """The child answered with an error, and goes on."""
+  """The child answered with an error, and goes on.
+
+  Attributes:
+    peer: whose child it is.
+  """
+
+  def __init__(self, why: str, peer: str):
+    super().__init__(why)
+    self.peer = peer
 
 
 class Lacking(Exception):
@@ -115,7 +123,7 @@ class Process:
     if 'lacks' in answer:
       raise Lacking(answer['lacks'])
     if 'error' in answer:
-      raise Failed(answer['error'])
+      raise Failed(answer['error'], self.name)
     return answer
 
   def program(self, name: str, flops: int) -> speed.Elsewhere:

@@ -155,7 +155,7 @@ def measure(
     UserError: a process cannot be started, or has ended.
   """
   device = 'cpu' if jax.default_backend() == 'cpu' else 'cuda'
-  threads, table, versions = len(_cores()), [], {}
+  threads, table, versions = _threads(), [], {}
   begun = time.perf_counter()
   with contextlib.ExitStack() as stack:
     # On one device, as the peers are.
@@ -223,7 +223,7 @@ def table(measured: Mapping[str, Any]) -> Group:
   for row in measured['rows']:
     ratio = ''
     if row['ratio'] is not None:
-      low, high = row['its lower quartile'], row['its upper quartile']
+      low, high = row['ratio lower quartile'], row['ratio upper quartile']
       ratio = f'{row["ratio"]:.2f} ({low:.2f}–{high:.2f})'
     made.add_row(
       row['program'],
@@ -251,32 +251,39 @@ def _rows(case, program, peers, samples, stop, seconds, stage) -> list[dict]:
     'negatives': NEGATIVES,
     'sgd': SGD,
   }
-  facts, failed = {}, {}
+  facts, rows = {}, []
+
+  def fails(why):
+    rows.append(_row(case, program, why.peer, remark=str(why)))
+
   for name, peer in peers.items():
     try:
       facts[name] = peer.ask('make', name=program, **request)
     except Failed as why:
-      failed[name] = str(why)
+      fails(why)
     except Lacking:
       pass
-  rows = [_row(case, program, name, remark=why) for name, why in failed.items()]
-  if facts:
+  staged = lambda name, steps: stage(  # noqa: E731
+    f'{PROGRAMS[program]}: {name}', steps
+  )
+  while facts:
     mine = ours(case, program)
     timed = {'ours': mine.program}
-    called = PROGRAMS[program]
-    staged = lambda name, steps: stage(f'{called}: {name}', steps)  # noqa: E731
     for name, found in facts.items():
       timed[name] = peers[name].program(program, found['flops'])
     try:
       times = speed.interleaved(
         timed, samples, stop, seconds=seconds, stage=staged
       )
-      rows += [
-        _row(case, program, name, times, mine, found)
-        for name, found in facts.items()
-      ]
-    except Failed as why:
-      rows += [_row(case, program, name, remark=str(why)) for name in facts]
+    except Failed as why:  # the others are measured without it
+      fails(why)
+      del facts[why.peer]
+      continue
+    rows += [
+      _row(case, program, name, times, mine, found)
+      for name, found in facts.items()
+    ]
+    break
   for peer in peers.values():
     peer.ask('drop')
   return rows
@@ -307,7 +314,7 @@ def _row(
     'peer': peer,
     **dict.fromkeys(
       (
-        'ratio', 'its lower quartile', 'its upper quartile',
+        'ratio', 'ratio lower quartile', 'ratio upper quartile',
         'ms', 'lower quartile', 'upper quartile',
         'their ms', 'their lower quartile', 'their upper quartile',
         'trained', 'trained by them', 'MFLOPs', 'their MFLOPs',
@@ -324,8 +331,8 @@ def _row(
   return {
     **row,
     'ratio': None if differ else middle,
-    'its lower quartile': None if differ else low,
-    'its upper quartile': None if differ else high,
+    'ratio lower quartile': None if differ else low,
+    'ratio upper quartile': None if differ else high,
     **speed.milliseconds(times['ours']),
     **{f'their {name}': value for name, value in theirs.items()},
     'trained': mine.trained,
@@ -440,9 +447,11 @@ def _commit(folder: Path) -> str:
   return done.stdout.strip() or 'no commit'
 
 
-def _cores() -> set[int]:
-  """The cores that this process may use, which is how many threads jax has."""
-  return os.sched_getaffinity(0)
+def _threads() -> int:
+  """How many threads jax has here: one for each core that it may use."""
+  if hasattr(os, 'sched_getaffinity'):  # not everywhere
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def _notes(threads: int, device: str) -> list[str]:

@@ -40,8 +40,9 @@ def make(request):
   program = request['program']
   if program == 'teacher' and peer == 'RepDistiller':
     raise protocol.Lacks('teacher')
-  if program == 'dkd':
+  if program == 'dkd' and peer == 'mdistiller':
     raise ValueError('no such\\noption')
+  lost = program in ('lost', 'dkd')
   student = 999 if program == 'teacher' else STUDENT
   facts = {{'teacher': TEACHER, 'student': student, 'trained': student}}
   if program == 'end':
@@ -50,7 +51,7 @@ def make(request):
   def call():
     calls.append(program)
     time.sleep(60 if program == 'long' else 0.001)
-    return float('nan') if program == 'lost' else 1.0
+    return float('nan') if lost else 1.0
 
   return protocol.Made(call, {{**facts, 'flops': 2_000_000}})
 
@@ -122,8 +123,8 @@ def test_each_peer_has_its_row_of_each_program(measured, sizes):
   for peer in ('mdistiller', 'RepDistiller'):
     row = found['plain step', peer]
     assert row['remark'] == ''
-    assert 0 < row['its lower quartile'] <= row['ratio']
-    assert row['ratio'] <= row['its upper quartile']
+    assert 0 < row['ratio lower quartile'] <= row['ratio']
+    assert row['ratio'] <= row['ratio upper quartile']
     assert row['their ms'] > 1  # it sleeps that long
     assert row['lower quartile'] <= row['ms'] <= row['upper quartile']
     assert (row['MFLOPs'] > 0, row['their MFLOPs']) == (True, 2)
@@ -136,12 +137,15 @@ def test_each_peer_has_its_row_of_each_program(measured, sizes):
   )
   assert why['ms'] is None
   assert found['DKD', 'mdistiller']['remark'] == 'ValueError: no such option'
+  lost = found['DKD', 'RepDistiller']
+  assert lost['remark'] == 'ValueError: its loss is nan'
+  assert lost['ratio'] is lost['ms'] is None
 
 
 def test_nets_that_differ_have_no_ratio(measured, sizes):
   found = {(row['program'], row['peer']): row for row in measured['rows']}
   row = found['teacher forward', 'mdistiller']
-  assert row['ratio'] is row['its lower quartile'] is None
+  assert row['ratio'] is row['ratio lower quartile'] is None
   assert row['ms'] > 0
   assert row['remark'] == (
     f'resnet has {sizes[1]} parameters here and 999 there'
