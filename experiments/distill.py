@@ -10,11 +10,7 @@ import sys
 from absl import flags
 from rich.console import Console
 
-from jaxkd import files
-from jaxkd.data import passes
-from jaxkd.report import progress, tables
-from jaxkd.run import launch, overview, pipeline, tuning, workdir
-from jaxkd.train import hosts
+from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', '', 'where the run is kept')
@@ -31,6 +27,13 @@ flags.adopt_module_key_flags(launch)  # of hosts, for --help
 
 
 def main(stop):
+  # What --help need not wait for.
+  from jaxkd import files
+  from jaxkd.data import passes
+  from jaxkd.report import progress, tables
+  from jaxkd.run import overview, pipeline, tuning, workdir
+  from jaxkd.train import hosts
+
   console = Console(quiet=not hosts.is_first())
   config = launch.config()
   directory = files.path(FLAGS.workdir, at='--workdir')

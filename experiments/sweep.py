@@ -13,7 +13,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd.errors import UserError
-from jaxkd.run import launch, pipeline, sweep
+from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list('configs', [], 'config files, each FILE or FILE:SIZE')
@@ -32,6 +32,8 @@ flags.DEFINE_boolean(
 
 def main(stop):
   """Runs what is not finished yet, and shows all."""
+  from jaxkd.run import pipeline, sweep  # what --help need not wait for
+
   console = Console()
   if not FLAGS.workdir:
     raise UserError('--workdir: say where the runs are to be kept')

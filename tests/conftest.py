@@ -46,6 +46,16 @@ def _devices(request, monkeypatch):
     monkeypatch.setattr(sharding, 'all_devices', jax.devices)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _programs():
+  """Lets go of a file's programs, of which a worker would hold thousands.
+
+  What another file has in common with it is found on disk.
+  """
+  yield
+  jax.clear_caches()
+
+
 def pytest_addoption(parser):
   parser.addoption(
     '--every-arm',

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from jaxkd.errors import UserError
 
@@ -70,6 +69,8 @@ def compose(
     raise UserError(
       f'data.kw.size: scenes cannot have {size} pixels; use 24 to 512'
     )
+  from scipy import ndimage  # slow to import
+
   made = Scenes(
     np.empty((count, size, size, 3), np.uint8),
     np.zeros((count, size, size), np.int32),

@@ -11,6 +11,7 @@ every example; larger ones are read, and checked, on demand.
 
 import collections
 import functools
+import importlib.util
 import inspect
 import zipfile
 import zlib
@@ -194,11 +195,12 @@ def digits(*, validation: int | float | None = None) -> Source:
   Alpaydin and Kaynak, `Optical Recognition of Handwritten Digits
   <https://doi.org/10.24432/C50P49>`_, 1998.
   """
-  from sklearn import datasets  # the import takes a second
-
-  data = datasets.load_digits()
-  images = (data.images[..., None] / 16).astype(np.float32)
-  splits = {'all': ArrayExamples(images, data.target)}
+  # The file is read as it is: to import scikit-learn takes a second.
+  package = importlib.util.find_spec('sklearn').submodule_search_locations[0]
+  file = Path(package) / 'datasets' / 'data' / 'digits.csv.gz'
+  values, labels = np.split(np.loadtxt(file, delimiter=','), [64], axis=1)
+  images = (values.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
+  splits = {'all': ArrayExamples(images, labels[:, 0].astype(int))}
   classes = tuple(map(str, range(10)))
   return _source('digits', splits, validation, classes=classes)
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +27,7 @@ from jaxkd import lookup
 from jaxkd.data import passes
 from jaxkd.errors import UserError, blamed, replacing
 from jaxkd.run import config as configs
+from jaxkd.run import programs
 
 LINES = 4  # of each stage, where there is no terminal
 LOWEST, HIGHEST = '/lowest', '/highest'  # of the members, behind a value's name
@@ -67,7 +69,7 @@ class Reporter:
         '4 trials' of a grid; the lowest and highest of them are told instead.
     """
     news = {}
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened, programs.counted() as made:
       writes = [opened.enter_context(open_(name)) for open_ in self._writers]
       shown = self._bar if self._console.is_terminal else self._lines
       show = opened.enter_context(shown(name, steps))
@@ -81,6 +83,8 @@ class Reporter:
         show(step, '  '.join(news.values()))
 
       yield on_log
+    if made.compiled:
+      self.say(f'{name}: {made}')
 
   def tested(self, name: str, values: Mapping[str, np.ndarray]) -> None:
     """Writes the metrics of a stage on the test split."""
@@ -159,6 +163,15 @@ class Reporter:
       range_ = f'{lowest:.3f} to {highest:.3f}'
       found[self._metric] = f'{self._metric} {range_} over {over}'
     return found
+
+
+def writers(config: Mapping[str, Any], directory: Path) -> list:
+  """The writers that a config asks for; their files are below `directory`."""
+  events, project = directory / 'events', config['report']['wandb']
+  found = [tensorboard(events)]
+  if project:
+    found.append(wandb(project, events, dict(config)))
+  return found
 
 
 def tensorboard(directory: Path) -> Callable:

@@ -83,6 +83,7 @@ SCHEMA = {
     'latency_ms?': _BY_NET,
     'decoded_per_s?': {'*': _BY_NET},  # output -> of each net
     'train_s?': _BY_NET,
+    'compile_s?': _NUMBER,  # of all that trains or tests
   },
   'wall_s': _NUMBER,
   'device': str,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
-from jaxkd.report import plots, progress, record, rows
+from jaxkd.report import progress, record, rows
 from jaxkd.run import checks, export, provenance, workdir
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Stage
@@ -43,6 +43,7 @@ def write(
   began: Mapping[str, str],
   ended: Mapping[str, str],
   since: float | None,
+  compiled: float,
 ) -> dict:
   """Writes row.json, curves.png and what the task shows; returns the row.
 
@@ -57,7 +58,10 @@ def write(
     began: the provenance of its data and code when it began.
     ended: the same now.
     since: when it started, by `time.perf_counter`; None if it was resumed.
+    compiled: seconds of compiling.
   """
+  from jaxkd.report import plots  # Matplotlib is slow to import
+
   row = record.row(
     config, source, rounds, found.stages, found.tuned, shares, command
   )
@@ -66,6 +70,7 @@ def write(
   if found.weights:
     row['weights'] = found.weights
   row['wall_s'] = None if since is None else time.perf_counter() - since
+  row['cost']['compile_s'] = round(compiled, 3)
   histories = {s.name: s.history for s in found.stages if s.history}
   plots.curves(histories, directory / 'curves.png')
   row = rows.plain(row)

@@ -1,7 +1,5 @@
 """The command line of the scripts: flags, signals, and readable errors."""
 
-import ast
-import contextlib
 import os
 import re
 import shlex
@@ -9,21 +7,16 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
-from jaxkd import options
 from jaxkd.errors import UserError, unknown
-from jaxkd.run import config as configs
-from jaxkd.run import old_names
+from jaxkd.run import programs
 from jaxkd.train import hosts
 
 FAILED = hosts.FAILED
-CACHE = Path.home() / '.cache' / 'jaxkd'  # of compiled programs
 STOPPED = 143  # what a shell reports of a program ended by SIGTERM
 
 # Flags that differ between the hosts of a run, or say nothing of it.
@@ -32,7 +25,6 @@ _CONFIG = (
   'a config, FILE.py, FILE.py:tiny or FILE.py:paper; --config.ENTRY=VALUE '
   'changes any of its entries, see docs/config.md'
 )
-_ALL = 'all.train'  # stands for `train` and that of every group
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -44,6 +36,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer(
   'hosts_timeout', 300, 'seconds to wait until all are there', lower_bound=1
+)
+flags.DEFINE_boolean(
+  'compilation_cache',
+  True,
+  'keep compiled programs for later runs: in $JAX_COMPILATION_CACHE_DIR where '
+  'that is set, else up to 1 GiB in ~/.cache/jaxkd/programs',
 )
 
 
@@ -75,8 +73,9 @@ def main(
       raise UserError(f'{argv[1]!r} is not a flag; write --NAME=VALUE')
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # Orbax tells all it does
-    if jax.config.jax_compilation_cache_dir is None:
-      jax.config.update('jax_compilation_cache_dir', str(CACHE))
+    if not FLAGS.compilation_cache:
+      jax.config.update('jax_enable_compilation_cache', False)
+    programs.keep()
     _join(several)
     if not jax.distributed.is_initialized() or hosts.count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,6 +151,7 @@ def parse(
   Raises:
     UserError: a flag or an entry that does not exist, or a wrong value.
   """
+  changed = {}
   try:
     asked = [*filter(_asks_for_help, argv[1:])]
     if asked:
@@ -159,7 +159,10 @@ def parse(
       if config:
         _tell_of_config(argv[0], values)
     elif config:
-      argv = _with_config(argv, values)
+      from jaxkd.run import config_flags  # what --help need not wait for
+
+      argv = config_flags.defined(argv, values)
+      changed = config_flags.given(argv)
     left = values(list(argv))
   except UserError:
     raise
@@ -168,8 +171,9 @@ def parse(
     raise unknown('flag', f'--{error.flagname}', known) from error
   except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as e:
     raise UserError(_one_line(e)) from e
-  for text in _of_students_alone(_given(argv), values) if config else ():
-    print(text, file=sys.stderr)
+  if changed:
+    for text in config_flags.of_students_alone(changed, values):
+      print(text, file=sys.stderr)
   return left
 
 
@@ -178,6 +182,8 @@ def config(values: flags.FlagValues = FLAGS) -> dict:
 
   Completed once more: a flag may have replaced an entry of many.
   """
+  from jaxkd.run import config as configs
+
   return configs.plain(configs.complete(values['config'].value))
 
 
@@ -228,162 +234,6 @@ def _tell_of_config(script: str, values: flags.FlagValues) -> None:
   """Has ``--config`` among the flags of the script that --help tells of."""
   flag = flags.Flag(flags.ArgumentParser(), None, 'config', None, _CONFIG)
   flags.DEFINE_flag(flag, values, module_name=script)
-
-
-def _with_config(argv: list[str], values: flags.FlagValues) -> list[str]:
-  """Takes ``--config FILE`` out and makes flags of all its entries."""
-  named, argv = [], _spelled(argv)
-  for argument in [a for a in argv if a.startswith('--config=')]:
-    named.append(argument.partition('=')[2])
-    argv.remove(argument)
-  if not any(named):
-    raise UserError('--config: name a config file, e.g. --config configs/X.py')
-  if len(named) > 1:
-    raise UserError('--config: it is given twice; name one config file')
-  given = _given(argv)
-  names = (*configs.OPTIONS, 'task')
-  config = configs.load(
-    named[0], {k: v for k, v in given.items() if k.split('.')[-1] in names}
-  )
-  argv = _for_all(argv, config.teachers)
-  _make_room(config, _given(argv))
-  config_flags.DEFINE_config_dict(
-    'config', config, 'the config', sys_argv=argv, flag_values=values
-  )
-  return argv
-
-
-def _spelled(argv: list[str]) -> list[str]:
-  """Flags of the config in one spelling, ``--config.ENTRY=VALUE``.
-
-  They may also be written with one dash, with the value behind a space, without
-  a value for what is true or false, and by a name of the release before.
-  """
-  found, left = [], list(argv)
-  while left:
-    argument = left.pop(0)
-    matched = re.fullmatch(
-      r'--?config(\.[\w.]+)?(?:=(.*))?', argument, re.DOTALL
-    )
-    if not matched:
-      found.append(argument)
-      continue
-    entry, value = matched.groups()
-    if value is None:
-      # What follows is a value, a negative number too, or another flag.
-      is_value = left and not re.match(r'-(?![\d.])', left[0])
-      value = left.pop(0) if is_value else 'true' if entry else ''
-    if entry:
-      entry = f'.{old_names.current(entry[1:], configs.OLD)}'
-    found.append(f'--config{entry or ""}={value}')
-  return found
-
-
-def _given(argv: list[str]) -> dict[str, str]:
-  """The entries that flags set, as `_spelled`, and what they are to be."""
-  start = '--config.'
-  pairs = (a.removeprefix(start).partition('=') for a in argv if start in a[:9])
-  return {entry: value for entry, _, value in pairs}
-
-
-def _for_all(argv: list[str], teachers: Iterable[str]) -> list[str]:
-  """``--config.all.train.X`` as a flag for students and one for each group."""
-  found, start = [], f'--config.{_ALL}.'
-  sections = (*(f'teachers.{name}.train' for name in teachers), 'train')
-  for argument in argv:
-    if argument.startswith(start):
-      rest = argument.removeprefix(start)
-      found += [f'--config.{section}.{rest}' for section in sections]
-    else:
-      found.append(argument)
-  return found
-
-
-def _of_students_alone(
-  given: Iterable[str], values: flags.FlagValues
-) -> Iterator[str]:
-  """Says which flags change only the students, as teachers have other values.
-
-  Of several hosts, the first says it for all.
-  """
-  is_first = 'host' not in values or not values['host'].value
-  if 'config' not in values or not is_first:
-    return
-  config = configs.plain(values['config'].value)
-  training = {
-    name: group
-    for name, group in config['teachers'].items()
-    if not group['restore'] and not group['made_of']
-  }
-  for entry in given:
-    section, _, name = entry.partition('.')
-    if section != 'train':
-      continue
-    value = configs.get(config, entry)
-    for group in training:
-      there = f'teachers.{group}.{entry}'
-      with contextlib.suppress(UserError):  # an entry that students alone have
-        own = configs.get(config, there)
-        if own != value:
-          yield (
-            f'note: --config.{entry} is for the students; {there} is {own} '
-            f'(--config.{_ALL}.{name} is for all)'
-          )
-
-
-def _make_room(config: ConfigDict, given: dict[str, str]) -> None:
-  """Adds the entries to the config that the flags are going to set.
-
-  What is named anew brings its own options, whatever the order of the flags,
-  and a ``kw`` may be given options that it does not name yet.
-  """
-  names_first = sorted(
-    given.items(),
-    key=lambda item: item[0].split('.')[-1] not in configs.OPTIONS,
-  )
-  for entry, value in names_first:
-    parent, _, last = entry.rpartition('.')
-    held = configs.plain(config)
-    above = configs.get(held, parent, f'--config.{entry}') if parent else held
-    if not isinstance(above, dict):
-      raise UserError(
-        f'--config.{entry}: {parent} is {above!r} and has no entries'
-      )
-    entries = above.get(last)
-    free = any(name in configs.FREE for name in entry.split('.'))
-    if isinstance(entries, dict) and entries and not free:
-      named = [name for name in configs.OPTIONS if name in entries]
-      raise UserError(
-        f'--config.{entry}: it has entries of its own; set them one by one, '
-        f'e.g. --config.{entry}.{(named or sorted(entries))[0]}'
-      )
-    kind = type(entries)
-    if kind in (dict, int, float) and (
-      wrong := options.fault(_literal(value), kind)
-    ):
-      like = ", e.g. {'width': 8}" if kind is dict else ''
-      raise UserError(f'--config.{entry}: {wrong}{like}')
-    with config.unlocked():
-      if last in configs.OPTIONS and above.get(last) != value:
-        changed = configs.options_after(above, last, value, parent)
-        for option, new in changed.items():
-          _at(config, parent)[option] = new
-      if re.search(r'kw$', parent) and last not in above:
-        _at(config, parent)[last] = _literal(value)
-    configs.get(configs.plain(config), entry, f'--config.{entry}')
-
-
-def _at(config, entry):
-  for name in entry.split('.'):
-    config = config[name]
-  return config
-
-
-def _literal(text):
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
 
 
 def _one_line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ from jaxkd.run import (
   job_groups,
   jobs,
   overview,
+  programs,
   provenance,
   shifted,
   train_job,
@@ -129,7 +130,8 @@ def run_complete(
     workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
     shares = overview.describe(console, source, rounds)
-    writers = _writers(config, directory) if first else []
+    made = held.enter_context(programs.kept(console))
+    writers = progress.writers(config, directory) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
     found = _train_rounds(rounds, source, grids, directory, reporter, stop)
     row = None
@@ -145,6 +147,7 @@ def run_complete(
         began=began,
         ended=origin,
         since=None if resumed else begun,
+        compiled=made.total,
       )
     return hosts.broadcast_from_host0('the row', row)
 
@@ -314,11 +317,3 @@ def _train_arm(
   test |= shifts
   name = f'{part.prefix}students/{arm}'
   return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes, name)
-
-
-def _writers(config: Mapping[str, Any], directory: Path) -> list:
-  events, project = directory / 'events', config['report']['wandb']
-  writers = [progress.tensorboard(events)]
-  if project:
-    writers.append(progress.wandb(project, events, dict(config)))
-  return writers

@@ -26,6 +26,7 @@ Values = dict[str, np.ndarray]  # name -> value of each member [M]
 LONG_RUN = 4000  # steps
 SHORT_STEP = 5e-3  # seconds
 MOST_AT_ONCE = 32
+SHORT_RUN = 3.0  # seconds; the program of another mode takes that to compile
 
 _WEIGHTS = 'weights'  # the name of the weights among what must be finite
 
@@ -283,8 +284,9 @@ def fastest(
   """The population in the mode of the plan, and its execution.
 
   'auto' times some steps of the modes 'sequence' and 'vmap' and takes the
-  faster one. 'unroll' was never clearly faster than 'sequence', and takes
-  longest to compile, so it is not tried.
+  faster one; where all steps take less than `SHORT_RUN` in sequence, it is that
+  one. 'unroll' was never clearly faster than 'sequence', and takes longest to
+  compile, so it is not tried.
   """
   batch = batches.batch(0)
   if plan.members != 'auto':
@@ -294,9 +296,12 @@ def fastest(
     if candidates[0].members > 1:
       candidates.append(make(mode='vmap'))
   steps, most = plan.steps_per_execution, _most_at_once(plan)
-  times = [0.0] * len(candidates)
+  times = [0.0]
   if len(candidates) > 1 or _tries_several(plan):
-    times = [_step_time(population, batch) for population in candidates]
+    times = [_step_time(candidates[0], batch)]
+  longer = len(candidates) > 1 and plan.steps * times[0] > SHORT_RUN
+  if hosts.broadcast_from_host0('a trial of another mode', longer):
+    times.append(_step_time(candidates[1], batch))
   fastest = hosts.broadcast_from_host0('the fastest way', int(np.argmin(times)))
   best, time_of_one = candidates[fastest], times[fastest]
   short = _tries_several(plan) and time_of_one < SHORT_STEP

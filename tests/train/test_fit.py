@@ -236,6 +236,28 @@ def test_auto_keeps_its_choice(tmp_path):
   assert result.population.mode == chosen.mode
 
 
+@pytest.mark.parametrize(
+  ('steps', 'tried'), [(300, ['sequence']), (301, ['sequence', 'vmap'])]
+)
+def test_auto_compiles_another_mode_where_it_can_save_time(
+  monkeypatch, steps, tried
+):
+  seen = []
+
+  def step_time(population, batch, steps=1):
+    seen.append(population.mode)
+    return {'sequence': 1e-2, 'vmap': 1e-3}[population.mode]
+
+  def make(mode):
+    return Population(learner(), seeds=[0, 1], mode=mode)
+
+  monkeypatch.setattr(fit_module, '_step_time', step_time)
+  plan = PLAN._replace(steps=steps, members='auto')
+  population, execution = fit_module.fastest(make, Numbers(), plan)
+  assert seen == tried
+  assert population.mode == execution.mode == tried[-1]
+
+
 def test_weights_that_the_last_step_ruined_are_refused(tmp_path):
   def step(carry, batch, shared, hyper):
     ruined = jnp.where(carry['n'] == 11, jnp.nan, carry['w'])
