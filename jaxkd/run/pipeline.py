@@ -128,7 +128,7 @@ def run_complete(
         began = workdir.enter(directory, text, origin, overwrite=overwrite)
     workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
-    shares = overview.describe(console, source, rounds)
+    steps = overview.describe(console, source, rounds)
     writers = _writers(config, directory) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
     found = _train_rounds(rounds, source, grids, directory, reporter, stop)
@@ -140,7 +140,7 @@ def run_complete(
         source,
         rounds,
         directory,
-        shares=shares,
+        steps=steps,
         command=command,
         began=began,
         ended=origin,
