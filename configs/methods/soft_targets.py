@@ -18,6 +18,7 @@ from jaxkd.run import config
 
 WIDTHS = (8, 8, 16, 32)
 STAGES = ('stages/0', 'stages/1', 'stages/2')
+RATE = 0.05
 BEFORE_RELU = tuple(f'{stage}/preactivation' for stage in STAGES)
 
 
@@ -108,7 +109,7 @@ def setting(arg):
   net = dict(model='resnet', views=dict(train='resize(10)', eval='resize(10)'))
   how = dict(
     optimizer=dict(name='sgd', kw=dict(momentum=0.9)),
-    learning_rate=0.05,
+    learning_rate=RATE,
     weight_decay=5e-4,
     average=0.0,
     batch_size=64,
