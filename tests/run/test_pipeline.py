@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = [
   file
   for file in sorted((ROOT / 'configs').glob('*.py'))
-  if file.stem != 'methods_compared'
+  if not file.stem.startswith('methods_compared')
 ]
 
 
