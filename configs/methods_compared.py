@@ -68,7 +68,7 @@ def compared(methods):
   base = methods[BASELINE]
   c = base.copy_and_resolve_references()
   c.arms = dict(student=c.arms.student)
-  c.tune = ()
+  c.tune, c.tune_seeds = (), 2
   for name, method in methods.items():
     c.teachers.update(method.teachers)
     # All methods use the baseline's teacher, even if their files change it.

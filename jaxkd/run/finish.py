@@ -45,7 +45,7 @@ def write(
   ended: Mapping[str, str],
   since: float | None,
 ) -> dict:
-  """Writes row.json, curves.png and what the task shows; returns the row.
+  """Writes row.json, pictures and what the task shows; returns the row.
 
   Args:
     found: what the stages found.
