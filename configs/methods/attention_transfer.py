@@ -2,7 +2,7 @@
 
 The weight of each of the three terms is the authors' and RepDistiller's, made
 for maps of 1024, 256 and 64 positions: the loss is a mean over positions of
-maps of length 1, so on 10×10 pixels it counts for ten times as much.
+maps of length 1, so on 14×14 pixels it counts for about five times as much.
 
   python experiments/distill.py \
       --config configs/methods/attention_transfer.py \

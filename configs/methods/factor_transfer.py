@@ -26,6 +26,7 @@ def get_config(arg=None):
       paraphraser=dict(
         model='paraphraser',
         reads=('main', 'stages/2'),
+        per_seed=True,
         distill=dict(
           reconstruction=dict(
             loss='hint', teacher='main', at=('reconstruction', 'stages/2')

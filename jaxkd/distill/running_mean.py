@@ -10,7 +10,9 @@ is the same for both.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
+from jax import Array
 
 from jaxkd.paths import by_path, changed
 
@@ -40,19 +42,34 @@ def result(carry: Mapping[str, Any]) -> dict[str, dict]:
   }
 
 
+def share_kept(decay: float, step: Array) -> Array:
+  """The share of the old mean in the new one, after a step.
+
+  While it is below the decay it is that of the plain mean of all parameters so
+  far, those before the first step included; so what a net began with does not
+  weigh for longer than it should (Tarvainen & Valpola, `Mean teachers are
+  better role models <https://arxiv.org/abs/1703.01780>`_, 2017).
+
+  Args:
+    decay: of the config.
+    step: which step it is, 0 for the first, int [].
+  """
+  return jnp.minimum(decay, 1 - 1 / (step + 2.0))
+
+
 def updated(
-  mean: dict, params: dict, decay: float, *, still: Collection[str]
+  mean: dict, params: dict, share: float | Array, *, still: Collection[str]
 ) -> dict:
   """The mean of a net's parameters after one more step.
 
   Args:
     mean: before.
     params: of the net now.
-    decay: the share of the old mean in the new one.
+    share: of the old mean in the new one.
     still: the paths of parameters that do not train, whose mean is what they
       are, without rounding.
   """
-  new = optax.incremental_update(params, mean, 1 - decay)
+  new = optax.incremental_update(params, mean, 1 - share)
   return _with(new, at(still, params))
 
 

@@ -250,7 +250,7 @@ def _updated(system, made, carry, state, total, gradients):
       name: running_mean.updated(
         carry['average'][name],
         params,
-        made.average,
+        running_mean.share_kept(made.average, carry['step']),
         still=system.nets[name].untrained(params),
       )
       for name, params in train['nets'].items()

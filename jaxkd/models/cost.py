@@ -30,6 +30,22 @@ class Cost(NamedTuple):
   flops: int
 
 
+class Step(NamedTuple):
+  """The cost of a training step of one member; nothing of it is timed.
+
+  Attributes:
+    flops: of the step, as the compiler counts them.
+    bytes: that lie in memory between steps: the parameters and the state of
+      the nets, the optimiser, what terms keep, and the frozen teachers.
+      Activations are not counted.
+    teachers: the frozen teachers' share of the FLOPs.
+  """
+
+  flops: int
+  bytes: int
+  teachers: float
+
+
 def cost(net: Net, input_shape: Any) -> Cost:
   """The cost of a net on one example; nothing is computed."""
   variables = jax.eval_shape(net.init, jax.random.key(0))

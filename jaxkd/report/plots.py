@@ -1,4 +1,4 @@
-"""Curves of training, as a picture."""
+"""Pictures of a run: curves of training, and accuracy against cost."""
 
 import math
 from collections.abc import Mapping
@@ -11,8 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxkd.errors import UserError
+from jaxkd.report import rows, statistics, wording
 
 _COLUMNS = 3
+_TUNED = '_tuned'  # what an arm is called beside the one that was not tuned
 
 
 def curves(
@@ -30,7 +32,58 @@ def curves(
   Raises:
     UserError: the file cannot be written.
   """
-  figure = draw(histories)
+  _save(draw(histories), path)
+
+
+def costs(row: Mapping[str, Any], path: str | Path) -> None:
+  """Draws each arm's metric against the time of its step.
+
+  A point is the mean over the seeds, with its 95 % interval. Of methods that
+  were tuned beside their published weights, the tuned arm alone is drawn.
+
+  Args:
+    row: a valid row.
+    path: the PNG file to write.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  _save(draw_costs(row), path)
+
+
+def draw_costs(row: Mapping[str, Any]) -> Figure:
+  """The picture of `costs`."""
+  figure = Figure(figsize=(9, 6.5), layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  scale = 100 if wording.is_fraction(row['metric']) else 1
+  for arm in wording.arms(row):
+    time = rows.step_ms(row, arm)
+    if time is None or f'{arm}{_TUNED}' in row['arms']:
+      continue
+    values = rows.values_of(row, arm, row['metric'])
+    mean, half = (scale * x for x in statistics.interval(values))
+    if not math.isfinite(mean):
+      continue
+    error = half if math.isfinite(half) else None
+    axes.errorbar(time, mean, error, fmt='o', markersize=4, linewidth=0.8)
+    axes.annotate(
+      arm.removesuffix(_TUNED),
+      (time, mean),
+      xytext=(4, 3),
+      textcoords='offset points',
+      fontsize='x-small',
+    )
+  axes.set_xscale('log')
+  axes.set_xlabel(f'milliseconds of a step of one seed ({row["device"]})')
+  axes.set_ylabel(wording.heading(row['metric']))
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(alpha=0.25, linewidth=0.6)
+  return figure
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+  """Writes a picture, whole or not at all."""
   path = Path(path)
   draft = path.with_name(f'.{path.name}.draft')
   try:

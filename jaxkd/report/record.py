@@ -32,7 +32,7 @@ def row(
   rounds: list,
   stages: list,
   tuned: Mapping[str, Any],
-  shares: Mapping[str, float],
+  step_costs: Mapping[str, cost.Step],
   command: str,
 ) -> dict:
   """The row of a run: its results, and what is needed to reproduce them.
@@ -43,7 +43,7 @@ def row(
     rounds: the plan of the run, as `jaxkd.run.checks.prepare` returns it.
     stages: the finished populations, in order.
     tuned: the results of tuning, as `jaxkd.run.tuning.choose` returns them.
-    shares: the teachers' share of the FLOPs of each arm's step.
+    step_costs: of a step of one seed, of each arm of the last round.
     command: the command that starts the run.
   """
   report = config['report']
@@ -116,7 +116,7 @@ def row(
     'params': {name: found.params for name, found in costs.items()},
     'cost': {
       'step_ms': _step_ms(better),
-      'teacher_share': shares.get(better.name.split('/')[-1]),
+      'teacher_share': _of_step(step_costs, better.name, 'teachers'),
       'flops': {name: found.flops for name, found in costs.items()},
       'bytes': sizes,
       'bit_operations': overview.bit_operations(rounds[-1], source),
@@ -124,6 +124,13 @@ def row(
         name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
       },
       **_decoded_per_s(config, nets),
+      **{
+        f'step_{kind}': {
+          stage.name: _of_step(step_costs, stage.name, kind)
+          for stage in students
+        }
+        for kind in ('flops', 'bytes')
+      },
       'train_s': {stage.name: round(stage.seconds, 3) for stage in stages},
     },
     'summary': [
@@ -190,6 +197,12 @@ def _decoded_per_s(config, nets) -> dict:
     for output in timed
   }
   return {'decoded_per_s': found} if found else {}
+
+
+def _of_step(step_costs, stage: str, kind: str) -> float | None:
+  """A cost of the step of an arm; None for an arm of an earlier round."""
+  found = step_costs.get(stage.rpartition('/')[2])
+  return found and getattr(found, kind)
 
 
 def _step_ms(stage) -> float | None:

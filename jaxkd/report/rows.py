@@ -82,6 +82,8 @@ SCHEMA = {
     'bit_operations?': _BY_NET,  # where a net is quantised
     'latency_ms?': _BY_NET,
     'decoded_per_s?': {'*': _BY_NET},  # output -> of each net
+    'step_flops?': _BY_NET,  # of a step of one seed, by arm
+    'step_bytes?': _BY_NET,  # kept between its steps, with the teachers
     'train_s?': _BY_NET,
     'compile_s?': _NUMBER,  # of all that trains or tests
   },
@@ -256,6 +258,18 @@ def values_of(row: Mapping[str, Any], arm: str, metric: str) -> list:
   if metric == row['metric']:
     return row['arms'][arm]['values']
   return row.get('metrics', {}).get(arm, {}).get(metric, [])
+
+
+def step_ms(row: Mapping[str, Any], arm: str) -> float | None:
+  """Milliseconds of a step of one seed of an arm; None if that is not known.
+
+  Without compilation and evaluation, on the row's device.
+  """
+  seconds = row['cost'].get('train_s', {}).get(arm)
+  seen = row.get('summary') or [{'step': [], 'arms': {}}]
+  if not seconds or arm not in seen[0]['arms'] or not seen[0]['step']:
+    return None
+  return 1e3 * seconds / seen[0]['step'][-1] / len(row['arms'][arm]['values'])
 
 
 def check_shape(value: Any, schema: Any, at: str, path: str = '') -> None:

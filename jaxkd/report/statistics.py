@@ -1,10 +1,12 @@
 """Means with intervals, over seeds and over pairs of seeds."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from jaxkd.errors import UserError
 
@@ -12,6 +14,7 @@ CONFIDENCE = 0.95
 # Fewer seeds have no interval: Student's t of two is so wide (12.7 times the
 # error of the mean) that it says nothing, or holds by luck.
 FEWEST = 3
+RESAMPLES = 10_000  # at most this many; all there are of few seeds
 
 
 def interval(values: Sequence[float | None]) -> tuple[float, float]:
@@ -104,4 +107,70 @@ def paired(
     'ci95': [low, high] if math.isfinite(half) else None,
     'seeds': len(difference),
     'holds': holds,
+  }
+
+
+class Rank(NamedTuple):
+  """The place of an arm among others, and how sure it is.
+
+  Attributes:
+    place: by its mean, 1 for the best; arms that tie share their mean place.
+    low: the best place of its 95 % interval; nan where there is none.
+    high: the worst place of it.
+    first: the share of resamples in which it is among the first.
+  """
+
+  place: float
+  low: float
+  high: float
+  first: float
+
+
+def ranks(
+  values: Mapping[str, Sequence[float | None]],
+  *,
+  first: int = 3,
+  higher_is_better: bool = True,
+) -> dict[str, Rank]:
+  """The order of arms by their means, and how sure it is: a paired bootstrap.
+
+  Seeds are drawn with replacement, the same ones for all arms, and the arms
+  are put in order by the means of what was drawn: all draws that there are of
+  up to five seeds, otherwise 10,000. So few seeds understate how much another
+  set of seeds would differ, so the intervals are narrow rather than wide.
+
+  Args:
+    values: of each arm, one a seed, [N]; None or nan counts as the worst.
+    first: how many places count as among the first.
+    higher_is_better: which way is up.
+
+  Raises:
+    UserError: arms with different numbers of seeds.
+  """
+  counts = {name: len(each) for name, each in values.items()}
+  if len(set(counts.values())) > 1:
+    raise UserError(
+      f'report.rank: the arms have {counts} values; rank arms that ran with '
+      'the same seeds'
+    )
+  array = np.array(list(values.values()), float)  # [A, N]
+  array = np.where(
+    np.isnan(array), -math.inf, array * (2 * higher_is_better - 1)
+  )
+  seeds = array.shape[1]
+  if seeds**seeds <= RESAMPLES:
+    drawn = np.array(list(itertools.product(range(seeds), repeat=seeds)))
+  else:
+    drawn = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+  places = stats.rankdata(-array.mean(1))
+  resampled = stats.rankdata(-array[:, drawn].mean(2), axis=0)
+  tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+  ends = np.quantile(resampled, tails, axis=1, method='inverted_cdf')
+  if seeds < FEWEST:
+    ends = np.full_like(ends, math.nan)
+  among = (resampled <= first).mean(1)
+  found = zip(places, *ends, among, strict=True)
+  return {
+    name: Rank(*map(float, rank))
+    for name, rank in zip(values, found, strict=True)
   }

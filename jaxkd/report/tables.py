@@ -256,6 +256,7 @@ def _section(row: Mapping) -> str:
   )
   if twice:
     parts += [_TWICE, _with_and_without_tuning(row, twice)]
+    parts += [_ORDER, _in_order(row, twice)]
   if row.get('sweep'):
     parts += ['Sweep:', _points(row['sweep'], row['metric'])]
   if row.get('summary'):
@@ -337,15 +338,60 @@ def _with_and_without_tuning(row: Mapping, twice: Mapping) -> str:
   return markdown_table(header, lines)
 
 
+_ORDER = f"""\
+In order, all of them tuned: the place by the mean, its {wording.CONFIDENCE}
+interval, and how often it is among the first three if the seeds are drawn anew
+with replacement, the same for all; and what a step of one seed costs (memory:
+what is kept between steps, without activations)."""
+
+
+def _in_order(row: Mapping, twice: Mapping) -> str:
+  """The tuned arms and their rival, with the cost of their steps."""
+  metric = row['metric']
+  arms = [pair['better'] for _, pair in twice.values()]
+  arms += dict.fromkeys(pair['than'] for _, pair in twice.values())
+  values = {arm: row_files.values_of(row, arm, metric) for arm in arms}
+  ranks = statistics.ranks(values, higher_is_better=row['higher_is_better'])
+  flops, kept = (row['cost'].get(f'step_{k}', {}) for k in ('flops', 'bytes'))
+
+  def number(value, form):
+    return '–' if value is None else format(value, form)
+
+  lines = []
+  for arm, rank in sorted(ranks.items(), key=lambda item: item[1].place):
+    interval = '–' if rank.low != rank.low else f'{rank.low:g} to {rank.high:g}'
+    held = kept.get(arm)
+    lines.append(
+      [
+        f'{rank.place:g}',
+        arm,
+        wording.mean(values[arm], metric),
+        interval,
+        f'{rank.first:.0%}',
+        number(row_files.step_ms(row, arm), '.3g'),
+        number(flops.get(arm) and flops[arm] / 1e6, ',.0f'),
+        number(held and held / 2**20, '.2f'),
+      ]
+    )
+  header = ['Place', 'Arm', wording.heading(metric), 'interval', 'first three']
+  header += ['step, ms', 'step, MFLOPs', 'memory, MiB']
+  return markdown_table(header, lines)
+
+
 def _factor(row: Mapping, arm: str) -> str:
-  """The factor on an arm's weights that its tuning has chosen."""
+  """The factor on an arm's weights that its tuning has chosen.
+
+  It says so where that is the least or the largest of the grid.
+  """
   found = row.get('tuning', {}).get(arm, {})
   for key, values in found.get('grid', {}).items():
     reached = found.get('values') or []
     if key.endswith('*') and len(reached) == len(values):
       choose = max if row['higher_is_better'] else min
       best = choose(value for value in reached if value is not None)
-      return wording.plain(values[reached.index(best)])
+      index = reached.index(best)
+      edge = ' (edge)' if index in (0, len(values) - 1) else ''
+      return f'{wording.plain(values[index])}{edge}'
   return '–'
 
 

@@ -210,6 +210,7 @@ _CONFIG = {
     'wandb': '',
   },
   'tune': (),  # grids searched on the validation split, as --tune takes them
+  'tune_seeds': 3,  # of each point of a grid
 }
 
 
@@ -578,6 +579,7 @@ def as_json(config: Mapping) -> str:
 def check_numbers(config: Mapping) -> None:
   """Refuses numbers that make no sense, by the entry's name."""
   _at_least(1, config['train'], 'seeds', 'train')
+  _at_least(1, config, 'tune_seeds')
   _at_least(0, config['train'], 'seed', 'train')
   if config['train']['seed'] + config['train']['seeds'] > 2**31:
     raise UserError(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
+from jaxkd.models import cost
 from jaxkd.report import progress, record, rows
 from jaxkd.run import checks, export, provenance, workdir
 from jaxkd.run.plan import Round
@@ -38,14 +39,14 @@ def write(
   rounds: list[Round],
   directory: Path,
   *,
-  shares: Mapping[str, float],
+  steps: Mapping[str, cost.Step],
   command: str,
   began: Mapping[str, str],
   ended: Mapping[str, str],
   since: float | None,
   compiled: float,
 ) -> dict:
-  """Writes row.json, curves.png and what the task shows; returns the row.
+  """Writes row.json, pictures and what the task shows; returns the row.
 
   Args:
     found: what the stages found.
@@ -53,7 +54,7 @@ def write(
     source: its data.
     rounds: its plan.
     directory: the workdir.
-    shares: the teachers' part of each arm's step.
+    steps: the cost of each arm's step.
     command: what started the run, for the row.
     began: the provenance of its data and code when it began.
     ended: the same now.
@@ -63,7 +64,7 @@ def write(
   from jaxkd.report import plots  # Matplotlib is slow to import
 
   row = record.row(
-    config, source, rounds, found.stages, found.tuned, shares, command
+    config, source, rounds, found.stages, found.tuned, steps, command
   )
   row |= _origin(ended)
   row['notes'] += _upgrade(began, ended)
@@ -75,6 +76,8 @@ def write(
   plots.curves(histories, directory / 'curves.png')
   row = rows.plain(row)
   rows.save(directory / workdir.ROW, row)
+  if config['report']['rank']:
+    plots.costs(row, directory / 'costs.png')
   export.show(config, source, rounds, directory)
   return row
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +26,7 @@ SHOWN = 3  # layers
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
-  """Prints what is going to train and what it costs; returns `shares`."""
+  """Prints what is going to train and what it costs; returns `steps`."""
   sizes = ', '.join(
     f'{len(examples):,} {split}' for split, examples in source.splits.items()
   )
@@ -59,9 +60,9 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
         console.print(f'[dim]{_side_by_side(part, together)}[/]')
   for line in notes(rounds):
     console.print(f'- {line}', style='yellow', markup=False, soft_wrap=True)
-  found = shares(part, source)
-  for arm, share in found.items():
-    if share:
+  found = steps(part, source)
+  for arm, step in found.items():
+    if share := step.teachers:
       console.print(
         f'[dim]{arm}: the teachers take {share:.0%} of the FLOPs of a step[/]'
       )
@@ -216,8 +217,8 @@ def _side_by_side(part: Round, together: Mapping[str, list]) -> str:
   return f'side by side, sharing {many} devices: {", ".join(who)}'
 
 
-def shares(part: Round, source: sources.Source) -> dict[str, float]:
-  """The teachers' share of the FLOPs of a step, by arm."""
+def steps(part: Round, source: sources.Source) -> dict[str, cost.Step]:
+  """What a step of one member costs, by arm; nothing is computed."""
   session = jobs.session_of(part, source, Path(), progress=None)
   found = {}
   groups = jobs.shapes_of(part)
@@ -241,7 +242,12 @@ def shares(part: Round, source: sources.Source) -> dict[str, float]:
     ):
       count = 1 if name in drawn else part.config['teachers'][name]['count']
       teaching += one(name) * count * own.train['batch_size']
-    found[arm] = teaching / total if total else 0.0
+    carry, _, frozen, _ = arguments
+    found[arm] = cost.Step(
+      total,
+      sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((carry, frozen))),
+      teaching / total if total else 0.0,
+    )
   return found
 
 

@@ -129,7 +129,7 @@ def run_complete(
         began = workdir.enter(directory, text, origin, overwrite=overwrite)
     workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
-    shares = overview.describe(console, source, rounds)
+    steps = overview.describe(console, source, rounds)
     made = held.enter_context(programs.kept(console))
     writers = progress.writers(config, directory) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
@@ -142,7 +142,7 @@ def run_complete(
         source,
         rounds,
         directory,
-        shares=shares,
+        steps=steps,
         command=command,
         began=began,
         ended=origin,

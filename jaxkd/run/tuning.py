@@ -37,7 +37,6 @@ from jaxkd.train import hosts
 # entry -> values, or 'entry,entry*' -> factors on what the arm has in them
 Grid = dict[str, tuple]
 
-SEEDS = 3  # of each trial; none is a seed of the run
 _TUNABLE = (
   r'distill\.[^.]+\.(weight|kw\..+|schedule\..+|fuse|teacher|example_weight)'
   r'|train\.(by_path\.[^.]+\.)?(learning_rate|schedule|schedule_kw\..+'
@@ -292,7 +291,7 @@ def _search(session, part, arm, grid, groups) -> dict:
   for members, _, job in _jobs(session, part, arm, grid, groups):
     trained = train_job.train(session, job, may_diverge=True)
     reached = trained.history['metrics'][f'validation/{metric}'][-1]
-    values[members] = np.reshape(reached, (len(members), SEEDS)).mean(1)
+    values[members] = np.reshape(reached, (len(members), -1)).mean(1)
   lost = [trials[i] for i in np.flatnonzero(np.isnan(values))]
   if len(lost) == len(trials):
     raise UserError(
@@ -328,17 +327,17 @@ def _jobs(session, part, arm, grid, groups):
 
 
 def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
-  """A population with SEEDS members for each trial."""
-  base = part.config['train']['seed']
-  seeds = [keys.seed(base, f'tuning/{i}') for i in range(SEEDS)]
+  """A population with some members for each trial, of seeds of their own."""
+  base, count = part.config['train']['seed'], part.config['tune_seeds']
+  seeds = [keys.seed(base, f'tuning/{i}') for i in range(count)]
   hyper = {
-    entry: [trial[entry] for trial in trials for _ in range(SEEDS)]
+    entry: [trial[entry] for trial in trials for _ in seeds]
     for entry in sorted(mapped)
   }
   teaching = {}
   for name, group in groups.items():
     if group.per_member:
-      seed = np.arange(len(trials) * SEEDS) % SEEDS % len(part.seeds)
+      seed = np.arange(len(trials) * count) % count % len(part.seeds)
       group = group._replace(variables=_taken(group.variables, seed))
     teaching[name] = group
   job = arms.job(

@@ -37,6 +37,7 @@ MADE = (
   ROW,
   'tuning.json',
   'curves.png',
+  'costs.png',
   'shown',
   'checkpoints',
   'nets',

@@ -123,6 +123,25 @@ def test_statistics_are_those_of_the_mean(net, distill, batch):
   np.testing.assert_allclose(measured, nll, rtol=1e-5)
 
 
+def test_it_is_the_plain_mean_until_the_decay_is_less(batch):
+  """Of the parameters at the start and after each of the first steps."""
+  made, carry = learned(
+    Role(NETS['nnx']()), dict(labels=LABELS), batch, average=DECAY
+  )
+  run = jax.jit(made.step)
+  kernels = [np.asarray(carry['train']['nets']['student']['last']['kernel'])]
+  for step in range(1, 6):
+    carry, _ = run(carry, batch, {}, {})
+    now = np.asarray(carry['train']['nets']['student']['last']['kernel'])
+    if step < 4:  # 3/4 of the old mean are the share of three of four
+      kernels.append(now)
+      want = np.mean(kernels, 0)
+    else:
+      want = DECAY * want + (1 - DECAY) * now
+    got = carry['average']['student']['last']['kernel']
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 def test_a_mean_changes_nothing_of_the_net(batch):
   role = Role(NETS['nnx']())
   (made, plain), (averaged, carry) = (

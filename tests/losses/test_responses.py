@@ -161,6 +161,12 @@ CASES = {
     BOTH,
     {},
   ),
+  'probability_mse': (
+    losses.probability_mse,
+    lambda z, v: ((softmax(z) - softmax(v)) ** 2).mean(-1),
+    BOTH,
+    {},
+  ),
   'top_k_kl': (losses.top_k_kl, np_top_k_kl, BOTH, dict(k=2, temperature=2.0)),
   'top_k_kl_bucket': (
     losses.top_k_kl,
@@ -276,6 +282,7 @@ def test_by_hand():
       'total_variation': losses.total_variation(q, p),
       'soft_cross_entropy': losses.soft_cross_entropy(q, p),
       'logit_mse': losses.logit_mse(q, p),
+      'probability_mse': losses.probability_mse(q, p),
       'top_k_kl': losses.top_k_kl(q, p, k=1),
       'bucket': losses.top_k_kl(q, p, k=1, tail='bucket'),
       'decoupled_kl': losses.decoupled_kl(q, p, first, temperature=1.0),
@@ -307,6 +314,7 @@ def test_by_hand():
     'total_variation': 0.25,
     'soft_cross_entropy': log(2),
     'logit_mse': (log(3 / 2) ** 2 + log(2) ** 2) / 2,
+    'probability_mse': 1 / 16,
     'top_k_kl': 0,
     'bucket': kl,
     'decoupled_kl': kl,  # with two classes there is nothing to rank
@@ -340,6 +348,7 @@ ZERO_AT_EQUALITY = [
   'jensen_shannon',
   'total_variation',
   'logit_mse',
+  'probability_mse',
   'top_k_kl',
   'top_k_kl_bucket',
   'decoupled_kl',

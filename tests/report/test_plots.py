@@ -44,6 +44,56 @@ def test_panels_lines_bands_and_legend():
   assert [text.get_text() for text in legend.texts] == list(HISTORIES)
 
 
+LATER = ('hint_tuned', 'lost')
+
+
+@pytest.fixture
+def costly():
+  return {
+    'metric': 'top1',
+    'arms': {
+      'teacher': {'values': [0.9]},
+      'student': {'values': [0.5, 0.6, 0.7]},
+      'hint': {'values': [0.6, 0.6, 0.6]},
+      'hint_tuned': {'values': [0.7, 0.8, 0.9]},
+      'lost': {'values': [None, 0.8, 0.9]},
+    },
+    'comparison': {'than': 'student'},
+    'summary': [
+      {
+        'step': [10, 100],
+        'arms': {arm: [0.1] for arm in ('student', 'hint', *LATER)},
+      }
+    ],
+    'cost': {
+      'train_s': {'teacher': 9, 'student': 3, 'hint': 6, 'hint_tuned': 6}
+      | {'lost': 6}
+    },
+    'device': 'CPU',
+  }
+
+
+def test_a_metric_against_the_time_of_a_step(costly):
+  """Of arms with steps and a mean; of tuned methods the tuned arm alone."""
+  (axes,) = plots.draw_costs(costly).axes
+  drawn = {text.get_text(): text.xy for text in axes.texts}
+  assert drawn == {
+    'student': pytest.approx((10, 60)),
+    'hint': pytest.approx((20, 80)),
+  }
+  # The intervals of both: Student's t of three, 4.303 / √3 deviations of 10.
+  for container, (_, mean) in zip(axes.containers, drawn.values(), strict=True):
+    ((low, high),) = container[2][0].get_segments()
+    assert high[1] - mean == pytest.approx(mean - low[1])
+    assert high[1] - mean == pytest.approx(24.84, abs=0.01)
+  assert axes.get_ylabel() == 'top1 (%)'
+
+
+def test_a_picture_of_costs(costly, tmp_path):
+  plots.costs(costly, tmp_path / 'costs.png')
+  assert (tmp_path / 'costs.png').read_bytes().startswith(b'\x89PNG')
+
+
 def test_the_file(tmp_path):
   plots.curves(HISTORIES, tmp_path / 'curves.png')
   assert [p.name for p in tmp_path.iterdir()] == ['curves.png']

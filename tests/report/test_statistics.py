@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from jaxkd.errors import UserError
-from jaxkd.report.statistics import combination, interval, paired
+from jaxkd.report.statistics import (
+  Rank,
+  combination,
+  interval,
+  paired,
+  ranks,
+)
 
 
 def test_interval_by_hand():
@@ -94,3 +100,40 @@ def test_a_sum_of_arms():
   found = combination({'a': 2.0, 'b': -1.0}, values)
   assert found[0] == 1.5
   assert math.isnan(found[1])
+
+
+def test_ranks_by_hand():
+  """Of three seeds, all 27 draws; two arms differ by one seed alone."""
+  values = {'a': [5.0, 5.0, 5.0], 'b': [3.0, 3.0, 7.5], 'c': [1.0] * 3}
+  found = ranks(values, first=1)
+  assert [found[arm].place for arm in 'abc'] == [1, 2, 3]
+  # b has a mean above 5 where the last seed is drawn twice or more: 7 of 27.
+  assert found['a'].first == pytest.approx(20 / 27)
+  assert found['b'].first == pytest.approx(7 / 27)
+  assert found['c'] == Rank(3, 3, 3, 0)
+  assert [(found[arm].low, found[arm].high) for arm in 'ab'] == [(1, 2), (1, 2)]
+  lower = ranks(values, first=1, higher_is_better=False)
+  assert [lower[arm].place for arm in 'abc'] == [3, 2, 1]
+
+
+def test_ranks_of_many_seeds_against_a_loop():
+  random = np.random.default_rng(3)
+  array = random.normal(size=(4, 7)) + 0.4 * np.arange(4)[:, None]
+  found = ranks(dict(zip('abcd', array.tolist(), strict=True)))
+  counts = np.zeros((4, 4))
+  for _ in range(4000):
+    means = array[:, random.integers(7, size=7)].mean(1)
+    for place, arm in enumerate(np.argsort(-means)):
+      counts[arm, place] += 1 / 4000
+  for arm, name in enumerate('abcd'):
+    assert found[name].first == pytest.approx(counts[arm, :3].sum(), abs=0.03)
+    share = counts[arm, int(found[name].low) - 1 : int(found[name].high)].sum()
+    assert share > 0.93
+
+
+def test_ranks_of_ties_of_what_is_lost_and_of_too_few_seeds():
+  found = ranks({'a': [1.0, 1.0], 'b': [1.0, 1.0], 'c': [2.0, None]})
+  assert [found[arm].place for arm in 'abc'] == [1.5, 1.5, 3]
+  assert np.isnan([found['a'].low, found['a'].high]).all()
+  with pytest.raises(UserError, match=r'^report\.rank: the arms have .*seeds'):
+    ranks({'a': [1.0], 'b': [1.0, 2.0]})

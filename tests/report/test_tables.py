@@ -415,11 +415,25 @@ def test_methods_stand_beside_their_tuned_selves(row):
       'split': 'validation',
     }
   }
+  row['arms']['student']['values'] = [0.5] * 5
+  row['summary'][0]['arms']['map_tuned'] = [0.9, 0.95, 0.97]
+  row['cost'] |= {
+    'train_s': {'map_tuned': 30.0},
+    'step_flops': {'map_tuned': 12_345_678},
+    'step_bytes': {'map_tuned': 3 * 2**19},
+  }
   page = tables.benchmarks_md([row]).partition('### [1]')[2]
   wide = [line for line in page.splitlines() if line.count('|') == 9][2:]
+  wide, order = wide[:2], wide[4:]
   assert [line.split(' | ')[0] for line in wide] == ['| map', '| hint']
   assert '| -1.00 ± 0.00 points |' in wide[0]
-  assert '| 10 | 97.00' in wide[0]
+  assert '| 10 (edge) | 97.00' in wide[0]
   assert '| +3.00 ± 0.00 points |' in wide[0]
   assert '| – | 95.00' in wide[1]
+  assert [line.split(' | ')[:2] for line in order] == [
+    ['| 1', 'map_tuned'], ['| 2', 'hint_tuned'], ['| 3', 'soft_tuned']
+  ]  # fmt: skip
+  # 30 s for 3,000 steps of five seeds; in every draw of seeds it is the first.
+  assert order[0].endswith('| 1 to 1 | 100% | 2 | 12 | 1.50 |')
+  assert order[1].endswith('| 2 to 2 | 100% | – | – | – |')
   assert 'control, ' not in page

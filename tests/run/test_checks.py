@@ -10,7 +10,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxkd.errors import UserError
-from jaxkd.models import mlp
+from jaxkd.models import cost, mlp
 from jaxkd.run import build, checks, jobs, overview
 from jaxkd.run import config as configs
 from jaxkd.run.plan import called, ensembled
@@ -51,9 +51,14 @@ def test_a_sound_config_passes(tmp_path):
   source, (part,) = checks.prepare(small(), tmp_path)
   assert set(part.arms) == {'student', 'distilled'}
   assert part.seeds == [0, 1]
-  shares = overview.shares(part, source)
-  assert shares['student'] == 0
-  assert 0 < shares['distilled'] < 1
+  steps = overview.steps(part, source)
+  assert steps['student'].teachers == 0
+  assert 0 < steps['distilled'].teachers < 1
+  assert steps['distilled'].flops > steps['student'].flops > 0
+  # Beside the same carry there is a frozen teacher.
+  shape = source.input_shape
+  frozen = cost.cost(part.teachers['main'].net, shape).bytes
+  assert steps['distilled'].bytes == steps['student'].bytes + frozen
   assert not list(tmp_path.iterdir())
 
 
@@ -73,7 +78,7 @@ def test_nets_are_traced_once_for_all_that_they_are_part_of(
     arms__smaller=dict(train=dict(learning_rate=0.5)),
   )
   source, (part,) = checks.prepare(config, tmp_path)
-  overview.shares(part, source)
+  overview.steps(part, source)
   one, batch = (1, 8, 8, 1), (8, 8, 8, 1)
   # The shapes of the outputs; training; and the teacher in evaluation mode.
   assert sorted(traced) == [(4, one), (4, batch), (6, one), *[(6, batch)] * 2]

@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = [
   file
   for file in sorted((ROOT / 'configs').glob('*.py'))
-  if file.stem != 'methods_compared'
+  if not file.stem.startswith('methods_compared')
 ]
 
 
@@ -145,6 +145,8 @@ def test_a_row_has_what_it_takes_to_trust_it(finished):
   )
   assert row['params'] == {'teacher': 163, 'student': 83}
   assert 0 < row['cost']['teacher_share'] < 1
+  for kind in ('step_flops', 'step_bytes'):
+    assert row['cost'][kind]['distilled'] > row['cost'][kind]['student'] > 0
   assert 'agreement' in row['metrics']['student']
   assert any('share the teachers' in note for note in row['notes'])
   assert row['device'] and row['versions']['jax'] == jax.__version__
@@ -478,9 +480,11 @@ def test_nets_need_not_be_called_student(tmp_path):
 
 
 def test_overwrite_runs_again_what_has_finished(tmp_path):
-  row = run(small(), tmp_path)
+  row = run(small(report=dict(rank=True)), tmp_path)
   (tmp_path / 'row.json').write_text('{}')
+  assert (tmp_path / 'costs.png').exists()
   again = run(small(), tmp_path, overwrite=True)
+  assert not (tmp_path / 'costs.png').exists()
   assert found(again) == found(row)
   assert again['wall_s'] is not None  # nothing was there to be gone on with
   assert workdir.MADE[-1] == workdir.CONFIG

@@ -10,7 +10,7 @@ from flax import nnx
 from rich.console import Console
 
 from jaxkd.errors import UserError
-from jaxkd.run import arms, pipeline, tuning
+from jaxkd.run import arms, jobs, pipeline, tuning
 from jaxkd.run import config as configs
 from jaxkd.run.plan import configs_of
 
@@ -205,6 +205,23 @@ def test_a_grid_is_explained(tmp_path):
   text = console.export_text()
   assert 'distilled is tuned in 6 trials' in text
   assert 'distill.soft.weight = 0.5, 1.0, 2.0' in text
+
+
+def test_each_point_has_as_many_seeds_as_the_config_says(tmp_path):
+  grid = ('train.learning_rate=0.1,0.2,0.3',)
+  source, (part,), grids = tuning.prepare(small(tune_seeds=2), tmp_path, grid)
+  session = jobs.session_of(part, source, tmp_path, None)
+  found = tuning._jobs(
+    session, part, 'distilled', grids['distilled'], jobs.shapes_of(part)
+  )
+  ((members, _, job),) = found
+  assert members == [0, 1, 2]
+  first, second, *others = job.seeds
+  assert others == 2 * [first, second] and first != second
+  assert not {first, second} & set(part.seeds)
+  assert job.hyper == {'train.learning_rate': [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]}
+  with pytest.raises(UserError, match=r'^tune_seeds: 0 should be 1 or more'):
+    tuning.prepare(small(tune_seeds=0), tmp_path, grid)
 
 
 def test_grids_are_those_of_the_first_round(tmp_path):
