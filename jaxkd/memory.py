@@ -28,4 +28,4 @@ def keep_freed() -> bool:
   library = ctypes.CDLL(None)
   # One arena, since those of other threads than the first cannot grow large.
   options = (_TRIM_THRESHOLD, -1), (_MMAP_MAX, 0), (_ARENA_MAX, 1)
-  return all([library.mallopt(*option) == 1 for option in options])
+  return all(library.mallopt(*option) == 1 for option in options)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
 
-from jaxkd import shapes
+from jaxkd import compilation, shapes
 from jaxkd.paths import by_path
 from jaxkd.types import Net
 
@@ -141,7 +141,7 @@ def decoded(
 
 def _seconds(run: Callable, net: Net, inputs: Any, times: int) -> float:
   """The median of the times of a function of variables, all 0, and inputs."""
-  run, found = jax.jit(run), []
+  run, found = compilation.jit(run), []
   variables = jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype),
     jax.eval_shape(net.init, jax.random.key(0)),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxkd import files, source_code
+from jaxkd import compilation, files, source_code
 from jaxkd.data import cache, fingerprint, views
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.loader import Loader, ahead
@@ -252,7 +252,7 @@ class CachedOutputs:
     mesh = sharding.mesh(1, size)
     mesh = mesh if mesh.size > 1 else None
 
-    @jax.jit
+    @compilation.jit
     def run(variables, inputs, epoch, id, seed):
       return self._encode(self._outputs(variables, inputs, epoch, id, seed))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxkd import losses
+from jaxkd import compilation, losses
 from jaxkd.data import loader
 from jaxkd.distill.contexts import shown
 from jaxkd.distill.masks import examples
@@ -252,7 +252,7 @@ def _whole(measure, fields):
 def _over(session, group, split, measure, axis):
   """A measure of each member's nets, over examples that count along an axis."""
 
-  @jax.jit
+  @compilation.jit
   def run(variables, batch):
     inputs = shown(group.role.eval_view, batch, seed=0)
     seen = {**batch, 'inputs': inputs}

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkd import compilation
 from jaxkd.distill.contexts import read, shown, teach
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, within
@@ -77,7 +78,7 @@ def fit(
   nets = {**roles, **{name: teachers[name] for name in frozen}}
   texts = {name: role.view for name, role in nets.items() if not role.reads}
 
-  @jax.jit
+  @compilation.jit
   def seen(frozen, batch, seed):
     inputs = shown(texts, batch, seed)
     given = teach(teachers, frozen, inputs, batch.get('cached_outputs', {}))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 from absl import app, flags, logging
 
+from jaxkd import memory
 from jaxkd.errors import UserError, unknown
 from jaxkd.run import programs
 from jaxkd.train import hosts
@@ -76,6 +77,7 @@ def main(
     if not FLAGS.compilation_cache:
       jax.config.update('jax_enable_compilation_cache', False)
     programs.keep()
+    memory.keep_freed()
     _join(several)
     if not jax.distributed.is_initialized() or hosts.count() == 1:
       for number in (signal.SIGTERM, signal.SIGINT):

@@ -27,7 +27,7 @@ import optax
 from jax import Array
 from matplotlib import image
 
-from jaxkd import files, lookup, source_code
+from jaxkd import compilation, files, lookup, source_code
 from jaxkd.data import cache, tokens
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, blamed, replacing, unknown
@@ -388,7 +388,7 @@ class Generator:
       key = fold(jax.random.key(seed), 'generated')
       return made_of(variables, key, number, given)
 
-    self._make = jax.jit(make)
+    self._make = compilation.jit(make)
     one = np.zeros(1, np.int32)
     with blamed(f'{AT}.name'):
       traced, fields = jax.make_jaxpr(made_of, return_shape=True)(

@@ -293,8 +293,8 @@ def test_the_nets_that_are_measured(monkeypatch):
     (['--peers'], 'error: --peers: the peers need PyTorch; name a Python that '
      'has it with --torch_python=PATH\n'),
     (['--peers=kd,crt'], "--peers: there is no part 'crt'; did you mean"),
-    (['--peers', '--losses'], 'error: --losses: it is a measurement of its own; '
-     'leave --peers out\n'),
+    (['--peers', '--losses'], 'error: --losses: it is a measurement of its '
+     'own; leave --peers out\n'),
   ],
 )  # fmt: skip
 def test_the_script_refuses_before_it_measures(tmp_path, arguments, said):
