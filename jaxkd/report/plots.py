@@ -75,6 +75,11 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
       fontsize='x-small',
     )
   axes.set_xscale('log')
+  for formatter in (
+    axes.xaxis.set_major_formatter,
+    axes.xaxis.set_minor_formatter,
+  ):
+    formatter('{x:g}')
   axes.set_xlabel(f'milliseconds of a step of one seed ({row["device"]})')
   axes.set_ylabel(wording.heading(row['metric']))
   axes.spines[['top', 'right']].set_visible(False)

@@ -152,6 +152,19 @@ def test_nets_that_differ_have_no_ratio(measured, sizes):
   )
 
 
+def test_no_program_is_begun_once_the_time_is_over(case, child, monkeypatch):
+  monkeypatch.setattr(side_by_side, 'CHILD', child)
+  found = side_by_side.measure(
+    case,
+    sys.executable,
+    {'mdistiller': ROOT},
+    1,
+    programs=('teacher', 'plain'),
+    within=0,
+  )
+  assert [row['program'] for row in found['rows']] == ['teacher forward']
+
+
 def test_versions_and_commits_of_both_sides(measured):
   assert measured['versions']['torch'] == '9.9'
   assert measured['versions']['jax'] == jax.__version__
