@@ -171,12 +171,7 @@ def _row(
 
 def table(measured: Mapping[str, Any]) -> Table:
   """The measurement for the terminal, XLA's time before ours."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}: ms of XLA → ours',
-    title_style='bold',
-    box=None,
-    pad_edge=False,
-  )
+  made = speed.frame(measured, ': ms of XLA → ours')
   made.add_column('layer')
   for place in _PLACES:
     made.add_column(place, justify='right')

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import speed
@@ -144,12 +143,7 @@ def _start(folder: Path, home: Path) -> tuple[float, int, bool]:
 
 def table(measured: Mapping[str, Any]) -> Group:
   """A measurement for the terminal."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
-    title_style='bold',
-    box=None,
-    pad_edge=False,
-  )
+  made = speed.frame(measured)
   for name in measured['rows'][0]:
     made.add_column(name, justify='right')
   for row in measured['rows']:

@@ -19,7 +19,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import loss_speed, population_speed, speed
@@ -168,12 +167,7 @@ def measure(
 
 def table(measured: Mapping[str, Any]) -> Group:
   """A measurement for the terminal."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
-    title_style='bold',
-    box=None,
-    pad_edge=False,
-  )
+  made = speed.frame(measured)
   for name in measured['rows'][0]:
     made.add_column(name, justify='left' if name == 'curve' else 'right')
   for row in measured['rows']:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import speed
@@ -255,12 +254,7 @@ def measure(
 
 def table(measured: Mapping[str, Any]) -> Group:
   """A measurement for the terminal."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
-    title_style='bold',
-    box=None,
-    pad_edge=False,
-  )
+  made = speed.frame(measured)
   made.add_column('loss', no_wrap=True)
   made.add_column('shapes', style='dim')
   made.add_column('ms (quartiles)', justify='right', no_wrap=True)

@@ -25,7 +25,6 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import speed
@@ -333,12 +332,7 @@ def seeds(
 
 def table(measured: Mapping[str, Any]) -> Group:
   """A measurement for the terminal."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
-    title_style='bold',
-    box=None,
-    pad_edge=False,
-  )
+  made = speed.frame(measured)
   shown = [name for name in measured['rows'][0] if name != 'shapes']
   for name in shown:
     side = 'left' if name in ('net', 'programs') else 'right'

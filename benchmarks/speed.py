@@ -313,14 +313,19 @@ def check_stop(stop: threading.Event | None) -> None:
     raise Stopped('stopped while measuring; nothing was kept')
 
 
-def table(measured: Mapping[str, Any]) -> Table:
-  """A measurement for the terminal: medians, with the quartiles."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
+def frame(measured: Mapping[str, Any], more: str = '') -> Table:
+  """A table without rows for the terminal, titled with the device."""
+  return Table(
+    title=f'{measured["name"]}, on {measured["device"]}{more}',
     title_style='bold',
     box=None,
     pad_edge=False,
   )
+
+
+def table(measured: Mapping[str, Any]) -> Table:
+  """A measurement for the terminal: medians, with the quartiles."""
+  made = frame(measured)
   others = [
     name
     for name in dict.fromkeys(key for row in measured['rows'] for key in row)

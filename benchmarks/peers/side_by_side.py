@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import speed
@@ -210,12 +209,7 @@ def ours(case: Case, program: str) -> Ours:
 
 def table(measured: Mapping[str, Any]) -> Group:
   """A measurement for the terminal."""
-  made = Table(
-    title=f'{measured["name"]}, on {measured["device"]}',
-    title_style='bold',
-    box=None,
-    pad_edge=False,
-  )
+  made = speed.frame(measured)
   made.add_column('program', no_wrap=True)
   made.add_column('peer', no_wrap=True)
   for name in ('ms', 'their ms', 'ratio (quartiles)', 'remark'):

@@ -3,11 +3,8 @@
 import inspect
 import io
 import re
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +20,6 @@ from jaxkd.report.progress import Reporter
 from jaxkd.run import config as configs
 from jaxkd.train.fit import Stopped
 
-SCRIPT = Path(__file__).parents[2] / 'experiments' / 'benchmark.py'
 LOSSES = [name for name in losses.__all__ if loss_speed.is_loss(name)]
 
 
@@ -214,18 +210,3 @@ def test_asked_to_stop(case, inputs, monkeypatch):
   stop.set()
   with pytest.raises(Stopped, match='nothing was kept'):
     loss_speed.measure(case, 2, stop)
-
-
-def test_the_script_refuses_a_case_of_steps(tmp_path):
-  done = subprocess.run(
-    [sys.executable, str(SCRIPT), '--losses', '--case=demo'],
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-  )
-  assert done.returncode == 2
-  assert done.stdout == ''
-  assert done.stderr == (
-    'error: --losses: --case does not tell it what to measure; leave --case '
-    'out\n'
-  )

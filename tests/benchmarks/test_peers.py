@@ -1,7 +1,6 @@
 """How peers are measured beside ours; PyTorch has a stand-in here."""
 
 import io
-import subprocess
 import sys
 import threading
 import time
@@ -298,25 +297,3 @@ def test_the_nets_that_are_measured(monkeypatch):
   large = cases['resnet50-resnet18']
   assert (large.input_shape, large.num_classes) == ((224, 224, 3), 1000)
   assert speed.titled(large) == 'resnet50-resnet18, bfloat16'
-
-
-@pytest.mark.parametrize(
-  ('arguments', 'said'),
-  [
-    (['--peers'], 'error: --peers: the peers need PyTorch; name a Python that '
-     'has it with --torch_python=PATH\n'),
-    (['--peers=kd,crt'], "--peers: there is no part 'crt'; did you mean"),
-    (['--peers', '--losses'], 'error: --losses: it is a measurement of its '
-     'own; leave --peers out\n'),
-  ],
-)  # fmt: skip
-def test_the_script_refuses_before_it_measures(tmp_path, arguments, said):
-  done = subprocess.run(
-    [sys.executable, str(ROOT / 'experiments/benchmark.py'), *arguments],
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-  )
-  assert done.returncode == 2
-  assert said in done.stderr
-  assert done.stdout == ''

@@ -1,7 +1,6 @@
 """What is measured of populations, not how fast they are."""
 
 import io
-import subprocess
 import sys
 import threading
 import time
@@ -176,24 +175,3 @@ def test_the_nets_that_are_measured():
   assert mlp['students']['student']['kw']['widths'] == (32,)
   assert mlp['data']['source'] == 'digits'
   assert not mlp['teachers']
-
-
-@pytest.mark.parametrize(
-  ('arguments', 'said'),
-  [
-    (['--population=memebrs'], "--population: there is no part 'memebrs'; did "
-     "you mean 'members' or 'teachers'?"),
-    (['--population', '--losses'], '--losses: it is a measurement of its own; '
-     'leave --population out'),
-  ],
-)  # fmt: skip
-def test_the_script_refuses_before_it_measures(tmp_path, arguments, said):
-  done = subprocess.run(
-    [sys.executable, str(ROOT / 'experiments/benchmark.py'), *arguments],
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-  )
-  assert done.returncode == 2
-  assert said in done.stderr
-  assert done.stdout == ''

@@ -3,8 +3,6 @@
 import io
 import itertools
 import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -174,26 +172,3 @@ def test_cases(monkeypatch):
   monkeypatch.setattr(speed.jax, 'default_backend', lambda: 'gpu')
   large = speed.cases(demo)['resnet32x4-resnet8x4']
   assert large.config['train']['batch_size'] == 256
-
-
-@pytest.mark.parametrize(
-  ('flag', 'said'),
-  [
-    ('--case=dmeo', "--case: there is no case 'dmeo'; did you mean 'demo'? "
-     '(known: demo, resnet20-resnet8)'),
-    ('--out=none/x.json', 'none/x.json cannot be written: No such file or '
-     'directory; choose another file'),
-    ('--store', '--store: there is no folder benchmarks here; run this where '
-     'the repository is, or write to a file with --out'),
-  ],
-)  # fmt: skip
-def test_the_script_refuses_before_it_measures(tmp_path, flag, said):
-  done = subprocess.run(
-    [sys.executable, str(ROOT / 'experiments/benchmark.py'), flag],
-    capture_output=True,
-    text=True,
-    cwd=tmp_path,
-  )
-  assert done.returncode == 2
-  assert done.stdout == ''
-  assert done.stderr == f'error: {said}\n'
