@@ -105,23 +105,24 @@ def conv_general_dilated(
     edges = lax.padtype_to_pads(
       x.shape[1:3], kernel.shape[:2], window_strides, padding
     )
-  if not ours or min(map(min, edges)) < 0:
-    return lax.conv_general_dilated(
-      x, kernel, window_strides, padding, **arguments
+  if ours and min(map(min, edges)) >= 0:
+    window = Window(
+      x.shape[1:3],
+      kernel.shape[:2],
+      tuple(window_strides),
+      tuple(map(tuple, edges)),
+      feature_group_count,
+      precision,
     )
-  window = Window(
-    x.shape[1:3],
-    kernel.shape[:2],
-    tuple(window_strides),
-    tuple(map(tuple, edges)),
-    feature_group_count,
-    precision,
+    if min(window.output) > 0:
+      return _forward.bind(x, kernel, window=window)
+  return lax.conv_general_dilated(
+    x, kernel, window_strides, padding, **arguments
   )
-  return _forward.bind(x, kernel, window=window)
 
 
 def _numbers(dimension_numbers):
-  """Dimension numbers of images in one form; None if they cannot be had."""
+  """The dimension numbers of images in one form."""
   shape = (1, 1, 1, 1)
   return lax.conv_dimension_numbers(shape, shape, dimension_numbers)
 

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -169,6 +170,24 @@ def test_what_is_not_ours_is_left_to_xla(changed):
   xlas = lax.conv_general_dilated(x, k, **arguments)
   np.testing.assert_array_equal(ours, xlas)
   assert ours.dtype == xlas.dtype
+
+
+def test_a_kernel_larger_than_the_image_gives_nothing():
+  _, _, _, k = _both(CASES['depthwise, stride'])
+  x = jnp.ones((2, 1, 1, 6))
+  out = convolution.conv_general_dilated(
+    x, k, (1, 1), 'VALID', dimension_numbers=LAYOUT, feature_group_count=6
+  )
+  assert out.shape == (2, 0, 0, 6)
+
+
+def test_it_is_exported_for_several_platforms():
+  ours, xlas, x, k = _both(CASES['depthwise, stride'])
+  shapes = [jax.ShapeDtypeStruct(y.shape, y.dtype) for y in (x, k)]
+  platforms = ('cpu', 'cuda', 'tpu')
+  kept = jax.export.export(jax.jit(ours), platforms=platforms)(*shapes)
+  assert kept.platforms == platforms
+  _near(kept.call(x, k), xlas(x, k))
 
 
 def test_other_types_are_left_to_xla():
