@@ -7,7 +7,12 @@ four blocks that is twice as wide, both with AdamW.
 teacher. Here are the methods that look at logits and embeddings alone, with
 their published weights and tuned as there. Not here: what compares maps of conv
 nets, the reused classifier, which needs a net with a neck, and DOT, which is a
-form of SGD.
+form of SGD. Ramps take as many steps as there, of three times as many.
+
+On validation, with two seeds and a teacher of 84.4 % (2,000 steps), the student
+alone had 80.2, 80.0 and 80.6 % after a half, three quarters and all of its
+3,000 steps, soft targets 83.4 %; after 1,000, where both were still learning,
+80.8 and 81.2 %.
 
   python experiments/distill.py --config configs/methods_compared_vit.py \
       --workdir runs/methods_compared_vit
@@ -18,7 +23,7 @@ from jaxkd.run import config
 base = config.beside(__file__, 'methods_compared.py')
 
 AT = {'logits', 'embedding'}
-RATE = 2e-3
+RATE, STEPS = 2e-3, 3000
 
 
 def get_config(arg=None):
@@ -53,6 +58,8 @@ def compared(arg, *, train=None, **teacher):
     part = method.train.learning_rate / base.SGD_RATE
     _set(method.train, **_adamw())
     method.train.learning_rate = RATE * part
+    if not tiny:
+      method.train.steps = STEPS
     _set(method.teachers.main.train, **(train or {}))
     _set(method.teachers.main, **teacher)
   return base.compared(methods)
