@@ -41,6 +41,9 @@ def once(function: Callable, **options: Any) -> Callable:
 def jit(function: Callable, **options: Any) -> Callable:
   """A compiled function that runs often, and may hold convolutions.
 
+  JAX takes no such options for a function that is called while another one is
+  traced; there `jax.jit` serves, and the options are those of the other.
+
   Args:
     function: any.
     **options: as `jax.jit` takes them.

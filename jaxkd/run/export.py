@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd import compilation, shapes, tasks
+from jaxkd import shapes, tasks
 from jaxkd.data import inputs
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Role
@@ -92,7 +92,7 @@ def show(
 
   def applied(stage):
     net, variables = workdir.load(workdir.net_folder(directory, stage))
-    return compilation.jit(lambda inputs: net.apply(variables, inputs)[0])
+    return jax.jit(lambda inputs: net.apply(variables, inputs)[0])
 
   task.show(
     directory / 'shown',
