@@ -29,7 +29,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-WRITTEN_OUT = 8
+WRITTEN_OUT = 8  # members or groups; a loop over more compiles faster
+PIXELS = 49  # of a depthwise kernel that is written out
 
 
 class Window(NamedTuple):
@@ -150,9 +151,8 @@ def _xla_forward(x, kernel, window):
 def _xla_of_input(d, kernel, window):
   width = kernel.shape[2] * window.groups
   x = jax.ShapeDtypeStruct((d.shape[0], *window.image, width), d.dtype)
-  return jax.linear_transpose(lambda x: _xla_forward(x, kernel, window), x)(d)[
-    0
-  ]
+  forward = lambda x: _xla_forward(x, kernel, window)  # noqa: E731
+  return jax.linear_transpose(forward, x)(d)[0]
 
 
 def _xla_of_kernel(x, d, window):
@@ -194,22 +194,21 @@ def _cpu_of_input(d, kernel, window):
 
 
 def _cpu_of_kernel(x, d, window):
-  if window.groups == x.shape[3] == d.shape[3]:
+  groups = window.groups
+  if groups == x.shape[3] == d.shape[3] and _is_small(window):
     return _correlated(_padded(x, window.padding), d, window)
-  if window.groups > 1:
-    parts = (jnp.split(y, window.groups, 3) for y in (x, d))
-    alone = window._replace(groups=1)
-    each = [_cpu_of_kernel(*pair, alone) for pair in zip(*parts, strict=True)]
-    return jnp.concatenate(each, 3)
+  if groups > 1:
+    of_one = functools.partial(_cpu_of_kernel, window=window._replace(groups=1))
+    parts = (jnp.stack(jnp.split(y, groups, 3)) for y in (x, d))
+    each = jnp.moveaxis(_one_by_one(of_one)(*parts), 0, 3)
+    return each.reshape(*each.shape[:3], -1)
   if window.is_pointwise():
     axes = ((0, 1, 2), (0, 1, 2))
     seen = _strided(x, window)
     made = jnp.tensordot(seen, d, axes, precision=window.precision)
     return made[None, None]
   # The examples are what is summed over, as channels are in the forward pass.
-  # XLA finds that out by itself, but not in loops. The barrier keeps it from
-  # computing anew, out of order, what comes before the arrays.
-  x, d = lax.optimization_barrier((x, d))
+  # XLA finds that out by itself, but not in loops.
   padding = zip(
     window.padding, window.image, window.kernel, window.strides, window.output,
     strict=True,
@@ -230,8 +229,14 @@ def _cpu_of_kernel(x, d, window):
 
 
 def _is_depthwise(kernel, window):
-  """Whether each channel is convolved by itself, with one kernel."""
-  return kernel.shape[2] == 1 and kernel.shape[3] == window.groups
+  """Whether each channel is convolved by itself, with one small kernel."""
+  alone = kernel.shape[2] == 1 and kernel.shape[3] == window.groups
+  return alone and _is_small(window)
+
+
+def _is_small(window):
+  """Whether all pixels of a kernel are written out."""
+  return window.kernel[0] * window.kernel[1] <= PIXELS
 
 
 def _padded(x, padding, inside=(0, 0)):

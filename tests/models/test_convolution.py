@@ -30,6 +30,8 @@ CASES = {
   'depthwise': (7, 6, 6, 3, 1, 1, 6),
   'depthwise, stride': (8, 6, 6, 3, 2, 1, 6),
   'depthwise, two each': (7, 3, 6, 3, 1, 1, 3),
+  'depthwise, large': (9, 3, 3, 8, 1, 4, 3),
+  'many groups': (6, 20, 10, 3, 1, 1, 10),
 }
 
 
