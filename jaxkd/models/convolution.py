@@ -166,7 +166,7 @@ def _xla_of_kernel(x, d, window):
 
 
 def _cpu_forward(x, kernel, window):
-  if _is_depthwise(kernel, window):
+  if _is_depthwise(window, x.shape[3], kernel.shape[3]):
     return _weighted(_padded(x, window.padding), kernel, window, window.output)
   if window.is_pointwise() and window.groups == 1:
     return _product(_strided(x, window), kernel[0, 0], window)
@@ -176,7 +176,7 @@ def _cpu_forward(x, kernel, window):
 def _cpu_of_input(d, kernel, window):
   turned = kernel[::-1, ::-1]
   flat = window._replace(strides=(1, 1))
-  if _is_depthwise(kernel, window):
+  if _is_depthwise(window, kernel.shape[2] * window.groups, d.shape[3]):
     return _weighted(_spread(d, window), turned, flat, window.image)
   if window.groups > 1:
     return _xla_of_input(d, kernel, window)
@@ -194,12 +194,11 @@ def _cpu_of_input(d, kernel, window):
 
 
 def _cpu_of_kernel(x, d, window):
-  groups = window.groups
-  if groups == x.shape[3] == d.shape[3] and _is_small(window):
+  if _is_depthwise(window, x.shape[3], d.shape[3]):
     return _correlated(_padded(x, window.padding), d, window)
-  if groups > 1:
+  if window.groups > 1:
     of_one = functools.partial(_cpu_of_kernel, window=window._replace(groups=1))
-    parts = (jnp.stack(jnp.split(y, groups, 3)) for y in (x, d))
+    parts = (jnp.stack(jnp.split(y, window.groups, 3)) for y in (x, d))
     each = jnp.moveaxis(_one_by_one(of_one)(*parts), 0, 3)
     return each.reshape(*each.shape[:3], -1)
   if window.is_pointwise():
@@ -209,17 +208,13 @@ def _cpu_of_kernel(x, d, window):
     return made[None, None]
   # The examples are what is summed over, as channels are in the forward pass.
   # XLA finds that out by itself, but not in loops.
-  padding = zip(
-    window.padding, window.image, window.kernel, window.strides, window.output,
-    strict=True,
-  )  # fmt: skip
   made = lax.conv_general_dilated(
     x.transpose(3, 1, 2, 0),
     d.transpose(1, 2, 0, 3),
     (1, 1),
     [
       (low, k + stride * (out - 1) - n - low)
-      for (low, _), n, k, stride, out in padding
+      for low, n, k, stride, out in _along(window)
     ],
     rhs_dilation=window.strides,
     dimension_numbers=LAYOUT,
@@ -228,15 +223,10 @@ def _cpu_of_kernel(x, d, window):
   return made.transpose(1, 2, 0, 3)
 
 
-def _is_depthwise(kernel, window):
+def _is_depthwise(window, width_in, width_out):
   """Whether each channel is convolved by itself, with one small kernel."""
-  alone = kernel.shape[2] == 1 and kernel.shape[3] == window.groups
-  return alone and _is_small(window)
-
-
-def _is_small(window):
-  """Whether all pixels of a kernel are written out."""
-  return window.kernel[0] * window.kernel[1] <= PIXELS
+  small = window.kernel[0] * window.kernel[1] <= PIXELS
+  return small and window.groups == width_in == width_out
 
 
 def _padded(x, padding, inside=(0, 0)):
@@ -247,15 +237,18 @@ def _padded(x, padding, inside=(0, 0)):
   return lax.pad(x, jnp.zeros((), x.dtype), (none, *edges, none))
 
 
+def _along(window):
+  """For height and width: padding before, image, kernel, stride and output."""
+  before = [low for low, _ in window.padding]
+  sizes = window.image, window.kernel, window.strides, window.output
+  return zip(before, *sizes, strict=True)
+
+
 def _edges(window):
   """What to pad a gradient with, so that its windows give back the image."""
-  sizes = zip(
-    window.padding, window.image, window.kernel, window.strides, window.output,
-    strict=True,
-  )  # fmt: skip
   return [
     (k - 1 - low, n + low - stride * (out - 1) - 1)
-    for (low, _), n, k, stride, out in sizes
+    for low, n, k, stride, out in _along(window)
   ]
 
 
