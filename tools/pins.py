@@ -16,6 +16,7 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
 HEADER = '# The exact versions that are tested; `make pins` renews them.'
+TESTED = ('detection', 'speech', 'text', 'video', 'dev')
 OLD = 'python_version < "3.12"'
 NEW = 'python_version >= "3.12"'
 
@@ -24,12 +25,12 @@ def wanted() -> list[str]:
   """What pyproject.toml asks for: to build, to run and to test all of it."""
   table = tomllib.loads((ROOT / 'pyproject.toml').read_text())
   project = table['project']
+  extras = project['optional-dependencies']
   return [
     'pip',
     *table['build-system']['requires'],
     *project['dependencies'],
-    *project['optional-dependencies']['text'],
-    *project['optional-dependencies']['dev'],
+    *(package for name in TESTED for package in extras[name]),
   ]
 
 
