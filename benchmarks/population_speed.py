@@ -33,7 +33,7 @@ from jaxkd.errors import UserError
 from jaxkd.report import rows, wording
 from jaxkd.run import arms, checks, jobs, train_job
 from jaxkd.run import config as configs
-from jaxkd.train import fit, sharding
+from jaxkd.train import execution, fit, sharding
 from jaxkd.train.population import MODES, Population
 
 PARTS = 'members', 'devices', 'teachers', 'seeds'
@@ -189,8 +189,8 @@ def _members_row(
   }
   if {'vmap', 'sequence'} <= set(programs):
     long = 10**9  # steps, so that auto tries every mode
-    plan = fit.Plan(long, 1, 1, members='auto', steps_per_execution=1)
-    auto = fit.fastest(make, batches, plan)[1].mode
+    plan = execution.Plan(long, 1, 1, members='auto', steps_per_execution=1)
+    auto = execution.fastest(make, batches.batch(0), plan)[1].mode
     best = max(middle[mode] for mode in programs if mode in MODES)
     row['auto'] = auto
     row['% behind'] = round(100 * (best / middle[auto] - 1), 1)

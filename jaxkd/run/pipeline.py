@@ -40,7 +40,8 @@ from jaxkd.students import compression, stored
 from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import mixture
 from jaxkd.train import hosts, side_by_side
-from jaxkd.train.fit import Execution, Stopped
+from jaxkd.train.execution import Execution
+from jaxkd.train.fit import Stopped
 
 __all__ = ['Stage', 'Stopped', 'run', 'run_complete']
 

@@ -30,7 +30,8 @@ from jaxkd.run.types import Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Execution, Fault, Plan, Stopped, fit
+from jaxkd.train.execution import Execution, Plan
+from jaxkd.train.fit import Fault, Stopped, fit
 from jaxkd.train.population import Learner, Population, shapes_of_one, take
 
 EVALUATIONS = 20
@@ -43,7 +44,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   Args:
     session: what the stages have in common.
     job: the population.
-    may_diverge: see `jaxkd.train.fit.Plan`.
+    may_diverge: see `jaxkd.train.execution.Plan`.
   """
   batches = batches_of(session, job)
   batches.keep(session.progress, session.say, session.stop)

@@ -13,7 +13,7 @@ from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group, Role
 from jaxkd.memo import Memo
-from jaxkd.train.fit import Execution
+from jaxkd.train.execution import Execution
 from jaxkd.types import Metric
 
 

@@ -1,8 +1,6 @@
 """The training loop: steps, evaluations, checkpoints, and nothing else."""
 
 import itertools
-import math
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,18 +13,12 @@ import numpy as np
 from jaxkd import compilation
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
-from jaxkd.train import hosts, sharding
+from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
+from jaxkd.train.execution import Execution, Plan, fastest
 from jaxkd.train.population import Population
 
 Values = dict[str, np.ndarray]  # name -> value of each member [M]
-
-# Several steps in one call take a second program to compile. That pays off only
-# in long runs, of steps so short that the time between them matters.
-LONG_RUN = 4000  # steps
-SHORT_STEP = 5e-3  # seconds
-MOST_AT_ONCE = 32
-SHORT_RUN = 3.0  # seconds; the program of another mode takes that to compile
 
 _WEIGHTS = 'weights'  # the name of the weights among what must be finite
 
@@ -53,42 +45,6 @@ class Batches(Protocol):
 
 class Stopped(Exception):
   """The run was asked to stop, and did so after saving its state."""
-
-
-class Execution(NamedTuple):
-  """Execution mode of a population; affects speed only.
-
-  Attributes:
-    mode: how the members run; see `jaxkd.train.population`.
-    steps: how many are done in one call of the program.
-  """
-
-  mode: str = 'sequence'
-  steps: int = 1
-
-
-class Plan(NamedTuple):
-  """How long to train and how often to log, evaluate and save.
-
-  Attributes:
-    steps: number of steps.
-    eval_every: steps between evaluations; there is also one after the last.
-    save_every: steps between checkpoints; there is also one after the last.
-    log_every: steps between reports of what the steps measured.
-    members: the mode: see `jaxkd.train.population`, or 'auto' for the fastest.
-    steps_per_execution: steps in one call of the program; 0 for one, or for
-      several if they are measured to be faster.
-    may_diverge: whether training goes on if members become infinite or NaN;
-      their metrics are NaN from then on.
-  """
-
-  steps: int
-  eval_every: int
-  save_every: int
-  log_every: int = 50
-  members: str = 'auto'
-  steps_per_execution: int = 0
-  may_diverge: bool = False
 
 
 class Fault(NamedTuple):
@@ -183,7 +139,7 @@ def fit(
     population = make(mode=execution.mode)
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
   else:
-    population, execution = fastest(make, batches, plan)
+    population, execution = fastest(make, first, plan)
     carry, totals = population.init(), population.split(nothing)
     start = 0
     meta = {
@@ -192,7 +148,7 @@ def fit(
       'diverged': [False] * population.members,
       'execution': execution,
     }
-    if plan.members == 'auto' or _tries_several(plan):
+    if plan.members == 'auto' or plan.tries_several:
       # A resumed run must not measure again and choose another mode.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
       checkpoints.save(0, tree, meta)
@@ -276,68 +232,6 @@ def _calls(
     taken = steps if steps <= stop - step else 1
     step += taken
     yield step, list(itertools.islice(stream, taken))
-
-
-def fastest(
-  make: Callable[..., Population], batches: Batches, plan: Plan
-) -> tuple[Population, Execution]:
-  """The population in the mode of the plan, and its execution.
-
-  'auto' times some steps of the modes 'sequence' and 'vmap' and takes the
-  faster one; where all steps take less than `SHORT_RUN` in sequence, it is that
-  one. 'unroll' was never clearly faster than 'sequence', and takes longest to
-  compile, so it is not tried.
-  """
-  batch = batches.batch(0)
-  if plan.members != 'auto':
-    candidates = [make(mode=plan.members)]
-  else:
-    candidates = [make(mode='sequence')]
-    if candidates[0].members > 1:
-      candidates.append(make(mode='vmap'))
-  steps, most = plan.steps_per_execution, _most_at_once(plan)
-  times = [0.0]
-  if len(candidates) > 1 or _tries_several(plan):
-    times = [_step_time(candidates[0], batch)]
-  longer = len(candidates) > 1 and plan.steps * times[0] > SHORT_RUN
-  if hosts.broadcast_from_host0('a trial of another mode', longer):
-    times.append(_step_time(candidates[1], batch))
-  fastest = hosts.broadcast_from_host0('the fastest way', int(np.argmin(times)))
-  best, time_of_one = candidates[fastest], times[fastest]
-  short = _tries_several(plan) and time_of_one < SHORT_STEP
-  if hosts.broadcast_from_host0('a trial of several steps', short):
-    faster = _step_time(best, batch, most) < time_of_one
-    steps = (
-      most if hosts.broadcast_from_host0('several steps at once', faster) else 1
-    )
-  return best, Execution(best.mode, steps or 1)
-
-
-def _tries_several(plan: Plan) -> bool:
-  """Whether to measure if several steps in one call are faster."""
-  asked = not plan.steps_per_execution and plan.steps >= LONG_RUN
-  return asked and _most_at_once(plan) > 1
-
-
-def _most_at_once(plan: Plan) -> int:
-  """The most steps in a call that divide all intervals of the plan."""
-  between = math.gcd(
-    plan.steps, plan.eval_every, plan.save_every, plan.log_every
-  )
-  return max(n for n in range(1, MOST_AT_ONCE + 1) if between % n == 0)
-
-
-def _step_time(population: Population, batch: dict, steps: int = 1) -> float:
-  """Seconds of a step: the median of ten calls, after two to warm up."""
-  carry = population.init()
-  totals = population.split(population.no_totals(batch))
-  times = []
-  for _ in range(12):
-    begun = time.perf_counter()
-    carry, totals = population.step(carry, totals, *[batch] * steps)
-    jax.block_until_ready(totals)
-    times.append(time.perf_counter() - begun)
-  return statistics.median(times[2:]) / steps
 
 
 def _record(

@@ -13,7 +13,7 @@ from benchmarks import population_speed, speed
 from jaxkd.errors import UserError
 from jaxkd.report import tables
 from jaxkd.run import config as configs
-from jaxkd.train import fit
+from jaxkd.train import execution
 from jaxkd.train.fit import Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_rates_count_members(cases, monkeypatch):
     lambda programs, *_, **__: dict.fromkeys(programs, speed.np.full(3, 0.5)),
   )
   monkeypatch.setattr(
-    fit, 'fastest', lambda *_: (None, fit.Execution('vmap', 1))
+    execution, 'fastest', lambda *_: (None, execution.Execution('vmap', 1))
   )
   (row,) = population_speed.members(cases, 2, sizes=(2,), seconds=LONG)['rows']
   assert (row['one by one'], row['vmap'], row['gain']) == (2.0, 4.0, 2.0)

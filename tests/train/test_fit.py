@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jaxkd.errors import UserError
+from jaxkd.train import execution as execution_module
 from jaxkd.train import fit as fit_module
 from jaxkd.train.checkpoint import Checkpoints
-from jaxkd.train.fit import Execution, Plan, Stopped, fit
+from jaxkd.train.execution import Execution, Plan, fastest
+from jaxkd.train.fit import Stopped, fit
 from jaxkd.train.population import Learner, Population
 
 PLAN = Plan(12, eval_every=4, save_every=6, log_every=2, members='vmap')
@@ -134,15 +136,16 @@ def test_several_steps_at_once_stop_and_go_on_as_an_unbroken_run(tmp_path):
 def test_several_steps_at_once_where_that_is_faster(
   tmp_path, monkeypatch, faster, chosen
 ):
-  def step_time(population, batch, steps=1):
-    return 1e-3 * (0.5 if faster else 2) if steps > 1 else 1e-3
+  def step_times(ways, batch):
+    several = 1e-3 * (0.5 if faster else 2)
+    return [several if steps > 1 else 1e-3 for _, steps in ways]
 
-  monkeypatch.setattr(fit_module, '_step_time', step_time)
+  monkeypatch.setattr(execution_module, '_step_times', step_times)
   assert run(tmp_path / 'short').execution.steps == 1
-  monkeypatch.setattr(fit_module, 'LONG_RUN', 12)
+  monkeypatch.setattr(execution_module, 'LONG_RUN', 12)
   plan = PLAN._replace(save_every=4)
   assert run(tmp_path / 'long', plan).execution.steps == chosen
-  monkeypatch.setattr(fit_module, 'SHORT_STEP', 1e-4)
+  monkeypatch.setattr(execution_module, 'SHORT_STEP', 1e-4)
   assert run(tmp_path / 'slow', plan).execution.steps == 1
 
 
@@ -237,25 +240,44 @@ def test_auto_keeps_its_choice(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('steps', 'tried'), [(300, ['sequence']), (301, ['sequence', 'vmap'])]
+  ('steps', 'tried'),
+  [(300, [['sequence']]), (301, [['sequence'], ['sequence', 'vmap']])],
 )
 def test_auto_compiles_another_mode_where_it_can_save_time(
   monkeypatch, steps, tried
 ):
   seen = []
 
-  def step_time(population, batch, steps=1):
-    seen.append(population.mode)
-    return {'sequence': 1e-2, 'vmap': 1e-3}[population.mode]
+  def step_times(ways, batch):
+    modes = [population.mode for population, _ in ways]
+    seen.append(modes)
+    return [{'sequence': 1e-2, 'vmap': 1e-3}[mode] for mode in modes]
 
   def make(mode):
     return Population(learner(), seeds=[0, 1], mode=mode)
 
-  monkeypatch.setattr(fit_module, '_step_time', step_time)
+  monkeypatch.setattr(execution_module, '_step_times', step_times)
   plan = PLAN._replace(steps=steps, members='auto')
-  population, execution = fit_module.fastest(make, Numbers(), plan)
+  population, execution = fastest(make, Numbers().batch(0), plan)
   assert seen == tried
-  assert population.mode == execution.mode == tried[-1]
+  assert population.mode == execution.mode == tried[-1][-1]
+
+
+def test_modes_are_timed_in_turns():
+  """What slows the machine for a while slows each of them."""
+  order = []
+
+  class Noted(Population):
+    def step(self, *args):
+      order.append(self.mode)
+      return super().step(*args)
+
+  def make(mode):
+    return Noted(learner(), seeds=[0, 1], mode=mode)
+
+  plan = PLAN._replace(steps=10**9, members='auto', steps_per_execution=1)
+  fastest(make, Numbers().batch(0), plan)
+  assert order[-24:] == ['sequence', 'vmap'] * 12
 
 
 def test_weights_that_the_last_step_ruined_are_refused(tmp_path):
