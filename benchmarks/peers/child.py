@@ -100,7 +100,29 @@ class Setting:
     return call
 
 
-def count(parameters):
+def _program(peer, setting):
+  """A call of what is asked for, and facts about it.
+
+  Args:
+    peer: its module, with ``net(request, role)``, ``logits(what a net gives)``
+      and ``train(setting, teacher, student)``, which gives a call of the
+      training step and the parameters that it trains.
+    setting: what the program has in common with others.
+  """
+  teacher, student = (
+    peer.net(setting.request, role) for role in ('teacher', 'student')
+  )
+  facts = {
+    'teacher': _count(teacher.parameters()),
+    'student': _count(student.parameters()),
+  }
+  if setting.request['program'] == 'teacher':
+    return setting.forward(teacher.to(setting.device), peer.logits), facts
+  call, parameters = peer.train(setting, teacher, student)
+  return call, {**facts, 'trained': _count(parameters)}
+
+
+def _count(parameters):
   """The number of values that train."""
   return sum(p.numel() for p in parameters if p.requires_grad)
 
@@ -133,7 +155,7 @@ def main(peer, folder, device, threads):
 
     torch.manual_seed(0)
     setting = Setting(torch.device(device), request)
-    call, facts = importlib.import_module(PEERS[peer]).make(setting)
+    call, facts = _program(importlib.import_module(PEERS[peer]), setting)
     with FlopCounterMode(display=False) as counter:
       call()
     return protocol.Made(call, {**facts, 'flops': counter.get_total_flops()})

@@ -2,7 +2,6 @@
 
 import sys
 
-from child import count
 from protocol import Lacks
 
 # Ours -> theirs.
@@ -28,18 +27,17 @@ def prepare(device):
     module.AliasMethod.cuda = lambda self: None
 
 
-def make(setting):
-  """A program and what is said of it."""
+def logits(found):
+  """The logits among what a net gives."""
+  return found[0]
+
+
+def train(setting, teacher, student):
+  """A call of the training step, and what it trains."""
   from mdistiller.distillers import distiller_dict
   from mdistiller.engine.cfg import CFG
 
   request, program = setting.request, setting.request['program']
-  teacher, student = (_net(request, role) for role in ('teacher', 'student'))
-  facts = {'teacher': count(teacher.parameters())}
-  facts['student'] = count(student.parameters())
-  if program == 'teacher':
-    call = setting.forward(teacher.to(setting.device), lambda found: found[0])
-    return call, facts
   if program == 'plain':
     distiller = distiller_dict['NONE'](student)
   elif program in DISTILLERS:
@@ -70,10 +68,11 @@ def make(setting):
     return sum(value.mean() for value in losses.values())
 
   parameters = list(distiller.get_learnable_parameters())
-  return setting.step(loss, parameters), {**facts, 'trained': count(parameters)}
+  return setting.step(loss, parameters), parameters
 
 
-def _net(request, role):
+def net(request, role):
+  """A net for small images, or for those of ImageNet."""
   from mdistiller.models import cifar_model_dict, imagenet_model_dict
 
   name, classes = request[role], request['classes']

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-from child import count
 from protocol import Lacks
 
 # (weight of the labels, of the divergence of logits, of the method itself), as
@@ -27,18 +26,18 @@ def prepare(device):
     crd.memory.AliasMethod.cuda = lambda self: None
 
 
-def make(setting):
-  """A program and what is said of it."""
+def logits(found):
+  """The logits among what a net gives, which is no more than them."""
+  return found
+
+
+def train(setting, teacher, student):
+  """A call of the training step, and what it trains."""
   import torch
   from distiller_zoo import DistillKL
   from torch import nn
 
-  request, program = setting.request, setting.request['program']
-  teacher, student = (_net(request, role) for role in ('teacher', 'student'))
-  facts = {'teacher': count(teacher.parameters())}
-  facts['student'] = count(student.parameters())
-  if program == 'teacher':
-    return setting.forward(teacher.to(setting.device), lambda x: x), facts
+  program = setting.request['program']
   labels = nn.CrossEntropyLoss()
   student = student.to(setting.device).train()
   if program == 'plain':
@@ -46,7 +45,7 @@ def make(setting):
     call = setting.step(
       lambda: labels(student(setting.inputs), setting.labels), parameters
     )
-    return call, {**facts, 'trained': count(parameters)}
+    return call, parameters
   if program not in WEIGHTS:
     raise Lacks(program)
   teacher = teacher.to(setting.device).eval()
@@ -55,21 +54,22 @@ def make(setting):
   divergence, weights = DistillKL(4.0), WEIGHTS[program]
 
   def loss():
-    features, logits = student(setting.inputs, is_feat=True, preact=False)
+    features, found = student(setting.inputs, is_feat=True, preact=False)
     with torch.no_grad():
       known, given = teacher(setting.inputs, is_feat=True, preact=False)
     terms = (
-      labels(logits, setting.labels),
-      divergence(logits, given),  # which it computes for every method
+      labels(found, setting.labels),
+      divergence(found, given),  # which it computes for every method
       _compared(setting, own, features, known),
     )
     return sum(w * term for w, term in zip(weights, terms, strict=True))
 
   parameters = list(trained.parameters())
-  return setting.step(loss, parameters), {**facts, 'trained': count(parameters)}
+  return setting.step(loss, parameters), parameters
 
 
-def _net(request, role):
+def net(request, role):
+  """A net for small images."""
   from models import model_dict
 
   if request['side'] > 64 or request[role] not in model_dict:

@@ -2,7 +2,6 @@
 
 import logging
 
-from child import count
 from protocol import Lacks
 
 STAGES = ('layer1', 'layer2', 'layer3')
@@ -18,17 +17,17 @@ def prepare(device):
   logging.getLogger('torchdistill').setLevel(logging.WARNING)
 
 
-def make(setting):
-  """A program and what is said of it."""
+def logits(found):
+  """The logits among what a net gives, which is no more than them."""
+  return found
+
+
+def train(setting, teacher, student):
+  """A call of the training step, and what it trains."""
   from torchdistill.core.distillation import DistillationBox
   from torchdistill.core.training import TrainingBox
 
   request, program = setting.request, setting.request['program']
-  teacher, student = (_net(request, role) for role in ('teacher', 'student'))
-  facts = {'teacher': count(teacher.parameters())}
-  facts['student'] = count(student.parameters())
-  if program == 'teacher':
-    return setting.forward(teacher.to(setting.device), lambda x: x), facts
   common = {
     'num_epochs': 1,
     'optimizer': {'key': 'SGD', 'kwargs': dict(request['sgd'])},
@@ -63,10 +62,10 @@ def make(setting):
 
   groups = box.optimizer.param_groups
   parameters = [p for group in groups for p in group['params']]
-  return call, {**facts, 'trained': count(parameters)}
+  return call, parameters
 
 
-def _net(request, role):
+def net(request, role):
   """A net of torchdistill, or of torchvision, whose nets it trains."""
   from torchdistill.models.registry import get_model
   from torchvision import models

@@ -16,13 +16,22 @@ def used_groups(job: Job) -> dict[str, Group]:
   The job's nets start from them, or learn from them or read them where their
   outputs are not cached.
   """
-  looked_at = groups_looked_at(job)
+  computed = computed_groups(job)
   starts = {role.starts_from for role in job.students.values()}
   started = with_read(starts, job.groups)
   return {
     name: group
     for name, group in job.groups.items()
-    if name in started or (name in looked_at and not group.role.cache)
+    if name in started or name in computed
+  }
+
+
+def computed_groups(job: Job) -> dict[str, Group]:
+  """Groups that the step runs, as their outputs are not cached."""
+  return {
+    name: group
+    for name, group in groups_looked_at(job).items()
+    if not group.role.cache
   }
 
 

@@ -238,7 +238,7 @@ def steps(part: Round, source: sources.Source) -> dict[str, cost.Step]:
     total = cost.flops(learner.step, *arguments)
     teaching, drawn = 0, job_groups.drawn_groups(own)
     for name in sorted(
-      job_groups.used_groups(own).keys() & part.teachers.keys()
+      job_groups.computed_groups(own).keys() & part.teachers.keys()
     ):
       count = 1 if name in drawn else part.config['teachers'][name]['count']
       teaching += one(name) * count * own.train['batch_size']

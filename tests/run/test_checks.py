@@ -62,6 +62,15 @@ def test_a_sound_config_passes(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_teacher_that_a_student_only_starts_from_takes_no_part_of_a_step(
+  tmp_path,
+):
+  student = dict(kw=dict(widths=(8, 8)), init='main')
+  config = small(**{f'students__student__{k}': v for k, v in student.items()})
+  source, (part,) = checks.prepare(config, tmp_path)
+  assert overview.steps(part, source)['student'].teachers == 0
+
+
 def test_nets_are_traced_once_for_all_that_they_are_part_of(
   tmp_path, monkeypatch
 ):
