@@ -246,8 +246,8 @@ def test_a_child_that_ends(peer):
 
 
 def test_a_child_that_gives_no_answer(peer, monkeypatch):
-  monkeypatch.setattr(process, 'ANSWER', 0)
   peer.ask('make', name='x', program='long')
+  monkeypatch.setattr(process, 'ANSWER', 0)
   with pytest.raises(UserError, match='no answer to run for 0 s'):
     peer.ask('run', name='x', calls=1)
 
