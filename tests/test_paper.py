@@ -27,7 +27,10 @@ PUBLISHED = {
   'folder:imagenet': ((224, 224, 3), 1000),
   'folder:isic2017': ((224, 224, 3), 3),
 }
-SENTENCES = {'translation:wmt14_translate/de-en': (50, 50_000)}  # length, words
+SENTENCES = {  # length, pieces
+  'translation:wmt14_translate/de-en': (50, 50_000),
+  'parallel:wmt13': (50, 50_000),
+}
 MAPS = {'tfds:cityscapes/semantic_segmentation': ((512, 512, 3), 19)}
 
 
