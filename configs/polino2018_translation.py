@@ -112,32 +112,28 @@ def _as_in_the_paper(c):
       languages=('de', 'en'), vocabulary=50_000, length=50, too_long='drop'
     ),
   )
-  small = dict(model='seq2seq', kw=dict(width=550, dropout=0.3))
-  c.teachers.main.update(model='lstm_2x500', kw=dict(dropout=0.3))
+  main, train = c.teachers.main, recipe(epochs=15)
+  main.model, main.kw, main.train = 'lstm_2x500', dict(dropout=0.3), train
   for net in (
     c.students.student,
     c.teachers.full,
     *(c.teachers[f'rounded_{bits}'] for bits in BITS),
   ):
-    net.update(small)
-  c.train = recipe(epochs=5)
-  c.train.seeds = 3
-  c.teachers.main.train = recipe(epochs=15)
+    net.model, net.kw = 'seq2seq', dict(width=550, dropout=0.3)
+  c.train = dict(**recipe(epochs=5), seeds=3)
 
 
 def recipe(epochs):
   """SGD, whose rate is halved after each epoch from the eighth on."""
   epoch = PAIRS // 64
-  return ConfigDict(
-    dict(
-      optimizer=dict(name='sgd'),
-      learning_rate=1.0,
-      schedule='piecewise_constant',
-      schedule_kw=dict(
-        boundaries_and_scales={n * epoch: 0.5 for n in range(8, epochs)}
-      ),
-      clip=5.0,
-      steps=epochs * epoch,
-      batch_size=64,
-    )
+  return dict(
+    optimizer=dict(name='sgd'),
+    learning_rate=1.0,
+    schedule='piecewise_constant',
+    schedule_kw=dict(
+      boundaries_and_scales={n * epoch: 0.5 for n in range(8, epochs)}
+    ),
+    clip=5.0,
+    steps=epochs * epoch,
+    batch_size=64,
   )
