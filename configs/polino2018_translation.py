@@ -7,6 +7,7 @@ kim2016_sequence. At 4 and at 2 bits the student (`quantized_BITS`) is compared
 with a full-precision student of the same teacher that is rounded when training
 is over (`teacher rounded_BITS`) and with a rounded student that learns from the
 true words alone (`labels_BITS`). `student` and `distilled` have full precision.
+All matrices are rounded, embeddings too, and no biases.
 
 The loss is 0.3 CE + 0.7 KL for each word, given the true words before it, at
 T = 1, as in the authors' code. There the loss of a sentence is a sum over its
@@ -15,10 +16,10 @@ words; here it is their mean.
 With :paper, what their code calls WMT13: Europarl v7 from German to English, of
 which the last tenth is for testing; LSTMs of 2 layers and 500 units teach those
 of one layer and 550 units, for 15 and 5 epochs. Their words become pieces of
-words, the same 50,000 for both languages; they leave the first and the last
-array in full precision, and round biases. For OpenNMT's 200,000 pairs, which
-the paper has too, set the source to `parallel:` and their folder, and the
-widths to 128, 256 or 512.
+words, the same 50,000 for both languages, and what they leave in full precision
+is the first and the last array. For OpenNMT's 200,000 pairs, which the paper has
+too, set the source to `parallel:` and their folder, and the width of students
+to 128, 256 or 512.
 
   python experiments/distill.py --config configs/polino2018_translation.py \
       --workdir runs/polino2018_translation
@@ -72,7 +73,7 @@ def get_config(arg=None):
   c.students = dict(student=small)
   c.arms = dict(student=dict(distill=hard), distilled=dict())
   for bits in BITS:
-    how = f'uniform({bits})'
+    how = f'uniform({bits}, only="*kernel|*embedding")'
     own = dict(students=dict(student=dict(quantize=how)))
     c.teachers[f'rounded_{bits}'] = dict(**rounded, quantize=how)
     c.arms[f'quantized_{bits}'] = own
