@@ -16,10 +16,10 @@ words; here it is their mean.
 With :paper, what their code calls WMT13: Europarl v7 from German to English, of
 which the last tenth is for testing; LSTMs of 2 layers and 500 units teach those
 of one layer and 550 units, for 15 and 5 epochs. Their words become pieces of
-words, the same 50,000 for both languages, and what they leave in full precision
-is the first and the last array. For OpenNMT's 200,000 pairs, which the paper has
-too, set the source to `parallel:` and their folder, and the width of students
-to 128, 256 or 512.
+words, the same 50,000 for both languages, and they leave the first and the last
+array in full precision. For OpenNMT's 200,000 pairs, which the paper has too,
+set the source to `parallel:` and their folder, and the width of students to
+128, 256 or 512.
 
   python experiments/distill.py --config configs/polino2018_translation.py \
       --workdir runs/polino2018_translation
