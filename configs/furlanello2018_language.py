@@ -60,7 +60,7 @@ def get_config(arg=None):
   c.task = 'language'
   c.data = dict(
     source='kjv',
-    kw=dict(passage='gen1:1-deu34:12', vocabulary=2000, length=32, context=8),
+    kw=dict(passage='gen1:1-deu34:12', vocabulary=2000, length=32, context=16),
     draw='shared',
   )
   net = dict(model='lstm_language', kw=dict(width=96, dropout=0.5))
@@ -130,7 +130,7 @@ def _as_in_the_paper(c):
     source='text:ptb',
     dir='data',
     layout=LAYOUT,
-    kw=dict(tokens='spaces', vocabulary=10_003, length=35),
+    kw=dict(tokens='spaces', vocabulary=10_003, length=35, context=20),
     draw='shared',
   )
   for role in (*_generations(c), c.students.student):
