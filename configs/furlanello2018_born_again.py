@@ -18,7 +18,8 @@ residual networks and language models. Every seed has generations of its own.
 With :paper, CIFAR-100 from TFDS (`cifar100`, 32x32x3, 100 classes), DenseNets
 of 90 layers that grow by 60, a wrn_28_10 as the other architecture, and 200
 epochs; for the other DenseNets of the paper set depth and growth to 112 and 33,
-80 and 80, or 80 and 120 in all generations. Its language models come later.
+80 and 80, or 80 and 120 in all generations. Its language models are in
+furlanello2018_language.
 
   python experiments/distill.py --config configs/furlanello2018_born_again.py \
       --workdir runs/furlanello2018_born_again

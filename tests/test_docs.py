@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from jaxkd.report import survey
+
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 
 
@@ -36,3 +38,33 @@ def test_the_page_about_the_step_quotes_it():
 def test_the_step_is_as_long_as_its_page_says():
   lines = (DOCS.parent / 'jaxkd/distill/step.py').read_text().count('\n')
   assert 250 < lines < 320
+
+
+# As the survey writes some data sets, and as the page does.
+NAMES = {
+  'fmnist': 'fashionmnist',
+  'mit': 'mitindoorscenes',
+  'mridataset': 'breastmri',
+  'microsoftshortmessagedictation': 'microsoftsshortmessagedictation',
+  'ntu rgb-d action': 'nturgbd',
+  'ptb': 'penntreebank',
+  'udf101': 'ucf101',
+}
+
+
+def test_every_data_set_of_the_survey_is_on_their_page():
+  def flat(text):
+    return re.sub(r"[\s'-]", '', text.lower())
+
+  names = {flat(old): new for old, new in NAMES.items()}
+  page = flat((DOCS / 'datasets.md').read_text('utf-8'))
+  works = survey.load()['work']
+  said = [
+    flat(name)
+    for work in works
+    for cells in work.get('cells', ())
+    for name in cells['dataset'].split(',')
+  ]
+  assert len(set(said)) > 25
+  missing = {name for name in said if names.get(name, name) not in page}
+  assert not missing

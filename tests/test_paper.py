@@ -27,7 +27,11 @@ PUBLISHED = {
   'folder:imagenet': ((224, 224, 3), 1000),
   'folder:isic2017': ((224, 224, 3), 3),
 }
-SENTENCES = {'translation:wmt14_translate/de-en': (50, 50_000)}  # length, words
+SENTENCES = {  # length, pieces
+  'translation:wmt14_translate/de-en': (50, 50_000),
+  'parallel:wmt13': (50, 50_000),
+}
+TEXTS = {'text:ptb': (35, 10_003)}  # length, words
 MAPS = {'tfds:cityscapes/semantic_segmentation': ((512, 512, 3), 19)}
 
 
@@ -58,7 +62,18 @@ def sentences(name, length, words):
   return sources.Source(name, splits, words, shape, names)
 
 
+def texts(name, length, words):
+  labels = np.tile(np.arange(4000, dtype=np.int32)[:, None] + 4, (1, length))
+  split = ArrayExamples(labels, labels, valid=labels > 0, bytes=labels)
+  splits = dict.fromkeys(('train', 'validation', 'test'), split)
+  shape = shapes.example(split.fetch(np.arange(1))['inputs'])
+  names = tuple(map(str, range(words)))
+  return sources.Source(name, splits, words, shape, names)
+
+
 def stand_in(name, **options):
+  if name in TEXTS:
+    return texts(name, *TEXTS[name])
   if name in SENTENCES:
     return sentences(name, *SENTENCES[name])
   if name in MAPS:

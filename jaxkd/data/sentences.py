@@ -2,8 +2,9 @@
 
 import collections
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,17 +105,22 @@ def tokenized(
   return Sentences(made, learnt.pieces, (*notes, *_seen(splits)))
 
 
-def hold_out(pairs: Sequence[Pair], size: int) -> tuple[list[Pair], list[Pair]]:
-  """Splits off ``size`` pairs or a few more, always the same: (rest, chosen).
+def hold_out(
+  items: Sequence[Any],
+  size: int,
+  key: Callable[[Any], Any] = operator.itemgetter(0),
+) -> tuple[list[Any], list[Any]]:
+  """Splits off ``size`` items or a few more, always the same: (rest, chosen).
 
-  All translations of a sentence stay together, so that no sentence is in both.
+  All of one key stay together: all translations of a sentence, so that no
+  sentence is in both.
   """
-  counts = sorted(collections.Counter(source for source, _ in pairs).items())
+  counts = sorted(collections.Counter(map(key, items)).items())
   order = np.random.default_rng(0).permutation(len(counts))
   before = np.cumsum([0, *(counts[i][1] for i in order)])[:-1]
   chosen = {counts[i][0] for i in order[before < size]}
-  rest = [pair for pair in pairs if pair[0] not in chosen]
-  return rest, [pair for pair in pairs if pair[0] in chosen]
+  rest = [item for item in items if key(item) not in chosen]
+  return rest, [item for item in items if key(item) in chosen]
 
 
 def is_blank(line: str) -> bool:

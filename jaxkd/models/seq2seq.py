@@ -54,8 +54,8 @@ class Recurrent(nnx.Module):
 class LSTM(nnx.Module):
   """A layer of the encoder: [B, L, D] to as many outputs of the same width.
 
-  It passes over positions that do not count. Its outputs are ``output``, [B, L,
-  D], and ``c``, the last cell state [B, D].
+  It passes over positions that do not count, where a mask [B, L] says so. Its
+  outputs are ``output``, [B, L, D], and ``c``, the last cell state [B, D].
   """
 
   def __init__(self, width: int, *, init, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -66,22 +66,20 @@ class LSTM(nnx.Module):
       width, 4 * width, bias=False, init=init, rngs=rngs
     )
 
-  def __call__(self, x: Array, mask: Array) -> dict[str, Array]:
+  def __call__(self, x: Array, mask: Array | None = None) -> dict[str, Array]:
     gates = self.inputs(x).swapaxes(0, 1)
     recurrent = self.recurrent.step(gates.dtype)
 
     def step(state, now):
       gates, counts = now
-      h, c = lstm(gates + recurrent(state[0]), state[1])
-      state = jax.tree.map(
-        lambda new, old: jnp.where(counts, new, old), (h, c), state
-      )
-      return state, state[0]
+      new = lstm(gates + recurrent(state[0]), state[1])
+      if counts is not None:
+        new = jax.tree.map(lambda a, b: jnp.where(counts, a, b), new, state)
+      return new, new[0]
 
     zeros = jnp.zeros((len(x), x.shape[-1]), gates.dtype)
-    state, output = jax.lax.scan(
-      step, (zeros, zeros), (gates, mask.T[..., None])
-    )
+    counts = None if mask is None else mask.T[..., None]
+    state, output = jax.lax.scan(step, (zeros, zeros), (gates, counts))
     return {'output': output.swapaxes(0, 1), 'c': state[1]}
 
 

@@ -1,5 +1,6 @@
 """The outputs and metrics of finished nets on a split of the data."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from jaxkd.train.population import Population
 from jaxkd.types import Metric
 
 EVALUATED = 512  # examples at once
+LOGITS = 2**25  # of one net at once, where an example has many labels
 _LOST = 'nan of output '  # how many examples; beside the metrics of a net
 
 
@@ -271,9 +273,10 @@ def _over(session, group, split, measure, axis):
 
 def _at_once(session: Session, split: str) -> int:
   """How many examples of a split are evaluated at once, all devices alike."""
-  devices = len(sharding.devices())
-  examples = -(-len(session.source.splits[split]) // devices)
-  return devices * min(max(1, EVALUATED // devices), examples)
+  devices, own = len(sharding.devices()), session.source.splits[split]
+  each = math.prod(own.index.each) * session.source.num_classes
+  most = min(EVALUATED, LOGITS // each)
+  return devices * min(max(1, most // devices), -(-len(own) // devices))
 
 
 def _batches(session: Session, split: str):

@@ -11,6 +11,7 @@ It may also define
 - `MASK`: the field of the batch that says which labels count; by default all;
 - `LABELS`: the names of the axes of an example's labels, by default none;
 - `INPUTS`: the names of the arrays in an example's inputs, if several;
+- `FIELDS`: the names of further fields of an example that its metrics need;
 - ``recall(classes) -> Metric``, for classes that some students never see;
 - ``fidelity(teacher) -> {name: Metric}``, how closely a net follows a group of
   teachers; by default `jaxkd.tasks.fidelity`;
@@ -61,7 +62,8 @@ def check(name: str, source: 'Source') -> None:
   """Refuses data that do not fit the task.
 
   Raises:
-    UserError: labels with other axes, missing inputs, or no field `MASK`.
+    UserError: labels with other axes, missing inputs, or no field of `MASK` or
+      `FIELDS`.
   """
   task = find(name)
   axes = getattr(task, 'LABELS', ())
@@ -87,3 +89,9 @@ def check(name: str, source: 'Source') -> None:
       f'data.source: {source.name} has no field {field!r}, by which the task '
       f'{name} knows which labels count; add it, a bool of their shape'
     )
+  for needed in getattr(task, 'FIELDS', ()):
+    if needed not in first:
+      raise UserError(
+        f'data.source: {source.name} has no field {needed!r}, which the task '
+        f'{name} needs; add it, or choose another source or task'
+      )

@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxkd import losses
 from jaxkd.distill.masks import examples
-from jaxkd.tasks.metrics import counted, judged
+from jaxkd.tasks.metrics import counted, counted_valid, judged, mean
 from jaxkd.teachers import many
 from jaxkd.types import Metric
 
@@ -23,25 +23,55 @@ def metrics(teacher: str) -> dict[str, Metric]:
   }
 
 
+def of_positions(teacher: str) -> dict[str, Metric]:
+  """Agreement and KL at the tokens or pixels that count.
+
+  Args:
+    teacher: the group's name. Its members' probabilities are averaged.
+  """
+
+  def agreement(outputs, batch, teachers):
+    return counted_valid(_agrees(outputs, teachers, teacher), batch)
+
+  def divergence(outputs, batch, teachers):
+    return counted_valid(_divergence(outputs, teachers, teacher), batch)
+
+  return {
+    'agreement': Metric(agreement, mean, teacher=teacher),
+    'teacher_kl': Metric(
+      divergence, mean, higher_is_better=False, teacher=teacher
+    ),
+  }
+
+
 def _log_probabilities(teachers, name):
   return many.log_mean_probabilities(teachers[name]['logits'])
 
 
 def _agreement(teacher):
   def measure(outputs, batch, teachers):
-    logits = outputs['logits'], _log_probabilities(teachers, teacher)
-    same = logits[0].argmax(-1) == logits[1].argmax(-1)
-    return counted(judged(same, *logits), batch)
+    return counted(_agrees(outputs, teachers, teacher), batch)
 
   return measure
 
 
 def _kl(teacher):
   def measure(outputs, batch, teachers):
-    target = _log_probabilities(teachers, teacher)
-    return counted(losses.kl(outputs['logits'], target), batch)
+    return counted(_divergence(outputs, teachers, teacher), batch)
 
   return measure
+
+
+def _agrees(outputs, teachers, teacher):
+  """Whether both find the same class likeliest, [B, ...]."""
+  logits = outputs['logits'], _log_probabilities(teachers, teacher)
+  return judged(logits[0].argmax(-1) == logits[1].argmax(-1), *logits)
+
+
+def _divergence(outputs, teachers, teacher):
+  """KL of the student from the teacher, [B, ...]."""
+  target = _log_probabilities(teachers, teacher)
+  return losses.kl(outputs['logits'], target)
 
 
 def _alignments(teacher):

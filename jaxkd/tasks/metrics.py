@@ -4,8 +4,10 @@ Most metrics are sums and counts over batches; some take a whole split at once.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxkd import losses
 from jaxkd.distill.masks import examples
 from jaxkd.losses import _numerics
 from jaxkd.types import Metric
@@ -40,6 +42,18 @@ def counted_valid(value: Array, batch: dict) -> Pair:
   counts = valid(batch)
   total = jnp.where(counts, value.astype(jnp.float32), 0).sum()
   return total, counts.sum().astype(jnp.float32)
+
+
+def nll_of_valid(outputs: dict, batch: dict, teachers: dict) -> Pair:
+  """Negative log-likelihood, in nats, of the labels that count."""
+  del teachers
+  loss = losses.cross_entropy(outputs['logits'], batch['labels'])
+  return counted_valid(loss, batch)
+
+
+def mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+  """The mean that a sum and a count stand for; nan where nothing counts."""
+  return total / np.where(count > 0, count, np.nan)
 
 
 def not_a_number(output: str) -> Metric:

@@ -12,16 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import losses
 from jaxkd.losses import _numerics
 from jaxkd.tasks import maps
-from jaxkd.tasks.metrics import counted_valid, judged, valid
-from jaxkd.teachers import many
+from jaxkd.tasks.fidelity import of_positions
+from jaxkd.tasks.metrics import (
+  counted_valid,
+  judged,
+  mean,
+  nll_of_valid,
+  valid,
+)
 from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
 LABELS = ('rows', 'columns')
 MASK = 'valid'
+fidelity = of_positions
 
 
 def metrics(classes: Sequence[str]) -> dict[str, Metric]:
@@ -31,22 +37,8 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
   """
   return {
     'miou': Metric(_overlaps(len(classes)), _mean_of_those_there),
-    'pixel_accuracy': Metric(_correct, _mean),
-    'nll': Metric(_nll, _mean, higher_is_better=False),
-  }
-
-
-def fidelity(teacher: str) -> dict[str, Metric]:
-  """Agreement and KL with a group of teachers, at the pixels that count.
-
-  Args:
-    teacher: the group's name. Its members' probabilities are averaged.
-  """
-  return {
-    'agreement': Metric(_agreement(teacher), _mean, teacher=teacher),
-    'teacher_kl': Metric(
-      _kl(teacher), _mean, higher_is_better=False, teacher=teacher
-    ),
+    'pixel_accuracy': Metric(_correct, mean),
+    'nll': Metric(nll_of_valid, mean, higher_is_better=False),
   }
 
 
@@ -76,24 +68,6 @@ def show(
   )
 
 
-def _agreement(teacher):
-  def measure(outputs, batch, teachers):
-    target = many.log_mean_probabilities(teachers[teacher]['logits'])
-    logits = outputs['logits']
-    same = logits.argmax(-1) == target.argmax(-1)
-    return counted_valid(judged(same, logits, target), batch)
-
-  return measure
-
-
-def _kl(teacher):
-  def measure(outputs, batch, teachers):
-    target = many.log_mean_probabilities(teachers[teacher]['logits'])
-    return counted_valid(losses.kl(outputs['logits'], target), batch)
-
-  return measure
-
-
 def _overlaps(num_classes):
   """Pixels of each class that are labelled and predicted so, and either."""
 
@@ -118,20 +92,10 @@ def _mean_of_those_there(intersections, unions):
   """The mean over the classes that are labelled or predicted anywhere."""
   there = unions > 0
   shares = intersections / np.where(there, unions, 1)
-  return _mean(np.where(there, shares, 0).sum(-1), there.sum(-1))
-
-
-def _mean(total, count):
-  return total / np.where(count > 0, count, np.nan)
+  return mean(np.where(there, shares, 0).sum(-1), there.sum(-1))
 
 
 def _correct(outputs, batch, teachers):
   logits = outputs['logits']
   right = logits.argmax(-1) == batch['labels']
   return counted_valid(judged(right, logits), batch)
-
-
-def _nll(outputs, batch, teachers):
-  return counted_valid(
-    losses.cross_entropy(outputs['logits'], batch['labels']), batch
-  )

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxkd import lookup, losses
+from jaxkd import lookup
 from jaxkd.data.tokenizer import text
 from jaxkd.errors import replacing
 from jaxkd.losses import _numerics
 from jaxkd.tasks import decoding
-from jaxkd.tasks.metrics import counted, counted_valid
+from jaxkd.tasks.metrics import counted, nll_of_valid
 from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
@@ -65,7 +65,7 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
     'beam_gain': Metric(
       _both, higher_is_better=False, output='beam', whole=gain, finished=True
     ),
-    'nll': Metric(_nll, higher_is_better=False),
+    'nll': Metric(nll_of_valid, higher_is_better=False),
     'mode_mass': Metric(_mean('mode_mass'), output='mode_mass', finished=True),
   }
 
@@ -150,11 +150,6 @@ def show(
   )
   with replacing(folder / 'translations.txt') as draft:
     draft.write_text('\n'.join(shown), encoding='utf-8')
-
-
-def _nll(outputs, batch, teachers):
-  loss = losses.cross_entropy(outputs['logits'], batch['labels'])
-  return counted_valid(loss, batch)
 
 
 def _mean(output):

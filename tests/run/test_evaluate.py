@@ -177,3 +177,16 @@ def test_nan_in_evaluation_alone_is_found_while_a_net_trains(tmp_path):
   found = trained(may_diverge=True).history['metrics']
   assert np.isnan(found['validation/top1']).all()
   assert np.isfinite(found['train/loss']).all()
+
+
+def test_fewer_examples_at_once_where_each_has_many_logits(run, monkeypatch):
+  session, roles, variables = run
+  assert evaluate._at_once(session, 'test') == evaluate.EVALUATED
+  once = evaluate.evaluate(session, roles, variables, 'test')
+  monkeypatch.setattr(evaluate, 'LOGITS', 4 * 100)
+  assert evaluate._at_once(session, 'test') == 100
+  parts = evaluate.evaluate(session, roles, variables, 'test')
+  for name, value in once.items():
+    np.testing.assert_allclose(parts[name], value, atol=1e-5)
+  monkeypatch.setattr(evaluate, 'LOGITS', 1)
+  assert evaluate._at_once(session, 'test') == 1

@@ -1,0 +1,120 @@
+"""Texts: documents of lines, from files of text or of JSON Lines."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxkd.data import folders
+from jaxkd.errors import UserError
+
+Document = tuple[str, ...]  # its lines, none of them blank
+JSON_LINES = '.jsonl'
+
+
+def read(path: Path, field: str) -> dict[str, list[Document]]:
+  """The documents of each split, or of 'all' where there are no splits.
+
+  In a folder, files or folders called train, test and perhaps validation are
+  the splits. File names may have something in front, as ``ptb.train.txt``, and
+  splits their other names, as in `jaxkd.data.folders`. A file of JSON Lines has
+  a document in each line, any other file in a folder is one. Of a file that is
+  not in a folder, the parts between blank lines are documents.
+
+  Args:
+    path: a file or a folder.
+    field: of the objects in JSON Lines that has the text.
+
+  Raises:
+    UserError: files that are missing, are not UTF-8, or have no text; lines
+      that are no JSON objects with that field.
+  """
+  if path.is_file():
+    if path.suffix == JSON_LINES:
+      return {'all': list(_documents(path, field))}
+    return {'all': _parts(_decoded(path))}
+  if not path.is_dir():
+    raise UserError(f'data.source: there is no file or folder {path}')
+  named = {_split_name(entry): entry for entry in folders.listed(path)}
+  found = folders.splits(named, where=str(path))
+  chosen = {split: named[name] for split, name in found.items()}
+  return {
+    split: [
+      document for file in _files(entry) for document in _documents(file, field)
+    ]
+    for split, entry in (chosen or {'all': path}).items()
+  }
+
+
+def _split_name(path: Path) -> str:
+  """What may say which split a file or a folder is."""
+  return path.name if path.is_dir() else path.stem.rpartition('.')[2]
+
+
+def _files(path: Path) -> list[Path]:
+  found = folders.below(path) if path.is_dir() else [path]
+  if not found:
+    raise UserError(f'data.source: the folder {path} has no file')
+  return found
+
+
+def _documents(file: Path, field: str) -> Iterator[Document]:
+  content = _decoded(file)
+  if file.suffix != JSON_LINES:
+    yield lines(content)
+    return
+  for i, line in enumerate(content.split('\n')):
+    if not line.strip():
+      continue
+    here = f'data.source: line {i + 1} of {file}'
+    try:
+      made = json.loads(line)
+    except ValueError as error:
+      raise UserError(f'{here} is not JSON: {error}; repair it') from error
+    text = made.get(field) if isinstance(made, dict) else None
+    if not isinstance(text, str):
+      raise UserError(
+        f'{here} has no text {field!r}; name the field of an object that has '
+        'it in data.kw.field'
+      )
+    if found := lines(text):
+      yield found
+
+
+def _parts(content: str) -> list[Document]:
+  """The parts of a text between blank lines."""
+  found = itertools.groupby(
+    content.split('\n'), lambda line: bool(line.strip())
+  )
+  return [
+    tuple(line.strip() for line in part) for is_text, part in found if is_text
+  ]
+
+
+def lines(content: str) -> Document:
+  """The lines of a text that are not blank."""
+  # Not splitlines, which splits at characters that text may hold.
+  stripped = (line.strip() for line in content.split('\n'))
+  return tuple(line for line in stripped if line)
+
+
+def _decoded(file: Path) -> str:
+  try:
+    raw = file.read_bytes()
+  except OSError as error:
+    raise UserError(
+      f'data.source: cannot read {file}: {error.strerror}'
+    ) from error
+  try:
+    content = raw.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = raw[: error.start].count(b'\n') + 1
+    raise UserError(
+      f'data.source: line {line} of {file} is not UTF-8; convert the file, or '
+      'remove it if it is no text'
+    ) from error
+  if not content.strip():
+    raise UserError(
+      f'data.source: {file} is empty; write text into it, or remove it'
+    )
+  return content
