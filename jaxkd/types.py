@@ -13,8 +13,8 @@ class Idle(NamedTuple):
   Frozen layers, which are meant to do nothing, are left out.
 
   Attributes:
-    statistics: what BatchNorm remembers, where it does not depend on the
-      inputs, by paths like those of the parameters.
+    statistics: what BatchNorm remembers, where it depends on neither inputs nor
+      parameters, by paths like those of the parameters.
     dropout: layers that should drop units, where nothing is drawn.
   """
 

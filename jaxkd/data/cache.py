@@ -344,7 +344,8 @@ def _spec(
   row: jax.ShapeDtypeStruct | None = None,
 ) -> dict[str, Any]:
   """TensorStore's spec of an array that exists or, with a layout, a new one."""
-  store = {'driver': 'file', 'path': str(folder)}
+  # TensorStore takes no path with `..` in it.
+  store = {'driver': 'file', 'path': os.path.realpath(folder)}
   spec = {'driver': 'zarr3', 'kvstore': store}
   if layout is None:
     return spec

@@ -1,6 +1,7 @@
 """Folders of data: which files in them are data, and of which split."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
   'validation': ('validation', 'val', 'valid', 'dev'),
   'test': ('test', 'testing'),
 }
+# What names of splits are often longer by: 'training_set', 'test images'.
+_LONGER = re.compile(r'[ _-]?(set|split|data|images?|imgs?|folder|dir)$')
 # Files that archives, file servers and file systems add to folders.
 _LEFT_BEHIND = {
   '__MACOSX',
@@ -73,6 +76,30 @@ def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
       yield from _below(path, above | {real})
     elif path.is_file():
       yield path
+
+
+def check_no_splits(names: Iterable[str], where: str) -> None:
+  """Refuses names that read like those of splits and are none that are known.
+
+  Args:
+    names: of the folders of classes, or of what is in one.
+    where: what has them, for errors.
+
+  Raises:
+    UserError: names that read like two splits, such as 'train_set', 'test_set'.
+  """
+  shorter = {_LONGER.sub('', name.lower()): name for name in sorted(names)}
+  alike = [
+    [name for short, name in shorter.items() if short in known]
+    for known in SPLITS.values()
+  ]
+  firsts = [own[0] for own in alike if own]
+  if len(firsts) > 1:
+    raise UserError(
+      f'data.source: {where} has the folders {" and ".join(firsts)}, '
+      'as if these were classes; the splits are called '
+      f'{", ".join(SPLITS)}, and the folders of the classes are in them'
+    )
 
 
 def splits(names: Iterable[str], where: str) -> dict[str, str]:

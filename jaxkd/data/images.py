@@ -97,7 +97,8 @@ def find(
         own.append((path, label))
       else:
         others[path.suffix.lower() or 'without ending'] += 1
-    _check_no_splits(folder, own)
+    inner = {path.relative_to(folder).parts[0] for path, _ in own}
+    folders.check_no_splits(inner, where=str(folder))
     if all_of_them and not own:
       but = f' but {_counted(others)}' if others else ''
       raise UserError(
@@ -266,18 +267,6 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     raise UserError(
       f'data.dir: {path} is truncated or damaged ({error}); fetch it again'
     ) from error
-
-
-def _check_no_splits(folder: Path, own: Sequence[tuple[Path, int]]) -> None:
-  """Refuses a class folder whose images are sorted into splits."""
-  inner = {path.relative_to(folder).parts[0] for path, _ in own}
-  found = folders.splits(inner, where=str(folder))
-  if len(found) > 1:
-    raise UserError(
-      f'data.source: {folder} has the folders {" and ".join(found.values())}, '
-      'as if these were of one class; put the class folders into those of the '
-      'splits'
-    )
 
 
 def _is_image(path: Path) -> bool:

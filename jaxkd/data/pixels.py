@@ -51,7 +51,16 @@ def check_layout(
   Raises:
     UserError: they do, and ``conventions.layout`` is not set.
   """
-  if not conventions.layout and _seems_channels_first(shape):
+  if conventions.layout:
+    return
+  if len(shape) == 5 and _seems_video_channels_first(shape):
+    raise UserError(
+      f'{at} has inputs of shape {shape}, in which the channels seem to come '
+      'before height and width; move them last, as numpy.moveaxis does, or set '
+      "data.kw.layout='NHWC' if the last axis has them, or 'features' if these "
+      'are no images'
+    )
+  if _seems_channels_first(shape):
     raise UserError(
       f'{at} has inputs of shape {shape}, in which the channels seem to come '
       "first; set data.kw.layout='NCHW' to have them moved last, or 'NHWC' if "
@@ -65,6 +74,12 @@ def _seems_channels_first(shape: tuple[int, ...]) -> bool:
   _, channels, height, width = shape
   # Images are mostly square, and have few channels.
   return (channels <= 4 < width) or channels < height == width
+
+
+def _seems_video_channels_first(shape: tuple[int, ...]) -> bool:
+  """Of videos [n, C, T, H, W] or [n, T, C, H, W], or volumes."""
+  *_, height, width = shape
+  return not {1, 3}.isdisjoint(shape[1:3]) and height == width > 4
 
 
 def _scaled(
@@ -89,7 +104,8 @@ def check_brightness(
 ) -> None:
   """Refuses images that are nearly black, e.g. divided by 255 twice.
 
-  Bytes that are not images are checked in the same way.
+  Bytes that are not images are checked in the same way. Floats may have been
+  divided by ``conventions.range`` although they were from 0 to 1 before.
 
   Args:
     examples: a split; only one that is in memory is checked.
@@ -99,6 +115,7 @@ def check_brightness(
   Raises:
     UserError: the brightest pixel is at most 1 of 255.
   """
+  _check_range(examples, conventions, at)
   if conventions.range or conventions.layout == 'features':
     return
   for leaf in _in_memory(examples):
@@ -114,6 +131,21 @@ def check_brightness(
         f'{at} has {what} that are all but black, from {least:g} to {most:g} '
         f'of {unit}; set data.kw.range to the range of {parts}: '
         f'(0, {most:g}) or, if they are right, (0, {unit})'
+      )
+
+
+def _check_range(examples: Examples, conventions: Conventions, at: str) -> None:
+  """Refuses a range that makes images nearly black."""
+  low, high = conventions.ends or (0, 1)
+  if low or high <= 1:
+    return
+  for leaf in _in_memory(examples):
+    if leaf.ndim > 3 and leaf.dtype != np.uint8 and 0 < leaf.max() <= _DARK:
+      least, most = (end * high for end in (leaf.min(), leaf.max()))
+      raise UserError(
+        f'{at} has images from {least:g} to {most:g}, which '
+        f'data.kw.range={conventions.ends} makes all but black; set it to '
+        f'(0, {most:g})'
       )
 
 

@@ -508,7 +508,8 @@ def npz(
   """Arrays from an ``.npz`` file; nothing in it is ever unpickled.
 
   Either ``x_train, y_train, x_test, y_test`` and perhaps ``x_validation,
-  y_validation``, or ``inputs, labels``, to be split 60 : 20 : 20.
+  y_validation`` (or ``x_val``, ``x_valid``, ``x_dev``), or ``inputs, labels``,
+  to be split 60 : 20 : 20.
 
   Labels are numbers from 0 on without gaps, names of classes, booleans, or
   one-hot rows; [N] or [N, 1]. Images are uint8, or floats from 0 to 1, [N, H,
@@ -544,18 +545,18 @@ def npz(
   if arrays.keys() == {'inputs', 'labels'}:
     splits = {'all': (arrays['inputs'], arrays['labels'])}
     return _from_arrays(name, splits, validation, conventions)
-  found = [
-    split
-    for split in ('train', 'validation', 'test')
-    if arrays.keys() & {f'x_{split}', f'y_{split}'}
-  ]
-  if arrays.keys() != {f'{x}_{split}' for split in found for x in 'xy'}:
+  pairs = {key.partition('_')[::2] for key in arrays}
+  found = folders_lib.splits({of for _, of in pairs}, where=str(file))
+  if pairs != {(x, own) for own in found.values() for x in 'xy'}:
     raise UserError(
       f'data.source: {file} holds {", ".join(arrays) or "nothing"}; it must '
       'hold inputs and labels, or x_train, y_train, x_test, y_test and perhaps '
       'x_validation, y_validation, and nothing else'
     )
-  splits = {s: (arrays[f'x_{s}'], arrays[f'y_{s}']) for s in found}
+  splits = {
+    split: (arrays[f'x_{own}'], arrays[f'y_{own}'])
+    for split, own in found.items()
+  }
   return _from_arrays(name, splits, validation, conventions)
 
 
@@ -597,6 +598,8 @@ def folder(
     )
   if found:
     images.check_none(root)
+  else:
+    folders_lib.check_no_splits(folders, where=str(root))
   roots = {split: root / own for split, own in found.items()} or {'all': root}
   classes = images.classes(next(iter(roots.values())))
   files, left_out = {}, collections.Counter()
@@ -1214,6 +1217,9 @@ def _from_user(
     return _from_source(name, made, validation, conventions)
   try:
     splits = {str(s): (inputs, labels) for s, (inputs, labels) in made.items()}
+    known = folders_lib.splits(splits, where=name)
+    called = {own: split for split, own in known.items()}
+    splits = {called.get(s, s): pair for s, pair in splits.items()}
   except (AttributeError, TypeError, ValueError) as error:
     raise UserError(
       f'data.source: {name} must return a jaxkd.data.sources.Source or a dict '

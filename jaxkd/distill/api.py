@@ -54,6 +54,7 @@ from jaxkd.distill.prepare import (
   role_of,
   stacked,
   traced,
+  warn_of_idle,
   written,
 )
 from jaxkd.distill.roles import AVERAGE
@@ -355,6 +356,7 @@ def step(
     {name: as_metric(name, metric) for name, metric in metrics.items()},
     rollout=rollout and written(rollout),
   )
+  warn_of_idle(roles)
   if mesh is None and len(sharding.devices()) > 1:
     mesh = sharding.mesh(members if mode != 'sequence' else 1, size)
   frozen = {name: stacked(name, models) for name, models in groups.items()}

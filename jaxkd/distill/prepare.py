@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxkd.distill.given import checked_batch
 from jaxkd.distill.model import Model, PyTree, dtype_of
 from jaxkd.distill.roles import AVERAGE, Role
 from jaxkd.errors import UnknownName, UserError, blamed, within
-from jaxkd.models import frozen
+from jaxkd.models import frozen, idle
 from jaxkd.types import Metric, Term
 
 
@@ -246,3 +247,10 @@ def as_metric(name: str, metric: Metric | Callable) -> Metric:
     return total, where.sum().astype(jnp.float32)
 
   return Metric(measure, output='')
+
+
+def warn_of_idle(roles: Mapping[str, Role]) -> None:
+  """Warns of layers that do nothing in training; see `jaxkd.types.Idle`."""
+  for name, role in roles.items():
+    for text in idle.said(role.net.idle()):
+      warnings.warn(f'{name}: {text}', stacklevel=3)

@@ -26,6 +26,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -305,11 +306,7 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
 
   def idle():
     found = used(True)
-    still = [
-      path.removeprefix(STATISTICS)
-      for path in adapter.statistics
-      if path not in found.moving
-    ]
+    still = [path.removeprefix(STATISTICS) for path in found.still]
     dropout = [] if found.key else adapter.dropout()
     if adapter.is_frozen:  # which is meant to do nothing
       still = [p for p in still if not adapter.is_frozen(p.rpartition('/')[0])]
@@ -337,11 +334,14 @@ class _Used(NamedTuple):
   Attributes:
     key: whether its result depends on random numbers.
     moving: the statistics whose new value depends on the inputs.
-    written: the parameters of which that is so.
+    still: those whose new value depends on no inputs and no parameters; those
+      of spectral normalisation depend on parameters.
+    written: the parameters whose new value depends on the inputs.
   """
 
   key: bool
   moving: tuple[str, ...]
+  still: tuple[str, ...]
   written: tuple[str, ...]
 
 
@@ -357,14 +357,30 @@ def _used(adapter: _Adapter, inputs: PyTree, train: bool) -> _Used:
 
   arguments = jax.random.key(0), inputs, adapter.shapes
   program = jax.make_jaxpr(forward)(*arguments).jaxpr
-  key, x, variables = ([False] * len(jax.tree.leaves(a)) for a in arguments)
-  by_inputs = dependent(program, [*key, *(True for _ in x), *variables])
-  by_key = dependent(program, [*(True for _ in key), *x, *variables])
+  parts = {
+    'key': arguments[0],
+    'inputs': inputs,
+    'params': adapter.shapes['params'],
+    'state': adapter.shapes['state'],
+  }
+
+  def by(*chosen):
+    """Which results depend on the chosen parts of the arguments."""
+    leaves = [
+      name in chosen
+      for name, part in parts.items()
+      for _ in jax.tree.leaves(part)
+    ]
+    return dependent(program, leaves)
+
   count = len(adapter.statistics)
+  by_inputs = by('inputs')
   moving = itertools.compress(adapter.statistics, by_inputs)
+  moved = by('inputs', 'params')[:count]
+  still = itertools.compress(adapter.statistics, map(operator.not_, moved))
   written = itertools.compress(params, by_inputs[count:])
-  drawn = any(by_key[count + len(params) :])
-  return _Used(drawn, tuple(moving), tuple(written))
+  drawn = any(by('key')[count + len(params) :])
+  return _Used(drawn, tuple(moving), tuple(still), tuple(written))
 
 
 def _add(

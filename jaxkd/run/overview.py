@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from jaxkd.data import sources
 from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost, precision
+from jaxkd.models import idle as idle_lib
 from jaxkd.report import wording
 from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
 
 _KINDS = ('model', 'quantize', 'prune')
-SHOWN = 3  # layers
 
 
 def describe(console: Console, source: sources.Source, rounds: list) -> dict:
@@ -97,25 +97,12 @@ def notes(rounds: list) -> list[str]:
 
 
 def idle(rounds: list) -> list[str]:
-  """Notes on layers such as dropout that do nothing while a net trains.
-
-  The usual reason is that the net is not told that it trains.
-  """
+  """Notes on layers such as dropout that do nothing while a net trains."""
   said = []
   for at, entry, role in itertools.chain(*map(_different, rounds)):
     if entry.get('made_of') or entry.get('restore') or role.fit:
       continue
-    found = role.net.idle()
-    still = {path.rpartition('/')[0]: None for path in found.statistics}
-    for layers, what in (
-      (still, 'the statistics of {} do not move in training'),
-      (found.dropout, 'no unit is dropped in training by {}'),
-    ):
-      if layers:
-        said.append(
-          f'{at}: {what.format(_some(layers))}; unless that is meant, let the '
-          'model take the argument train and pass it on'
-        )
+    said += [f'{at}: {text}' for text in idle_lib.said(role.net.idle())]
   return said
 
 
@@ -157,13 +144,6 @@ def _trains(rounds: list, *, restored: bool) -> Iterator[tuple[str, dict]]:
         yield f'{part.prefix}teachers/{name}', entry['train']
     for arm, own in part.arms.items():
       yield f'{part.prefix}students/{arm}', own['train']
-
-
-def _some(layers: Iterable[str]) -> str:
-  """The first names of several."""
-  first, rest = list(layers)[:SHOWN], list(layers)[SHOWN:]
-  more = f' and {len(rest)} more' if rest else ''
-  return ', '.join(name or 'the model' for name in first) + more
 
 
 def bit_operations(part: Round, source: sources.Source) -> dict[str, int]:

@@ -6,13 +6,16 @@ another run. Each of these has a checksum in the workdir and in the row.
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import jaxkd
 from jaxkd import files, source_code
-from jaxkd.data import cache, fingerprint
+from jaxkd.data import cache, fingerprint, folders
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError, within
 from jaxkd.models import pytorch
@@ -21,6 +24,7 @@ from jaxkd.run import workdir
 from jaxkd.run.plan import configs_of
 from jaxkd.students import stored
 
+_QUOTED = re.compile(r"""'([^']+)'|"([^"]+)\"""")  # texts among arguments
 # What these sections hold has no part in what a run computes.
 _TOLD = ('name', 'survey', 'report')
 
@@ -47,10 +51,9 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
   }
   computed = {k: v for k, v in config.items() if k not in _TOLD}
   for entry, value in workdir.flat(computed).items():
-    # What options of the data name is in the data.
-    if '.kw.' in entry and not entry.startswith('data.kw.'):
-      file = _file(value)
-      found |= {entry: _of_file(file, entry)} if file else {}
+    for text in _paths(entry, value):
+      name = entry if text == value else f'{entry} ({text})'
+      found[name] = _of_path(text, entry)
   known: dict[str, str] = {}
   for prefix, own in configs_of(dict(config)).items():
     for name, teacher in own['teachers'].items():
@@ -93,12 +96,41 @@ def _restored(restore: str, at: str) -> str:
   return cache.fingerprint([variables])
 
 
-def _file(value: Any) -> str:
-  """The file that an option names; empty where it names none."""
-  if not isinstance(value, str) or not {'.', '/'} & {*value}:
-    return ''
-  path = os.path.expanduser(os.path.expandvars(value))
-  return path if os.path.isfile(path) else ''
+def _paths(entry: str, value: Any) -> list[str]:
+  """The files and folders that an option names, as they are written.
+
+  An option stands in a ``kw``, or in quotes in the text of a view or an op:
+  ``'mine:table("a.npy")'``. What options of the data name is in the data.
+  """
+  found = []
+  for text in () if entry.startswith('data.kw.') else jax.tree.leaves(value):
+    if isinstance(text, str):
+      found += [text] if 'kw.' in entry else []
+      found += [one or other for one, other in _QUOTED.findall(text)]
+  return [text for text in dict.fromkeys(found) if _is_path(text)]
+
+
+def _is_path(text: str) -> bool:
+  path = _expanded(text)
+  # A word may also be the name of a folder that is there by chance.
+  return os.path.isfile(path) or ('/' in text and os.path.isdir(path))
+
+
+def _expanded(text: str) -> str:
+  return os.path.expanduser(os.path.expandvars(text))
+
+
+def _of_path(text: str, at: str) -> str:
+  """A checksum of a file, or of all that is in a folder."""
+  path = Path(_expanded(text))
+  if path.is_file():
+    return _of_file(path, at)
+  found = hashlib.sha256()
+  with within(f'{at}: '):
+    for file in folders.below(path):
+      line = f'{file.relative_to(path)} {_of_file(file, at)}\n'
+      found.update(line.encode())
+  return found.hexdigest()
 
 
 def _of_file(path: str | Path, at: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import optax
 
 from jaxkd.distill import fusion, library, location, transfer
 from jaxkd.distill.arguments import find_loss
@@ -13,6 +12,7 @@ from jaxkd.distill.seen import looking_at, unfused
 from jaxkd.distill.term import compares
 from jaxkd.distill.term import term as term_of
 from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.train import optimizer
 from jaxkd.types import Term
 
 _ADAPTING = ('adapter', 'adapter_kw', 'teacher_adapter', 'teacher_adapter_kw')
@@ -176,10 +176,6 @@ def _schedule(entry, at) -> Any:
   name, kw = entry['schedule']['name'], dict(entry['schedule']['kw'])
   if not name:
     return 1
-  if not name.endswith('schedule') or not hasattr(optax, name):
-    known = [n for n in dir(optax) if n.endswith('schedule')]
-    raise unknown('schedule', name, known, f'{at}.schedule.name')
-  try:
-    return getattr(optax, name)(**kw)
-  except TypeError as error:
-    raise UserError(f'{at}.schedule.kw: optax.{name}: {error}') from error
+  function = optimizer.find_schedule(name, at=f'{at}.schedule.name')
+  with blamed(f'{at}.schedule.kw'):
+    return function(**kw)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,16 +28,16 @@ _OTHERS = 'others'
 def schedule(
   name: str, value: Any, steps: int, options: Mapping[str, Any], *, at: str
 ) -> optax.Schedule:
-  """A schedule of optax by its name, with or without its suffix.
+  """The schedule of the learning rate.
 
-  `cosine` is `optax.cosine_decay_schedule`. The learning rate and the number of
-  steps fill the arguments for them, unless the options set those.
+  The learning rate and the number of steps fill the arguments for them, unless
+  the options set those.
 
   Args:
-    name: e.g. 'cosine', 'constant', 'warmup_cosine'.
+    name: as `find_schedule` takes it.
     value: the learning rate, i.e. the peak of the schedule.
     steps: its length.
-    options: keyword arguments of the optax function.
+    options: keyword arguments of the function.
     at: the config entry of `name`.
 
   Raises:
@@ -50,13 +50,7 @@ def schedule(
       f'{at}_kw.warmup_steps: the rate would still be rising after the last of '
       f'{steps} steps; make {warm_up} smaller, or train for longer'
     )
-  for full in (name, f'{name}_schedule', f'{name}_decay_schedule'):
-    if full.endswith('schedule') and hasattr(optax, full):
-      function = getattr(optax, full)
-      break
-  else:
-    known = [n for n in dir(optax) if n.endswith('_schedule')]
-    raise unknown('schedule', name, known, at)
+  function = find_schedule(name, at=at)
   parameters = inspect.signature(function).parameters
   given = {
     key: filling
@@ -69,8 +63,37 @@ def schedule(
     )
     if key in parameters
   }
-  with blamed(f'{at}_kw: optax.{full}'):
+  with blamed(f'{at}_kw: {_shown(function, name)}'):
     return function(**{**given, **options})
+
+
+def find_schedule(name: str, *, at: str) -> Callable[..., optax.Schedule]:
+  """The function that makes a schedule: of optax, or one of your own.
+
+  Args:
+    name: of a function of optax, with or without its suffix: `cosine` is
+      `optax.cosine_decay_schedule`; or 'package.module:function'.
+    at: the config entry of the name.
+
+  Raises:
+    UserError: there is no such function.
+  """
+  if ':' in name:
+    return lookup.attribute(name, kind='schedule', at=at)
+  known = [
+    other
+    for other in dir(optax)
+    if other.endswith('_schedule') and not other.startswith('scale_by')
+  ]
+  for full in (name, f'{name}_schedule', f'{name}_decay_schedule'):
+    if full in known:
+      return getattr(optax, full)
+  raise unknown('schedule', name, known, at)
+
+
+def _shown(function: Callable, name: str) -> str:
+  """What a function is called in messages."""
+  return name if ':' in name else f'optax.{function.__name__}'
 
 
 def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -165,7 +188,7 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
   options_lib.check(
     options, takes, name=name, at=f'{at}.optimizer.kw', filled=takes
   )
-  with blamed(f'{at}.optimizer.kw: optax.{name}'):
+  with blamed(f'{at}.optimizer.kw: {_shown(make, name)}'):
     made = make(rate, **options)
   before = []
   if train['clip']:

@@ -59,6 +59,16 @@ def folder(tmp_path):
   return tmp_path / 'main' / 'rows'
 
 
+def test_a_folder_may_be_named_by_way_of_another(tmp_path):
+  """As in ``dir='../outputs'``."""
+  (tmp_path / 'run').mkdir()
+  folder = tmp_path / 'run' / '..' / 'out puts#?%' / 'rows'
+  assert write(folder)
+  assert cache.find(folder, layout(), FACTS, AT)
+  got = cache.Cache(folder, layout(), AT).take(np.array([1]), np.array([3]))
+  np.testing.assert_array_equal(got['stages/1'][0], ARRAYS['stages/1'][1, 3])
+
+
 def find(folder, rows=ROWS, **facts):
   return cache.find(folder, layout(rows), {**FACTS, **facts}, AT)
 

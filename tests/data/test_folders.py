@@ -99,3 +99,16 @@ def test_two_names_of_a_split_are_refused(names):
   message = f'^data.source: x has {one} and {other}, which are names of the'
   with pytest.raises(UserError, match=message):
     folders.splits([*names.split(), 'train'], 'x')
+
+
+@pytest.mark.parametrize(
+  'names', ['training_set test_set', 'Train-Images valsplit', 'train_data dev']
+)
+def test_names_that_read_like_splits_are_no_classes(names):
+  with pytest.raises(UserError, match=r'the folders .* as if these'):
+    folders.check_no_splits(names.split(), where='it')
+
+
+@pytest.mark.parametrize('names', ['train bus', 'testset cat', 'set images'])
+def test_classes_may_be_called_as_a_split(names):
+  folders.check_no_splits(names.split(), where='it')

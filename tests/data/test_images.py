@@ -193,8 +193,14 @@ class TestSplits:
       for split in ('train', 'test'):
         save(tmp_path / name / split / '0.png', Image.new('L', (4, 3)))
     with pytest.raises(
-      UserError, match='ant has the folders train and test, a'
+      UserError, match='ant has the folders train and test, as'
     ):
+      load(tmp_path)
+
+  def test_of_names_that_are_longer_are_no_classes(self, tmp_path):
+    for split in ('training_set', 'test_set'):
+      fill(tmp_path / split)
+    with pytest.raises(UserError, match='training_set and test_set, as if'):
       load(tmp_path)
 
   def test_that_are_held_out_may_lack_a_class(self, tmp_path):

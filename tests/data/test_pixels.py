@@ -106,7 +106,7 @@ def test_images_that_are_all_but_black_are_refused(images, message):
   split = ArrayExamples(images, np.arange(6))
   with pytest.raises(UserError, match=f'mine has images .*black, {message}'):
     pixels.check_brightness(split, conventions.of(), AT)
-  for options in ({'range': (0, 255)}, {'layout': 'features'}):
+  for options in ({'range': (0, 1)}, {'layout': 'features'}):
     pixels.check_brightness(split, conventions.of(**options), AT)
   for other in (images * 3, images * 0):
     split = ArrayExamples(other, np.arange(6))
@@ -147,3 +147,24 @@ def test_unusual_ranges_are_noted(inputs, options, note):
   found = pixels.said_ranges({'train': split}, conventions.of(**options))
   (said,) = found if note else [*found, '']
   assert re.search(f'^inputs in train are {note}$' if note else '^$', said)
+
+
+def test_a_range_that_makes_images_all_but_black_is_refused():
+  """Images from 0 to 1 of which it is said that they are from 0 to 255."""
+  given = conventions.of(range=(0, 255))
+  images = pixels.as_inputs(BYTES / 255, given, AT)
+  examples = ArrayExamples(images, np.zeros(6, int))
+  message = r'images from 0 to 1, which .*range=\(0, 255\) makes .* \(0, 1\)'
+  with pytest.raises(UserError, match=message):
+    pixels.check_brightness(examples, given, AT)
+  vectors = ArrayExamples(images.reshape(6, -1), np.zeros(6, int))
+  pixels.check_brightness(vectors, given, AT)
+
+
+@pytest.mark.parametrize('shape', [(9, 3, 4, 8, 8), (9, 4, 3, 8, 8)])
+def test_videos_whose_channels_come_first_are_refused(shape):
+  with pytest.raises(UserError, match='seem to come before height'):
+    read(np.zeros(shape))
+  assert read(np.zeros(shape), layout='features').shape == shape
+  for last in ((9, 4, 8, 8, 3), (9, 3, 8, 6, 1), (9, 4, 8, 8, 16)):
+    assert read(np.zeros(last)).shape == last

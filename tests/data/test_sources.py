@@ -232,6 +232,17 @@ class TestNpz:
     with pytest.raises(UserError, match=r'data\.kw\.validation: .*its own'):
       sources.load(npz(**self.SPLITS, **own), validation=3)
 
+  @pytest.mark.parametrize('name', ['val', 'valid', 'dev'])
+  def test_validation_has_several_names(self, npz, name):
+    own = {f'x_{name}': IMAGES[:9], f'y_{name}': LABELS[:9]}
+    source = sources.load(npz(**self.SPLITS, **own))
+    assert sizes(source) == {'train': 24, 'validation': 9, 'test': 6}
+    two = {
+      f'{x}_validation': of[:9] for x, of in [('x', IMAGES), ('y', LABELS)]
+    }
+    with pytest.raises(UserError, match='names of the validation split alike'):
+      sources.load(npz(**self.SPLITS, **own, **two))
+
   def test_splits_one_set(self, npz, tmp_path):
     npz(inputs=RNG.random((20, 5)), labels=np.arange(20) % 2)
     source = sources.load('npz:mine.npz', dir=str(tmp_path))
@@ -563,7 +574,11 @@ def mine(tmp_path, monkeypatch):
         return None
 
       def other_names():
-        return {'training': arrays()['train'], 'test': arrays()['test']}
+        return {'learn': arrays()['train'], 'test': arrays()['test']}
+
+      def known_names():
+        return {'training': arrays()['train'], 'dev': arrays()['test'],
+                'test': arrays()['test']}
     """)
   )
   monkeypatch.syspath_prepend(tmp_path)
@@ -627,6 +642,10 @@ class TestOnesOwn:
     assert source.notes == ('hm',)
     assert sources.load('my_data:source', classes=()).classes == ('0', '1')
 
+  def test_splits_go_by_all_their_names(self):
+    source = sources.load('my_data:known_names')
+    assert list(source.splits) == ['train', 'validation', 'test']
+
   @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
@@ -635,7 +654,7 @@ class TestOnesOwn:
       ('my_data:arrays', {'sizes': 1}, r'^data\.kw: .*sizes'),
       ('my_data:empty', {}, r'has the splits \(none\); it must have train and'),
       ('my_data:nothing', {}, 'must return .* not NoneType'),
-      ('my_data:other_names', {}, 'has the splits training, test; it must'),
+      ('my_data:other_names', {}, 'has the splits learn, test; it must'),
       ('my_data:source', {'classes': ('a',)}, 'names 1 classes of 2'),
     ],
   )

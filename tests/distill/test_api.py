@@ -641,3 +641,17 @@ def test_terms_that_cannot_be_put_together():
     distill.term(losses.hint, teacher='main', at=('a', 'b', 'c'))
   with pytest.raises(UserError, match='should be the name of a group'):
     distill.term(losses.kl, teacher=distill.net(teacher(), EXAMPLE))
+
+
+def test_a_student_that_is_not_told_that_it_trains_is_told_of():
+  class Forgetful(linen.Module):
+    @linen.compact
+    def __call__(self, x, mode: str = 'eval'):
+      x = linen.Dense(3)(x.reshape(len(x), -1))
+      return linen.BatchNorm(use_running_average=mode == 'eval', name='norm')(x)
+
+  inputs = jnp.zeros((4, 6))
+  terms = {'labels': distill.term('cross_entropy')}
+  student = distill.net(Forgetful(), inputs)
+  with pytest.warns(UserWarning, match='student: the statistics of norm do'):
+    distill.step(student, {}, terms, optax.sgd(0.1))

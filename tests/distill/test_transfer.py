@@ -118,13 +118,25 @@ def test_a_schedule_multiplies_the_weight(context):
   )
 
 
+@pytest.mark.parametrize('name', ['linear', 'optax:linear_schedule'])
+def test_a_schedule_by_a_short_name_or_of_ones_own(context, name):
+  kw = dict(init_value=1.0, end_value=0.0, transition_steps=10)
+  entry = dict(loss='cross_entropy', schedule=dict(name=name, kw=kw))
+  term = terms.build(entries(labels=entry), ['student'])['labels']
+  later = context._replace(step=jnp.asarray(5, jnp.int32))
+  np.testing.assert_allclose(
+    value(term, later), value(term, context) / 2, rtol=1e-5
+  )
+
+
 @pytest.mark.parametrize(
   ('entry', 'message'),
   [
     (dict(when='teacher_is_corect', otherwise='labels'), 'teacher_is_correct'),
     (dict(when='teacher_is_correct', otherwise='lables'), "'labels'"),
     (dict(otherwise='labels'), 'set distill.soft.when'),
-    (dict(schedule=dict(name='linear')), "'linear_schedule'"),
+    (dict(schedule=dict(name='liner')), "'linear_schedule'"),
+    (dict(schedule=dict(name='linear')), r'schedule\.kw: .*init_value'),
     (dict(fuse='mean_probability'), "'mean_probabilities'"),
     (dict(adapter='liner'), "'linear'"),
     (dict(of='studnet'), "'student'"),

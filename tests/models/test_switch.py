@@ -13,6 +13,7 @@ from jaxkd.distill.roles import Role
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
+from jaxkd.models import idle
 from jaxkd.models.net import from_linen, from_nnx
 from jaxkd.run import config, terms
 from jaxkd.types import Idle, Net
@@ -405,6 +406,37 @@ def test_who_does_not_train_in_training_is_told_of():
   assert net.idle() == Idle(statistics, ('drop',))
   net = from_nnx(lambda rngs: Fixed(rngs, training=False), X)
   assert net.idle() == Idle(statistics, ('dropout',))
+
+
+class Spectral(linen.Module):
+  @linen.compact
+  def __call__(self, x, train):
+    norm = linen.SpectralNorm(linen.Dense(3), name='norm')
+    return norm(x, update_stats=train)
+
+
+class SpectralNNX(nnx.Module):
+  def __init__(self, rngs):
+    dense = nnx.Linear(X.shape[-1], 3, rngs=rngs)
+    self.norm = nnx.SpectralNorm(dense, rngs=rngs)
+
+  def __call__(self, x, train):
+    return self.norm(x, update_stats=train)
+
+
+@pytest.mark.parametrize(
+  'net', [lambda: from_linen(Spectral(), X), lambda: from_nnx(SpectralNNX, X)]
+)
+def test_statistics_may_move_by_the_parameters_alone(net):
+  assert net().idle() == Idle()
+
+
+def test_idle_layers_are_told_of_in_sentences():
+  assert idle.said(Idle()) == []
+  found = Idle(('a/mean', 'a/var', 'mean'), tuple('bcdef'))
+  still, dropout = idle.said(found)
+  assert still.startswith('the statistics of a, the model do not move')
+  assert 'dropped in training by b, c, d and 2 more; unless' in dropout
 
 
 def test_a_momentum_of_one_is_no_fault():

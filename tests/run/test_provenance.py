@@ -207,6 +207,38 @@ def test_a_file_of_weights_and_one_that_an_option_names(folder):
     )
 
 
+def test_files_that_ops_and_options_name_in_other_ways(folder, monkeypatch):
+  """In the text of a view, by a bare name, in a list, or in a folder."""
+  monkeypatch.chdir(folder)
+  (folder / 'table').write_text('1')
+  (folder / 'tables').mkdir()
+  (folder / 'tables' / 'a.txt').write_text('1')
+  (folder / 'kl').mkdir()  # a word that is a folder's name by chance
+  names = {
+    'students.student.views.train': "mine:table('table')|mine:other(0.1)",
+    'distill.soft.kw': dict(
+      one='table', few=('table',), all='./tables', w='kl'
+    ),
+  }
+  config = small(folder)
+  for entry, value in names.items():
+    config = configs.put(config, entry, value)
+  source = sources.load('npz:data.npz', dir=str(folder))
+  first = provenance.of(config, source)
+  files = {
+    'students.student.views.train (table)', 'distill.soft.kw.one',
+    'distill.soft.kw.few (table)',
+  }  # fmt: skip
+  named = {x for x in first if x.startswith(('students', 'distill'))}
+  assert named == {*files, 'distill.soft.kw.all'}
+  (folder / 'table').write_text('2')
+  second = provenance.of(config, source)
+  assert {x for x in second if second[x] != first[x]} == files
+  (folder / 'tables' / 'a.txt').rename(folder / 'tables' / 'b.txt')
+  third = provenance.of(config, source)
+  assert third['distill.soft.kw.all'] != second['distill.soft.kw.all']
+
+
 LOSS = """
 import jax.numpy as jnp
 

@@ -62,6 +62,29 @@ def test_any_schedule_of_optax_by_name(name, options, want):
   np.testing.assert_allclose([made(s) for s in (0, 5, 10)], want, atol=1e-6)
 
 
+def test_a_schedule_of_ones_own_is_given_the_rate_and_the_steps():
+  for name in ('optax:cosine_decay_schedule', f'{__name__}:_halving'):
+    made = optimizer.schedule(name, 2.0, 10, {}, at='train.schedule')
+    assert (made(0), made(10)) == (2.0, 0.0 if 'optax' in name else 1.0)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'message'),
+  [
+    (f'{__name__}:_halving', dict(wide=1), r'train\.schedule_kw: .*_h.*wide'),
+    ('optax:cosin', {}, r"train\.schedule: .*'cosin'"),
+    ('scale_by', {}, 'no schedule'),
+  ],
+)
+def test_what_is_no_schedule_is_refused(name, options, message):
+  with pytest.raises(UserError, match=message):
+    optimizer.schedule(name, 2.0, 9, options, at='train.schedule')
+
+
+def _halving(init_value, decay_steps):
+  return lambda step: init_value * 0.5 ** (step / decay_steps)
+
+
 def test_a_warm_up_ends_before_the_last_step():
   options = dict(warmup_steps=9)
   made = optimizer.schedule('warmup_cosine', 2.0, 10, options, at='schedule')
