@@ -74,6 +74,8 @@ class Source(NamedTuple):
       ``data.kw.range``; empty for none.
     fields: kinds of fields that are not clear by name; see
       `jaxkd.data.positions`.
+    unit: a field of whole numbers, such as the speaker or the patient, whose
+      examples are all in one split; empty where each example stands alone.
   """
 
   name: str
@@ -86,6 +88,7 @@ class Source(NamedTuple):
   vocabulary: int = 0
   range: tuple[float, ...] = ()
   fields: Mapping[str, str] = MappingProxyType({})
+  unit: str = ''
 
 
 def load(
@@ -825,6 +828,7 @@ def _source(
   classes: Iterable[str] = (),
   conventions: Conventions | None = None,
   fields: Mapping[str, str] = MappingProxyType({}),
+  unit: str = '',
 ) -> Source:
   """Checks the splits, and holds out the validation split if there is none.
 
@@ -837,6 +841,7 @@ def _source(
     classes: their names, if known; else the labels give their number.
     conventions: of the arrays; None for a source whose arrays are known.
     fields: as in `Source`.
+    unit: as in `Source`.
   """
   first = _first(name, splits)
   shapes, dtypes = {}, {}
@@ -880,7 +885,7 @@ def _source(
   }
   for split, examples in splits.items():
     examples_lib.check_labels(examples, len(classes), at=at[split])
-  (one, *others), count = splits[first].index.values, len(splits[first])
+  one, *others = splits[first].index.values
   if not others:
     raise UserError(
       f'{at[first]} only has examples of the class {one}; there must be two '
@@ -889,12 +894,13 @@ def _source(
   if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
 
+  _check_units(splits, unit, at)
   if first == 'all':
-    fifth, usual = max(1, round(count / 5)), 0.25
-    splits = _hold_out(name, splits['all'], fifth, 'test')
+    fifth, usual = max(1, round(_count(splits['all'], unit) / 5)), 0.25
+    splits = _hold_out(name, splits['all'], fifth, 'test', unit)
   if 'validation' not in splits:
     usual = usual if validation is None else validation
-    splits |= _validation(name, splits['train'], usual)
+    splits |= _hold_out(name, splits['train'], usual, 'validation', unit)
   elif validation is not None:
     raise UserError(
       f'data.kw.validation: {name!r} has a validation split of its own; remove '
@@ -904,7 +910,7 @@ def _source(
   splits = {split: splits[split] for split in order}
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
-  return made._replace(range=conventions.ends, fields=fields)
+  return made._replace(range=conventions.ends, fields=fields, unit=unit)
 
 
 def _first(name: str, splits: Mapping[str, Any]) -> str:
@@ -925,43 +931,71 @@ def _first(name: str, splits: Mapping[str, Any]) -> str:
   return 'train'
 
 
-def _validation(
-  name: str, train: Examples, amount: int | float
-) -> dict[str, Examples]:
-  size = _held_out(amount, len(train))
-  return _hold_out(name, train, size, 'validation') if size else {}
-
-
 def _held_out(
-  amount: int | float, count: int, split: str = 'validation'
+  amount: int | float,
+  count: int,
+  split: str = 'validation',
+  what: str = 'examples',
 ) -> int:
-  """How many of the training examples to hold out for a split."""
+  """How many of the training examples, or units, to hold out for a split."""
   size = amount
   if isinstance(amount, float):
     size = round(amount * count) if 0 <= amount <= 1 else -1
   if not 0 <= size < count or (amount and not size):
     none = ', or 0 for no validation split' if split == 'validation' else ''
     raise UserError(
-      f'data.kw.{split}: {amount} of {count} examples leaves nothing to train '
+      f'data.kw.{split}: {amount} of {count} {what} leaves nothing to train '
       f'on or none for {split}; give a share such as 0.1, or a number of '
-      f'examples{none}'
+      f'{what}{none}'
     )
   return size
 
 
 def _hold_out(
-  name: str, examples: Examples, size: int, split: str
+  name: str, examples: Examples, amount: int | float, split: str, unit: str
 ) -> dict[str, Examples]:
-  """Splits off examples: ``{'train': the rest, split: examples}``."""
-  train, out = examples_lib.hold_out(examples, size)
+  """Splits off examples, or whole units of them.
+
+  Returns:
+    ``{'train': the rest, split: examples}``; nothing for an amount of 0.
+  """
+  units = examples_lib.units(examples, unit, 'data.source')
+  what = f'units ({unit})' if unit else 'examples'
+  size = _held_out(amount, _count(examples, unit), split, what)
+  if not size:
+    return {}
+  train, out = examples_lib.hold_out(examples, size, units)
   kinds = examples.index.classes
   for label in np.setdiff1d(kinds, train.index.classes):
-    count = (kinds == label).sum()
+    few = (kinds == label).sum()
     raise UserError(
-      f'data.source: class {label} of {name!r} has too few examples, {count}, '
+      f'data.source: class {label} of {name!r} has too few examples, {few}, '
       f'to hold some out for {split}; add examples, or leave the class out'
     )
   return {'train': train, split: out}
+
+
+def _count(examples: Examples, unit: str) -> int:
+  """The number of units: examples, or values of a field."""
+  if not unit:
+    return len(examples)
+  return len(np.unique(examples_lib.units(examples, unit, 'data.source')))
+
+
+def _check_units(
+  splits: Mapping[str, Examples], unit: str, at: Mapping[str, str]
+) -> None:
+  """Refuses a unit that has examples in two splits."""
+  seen: dict[int, str] = {}
+  for split in splits if unit else ():
+    units = examples_lib.units(splits[split], unit, at[split])
+    for number in np.unique(units).tolist():
+      other = seen.setdefault(number, split)
+      if other != split:
+        raise UserError(
+          f'{at[split]} has examples of {unit} {number}, and so has {other}; '
+          'keep them in one split'
+        )
 
 
 def _from_user(
@@ -1035,6 +1069,7 @@ def _from_source(
     classes=classes,
     conventions=conventions,
     fields=made.fields,
+    unit=made.unit,
   )
   return source._replace(
     notes=(*made.notes, *source.notes),
