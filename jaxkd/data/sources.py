@@ -36,6 +36,7 @@ from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import speech_frames as speech_frames_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
@@ -47,6 +48,7 @@ NAMES = (
   'synthetic',
   'scenes',
   'phrases',
+  'speech_frames',
   'folder',
   'npz',
   'parallel',
@@ -490,6 +492,105 @@ def scenes(
     return source
   note = f'the first {known} of {count} training scenes have labels'
   return source._replace(notes=(note,))
+
+
+def speech_frames(
+  *,
+  speech: str = 'asterisk',
+  utterances: int = 0,
+  bins: int = 40,
+  context: int = 15,
+  noise: tuple[float, ...] = (),
+  talkers: int = 3,
+  test: float = 0.15,
+  validation: float | None = None,
+  seed: int = 0,
+) -> Source:
+  """Frames of speech, and of which third of which of 39 phones each is.
+
+  Log-Mel features of 10 ms with those around them, of mean 0 and variance 1 in
+  each band over the training frames; silence is no class and is left out, see
+  `jaxkd.data.speech_frames`. All frames of an utterance, and of all that say
+  the same, are in one split. The field ``utterance`` is for ``data.unit``.
+
+  Args:
+    speech: 'asterisk', the prompts of Debian's packages, 16 kHz, one speaker;
+      or 'made_up', random spectra without meaning.
+    utterances: how many; 0 for all, or 60 that are made up.
+    bins: number of Mel bands.
+    context: how many frames a net sees, an odd number.
+    noise: lowest and highest ratio of signal to noise, in dB, as (0.0, 10.0).
+      Then an input has two channels, without noise and with it, for the view
+      ``channel``; the noise are other utterances of the same split, played
+      backwards. Empty for no noise, and no axis of channels.
+    talkers: how many are heard in the noise at a time.
+    test: share of the texts to test on.
+    validation: share of all texts to validate on, 0.1 by default; 0 for no such
+      split.
+    seed: of the splits, the noise, and what is made up.
+  """
+  validation = 0.1 if validation is None else validation
+  own = speech_frames_lib
+  if speech not in own.KINDS:
+    raise unknown('kind of speech', speech, own.KINDS, 'data.kw.speech')
+  if utterances and utterances < own.FEWEST:
+    raise UserError(
+      f'data.kw.utterances: {utterances} should be {own.FEWEST} or more, or 0 '
+      'for all'
+    )
+  if context < 1 or context % 2 == 0:
+    raise UserError(
+      f'data.kw.context: {context} should be odd, for the frame in the middle'
+    )
+  if bins < 1 or talkers < 1 or seed < 0:
+    raise UserError(
+      f'data.kw: speech_frames cannot have {bins} bins, {talkers} talkers and '
+      f'seed {seed}'
+    )
+  if noise and not (
+    len(noise) == 2 and np.isfinite(noise).all() and noise[0] <= noise[1]
+  ):
+    raise UserError(
+      f'data.kw.noise: {noise} should be the lowest and the highest ratio of '
+      'signal to noise in dB, as in (0.0, 10.0), or () for none'
+    )
+  if speech == 'made_up':
+    said = own.made_up(utterances or own.MADE_UP, bins, seed)
+    notes = (f'{len(said)} utterances of made-up speech, without meaning',)
+  else:
+    said, notes = own.recorded(bins)
+    if utterances > len(said):
+      raise UserError(
+        f'data.kw.utterances: there are {len(said)}, not {utterances}; use 0 '
+        'for all'
+      )
+    said = said[: utterances or None]
+  made = own.splits(said, test, validation, seed)
+  if noise:
+    for split, part in made.items():
+      if talkers >= len(part):
+        raise UserError(
+          f'data.kw.talkers: {talkers} others cannot be heard in {split}, of '
+          f'{len(part)} utterances; use fewer, or have more utterances'
+        )
+    notes += (
+      f'channel 1 has noise: {talkers} other utterances of the split, played '
+      f'backwards, {noise[0]:g} to {noise[1]:g} dB below',
+    )
+  frames = own.windows(
+    said, made, context, noise=tuple(noise), talkers=talkers, seed=seed
+  )
+  source = _source(
+    'speech_frames',
+    {s: ArrayExamples(**part._asdict()) for s, part in frames.items()},
+    None if 'validation' in frames else 0,
+    classes=own.CLASSES,
+    conventions=conventions_lib.of(range='any', layout='features'),
+    unit='utterance',
+  )
+  counts = (f'{len(part)} utterances in {s}' for s, part in made.items())
+  lacking = labels_lib.lacking(source.splits, source.classes)
+  return source._replace(notes=(*notes, ', '.join(counts), *lacking))
 
 
 def npz(
