@@ -204,6 +204,8 @@ _CONFIG = {
   'report': {
     'metric': 'top1',
     'reach': 0.0,  # a value of it on validation; the row has the steps to it
+    # metrics of which the row has what early stopping would have gained
+    'early_stopping': (),
     'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
