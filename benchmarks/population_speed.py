@@ -361,7 +361,7 @@ def makers(case: Case) -> Callable[[int], tuple[Callable, fit.Batches]]:
       part.students[arm],
       {},
       stage='',
-      labels=source.splits['train'].index,
+      training=source.splits['train'],
       seeds=list(range(size)),
     )
     batches = train_job.batches_of(session, job)

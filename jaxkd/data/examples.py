@@ -12,8 +12,8 @@ import numpy as np
 from jaxkd.data import index as index_lib
 from jaxkd.data import passes, positions
 from jaxkd.data.index import LabelIndex
-from jaxkd.data.partition import stratified
-from jaxkd.errors import UserError
+from jaxkd.data.partition import classes_of, numbered, stratified
+from jaxkd.errors import UserError, unknown
 
 IN_MEMORY = 2**30  # bytes of decoded examples
 _ROUNDING = 1e-5  # by which pixels may exceed their range
@@ -75,6 +75,10 @@ class ArrayExamples:
   def fetch(self, indices: np.ndarray) -> dict[str, Any]:
     return jax.tree.map(lambda x: x[indices], self._fields)
 
+  def field(self, name: str) -> Any:
+    """One of the fields of all examples, [N, ...]."""
+    return self._fields[name]
+
 
 class StreamedExamples:
   """Examples that are read on demand.
@@ -107,6 +111,7 @@ class StreamedExamples:
     """
     self._size, self.fetch, self._labels = size, read, labels
     self.read_labels, self.name = read_labels or read, name
+    self._found: dict[str, np.ndarray] = {}
 
   def __len__(self) -> int:
     return self._size
@@ -136,6 +141,15 @@ class StreamedExamples:
       return found
     found = as_labels(found, 'data.source')
     return None if found.ndim > 1 else found
+
+  def field(self, name: str) -> np.ndarray:
+    """A field of one number for each example, [N]; read once, in one pass."""
+    if name not in self._found:
+      each = passes.nbytes(self.fetch(np.arange(1)))
+      parts = passes.parts(self._size, each, f'reading {name}')
+      read = passes.read(lambda numbers: self.fetch(numbers)[name], parts)
+      self._found[name] = np.concatenate([values for _, values in read])
+    return self._found[name]
 
   def read_by(
     self, read: Callable[[np.ndarray], dict[str, Any]]
@@ -180,6 +194,38 @@ def streamed(examples: Examples) -> StreamedExamples:
   return StreamedExamples(
     len(examples), examples.fetch, lambda: getattr(examples, 'labels', None)
   )
+
+
+def units(examples: Examples, field: str, at: str) -> np.ndarray | None:
+  """The unit of each example, such as its utterance or patient.
+
+  Args:
+    examples: a split.
+    field: whole numbers, one for each example; empty where each example is a
+      unit of its own.
+    at: the config entry that names the field, for errors.
+
+  Returns:
+    Int [N]; None for an empty field.
+
+  Raises:
+    UserError: no such field, or one of something else.
+  """
+  if not field:
+    return None
+  one = examples.fetch(np.arange(1))
+  known = [name for name in one if name not in ('inputs', 'labels', 'valid')]
+  if field not in known:
+    raise unknown('field of the examples', field, known, at)
+  shape, dtype = np.shape(one[field]), np.asarray(one[field]).dtype
+  if len(shape) != 1 or dtype.kind not in 'iu':
+    raise UserError(
+      f'{at}: the field {field} is {dtype} {list(shape[1:])}; units are whole '
+      'numbers, one for each example'
+    )
+  if not isinstance(examples, ArrayExamples):
+    examples = streamed(examples)
+  return np.asarray(examples.field(field))
 
 
 def as_labels(
@@ -456,9 +502,20 @@ def take(examples: Examples, indices: np.ndarray) -> Examples:
   return streamed(examples).take(indices)
 
 
-def hold_out(examples: Examples, size: int) -> tuple[Examples, Examples]:
-  """The rest, and ``size`` of the examples: stratified, always the same."""
+def hold_out(
+  examples: Examples, size: int, units: np.ndarray | None = None
+) -> tuple[Examples, Examples]:
+  """The rest, and ``size`` of the examples: stratified, always the same.
+
+  Args:
+    examples: a split.
+    size: how many to hold out, examples or units.
+    units: the unit of each example, int [N], which stays whole; stratified if
+      each has examples of one class.
+  """
   kinds = examples.index.classes
-  chosen = stratified(kinds, size, np.random.default_rng(0))
+  unit_of = np.arange(len(kinds)) if units is None else numbered(units)
+  drawn = kinds if units is None else classes_of(kinds, unit_of)
+  chosen = stratified(drawn, size, np.random.default_rng(0))[unit_of]
   rest, out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
   return take(examples, rest), take(examples, out)

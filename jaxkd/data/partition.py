@@ -4,6 +4,9 @@ A fraction of the data, folds, bootstrap samples and subsets of classes are all
 one thing: a matrix [members, examples] of weights of at least 0, in proportion
 to which the loader draws. Draws are keyed by name, so a change of the partition
 leaves the examples of the fraction as they were.
+
+What is drawn are single examples, or units of them: all frames of an utterance,
+all images of a patient.
 """
 
 import zlib
@@ -50,6 +53,7 @@ def weights(
   count: int = 1,
   seed: int = 0,
   subsets: Sequence[Sequence[bool]] | None = None,
+  units: np.ndarray | None = None,
   role: str = '',
 ) -> np.ndarray:
   """Sampling weights of members over the examples of a split.
@@ -67,18 +71,25 @@ def weights(
     count: number of members.
     seed: of the draws; all members see the same fraction.
     subsets: for 'classes', bool [count, num_classes].
+    units: the unit of each example, int [N]. Then the fraction is one of the
+      units, folds and bootstrap samples consist of whole units, and 'first:100'
+      is the first 100 units in the order of their first examples. Draws are
+      stratified if each unit has examples of a single class, and otherwise
+      not. None if each example is a unit.
     role: 'teachers' or 'students', for errors.
 
   Returns:
     Weights float32 [count, N]; an example of weight 0 is never seen.
 
   Raises:
-    UserError: no such partition, a fraction outside (0, 1], or a member without
-      examples.
+    UserError: no such partition, a fraction outside (0, 1], a member without
+      examples, or units that are all one.
   """
   labels = index.classes
   at = f'.{role}' if role else ''
-  seen = _fraction(labels, fraction, seed, f'data.fraction{at}')
+  # What is drawn has a class too: `drawn` [U]. `unit_of` [N] is its number.
+  drawn, unit_of = _units(labels, units, f'data.unit{at}')
+  seen = _fraction(drawn, fraction, seed, f'data.fraction{at}')
   at = f'data.partition{at}'
   name, _, argument = str(partition).partition(':')
   if (subsets is not None) != (name == 'classes'):
@@ -90,15 +101,15 @@ def weights(
       f"{' x '.join(map(str, index.each))} labels; use 'none'"
     )
   if partition == 'none':
-    members = np.ones((count, len(labels)), bool)
+    members = np.ones((count, len(drawn)), bool)
   elif partition == 'disjoint':
-    members = _folds(labels, seen, count, _generator(seed, 'disjoint'), at)
+    members = _folds(drawn, seen, count, _generator(seed, 'disjoint'), at)
   elif partition == 'bootstrap':
     n = seen.sum()
-    members = np.zeros((count, len(labels)))
+    members = np.zeros((count, len(drawn)))
     for m in range(count):
-      drawn = _generator(seed, 'bootstrap', m).integers(n, size=n)
-      members[m, seen] = np.bincount(drawn, minlength=n)
+      sample = _generator(seed, 'bootstrap', m).integers(n, size=n)
+      members[m, seen] = np.bincount(sample, minlength=n)
   elif partition == 'classes':
     subsets = np.asarray(subsets, bool)
     if subsets.shape[:1] != (count,) or subsets.shape[1:] <= (labels.max(),):
@@ -106,21 +117,23 @@ def weights(
         f'{at}: subsets of shape {subsets.shape} do not fit {count} members '
         f'and {labels.max() + 1} classes'
       )
-    members = subsets[:, labels]
+    examples = subsets[:, labels]
   elif name == 'without' and argument:
-    members = np.tile(
+    examples = np.tile(
       ~np.isin(labels, _classes(argument, labels, at)), (count, 1)
     )
   elif name == 'first' and argument:
-    first = np.arange(len(labels)) < _number(argument, len(labels), at)
+    first = np.arange(len(drawn)) < _number(argument, len(drawn), at)
     members = np.tile(first, (count, 1))
   else:
     raise unknown('partition', partition, PARTITIONS, at)
 
-  members = (members * seen).astype(np.float32)
-  for m in np.flatnonzero(~members.any(axis=1)):
+  if name not in ('classes', 'without'):
+    examples = members[:, unit_of]
+  examples = (examples * seen[unit_of]).astype(np.float32)
+  for m in np.flatnonzero(~examples.any(axis=1)):
     raise UserError(f'{at}: {partition!r} leaves member {m} without examples')
-  return members
+  return examples
 
 
 def left_out(partition: str) -> tuple[int, ...]:
@@ -129,6 +142,28 @@ def left_out(partition: str) -> tuple[int, ...]:
   words = text.split(',') if name == 'without' else ()
   # What is no number is refused by `weights`.
   return tuple(int(word) for word in words if word.strip().isdecimal())
+
+
+def numbered(units: np.ndarray) -> np.ndarray:
+  """Units numbered from 0 in the order of their first examples, int [N]."""
+  _, first, number = np.unique(units, return_index=True, return_inverse=True)
+  return np.argsort(np.argsort(first))[number]
+
+
+def classes_of(labels: np.ndarray, units: np.ndarray) -> np.ndarray:
+  """The class of each unit, for stratified draws of units.
+
+  Args:
+    labels: the class of each example, int [N].
+    units: the unit of each example, int [N], from `numbered`.
+
+  Returns:
+    Int [U]; all 0 if some unit has examples of several classes.
+  """
+  _, first = np.unique(units, return_index=True)
+  classes = labels[first]
+  pure = (classes[units] == labels).all()
+  return classes if pure else np.zeros_like(classes)
 
 
 def stratified(
@@ -150,6 +185,21 @@ def stratified(
   chosen = np.zeros(len(labels), bool)
   chosen[_by_class(labels, generator)] = np.diff(steps) > 0
   return chosen
+
+
+def _units(
+  labels: np.ndarray, units: np.ndarray | None, at: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """The class of each unit, int [U], and the unit of each example, int [N]."""
+  if units is None:
+    return labels, np.arange(len(labels))
+  unit_of = numbered(units)
+  if not unit_of.any():
+    raise UserError(
+      f'{at}: all {len(labels)} examples are one unit, which leaves nothing to '
+      'draw; name another field, or leave it empty'
+    )
+  return classes_of(labels, unit_of), unit_of
 
 
 def _by_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:

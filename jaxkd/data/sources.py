@@ -38,6 +38,7 @@ from jaxkd.data import markov as markov_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import speech_frames as speech_frames_lib
 from jaxkd.data import text as text_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
@@ -52,6 +53,7 @@ NAMES = (
   'phrases',
   'markov',
   'kjv',
+  'speech_frames',
   'folder',
   'npz',
   'parallel',
@@ -80,6 +82,8 @@ class Source(NamedTuple):
       ``data.kw.range``; empty for none.
     fields: kinds of fields that are not clear by name; see
       `jaxkd.data.positions`.
+    unit: a field of whole numbers, such as the speaker or the patient, whose
+      examples are all in one split; empty where each example stands alone.
   """
 
   name: str
@@ -92,6 +96,7 @@ class Source(NamedTuple):
   vocabulary: int = 0
   range: tuple[float, ...] = ()
   fields: Mapping[str, str] = MappingProxyType({})
+  unit: str = ''
 
 
 def load(
@@ -493,6 +498,105 @@ def scenes(
     return source
   note = f'the first {known} of {count} training scenes have labels'
   return source._replace(notes=(note,))
+
+
+def speech_frames(
+  *,
+  speech: str = 'asterisk',
+  utterances: int = 0,
+  bins: int = 40,
+  context: int = 15,
+  noise: tuple[float, ...] = (),
+  talkers: int = 3,
+  test: float = 0.15,
+  validation: float | None = None,
+  seed: int = 0,
+) -> Source:
+  """Frames of speech, and of which third of which of 39 phones each is.
+
+  Log-Mel features of 10 ms with those around them, of mean 0 and variance 1 in
+  each band over the training frames; silence is no class and is left out, see
+  `jaxkd.data.speech_frames`. All frames of an utterance, and of all that say
+  the same, are in one split. The field ``utterance`` is for ``data.unit``.
+
+  Args:
+    speech: 'asterisk', the prompts of Debian's packages, 16 kHz, one speaker;
+      or 'made_up', random spectra without meaning.
+    utterances: how many; 0 for all, or 60 that are made up.
+    bins: number of Mel bands.
+    context: how many frames a net sees, an odd number.
+    noise: lowest and highest ratio of signal to noise, in dB, as (0.0, 10.0).
+      Then an input has two channels, without noise and with it, for the view
+      ``channel``; the noise are other utterances of the same split, played
+      backwards. Empty for no noise, and no axis of channels.
+    talkers: how many are heard in the noise at a time.
+    test: share of the texts to test on.
+    validation: share of all texts to validate on, 0.1 by default; 0 for no such
+      split.
+    seed: of the splits, the noise, and what is made up.
+  """
+  validation = 0.1 if validation is None else validation
+  own = speech_frames_lib
+  if speech not in own.KINDS:
+    raise unknown('kind of speech', speech, own.KINDS, 'data.kw.speech')
+  if utterances and utterances < own.FEWEST:
+    raise UserError(
+      f'data.kw.utterances: {utterances} should be {own.FEWEST} or more, or 0 '
+      'for all'
+    )
+  if context < 1 or context % 2 == 0:
+    raise UserError(
+      f'data.kw.context: {context} should be odd, for the frame in the middle'
+    )
+  if bins < 1 or talkers < 1 or seed < 0:
+    raise UserError(
+      f'data.kw: speech_frames cannot have {bins} bins, {talkers} talkers and '
+      f'seed {seed}'
+    )
+  if noise and not (
+    len(noise) == 2 and np.isfinite(noise).all() and noise[0] <= noise[1]
+  ):
+    raise UserError(
+      f'data.kw.noise: {noise} should be the lowest and the highest ratio of '
+      'signal to noise in dB, as in (0.0, 10.0), or () for none'
+    )
+  if speech == 'made_up':
+    said = own.made_up(utterances or own.MADE_UP, bins, seed)
+    notes = (f'{len(said)} utterances of made-up speech, without meaning',)
+  else:
+    said, notes = own.recorded(bins)
+    if utterances > len(said):
+      raise UserError(
+        f'data.kw.utterances: there are {len(said)}, not {utterances}; use 0 '
+        'for all'
+      )
+    said = said[: utterances or None]
+  made = own.splits(said, test, validation, seed)
+  if noise:
+    for split, part in made.items():
+      if talkers >= len(part):
+        raise UserError(
+          f'data.kw.talkers: {talkers} others cannot be heard in {split}, of '
+          f'{len(part)} utterances; use fewer, or have more utterances'
+        )
+    notes += (
+      f'channel 1 has noise: {talkers} other utterances of the split, played '
+      f'backwards, {noise[0]:g} to {noise[1]:g} dB below',
+    )
+  frames = own.windows(
+    said, made, context, noise=tuple(noise), talkers=talkers, seed=seed
+  )
+  source = _source(
+    'speech_frames',
+    {s: ArrayExamples(**part._asdict()) for s, part in frames.items()},
+    None if 'validation' in frames else 0,
+    classes=own.CLASSES,
+    conventions=conventions_lib.of(range='any', layout='features'),
+    unit='utterance',
+  )
+  counts = (f'{len(part)} utterances in {s}' for s, part in made.items())
+  lacking = labels_lib.lacking(source.splits, source.classes)
+  return source._replace(notes=(*notes, ', '.join(counts), *lacking))
 
 
 def npz(
@@ -1060,6 +1164,7 @@ def _source(
   classes: Iterable[str] = (),
   conventions: Conventions | None = None,
   fields: Mapping[str, str] = MappingProxyType({}),
+  unit: str = '',
 ) -> Source:
   """Checks the splits, and holds out the validation split if there is none.
 
@@ -1072,6 +1177,7 @@ def _source(
     classes: their names, if known; else the labels give their number.
     conventions: of the arrays; None for a source whose arrays are known.
     fields: as in `Source`.
+    unit: as in `Source`.
   """
   first = _first(name, splits)
   shapes, dtypes = {}, {}
@@ -1115,7 +1221,7 @@ def _source(
   }
   for split, examples in splits.items():
     examples_lib.check_labels(examples, len(classes), at=at[split])
-  (one, *others), count = splits[first].index.values, len(splits[first])
+  one, *others = splits[first].index.values
   if not others:
     raise UserError(
       f'{at[first]} only has examples of the class {one}; there must be two '
@@ -1124,12 +1230,13 @@ def _source(
   if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
 
+  _check_units(splits, unit, at)
   if first == 'all':
-    fifth, usual = max(1, round(count / 5)), 0.25
-    splits = _hold_out(name, splits['all'], fifth, 'test')
+    fifth, usual = max(1, round(_count(splits['all'], unit) / 5)), 0.25
+    splits = _hold_out(name, splits['all'], fifth, 'test', unit)
   if 'validation' not in splits:
     usual = usual if validation is None else validation
-    splits |= _validation(name, splits['train'], usual)
+    splits |= _hold_out(name, splits['train'], usual, 'validation', unit)
   elif validation is not None:
     raise UserError(
       f'data.kw.validation: {name!r} has a validation split of its own; remove '
@@ -1139,7 +1246,7 @@ def _source(
   splits = {split: splits[split] for split in order}
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
-  return made._replace(range=conventions.ends, fields=fields)
+  return made._replace(range=conventions.ends, fields=fields, unit=unit)
 
 
 def _first(name: str, splits: Mapping[str, Any]) -> str:
@@ -1160,43 +1267,71 @@ def _first(name: str, splits: Mapping[str, Any]) -> str:
   return 'train'
 
 
-def _validation(
-  name: str, train: Examples, amount: int | float
-) -> dict[str, Examples]:
-  size = _held_out(amount, len(train))
-  return _hold_out(name, train, size, 'validation') if size else {}
-
-
 def _held_out(
-  amount: int | float, count: int, split: str = 'validation'
+  amount: int | float,
+  count: int,
+  split: str = 'validation',
+  what: str = 'examples',
 ) -> int:
-  """How many of the training examples to hold out for a split."""
+  """How many of the training examples, or units, to hold out for a split."""
   size = amount
   if isinstance(amount, float):
     size = round(amount * count) if 0 <= amount <= 1 else -1
   if not 0 <= size < count or (amount and not size):
     none = ', or 0 for no validation split' if split == 'validation' else ''
     raise UserError(
-      f'data.kw.{split}: {amount} of {count} examples leaves nothing to train '
+      f'data.kw.{split}: {amount} of {count} {what} leaves nothing to train '
       f'on or none for {split}; give a share such as 0.1, or a number of '
-      f'examples{none}'
+      f'{what}{none}'
     )
   return size
 
 
 def _hold_out(
-  name: str, examples: Examples, size: int, split: str
+  name: str, examples: Examples, amount: int | float, split: str, unit: str
 ) -> dict[str, Examples]:
-  """Splits off examples: ``{'train': the rest, split: examples}``."""
-  train, out = examples_lib.hold_out(examples, size)
+  """Splits off examples, or whole units of them.
+
+  Returns:
+    ``{'train': the rest, split: examples}``; nothing for an amount of 0.
+  """
+  units = examples_lib.units(examples, unit, 'data.source')
+  what = f'units ({unit})' if unit else 'examples'
+  size = _held_out(amount, _count(examples, unit), split, what)
+  if not size:
+    return {}
+  train, out = examples_lib.hold_out(examples, size, units)
   kinds = examples.index.classes
   for label in np.setdiff1d(kinds, train.index.classes):
-    count = (kinds == label).sum()
+    few = (kinds == label).sum()
     raise UserError(
-      f'data.source: class {label} of {name!r} has too few examples, {count}, '
+      f'data.source: class {label} of {name!r} has too few examples, {few}, '
       f'to hold some out for {split}; add examples, or leave the class out'
     )
   return {'train': train, split: out}
+
+
+def _count(examples: Examples, unit: str) -> int:
+  """The number of units: examples, or values of a field."""
+  if not unit:
+    return len(examples)
+  return len(np.unique(examples_lib.units(examples, unit, 'data.source')))
+
+
+def _check_units(
+  splits: Mapping[str, Examples], unit: str, at: Mapping[str, str]
+) -> None:
+  """Refuses a unit that has examples in two splits."""
+  seen: dict[int, str] = {}
+  for split in splits if unit else ():
+    units = examples_lib.units(splits[split], unit, at[split])
+    for number in np.unique(units).tolist():
+      other = seen.setdefault(number, split)
+      if other != split:
+        raise UserError(
+          f'{at[split]} has examples of {unit} {number}, and so has {other}; '
+          'keep them in one split'
+        )
 
 
 def _from_user(
@@ -1273,6 +1408,7 @@ def _from_source(
     classes=classes,
     conventions=conventions,
     fields=made.fields,
+    unit=made.unit,
   )
   return source._replace(
     notes=(*made.notes, *source.notes),

@@ -65,6 +65,14 @@ def row(
         stage.history['metrics'][f'validation/{metric}'],
         higher_is_better=higher,
       )
+  for seen in report['early_stopping']:
+    name = wording.early_stopping(seen)
+    for stage in students:
+      reached[stage.name][name] = early_stopping(
+        stage.history['metrics'][f'validation/{seen}'],
+        higher_is_better=ways_up[seen],
+      )
+    ways_up[name] = False
 
   def values(name, seen):
     if factors := report['derived'].get(name):
@@ -174,6 +182,20 @@ def steps_to(
   there = measured >= value if higher_is_better else measured <= value
   first = np.asarray(steps, float)[there.argmax(0)]
   return np.where(there.any(0), first, np.nan).tolist()
+
+
+def early_stopping(measured: Any, *, higher_is_better: bool) -> list[float]:
+  """By how much each member was better at its best look than at the last.
+
+  Args:
+    measured: a metric at each look, [L, members].
+    higher_is_better: which way is up.
+
+  Returns:
+    One number per member, 0 or more; NaN where the metric was.
+  """
+  measured = np.asarray(measured, float) * (1 if higher_is_better else -1)
+  return (measured.max(0) - measured[-1]).tolist()
 
 
 def _reached(stage) -> dict[str, list[float]]:

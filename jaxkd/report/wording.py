@@ -16,6 +16,7 @@ TINY = (  # a note of rows
   'this is the :tiny form, which shows that all runs; its numbers mean nothing'
 )
 STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
+EARLY_STOPPING = 'early_stopping_'  # what it would gain of a metric
 # Metrics that are fractions, and read better in percent.
 _FRACTION = re.compile(
   r'(top\d+|accuracy|agreement|error|ece|f1|auc|nmi|m?iou|m?ap\d*|recall.*'
@@ -80,11 +81,18 @@ def steps_to(value: float) -> str:
   return f'{STEPS_TO}{value:g}'
 
 
+def early_stopping(metric: str) -> str:
+  """The metric that tells how much better another was before the last step."""
+  return f'{EARLY_STOPPING}{metric}'
+
+
 def unit(metric: str) -> str:
   """The unit of differences of a metric."""
   if metric.startswith(STEPS_TO):
     return 'steps'
-  return 'points' if is_fraction(metric) else metric
+  return (
+    'points' if is_fraction(metric) else metric.removeprefix(EARLY_STOPPING)
+  )
 
 
 def arms(row: Mapping) -> list[str]:
@@ -110,7 +118,8 @@ def metrics(row: Mapping) -> list[str]:
 
 def is_fraction(metric: str) -> bool:
   """Whether a metric is shown in percent."""
-  return bool(_FRACTION.fullmatch(metric.rpartition('/')[2]))
+  name = metric.rpartition('/')[2].removeprefix(EARLY_STOPPING)
+  return bool(_FRACTION.fullmatch(name))
 
 
 def heading(metric: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxkd.data import examples as examples_lib
 from jaxkd.data import partition
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
-from jaxkd.data.index import LabelIndex
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
@@ -39,6 +39,7 @@ SHARED = (
   'arms',
   'data.fraction.teachers',
   'data.partition.teachers',
+  'data.unit.teachers',
   'data.augment.teachers',
   'train.steps',
   'train.batch_size',
@@ -81,7 +82,7 @@ def job(
   groups: dict[str, Group],
   *,
   stage: str,
-  labels: LabelIndex,
+  training: Examples,
   made: tuple[Examples, np.ndarray] | None = None,
   seeds: list[int] | None = None,
   hyper: dict[str, list[float]] | None = None,
@@ -93,7 +94,7 @@ def job(
     roles: the nets that train.
     groups: the teachers.
     stage: where its checkpoints go.
-    labels: of the training examples.
+    training: the training examples.
     made: generated examples that it sees instead, and their sampling weights
       for each member.
     seeds: of the members, if not those of the config.
@@ -106,12 +107,15 @@ def job(
       "experiment and do not share the data; 'disjoint' is for teachers"
     )
   seeds = seeds_of(config) if seeds is None else seeds
+  unit = data['unit']['students']
+  units = examples_lib.units(training, unit, 'data.unit.students')
   weights = [
     partition.weights(
-      labels,
+      training.index,
       fraction=data['fraction']['students'],
       partition=data['partition']['students'],
       seed=partition.seed_of(seed, 'students', data['draw']),
+      units=units,
       role='students',
     )
     for seed in seeds

@@ -121,6 +121,10 @@ def _check_report(config, parts):
   known = [*metrics]
   if report['reach']:
     known.append(wording.steps_to(report['reach']))
+  for metric in report['early_stopping']:
+    if metric not in metrics:
+      raise unknown('metric', metric, metrics, 'report.early_stopping')
+    known.append(wording.early_stopping(metric))
   counts = {
     f'{part.prefix}{name}': count
     for part in parts

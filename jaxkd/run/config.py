@@ -144,7 +144,7 @@ _TEACHER = {
     'own': 0.5,  # the share of what a specialist sees that is its own
   },
   # of the data, where that is not what all teachers see: 0 and '' for that
-  'data': {'fraction': 0.0, 'partition': '', 'augment': ''},
+  'data': {'fraction': 0.0, 'partition': '', 'unit': '', 'augment': ''},
   'made_of': (),  # groups that this one is, put together
   'fuse': 'mean_probabilities',  # how they are; 'specialists' for those
   'views': _VIEWS,
@@ -172,6 +172,8 @@ _CONFIG = {
     'kw': {},
     'fraction': {'teachers': 1.0, 'students': 1.0},
     'partition': {'teachers': 'none', 'students': 'none'},
+    # the field whose examples both leave together; '' for single examples
+    'unit': {'teachers': '', 'students': ''},
     # how examples are moved and mixed, labels too; see data/augment.py
     'augment': {'teachers': '', 'students': ''},
     # what students write of a batch and then learn from, in every step
@@ -202,6 +204,8 @@ _CONFIG = {
   'report': {
     'metric': 'top1',
     'reach': 0.0,  # a value of it on validation; the row has the steps to it
+    # metrics of which the row has what early stopping would have gained
+    'early_stopping': (),
     'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},

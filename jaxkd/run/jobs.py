@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxkd import keys, tasks
 from jaxkd.data import augment, partition, sources
+from jaxkd.data import examples as examples_lib
 from jaxkd.data.examples import Examples
-from jaxkd.data.index import LabelIndex
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
@@ -65,7 +65,7 @@ def of_arm(
     part.students[arm],
     groups,
     stage=f'{part.prefix}students/{arm}',
-    labels=source.splits['train'].index,
+    training=source.splits['train'],
     made=made,
   )
 
@@ -93,7 +93,7 @@ def of_teachers(
     entry,
     part.teachers[name],
     stage=f'{part.prefix}teachers/{name}',
-    labels=source.splits['train'].index,
+    training=source.splits['train'],
     data=part.config['data'],
     seeds=part.seeds,
     groups=job_groups.with_read(wanted, groups),
@@ -107,7 +107,7 @@ def of_group(
   role: Role,
   *,
   stage: str,
-  labels: LabelIndex,
+  training: Examples,
   data: Mapping[str, Any],
   seeds: list[int],
   groups: Mapping[str, Group] | None = None,
@@ -123,7 +123,7 @@ def of_group(
     entry: its complete entry in the config.
     role: its net.
     stage: where its checkpoints go.
-    labels: of the training examples.
+    training: the training examples.
     data: the section of the config.
     seeds: of the students' members.
     groups: the groups that it reads or learns from.
@@ -132,6 +132,9 @@ def of_group(
   own = seeds if entry['per_seed'] else seeds[:1]
   part = entry['data']
   its_own = part['fraction'] or part['partition']
+  labels, unit = training.index, part['unit'] or data['unit']['teachers']
+  at = f'teachers.{name}.data.unit' if part['unit'] else 'data.unit.teachers'
+  units = examples_lib.units(training, unit, at)
   with within(f'teachers.{name}.' if its_own else ''):
     weights = [
       partition.weights(
@@ -140,6 +143,7 @@ def of_group(
         partition=part['partition'] or data['partition']['teachers'],
         count=entry['count'],
         seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
+        units=units,
         role='' if its_own else 'teachers',
       )
       for seed in own

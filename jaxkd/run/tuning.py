@@ -345,7 +345,7 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
     part.students[arm],
     teaching,
     stage=stage,
-    labels=source.splits['train'].index,
+    training=source.splits['train'],
     seeds=seeds * len(trials),
     hyper=hyper,
   )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxkd.data import glyphs, images, index, sources
+from jaxkd.data import glyphs, images, index, sources, speech_frames
 
 
 @pytest.fixture(autouse=True)
@@ -10,6 +10,8 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'DEBIAN_FASHION_MNIST', tmp_path / 'debian')
   monkeypatch.setattr(glyphs, 'FONTS', tmp_path / 'fonts')
   monkeypatch.setattr(glyphs, 'CACHE', tmp_path / 'glyphs')
+  monkeypatch.setattr(speech_frames, 'SOUNDS', tmp_path / 'prompts')
+  monkeypatch.setattr(speech_frames, 'CACHE', tmp_path / 'speech')
   monkeypatch.setattr(images, 'CACHE', tmp_path / '.headers')
   monkeypatch.setattr(index, 'CACHE', tmp_path / '.labels')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))

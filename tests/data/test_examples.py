@@ -248,3 +248,49 @@ class TestExamplesOfOnesOwn:
     made = examples.checked(own, 6, at='mine')
     with pytest.raises(UserError, match='mine has no label that counts'):
       examples.check_labels(made, 6, at='mine')
+
+
+class TestUnits:
+  """The unit of each example, of fields in memory and of those on disk."""
+
+  LABELS = np.arange(12) % 2
+  SPEAKERS = np.arange(12) // 3
+
+  @pytest.fixture(params=[True, False], ids=['memory', 'streamed'])
+  def split(self, request):
+    fields = dict(
+      inputs=np.zeros((12, 2)),
+      labels=self.LABELS,
+      speaker=self.SPEAKERS,
+      level=np.zeros(12),
+    )
+    if request.param:
+      return examples.ArrayExamples(**fields)
+    return examples.streamed(TestExamplesOfOnesOwn.Own(**fields))
+
+  def test_are_read_by_the_name_of_their_field(self, split):
+    found = examples.units(split, 'speaker', 'at')
+    np.testing.assert_array_equal(found, self.SPEAKERS)
+    assert examples.units(split, '', 'at') is None
+    part = examples.take(split, np.array([5, 0]))
+    np.testing.assert_array_equal(examples.units(part, 'speaker', 'at'), [1, 0])
+
+  @pytest.mark.parametrize(
+    ('field', 'message'),
+    [
+      ('speakers', "^at: there is no field .*did you mean 'speaker'"),
+      ('labels', '^at: there is no field '),
+      ('level', r'^at: the field level is float64 \[\]; units are whole'),
+    ],
+  )
+  def test_are_whole_numbers_of_a_field(self, split, field, message):
+    with pytest.raises(UserError, match=message):
+      examples.units(split, field, 'at')
+
+  def test_stay_whole_where_some_are_held_out(self, split):
+    parts = examples.hold_out(split, 1, self.SPEAKERS)
+    speakers = [set(examples.units(p, 'speaker', 'at')) for p in parts]
+    assert list(map(len, speakers)) == [3, 1] and not set.intersection(
+      *speakers
+    )
+    assert list(map(len, parts)) == [9, 3]

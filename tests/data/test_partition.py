@@ -134,6 +134,58 @@ class TestPartition:
       weights(LABELS, **options)
 
 
+class TestUnits:
+  """Of 20 units of five examples, in an order that is not that of numbers."""
+
+  UNITS = np.random.default_rng(2).permutation(20).repeat(5) + 7
+
+  def by_unit(self, **options):
+    made = weights(LABELS, units=self.UNITS, **options)
+    made = made.reshape(-1, 20, 5)
+    np.testing.assert_array_equal(made, made[..., :1].repeat(5, -1))
+    return made[..., 0]
+
+  def test_a_fraction_is_of_the_units(self):
+    made = self.by_unit(fraction=0.1, seed=1)
+    assert made.sum() == 2
+    assert (made != self.by_unit(fraction=0.1, seed=2)).any()
+    assert self.by_unit(fraction=0.001).sum() == 1
+
+  def test_folds_and_samples_are_of_units(self):
+    folds = self.by_unit(partition='disjoint', count=4)
+    np.testing.assert_array_equal(folds.sum(0), np.ones(20))
+    np.testing.assert_array_equal(folds.sum(1), np.full(4, 5))
+    drawn = self.by_unit(partition='bootstrap', count=3)
+    np.testing.assert_array_equal(drawn.sum(1), np.full(3, 20))
+    assert drawn.max() > 1
+
+  def test_the_first_are_those_that_come_first(self):
+    made = self.by_unit(partition='first:3')
+    np.testing.assert_array_equal(made, [[1] * 3 + [0] * 17])
+    with pytest.raises(UserError, match='from 1 to 20'):
+      self.by_unit(partition='first:21')
+
+  def test_a_class_can_be_left_out_of_a_share(self):
+    made = weights(
+      LABELS, units=self.UNITS, partition='without:0', fraction=0.5
+    )
+    assert not made[0, LABELS == 0].any()
+    assert len(np.unique(self.UNITS[made[0] > 0])) <= 10
+
+  def test_units_of_one_class_each_are_stratified(self):
+    labels = np.repeat([0, 1], [15, 5]).repeat(4)  # fifteen and five units
+    made = weights(labels, units=np.arange(20).repeat(4), fraction=0.2)[0]
+    np.testing.assert_array_equal(np.bincount(labels, made), [12, 4])
+
+  def test_one_unit_leaves_nothing_to_draw(self):
+    with pytest.raises(UserError, match=r'^data\.unit\.students: .* one unit'):
+      weights(LABELS, units=np.zeros(100, int), role='students')
+
+  def test_there_are_as_many_units_as_folds(self):
+    with pytest.raises(UserError, match='21 disjoint folds'):
+      self.by_unit(partition='disjoint', count=21)
+
+
 def test_who_shares_a_draw_has_the_same_examples():
   labels = np.arange(200) % 4
 

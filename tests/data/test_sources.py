@@ -555,6 +555,15 @@ def mine(tmp_path, monkeypatch):
         assert (dir, seed) == ('/', 3)
         return {'all': arrays()['train']}
 
+      def patients(split='all', mixed=False):
+        number = np.arange(60) // 3
+        fields = dict(labels=np.arange(60) % 2, patient=number)
+        made = {split: ArrayExamples(np.zeros((60, 3)), **fields)}
+        if split == 'train':
+          fields['patient'] = number + (0 if mixed else 20)
+          made['test'] = ArrayExamples(np.zeros((60, 3)), **fields)
+        return Source('', made, 2, (3,), (), unit='patient')
+
       def first(num_classes=2):
         x = np.full((20, 3, 8, 8), 255.0)
         return {'all': (x, 1 + np.arange(20) % num_classes)}
@@ -645,6 +654,30 @@ class TestOnesOwn:
   def test_splits_go_by_all_their_names(self):
     source = sources.load('my_data:known_names')
     assert list(source.splits) == ['train', 'validation', 'test']
+
+  def test_a_patient_is_in_one_split(self):
+    def patients(**options):
+      source = sources.load('my_data:patients', **options)
+      assert source.unit == 'patient'
+      return {
+        split: set(everything(own)['patient'].tolist())
+        for split, own in source.splits.items()
+      }
+
+    found = patients()
+    assert {s: len(p) for s, p in found.items()} == {
+      'train': 12,
+      'validation': 4,
+      'test': 4,
+    }
+    assert len(set.union(*found.values())) == 20
+    found = patients(split='train', validation=7)
+    assert [len(p) for p in found.values()] == [13, 7, 20]
+    message = r'of patient 0, and so has train; keep them in one split'
+    with pytest.raises(UserError, match=message):
+      patients(split='train', mixed=True)
+    with pytest.raises(UserError, match=r'20 of 20 units \(patient\) leaves'):
+      patients(split='train', validation=20)
 
   @pytest.mark.parametrize(
     ('name', 'options', 'message'),

@@ -22,6 +22,16 @@ def test_steps_to_a_value(value, higher_is_better, expected):
   np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+  ('higher_is_better', 'expected'),
+  [(True, [0.0, 0.2, np.nan]), (False, [0.2, 0, np.nan])],
+)
+def test_what_early_stopping_would_gain(higher_is_better, expected):
+  measured = [[0.7, 0.7, 0.5], [0.8, 0.8, np.nan], [0.9, 0.6, 0.4]]
+  found = record.early_stopping(measured, higher_is_better=higher_is_better)
+  np.testing.assert_allclose(found, expected)
+
+
 def test_arms_in_order():
   values = {'a': [0.5, 0.7], 'b': [0.9, 0.8], 'c': [0.1, 0.1]}
   said = record.ranked(values, 'top1', higher_is_better=True)

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
-from jaxkd.data import index
+from jaxkd.data.examples import ArrayExamples
 from jaxkd.errors import UserError
 from jaxkd.run import arms
 from jaxkd.run import config as configs
 
-LABELS = index.of(np.arange(60) % 3)
+TRAINING = ArrayExamples(
+  np.zeros((60, 1)), np.arange(60) % 3, speaker=np.arange(60) // 6
+)
 
 
 @pytest.fixture(scope='module')
@@ -51,10 +53,25 @@ def test_what_makes_arms_comparable_is_shared(config, partial):
 
 def test_a_seed_is_the_same_in_every_arm(config):
   made = arms.configs_of(config)
-  jobs = [arms.job(made[arm], {}, {}, stage=arm, labels=LABELS) for arm in made]
+  jobs = [
+    arms.job(made[arm], {}, {}, stage=arm, training=TRAINING) for arm in made
+  ]
   assert jobs[0].seeds == jobs[1].seeds == [5, 6, 7]
   np.testing.assert_array_equal(jobs[0].weights, jobs[1].weights)
   assert ((jobs[0].weights > 0).sum(1) == 30).all()
   # Each seed has its own half of the data.
   assert not np.array_equal(jobs[0].weights[0], jobs[0].weights[1])
   assert set(jobs[0].train) == set(config['train']) - {'seeds', 'seed'}
+
+
+def test_a_share_of_the_speakers(config):
+  """By the name of the field, and with all examples of each."""
+  whole = configs.put(config, 'data.unit.students', 'speaker')
+  made = arms.job(whole, {}, {}, stage='a', training=TRAINING).weights
+  by_speaker = made.reshape(3, 10, 6)
+  np.testing.assert_array_equal(by_speaker, by_speaker[..., :1].repeat(6, -1))
+  assert (by_speaker[..., 0].sum(1) == 5).all()
+  other = configs.put(config, 'data.unit.students', 'speakr')
+  message = r"^data\.unit\.students: there is no field .*did you mean 'speaker'"
+  with pytest.raises(UserError, match=message):
+    arms.job(other, {}, {}, stage='a', training=TRAINING)

@@ -252,6 +252,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('report.controls.c.metric', "'steps_to_0.9'"),
     ),
     (
+      dict(report__early_stopping=('top',)),
+      ('report.early_stopping', "did you mean 'top1'"),
+    ),
+    (
       dict(report__compare=dict(better='distilled', than='teacher')),
       ('report.compare', 'seed by seed'),
     ),

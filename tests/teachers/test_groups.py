@@ -7,7 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxkd import models
-from jaxkd.data import index, inputs, sources
+from jaxkd.data import inputs, sources
+from jaxkd.data.examples import ArrayExamples
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
@@ -16,7 +17,9 @@ from jaxkd.teachers import groups
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
 
-LABELS = index.of(np.arange(60) % 3)
+TRAINING = ArrayExamples(
+  np.zeros((60, 1)), np.arange(60) % 3, speaker=np.arange(60) // 6
+)
 
 
 def entry(**given):
@@ -34,7 +37,13 @@ def role(width=2):
 def job(name='main', seeds=(0, 1), **given):
   made, data = entry(**given)
   return jobs.of_group(
-    name, made, role(), stage='s', labels=LABELS, data=data, seeds=list(seeds)
+    name,
+    made,
+    role(),
+    stage='s',
+    training=TRAINING,
+    data=data,
+    seeds=list(seeds),
   )
 
 
@@ -45,6 +54,25 @@ def test_one_group_for_all_seeds_or_one_for_each():
   assert each.weights.shape == (6, 60)
   # The first seed's teachers are the same either way.
   assert each.seeds[:3] == job(count=3).seeds
+
+
+def test_teachers_share_speakers_out():
+  own = dict(partition='disjoint', unit='speaker')
+  for_all, data = entry(count=5)
+  data = data | dict(unit=dict(teachers='speaker', students=''))
+  data['partition'] = dict(teachers='disjoint', students='none')
+  alike = jobs.of_group(
+    'main', for_all, role(), stage='s', training=TRAINING, data=data, seeds=[0]
+  )
+  made = job(count=5, data=own)
+  np.testing.assert_array_equal(made.weights, alike.weights)
+  by_speaker = made.weights.reshape(5, 10, 6)
+  assert (by_speaker.sum(-1) % 6 == 0).all()
+  np.testing.assert_array_equal(by_speaker.sum(0), np.ones((10, 6)))
+  with pytest.raises(
+    UserError, match=r'^teachers\.main\.data\.unit: .*speaker'
+  ):
+    job(data=dict(unit='patient'))
 
 
 def test_seeds_follow_the_name_and_never_the_position():
@@ -65,7 +93,8 @@ def test_members_of_seeds_lie_behind_their_seed():
 
 def test_specialists_need_one_class_for_each_example():
   made, data = entry(specialize=dict(of='other'))
-  maps = index.of(np.arange(240).reshape(60, 2, 2) % 3)
+  labels = np.arange(240).reshape(60, 2, 2) % 3
+  maps = ArrayExamples(np.zeros((60, 1)), labels)
   message = r'^teachers\.main\.specialize\.of: .* 2 x 2 labels'
   with pytest.raises(UserError, match=message):
     jobs.of_group(
@@ -73,7 +102,7 @@ def test_specialists_need_one_class_for_each_example():
       made,
       role(),
       stage='s',
-      labels=maps,
+      training=maps,
       data=data,
       seeds=[0],
       subsets=np.eye(3, dtype=bool)[:1],
