@@ -1,8 +1,9 @@
 """Transformers that write sequences (Vaswani et al., 2017).
 
 `Transformer` is all but how the source is read; `Model` reads tokens, and
-`jaxkd.models.speech_transformer` frames. Blocks normalise before attention and before the MLP, which trains without
-warming up, and positions are sines of their number.
+`jaxkd.models.speech_transformer` frames. Blocks normalise before attention and
+before the MLP, which trains without warming up, and positions are sines of
+their number.
 """
 
 from typing import Any
