@@ -36,6 +36,8 @@ from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import spelled as spelled_lib
+from jaxkd.data import utterances as utterances_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
@@ -47,6 +49,7 @@ NAMES = (
   'synthetic',
   'scenes',
   'phrases',
+  'spelled',
   'folder',
   'npz',
   'parallel',
@@ -400,6 +403,51 @@ def phrases(
     too_long=too_long,
   )
   return source._replace(notes=(*notes, *source.notes))
+
+
+def spelled(
+  *,
+  size: int = 2000,
+  words: int = 40,
+  most: int = 3,
+  letters: int = 12,
+  bins: int = 16,
+  noise: float = 0.5,
+  test: int | float = 0.1,
+  validation: int | float | None = None,
+  seed: int = 0,
+) -> Source:
+  """Sentences of made-up words, of which each letter is a pattern of frames.
+
+  A task of transcription without sound, see `jaxkd.data.spelled`. All sentences
+  differ, within and between splits, which are 80 : 10 : 10 by default.
+
+  Args:
+    size: sentences in all.
+    words: how many words there are.
+    most: words of a sentence, at most.
+    letters: how many letters there are.
+    bins: features of a frame.
+    noise: its standard deviation; patterns have the deviation 1.
+    test: how many sentences to test on, or which share.
+    validation: how many of the others to validate on, or which share.
+    seed: of all that is drawn.
+  """
+  made = spelled_lib.make(
+    size,
+    words=words,
+    most=most,
+    letters=letters,
+    bins=bins,
+    noise=noise,
+    seed=seed,
+  )
+  out = _held_out(test, len(made), 'test')
+  if not out:
+    raise UserError('data.kw.test: 0 sentences leave nothing to test on')
+  usual = 1 / 9 if validation is None else validation
+  splits = {'train': made[out:], 'test': made[:out]}
+  return _spoken('spelled', splits, usual)
 
 
 def scenes(
@@ -815,6 +863,46 @@ def _sentences(
   made = sentences.tokenized(splits, name=name, **options)
   source = _source(name, made.splits, validation, classes=made.pieces)
   return source._replace(notes=made.notes, vocabulary=len(made.pieces))
+
+
+def _spoken(
+  name: str,
+  splits: Mapping[str, Sequence[utterances_lib.Utterance]],
+  validation: int | float | None,
+  *,
+  vocabulary: int = 0,
+  length: int = 0,
+  frames: int = 0,
+  too_long: str = 'refuse',
+) -> Source:
+  """As `_source`; tokens are learnt after validation is held out."""
+  for split in ('train', 'test'):
+    if not splits.get(split):
+      raise UserError(f'{_at(name, split)} is not there')
+  if 'validation' not in splits:
+    usual = 0.1 if validation is None else validation
+    size = _held_out(usual, len(splits['train']))
+    train, out = utterances_lib.hold_out(splits['train'], size)
+    if not train:
+      raise UserError(
+        f'data.kw.validation: {usual} of the {len(out):,} utterances in train '
+        f'of {name!r} takes all of them, for those of one transcript stay '
+        'together; use less, or 0 for no validation split'
+      )
+    splits = {**splits, 'train': train, **({'validation': out} if size else {})}
+    validation = None if size else 0
+  made = utterances_lib.assembled(
+    splits,
+    vocabulary=vocabulary,
+    length=length,
+    frames=frames,
+    too_long=too_long,
+    name=name,
+  )
+  source = _source(name, made.splits, validation, classes=made.pieces)
+  return source._replace(
+    notes=(*made.notes, *source.notes), vocabulary=len(made.pieces)
+  )
 
 
 def _source(
