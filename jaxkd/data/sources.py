@@ -36,8 +36,10 @@ from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import speech as speech_lib
 from jaxkd.data import spelled as spelled_lib
 from jaxkd.data import utterances as utterances_lib
+from jaxkd.data import voices as voices_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
@@ -55,6 +57,8 @@ NAMES = (
   'parallel',
   'tfds',
   'translation',
+  'speech',
+  'voices',
 )
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
@@ -102,7 +106,7 @@ def load(
 
   Args:
     name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'parallel:PATH',
-      'tfds:NAME', 'translation:NAME'), a bare TFDS name, or
+      'tfds:NAME', 'translation:NAME', 'speech:PATH'), a bare TFDS name, or
       'package.module:function', where the function takes the options
       and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
       test and perhaps validation, or of all, to be split 60 : 20 : 20. Options
@@ -741,6 +745,95 @@ def translation(
     length=length,
     too_long=too_long,
   )
+
+
+def speech(
+  path: str,
+  *,
+  dir: str = '',
+  parts: Mapping[str, Sequence[str]] = MappingProxyType({}),
+  bins: int = 40,
+  vocabulary: int = 0,
+  length: int = 0,
+  frames: int = 0,
+  too_long: str = 'refuse',
+  validation: int | float | None = None,
+) -> Source:
+  """Recorded speech and what is said, from a folder or from TFDS.
+
+  Sounds are converted to 16,000 samples a second and to log-Mel features every
+  10 ms, each of which has the mean 0 and the deviation 1 in an utterance. See
+  `jaxkd.data.speech.read` for what a folder may look like.
+
+  Args:
+    path: of the folder, absolute or in ``dir``; or 'tfds:NAME' for a data set
+      with the features ``speech`` and ``text`` that TFDS has prepared.
+    dir: a folder; of TFDS, its data directory.
+    parts: split -> names of the folders, lists or TFDS splits that it has, e.g.
+      ``dict(train=('train-clean-100',), test=('test-clean',))``; those called
+      train, validation and test by default.
+    bins: bands of the features.
+    vocabulary: number of pieces, learnt from the training split; 0 for
+      characters.
+    length: the most tokens of a transcript; 0 for that of the longest.
+    frames: the most frames of an utterance; 0 for that of the longest.
+    too_long: what becomes of longer utterances: 'refuse' or 'drop'.
+    validation: as in `load`.
+  """
+  kind, _, called = path.partition(':')
+  if kind == 'tfds':
+    builder = prepared.find(called, dir, NAMES)
+    splits = speech_lib.prepared(builder, parts, bins=bins)
+  else:
+    splits = speech_lib.read(_place(dir, path), parts, bins=bins)
+  return _spoken(
+    f'speech:{path}',
+    splits,
+    validation,
+    vocabulary=vocabulary,
+    length=length,
+    frames=frames,
+    too_long=too_long,
+  )
+
+
+def voices(
+  *,
+  size: int = 6000,
+  bins: int = 40,
+  held_out: int = 8,
+  test: int = 600,
+  validation: int | None = None,
+  seed: int = 0,
+) -> Source:
+  """Spoken numbers, dates and times by synthetic voices, eSpeak NG and Flite.
+
+  All that is said differs, within and between splits, and so do the voices of
+  the test from the others; see `jaxkd.data.voices`. The features are as in
+  `speech`, and are kept in ``~/.cache/jaxkd/voices`` in half precision.
+
+  Args:
+    size: utterances in all.
+    bins: bands of the log-Mel features.
+    held_out: how many voices are heard in the test alone.
+    test: utterances to test on.
+    validation: utterances to validate on, 500 by default.
+    seed: of what is said, by whom and how fast.
+  """
+  held = 500 if validation is None else validation
+  counts = {'train': size - test - held, 'validation': held, 'test': test}
+  if min(counts['train'], test) < 1 or held < 0 or size > voices_lib.MOST:
+    raise UserError(
+      f'data.kw: {size} utterances with {test} to test and {held} to validate '
+      f'on cannot be made; use up to {voices_lib.MOST:,}, and leave some to '
+      'train on'
+    )
+  counts = {split: count for split, count in counts.items() if count}
+  splits, notes = voices_lib.make(
+    counts, bins=bins, seed=seed, heard_in_test=held_out
+  )
+  source = _spoken('voices', splits, None if held else 0)
+  return source._replace(notes=(*notes, *source.notes))
 
 
 def tfds(

@@ -32,7 +32,12 @@ from matplotlib import image
 from jaxkd import compilation, files, lookup, source_code
 from jaxkd import options as options_lib
 from jaxkd.data import cache, tokens
-from jaxkd.data.examples import ArrayExamples, Examples, StreamedExamples
+from jaxkd.data.examples import (
+  ArrayExamples,
+  Examples,
+  StreamedExamples,
+  held,
+)
 from jaxkd.errors import UserError, blamed, replacing, unknown
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
@@ -608,13 +613,10 @@ class Generator:
       own = self._weigh(labels, self._classes, **self._weighing)
       weight[start : start + rows] = own
     numbers = np.tile(np.repeat(np.arange(rows), self._each), lines)
-    return _replaced(
-      self._given,
-      numbers,
-      jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), {**made, 'weight': weight}
-      ),
-    )
+    flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    fields = jax.tree.map(flat, {**made, 'weight': weight})
+    found = _replaced(self._given, numbers, fields)
+    return held(found) if known else found
 
 
 def _keywords(function: Callable | None) -> dict[str, inspect.Parameter]:
@@ -625,7 +627,7 @@ def _keywords(function: Callable | None) -> dict[str, inspect.Parameter]:
 
 def _replaced(
   examples: Examples, numbers: np.ndarray, fields: Mapping[str, Any]
-) -> Examples:
+) -> StreamedExamples:
   """Examples with other fields in place of some of their own.
 
   Args:
@@ -640,9 +642,6 @@ def _replaced(
     if 'inputs' in now:
       now['inputs'] = {**old['inputs'], **now['inputs']}
     return {**old, **now}
-
-  if isinstance(examples, ArrayExamples):
-    return ArrayExamples(**read(np.arange(len(numbers))))
 
   def read_labels(places):
     names = fields.keys() & {'labels', 'valid'}
