@@ -451,7 +451,8 @@ def spelled(
     raise UserError('data.kw.test: 0 sentences leave nothing to test on')
   usual = 1 / 9 if validation is None else validation
   splits = {'train': made[out:], 'test': made[:out]}
-  return _spoken('spelled', splits, usual)
+  alphabet = spelled_lib.LETTERS[:letters] + ' '
+  return _spoken('spelled', splits, usual, alphabet=alphabet)
 
 
 def scenes(
@@ -782,7 +783,13 @@ def speech(
   """
   kind, _, called = path.partition(':')
   if kind == 'tfds':
-    builder = prepared.find(called, dir, NAMES)
+    try:
+      builder = prepared.find(called, dir, NAMES)
+    except ImportError as error:
+      raise UserError(
+        f'data.source: TFDS reads the sounds of {called} with TensorFlow alone '
+        '(pip install tensorflow); or unpack its files, and write speech:FOLDER'
+      ) from error
     splits = speech_lib.prepared(builder, parts, bins=bins)
   else:
     splits = speech_lib.read(_place(dir, path), parts, bins=bins)
@@ -832,7 +839,8 @@ def voices(
   splits, notes = voices_lib.make(
     counts, bins=bins, seed=seed, heard_in_test=held_out
   )
-  source = _spoken('voices', splits, None if held else 0)
+  left = None if held else 0
+  source = _spoken('voices', splits, left, alphabet=voices_lib.ALPHABET)
   return source._replace(notes=(*notes, *source.notes))
 
 
@@ -967,6 +975,7 @@ def _spoken(
   length: int = 0,
   frames: int = 0,
   too_long: str = 'refuse',
+  alphabet: str = '',
 ) -> Source:
   """As `_source`; tokens are learnt after validation is held out."""
   for split in ('train', 'test'):
@@ -991,6 +1000,7 @@ def _spoken(
     frames=frames,
     too_long=too_long,
     name=name,
+    alphabet=alphabet,
   )
   source = _source(name, made.splits, validation, classes=made.pieces)
   return source._replace(

@@ -11,7 +11,7 @@ from jaxkd.data.utterances import Utterance
 from jaxkd.errors import UserError
 
 SHORTEST, LONGEST = 2, 5  # frames of a letter
-_LETTERS = 'abcdefghijklmnopqrstuvwxyz'
+LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 _LEAST, _MOST = 2, 5  # letters of a word
 
 
@@ -43,10 +43,10 @@ def make(
   for option, value in given.items():
     if value < 1 + (option == 'letters'):
       raise UserError(f'data.kw.{option}: {value} is too few')
-  if letters > len(_LETTERS) or noise < 0 or seed < 0:
+  if letters > len(LETTERS) or noise < 0 or seed < 0:
     raise UserError(
       f'data.kw: spelled cannot be of {letters} letters with noise {noise} and '
-      f'seed {seed}; use up to {len(_LETTERS)} letters, and 0 or more for '
+      f'seed {seed}; use up to {len(LETTERS)} letters, and 0 or more for '
       'the others'
     )
   if words > letters**_LEAST:
@@ -64,7 +64,7 @@ def make(
   known = {}
   while len(known) < words:
     size = random.integers(_LEAST, _MOST + 1)
-    known[''.join(_LETTERS[i] for i in random.integers(letters, size=size))] = 0
+    known[''.join(LETTERS[i] for i in random.integers(letters, size=size))] = 0
   lexicon, said = [*known], {}
   while len(said) < count:
     size = random.integers(1, most + 1)
@@ -76,7 +76,7 @@ def make(
 
 
 def _spelled(text, patterns, noise, random, number):
-  held = [_LETTERS.find(x) for x in text]  # -1 for a space, the last pattern
+  held = [LETTERS.find(x) for x in text]  # -1 for a space, the last pattern
   times = random.integers(SHORTEST, LONGEST + 1, size=len(held))
   frames = np.repeat(patterns[held], times, axis=0)
   frames = frames + noise * random.normal(size=frames.shape)

@@ -59,6 +59,7 @@ def assembled(
   frames: int,
   too_long: str,
   name: str,
+  alphabet: str = '',
 ) -> Spoken:
   """Tokenises transcripts, and pads frames and tokens.
 
@@ -69,6 +70,7 @@ def assembled(
     frames: the most frames of an utterance; 0 for the longest one.
     too_long: what to do with longer ones: 'refuse' for an error, or 'drop'.
     name: of the source, for errors.
+    alphabet: characters that there may be; those of ``train`` by default.
 
   Raises:
     UserError: invalid options, transcripts that are empty, too long, longer
@@ -92,7 +94,8 @@ def assembled(
   for split, utterances in splits.items():
     for own in utterances:
       _check_there(own, split, name)
-  encode, pieces = _tokenizer([own.text for own in splits['train']], vocabulary)
+  lines = [own.text for own in splits['train']]
+  encode, pieces = _tokenizer(lines, vocabulary, alphabet)
   known, tokens, notes = set(pieces), {}, []
   for split, utterances in splits.items():
     if not vocabulary:
@@ -165,17 +168,20 @@ def standardized(frames: np.ndarray) -> np.ndarray:
   Args:
     frames: of one utterance, [F, D].
   """
+  frames = frames.astype(np.float64)
   deviation = frames.std(axis=0)
-  return (frames - frames.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+  # What is nearly constant, as in digital silence, is rounding and no sound.
+  scale = np.where(deviation > 1e-3, deviation, 1)
+  return (frames - frames.mean(axis=0)) / scale
 
 
-def _tokenizer(lines, vocabulary):
+def _tokenizer(lines, vocabulary, alphabet):
   """A function of lines that gives their tokens, and what these stand for."""
   if vocabulary:
     learnt = tokenizer.learn(lines, vocabulary)
     return learnt.encode, learnt.pieces
-  written = [line.replace(' ', tokenizer.SPACE) for line in lines]
-  pieces = *_SPECIAL, *sorted({*''.join(written)})
+  written = (alphabet or ''.join([*lines, ' '])).replace(' ', tokenizer.SPACE)
+  pieces = *_SPECIAL, *sorted({*written})
   number = {piece: i for i, piece in enumerate(pieces)}
 
   def encode(lines):

@@ -6,6 +6,7 @@ All that is drawn depends on the seed alone, and the features are kept on disk.
 """
 
 import datetime
+import functools
 import random
 import re
 import shutil
@@ -29,6 +30,7 @@ ACCENTS = (
 )
 VARIANTS = ('m1', 'm3', 'm7', 'f1', 'f2', 'f4')
 FLITE = ('kal', 'awb', 'rms', 'slt')
+ALPHABET = 'abcdefghijklmnopqrstuvwxyz '
 INSTALL = 'apt-get install espeak-ng flite'
 CACHE = Path('~/.cache/jaxkd/voices')
 _SPEEDS = 140, 190  # words a minute
@@ -149,7 +151,7 @@ def sentences(count: int, draw: random.Random) -> list[str]:
   while len(found) < count:
     kind = (_number, _day, _time)[len(found) % 3]
     said = kind(draw, package.num2words)
-    said = ' '.join(re.sub(r'[^a-z]', ' ', said.lower()).split())
+    said = ' '.join(re.sub(f'[^{ALPHABET}]', ' ', said.lower()).split())
     found[said] = None
   return [*found]
 
@@ -182,10 +184,16 @@ def _time(draw: random.Random, words: Callable) -> str:
 
 def _features(every: list[_Spoken], bins: int) -> dict[str, np.ndarray]:
   """Speaks, and keeps half-precision features one after another."""
-  for program in {one.voice.program for one in every}:
-    if not shutil.which(program):
+  for voice in sorted({one.voice for one in every}):
+    if not shutil.which(voice.program):
       raise UserError(
-        f'data.source: the program {program} is not installed; {INSTALL}'
+        f'data.source: the program {voice.program} is not installed; {INSTALL}'
+      )
+    # Both speak with another voice where they do not have one.
+    if missing := {*_named(voice)} - _known(voice.program):
+      raise UserError(
+        f'data.source: {voice.program} has no voice {min(missing)!r} here; '
+        'install the one of Debian'
       )
   with (
     tempfile.TemporaryDirectory() as folder,
@@ -200,6 +208,26 @@ def _features(every: list[_Spoken], bins: int) -> dict[str, np.ndarray]:
     'frames': np.concatenate(found).astype(np.float16),
     'lengths': np.array([len(frames) for frames in found]),
   }
+
+
+def _named(voice: Voice) -> list[str]:
+  """The accent and the variant of a voice."""
+  return voice.name.split('+')
+
+
+@functools.cache
+def _known(program: str) -> set[str]:
+  """The voices, accents and variants that a program has."""
+
+  def asked(*command):
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stdout.split()
+
+  if program == 'flite':
+    return {*asked('flite', '-lv')}
+  variants = asked('espeak-ng', '--voices=variant')
+  accents = asked('espeak-ng', '--voices=en')
+  return {*accents, *(word.removeprefix('!v/') for word in variants)}
 
 
 def _speak(one: _Spoken, path: Path, bins: int) -> np.ndarray:

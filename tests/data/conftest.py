@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxkd.data import glyphs, images, index, sources
+from jaxkd.data import glyphs, images, index, sources, voices
 
 
 @pytest.fixture(autouse=True)
@@ -12,4 +12,5 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
   monkeypatch.setattr(glyphs, 'CACHE', tmp_path / 'glyphs')
   monkeypatch.setattr(images, 'CACHE', tmp_path / '.headers')
   monkeypatch.setattr(index, 'CACHE', tmp_path / '.labels')
+  monkeypatch.setattr(voices, 'CACHE', tmp_path / '.voices')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
