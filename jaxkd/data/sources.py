@@ -38,8 +38,12 @@ from jaxkd.data import markov as markov_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
 from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import speech as speech_lib
 from jaxkd.data import speech_frames as speech_frames_lib
+from jaxkd.data import spelled as spelled_lib
 from jaxkd.data import text as text_lib
+from jaxkd.data import utterances as utterances_lib
+from jaxkd.data import voices as voices_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.errors import UserError, unknown
@@ -54,12 +58,15 @@ NAMES = (
   'markov',
   'kjv',
   'speech_frames',
+  'spelled',
   'folder',
   'npz',
   'parallel',
   'text',
   'tfds',
   'translation',
+  'speech',
+  'voices',
 )
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
@@ -110,7 +117,8 @@ def load(
 
   Args:
     name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'parallel:PATH',
-      'text:PATH', 'tfds:NAME', 'translation:NAME'), a bare TFDS name, or
+      'speech:PATH', 'text:PATH', 'tfds:NAME', 'translation:NAME'), a bare TFDS
+      name, or
       'package.module:function', where the function takes the options
       and returns a `Source` or a dict ``{split: (inputs, labels)}`` of train,
       test and perhaps validation, or of all, to be split 60 : 20 : 20. Options
@@ -411,6 +419,52 @@ def phrases(
     too_long=too_long,
   )
   return source._replace(notes=(*notes, *source.notes))
+
+
+def spelled(
+  *,
+  size: int = 2000,
+  words: int = 40,
+  most: int = 3,
+  letters: int = 12,
+  bins: int = 16,
+  noise: float = 0.5,
+  test: int | float = 0.1,
+  validation: int | float | None = None,
+  seed: int = 0,
+) -> Source:
+  """Sentences of made-up words, of which each letter is a pattern of frames.
+
+  A task of transcription without sound, see `jaxkd.data.spelled`. All sentences
+  differ, within and between splits, which are 80 : 10 : 10 by default.
+
+  Args:
+    size: sentences in all.
+    words: how many words there are.
+    most: words of a sentence, at most.
+    letters: how many letters there are.
+    bins: features of a frame.
+    noise: its standard deviation; patterns have the deviation 1.
+    test: how many sentences to test on, or which share.
+    validation: how many of the others to validate on, or which share.
+    seed: of all that is drawn.
+  """
+  made = spelled_lib.make(
+    size,
+    words=words,
+    most=most,
+    letters=letters,
+    bins=bins,
+    noise=noise,
+    seed=seed,
+  )
+  out = _held_out(test, len(made), 'test')
+  if not out:
+    raise UserError('data.kw.test: 0 sentences leave nothing to test on')
+  usual = 1 / 9 if validation is None else validation
+  splits = {'train': made[out:], 'test': made[:out]}
+  alphabet = spelled_lib.LETTERS[:letters] + ' '
+  return _spoken('spelled', splits, usual, alphabet=alphabet)
 
 
 def scenes(
@@ -946,6 +1000,102 @@ def translation(
   )
 
 
+def speech(
+  path: str,
+  *,
+  dir: str = '',
+  parts: Mapping[str, Sequence[str]] = MappingProxyType({}),
+  bins: int = 40,
+  vocabulary: int = 0,
+  length: int = 0,
+  frames: int = 0,
+  too_long: str = 'refuse',
+  validation: int | float | None = None,
+) -> Source:
+  """Recorded speech and what is said, from a folder or from TFDS.
+
+  Sounds are converted to 16,000 samples a second and to log-Mel features every
+  10 ms, each of which has the mean 0 and the deviation 1 in an utterance. See
+  `jaxkd.data.speech.read` for what a folder may look like.
+
+  Args:
+    path: of the folder, absolute or in ``dir``; or 'tfds:NAME' for a data set
+      with the features ``speech`` and ``text`` that TFDS has prepared.
+    dir: a folder; of TFDS, its data directory.
+    parts: split -> names of the folders, lists or TFDS splits that it has, e.g.
+      ``dict(train=('train-clean-100',), test=('test-clean',))``; those called
+      train, validation and test by default.
+    bins: bands of the features.
+    vocabulary: number of pieces, learnt from the training split; 0 for
+      characters.
+    length: the most tokens of a transcript; 0 for that of the longest.
+    frames: the most frames of an utterance; 0 for that of the longest.
+    too_long: what becomes of longer utterances: 'refuse' or 'drop'.
+    validation: as in `load`.
+  """
+  kind, _, called = path.partition(':')
+  if kind == 'tfds':
+    try:
+      builder = prepared.find(called, dir, NAMES)
+    except ImportError as error:
+      raise UserError(
+        f'data.source: TFDS reads the sounds of {called} with TensorFlow alone '
+        '(pip install tensorflow); or unpack its files, and write speech:FOLDER'
+      ) from error
+    splits = speech_lib.prepared(builder, parts, bins=bins)
+  else:
+    splits = speech_lib.read(_place(dir, path), parts, bins=bins)
+  return _spoken(
+    f'speech:{path}',
+    splits,
+    validation,
+    vocabulary=vocabulary,
+    length=length,
+    frames=frames,
+    too_long=too_long,
+  )
+
+
+def voices(
+  *,
+  size: int = 6000,
+  bins: int = 40,
+  held_out: int = 8,
+  test: int = 600,
+  validation: int | None = None,
+  seed: int = 0,
+) -> Source:
+  """Spoken numbers, dates and times by synthetic voices, eSpeak NG and Flite.
+
+  All that is said differs, within and between splits, and so do the voices of
+  the test from the others; see `jaxkd.data.voices`. The features are as in
+  `speech`, and are kept in ``~/.cache/jaxkd/voices`` in half precision.
+
+  Args:
+    size: utterances in all.
+    bins: bands of the log-Mel features.
+    held_out: how many voices are heard in the test alone.
+    test: utterances to test on.
+    validation: utterances to validate on, 500 by default.
+    seed: of what is said, by whom and how fast.
+  """
+  held = 500 if validation is None else validation
+  counts = {'train': size - test - held, 'validation': held, 'test': test}
+  if min(counts['train'], test) < 1 or held < 0 or size > voices_lib.MOST:
+    raise UserError(
+      f'data.kw: {size} utterances with {test} to test and {held} to validate '
+      f'on cannot be made; use up to {voices_lib.MOST:,}, and leave some to '
+      'train on'
+    )
+  counts = {split: count for split, count in counts.items() if count}
+  splits, notes = voices_lib.make(
+    counts, bins=bins, seed=seed, heard_in_test=held_out
+  )
+  left = None if held else 0
+  source = _spoken('voices', splits, left, alphabet=voices_lib.ALPHABET)
+  return source._replace(notes=(*notes, *source.notes))
+
+
 def tfds(
   path: str,
   *,
@@ -1154,6 +1304,48 @@ def _documents_held_out(
     )
   others = {s: own for s, own in splits.items() if s != of}
   return {'train': rest, **others, split: out}
+
+
+def _spoken(
+  name: str,
+  splits: Mapping[str, Sequence[utterances_lib.Utterance]],
+  validation: int | float | None,
+  *,
+  vocabulary: int = 0,
+  length: int = 0,
+  frames: int = 0,
+  too_long: str = 'refuse',
+  alphabet: str = '',
+) -> Source:
+  """As `_source`; tokens are learnt after validation is held out."""
+  for split in ('train', 'test'):
+    if not splits.get(split):
+      raise UserError(f'{_at(name, split)} is not there')
+  if 'validation' not in splits:
+    usual = 0.1 if validation is None else validation
+    size = _held_out(usual, len(splits['train']))
+    train, out = utterances_lib.hold_out(splits['train'], size)
+    if not train:
+      raise UserError(
+        f'data.kw.validation: {usual} of the {len(out):,} utterances in train '
+        f'of {name!r} takes all of them, for those of one transcript stay '
+        'together; use less, or 0 for no validation split'
+      )
+    splits = {**splits, 'train': train, **({'validation': out} if size else {})}
+    validation = None if size else 0
+  made = utterances_lib.assembled(
+    splits,
+    vocabulary=vocabulary,
+    length=length,
+    frames=frames,
+    too_long=too_long,
+    name=name,
+    alphabet=alphabet,
+  )
+  source = _source(name, made.splits, validation, classes=made.pieces)
+  return source._replace(
+    notes=(*made.notes, *source.notes), vocabulary=len(made.pieces)
+  )
 
 
 def _source(

@@ -453,6 +453,75 @@ def grayscale(key: Array, image: Array) -> Array:
   return dm_pix.rgb_to_grayscale(image)
 
 
+def spec_augment(
+  key: Array,
+  example: Any,
+  bands: int,
+  widest: int,
+  gaps: int,
+  longest: int,
+) -> Any:
+  """Zeros in some bands and for some times of frames of speech.
+
+  Of an array [frames, features], or of the source of an utterance, which has
+  ``frames`` and ``valid``: then times are within what is said. How wide a band
+  is and how long a gap is drawn uniformly, from 0 on. Frames whose features
+  have the mean 0 are given the mean in this way. Time is not warped.
+
+  Park et al., `SpecAugment <https://arxiv.org/abs/1904.08779>`_, 2019.
+
+  Args:
+    key: of the draws.
+    example: an array, or the inputs of an utterance.
+    bands: how many, each of neighbouring features.
+    widest: the most features of a band.
+    gaps: how many, each of neighbouring frames.
+    longest: the most frames of a gap.
+  """
+  if isinstance(example, dict):
+    source = example.get('source')
+    _require(
+      isinstance(source, dict) and {'frames', 'valid'} <= source.keys(),
+      'spec_augment needs frames of speech, and an example has none',
+    )
+    frames, count = source['frames'], source['valid'].sum()
+  else:
+    frames, count = example, jnp.shape(example)[:1]
+    count = jnp.asarray(*count) if count else 0
+  _require(
+    jnp.ndim(frames) == 2,
+    'spec_augment needs frames of speech, [frames, features], got '
+    f'{jnp.shape(frames)}',
+  )
+  given = {'bands': bands, 'widest': widest, 'gaps': gaps, 'longest': longest}
+  most = {'widest': frames.shape[1], 'longest': frames.shape[0]}
+  for name, value in given.items():
+    _require(
+      0 <= value <= most.get(name, value),
+      f'spec_augment({name}={value}) of {frames.shape[0]} frames of '
+      f'{frames.shape[1]} features needs 0 or more, and no more than there are',
+    )
+
+  def gone(name, number, most, size, places):
+    """Which of the places are in one of the pieces that are drawn."""
+    found = jnp.zeros(places, bool)
+    for i in range(number):
+      widths, starts = (fold(key, name, i, part) for part in ('width', 'start'))
+      width = jax.random.randint(widths, (), 0, most + 1)
+      free = jnp.maximum(size - width, 0) + 1
+      start = jax.random.randint(starts, (), 0, free)
+      here = jnp.arange(places)
+      found |= (here >= start) & (here < start + width)
+    return found
+
+  no_band = ~gone('band', bands, widest, frames.shape[1], frames.shape[1])
+  no_gap = ~gone('gap', gaps, longest, count, frames.shape[0])
+  frames = jnp.where(no_gap[:, None] & no_band[None], frames, 0)
+  if not isinstance(example, dict):
+    return frames
+  return {**example, 'source': {**example['source'], 'frames': frames}}
+
+
 # Reading and checking.
 
 
@@ -502,7 +571,8 @@ def _find(name: str, at: str) -> Callable:
     op: function
     for op, function in globals().items()
     if inspect.isfunction(function)
-    and [*inspect.signature(function).parameters][:2] == ['key', 'image']
+    and [*inspect.signature(function).parameters][:2]
+    in (['key', 'image'], ['key', 'example'])
   }
   if name not in ops:
     raise unknown('view', name, ops, at)

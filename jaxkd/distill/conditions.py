@@ -21,6 +21,7 @@ from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.types import Context
 
 Teacher = str | tuple[str, ...]
+_BATCH = 'batch.'  # before the name of a field
 
 
 def of_teacher(
@@ -35,7 +36,8 @@ def of_teacher(
 
   Args:
     function: of the output of one teacher, [B, ...], and of fields of the
-      batch, or its name in `jaxkd.losses`.
+      batch, or its name in `jaxkd.losses`; or 'batch.FIELD', for the field
+      itself, which needs no teacher.
     taken: the masks of the terms that it chooses between, or weighs.
     teacher: the group of that teacher; several groups are one if fused.
     at: the name of that output.
@@ -43,6 +45,8 @@ def of_teacher(
     here: the config entry, for error messages.
   """
   name, entry = name_of(function), here.rpartition('.')[0]
+  if name.startswith(_BATCH):
+    return _of_batch(name, kind, here)
   function = _found(function, kind=kind, entry=here)
   teachers, arguments = groups_of(teacher), Arguments(function)
   if not teachers:
@@ -85,6 +89,23 @@ def of_teacher(
       return found
 
   return judged
+
+
+def _of_batch(name: str, kind: str, here: str):
+  """``context -> [B]``, a field of the batch that has a value by example."""
+
+  def field(context: Context):
+    with within(f'{here}: '):
+      found = field_of(context, name.removeprefix(_BATCH), here)
+    if found.ndim != 1 or (found.dtype == bool) != (kind == 'condition'):
+      want = 'true or false' if kind == 'condition' else 'a number'
+      raise UserError(
+        f'{here}: {name} is {found.dtype}{list(found.shape)}, not {want} for '
+        'each example'
+      )
+    return found
+
+  return field
 
 
 def _found(function: str | Callable, *, kind: str, entry: str) -> Callable:

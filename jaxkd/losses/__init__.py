@@ -64,6 +64,7 @@ from jaxkd.losses.responses import (
   virtual_teacher,
   weighted_soft_labels,
 )
+from jaxkd.losses.sequences import ctc
 from jaxkd.losses.targets import (
   confidence_weights,
   error_weights,
@@ -135,6 +136,8 @@ __all__ = [
   'reverse_gradient',
   'wasserstein_critic',
   'gradient_penalty',
+  # Sequences
+  'ctc',
   # Example weights, targets, fusion
   'teacher_is_correct',
   'teacher_confidence',

@@ -17,6 +17,7 @@ from jaxkd.losses import (
   information,
   relations,
   responses,
+  sequences,
   targets,
 )
 
@@ -26,6 +27,7 @@ MODULES = {
   'Information and contrast': information,
   'Relations': relations,
   'Adversarial': adversarial,
+  'Sequences': sequences,
   'Example weights, targets, fusion': targets,
 }
 SECTIONS = (

@@ -1,7 +1,9 @@
-"""Transformers that translate (Vaswani et al., 2017).
+"""Transformers that write sequences (Vaswani et al., 2017).
 
-Blocks normalise before attention and before the MLP, which trains without
-warming up, and positions are sines of their number.
+`Transformer` is all but how the source is read; `Model` reads tokens, and
+`jaxkd.models.speech_transformer` frames. Blocks normalise before attention and
+before the MLP, which trains without warming up, and positions are sines of
+their number.
 """
 
 from typing import Any
@@ -114,11 +116,130 @@ class DecoderBlock(nnx.Module):
     return {'output': output, 'keys': keys, 'values': values}
 
 
-class Model(translator.Translator):
+class Transformer(translator.Translator):
   """An encoder and a decoder of transformer blocks.
 
   See `jaxkd.models.translator` for how it is asked. Step by step it gives as
-  many tokens as prefixes are long; logits of later ones are nan.
+  many tokens as prefixes are long; logits of later ones are nan. A subclass has
+  ``read``, ``(source) -> (features [B, Ls, D], mask [B, Ls])``.
+
+  Args:
+    num_classes: tokens that there are, V.
+    length: the most tokens that it writes.
+    width: features of a token, D.
+    depth: blocks of the encoder.
+    decoder_depth: blocks of the decoder.
+    heads: attention heads; divides the width.
+    mlp_ratio: hidden units of a block's MLP over its width.
+    dropout: the probability that training drops a unit.
+    dtype: what to compute in.
+    rngs: where initial values and dropout come from.
+
+  Raises:
+    UserError: heads that do not divide the width.
+  """
+
+  def __init__(
+    self,
+    *,
+    num_classes: int,
+    length: int,
+    width: int,
+    depth: int,
+    decoder_depth: int,
+    heads: int,
+    mlp_ratio: float,
+    dropout: float,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+  ):
+    self.length, self.width = length, width
+    options = {'dtype': dtype, 'rngs': rngs}
+    sizes = width, heads, mlp_ratio
+    self.target = embedding(num_classes, width, **options)
+    self.dropout = nnx.Dropout(dropout, rngs=rngs)
+    self.encoder = nnx.List(
+      EncoderBlock(*sizes, dropout=dropout, **options) for _ in range(depth)
+    )
+    self.encoder_norm = layer_norm(width, **options)
+    self.decoder = nnx.List(
+      DecoderBlock(*sizes, dropout=dropout, **options)
+      for _ in range(decoder_depth)
+    )
+    self.norm = layer_norm(width, **options)
+    self.head = layers.head(width, num_classes, rngs=rngs)
+
+  def encoded(self, source: Any) -> tuple[Array, Array]:
+    """The encoder's last layer, [B, Ls, D], and its mask, [B, Ls]."""
+    x, mask = self.read(source)
+    x = self._placed(x, jnp.zeros(len(x), jnp.int32))
+    for block in self.encoder:
+      x = block(x, mask[:, None, None])
+    return self.encoder_norm(x), mask
+
+  def start(self, source: Any) -> dict[str, Array]:
+    return self.remembered(*self.encoded(source))
+
+  def remembered(self, x: Array, mask: Array) -> dict[str, Array]:
+    """The decoder's state before the first token."""
+    memories = [block.cross.remember(x) for block in self.decoder]
+    keys, values = (jnp.stack(m, axis=1) for m in zip(*memories, strict=True))
+    heads = keys.shape[-2:]
+    past = jnp.zeros((len(x), len(memories), self.length, *heads), x.dtype)
+    return {
+      'source_keys': keys,
+      'source_values': values,
+      'mask': mask,
+      'keys': past,
+      'values': past,
+      'step': jnp.zeros(len(x), jnp.int32),
+    }
+
+  def advance(
+    self, state: dict[str, Array], tokens: Array
+  ) -> tuple[Array, dict[str, Array]]:
+    step, number = state['step'], tokens.shape[1]
+    x = self._placed(self.target(tokens) * self.width**0.5, step)
+    if number == 1:
+      place = jnp.arange(self.length)[None]
+      here = (place == step[:, None])[..., None, None]
+      visible = (place <= step[:, None])[:, None, None]
+    else:  # a whole prefix, from the beginning
+      here = None
+      visible = jnp.tril(jnp.ones((number, number), bool))[None, None]
+    memories = []
+    for i, block in enumerate(self.decoder):
+      past, source = (
+        tuple(state[of + name][:, i].astype(x.dtype) for name in KEPT)
+        for of in ('', 'source_')
+      )
+      outputs = block(
+        x,
+        None if here is None else past,
+        visible,
+        source,
+        state['mask'][:, None, None],
+        here,
+      )
+      x = outputs['output']
+      memories.append(outputs)
+    changed = {
+      name: jnp.stack([m[name] for m in memories], axis=1) for name in KEPT
+    }
+    logits = self.head(self.norm(x))
+    if number == 1:
+      logits = jnp.where((step < self.length)[:, None, None], logits, jnp.nan)
+    return logits, {**changed, 'step': step + number}
+
+  def _placed(self, x: Array, start: Array) -> Array:
+    """Features with their positions, the first of which is given."""
+    place = start[:, None] + jnp.arange(x.shape[1])[None]
+    wave = sines(place, self.width).astype(x.dtype)
+    return self.dropout(x + wave)
+
+
+class Model(Transformer):
+  """A transformer that reads tokens.
 
   Taps: ``encoder/*`` and ``decoder/*/output`` ([B, L, D]),
   ``encoder/*/attention/probabilities`` ([B, heads, Ls, Ls]),
@@ -154,88 +275,32 @@ class Model(translator.Translator):
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
-    _, self.length = translator.lengths(input_shape)
-    self.width = width
+    _, length = translator.lengths(input_shape)
     options = {'dtype': dtype, 'rngs': rngs}
-    sizes = width, heads, mlp_ratio
-    normal = nnx.initializers.normal(width**-0.5)
-    embed = {'embedding_init': normal, **options}
-    self.source = nnx.Embed(num_classes, width, **embed)
-    self.target = nnx.Embed(num_classes, width, **embed)
-    self.dropout = nnx.Dropout(dropout, rngs=rngs)
-    self.encoder = nnx.List(
-      EncoderBlock(*sizes, dropout=dropout, **options) for _ in range(depth)
+    self.source = embedding(num_classes, width, **options)
+    super().__init__(
+      num_classes=num_classes,
+      length=length,
+      width=width,
+      depth=depth,
+      decoder_depth=depth,
+      heads=heads,
+      mlp_ratio=mlp_ratio,
+      dropout=dropout,
+      **options,
     )
-    self.encoder_norm = layer_norm(width, **options)
-    self.decoder = nnx.List(
-      DecoderBlock(*sizes, dropout=dropout, **options) for _ in range(depth)
-    )
-    self.norm = layer_norm(width, **options)
-    self.head = layers.head(width, num_classes, rngs=rngs)
 
-  def start(self, source: Array) -> dict[str, Array]:
-    mask = source != PAD
-    x = self._placed(self.source(source), jnp.zeros(len(source), jnp.int32))
-    for block in self.encoder:
-      x = block(x, mask[:, None, None])
-    x = self.encoder_norm(x)
-    memories = [block.cross.remember(x) for block in self.decoder]
-    keys, values = (jnp.stack(m, axis=1) for m in zip(*memories, strict=True))
-    heads = keys.shape[-2:]
-    past = jnp.zeros((len(x), len(memories), self.length, *heads), x.dtype)
-    return {
-      'source_keys': keys,
-      'source_values': values,
-      'mask': mask,
-      'keys': past,
-      'values': past,
-      'step': jnp.zeros(len(x), jnp.int32),
-    }
-
-  def advance(
-    self, state: dict[str, Array], tokens: Array
-  ) -> tuple[Array, dict[str, Array]]:
-    step, number = state['step'], tokens.shape[1]
-    x = self._placed(self.target(tokens), step)
-    if number == 1:
-      place = jnp.arange(self.length)[None]
-      here = (place == step[:, None])[..., None, None]
-      visible = (place <= step[:, None])[:, None, None]
-    else:  # a whole prefix, from the beginning
-      here = None
-      visible = jnp.tril(jnp.ones((number, number), bool))[None, None]
-    memories = []
-    for i, block in enumerate(self.decoder):
-      past, source = (
-        tuple(state[of + name][:, i].astype(x.dtype) for name in KEPT)
-        for of in ('', 'source_')
-      )
-      outputs = block(
-        x,
-        None if here is None else past,
-        visible,
-        source,
-        state['mask'][:, None, None],
-        here,
-      )
-      x = outputs['output']
-      memories.append(outputs)
-    changed = {
-      name: jnp.stack([m[name] for m in memories], axis=1) for name in KEPT
-    }
-    logits = self.head(self.norm(x))
-    if number == 1:
-      logits = jnp.where((step < self.length)[:, None, None], logits, jnp.nan)
-    return logits, {**changed, 'step': step + number}
-
-  def _placed(self, x: Array, start: Array) -> Array:
-    """Embeddings with their positions, the first of which is given."""
-    place = start[:, None] + jnp.arange(x.shape[1])[None]
-    wave = sines(place, self.width).astype(x.dtype)
-    return self.dropout(x * self.width**0.5 + wave)
+  def read(self, source: Array) -> tuple[Array, Array]:
+    return self.source(source) * self.width**0.5, source != PAD
 
 
 KEPT = 'keys', 'values'
+
+
+def embedding(number: int, width: int, **options: Any) -> nnx.Embed:
+  """A vector for each token."""
+  normal = nnx.initializers.normal(width**-0.5)
+  return nnx.Embed(number, width, embedding_init=normal, **options)
 
 
 def sines(place: Array, width: int) -> Array:

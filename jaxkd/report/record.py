@@ -19,6 +19,7 @@ from jaxkd.models import cost
 from jaxkd.report import statistics, wording
 from jaxkd.run import config as configs
 from jaxkd.run import overview
+from jaxkd.teachers import generated
 
 PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 
@@ -291,9 +292,11 @@ def _notes(config, source, students, rounds) -> list[str]:
       if made['name']:
         of = made['teacher'] or next(iter(part.teachers))
         some = f'{made["count"]:,}' if made['count'] else 'as many'
+        keeps = generated.keeps_data(made['name'])
+        beside = 'beside the data' if keeps else 'and no data'
         notes.append(
           f'the students of {part.prefix}{arm} see {some} examples made by '
-          f'{made["name"]} of the teacher {of}, and no data'
+          f'{made["name"]} of the teacher {of}, {beside}'
         )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')

@@ -72,6 +72,7 @@ def generator_of(
     num_classes=source.num_classes,
     seeds=part.seeds,
     of=configs.as_json({k: teacher[k] for k in ('model', 'kw', 'views')}),
+    classes=source.classes,
   )
 
 
@@ -95,7 +96,7 @@ def make(
   progress = functools.partial(session.progress, f'generated/{stage}')
   root = directory / 'generated'
   examples = generator.make(root, progress, session.say, leave)
-  generated.picture(examples, generator.layout.rows, root / f'{stage}.png')
+  generated.picture(examples, generator.rows, root / f'{stage}.png')
   return examples
 
 

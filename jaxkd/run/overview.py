@@ -307,7 +307,9 @@ def _sentence(name: str, term: Mapping[str, Any]) -> str:
   if term['schedule']['name']:
     factors.append(f'{term["schedule"]["name"]}(step)')
   if term['example_weight']:
-    factors.append(f'{term["example_weight"]}(example)')
+    weight = term['example_weight']
+    given = '' if weight.startswith('batch.') else '(example)'
+    factors.append(f'{weight}{given}')
   called = term['term'] or term['loss']
   arguments = ', '.join([*sides, *fields, *options])
   text = f'{name} = {" · ".join(factors)} · {called}({arguments})'

@@ -1,10 +1,11 @@
-"""Decoding of translations by autoregressive models: greedy and beam search.
+"""Decoding of sequences by autoregressive models: greedy and beam search.
 
 ``apply(inputs) -> outputs`` is such a model with its variables; see
-`jaxkd.models.translator` for its inputs. A translation ends with `EOS`, and
-`PAD` follows; one without `EOS` at the largest length is truncated there. All
-shapes are fixed, so that there is one program, which stops when all
-translations have ended.
+`jaxkd.models.translator` for its inputs. The source is an array [B, ...], such
+as tokens, or a pytree of them, such as frames of speech with their mask. What
+is written ends with `EOS`, and `PAD` follows; one without `EOS` at the largest
+length is truncated there. All shapes are fixed, so that there is one program,
+which stops when all sequences have ended.
 """
 
 import functools
@@ -23,13 +24,13 @@ NEVER = -1e9  # the log probability of tokens that are ruled out
 Apply = Callable[[dict[str, Any]], dict[str, Array]]
 
 
-def greedy(apply: Apply, source: Array, length: int) -> tuple[Array, Array]:
+def greedy(apply: Apply, source: Any, length: int) -> tuple[Array, Array]:
   """Greedy decoding: the most probable token at each step.
 
   Args:
     apply: the model.
-    source: tokens, int32 [B, Ls].
-    length: the most tokens of a translation, `EOS` included.
+    source: what is read, [B, ...].
+    length: the most tokens that are written, `EOS` included.
 
   Returns:
     Tokens, int32 [B, length], and their log probabilities, [B].
@@ -40,20 +41,20 @@ def greedy(apply: Apply, source: Array, length: int) -> tuple[Array, Array]:
 
 def beam(
   apply: Apply,
-  source: Array,
+  source: Any,
   length: int,
   width: int,
   *,
   penalty: float = 0.0,
 ) -> tuple[Array, Array]:
-  """Beam search: the most probable translations that it visits.
+  """Beam search: the most probable sequences that it visits.
 
   Those that have ended stay and compete with those that go on.
 
   Args:
     apply: the model.
-    source: tokens, int32 [B, Ls].
-    length: the most tokens of a translation, `EOS` included.
+    source: what is read, [B, ...].
+    length: the most tokens that are written, `EOS` included.
     width: how many are kept.
     penalty: α; in the end they are in the order of log p / length^α. With 0,
       as in Kim & Rush (2016), the likeliest is the first.
@@ -62,7 +63,7 @@ def beam(
     Tokens, int32 [B, width, length], the best first, and their scores, log p /
     length^α, [B, width].
   """
-  size = len(source)
+  size = len(jax.tree.leaves(source)[0])
   first = _state(apply({'source': source}))
   repeat = lambda x: jnp.repeat(x, width, axis=0)  # noqa: E731
   first = jax.tree.map(repeat, first)
@@ -89,7 +90,7 @@ def beam(
     tokens = jnp.take_along_axis(tokens, parent[..., None], axis=1)
     tokens = tokens.at[..., step].set(last)
     row = (jnp.arange(size)[:, None] * width + parent).reshape(-1)
-    # What a step does not change is the sentence's, whatever its translation.
+    # What a step does not change is the source's, whatever is written.
     changed = {
       name: x[row].astype(state[name].dtype)
       for name, x in _state(outputs).items()
@@ -107,13 +108,13 @@ def beam(
   return tokens, scores
 
 
-def log_likelihood(apply: Apply, source: Array, tokens: Array) -> Array:
-  """The log-likelihood of translations under a model.
+def log_likelihood(apply: Apply, source: Any, tokens: Array) -> Array:
+  """The log-likelihood of sequences under a model.
 
   Args:
     apply: the model.
-    source: tokens, int32 [B, Ls].
-    tokens: of the translations, int32 [B, L].
+    source: what is read, [B, ...].
+    tokens: that are written, int32 [B, L].
 
   Returns:
     log p, [B].

@@ -1,32 +1,27 @@
 """Translation: from a sequence of tokens to another.
 
-Translations are decoded by `jaxkd.tasks.decoding`: greedily, or by beam search,
-which takes several times as long and is only done for finished nets.
+What is written, and how it is decoded, is in `jaxkd.tasks.sequences`.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxkd import lookup
-from jaxkd.data.tokenizer import text
-from jaxkd.errors import replacing
-from jaxkd.losses import _numerics
-from jaxkd.tasks import decoding
-from jaxkd.tasks.metrics import counted, nll_of_valid
+from jaxkd.tasks import sequences
+from jaxkd.tasks.metrics import nll_of_valid
+from jaxkd.tasks.sequences import BEAM, TIMED, decode, fidelity
 from jaxkd.types import Metric
+
+__all__ = ['BEAM', 'TIMED', 'decode', 'fidelity', 'metrics', 'show']
 
 GROUND_TRUTH = 'cross_entropy'
 INPUTS = ('source', 'prefix')
 LABELS = ('tokens',)
 MASK = 'valid'
-TIMED = ('greedy', 'beam')
-BEAM = 5
 SCORES = ('exact', 'bleu', 'chrf')
 
 
@@ -54,8 +49,8 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
       measure, _of(i), output=output, whole=scored, finished=finished
     )
     for output, suffix, finished, measure in (
-      ('greedy', '', False, _greedy),
-      ('beam', '_beam', True, _beam),
+      ('greedy', '', False, sequences.greedy),
+      ('beam', '_beam', True, sequences.beam),
     )
     for i, score in enumerate(SCORES)
   }
@@ -66,60 +61,8 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
       _both, higher_is_better=False, output='beam', whole=gain, finished=True
     ),
     'nll': Metric(nll_of_valid, higher_is_better=False),
-    'mode_mass': Metric(_mean('mode_mass'), output='mode_mass', finished=True),
+    'mode_mass': sequences.mean_of('mode_mass'),
   }
-
-
-def fidelity(teacher: str) -> dict[str, Metric]:
-  """How probable a net finds what a teacher writes.
-
-  Args:
-    teacher: the group's name; it has one net.
-  """
-  name = f'teacher_mass/{teacher}'
-  return {'teacher_mass': Metric(_mean(name), output=name, finished=True)}
-
-
-def decode(
-  apply: Callable[[Any], dict],
-  inputs: dict[str, Array],
-  wanted: Collection[str],
-  teachers: Mapping[str, Callable[[Any], dict]],
-) -> dict[str, Array]:
-  """What a net writes, and how probable it finds that.
-
-  Args:
-    apply: ``(inputs) -> outputs`` of the net.
-    inputs: ``source`` [B, L] and ``prefix`` [B, L], of which only the length
-      is looked at.
-    wanted: names of outputs; others than these here are passed over, and so
-      are those of teachers that are not there.
-    teachers: name -> ``apply``.
-
-  Returns:
-    ``greedy``: tokens [B, L]; ``beam``: those of the best of `BEAM` hypotheses;
-    ``mode_mass``: its probability [B]; ``teacher_mass/NAME``: what the net
-    finds to be the probability of the best hypothesis of a teacher [B].
-  """
-  source, length = inputs['source'], inputs['prefix'].shape[1]
-
-  def best(of):
-    tokens, scores = decoding.beam(of, source, length, BEAM)
-    return tokens[:, 0], jnp.exp(scores[:, 0])
-
-  found = {}
-  if 'greedy' in wanted:
-    found['greedy'] = decoding.greedy(apply, source, length)[0]
-  if {'beam', 'mode_mass'} & {*wanted}:
-    found['beam'], mass = best(apply)
-    if 'mode_mass' in wanted:
-      found['mode_mass'] = mass
-  for name, teacher in teachers.items():
-    if f'teacher_mass/{name}' in wanted:
-      tokens, _ = best(teacher)
-      likely = decoding.log_likelihood(apply, source, tokens)
-      found[f'teacher_mass/{name}'] = jnp.exp(likely)
-  return found
 
 
 def show(
@@ -128,54 +71,15 @@ def show(
   nets: Mapping[str, Callable[[Any], dict]],
   classes: Sequence[str],
 ) -> None:
-  """Targets and what nets write, greedily, as text: a line for each."""
-  inputs = batch['inputs']
-  length = inputs['prefix'].shape[1]
-  lines = {
-    'source': inputs['source'],
-    'target': batch['labels'],
-    **{
-      name: decoding.greedy(apply, inputs['source'], length)[0]
-      for name, apply in nets.items()
-    },
-  }
-  width = max(map(len, lines))
-  texts = {
-    name.ljust(width): _texts(np.asarray(tokens).tolist(), classes)
-    for name, tokens in lines.items()
-  }
-  shown = (
-    ''.join(f'{name}  {own[i]}\n' for name, own in texts.items())
-    for i in range(len(batch['labels']))
+  """Sources, targets and what nets write, greedily, as text."""
+  source = batch['inputs']['source']
+  sequences.show(
+    folder / 'translations.txt', batch, nets, classes, source=source
   )
-  with replacing(folder / 'translations.txt') as draft:
-    draft.write_text('\n'.join(shown), encoding='utf-8')
-
-
-def _mean(output):
-  def measure(outputs, batch, teachers):
-    return counted(outputs[output], batch)
-
-  return measure
-
-
-def _greedy(outputs, batch, teachers):
-  return _written('greedy', outputs, batch)
-
-
-def _beam(outputs, batch, teachers):
-  return _written('beam', outputs, batch)
-
-
-def _written(output, outputs, batch):
-  """What is written, what should be, and whether the net is of numbers."""
-  finite = _numerics.is_distribution(outputs['logits']) | ~batch['valid']
-  finite = finite.all(1)
-  return outputs[output], batch['labels'], finite
 
 
 def _both(outputs, batch, teachers):
-  greedy, *rest = _greedy(outputs, batch, teachers)
+  greedy, *rest = sequences.greedy(outputs, batch, teachers)
   return greedy, outputs['beam'], *rest
 
 
@@ -183,7 +87,9 @@ def _gained(greedy, beam, labels, finite, *, pieces):
   """BLEU of beam search less that of greedy decoding."""
   if not finite.all():
     return np.nan, 1
-  *written, targets = (_texts(x, pieces) for x in (beam, greedy, labels))
+  *written, targets = (
+    sequences.texts(x, pieces) for x in (beam, greedy, labels)
+  )
   more, less = (_bleu(x, targets) for x in written)
   return more - less, 1
 
@@ -198,7 +104,7 @@ def _scored(tokens, labels, finite, *, pieces):
     return np.full(len(SCORES), np.nan), 1
   import sacrebleu
 
-  written, targets = (_texts(x, pieces) for x in (tokens, labels))
+  written, targets = (sequences.texts(x, pieces) for x in (tokens, labels))
   chrf = sacrebleu.corpus_chrf(written, [targets]).score
   exact = np.mean([a == b for a, b in zip(written, targets, strict=True)])
   return np.array([exact, _bleu(written, targets), chrf / 100]), 1
@@ -209,7 +115,3 @@ def _bleu(written, targets):
 
   # By force: it would complain of text whose punctuation is a token of its own.
   return sacrebleu.corpus_bleu(written, [targets], force=True).score / 100
-
-
-def _texts(tokens, pieces):
-  return [text(x, pieces) for x in tokens]

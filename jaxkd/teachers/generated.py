@@ -7,7 +7,9 @@ else a batch should hold, each [n, ...]. It is jitted, and what it draws for an
 example is keyed by its number, so that examples can be made in any portions.
 Where it gives no ``labels``, they are the teacher's first choice. One that
 takes ``examples`` after the key has the fields of the training examples of
-these numbers too, and makes others of them.
+these numbers too, and makes others of them. One that is `weighed_by` a function
+makes k examples of each, [n, k, ...], in fields that take the place of its own;
+that function gives them weights, on the host, when all of them are known.
 
 They are kept on disk, shard by shard, so that a run that was stopped goes on
 where it was.
@@ -28,12 +30,19 @@ from jax import Array
 from matplotlib import image
 
 from jaxkd import compilation, files, lookup, source_code
+from jaxkd import options as options_lib
 from jaxkd.data import cache, tokens
-from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.data.examples import (
+  ArrayExamples,
+  Examples,
+  StreamedExamples,
+  held,
+)
 from jaxkd.errors import UserError, blamed, replacing, unknown
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
 from jaxkd.tasks import decoding
+from jaxkd.teachers import hypotheses as hypotheses_lib
 
 AT = 'data.generated'
 _NEAR = 64  # examples that are read together
@@ -180,13 +189,76 @@ def closest_translations(
   return _as_examples(examples, jnp.take_along_axis(found, best, 1)[:, 0])
 
 
+def weighed_by(weigh: Callable) -> Callable:
+  """Says what weighs the examples that a generator makes, see `Generator`.
+
+  Args:
+    weigh: ``(labels [N, k, ...], classes, **options) -> weights [N, k]``, of
+      all examples of a seed, on the host. Its options are the generator's too,
+      but do not change what is kept on disk.
+  """
+
+  def mark(function):
+    function.weigh = weigh
+    return function
+
+  return mark
+
+
+@weighed_by(hypotheses_lib.weights)
+def hypotheses(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  examples: Mapping[str, Any],
+  *,
+  beam: int = 5,
+  best: int = 1,
+) -> dict[str, Any]:
+  """The training examples, and the teacher's best hypotheses of each.
+
+  Each example is there as often as it has hypotheses, so that one half of what
+  a student sees is true and the other is the teacher's (Kim et al., 2019). How
+  much a hypothesis counts, the field ``weight``, is for
+  `jaxkd.teachers.hypotheses.weights` to say, and counts in the terms whose
+  ``example_weight`` is 'batch.weight'.
+
+  Args:
+    teacher: who writes; see `jaxkd.tasks.decoding` for what it must be.
+    number: which examples, int [n].
+    key: nothing is drawn.
+    examples: their fields.
+    beam: how many hypotheses are searched with, at most K - 2.
+    best: how many of them are taken.
+
+  Returns:
+    ``inputs``, with ``prefix`` alone, ``labels`` and ``valid``, [n, 2 best, L].
+  """
+  del number, key
+  found, _ = _hypotheses(teacher, examples, beam)
+  if not 1 <= best <= beam:
+    raise UserError(
+      f'{AT}.kw.best: {best} should be from 1 to {beam}, as many as are '
+      'searched with'
+    )
+  true = jnp.repeat(examples['labels'][:, None], best, axis=1)
+  labels = jnp.concatenate([true, found[:, :best]], axis=1)
+  made = _as_examples(examples, labels)
+  return {**made, 'inputs': {'prefix': made['inputs']['prefix']}}
+
+
+def keeps_data(name: str) -> bool:
+  """Whether the training examples themselves are among what it makes."""
+  return hasattr(_find(name), 'weigh')
+
+
 def _hypotheses(teacher, examples, beam) -> tuple[Array, Array]:
   """Tokens [n, beam, L] and their scores [n, beam], the best first."""
   inputs = examples['inputs']
   if not isinstance(inputs, Mapping) or inputs.keys() != {'source', 'prefix'}:
     raise UserError(
-      f'{AT}.name: the examples are no sentences to translate; see '
-      'jaxkd.data.sources.phrases for what they look like'
+      f'{AT}.name: the examples are no sentences to translate or transcribe; '
+      'see jaxkd.data.sources.phrases for what they look like'
     )
   # All but `PAD` and `BOS` can come first: of so many, none is impossible.
   most = teacher.num_classes - 2
@@ -337,6 +409,7 @@ class Generator:
     num_classes: K.
     seeds: of the members.
     of: what the net is and how it sees, as text.
+    classes: what the classes are called.
 
   Raises:
     UserError: an unknown generator or option, or a teacher that it cannot use.
@@ -354,22 +427,23 @@ class Generator:
     num_classes: int,
     seeds: Sequence[int],
     of: str = '',
+    classes: Sequence[str] = (),
   ):
     self._entry, self._variables = entry, variables
+    self._classes = tuple(classes)
     self._root = entry['dir'] and files.path(entry['dir'], at=f'{AT}.dir')
     self._net = of
     name = entry['name']
     function = _find(name)
     self._given = examples if _takes_examples(function) else None
     self._count = _count(entry['count'], self._given)
-    lookup.check_options(
-      function, entry['kw'], name=name, at=f'{AT}.kw', filled=()
+    self._weigh = getattr(function, 'weigh', None)
+    own, later = (_keywords(f) for f in (function, self._weigh))
+    options_lib.check(entry['kw'], {**later, **own}, name=name, at=f'{AT}.kw')
+    self._options, self._weighing = (
+      {n: entry['kw'].get(n, p.default) for n, p in takes.items()}
+      for takes in (own, later)
     )
-    self._options = {
-      p.name: entry['kw'].get(p.name, p.default)
-      for p in inspect.signature(function).parameters.values()
-      if p.kind is p.KEYWORD_ONLY
-    }
 
     def made_of(variables, key, number, given):
       teacher = Teacher(
@@ -405,12 +479,14 @@ class Generator:
       for path, x in by_path(fields).items()
     }
     self.layout = cache.Layout(rows, len(self._seeds), self._count, _NEAR)
+    self._each = rows['labels'].shape[0] if self._weigh else 1
+    self.rows = self._count * self._each  # examples of a seed
 
   def __str__(self) -> str:
     """The generator and its options, in words."""
-    return f'{self._count:,} examples made by {self._entry["name"]}'
+    return f'{self.rows:,} examples made by {self._entry["name"]}'
 
-  def shapes(self) -> ArrayExamples:
+  def shapes(self) -> Examples:
     """Zeros in their place."""
     layout = self.layout
     count = layout.lines * layout.rows
@@ -418,7 +494,8 @@ class Generator:
       {
         path: np.broadcast_to(np.zeros((), x.dtype), (count, *x.shape))
         for path, x in layout.arrays.items()
-      }
+      },
+      known=False,
     )
 
   def weights(self, members: Sequence[int]) -> np.ndarray:
@@ -432,7 +509,7 @@ class Generator:
     """
     line = np.asarray(members) % self.layout.lines
     own = np.arange(self.layout.lines)[None] == line[:, None]
-    return np.repeat(own, self.layout.rows, axis=1).astype(np.float32)
+    return np.repeat(own, self.rows, axis=1).astype(np.float32)
 
   def make(
     self,
@@ -440,7 +517,7 @@ class Generator:
     progress: Callable,
     say: Callable[[str], None] = lambda text: None,
     stop: Callable[[], None] = lambda: None,
-  ) -> ArrayExamples:
+  ) -> Examples:
     """Makes the examples, resumes making them, or reads those made before.
 
     Args:
@@ -516,9 +593,61 @@ class Generator:
 
     return jax.tree.map(own, self._variables)
 
-  def _examples(self, fields: Mapping[str, np.ndarray]) -> ArrayExamples:
+  def _examples(
+    self, fields: Mapping[str, np.ndarray], *, known: bool = True
+  ) -> Examples:
+    """The examples of these fields, [S · count, ...].
+
+    Args:
+      fields: by their paths.
+      known: whether they are more than zeros, so that they can be weighed.
+    """
     leaves = [fields[path] for path in self.layout.arrays]
-    return ArrayExamples(**jax.tree.unflatten(self._structure, leaves))
+    made = jax.tree.unflatten(self._structure, leaves)
+    if not self._weigh:
+      return ArrayExamples(**made)
+    rows, lines = self.layout.rows, self.layout.lines
+    weight = np.ones((lines * rows, self._each), np.float32)
+    for start in range(0, lines * rows if known else 0, rows):
+      labels = made['labels'][start : start + rows]
+      own = self._weigh(labels, self._classes, **self._weighing)
+      weight[start : start + rows] = own
+    numbers = np.tile(np.repeat(np.arange(rows), self._each), lines)
+    flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    fields = jax.tree.map(flat, {**made, 'weight': weight})
+    found = _replaced(self._given, numbers, fields)
+    return held(found) if known else found
+
+
+def _keywords(function: Callable | None) -> dict[str, inspect.Parameter]:
+  """The options of a function."""
+  found = options_lib.parameters_of(function) if function else {}
+  return {n: p for n, p in found.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _replaced(
+  examples: Examples, numbers: np.ndarray, fields: Mapping[str, Any]
+) -> StreamedExamples:
+  """Examples with other fields in place of some of their own.
+
+  Args:
+    examples: in memory, or streamed.
+    numbers: which of them, int [n].
+    fields: [n, ...]; of ``inputs`` those that are not here stay.
+  """
+
+  def read(places):
+    now = jax.tree.map(lambda x: x[places], dict(fields))
+    old = examples.fetch(numbers[places])
+    if 'inputs' in now:
+      now['inputs'] = {**old['inputs'], **now['inputs']}
+    return {**old, **now}
+
+  def read_labels(places):
+    names = fields.keys() & {'labels', 'valid'}
+    return {name: fields[name][places] for name in names}
+
+  return StreamedExamples(len(numbers), read, read_labels=read_labels)
 
 
 def picture(
@@ -537,11 +666,12 @@ def picture(
   Raises:
     UserError: the file cannot be written.
   """
+  one = examples.fetch(np.arange(1))
+  shape = np.shape(one['inputs'])[1:]
+  if one['labels'].ndim > 1 or len(shape) != 3 or shape[-1] not in (1, 3):
+    return
   fields = examples.fetch(np.arange(count))
   inputs, labels = fields['inputs'], fields['labels']
-  shape = np.shape(inputs)[1:]
-  if labels.ndim > 1 or len(shape) != 3 or shape[-1] not in (1, 3):
-    return
   lines = []
   for label in range(labels.max() + 1):
     own = inputs[labels == label][:columns]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxkd.data import glyphs, images, index, sources, speech_frames
+from jaxkd.data import glyphs, images, index, sources, speech_frames, voices
 
 
 @pytest.fixture(autouse=True)
@@ -14,4 +14,5 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
   monkeypatch.setattr(speech_frames, 'CACHE', tmp_path / 'speech')
   monkeypatch.setattr(images, 'CACHE', tmp_path / '.headers')
   monkeypatch.setattr(index, 'CACHE', tmp_path / '.labels')
+  monkeypatch.setattr(voices, 'CACHE', tmp_path / '.voices')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxkd import shapes
 from jaxkd.data import views
 from jaxkd.errors import UserError
 
@@ -89,6 +90,64 @@ def test_bytes_and_the_floats_they_stand_for_look_the_same():
   np.testing.assert_allclose(
     see('grayscale', images), see('grayscale', floats), atol=1e-6
   )
+
+
+UTTERANCE = {
+  'prefix': np.zeros((4, 3), np.int32),
+  'source': {
+    'frames': np.ones((4, 20, 6), np.float32),
+    'valid': np.arange(20)[None] < np.array([20, 12, 0, 5])[:, None],
+  },
+}
+
+
+def test_spec_augment_hides_bands_and_times():
+  view = views.parse('spec_augment(1, 3, 2, 4)')
+  shape = shapes.example(UTTERANCE)
+  assert views.output_shape(view, shape) == shape
+  assert views.draws(view, shape)
+  ids, run = np.arange(4, dtype=np.int32), jax.jit(functools.partial(
+    views.apply, view, seed=3))  # fmt: skip
+  seen = set()
+  for epoch in range(12):
+    found = run(UTTERANCE, epoch=np.full(4, epoch, np.int32), id=ids)
+    np.testing.assert_array_equal(found['prefix'], UTTERANCE['prefix'])
+    frames = np.asarray(found['source']['frames'])
+    np.testing.assert_array_equal(
+      found['source']['valid'], UTTERANCE['source']['valid']
+    )
+    for own, count in zip(frames, (20, 12, 0, 5), strict=True):
+      bands, times = (own == 0).all(0), (own == 0).all(1)
+      assert (own == ~(bands[None] | times[:, None])).all()
+      if times.all() or bands.all():
+        continue
+      assert bands.sum() <= 3 and np.diff(np.flatnonzero(bands), n=2).sum() == 0
+      assert times.sum() <= 8
+      assert not times[max(count, 4) :].any()  # none is beyond the end
+      seen.add((bands.sum(), times.sum()))
+  assert len(seen) > 8  # widths are drawn
+  again = run(UTTERANCE, epoch=np.full(4, 11, np.int32), id=ids)
+  np.testing.assert_array_equal(again['source']['frames'], frames)
+  plain = views.parse('spec_augment(0, 0, 0, 0)')
+  found = views.apply(
+    plain, np.ones((1, 5, 2)), seed=0, epoch=ids[:1], id=ids[:1]
+  )
+  assert (found == 1).all()
+
+
+@pytest.mark.parametrize(
+  ('text', 'shape', 'message'),
+  [
+    ('spec_augment(1, 7, 1, 1)', (20, 6), r'widest=7.* of 20 frames of 6'),
+    ('spec_augment(1, 1, 1, 21)', (20, 6), 'longest=21'),
+    ('spec_augment(-1, 1, 1, 1)', (20, 6), 'bands=-1'),
+    ('spec_augment(1, 1, 1, 1)', (8, 8, 3), r'needs frames.*got \(8, 8, 3\)'),
+    ('spec_augment(1, 1, 1, 1)', {'a': (3, 2)}, 'an example has none'),
+  ],
+)
+def test_what_is_no_speech_is_not_augmented(text, shape, message):
+  with pytest.raises(UserError, match=message):
+    views.output_shape(views.parse(text), shape)
 
 
 def test_dihedral_all_gives_the_eight_symmetries_of_a_square():

@@ -45,6 +45,23 @@ def test_what_is_no_condition(context, function, changes, message):
     asked(context, function, **changes)
 
 
+def test_a_field_of_the_batch_needs_no_teacher(context):
+  batch = {**context.batch, 'amount': jnp.arange(6.0)}
+  context = context._replace(batch={**batch, 'sure': jnp.arange(6) < 2})
+  of = dict(teacher=())
+  found = asked(context, 'batch.amount', kind='weight', **of)
+  np.testing.assert_array_equal(found, np.arange(6.0))
+  found = asked(context, 'batch.sure', **of)
+  np.testing.assert_array_equal(found, np.arange(6) < 2)
+  for name, kind, message in (
+    ('amount', 'condition', r'float32\[6\], not true or false'),
+    ('sure', 'weight', r'bool\[6\], not a number'),
+    ('amont', 'weight', "did you mean 'amount'"),
+  ):
+    with pytest.raises(UserError, match=rf'^term\.when: .*{message}'):
+      asked(context, f'batch.{name}', kind=kind, **of)
+
+
 def test_a_weight_is_a_number_for_each_example(context):
   found = asked(context, 'teacher_confidence', kind='weight')
   assert found.shape == (6,)

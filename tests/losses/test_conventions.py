@@ -77,6 +77,7 @@ INPUTS = {
     ROWS,
     ROWS2,
   ),
+  'ctc': (draw(B, 4, 6), jnp.array([[1, 4, 3]] * B)),
   'teacher_is_correct': (LOGITS, LABELS),
   'teacher_confidence': (LOGITS,),
   'permute_dark_knowledge': (jax.random.key(0), LOGITS),
@@ -367,6 +368,7 @@ VARIANTS = {
   'maximum_mean_discrepancy': [dict(kernel='linear'), dict(kernel='rbf')],
   'correlation_congruence': [dict(variant='code', kernel='bilinear')],
   'pairwise_affinity': [dict(pool=('max', 2)), dict(pool=('average', 2))],
+  'ctc': [dict(zero_infinity=True)],
   'triplet': [
     dict(negatives='semi_hard'),
     dict(negatives='distance_weighted'),

@@ -13,10 +13,11 @@ from jaxkd.errors import UserError
 from jaxkd.types import Idle
 
 # These classify no images, as one reads another net's features, one embeds, two
-# translate, one is of language and two classify each pixel; branches have
-# several heads, a critic scores, and machines are not trained.
+# translate, one transcribes, one is of language and two classify each pixel;
+# branches have several heads, a critic scores, and machines are not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
-OTHERS |= {'seq2seq', 'transformer_seq2seq', 'lstm_language'}
+OTHERS |= {'seq2seq', 'transformer_seq2seq', 'speech_transformer'}
+OTHERS |= {'lstm_language'}
 OTHERS |= {'segmenter', 'unet'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ import sacrebleu
 from jaxkd.data.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
-from jaxkd.tasks import translation
+from jaxkd.tasks import decoding, translation
 
 CLASSES = ('<pad>', '<unk>', '<s>', '</s>', '▁the', '▁cat', '▁sat', 's', '▁on')
 WIDTH = len(CLASSES)
@@ -225,8 +225,8 @@ def test_nothing_else_is_decoded(monkeypatch):
     raise AssertionError
 
   student, _ = net(0)
-  monkeypatch.setattr(translation.decoding, 'beam', fail)
-  monkeypatch.setattr(translation.decoding, 'greedy', fail)
+  monkeypatch.setattr(decoding, 'beam', fail)
+  monkeypatch.setattr(decoding, 'greedy', fail)
   found = translation.decode(student, INPUTS, {'logits'}, {'main': student})
   assert found == {}
 

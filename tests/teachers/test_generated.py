@@ -263,6 +263,137 @@ def test_translations_take_the_place_of_the_labels(name, row, monkeypatch):
       function(own, NUMBERS[:2], KEY, examples, beam=odd)
 
 
+SPOKEN = ArrayExamples(
+  {
+    'source': np.arange(12, dtype=np.float32).reshape(3, 4),
+    'prefix': np.zeros((3, 4), np.int32),
+  },
+  np.array([[4, 6, 5, 3], [5, 3, 0, 0], [4, 6, 4, 3]]),
+  valid=np.ones((3, 4), bool),
+)
+PIECES = ('<pad>', '<unk>', '<s>', '</s>', 'a', 'b', '▁')  # a word each
+# Of 'a b', 'b' and 'a a': right and one wrong; a word more and none; wrong.
+WRITTEN = np.array([
+  [[4, 6, 5, 3], [5, 6, 5, 3]], [[5, 6, 4, 3], [3, 0, 0, 0]],
+  [[5, 6, 5, 3], [4, 6, 4, 3]],
+])  # fmt: skip
+
+
+class TestHypotheses:
+  @pytest.fixture
+  def made(self, monkeypatch, tmp_path):
+    """The examples of an arm, and how often the teacher was asked."""
+    asked = []
+
+    def beam(apply, source, length, width):
+      jax.debug.callback(lambda: asked.append(width))
+      number = source[:, 0].astype(jnp.int32) // 4
+      return jnp.asarray(WRITTEN)[number][:, :width], None
+
+    monkeypatch.setattr(generated.decoding, 'beam', beam)
+
+    def make(seeds=(0, 1), **kw):
+      own = generated.Generator(
+        {'name': 'hypotheses', 'count': 0, 'dir': '', 'kw': {'beam': 2, **kw}},
+        lambda variables, inputs: jnp.zeros((len(inputs['prefix']), 4, 7)),
+        lambda variables, inputs: ({}, {}),
+        variables((1,)),
+        SPOKEN,
+        input_shape={},
+        num_classes=7,
+        seeds=seeds,
+        classes=PIECES,
+      )
+      found = own.make(tmp_path, progress)
+      shapes = own.shapes()
+      assert len(shapes) == len(found) == own.rows
+      assert own.weights([0, 1]).tolist() == [[1.0] * own.rows] * 2
+      zeros = shapes.fetch(np.arange(2))
+      fields = found.fetch(np.arange(len(found)))
+      assert jax.tree.map(lambda x: (x.shape[1:], x.dtype), zeros) == (
+        jax.tree.map(lambda x: (x.shape[1:], x.dtype), fields)
+      )
+      return fields, asked
+
+    return make
+
+  def test_stand_beside_the_transcripts(self, made):
+    fields, _ = made()
+    labels = SPOKEN.fetch(np.arange(3))['labels']
+    np.testing.assert_array_equal(fields['labels'][::2], labels)
+    np.testing.assert_array_equal(fields['labels'][1::2], WRITTEN[:, 0])
+    source = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for start in (0, 1):
+      np.testing.assert_array_equal(
+        fields['inputs']['source'][start::2], source
+      )
+    np.testing.assert_array_equal(fields['valid'], fields['labels'] != 0)
+    np.testing.assert_array_equal(
+      fields['inputs']['prefix'][:, 1:], fields['labels'][:, :-1]
+    )
+    # Without γ all count 1, to the last bit.
+    assert (fields['weight'] == 1).all()
+
+  def test_count_by_their_errors(self, made):
+    # Errors 0, one word too many of one, two wrong of two: 0, 1 and 1.
+    weight = made(gamma=2.0, normalize=False)[0]['weight']
+    low = np.exp(-2)
+    np.testing.assert_allclose(weight, [1, 1, 1, low, 1, low], rtol=1e-6)
+    weight = made(gamma=2.0)[0]['weight']
+    assert weight[1::2].mean() == pytest.approx(1)
+    assert weight[1] / weight[3] == pytest.approx(1 / low)
+    weight = made(error_free=True)[0]['weight']
+    np.testing.assert_allclose(weight, [1, 3, 1, 0, 1, 0])
+    # By letters: ' a' after 'b' is two of one; two of three are wrong.
+    weight = made(gamma=1.0, unit='character', normalize=False)[0]['weight']
+    want = np.exp([0, -1, -2 / 3])
+    np.testing.assert_allclose(weight[1::2], want, rtol=1e-6)
+
+  def test_of_several_each_has_its_own_weight(self, made):
+    fields, _ = made(best=2, gamma=1.0, normalize=False)
+    assert len(fields['labels']) == 12
+    weight = fields['weight'].reshape(3, 4)
+    assert (weight[:, :2] == 1).all()  # each transcript twice
+    # 'b b' of 'a b' is half wrong, nothing of 'b' is all, 'a a' is right.
+    want = np.exp([[0, -0.5], [-1, -1], [-1, 0]])
+    np.testing.assert_allclose(weight[:, 2:], want, rtol=1e-6)
+    np.testing.assert_array_equal(
+      fields['labels'].reshape(3, 4, 4)[:, 2:], WRITTEN
+    )
+
+  def test_shuffled_weights_are_the_same_ones_of_others(self, made):
+    kw = dict(best=2, gamma=3.0)
+    own, shuffled = (made(**kw, shuffle=x)[0]['weight'] for x in (False, True))
+    # The weights of transcripts stay, as do the hypotheses.
+    own, shuffled = (x.reshape(3, 4) for x in (own, shuffled))
+    assert (shuffled[:, :2] == 1).all()
+    assert sorted(own[:, 2:].flat) == sorted(shuffled[:, 2:].flat)
+    assert (own != shuffled).any()
+
+  def test_are_decoded_once_for_all_ways_to_weigh(self, made):
+    _, asked = made()
+    once = len(asked)
+    for kw in (dict(gamma=1.0), dict(error_free=True), dict(shuffle=True)):
+      assert len(made(**kw)[1]) == once
+    assert len(made(best=2)[1]) > once
+
+  @pytest.mark.parametrize(
+    ('kw', 'message'),
+    [
+      ({'gamma': -1.0}, r'kw\.gamma: -1.0'),
+      ({'gama': 1.0}, "'gama'; did you mean 'gamma'"),
+      ({'unit': 'letter'}, "unit: 'letter' should be 'word' or 'character'"),
+      ({'best': 3}, r'kw\.best: 3 should be from 1 to 2'),
+      ({'error_free': True, 'beam': 1}, 'each of the 3 hypotheses'),
+    ],
+  )
+  def test_what_cannot_be_weighed(self, kw, message, made, monkeypatch):
+    if 'error_free' in kw:
+      monkeypatch.setitem(globals(), 'WRITTEN', WRITTEN[[1, 2, 1]])
+    with pytest.raises(UserError, match=message):
+      made(**kw)
+
+
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
