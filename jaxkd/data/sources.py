@@ -406,6 +406,7 @@ def scenes(
   *,
   dir: str = '',
   objects: str = 'digits',
+  labels: str = 'maps',
   size: int = 48,
   count: int = 2000,
   test: int = 500,
@@ -414,16 +415,21 @@ def scenes(
   seed: int = 0,
   validation: int | None = None,
 ) -> Source:
-  """Digits or clothes pasted on coloured canvases, a class for each pixel.
+  """Digits or clothes pasted on coloured canvases, with maps or boxes.
 
   Objects of many scales and colours occlude one another on textures and
-  strokes; a ring of one pixel around each does not count, see
-  `jaxkd.data.scenes`. Class 0 is the background, and the classes of the objects
-  follow. The objects of a split come from the same split of their source.
+  strokes; see `jaxkd.data.scenes`. The objects of a split come from the same
+  split of their source.
+
+  With maps, each pixel has a class: 0 is the background, and the classes of the
+  objects follow; a ring of one pixel around each object does not count. With
+  boxes, each object has its class and, in the field ``boxes``, its place;
+  objects of which more than 60 % are hidden are left out.
 
   Args:
     dir: where the objects' files are, as for their source.
     objects: 'digits' or 'fashion_mnist'.
+    labels: 'maps' or 'boxes'.
     size: side of the scenes in pixels.
     count: scenes to train on.
     test: scenes to test on.
@@ -437,6 +443,8 @@ def scenes(
     raise unknown(
       'kind of objects', objects, scenes_lib.THRESHOLDS, 'data.kw.objects'
     )
+  if labels not in ('maps', 'boxes'):
+    raise unknown('kind of labels', labels, ('maps', 'boxes'), 'data.kw.labels')
   counts = {
     'train': count,
     'validation': 500 if validation is None else validation,
@@ -452,6 +460,11 @@ def scenes(
     raise UserError(
       f'data.kw.validation: {validation} should be a number of scenes, or 0 '
       'for no such split'
+    )
+  if labels == 'boxes' and labelled != 1:
+    raise UserError(
+      f'data.kw.labelled: {labelled} is for maps, as a scene without boxes is '
+      'one without objects; leave it out'
     )
   known = round(labelled * count) if 0 < labelled <= 1 else 0
   if not known:
@@ -476,12 +489,15 @@ def scenes(
       threshold=scenes_lib.THRESHOLDS[objects],
       seed=(seed, zlib.crc32(split.encode())),
     )
+    if labels == 'boxes':
+      splits[split] = ArrayExamples(made.images, **made.objects._asdict())
+      continue
     if split == 'train':
       made.valid[known:] = False
       made.labels[known:] = 0
     splits[split] = ArrayExamples(made.images, made.labels, valid=made.valid)
   left = None if 'validation' in splits else 0
-  classes = ('background', *of.classes)
+  classes = of.classes if labels == 'boxes' else ('background', *of.classes)
   source = _source('scenes', splits, left, classes=classes)
   if known == count:
     return source
