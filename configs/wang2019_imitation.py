@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from jaxkd.run import config
 
 NEAR = 'near_anchors({psi})'
-WEIGHTS = '0.1,0.3,1.0,3.0'
+WEIGHTS = '0.3,1.0,3.0,10.0'
 # Heights and widths, for a grid of 24 by 78 cells of KITTI: those of SqueezeDet
 # (Wu et al., 2017), whose grid the toy detector has.
 KITTI = (
@@ -123,7 +123,7 @@ def get_config(arg=None):
     c.data.kw.update(count=32, test=16, validation=16, size=24)
     shapes = ((8.0, 8.0), (12.0, 8.0))
     for net in (c.teachers.main, c.students.student):
-      net.kw = dict(widths=(4, 4, 8), anchors=shapes)
+      net.kw = dict(widths=(4, 4, 8), blocks=0, anchors=shapes)
     c.teachers.main.kw.widths = (4, 8, 12)
     c.train.update(steps=4, batch_size=8, seeds=2, members='vmap', eval_every=4)
     c.tune = ()
