@@ -16,6 +16,8 @@ from jaxkd.data import file_cache, folders, passes
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.errors import UserError, several
 
+Resize = int | tuple[int, int]  # a side, or height and width; 0 for none
+
 CACHE = Path('~/.cache/jaxkd/headers')
 MANY = 10_000  # images whose headers take a while to read
 # Endings that Pillow knows of what are documents, films or measurements.
@@ -140,7 +142,7 @@ def seen_twice(
   )
 
 
-def kind_of_many(paths: Sequence[Path], resize: int) -> Kind:
+def kind_of_many(paths: Sequence[Path], resize: Resize) -> Kind:
   """As `kind`; if the images are many, it is kept until one of them changes."""
   if len(paths) < MANY:
     return kind(paths, resize)
@@ -151,7 +153,7 @@ def kind_of_many(paths: Sequence[Path], resize: int) -> Kind:
   return Kind(found['mode'].item(), tuple(found['notes'].tolist()))
 
 
-def kind(paths: Sequence[Path], resize: int) -> Kind:
+def kind(paths: Sequence[Path], resize: Resize) -> Kind:
   """What all images have in common, from their headers.
 
   Raises:
@@ -202,48 +204,77 @@ def kind(paths: Sequence[Path], resize: int) -> Kind:
 
 
 def read(
-  found: list[tuple[Path, int]], mode: str, resize: int
+  found: list[tuple[Path, int]], mode: str, resize: Resize
 ) -> StreamedExamples:
   """Images with their labels, to be read when they are asked for.
-
-  They are as they are meant to be shown: turned as their EXIF tag says.
 
   Args:
     found: from `find`.
     mode: 'L' or 'RGB'.
-    resize: side in pixels to bring all images to; 0 to leave them.
+    resize: side in pixels to bring all images to, or height and width; 0 to
+      leave them.
   """
   labels = np.array([label for _, label in found], np.int32)
 
-  def pixels(path: Path) -> np.ndarray:
-    try:
-      with Image.open(path) as file:
-        image = _opaque(_as_shown(file)).convert(mode)
-    except Exception as error:  # a damaged file may raise anything
-      raise _damaged(path, error) from error
-    return resized(image, resize)
-
   def fetch(indices: np.ndarray) -> dict[str, Any]:
-    images = np.stack([pixels(found[i][0]) for i in indices])
-    images = images[..., None] if mode == 'L' else images
+    images = np.stack([pixels(found[i][0], mode, resize) for i in indices])
     return {'inputs': images, 'labels': labels[indices]}
 
   return StreamedExamples(len(found), fetch, lambda: labels)
 
 
-def check_resize(side: int) -> None:
-  """Refuses what is no number of pixels."""
-  if side < 0:
+def pixels(
+  path: Path, mode: str, resize: Resize, size: tuple[int, int] = ()
+) -> np.ndarray:
+  """An image as it is meant to be shown, turned as its EXIF tag says.
+
+  Args:
+    path: of the file.
+    mode: 'L' or 'RGB'.
+    resize: as in `read`.
+    size: the width and height that it must have before; empty for any.
+
+  Returns:
+    uint8 [H, W, 1 or 3].
+
+  Raises:
+    UserError: no image, or one of another size.
+  """
+  try:
+    with Image.open(path) as file:
+      image = _opaque(_as_shown(file)).convert(mode)
+  except Exception as error:  # a damaged file may raise anything
+    raise _damaged(path, error) from error
+  if size and image.size != tuple(size):
     raise UserError(
-      f'data.kw.resize: {side} is not a side in pixels; use 1 or more, or 0 to '
-      'leave the images as they are'
+      f'{path} has {image.size[0]}x{image.size[1]} pixels, and its annotations '
+      f'are for {size[0]}x{size[1]}; repair one of them',
+      entry='data.source',
+    )
+  found = resized(image, resize)
+  return found[..., None] if mode == 'L' else found
+
+
+def check_resize(resize: Resize) -> None:
+  """Refuses what is no number of pixels."""
+  pair = not isinstance(resize, int)
+  if min(resize) < 1 if pair else resize < 0:
+    raise UserError(
+      f'data.kw.resize: {resize} is not a side in pixels; use 1 or more, a '
+      'height and a width, or 0 to leave the images as they are'
     )
 
 
-def resized(image: Image.Image, side: int) -> np.ndarray:
-  """Pixels [side, side, ...] of an image; all of them if ``side`` is 0."""
-  if side:
-    image = image.resize((side, side), Image.Resampling.BILINEAR)
+def sides(resize: Resize) -> tuple[int, int]:
+  """The height and width to resize to."""
+  return (resize, resize) if isinstance(resize, int) else tuple(resize)
+
+
+def resized(image: Image.Image, resize: Resize) -> np.ndarray:
+  """Pixels [height, width, ...] of an image; all of them if it is 0."""
+  if resize:
+    height, width = sides(resize)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
   return np.asarray(image)
 
 

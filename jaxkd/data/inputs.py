@@ -82,14 +82,14 @@ class Inputs(NamedTuple):
 
   Attributes:
     arrays: an `Array`, or a dict of them.
-    resize: side in pixels that image files were resized to, by Pillow's
-      bilinear filter; 0 for no resizing.
+    resize: side in pixels that image files were resized to, or height and
+      width, by Pillow's bilinear filter; 0 for no resizing.
     range: the range from which the run rescaled pixels to 0 to 1, as in
       ``data.kw.range``; empty for none.
   """
 
   arrays: Any
-  resize: int = 0
+  resize: int | tuple[int, int] = 0
   range: tuple[float, ...] = ()
 
   @property
@@ -169,8 +169,10 @@ def from_json(found: dict[str, Any]) -> Inputs:
       return Array(**{**node, 'shape': tuple(node['shape'])})
     return {name: array(child) for name, child in node.items()}
 
-  ends = tuple(found.get('range', ()))
-  return Inputs(array(found['arrays']), found['resize'], ends)
+  ends, resize = tuple(found.get('range', ())), found['resize']
+  if isinstance(resize, list):
+    resize = tuple(resize)
+  return Inputs(array(found['arrays']), resize, ends)
 
 
 def scales(inputs: Inputs) -> list[tuple]:
@@ -301,10 +303,10 @@ def _bring(inputs: Inputs) -> str:
   height, width, channels = inputs.arrays.shape
   colours = {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels')
   if inputs.resize:
-    side = inputs.resize
+    down, across = images.sides(inputs.resize)
     return (
-      f'bring images to {side} × {side} pixels, {colours}, as data.kw.resize='
-      f'{side} did in the run: net.read(FILE) does so'
+      f'bring images to {down} × {across} pixels, {colours}, as data.kw.resize='
+      f'{inputs.resize} did in the run: net.read(FILE) does so'
     )
   more = ': net.read(FILE, resize=True) does so' if channels in _MODES else ''
   return f'bring images to {height} × {width} pixels, {colours}{more}'

@@ -108,7 +108,9 @@ def check(
   declared: Mapping[str, str],
   at: str,
 ) -> None:
-  """Refuses boxes and points outside of the image, where they count.
+  """Refuses boxes and points outside of the image, and boxes without area.
+
+  Those that do not count may be anything.
 
   Args:
     batch: fields [n, ...].
@@ -132,14 +134,17 @@ def check(
     with np.errstate(invalid='ignore'):
       wrong = ~((x >= -_ROUNDING) & (x <= 1 + _ROUNDING)).all(-1)
       if kind == BOXES:
-        wrong |= (x[..., :2] > x[..., 2:]).any(-1)
+        wrong |= (x[..., :2] >= x[..., 2:]).any(-1)
     if batch.get('valid', np.empty(0)).shape == wrong.shape:
       wrong &= batch['valid']
     for i, j in np.argwhere(wrong):
-      must = '(top, left, bottom, right)' if kind == BOXES else '(down, right)'
+      must, also = '(down, right)', ''
+      if kind == BOXES:
+        must, also = '(top, left, bottom, right)', ', and have an area'
       raise UserError(
         f'{at}: example {numbers[i]} has {x[i, j].tolist()} among its {field}; '
         f'each must be {must}, in shares of the height and width, from 0 to 1'
+        f'{also}'
       )
 
 

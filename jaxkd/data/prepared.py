@@ -5,18 +5,21 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from jaxkd import files
-from jaxkd.data import file_cache, images
+from jaxkd.data import file_cache, images, objects
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import StreamedExamples, as_labels
 from jaxkd.data.pixels import as_inputs
 from jaxkd.data.sentences import Pair, is_blank
 from jaxkd.errors import UserError, unknown
+
+_LEFT_OUT = ('is_crowd', 'is_difficult')  # marks of objects, as TFDS has them
+_FROM_BELOW = ('kitti',)  # sets whose boxes TFDS measures from the bottom
 
 _EXTRA = "pip install 'jaxkd[tfds-prepare]'"
 
@@ -86,9 +89,10 @@ def read(
   split: str,
   inputs: str,
   labels: str,
-  resize: int,
+  resize: images.Resize,
   ignore: Sequence[int] | None,
   conventions: Conventions,
+  boxed: 'Boxed | None' = None,
 ) -> StreamedExamples:
   """The examples of a split, to be read when they are asked for.
 
@@ -97,10 +101,12 @@ def read(
     split: as TFDS has it.
     inputs: the feature to learn from.
     labels: the feature to predict.
-    resize: side in pixels to bring all images to; 0 to leave them.
+    resize: side in pixels to bring all images to, or height and width; 0 to
+      leave them.
     ignore: where labels are maps [H, W, 1], the values that do not count. The
       examples then have a field ``valid``.
     conventions: of the inputs.
+    boxed: where labels are objects, what `objects_of` gives.
   """
   import tensorflow_datasets as tfds
 
@@ -136,7 +142,9 @@ def read(
     return np.stack(made)
 
   def targets(found: list[dict], indices: np.ndarray) -> dict[str, Any]:
-    """The labels of records, and which of them count if these are maps."""
+    """The labels of records; of maps and objects, which of them count."""
+    if boxed:
+      return boxed.fields(found, at, indices)
     if ignore is None:
       made = [np.asarray(record[labels]) for record in found]
       return {'labels': as_labels(made, at, indices)}
@@ -158,11 +166,129 @@ def read(
     return {'inputs': pixels, **targets(found, indices)}
 
   files = sorted(Path(builder.data_path).iterdir())
+  how = (boxed.most, boxed.clip) if boxed else ()
   return StreamedExamples(
     len(records),
     fetch,
     read_labels=read_labels,
-    name=file_cache.key(files, 1, split, labels, resize, ignore),
+    name=file_cache.key(files, 1, split, labels, resize, ignore, *how),
+  )
+
+
+class Boxed(NamedTuple):
+  """Where a set has its objects, and how to read them.
+
+  Attributes:
+    feature: the sequence of objects.
+    boxes: the feature of each that is its box.
+    label: the one that is its class.
+    classes: that feature itself.
+    out: features that mark objects to leave out.
+    most: objects in an image, at most.
+    clip: whether boxes are cut off at the edges of the image.
+    from_below: whether they are measured from the bottom of the image.
+  """
+
+  feature: str
+  boxes: str
+  label: str
+  classes: Any
+  out: tuple[str, ...]
+  most: int
+  clip: bool
+  from_below: bool
+
+  def fields(
+    self, found: list[dict], at: str, numbers: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """The objects of records, see `jaxkd.data.objects.padded`."""
+    made = []
+    for record in found:
+      own = record[self.feature]
+      labels = np.asarray(own[self.label], np.int32)
+      boxes = np.asarray(own[self.boxes], np.float32).reshape(-1, 4)
+      if self.from_below:
+        top, left, bottom, right = boxes.T
+        boxes = np.stack([1 - bottom, left, 1 - top, right], 1)
+      for mark in self.out:
+        counts = ~np.asarray(own[mark], bool)
+        labels, boxes = labels[counts], boxes[counts]
+      if self.clip:
+        labels, boxes = objects.clipped(labels, boxes)
+      made.append((labels, boxes))
+    return objects.padded(made, self.most, at=at, numbers=numbers)
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """What is read in an unusual way, for the row."""
+    said = [
+      f'objects with {mark} are left out; what a net finds there is false'
+      for mark in self.out
+    ]
+    if self.from_below:
+      said.append('boxes are measured from the bottom of an image')
+    return tuple(said)
+
+
+def objects_of(
+  builder: Any, labels: str, most: int, clip: bool, origin: str
+) -> Boxed | None:
+  """What the objects of a set are; None where its labels are none.
+
+  Args:
+    builder: from `find`.
+    labels: the feature, and behind a slash that of an object's class.
+    most: see `Boxed`.
+    clip: see `Boxed`.
+    origin: 'top' or 'bottom'; empty for what is known of the set.
+
+  Raises:
+    UserError: objects without boxes, or with several classes of which none is
+      named; or options that cannot be.
+  """
+  import tensorflow_datasets as tfds
+
+  name, _, label = labels.partition('/')
+  inside = getattr(builder.info.features[name], 'feature', None)
+  if not isinstance(inside, tfds.features.FeaturesDict):
+    if label:
+      raise UserError(
+        f'data.kw.labels: {name!r} holds no objects, so that there is no '
+        f'{label!r} of them; name another feature'
+      )
+    return None
+  objects.check_most(most)
+  if origin not in ('', 'top', 'bottom'):
+    raise UserError(f"data.kw.origin: {origin!r} should be 'top' or 'bottom'")
+  boxes = [
+    k for k in inside if isinstance(inside[k], tfds.features.BBoxFeature)
+  ]
+  kinds = [k for k in inside if isinstance(inside[k], tfds.features.ClassLabel)]
+  if not boxes or not kinds:
+    raise UserError(
+      f'data.kw.labels: the objects of {name!r} have no '
+      f'{"class" if boxes else "box"} but {", ".join(inside)}; name another '
+      'feature'
+    )
+  if not label:
+    label = 'label' if 'label' in kinds else kinds[0]
+    if label != 'label' and len(kinds) > 1:
+      one = f'{name}/{kinds[0]}'
+      raise UserError(
+        f'data.kw.labels: the objects of {name!r} have the classes '
+        f'{", ".join(kinds)}; say which, as in {one!r}'
+      )
+  if label not in kinds:
+    raise unknown(f'class of {name}', label, kinds, 'data.kw.labels')
+  return Boxed(
+    name,
+    boxes[0],
+    label,
+    inside[label],
+    tuple(mark for mark in _LEFT_OUT if mark in inside),
+    most,
+    clip,
+    origin == 'bottom' or (not origin and builder.name in _FROM_BELOW),
   )
 
 
@@ -242,7 +368,7 @@ def _from(start: int, end: int) -> np.ndarray:
   return np.arange(start, min(start + 4096, end))
 
 
-def _resize(pixels: np.ndarray, side: int, at: str) -> np.ndarray:
+def _resize(pixels: np.ndarray, side: images.Resize, at: str) -> np.ndarray:
   if pixels.dtype != np.uint8 or pixels.ndim != 3:
     raise UserError(
       f'data.kw.resize: {at.partition(": ")[2]} holds arrays of shape '
@@ -263,10 +389,11 @@ def _check_map(target: np.ndarray, image: np.ndarray, at: str) -> None:
     )
 
 
-def _shrunk(target: np.ndarray, side: int) -> np.ndarray:
+def _shrunk(target: np.ndarray, side: images.Resize) -> np.ndarray:
   """A map of classes, resized by the nearest pixel."""
   rows, columns = (
-    ((np.arange(side) + 0.5) * n / side).astype(int) for n in target.shape[:2]
+    ((np.arange(new) + 0.5) * old / new).astype(int)
+    for new, old in zip(images.sides(side), target.shape[:2], strict=True)
   )
   return target[np.ix_(rows, columns)]
 

@@ -1,8 +1,9 @@
-"""Synthetic scenes for segmentation: real objects on coloured canvases.
+"""Synthetic scenes: real objects on coloured canvases, with maps and boxes.
 
 A scene depends only on the seed and its number, not on how many there are.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,23 +18,41 @@ GRIDS = 3, 6, 12  # sizes of the noise of a texture, coarse to fine
 STROKES = 5  # in a scene, at most
 MOST = 100  # objects in a scene; so many cover all of its canvas
 APART = 0.35  # the least distance of an object's colour from those behind it
+VISIBLE = 0.4  # the least share of an object that is seen, for it to have a box
 _FINER = 3  # supersampling of strokes
 _EDGE = 4.0  # steepness of the edges of objects
 
 
+class Objects(NamedTuple):
+  """The objects of scenes that are not hidden.
+
+  Attributes:
+    labels: their classes, int32 [N, most]; 0 where there is none.
+    boxes: around what is seen of them, float32 [N, most, 4], as in
+      `jaxkd.data.positions`; 0 where there is none.
+    valid: where there is one, bool [N, most].
+  """
+
+  labels: np.ndarray
+  boxes: np.ndarray
+  valid: np.ndarray
+
+
 class Scenes(NamedTuple):
-  """Images and their label maps.
+  """Images, their label maps and their objects.
 
   Attributes:
     images: uint8 [N, size, size, 3].
     labels: 0 for the background, k + 1 for objects of class k, int32 [N, size,
       size]; 0 where they do not count.
     valid: which of them count, bool [N, size, size].
+    objects: of which at least a share `VISIBLE` of the pixels is seen.
   """
 
   images: np.ndarray
   labels: np.ndarray
   valid: np.ndarray
+  objects: Objects
 
 
 def compose(
@@ -75,11 +94,18 @@ def compose(
     np.empty((count, size, size, 3), np.uint8),
     np.zeros((count, size, size), np.int32),
     np.ones((count, size, size), bool),
+    Objects(
+      np.zeros((count, most), np.int32),
+      np.zeros((count, most, 4), np.float32),
+      np.zeros((count, most), bool),
+    ),
   )
   for i in range(count):
     draw = np.random.default_rng([*seed, i])
     image = _canvas(draw, size)
-    for _ in range(draw.integers(1, most + 1)):
+    owner = np.zeros((size, size), int)  # number of an object; 0 is the canvas
+    kinds, pixels = [], []
+    for number in range(1, draw.integers(1, most + 1) + 1):
       which = draw.integers(len(objects))
       shape = _placed(draw, objects[which], size)
       own = shape > threshold
@@ -89,8 +115,44 @@ def compose(
       made.labels[i][ring] = 0
       made.valid[i][own] = True
       made.valid[i][ring] = False
+      owner[own] = number
+      kinds.append(classes[which])
+      pixels.append(own.sum())
+    _note(made.objects, i, owner, kinds, pixels)
     made.images[i] = np.round(255 * image.clip(0, 1))
   return made
+
+
+def _note(
+  objects: Objects,
+  i: int,
+  owner: np.ndarray,
+  classes: Sequence[int],
+  pixels: Sequence[int],
+) -> None:
+  """Writes down the objects of scene i that are not hidden.
+
+  Args:
+    objects: of all scenes.
+    i: the number of the scene.
+    owner: the number of the object that is seen at each pixel, from 1 on.
+    classes: of its objects.
+    pixels: how many each of them has, hidden ones included.
+  """
+  from scipy import ndimage
+
+  there = 0
+  places = ndimage.find_objects(owner, len(classes))
+  for number, place in enumerate(places):
+    seen = (owner == number + 1).sum()
+    if not seen or seen < VISIBLE * pixels[number]:
+      continue
+    rows, columns = place
+    box = rows.start, columns.start, rows.stop, columns.stop
+    objects.labels[i, there] = classes[number]
+    objects.boxes[i, there] = np.array(box) / len(owner)
+    objects.valid[i, there] = True
+    there += 1
 
 
 def _canvas(draw: np.random.Generator, size: int) -> np.ndarray:

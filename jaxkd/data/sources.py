@@ -27,11 +27,20 @@ from jaxkd import files as files_lib
 from jaxkd import lookup
 from jaxkd import options as options_lib
 from jaxkd import shapes as shapes_lib
+from jaxkd.data import coco as coco_lib
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, pixels, positions, prepared, sentences, windows
+from jaxkd.data import (
+  images,
+  objects,
+  pixels,
+  positions,
+  prepared,
+  sentences,
+  windows,
+)
 from jaxkd.data import kjv as kjv_lib
 from jaxkd.data import labels as labels_lib
 from jaxkd.data import markov as markov_lib
@@ -60,6 +69,7 @@ NAMES = (
   'speech_frames',
   'spelled',
   'folder',
+  'coco',
   'npz',
   'parallel',
   'text',
@@ -82,8 +92,8 @@ class Source(NamedTuple):
       `jaxkd.shapes`.
     classes: the names of the classes.
     notes: sentences about the data, for the row.
-    resize: side in pixels that image files are resized to, by Pillow's bilinear
-      filter; 0 for no resizing.
+    resize: side in pixels that image files are resized to, or height and width,
+      by Pillow's bilinear filter; 0 for no resizing.
     vocabulary: number of tokens, where inputs are tokens; else 0.
     range: the range from which pixels were rescaled to 0 to 1, as given in
       ``data.kw.range``; empty for none.
@@ -99,7 +109,7 @@ class Source(NamedTuple):
   input_shape: Any
   classes: tuple[str, ...]
   notes: tuple[str, ...] = ()
-  resize: int = 0
+  resize: images.Resize = 0
   vocabulary: int = 0
   range: tuple[float, ...] = ()
   fields: Mapping[str, str] = MappingProxyType({})
@@ -471,6 +481,7 @@ def scenes(
   *,
   dir: str = '',
   objects: str = 'digits',
+  labels: str = 'maps',
   size: int = 48,
   count: int = 2000,
   test: int = 500,
@@ -479,16 +490,21 @@ def scenes(
   seed: int = 0,
   validation: int | None = None,
 ) -> Source:
-  """Digits or clothes pasted on coloured canvases, a class for each pixel.
+  """Digits or clothes pasted on coloured canvases, with maps or boxes.
 
   Objects of many scales and colours occlude one another on textures and
-  strokes; a ring of one pixel around each does not count, see
-  `jaxkd.data.scenes`. Class 0 is the background, and the classes of the objects
-  follow. The objects of a split come from the same split of their source.
+  strokes; see `jaxkd.data.scenes`. The objects of a split come from the same
+  split of their source.
+
+  With maps, each pixel has a class: 0 is the background, and the classes of the
+  objects follow; a ring of one pixel around each object does not count. With
+  boxes, each object has its class and, in the field ``boxes``, its place;
+  objects of which more than 60 % are hidden are left out.
 
   Args:
     dir: where the objects' files are, as for their source.
     objects: 'digits' or 'fashion_mnist'.
+    labels: 'maps' or 'boxes'.
     size: side of the scenes in pixels.
     count: scenes to train on.
     test: scenes to test on.
@@ -502,6 +518,8 @@ def scenes(
     raise unknown(
       'kind of objects', objects, scenes_lib.THRESHOLDS, 'data.kw.objects'
     )
+  if labels not in ('maps', 'boxes'):
+    raise unknown('kind of labels', labels, ('maps', 'boxes'), 'data.kw.labels')
   counts = {
     'train': count,
     'validation': 500 if validation is None else validation,
@@ -517,6 +535,11 @@ def scenes(
     raise UserError(
       f'data.kw.validation: {validation} should be a number of scenes, or 0 '
       'for no such split'
+    )
+  if labels == 'boxes' and labelled != 1:
+    raise UserError(
+      f'data.kw.labelled: {labelled} is for maps, as a scene without boxes is '
+      'one without objects; leave it out'
     )
   known = round(labelled * count) if 0 < labelled <= 1 else 0
   if not known:
@@ -541,12 +564,15 @@ def scenes(
       threshold=scenes_lib.THRESHOLDS[objects],
       seed=(seed, zlib.crc32(split.encode())),
     )
+    if labels == 'boxes':
+      splits[split] = ArrayExamples(made.images, **made.objects._asdict())
+      continue
     if split == 'train':
       made.valid[known:] = False
       made.labels[known:] = 0
     splits[split] = ArrayExamples(made.images, made.labels, valid=made.valid)
   left = None if 'validation' in splits else 0
-  classes = ('background', *of.classes)
+  classes = of.classes if labels == 'boxes' else ('background', *of.classes)
   source = _source('scenes', splits, left, classes=classes)
   if known == count:
     return source
@@ -722,7 +748,7 @@ def folder(
   path: str,
   *,
   dir: str = '',
-  resize: int = 0,
+  resize: int | tuple[int, int] = 0,
   validation: int | float | None = None,
 ) -> Source:
   """Images in one folder for each class.
@@ -737,7 +763,8 @@ def folder(
   Args:
     path: of the folder, absolute or in ``dir``.
     dir: a folder.
-    resize: side in pixels to resize all images to; 0 for no resizing.
+    resize: side in pixels to resize all images to, or height and width; 0 for
+      no resizing.
     validation: as in `load`.
   """
   images.check_resize(resize)
@@ -774,15 +801,7 @@ def folder(
     for split, group in files.items()
   }
   source = _source(name, splits, validation, classes=classes)
-  # Read into memory only after they are split, to not hold them twice.
-  small = {split: examples_lib.is_small(own) for split, own in splits.items()}
-  first = next(iter(splits))  # from which missing splits were held out
-  splits = {
-    split: examples_lib.in_memory(own)
-    if small.get(split, small[first])
-    else own
-    for split, own in source.splits.items()
-  }
+  splits = _held(source, splits)
   notes = *images.seen_twice(files), *kind.notes, *images.left_out(left_out)
   notes = *source.notes, *notes
   return source._replace(splits=splits, resize=resize, notes=notes)
@@ -923,6 +942,68 @@ def text(
     vocabulary=vocabulary,
     length=length,
     context=context,
+  )
+
+
+def coco(
+  path: str,
+  *,
+  dir: str = '',
+  test: str = '',
+  resize: int | tuple[int, int] = 0,
+  most: int = 0,
+  clip: bool = False,
+  validation: int | float | None = None,
+) -> Source:
+  """Images with the boxes of their objects, annotated in COCO's format.
+
+  The annotations are ``train.json``, ``test.json`` and perhaps
+  ``validation.json`` (or ``val``, ``valid``, ``dev``), or COCO's own
+  ``instances_train2017.json``, in PATH or in its folder ``annotations``, and
+  the images in a folder of the split's name, in ``images`` or in PATH. Folders
+  of splits with a ``_annotations.coco.json`` each will do, and so will one
+  file of annotations, to be split 60 : 20 : 20.
+
+  Classes are the categories in the order of their numbers. Crowds are left out.
+  An image may have no object.
+
+  Args:
+    path: of the folder, absolute or in ``dir``.
+    dir: a folder.
+    test: what the split to test on is called, such as 'val2017'.
+    resize: side in pixels to resize all images to, or height and width; 0 for
+      no resizing.
+    most: objects in an image, at most; 0 for as many as one has.
+    clip: whether boxes are cut off at the edges of their images, and left out
+      where they have no area; else such boxes are refused.
+    validation: as in `load`.
+  """
+  images.check_resize(resize)
+  objects.check_most(most, least=0)
+  name, root = f'coco:{path}', _place(dir, path)
+  if not root.is_dir():
+    raise UserError(f'data.source: there is no folder {root}')
+  found = {
+    split: coco_lib.read(file, root, clip=clip)
+    for split, file in coco_lib.find(root, test).items()
+  }
+  _first(name, found)
+  coco_lib.check_alike(found)
+  files = [path for own in found.values() for path in own.images]
+  kind = images.kind_of_many(files, resize)
+  counts = [len(labels) for own in found.values() for labels, _ in own.found]
+  how = kind.mode, resize, most or max(1, *counts)
+  splits = {
+    split: coco_lib.examples(own, *how, _at(name, split))
+    for split, own in found.items()
+  }
+  source = _source(
+    name, splits, validation, classes=next(iter(found.values())).categories
+  )
+  return source._replace(
+    splits=_held(source, splits),
+    resize=resize,
+    notes=(*source.notes, *kind.notes, *coco_lib.notes(found)),
   )
 
 
@@ -1103,8 +1184,11 @@ def tfds(
   inputs: str = '',
   labels: str = '',
   test: str = 'test',
-  resize: int = 0,
+  resize: int | tuple[int, int] = 0,
   ignore: tuple[int, ...] = (255,),
+  most: int = objects.MOST,
+  clip: bool = False,
+  origin: str = '',
   num_classes: int = 0,
   classes: tuple | str = (),
   range: tuple[float, float] | str = (),
@@ -1113,18 +1197,25 @@ def tfds(
 ) -> Source:
   """A data set that TFDS has prepared in a format with random access.
 
-  Labels are one class number for each example, or a map of class numbers, which
-  the features `Image` and `LabeledImage` with one channel hold.
+  Labels are one class number for each example; a map of class numbers, which
+  the features `Image` and `LabeledImage` with one channel hold; or objects, a
+  `Sequence` with a box and a class of each, as 'objects' of coco, voc and
+  kitti. Objects that are crowds or difficult are left out.
 
   Args:
     path: its name, perhaps with config and version: 'cifar10:3.0.2'.
     dir: TFDS's data directory; empty for its own default.
     inputs: the input feature; by default that of TFDS's supervised keys.
-    labels: the feature to predict, likewise.
+    labels: the feature to predict, likewise; of objects with several classes
+      each also which, such as 'objects/type'.
     test: the TFDS split to test on.
-    resize: side in pixels to resize all images to, and maps by the nearest
-      pixel; 0 for no resizing.
+    resize: side in pixels to resize all images to, or height and width, and
+      maps by the nearest pixel; 0 for no resizing.
     ignore: values in maps, from 0 to 255, that do not count.
+    most: objects in an image, at most.
+    clip: as in `coco`, for boxes.
+    origin: whether boxes are measured from the 'top' of an image or from its
+      'bottom'; by default from the top, and in kitti from the bottom.
     num_classes: as in `npz`, where TFDS has no names of the classes.
     classes: likewise.
     range: as in `npz`.
@@ -1138,7 +1229,7 @@ def tfds(
   name, builder = f'tfds:{path}', prepared.find(path, dir, NAMES)
   keys = tuple(builder.info.supervised_keys or ('image', 'label'))[:2]
   inputs, labels = inputs or keys[0], labels or keys[1]
-  for entry, key in (('inputs', inputs), ('labels', labels)):
+  for entry, key in (('inputs', inputs), ('labels', labels.split('/')[0])):
     if key not in builder.info.features:
       raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
   if inputs == labels:
@@ -1146,12 +1237,14 @@ def tfds(
       f'data.kw: inputs and labels are both {labels!r}, so that the net would '
       'be shown the answer; name another feature for one of them'
     )
-  shape = builder.info.features[labels].shape
+  boxed = prepared.objects_of(builder, labels, most, clip, origin)
+  labelled = boxed.classes if boxed else builder.info.features[labels]
+  shape = () if boxed else labelled.shape
   maps = len(shape) == 3 and shape[-1] == 1
   if shape and not maps:
     raise UserError(
       f'data.kw.labels: {labels!r} is not one class number for each example, '
-      'nor a map of them, [H, W, 1]; name another feature'
+      'nor a map of them, [H, W, 1], nor objects; name another feature'
     )
   if test not in builder.info.splits:
     raise unknown('split', test, builder.info.splits, 'data.kw.test')
@@ -1167,7 +1260,7 @@ def tfds(
       )
   others = {*builder.info.splits} - {test}
   stored = {**folders_lib.splits(others, where=path), 'test': test}
-  names = tuple(getattr(builder.info.features[labels], 'names', ()))
+  names = tuple(getattr(labelled, 'names', None) or ())
   if names and (num_classes or classes):
     entry = 'classes' if classes else 'num_classes'
     raise UserError(
@@ -1175,6 +1268,7 @@ def tfds(
       'remove the entry'
     )
   how = inputs, labels, resize, tuple(ignore) if maps else None, conventions
+  how = *how, boxed
   splits = {
     split: examples_lib.held(prepared.read(builder, of, *how))
     for split, of in stored.items()
@@ -1182,10 +1276,26 @@ def tfds(
   source = _source(
     name, splits, validation, classes=names, conventions=conventions
   )
-  return source._replace(resize=resize)
+  notes = *source.notes, *(boxed.notes if boxed else ())
+  return source._replace(resize=resize, notes=notes)
 
 
 # Helpers of the sources.
+
+
+def _held(source: Source, given: Mapping[str, Examples]) -> dict[str, Examples]:
+  """The splits of a source, read into memory if those given were small.
+
+  After they are split, to not hold them twice.
+  """
+  small = {split: examples_lib.is_small(own) for split, own in given.items()}
+  first = next(iter(given))  # from which missing splits were held out
+  return {
+    split: examples_lib.in_memory(own)
+    if small.get(split, small[first])
+    else own
+    for split, own in source.splits.items()
+  }
 
 
 def _sentences(
@@ -1414,14 +1524,13 @@ def _source(
   for split, examples in splits.items():
     examples_lib.check_labels(examples, len(classes), at=at[split])
   one, *others = splits[first].index.values
-  if not others:
+  if not others and not _has_objects(splits[first], fields):
     raise UserError(
       f'{at[first]} only has examples of the class {one}; there must be two '
       'classes or more'
     )
   if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
-
   _check_units(splits, unit, at)
   if first == 'all':
     fifth, usual = max(1, round(_count(splits['all'], unit) / 5)), 0.25
@@ -1634,6 +1743,12 @@ def _from_arrays(
     name, made, validation, classes=classes, conventions=conventions
   )
   return source._replace(notes=(*notes, *source.notes))
+
+
+def _has_objects(examples: Examples, fields: Mapping[str, str]) -> bool:
+  """Whether labels are the classes of objects, so that one class will do."""
+  one = jax.tree.map(lambda x: x[0], examples.fetch(np.arange(1)))
+  return positions.kinds(one, fields)['labels'] == positions.OBJECTS
 
 
 def _at(name: str, split: str) -> str:

@@ -1,9 +1,9 @@
 """Masks: which examples, tokens or pixels count, and means over these.
 
 A mask is a field of the batch or an output of a net, [B] for examples or
-[B, ...] for their tokens or pixels, of bools or of numbers from 0. Values that
-do not count are set to 0 before a loss sees them, so that even a NaN there
-reaches neither the value nor the gradient.
+[B, ...] for their tokens or pixels, of bools or of numbers from 0; or a region,
+see `jaxkd.distill.regions`. Values that do not count are set to 0 before a loss
+sees them, so that even a NaN there reaches neither the value nor the gradient.
 """
 
 import functools
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd.distill import regions
 from jaxkd.distill.arguments import Arguments
 from jaxkd.distill.location import Location, found_in
 from jaxkd.errors import UserError, unknown
@@ -32,9 +33,9 @@ def find(
   """The mask of a term, [B, ...]; None where everything counts.
 
   Args:
-    mask: a field of the batch or an output of the student; or a pair of them,
-      the second a field or an output of the teachers: then a position counts
-      where it does for the student and for every teacher.
+    mask: a field of the batch, an output of the student or a region; or a pair,
+      of a field or output of the student and one of the teachers: then a
+      position counts where it does for the student and for every teacher.
     context: of the term.
     teachers: the groups that it looks at.
     entry: the config entry, for error messages.
@@ -45,6 +46,8 @@ def find(
   if mask in ('', ALL):
     return None
   here = f'{entry}.mask'
+  if regions.named(mask):
+    return regions.find(mask, context.batch, context.student, here)
   if isinstance(mask, str):
     return _array(mask, context.batch, context.student, here)
   if len(mask) != 2:
@@ -79,9 +82,8 @@ def _array(name: str, batch: Mapping, outputs: Mapping, here: str) -> Array:
   found = batch[name] if name in batch else outputs.get(name)
   if not hasattr(found, 'shape'):
     known = {k for k, x in batch.items() if hasattr(x, 'shape')} | set(outputs)
-    raise unknown(
-      'field of the batch or output', name, known - {*_NUMBERS}, here
-    )
+    known |= set(regions.__all__)
+    raise unknown('field, output or region', name, known - {*_NUMBERS}, here)
   return jax.lax.stop_gradient(jnp.asarray(found))
 
 
@@ -222,13 +224,14 @@ def keep(counts: Array | None, tree: Any, lead: int = 0) -> Any:
 
 
 def shown(
+  mask: Name,
   counts: Array | None,
   context: Context,
   at: tuple[Location, Location],
   teachers: tuple[str, ...],
 ) -> Context:
-  """The context with 0 in the outputs at a location where nothing counts."""
-  if counts is None:
+  """The context with 0 in the outputs at a location where there is padding."""
+  if counts is None or regions.named(mask):
     return context
 
   def kept(outputs, part, lead):

@@ -73,10 +73,10 @@ def term(
     adapter_kw: its options.
     teacher_adapter: an adapter of the teachers' output.
     teacher_adapter_kw: its options.
-    mask: the field of the batch, or the output, that says what counts; see
-      `masks.find`. The mean is then over what counts in the whole batch. The
-      mask has the shape of the loss's value, or the loss takes `valid`. A batch
-      with a field `valid` needs one; 'all' says that everything counts.
+    mask: the field of the batch, the output or the region that says what
+      counts; see `masks.find`. The mean is then over what counts in the whole
+      batch. The mask has the shape of the loss's value, or the loss takes
+      `valid`. A batch with a field `valid` needs one; 'all' is everything.
     inputs: where arguments of the loss come from if their names do not say so:
       argument -> 'batch.FIELD', 'student.OUTPUT' or 'teacher.OUTPUT'.
     fuse_weights: how much the loss to each teacher counts; see `weights` of
@@ -248,12 +248,10 @@ def knowledge(
     """Both sides, with 0 for what does not count, and the mask."""
     masks.check_named(mask, context, seen, teachers, fields, entry=entry)
     counts = masks.find(mask, context, teachers, entry)
-    context = masks.shown(counts, context, seen, teachers)
+    context = masks.shown(mask, counts, context, seen, teachers)
     student, groups, state = both.apply(params, state, context)
-    if both.adapted[0]:
-      student = masks.keep(counts, student)
-    if both.adapted[1]:
-      groups = masks.keep(counts, groups, lead=1)
+    student = masks.keep(counts, student)
+    groups = masks.keep(counts, groups, lead=1)
     own, taught = named_in(context, counts)
     of_student = [own[k] for k in own if found[k][0] == 'student']
     masks.check_fits(counts, (student, of_student), mask, entry)

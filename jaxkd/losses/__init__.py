@@ -45,6 +45,7 @@ from jaxkd.losses.relations import (
   triplet_votes,
 )
 from jaxkd.losses.responses import (
+  binary_kl,
   cross_entropy,
   decoupled_kl,
   dist,
@@ -85,6 +86,7 @@ __all__ = [
   # Responses
   'kl',
   'reverse_kl',
+  'binary_kl',
   'jensen_shannon',
   'total_variation',
   'soft_cross_entropy',

@@ -7,11 +7,12 @@ A task is a module that defines
 
 It may also define
 
-- `OUTPUT`: the output that this loss takes, by default 'logits';
+- `OUTPUT`: the output that this loss takes, by default 'logits'; or several, a
+  tuple;
 - `MASK`: the field of the batch that says which labels count; by default all;
+- `FIELDS`: the fields of an example that it needs beside inputs and labels;
 - `LABELS`: the names of the axes of an example's labels, by default none;
 - `INPUTS`: the names of the arrays in an example's inputs, if several;
-- `FIELDS`: the names of further fields of an example that its metrics need;
 - ``recall(classes) -> Metric``, for classes that some students never see;
 - ``fidelity(teacher) -> {name: Metric}``, how closely a net follows a group of
   teachers; by default `jaxkd.tasks.fidelity`;
@@ -62,7 +63,7 @@ def check(name: str, source: 'Source') -> None:
   """Refuses data that do not fit the task.
 
   Raises:
-    UserError: labels with other axes, missing inputs, or no field of `MASK` or
+    UserError: labels with other axes, missing inputs, or no field `MASK` or of
       `FIELDS`.
   """
   task = find(name)
@@ -89,9 +90,9 @@ def check(name: str, source: 'Source') -> None:
       f'data.source: {source.name} has no field {field!r}, by which the task '
       f'{name} knows which labels count; add it, a bool of their shape'
     )
-  for needed in getattr(task, 'FIELDS', ()):
-    if needed not in first:
+  for field in getattr(task, 'FIELDS', ()):
+    if field not in first:
       raise UserError(
-        f'data.source: {source.name} has no field {needed!r}, which the task '
-        f'{name} needs; add it, or choose another source or task'
+        f'data.source: {source.name} has no field {field!r}, which the task '
+        f'{name} needs; {choose}'
       )

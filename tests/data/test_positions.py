@@ -80,7 +80,7 @@ def test_kinds_that_are_not_there():
     positions.check_declared({'depth': 'maps'}, 'data.source: mine')
 
 
-GOOD = np.array([[0, 0.1, 1, 0.5], [0, 0, 0, 0]], np.float32)
+GOOD = np.array([[0, 0.1, 1, 0.5], [0, 0, 0.1, 0.1]], np.float32)
 
 
 def batch_of(*examples, valid=None, field='boxes'):
@@ -95,6 +95,9 @@ def batch_of(*examples, valid=None, field='boxes'):
     (0.1, 0.1, 0.3, 1.2),
     (-0.1, 0.1, 0.3, 0.2),
     (0.5, 0.1, 0.2, 0.3),  # the bottom above the top
+    (0.1, 0.3, 0.5, 0.2),  # the right side left of the left one
+    (0.1, 0.3, 0.5, 0.3),  # no area
+    (0, 0, 0, 0),
     (np.nan, 0, 1, 1),
   ],
 )

@@ -1,5 +1,6 @@
 """Data sets that TFDS prepared are read without TensorFlow."""
 
+import functools
 import io
 import json
 import os
@@ -48,6 +49,10 @@ def same_index(one, other):
     np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
+# Top, left, bottom and right.
+BOXES = [[0.1, 0.2, 0.5, 0.6], [0.0, 0.3, 0.9, 1.0], [0.2, 0.2, 0.4, 0.4]]
+
+
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
   """A folder with a data set and a copy called fashion_mnist."""
@@ -81,6 +86,21 @@ def prepared(tmp_path_factory):
             'plain': tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8),
             'narrow': tfds.features.Tensor(shape=(4, 3, 1), dtype=np.uint8),
             'colour': tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8),
+            'objects': tfds.features.Sequence(
+              {
+                'bbox': tfds.features.BBoxFeature(),
+                'label': tfds.features.ClassLabel(names=['p', 'q']),
+                'is_crowd': np.bool_,
+              }
+            ),
+            'things': tfds.features.Sequence(
+              {
+                'bbox': tfds.features.BBoxFeature(),
+                'type': tfds.features.ClassLabel(names=['r', 's', 't']),
+                'occluded': tfds.features.ClassLabel(num_classes=4),
+              }
+            ),
+            'places': tfds.features.Sequence({'x': np.float32}),
           }
         ),
         supervised_keys=('image', 'label'),
@@ -112,10 +132,26 @@ def prepared(tmp_path_factory):
             'plain': mask(i)[..., None],
             'narrow': mask(i)[:, :3, None],
             'colour': mask(i)[..., None].repeat(3, -1),
+            'objects': [
+              {
+                'bbox': tfds.features.BBox(*box),
+                'label': j % 2,
+                'is_crowd': j > 1,
+              }
+              for j, box in enumerate(BOXES[: i % 4])
+            ],
+            'things': [
+              {
+                'bbox': tfds.features.BBox(*BOXES[0]),
+                'type': i % 3,
+                'occluded': 1,
+              }
+            ],
+            'places': [{'x': 1.0}],
           },
         )
 
-  for name in ('tiny_set', 'fashion_mnist', 'with_dev'):
+  for name in ('tiny_set', 'fashion_mnist', 'with_dev', 'kitti'):
     Builder.name = name
     Builder(data_dir=folder, file_format='array_record').download_and_prepare()
   return folder
@@ -436,3 +472,71 @@ class TestTheIndexOfLabels:
           )
         kept = fingerprint.of_examples(own)
         assert kept == fingerprint.of_examples(small.splits[split])
+
+
+@pytest.mark.parametrize('limit', [examples.IN_MEMORY, 0])
+def test_labels_may_be_objects(prepared, monkeypatch, limit):
+  """Example i has i % 4 of them, of which the third is a crowd."""
+  monkeypatch.setattr(examples, 'IN_MEMORY', limit)
+  source = sources.load(
+    'tiny_set', dir=str(prepared), labels='objects', most=3, resize=(6, 8)
+  )
+  assert source.classes == ('p', 'q')
+  assert source.input_shape == (6, 8, 1)
+  test = source.splits['test']
+  batch = test.fetch(np.arange(12))
+  for i, number in enumerate(batch['inputs'][:, 0, 0, 0].tolist()):
+    count = min(number % 4, 2)
+    assert batch['valid'][i].tolist() == [j < count for j in range(3)]
+    assert batch['labels'][i].tolist() == [0, int(count > 1), 0]
+    np.testing.assert_allclose(
+      batch['boxes'][i, :count], np.reshape(BOXES[:count], (-1, 4))
+    )
+  assert test.index.values.tolist() == [0, 1]
+  assert 'objects with is_crowd are left out; what a net finds there is ' in (
+    ' '.join(source.notes)
+  )
+
+
+def test_objects_with_several_classes(prepared):
+  load = functools.partial(sources.load, dir=str(prepared))
+  message = r"things' have the classes .*; say which, as in 'things/occluded'"
+  with pytest.raises(UserError, match=message):
+    load('tiny_set', labels='things')
+  # TFDS measures the boxes of kitti from the bottom.
+  top, left, bottom, right = BOXES[0]
+  upset = [1 - bottom, left, 1 - top, right]
+  for name, origin, want in (
+    ('tiny_set', '', BOXES[0]),
+    ('tiny_set', 'bottom', upset),
+    ('kitti', '', upset),
+    ('kitti', 'top', BOXES[0]),
+  ):
+    source = load(name, labels='things/type', origin=origin, validation=0)
+    assert source.classes == ('r', 's', 't')
+    batch = source.splits['test'].fetch(np.arange(2))
+    np.testing.assert_allclose(batch['boxes'][:, 0], [want] * 2)
+    said = any('from the bottom of an image' in note for note in source.notes)
+    assert said == (want is upset)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'labels': 'objects', 'most': 1}, 'has 2 objects, and 1 is the most'),
+    (
+      {'labels': 'objects', 'most': 0},
+      r'^data\.kw\.most: 0 should be a number',
+    ),
+    ({'labels': 'objects', 'origin': 'left'}, r"^data\.kw\.origin: 'left'"),
+    (
+      {'labels': 'objects/type'},
+      r"^data\.kw\.labels: .*class of objects 'type'",
+    ),
+    ({'labels': 'label/type'}, "'label' holds no objects, so that there is no"),
+    ({'labels': 'places'}, "the objects of 'places' have no box but x"),
+  ],
+)
+def test_objects_that_cannot_be_had(prepared, options, message):
+  with pytest.raises(UserError, match=message):
+    sources.load('tiny_set', dir=str(prepared), **options)

@@ -65,9 +65,79 @@ def test_later_objects_hide_earlier_ones():
   assert (~many.valid).any()
 
 
+def test_boxes_are_around_what_is_seen():
+  """Of one object it is all of it; its class is that of its pixels, less 1."""
+  made = squares()
+  assert made.objects.valid.tolist() == [[True]] * 8
+  assert made.objects.labels.tolist() == [[4]] * 8
+  for labels, (box,) in zip(made.labels, made.objects.boxes, strict=True):
+    rows, columns = np.nonzero(labels)
+    ends = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+    np.testing.assert_allclose(box, np.array(ends) / 48)
+
+
+def test_hidden_objects_have_no_box():
+  made = squares(most=12, size=24)
+  there = made.objects.valid
+  assert there.any(1).all()  # nothing hides the last one
+  assert not made.objects.boxes[~there].any()
+  assert (~there).any() and (there.sum(1) > 1).any()
+  # They are in front, and the rest fills up.
+  assert (np.diff(there.astype(int), axis=1) <= 0).all()
+  corners = made.objects.boxes[there]
+  assert ((corners >= 0) & (corners <= 1)).all()
+  assert (corners[:, :2] < corners[:, 2:]).all()
+
+
+def test_of_an_object_that_is_partly_hidden_the_rest_is_boxed():
+  owner = np.zeros((10, 10), int)
+  owner[2:6, 1:9] = 1  # 32 pixels
+  owner[2:8, 5:9] = 2  # of which it hides 16
+  owner[7:8, 5:9] = 3
+  objects = scenes.Objects(
+    np.zeros((1, 4), int), np.zeros((1, 4, 4)), np.zeros((1, 4), bool)
+  )
+  scenes._note(objects, 0, owner, [7, 8, 9, 6], [32, 60, 4, 5])
+  # Of the second 20 of 60 pixels are seen, of the fourth none.
+  assert objects.valid.tolist() == [[True, True, False, False]]
+  assert objects.labels[0].tolist() == [7, 9, 0, 0]
+  np.testing.assert_allclose(
+    objects.boxes[0, :2], [[0.2, 0.1, 0.6, 0.5], [0.7, 0.5, 0.8, 0.9]]
+  )
+
+
+def test_a_source_of_boxes(source):
+  boxed = sources.load('scenes', labels='boxes', **SMALL)
+  assert boxed.classes == tuple(map(str, range(10)))
+  for split, other in zip(SPLITS, source.splits.values(), strict=True):
+    batch, maps = everything(boxed.splits[split]), everything(other)
+    np.testing.assert_array_equal(batch['inputs'], maps['inputs'])
+    assert batch['labels'].shape == batch['valid'].shape
+    assert batch['boxes'].shape == (*batch['labels'].shape, 4)
+    for i, j in np.argwhere(batch['valid']):
+      sides = np.round(batch['boxes'][i, j] * 48).astype(int)
+      inside = maps['labels'][i, sides[0] : sides[2], sides[1] : sides[3]]
+      assert (inside == batch['labels'][i, j] + 1).any()
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'labels': 'box'}, r"data.kw.labels.*'box'.*'boxes'"),
+    (
+      {'labels': 'boxes', 'labelled': 0.5},
+      r'data.kw.labelled: 0.5 is for maps',
+    ),
+  ],
+)
+def test_labels_that_are_not_there(options, message):
+  with pytest.raises(UserError, match=message):
+    sources.load('scenes', **options, **SMALL)
+
+
 def test_objects_can_be_told_from_their_canvas():
   made = squares()
-  for image, labels, valid in zip(*made, strict=True):
+  for image, labels, valid in zip(*made[:3], strict=True):
     near = ndimage.binary_dilation(labels > 0, iterations=4)
     near &= valid & (labels == 0)
     inside, around = image[labels > 0].mean(0), image[near].mean(0)

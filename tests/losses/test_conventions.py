@@ -381,6 +381,7 @@ CALLS = [
 ]
 # Where the formula has a finite value for an argument that is infinite.
 FINITE_AT_INFINITY = {
+  ('binary_kl', 'teacher'),  # its sigmoid is 1 there
   ('activation_boundary', 'teacher'),  # its sign counts
   ('error_weights', 'errors'),  # an error rate counts as 1 at most
   ('overhaul_margin', 'bias'),  # of no negative values the limit is 0

@@ -34,6 +34,12 @@ def np_kl(z, v, temperature):
   )
 
 
+def np_binary_kl(z, v, temperature):
+  p, q = (1 / (1 + np.exp(-x / temperature)) for x in (v, z))
+  each = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+  return temperature**2 * each.sum(-1)
+
+
 def np_jensen_shannon(z, v, beta, temperature):
   p, q = softmax(v, temperature), softmax(z, temperature)
   m = beta * p + (1 - beta) * q
@@ -137,6 +143,7 @@ CASES = {
     BOTH,
     dict(temperature=2.0),
   ),
+  'binary_kl': (losses.binary_kl, np_binary_kl, BOTH, dict(temperature=2.0)),
   'jensen_shannon': (
     losses.jensen_shannon,
     np_jensen_shannon,
@@ -278,6 +285,7 @@ def test_by_hand():
     return {
       'kl': losses.kl(q, p),
       'reverse_kl': losses.reverse_kl(q, p),
+      'binary_kl': losses.binary_kl(q, p),
       'jensen_shannon': losses.jensen_shannon(q, p),
       'total_variation': losses.total_variation(q, p),
       'soft_cross_entropy': losses.soft_cross_entropy(q, p),
@@ -307,6 +315,9 @@ def test_by_hand():
   expected = {
     'kl': kl,
     'reverse_kl': log(4 / 3) / 2,
+    'binary_kl': (  # sigmoids of 1/3, 1/3; 3/7 and 1/5
+      (3 * log(9 / 7) + 4 * log(6 / 7)) / 7 + (log(3 / 5) + 4 * log(6 / 5)) / 5
+    ),
     'jensen_shannon': (  # m = (5/8, 3/8)
       0.75 * log(6 / 5) + 0.25 * log(2 / 3) + log(4 / 5) / 2 + log(4 / 3) / 2
     )
@@ -345,6 +356,7 @@ def test_by_hand():
 ZERO_AT_EQUALITY = [
   'kl',
   'reverse_kl',
+  'binary_kl',
   'jensen_shannon',
   'total_variation',
   'logit_mse',
@@ -440,6 +452,7 @@ def test_a_class_at_minus_infinity_is_no_class():
       loss = [
         losses.kl(z, v, temperature=2.0),
         losses.reverse_kl(z, v, temperature=2.0),
+        losses.binary_kl(z, v, temperature=2.0),
         losses.jensen_shannon(z, v, beta=0.3, temperature=2.0),
         losses.total_variation(z, v, temperature=2.0),
         losses.soft_cross_entropy(z, v, temperature=2.0),
@@ -454,6 +467,7 @@ def test_a_class_at_minus_infinity_is_no_class():
   expected = [
     np_kl(*BOTH, 2.0),
     np_kl(TEACHER, STUDENT, 2.0),
+    np_binary_kl(*BOTH, 2.0),
     np_jensen_shannon(*BOTH, 0.3, 2.0),
     np_total_variation(*BOTH, 2.0),
     np_soft_cross_entropy(*BOTH, 2.0),

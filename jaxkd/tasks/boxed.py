@@ -1,0 +1,119 @@
+"""Draws images with the boxes of their objects and of predictions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import patches
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxkd.errors import replacing
+
+_CELL = 1.3  # inches
+_LETTER, _MARK = 0.06, 0.4  # of the legend, inches
+_FEW = 20  # classes, up to which each has a colour and a place in the legend
+
+Objects = tuple[np.ndarray, np.ndarray]  # boxes [n, 4] and classes [n]
+
+
+def draw(
+  path: str | Path,
+  images: np.ndarray,
+  found: Mapping[str, Sequence[Objects]],
+  classes: Sequence[str],
+) -> None:
+  """Draws a row for each image: it, and it with the boxes of each column.
+
+  Args:
+    path: the PNG file to write.
+    images: uint8, or floats from 0 to 1, [n, H, W, 1 or 3].
+    found: what to call a column -> the objects of each image.
+    classes: their names. More than twenty are named beside the boxes, and not
+      by colours.
+
+  Raises:
+    ValueError: no image, or objects of another number of images.
+    UserError: the file cannot be written.
+  """
+  figure = drawn(images, found, classes)
+  with replacing(path) as draft:
+    figure.savefig(draft, format='png', dpi=150)
+
+
+def drawn(
+  images: np.ndarray,
+  found: Mapping[str, Sequence[Objects]],
+  classes: Sequence[str],
+) -> Figure:
+  """The picture of `draw`."""
+  for name, objects in found.items():
+    if not len(images) or len(objects) != len(images):
+      raise ValueError(
+        f'{name} is of {len(objects)} images, and there are {len(images)}'
+      )
+  few = len(classes) <= _FEW
+  sequence = 'tab10' if len(classes) <= 10 else 'tab20'
+  colours = matplotlib.color_sequences[sequence]
+  height, width = images.shape[1:3]
+  rows, columns = len(images), 1 + len(found)
+  entry = _MARK + _LETTER * max(map(len, classes))
+  across = max(_CELL * columns, entry)
+  side_by_side = max(1, min(len(classes), int(across / entry)))
+  legend = 0.16 * math.ceil(len(classes) / side_by_side) if few else 0
+  figure = Figure(
+    figsize=(across, _CELL * rows * height / width + legend + 0.4),
+    layout='constrained',
+  )
+  figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+  FigureCanvasAgg(figure)
+  axes = figure.subplots(rows, columns, squeeze=False)
+  for row in range(rows):
+    image = images[row].repeat(3 if images.shape[-1] == 1 else 1, -1)
+    nothing = np.zeros((0, 4)), np.zeros(0, int)
+    of_each = [nothing, *(objects[row] for objects in found.values())]
+    for ax, (boxes, labels) in zip(axes[row], of_each, strict=True):
+      # In pixels from the upper left corner, where the axes begin too.
+      ax.imshow(image, extent=(0, width, height, 0), interpolation='nearest')
+      ax.set(xticks=[], yticks=[])
+      ax.spines[:].set_visible(False)
+      for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+        top, left, bottom, right = np.array(box) * [
+          height,
+          width,
+          height,
+          width,
+        ]
+        colour = colours[label % len(colours)]
+        ax.add_patch(
+          patches.Rectangle(
+            (left, top),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=colour,
+            linewidth=1.2,
+          )
+        )
+        if not few:
+          ax.text(left, top, classes[label], color=colour, size=4, va='bottom')
+  for ax, name in zip(axes[0], ('image', *found), strict=True):
+    ax.set_title(name, fontsize='small')
+  if few:
+    marks = [
+      patches.Patch(facecolor=colours[i], label=name)
+      for i, name in enumerate(classes)
+    ]
+    figure.legend(
+      handles=marks,
+      loc='outside lower center',
+      ncols=side_by_side,
+      frameon=False,
+      fontsize='x-small',
+      handlelength=1.0,
+      handleheight=1.0,
+      columnspacing=1.0,
+    )
+  return figure
