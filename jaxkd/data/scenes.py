@@ -78,7 +78,7 @@ def compose(
   )
   for i in range(count):
     draw = np.random.default_rng([*seed, i])
-    image = _canvas(draw, size)
+    image = canvas(draw, size)
     for _ in range(draw.integers(1, most + 1)):
       which = draw.integers(len(objects))
       shape = _placed(draw, objects[which], size)
@@ -93,8 +93,8 @@ def compose(
   return made
 
 
-def _canvas(draw: np.random.Generator, size: int) -> np.ndarray:
-  """A texture with strokes, floats [size, size, 3]."""
+def canvas(draw: np.random.Generator, size: int) -> np.ndarray:
+  """A texture with strokes, floats from about 0 to 1, [size, size, 3]."""
   noise = sum(
     _resized(draw.random((n, n)), size) / 2**i for i, n in enumerate(GRIDS)
   )
