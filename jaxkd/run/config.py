@@ -202,6 +202,7 @@ _CONFIG = {
   'report': {
     'metric': 'top1',
     'reach': 0.0,  # a value of it on validation; the row has the steps to it
+    'outputs': (),  # other outputs than the logits that it is measured of too
     'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},
