@@ -20,17 +20,17 @@ from jaxkd.errors import UserError
 
 CACHE = Path('~/.cache/jaxkd/clips')
 VERSION = 1  # of what is drawn
-ACTIONS = (
+ACTIONS = (  # in the order of their folders, which is that of the alphabet
+  'anticlockwise',
+  'clockwise',
+  'down',
+  'grow',
   'left',
   'right',
-  'up',
-  'down',
-  'clockwise',
-  'anticlockwise',
-  'grow',
   'shrink',
-  'swing',
   'still',
+  'swing',
+  'up',
 )
 _SPEED = 0.2, 0.4  # of an object that moves, in its clip, as shares of the side
 _TURN = 0.7, 1.6  # of one that turns or swings, in radians

@@ -569,9 +569,10 @@ def clips(
     root = clips_lib.written(
       made, file_cache.key((), *on), group=length, quantizer=quantizer
     )
-    _, files, _ = _in_class_folders(root, video_lib.VIDEOS)
+    classes, files, _ = _in_class_folders(root, video_lib.VIDEOS)
     splits = video_lib.read(files, how)
   else:
+    classes = clips_lib.ACTIONS
     splits = {
       split: video_lib.examples(
         clips_lib.as_arrays(clip, number, how),
@@ -581,7 +582,7 @@ def clips(
       for split, (clip, number) in made.items()
     }
   left = None if out else 0
-  return _clips('clips', splits, how, clips_lib.ACTIONS, left)
+  return _clips('clips', splits, how, classes, left)
 
 
 def npz(

@@ -263,17 +263,16 @@ def of_file(path: Path, how: Wanted) -> np.ndarray:
       )
     at = ((np.arange(how.count) + 0.5) * len(frames) / how.count).astype(int)
     return array(how, frames=[_pixels(frames[i]) for i in at])
-  group = _group(frames, how.group, path)
-  if {*how.parts} == {'image'}:
-    return array(how, image=_pixels(group[0]))
-  if codec not in _CODECS:
+  if codec not in _CODECS and how.parts != ('image',):
     raise UserError(
       f'{path} is coded as {codec}, which gives no vectors to the frame '
       f'before; {_ENCODE}',
       entry='data.source',
     )
-  chosen = spaced(how)
-  image = _pixels(group[0])
+  group = _group(frames, how.group, path)
+  image, chosen = _pixels(group[0]), spaced(how)
+  if how.parts == ('image',):
+    return array(how, image=image)
   vectors = [_vectors(frame) for frame in group[1 : chosen[-1] + 1]]
   moved = accumulated(vectors, image.shape[:2])
   return array(
@@ -371,7 +370,8 @@ def encode(path: Path, frames: np.ndarray, *, group: int, quantizer: int):
   """Writes a clip as MPEG-4 Part 2, in groups of one I- and P-frames alone.
 
   Blocks may have four vectors. The quantiser is fixed: if it may vary, rate
-  control skips blocks, and the vectors say little about what moves.
+  control skips blocks, and the vectors say little about what moves. Frames that
+  differ a lot from the one before stay P-frames.
 
   Args:
     path: of the file, which ends in ``.avi``.
@@ -383,6 +383,7 @@ def encode(path: Path, frames: np.ndarray, *, group: int, quantizer: int):
   options = {
     'g': str(group), 'bf': '0', 'flags': '+mv4',
     'qmin': str(quantizer), 'qmax': str(quantizer),
+    'sc_threshold': '1000000000',
   }  # fmt: skip
   with av.open(str(path), 'w', format='avi') as file:
     stream = file.add_stream('mpeg4', rate=25, options=options)
@@ -412,8 +413,13 @@ def _decoded(path: Path) -> tuple[list, str]:
       context = stream.codec_context
       context.thread_count = 1  # many files are read at the same time
       context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
-      frames, said = list(file.decode(stream)), stream.frames
-      codec = context.name
+      frames, said, codec = [], stream.frames, context.name
+      for number, packet in enumerate(file.demux(stream)):
+        if not number and packet.size and not packet.is_keyframe:
+          raise _no_key_frame(path)
+        frames += packet.decode()
+  except UserError:
+    raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
     raise UserError(
       f'{path} is no video, or a damaged one ({error}); replace or remove it',
@@ -434,9 +440,7 @@ def _group(frames: list, size: int, path: Path) -> list:
   kinds = [names.PictureType(int(f.pict_type)).name for f in frames]
   starts = [i for i, kind in enumerate(kinds) if kind == 'I']
   if not starts or starts[0]:
-    raise UserError(
-      f'{path} does not begin with a key frame; {_ENCODE}', entry='data.source'
-    )
+    raise _no_key_frame(path)
   for kind in kinds:
     if kind not in ('I', 'P'):
       raise UserError(
@@ -458,6 +462,12 @@ def _group(frames: list, size: int, path: Path) -> list:
     )
   start = whole[(len(whole) - 1) // 2]
   return frames[start : start + size]
+
+
+def _no_key_frame(path: Path) -> UserError:
+  return UserError(
+    f'{path} does not begin with a key frame; {_ENCODE}', entry='data.source'
+  )
 
 
 def _vectors(frame: Any) -> np.ndarray:

@@ -70,6 +70,13 @@ class Model(nnx.Module):
           raise unknown('part', name, known, f'late_fusion: {option}')
     if not nets or 'logits' in nets:
       raise UserError('late_fusion: nets should name parts, and none `logits`')
+    for name, entry in nets.items():
+      keys = {*entry} if isinstance(entry, Mapping) else set()
+      if 'model' not in keys or keys - {'model', 'kw'}:
+        raise UserError(
+          f'late_fusion: nets.{name} is {entry!r} and should be a dict of '
+          'model and perhaps kw'
+        )
     weights = {name: weights.get(name, 1.0) for name in nets}
     for name, weight in weights.items():
       if not 0 < weight < math.inf:
