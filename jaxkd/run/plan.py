@@ -249,29 +249,33 @@ def _of_outputs(
   """The row's metric of further outputs than the logits (`report.outputs`).
 
   Raises:
-    UserError: a metric that is not of the logits, or an output of no student.
+    UserError: a metric that is not of the logits, or an output of no student
+      that has the shape of its logits.
   """
-  own, found = report['metric'], {}
-  gives = set()
-  if report['outputs']:
-    roles = [role for own in students.values() for role in own.values()]
-    gives = set().union(*map(_gives, roles))
+  own, found, like = report['metric'], {}, set()
+  for roles in students.values() if report['outputs'] else ():
+    for role in roles.values():
+      shapes = build.output_shapes(role.net, role.shape)
+      wanted = shapes.get('logits')
+      like |= {x for x in shapes if wanted and shapes[x].shape == wanted.shape}
   for output in report['outputs']:
-    if own not in metrics or metrics[own].output != 'logits':
+    if own in metrics and metrics[own].output != 'logits':
       raise UserError(
         f'report.outputs: {own} is not measured of logits, and so of no other '
         'output; leave it empty, or choose another report.metric'
       )
-    if output not in gives:
-      raise unknown('output of a student', output, gives, 'report.outputs')
+    if output not in like:
+      kind = 'output of a student with the shape of its logits'
+      raise unknown(kind, output, like, 'report.outputs')
 
     def measure(outputs, batch, teachers, output=output):
       seen = {**outputs, 'logits': outputs[output]}
       return metrics[own].measure(seen, batch, teachers)
 
-    found[f'{own}_{output}'] = metrics[own]._replace(
-      measure=measure, output=output
-    )
+    if own in metrics:
+      found[f'{own}_{output}'] = metrics[own]._replace(
+        measure=measure, output=output
+      )
   return found
 
 
