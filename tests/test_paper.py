@@ -5,6 +5,7 @@ No data is read: a source of the published shape stands in for it.
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -24,6 +25,15 @@ PUBLISHED = {
   'tfds:cifar100': ((32, 32, 3), 100),
   'npz:chime3.npz': ((1, 87, 2), 3012),
   'npz:breast_mri.npz': ((224, 224, 4), 2),
+  'npz:ucf101_segments.npz': ((10, 2048), 101),
+  'video:ucf101': (
+    {
+      'image': (224, 224, 3),
+      'motion': (224, 224, 6),
+      'residual': (224, 224, 9),
+    },
+    101,
+  ),
   'folder:imagenet': ((224, 224, 3), 1000),
   'folder:isic2017': ((224, 224, 3), 3),
 }
@@ -83,8 +93,9 @@ def stand_in(name, **options):
   labels = np.arange(400 * classes) % classes
 
   def read(numbers):
-    images = np.zeros((len(numbers), *shape), np.float32)
-    return {'inputs': images, 'labels': labels[numbers]}
+    of = shapes.batch(shape, len(numbers))
+    inputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), of)
+    return {'inputs': inputs, 'labels': labels[numbers]}
 
   split = StreamedExamples(len(labels), read, lambda: labels)
   splits = dict.fromkeys(('train', 'validation', 'test'), split)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import calls, lookup
-from jaxkd.data import mixing, moves, views
+from jaxkd.data import mixing, moves, positions, views
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 
@@ -150,13 +150,14 @@ def _moved(
   op: Callable, key: Array, fields: dict, declared: Mapping[str, str]
 ) -> dict:
   """An example after ``op(key, size) -> Move``."""
-  shape = getattr(fields['inputs'], 'shape', ())
-  if len(shape) != 3:
+  size = positions.size_of(fields['inputs'])
+  if not size:
+    shape = getattr(fields['inputs'], 'shape', ())
     raise UserError(
       'it moves images of shape (height, width, channels), and an example is '
       f'{list(shape) or "several arrays"}; leave it out'
     )
-  return moves.apply(op(key, shape[:2]), fields, declared)
+  return moves.apply(op(key, size), fields, declared)
 
 
 def _changed(

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from jaxkd.errors import UserError
+
 
 def key(files: Iterable[Path], *made_by: Any) -> str:
   """A hash that changes when any input of a result does.
@@ -60,6 +62,61 @@ def arrays(
   made = {key: np.asarray(value) for key, value in make().items()}
   _save(made, file)
   return made
+
+
+def mapped(
+  file: Path,
+  shape: tuple[int, ...],
+  dtype: Any,
+  rows: Callable[[], Iterable[np.ndarray]],
+) -> np.ndarray:
+  """Maps an array that may be larger than memory, written if it is missing.
+
+  A file that is damaged is written again, with a warning.
+
+  Args:
+    file: ends in ``.npy``; ``~`` is the home folder.
+    shape: of the array, [N, ...].
+    dtype: of the array.
+    rows: gives its N rows, in order.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  try:
+    file = file.expanduser()
+  except RuntimeError as error:
+    raise UserError(f'{file} cannot be written: {error}; set HOME') from error
+  try:
+    found = np.load(file, mmap_mode='r')
+    if found.shape == shape and found.dtype == dtype:
+      return found
+    raise ValueError(f'it holds {found.dtype} {list(found.shape)}')
+  except (FileNotFoundError, NotADirectoryError):
+    pass
+  except Exception as error:  # a damaged file may raise anything
+    logging.warning('%s is damaged (%s) and written again', file, error)
+  header = {
+    'descr': np.lib.format.dtype_to_descr(np.dtype(dtype)),
+    'fortran_order': False,
+    'shape': shape,
+  }
+  draft = file.with_suffix(f'.{uuid.uuid4().hex}')  # of this writer alone
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with draft.open('wb') as opened:
+      np.lib.format.write_array_header_1_0(opened, header)
+      for row in rows():
+        opened.write(np.ascontiguousarray(row, dtype).tobytes())
+    draft.replace(file)
+  except OSError as error:
+    raise UserError(
+      f'{file} cannot be written: {error.strerror}; make room there'
+    ) from error
+  finally:
+    with contextlib.suppress(OSError):
+      draft.unlink()
+  return np.load(file, mmap_mode='r')
 
 
 def _save(made: Mapping[str, np.ndarray], file: Path) -> None:

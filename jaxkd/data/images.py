@@ -4,7 +4,7 @@ import collections
 import gzip
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,43 +43,60 @@ class Kind(NamedTuple):
   notes: tuple[str, ...]
 
 
+class Files(NamedTuple):
+  """A kind of files in class folders.
+
+  Attributes:
+    are: whether a file is of the kind, by its name.
+    name: what they are called.
+  """
+
+  are: Callable[[Path], bool]
+  name: str
+
+
 def classes(top: Path) -> list[str]:
   """The names of the class folders."""
   return [path.name for path in folders.listed(top) if path.is_dir()]
 
 
-def check_none(top: Path) -> None:
-  """Refuses images that lie beside the folders of classes or splits.
+def check_none(top: Path, kind: Files) -> None:
+  """Refuses files that lie beside the folders of classes or splits.
+
+  Args:
+    top: the folder with those folders.
+    kind: of the files.
 
   Raises:
     UserError: naming the first.
   """
   for path in folders.listed(top):
-    if path.is_file() and _is_image(path):
+    if path.is_file() and kind.are(path):
       raise UserError(
         f'data.source: {path} is in no class folder; move or remove it'
       )
 
 
 def find(
-  top: Path, names: Sequence[str], *, all_of_them: bool
+  top: Path, names: Sequence[str], kind: Files, *, all_of_them: bool
 ) -> tuple[list[tuple[Path, int]], collections.Counter[str]]:
-  """The image files in the class folders, in order, with their labels.
+  """The files of a kind in the class folders, in order, with their labels.
 
   Folders inside a class folder belong to that class.
 
   Args:
     top: the folder with the class folders.
     names: of the classes, in order of their numbers.
-    all_of_them: whether each class must have images.
+    kind: of the files.
+    all_of_them: whether each class must have such files.
 
   Returns:
     The files and their labels; and the counts of other files, by ending.
 
   Raises:
-    UserError: a class folder that is not in ``names``, a class without images
-      that must have some or with folders of splits in it, or an image outside
-      of the class folders.
+    UserError: a class folder that is not in ``names``, a class without files
+      that must have some or with folders of splits in it, or a file outside of
+      the class folders.
   """
   if not names:
     raise UserError(f'data.source: {top} has no class folders')
@@ -89,13 +106,13 @@ def find(
         f'data.source: {top} has the class folder {name}, which is none of the '
         f'classes of train, {several(names)}; rename, move or remove it'
       )
-  check_none(top)
+  check_none(top, kind)
   found, left_out = [], collections.Counter()
   for label, name in enumerate(names):
     folder = top / name
     own, others = [], collections.Counter()
     for path in folders.below(folder) if folder.is_dir() else ():
-      if _is_image(path):
+      if kind.are(path):
         own.append((path, label))
       else:
         others[path.suffix.lower() or 'without ending'] += 1
@@ -104,19 +121,19 @@ def find(
     if all_of_them and not own:
       but = f' but {_counted(others)}' if others else ''
       raise UserError(
-        f'data.source: {folder} holds no images{but}; add some, or remove the '
-        'folder'
+        f'data.source: {folder} holds no {kind.name}{but}; add some, or remove '
+        'the folder'
       )
     found += own
     left_out += others
   return found, left_out
 
 
-def left_out(others: Mapping[str, int]) -> tuple[str, ...]:
-  """A note for the row on files that are not images by their ending, if any."""
+def left_out(others: Mapping[str, int], kind: Files) -> tuple[str, ...]:
+  """A note for the row on files of other kinds by their ending, if any."""
   if not others:
     return ()
-  return (f'files that are no images are left out: {_counted(others)}',)
+  return (f'files that are no {kind.name} are left out: {_counted(others)}',)
 
 
 def seen_twice(
@@ -347,3 +364,6 @@ def _damaged(path: Path, error: Exception) -> UserError:
     f'{path} is no image, or a damaged one ({error}); replace or remove it',
     entry='data.source',
   )
+
+
+IMAGES = Files(_is_image, 'images')

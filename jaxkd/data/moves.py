@@ -56,12 +56,15 @@ def apply(
   """Transforms an example.
 
   Label maps use the nearest neighbour. Pixels from outside of the old image are
-  0, and not valid. Boxes are clipped to the image; those with less than a share
-  `VISIBLE` of their area left, and points outside of it, become invalid.
+  0, and not valid. Inputs may be several images of one size, which move alike;
+  vectors among them are turned and scaled as well, and are 0 outside. Boxes are
+  clipped to the image; those with less than a share `VISIBLE` of their area
+  left, and points outside of it, become invalid.
 
   Args:
     move: from an op.
-    fields: of one example: ``inputs``, an image [H, W, C], and its labels.
+    fields: of one example: ``inputs``, an image [H, W, C] or a dict of them,
+      and its labels.
     declared: kinds of fields that are not clear by name; see `Source.fields`.
 
   Raises:
@@ -71,9 +74,14 @@ def apply(
   kinds = positions.kinds(fields, declared)
   _check(move, fields, kinds)
   moved, seen = dict(fields), []
-  move_image = _interpolated if move.resamples else _nearest
-  moved['inputs'] = move_image(move, fields['inputs'])
-  old = fields['inputs'].shape[:2]
+  inputs = fields['inputs']
+  old = positions.size_of(inputs)
+  if isinstance(inputs, Mapping):
+    moved['inputs'] = {
+      name: _shown(move, x, declared.get(name)) for name, x in inputs.items()
+    }
+  else:
+    moved['inputs'] = _shown(move, inputs, declared.get('inputs'))
   for field, kind in kinds.items():
     if kind == positions.MAP:
       moved[field] = _nearest(move, fields[field])
@@ -196,6 +204,21 @@ def _swapped(move: Move, x: Array) -> Array:
   if move.swapped is None:
     return x
   return jnp.where(move.swapped, jnp.swapaxes(x, 0, 1), x)
+
+
+def _shown(move: Move, image: Array, kind: str | None) -> Array:
+  """An image [H, W, C] after the move, or vectors, turned and scaled too."""
+  move_image = _interpolated if move.resamples else _nearest
+  if kind != positions.VECTORS:
+    return move_image(move, image)
+  zero = positions.ZERO / 255
+  pairs = move_image(move, image - zero)
+  pairs = pairs.reshape(*pairs.shape[:2], -1, 2)
+  if move.swapped is not None:
+    pairs = jnp.where(move.swapped, pairs[..., ::-1], pairs)
+  scale = move.scale[::-1].astype(pairs.dtype)  # right comes before down
+  turned = pairs * scale.reshape(1, 1, 1, 2)
+  return jnp.clip(turned.reshape(*turned.shape[:2], -1) + zero, 0, 1)
 
 
 def _nearest(move: Move, x: Array) -> Array:

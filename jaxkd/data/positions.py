@@ -8,6 +8,9 @@ The kind of a field follows from its name:
 - ``boxes``: float [M, 4], each (top, left, bottom, right);
 - ``points``: float [M, 2], each (down, right).
 
+Inputs, or a part of them, may be `VECTORS`: bytes around `ZERO`, for each pixel
+(right, down) in some number of pixels, several pairs along the channels.
+
 Positions are shares of the height and of the width, as in TFDS: (0, 0) is the
 upper left corner of the image, and (1, 1) the lower right corner. So they do
 not depend on the number of pixels. `Source.fields` gives the kind of fields
@@ -26,8 +29,10 @@ MAP = 'map'  # [H, W, ...]
 BOXES = 'boxes'  # [M, 4]
 POINTS = 'points'  # [M, 2]
 OBJECTS = 'objects'  # [M]: one value for each box or point, e.g. its class
+VECTORS = 'vectors'  # [H, W, 2 n]: inputs, pairs of (right, down) in pixels
 UNKNOWN = ''  # several values of unknown meaning
-DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS)  # allowed in `Source.fields`
+DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS, VECTORS)  # in `Source.fields`
+ZERO = 128  # the byte of a vector's 0
 _LAST = {BOXES: 4, POINTS: 2}  # the size of the last axis
 _FORMS = {
   MAP: '[height, width, ...] of its image',
@@ -53,7 +58,7 @@ def kinds(
   Raises:
     UserError: a field whose shape does not fit its kind.
   """
-  size = _size(example)
+  size = size_of(example['inputs'])
   found, counts = {}, set()
   for name in example:
     if name == 'inputs':
@@ -82,7 +87,7 @@ def positional(example: Mapping[str, Any], declared: Mapping[str, str]) -> str:
   """
   found = kinds(example, declared)
   names = [name for name, kind in found.items() if kind in (MAP, *_LAST)]
-  if found['labels'] == UNKNOWN and _size(example):
+  if found['labels'] == UNKNOWN and size_of(example['inputs']):
     names.append('labels')
   return next(iter(names), '')
 
@@ -148,10 +153,17 @@ def check(
       )
 
 
-def _size(example: Mapping[str, Any]) -> tuple[int, ...]:
-  """Height and width of its image; empty if its inputs are not an image."""
-  shape = getattr(example['inputs'], 'shape', ())
-  return tuple(shape[:2]) if len(shape) == 3 else ()
+def size_of(inputs: Any) -> tuple[int, ...]:
+  """Height and width of inputs; empty if they are not images of one size.
+
+  Args:
+    inputs: of one example, an array or a dict of them.
+  """
+  parts = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+  shapes = [getattr(x, 'shape', ()) for x in parts]
+  sizes = {tuple(shape[:2]) for shape in shapes}
+  images = all(len(shape) == 3 for shape in shapes)
+  return sizes.pop() if images and len(sizes) == 1 else ()
 
 
 def _check_shape(

@@ -102,7 +102,7 @@ def compose(
   )
   for i in range(count):
     draw = np.random.default_rng([*seed, i])
-    image = _canvas(draw, size)
+    image = canvas(draw, size)
     owner = np.zeros((size, size), int)  # number of an object; 0 is the canvas
     kinds, pixels = [], []
     for number in range(1, draw.integers(1, most + 1) + 1):
@@ -155,8 +155,8 @@ def _note(
     there += 1
 
 
-def _canvas(draw: np.random.Generator, size: int) -> np.ndarray:
-  """A texture with strokes, floats [size, size, 3]."""
+def canvas(draw: np.random.Generator, size: int) -> np.ndarray:
+  """A texture with strokes, floats from about 0 to 1, [size, size, 3]."""
   noise = sum(
     _resized(draw.random((n, n)), size) / 2**i for i, n in enumerate(GRIDS)
   )

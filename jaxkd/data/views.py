@@ -17,7 +17,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import dm_pix
@@ -34,6 +34,8 @@ MOVING = {
   *('shift', 'pad_and_crop', 'random_crop', 'centre', 'flip', 'rotate'),
   *('dihedral', 'resize', 'haar'),
 }
+# Of these, the ops that turn or mirror what is in an image.
+TURNING = {'flip', 'rotate', 'dihedral', 'dihedral_all'}
 # Renamed ops: new name -> old name. Keys are still folded from the old one, so
 # that an op draws what it drew before it was renamed.
 RENAMED = {
@@ -180,6 +182,14 @@ def moving(view: View) -> tuple[str, ...]:
   return tuple(op.name for op in view.ops if op.name in MOVING)
 
 
+def part_of(view: View) -> str:
+  """The part of an example that a view begins with; empty if it takes none."""
+  first = view.ops[:1]
+  return (
+    first[0].apply.keywords['name'] if first and first[0].name == 'part' else ''
+  )
+
+
 def draws(view: View, input_shape: Any) -> bool:
   """Whether a view is random: its outputs depend on seed and epoch.
 
@@ -215,6 +225,16 @@ def redraw(key: Array, image: Array) -> Array:
   """
   del key
   return image
+
+
+def part(key: Array, image: Any, name: str) -> Array:
+  """One part of an example of several arrays, by its name."""
+  del key
+  parts = image if isinstance(image, Mapping) else {}
+  if name not in parts:
+    has = f'has {", ".join(parts)}' if parts else 'has no parts'
+    raise UserError(f'part({name!r}) is not there: an example {has}')
+  return parts[name]
 
 
 def noise(key: Array, image: Array, std: float) -> Array:

@@ -796,6 +796,7 @@ def maximum_mean_discrepancy(
   *,
   kernel: str = 'polynomial',
   bandwidth: float | None = None,
+  across: bool = False,
   where: Array | None = None,
   valid: Array | None = None,
 ) -> Array:
@@ -812,12 +813,15 @@ def maximum_mean_discrepancy(
       for ⟨x, y⟩, which compares means, or 'rbf' for exp(-|x - y|² / 2σ²).
     bandwidth: σ > 0 of 'rbf', a distance. By default the median distance
       between elements of both sets that differ, without a gradient.
+    across: of features [G, N, D] and [G, N, D] take N sets of G elements, one
+      at each position, and not G sets of N.
     where: [N] or [G, N] bool with M = N, false for elements of both sets that
-      only pad.
+      only pad; with `across` [G].
     valid: [G, N] bool with M = N, true for the elements of groups that count.
 
   Returns:
-    The biased estimate, at least 0 but for rounding, [] or [G].
+    The biased estimate, at least 0 but for rounding, [] or [G]; with `across`
+    the mean over positions, [].
 
   Formula:
     mean k(s_i, s_j) + mean k(t_i, t_j) - 2 mean k(s_i, t_j), over all pairs,
@@ -842,6 +846,17 @@ def maximum_mean_discrepancy(
     - The unbiased estimate leaves out i = j, and may be negative.
     - σ² is also set to the median of the squares, or ½ of it.
   """
+  if across:
+    _checks.arrays(
+      student=(student, 'float[G, N, D]'),
+      teacher=(teacher, 'float[G, N, D]'),
+      where=(where, 'bool[G] or None'),
+      valid=(valid, 'bool[G, N] or None'),
+    )
+    student, teacher = (x.swapaxes(0, 1) for x in (student, teacher))
+    if valid is not None:
+      where = valid.T if where is None else valid.T & where[None]
+      valid = None
   groups = 'G, ' if getattr(student, 'ndim', 0) == 3 else ''
   if valid is not None:
     _checks.arrays(
@@ -865,7 +880,8 @@ def maximum_mean_discrepancy(
 
   if groups:
     discrepancy = jax.vmap(discrepancy, in_axes=(0, 0, None if shared else 0))
-  return discrepancy(*_numerics.upcast(student, teacher), where)
+  found = discrepancy(*_numerics.upcast(student, teacher), where)
+  return jnp.mean(found) if across else found
 
 
 def _same_shape(student, teacher, valid):

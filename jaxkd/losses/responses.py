@@ -828,7 +828,11 @@ def virtual_teacher(
 
 
 def cross_entropy(
-  logits: Array, labels: Array, *, label_smoothing: float = 0.0
+  logits: Array,
+  labels: Array,
+  *,
+  label_smoothing: float = 0.0,
+  every: bool = False,
 ) -> Array:
   """Cross-entropy to labels.
 
@@ -840,6 +844,8 @@ def cross_entropy(
     labels: class indices from 0 to K - 1, integers [...]; or probabilities p of
       the classes, [..., K], as mixup and cutmix give, in place of onehot.
     label_smoothing: ε in [0, 1], the mass that is spread.
+    every: the labels are of whole examples, [B] or [B, K], and each position of
+      logits [B, ..., K] has that of its example.
 
   Returns:
     The loss of each example, nats, [...]; NaN where the label is no class
@@ -860,9 +866,14 @@ def cross_entropy(
     - Some code, that of teacher-free distillation for one, spreads ε over the
       K - 1 other classes.
   """
-  soft = jnp.ndim(labels) == jnp.ndim(logits) and jnp.issubdtype(
-    getattr(labels, 'dtype', int), jnp.floating
-  )
+  floats = jnp.issubdtype(getattr(labels, 'dtype', int), jnp.floating)
+  if every:
+    kind = 'float[B, K]' if floats else 'int[B]'
+    _checks.arrays(logits=(logits, 'float[B, ..., K]'), labels=(labels, kind))
+    axes = tuple(range(1, logits.ndim - 1))
+    shape = logits.shape if floats else logits.shape[:-1]
+    labels = jnp.broadcast_to(jnp.expand_dims(labels, axes), shape)
+  soft = floats and jnp.ndim(labels) == jnp.ndim(logits)
   kind = 'float[..., K]' if soft else 'int[...]'
   _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, kind))
   _checks.within(0, 1, label_smoothing=label_smoothing)

@@ -20,6 +20,7 @@ _18 = {'block': 'basic', 'sizes': (2, 2, 2, 2), 'width': 64}
 _34 = {'block': 'basic', 'sizes': (3, 4, 6, 3), 'width': 64}
 _50 = {'block': 'bottleneck', 'sizes': (3, 4, 6, 3), 'width': 64}
 _101 = {'block': 'bottleneck', 'sizes': (3, 4, 23, 3), 'width': 64}
+_152 = {'block': 'bottleneck', 'sizes': (3, 8, 36, 3), 'width': 64}
 NAMED = {
   'resnet18': {**_18, 'stem': 'imagenet'},
   'resnet18_cifar': {**_18, 'stem': 'cifar'},
@@ -29,6 +30,7 @@ NAMED = {
   'resnet50_cifar': {**_50, 'stem': 'cifar'},
   'resnet101': {**_101, 'stem': 'imagenet'},
   'resnet101_cifar': {**_101, 'stem': 'cifar'},
+  'resnet152': {**_152, 'stem': 'imagenet'},
 }
 
 

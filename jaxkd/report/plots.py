@@ -87,6 +87,64 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
   return figure
 
 
+def series(
+  row: Mapping[str, Any],
+  metrics: Mapping[str, tuple[str, Mapping[float, str]]],
+  path: str | Path,
+) -> None:
+  """Draws a line for each arm through the metrics of a series.
+
+  A point is the mean over the seeds, with its 95 % interval. Where a value of
+  some seed is missing, the line has a gap.
+
+  Args:
+    row: a valid row.
+    metrics: what the y axis is called -> a text for the x axis, and the metric
+      at each x; a panel for each.
+    path: the PNG file to write.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  _save(draw_series(row, metrics), path)
+
+
+def draw_series(
+  row: Mapping[str, Any],
+  metrics: Mapping[str, tuple[str, Mapping[float, str]]],
+) -> Figure:
+  """The picture of `series`."""
+  figure = Figure(figsize=(7.5 * len(metrics), 5), layout='constrained')
+  FigureCanvasAgg(figure)
+  panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+  for axes, (name, found) in zip(panels, metrics.items(), strict=True):
+    text, named = found
+    for arm in wording.arms(row):
+      own = {x: _interval(row, arm, each) for x, each in named.items()}
+      if not any(math.isfinite(mean) for mean, _ in own.values()):
+        continue
+      means, halves = np.array([*own.values()]).T
+      halves = np.where(np.isfinite(halves), halves, 0)
+      axes.errorbar(
+        *([*own], means, halves), label=arm, marker='o', markersize=3
+      )
+    axes.set_xlabel(text)
+    axes.set_ylabel(wording.heading(name))
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False, fontsize='small')
+  return figure
+
+
+def _interval(row: Mapping, arm: str, metric: str) -> tuple[float, float]:
+  """Mean of an arm's metric and half its interval, in per cent if a share."""
+  values = rows.values_of(row, arm, metric)
+  if not values:
+    return math.nan, math.nan
+  scale = 100 if wording.is_fraction(metric) else 1
+  return tuple(scale * x for x in statistics.interval(values))
+
+
 def _save(figure: Figure, path: str | Path) -> None:
   """Writes a picture, whole or not at all."""
   path = Path(path)

@@ -19,8 +19,8 @@ STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
 EARLY_STOPPING = 'early_stopping_'  # what it would gain of a metric
 # Metrics that are fractions, and read better in percent.
 _FRACTION = re.compile(
-  r'(top\d+|accuracy|agreement|error|ece|f1|auc|nmi|m?iou|m?ap\d*|recall.*'
-  r'|precision.*|covered|(generalist_)?top1_covered|in_\d+|improvement.*)'
+  r'(top\d+(_.*)?|accuracy|agreement|error|ece|f1|auc|nmi|m?iou|m?ap\d*|recall.*'
+  r'|precision.*|covered|(generalist_)?top1_covered|(in|at)_\d+|improvement.*)'
 )
 
 

@@ -203,6 +203,14 @@ def viewed_shape(text: str, source: Source, at: str) -> Any:
         f'{at}: {moved[0]} moves the pixels of {source.name} and not their '
         f'{field}; leave it out, and move both in data.augment'
       )
+  shown = source.fields.get(views.part_of(view) or 'inputs')
+  turns = [name for name in moved if name in views.TURNING]
+  if turns and shown == positions.VECTORS:
+    raise UserError(
+      f'{at}: {turns[0]} would move the vectors of {source.name} and leave '
+      'their directions as they are; leave it out, and write it in '
+      'data.augment, which turns them too'
+    )
   return views.output_shape(view, source.input_shape, at=at)
 
 

@@ -206,6 +206,7 @@ _CONFIG = {
     'reach': 0.0,  # a value of it on validation; the row has the steps to it
     # metrics of which the row has what early stopping would have gained
     'early_stopping': (),
+    'outputs': (),  # other outputs than the logits that it is measured of too
     'rank': False,  # whether the row's notes have the arms in order
     'compare': {'better': 'distilled', 'than': 'student'},
     'controls': {},

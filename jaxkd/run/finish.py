@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from jaxkd import tasks
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models import cost
@@ -78,6 +79,8 @@ def write(
   rows.save(directory / workdir.ROW, row)
   if config['report']['rank']:
     plots.costs(row, directory / 'costs.png')
+  if series := getattr(tasks.find(config['task']), 'SERIES', None):
+    plots.series(row, series, directory / 'series.png')
   export.show(config, source, rounds, directory)
   return row
 

@@ -12,7 +12,7 @@ import jax
 from jaxkd import tasks
 from jaxkd.data import partition, sources
 from jaxkd.distill.roles import Role
-from jaxkd.errors import UnknownName, UserError
+from jaxkd.errors import UnknownName, UserError, unknown
 from jaxkd.memo import Memo
 from jaxkd.run import arms, build, joined, names, schedule
 from jaxkd.run import config as configs
@@ -115,6 +115,7 @@ def build_round(
     taught = _teachers(prefix, config, tuned, source)
     students = _students(tuned, source, taught)
   metrics, predicts = _measured(config, own_arms, source, taught)
+  metrics |= _of_outputs(config['report'], metrics, students)
   return Round(
     prefix,
     config,
@@ -238,6 +239,44 @@ def _measured(
       name = '_'.join(('recall', *map(str, classes)))
       metrics |= {name: task.recall(classes)} if classes else {}
   return metrics, predicts
+
+
+def _of_outputs(
+  report: Mapping[str, Any],
+  metrics: Mapping[str, Metric],
+  students: Mapping[str, dict[str, Role]],
+) -> dict[str, Metric]:
+  """The row's metric of further outputs than the logits (`report.outputs`).
+
+  Raises:
+    UserError: a metric that is not of the logits, or an output of no student
+      that has the shape of its logits.
+  """
+  own, found, like = report['metric'], {}, set()
+  for roles in students.values() if report['outputs'] else ():
+    for role in roles.values():
+      shapes = build.output_shapes(role.net, role.shape)
+      wanted = shapes.get('logits')
+      like |= {x for x in shapes if wanted and shapes[x].shape == wanted.shape}
+  for output in report['outputs']:
+    if own in metrics and metrics[own].output != 'logits':
+      raise UserError(
+        f'report.outputs: {own} is not measured of logits, and so of no other '
+        'output; leave it empty, or choose another report.metric'
+      )
+    if output not in like:
+      kind = 'output of a student with the shape of its logits'
+      raise unknown(kind, output, like, 'report.outputs')
+
+    def measure(outputs, batch, teachers, output=output):
+      seen = {**outputs, 'logits': outputs[output]}
+      return metrics[own].measure(seen, batch, teachers)
+
+    if own in metrics:
+      found[f'{own}_{output}'] = metrics[own]._replace(
+        measure=measure, output=output
+      )
+  return found
 
 
 def _nets(

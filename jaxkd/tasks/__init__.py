@@ -20,6 +20,8 @@ It may also define
   many calls of the net, such as a translation. ``apply(inputs)`` gives the
   net's outputs, ``wanted`` are the names of the outputs that metrics need, and
   ``teachers`` are groups of one net, each as such an ``apply``;
+- `SERIES`: metrics that are one line for each arm in `series.png` of a run, as
+  ``{y axis: (text of the x axis, {x: metric})}``, where y is a metric's name;
 - `TIMED`: the outputs of ``decode`` whose time is in the row;
 - ``show(folder, batch, nets, classes)``, which writes what nets predict for a
   few examples to a folder. ``nets`` is a dict of name -> ``apply(inputs) ->

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxkd.data import file_cache
+from jaxkd.errors import UserError
 
 
 @pytest.fixture
@@ -92,3 +93,36 @@ def test_files_that_change_have_another_name(tmp_path):
   os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
   names.append(file_cache.key([file], 1))
   assert len({*names}) == len(names)
+
+
+def test_a_large_array_is_mapped_and_made_once(tmp_path):
+  file, made = tmp_path / 'a' / 'b.npy', []
+
+  def rows():
+    made.append(1)
+    yield from np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+  for _ in range(2):
+    found = file_cache.mapped(file, (3, 4), np.uint8, rows)
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, np.arange(12).reshape(3, 4))
+  assert made == [1]
+  file.write_bytes(file.read_bytes()[:-2])  # damaged
+  found = file_cache.mapped(file, (3, 4), np.uint8, rows)
+  np.testing.assert_array_equal(found, np.arange(12).reshape(3, 4))
+  assert made == [1, 1]
+  assert [*file.parent.iterdir()] == [file]
+
+
+def test_a_large_array_that_fails_leaves_nothing(tmp_path):
+  def rows():
+    yield np.zeros(4, np.uint8)
+    raise UserError('a file is damaged')
+
+  file = tmp_path / 'a' / 'b.npy'
+  with pytest.raises(UserError, match='a file is damaged'):
+    file_cache.mapped(file, (3, 4), np.uint8, rows)
+  assert not [*file.parent.iterdir()]
+  (tmp_path / 'c').write_text('')
+  with pytest.raises(UserError, match=r'cannot be written: .*; make room'):
+    file_cache.mapped(tmp_path / 'c' / 'd.npy', (1, 4), np.uint8, rows)

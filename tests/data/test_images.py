@@ -56,7 +56,9 @@ def load_all(top, resize=0):
   """All examples of class folders, unsplit, in order."""
   from jaxkd.data import images
 
-  found, _ = images.find(top, images.classes(top), all_of_them=True)
+  found, _ = images.find(
+    top, images.classes(top), images.IMAGES, all_of_them=True
+  )
   kind = images.kind([path for path, _ in found], resize)
   return images.read(found, kind.mode, resize)
 

@@ -171,8 +171,11 @@ def log_sum(student, teacher, *, power=4.0):
 
 
 def maximum_mean_discrepancy(
-  student, teacher, *, kernel='polynomial', bandwidth=None
+  student, teacher, *, kernel='polynomial', bandwidth=None, across=False
 ):
+  if across:
+    sets = (x.swapaxes(0, 1) for x in (student, teacher))
+    return maximum_mean_discrepancy(*sets, kernel=kernel).mean()
   if student.ndim == 3:
     one = functools.partial(
       maximum_mean_discrepancy, kernel=kernel, bandwidth=bandwidth
@@ -299,6 +302,12 @@ CASES = {
     maximum_mean_discrepancy,
     draw((2, 4, 3), (2, 5, 3)),
     {'kernel': 'linear'},
+  ),
+  'maximum_mean_discrepancy, across': (
+    losses.maximum_mean_discrepancy,
+    maximum_mean_discrepancy,
+    draw((4, 2, 3), (4, 2, 3)),
+    {'across': True},
   ),
   'maximum_mean_discrepancy, rbf': (
     losses.maximum_mean_discrepancy,

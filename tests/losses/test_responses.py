@@ -861,3 +861,20 @@ def test_a_class_of_no_probability_may_be_ruled_out():
 def test_probabilities_are_of_the_same_classes(shape):
   with pytest.raises(ValueError, match='labels must be'):
     losses.cross_entropy(jnp.zeros((2, 3)), jnp.zeros(shape))
+
+
+def test_labels_of_examples_hold_at_every_position():
+  logits = np.random.default_rng(0).normal(size=(3, 4, 2, 5))
+  labels = np.array([0, 4, 2])
+  found = losses.cross_entropy(logits, labels, every=True, label_smoothing=0.1)
+  each = np.broadcast_to(labels[:, None, None], (3, 4, 2))
+  want = losses.cross_entropy(logits, each, label_smoothing=0.1)
+  np.testing.assert_array_equal(found, want)
+  mixed = jnp.float32(np.eye(5)[labels] * 0.7 + 0.06)
+  found = losses.cross_entropy(logits, mixed, every=True)
+  want = losses.cross_entropy(
+    logits, jnp.broadcast_to(mixed[:, None, None], logits.shape)
+  )
+  np.testing.assert_array_equal(found, want)
+  with pytest.raises(ValueError, match='labels'):
+    losses.cross_entropy(logits, each, every=True)

@@ -14,11 +14,13 @@ from jaxkd.types import Idle
 
 # These classify no images, as one reads another net's features, one embeds, two
 # translate, one transcribes, one is of language and two classify each pixel;
-# branches have several heads, a critic scores, and machines are not trained.
+# branches have several heads, a critic scores, two see clips, and machines are
+# not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
 OTHERS |= {'seq2seq', 'transformer_seq2seq', 'speech_transformer'}
 OTHERS |= {'lstm_language'}
 OTHERS |= {'segmenter', 'unet'}
+OTHERS |= {'late_fusion', 'lrcn'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)
 
@@ -61,6 +63,7 @@ COUNTS = [
   ('resnet50_cifar', 100, (32, 32, 3), 23_705_252),
   ('resnet18', 1000, (224, 224, 3), 11_689_512),
   ('resnet50', 1000, (224, 224, 3), 25_557_032),
+  ('resnet152', 1000, (224, 224, 3), 60_192_808),
   ('densenet_100_12', 10, (32, 32, 3), 769_162),
   ('preact_resnet164', 10, (32, 32, 3), 1_703_258),
   ('vit_ti_16', 1000, (224, 224, 3), 5_717_416),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from jaxkd.errors import UserError
@@ -101,3 +102,26 @@ def test_the_file(tmp_path):
   plots.curves({}, tmp_path / 'curves.png')  # nothing was evaluated
   with pytest.raises(UserError, match='cannot be written: Not a directory'):
     plots.curves(HISTORIES, tmp_path / 'curves.png' / 'x.png')
+
+
+def test_a_line_of_metrics_for_each_arm(costly, tmp_path):
+  """In per cent, with intervals; arms without the metrics are left out."""
+  named = {10: 'at_10', 50: 'at_50', 100: 'top1'}
+  costly['metrics'] = {
+    'student': {'at_10': [0.1, 0.2, 0.3], 'at_50': [0.4, 0.4, 0.4]},
+    'hint': {'at_10': [0.2, 0.2, 0.2], 'at_50': [None, 0.4, 0.4]},
+  }
+  of = {'top1': ('observed share (%)', named)}
+  (axes,) = plots.draw_series(costly, of).axes
+  assert axes.get_xlabel() == 'observed share (%)'
+  assert axes.get_ylabel() == 'top1 (%)'
+  lines = dict(
+    zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True)
+  )
+  assert list(lines['student'][0].get_xdata()) == [10, 50, 100]
+  np.testing.assert_allclose(lines['student'][0].get_ydata(), [20, 40, 60])
+  np.testing.assert_allclose(lines['hint'][0].get_ydata(), [20, np.nan, 60])
+  ((low, high), *_) = lines['student'][2][0].get_segments()
+  assert high[1] - low[1] == pytest.approx(2 * 24.84, abs=0.01)
+  plots.series(costly, of, tmp_path / 'series.png')
+  assert (tmp_path / 'series.png').read_bytes().startswith(b'\x89PNG')

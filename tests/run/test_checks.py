@@ -577,6 +577,14 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
                               when='teacher_is_correct', otherwise='')),
       ('distill.soft.otherwise: name the term of the other examples', 'labels'),
     ),
+    (
+      dict(report__outputs=('embedding',)),
+      ('report.outputs: ', 'with the shape of its logits', "'embedding'"),
+    ),
+    (
+      dict(task='early', report__metric='auc', report__outputs=('logits',)),
+      ('report.outputs: auc is not measured of logits',),
+    ),
   ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes, parts, tmp_path):

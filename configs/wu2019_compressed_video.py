@@ -1,0 +1,196 @@
+"""Teachers of compressed video and three small students (Wu et al., 2019).
+
+Work [5] of the survey: actions are recognised from a video as it is stored, by
+a net of key frames, one of motion vectors and one of residuals, whose
+probabilities are averaged with weights of 2 : 1 : 1. The net of key frames is
+large. Small students, one for each kind of input, learn from labels, from the
+teacher of the same input (`own`), from all three together (`three`), and from
+the two others (`others`). In the paper the students have 2.4 times fewer
+parameters and 1.2 times less computation, and lose 1.79 points on UCF-101 and
+0.35 on HMDB-51. (The body of the paper was not read: the loss, labels and the
+fused teachers' probabilities at a temperature, is the usual one.)
+
+Simplified: clips of 12 frames, made of clothes of Fashion-MNIST that do one of
+ten things before a panning camera, encoded as MPEG-4 with one key frame each; a
+key frame, and the vectors and residuals of three P-frames, at 32×32 pixels. The
+three students are one net with three branches, whose fused prediction is what
+is compared; `top1_image` and so on are those of each. One arm fuses the
+teachers with weights found on the validation split in place of 2 : 1 : 1.
+
+  python experiments/distill.py --config configs/wu2019_compressed_video.py \
+      --workdir runs/wu2019_compressed_video
+
+It needs `pip install 'jaxkd[video]'`; encoding takes a few minutes, once. No
+run of the whole has been made yet.
+
+`:paper` has the nets of the paper, ResNet-152 and ResNet-18, and UCF-101 from
+data/ucf101, one group of pictures of each clip. The paper starts from ImageNet,
+takes three segments of a clip in training and 25 in the test, and has other
+learning rates for each net; here nets are trained from scratch, so expect less.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxkd.run import config
+
+PARTS = ('image', 'motion', 'residual')
+SIGNED = ('motion', 'residual')  # stored as bytes around 128
+WEIGHTS = dict(image=2, motion=1, residual=1)
+LAYOUT = (
+  'get UCF-101 from https://www.crcv.ucf.edu/data/UCF101.php with its train '
+  'and test splits for action recognition, and put both into data/ucf101: '
+  'UCF-101/CLASS/*.avi, each encoded anew by `ffmpeg -i IN -c:v mpeg4 -g 12 '
+  '-bf 0 -q:v 1 OUT`, and ucfTrainTestlist'
+)
+
+
+def get_config(arg=None):
+  size = config.size(arg)
+  c = ConfigDict()
+  c.survey = dict(
+    work=5,
+    objective='simple model',
+    data='motion vectors and residuals',
+    teacher='many, one for each kind of input',
+    knowledge='soft labels',
+    method='aggregated',
+    student='many, simplified',
+    claim='students of three teachers beat students that learn from labels',
+    cite='Wu et al., 2019',
+    url='https://doi.org/10.1016/j.sysarc.2019.101695',
+  )
+  c.data = dict(
+    source='clips',
+    kw=dict(
+      train=5000, test=2000, validation=1000, pan=1.5, quantizer=6,
+      count=3, resize=32,
+    ),
+  )  # fmt: skip
+  large = dict(stages=((32, 32), (64, 64), (128,)), hidden=(128,))
+  small = dict(stages=((8,), (16,), (16,)), hidden=(32,))
+  common = dict(kernel=3, pools=3)
+  nets = {
+    part: dict(
+      model='convnet',
+      kw=dict(**(large if part == 'image' else small), **common),
+    )
+    for part in PARTS
+  }
+  student = {
+    part: dict(model='convnet', kw=dict(**small, **common)) for part in PARTS
+  }
+  if size == 'tiny':
+    c.data.kw = dict(
+      objects='digits', size=16, length=6, codec=False, train=40, test=20,
+      validation=20, count=2,
+    )  # fmt: skip
+    nets, student = (
+      {part: dict(model='mlp', kw=dict(widths=(8,))) for part in PARTS}
+      for _ in range(2)
+    )
+  if size == 'paper':
+    nets = {
+      part: dict(model='resnet152' if part == 'image' else 'resnet18', kw={})
+      for part in PARTS
+    }
+    student = {part: dict(model='resnet18', kw={}) for part in PARTS}
+
+  def seen(part):
+    centred = '|standardize(0.502, 0.25)' if part in SIGNED else ''
+    return dict.fromkeys(('train', 'eval'), f"part('{part}'){centred}")
+
+  def fused(*parts):
+    # Named twice, a net counts twice.
+    return dict(made_of=tuple(p for p in parts for _ in range(WEIGHTS[p])))
+
+  c.teachers = {
+    part: dict(**nets[part], views=seen(part), per_seed=True) for part in PARTS
+  }
+  c.teachers.update(
+    fused=fused(*PARTS),
+    **{
+      f'without_{part}': fused(*(p for p in PARTS if p != part))
+      for part in PARTS
+    },
+  )
+  c.students = dict(
+    student=dict(
+      model='late_fusion',
+      kw=dict(nets=student, weights=WEIGHTS, normalize=SIGNED),
+    )
+  )
+  soft = dict(loss='kl', kw=dict(temperature=4.0), weight=0.0)
+  ways = dict(own=lambda part: part, three=lambda _: 'fused')
+  ways['others'] = lambda part: f'without_{part}'
+  c.distill = {
+    f'labels_{part}': dict(loss='cross_entropy', at=(part, part))
+    for part in PARTS
+  } | {
+    f'{way}_{part}': dict(**soft, teacher=teacher(part), at=(part, 'logits'))
+    for way, teacher in ways.items()
+    for part in PARTS
+  }
+  validated = dict(
+    **{**soft, 'weight': 1.0},
+    teacher=PARTS,
+    fuse='mean_probabilities',
+    fuse_weights='validation',
+  )
+  labels = {f'labels_{part}': dict(weight=0.5) for part in PARTS}
+
+  def taught(way):
+    terms = {f'{way}_{part}': dict(weight=0.5) for part in PARTS}
+    return dict(distill={**labels, **terms})
+
+  c.arms = dict(
+    student={},
+    **{way: taught(way) for way in ways},
+    validated=dict(
+      distill=labels
+      | {
+        f'validated_{part}': {
+          **validated,
+          'weight': 0.5,
+          'at': (part, 'logits'),
+        }
+        for part in PARTS
+      }
+    ),
+  )
+  c.train = dict(
+    optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
+    learning_rate=2e-3,
+    steps=3000,
+    batch_size=64,
+    seeds=5,
+  )
+  c.report = dict(
+    outputs=PARTS,
+    compare=dict(better='three', than='student'),
+    controls=dict(
+      three_beat_one=dict(better='three', than='own'),
+      little_is_lost=dict(better='three', than='teacher fused'),
+      one_beats_labels=dict(better='own', than='student'),
+      others_beat_labels=dict(better='others', than='student'),
+      three_beat_others=dict(better='three', than='others'),
+      validated_beats_fixed=dict(better='validated', than='three'),
+      of_key_frames=dict(better='three', than='student', metric='top1_image'),
+      of_key_frames_by_one=dict(
+        better='three', than='own', metric='top1_image'
+      ),
+    ),
+  )
+  if size == 'tiny':
+    c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
+  if size == 'paper':
+    c.data = dict(
+      source='video:ucf101', dir='data', layout=LAYOUT, kw=dict(resize=224)
+    )
+    c.train.update(
+      optimizer=dict(name='adam', kw=dict(eps=1e-3)),
+      learning_rate=1e-3,
+      steps=100_000,
+      batch_size=32,
+      seeds=3,
+    )
+  return config.complete(c)
