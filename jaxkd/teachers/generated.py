@@ -258,7 +258,7 @@ def _hypotheses(teacher, examples, beam) -> tuple[Array, Array]:
   if not isinstance(inputs, Mapping) or inputs.keys() != {'source', 'prefix'}:
     raise UserError(
       f'{AT}.name: the examples are no sentences to translate or transcribe; '
-      'see jaxkd.data.sources.phrases for what they look like'
+      'see jaxkd.data.sources.pairs for what they look like'
     )
   # All but `PAD` and `BOS` can come first: of so many, none is impossible.
   most = teacher.num_classes - 2

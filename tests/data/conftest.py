@@ -2,12 +2,15 @@
 
 import pytest
 
-from jaxkd.data import glyphs, images, index, sources, speech_frames, voices
+from jaxkd.data import glyphs, images, index, speech_frames, voices
+from jaxkd.data.sources import images as image_sources
 
 
 @pytest.fixture(autouse=True)
 def no_data_of_this_machine(tmp_path, monkeypatch):
-  monkeypatch.setattr(sources, 'DEBIAN_FASHION_MNIST', tmp_path / 'debian')
+  monkeypatch.setattr(
+    image_sources, 'DEBIAN_FASHION_MNIST', tmp_path / 'debian'
+  )
   monkeypatch.setattr(glyphs, 'FONTS', tmp_path / 'fonts')
   monkeypatch.setattr(glyphs, 'CACHE', tmp_path / 'glyphs')
   monkeypatch.setattr(speech_frames, 'SOUNDS', tmp_path / 'prompts')

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxkd.data import audio, sources, speech
+from jaxkd.data import audio, prepared, sources, speech
 from jaxkd.data.tokenizer import text
 from jaxkd.errors import UserError
 
@@ -235,6 +235,6 @@ def test_says_that_tfds_needs_tensorflow(monkeypatch):
   def find(*_):
     raise ModuleNotFoundError('tensorflow')
 
-  monkeypatch.setattr(sources.prepared, 'find', find)
+  monkeypatch.setattr(prepared, 'find', find)
   with pytest.raises(UserError, match=r'TensorFlow.*write speech:FOLDER'):
     sources.load('speech:tfds:librispeech')

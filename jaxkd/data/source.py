@@ -1,0 +1,351 @@
+"""One data set: its splits, and how they are checked and held out."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxkd import files as files_lib
+from jaxkd import shapes as shapes_lib
+from jaxkd.data import examples as examples_lib
+from jaxkd.data import images, pixels, positions
+from jaxkd.data import labels as labels_lib
+from jaxkd.data.conventions import Conventions
+from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.errors import UserError
+
+
+class Source(NamedTuple):
+  """A data set.
+
+  Attributes:
+    name: as in the config.
+    splits: 'train', 'validation' (unless ``validation=0``) and 'test'.
+    num_classes: labels are 0, ..., num_classes - 1.
+    input_shape: shape of one example, or a pytree of shapes; see
+      `jaxkd.shapes`.
+    classes: the names of the classes.
+    notes: sentences about the data, for the row.
+    resize: side in pixels that image files are resized to, or height and width,
+      by Pillow's bilinear filter; 0 for no resizing.
+    vocabulary: number of tokens, where inputs are tokens; else 0.
+    range: the range from which pixels were rescaled to 0 to 1, as given in
+      ``data.kw.range``; empty for none.
+    fields: kinds of fields that are not clear by name; see
+      `jaxkd.data.positions`.
+    unit: a field of whole numbers, such as the speaker or the patient, whose
+      examples are all in one split; empty where each example stands alone.
+  """
+
+  name: str
+  splits: dict[str, Examples]
+  num_classes: int
+  input_shape: Any
+  classes: tuple[str, ...]
+  notes: tuple[str, ...] = ()
+  resize: images.Resize = 0
+  vocabulary: int = 0
+  range: tuple[float, ...] = ()
+  fields: Mapping[str, str] = MappingProxyType({})
+  unit: str = ''
+
+
+def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
+  """Keeps only some classes in each split, without renumbering them.
+
+  So nets can be tested on classes that they have not seen. Validation has the
+  classes of train by default: model selection must not see the test classes.
+
+  Args:
+    source: the data.
+    kept: split -> class numbers; empty for all, and in validation for those of
+      train.
+
+  Raises:
+    UserError: a class without examples in that split, or examples of many
+      classes each.
+  """
+  kept = {split: tuple(classes) for split, classes in kept.items()}
+  kept['validation'] = kept['validation'] or kept['train']
+  if not any(kept.values()):
+    return source
+  splits, notes = dict(source.splits), []
+  for split, classes in kept.items():
+    if not classes:
+      continue
+    index = splits[split].index
+    if index.each:
+      raise UserError(
+        f'data.classes.{split}: examples of {source.name} are of many classes '
+        'each; leave it empty'
+      )
+    for number in classes:
+      if number not in index.values:
+        raise UserError(
+          f'data.classes.{split}: {source.name} has no example of class '
+          f'{number} there; its classes are 0 to {source.num_classes - 1}'
+        )
+    numbers = np.flatnonzero(np.isin(index.classes, classes))
+    splits[split] = examples_lib.take(splits[split], numbers)
+    names = ', '.join(str(source.classes[number]) for number in classes)
+    notes.append(f'{split} has {len(classes)} classes alone: {names}')
+  return source._replace(splits=splits, notes=(*source.notes, *notes))
+
+
+def make_source(
+  name: str,
+  splits: Mapping[str, Examples],
+  validation: int | float | None,
+  usual: float = 0.1,
+  classes: Iterable[str] = (),
+  conventions: Conventions | None = None,
+  fields: Mapping[str, str] = MappingProxyType({}),
+  unit: str = '',
+) -> Source:
+  """Checks the splits, and holds out the validation split if there is none.
+
+  Args:
+    name: of the source.
+    splits: 'train', 'test' and perhaps 'validation'; or 'all', to be split
+      60 : 20 : 20.
+    validation: as in `load`.
+    usual: the default of ``validation``, if there is a train split.
+    classes: their names, if known; else the labels give their number.
+    conventions: of the arrays; None for a source whose arrays are known.
+    fields: as in `Source`.
+    unit: as in `Source`.
+  """
+  first = first_split(name, splits)
+  shapes, dtypes = {}, {}
+  for split, examples in splits.items():
+    if not len(examples):
+      raise UserError(f'{split_entry(name, split)} is empty')
+    one = examples.fetch(np.arange(1))['inputs']
+    shapes[split] = shapes_lib.example(one)
+    dtypes[split] = jax.tree.map(lambda x: x.dtype.name, one)
+    if not all(leaf.size for leaf in jax.tree.leaves(one)):
+      raise UserError(
+        f'{split_entry(name, split)} has inputs of shape {shapes[split]}, '
+        'which are empty'
+      )
+  for what, found in (('shape', shapes), ('type', dtypes)):
+    for split, got in found.items():
+      if got != found[first]:
+        raise UserError(
+          f'data.source: inputs of {name!r} have the {what} {found[first]} in '
+          f'the split {first} and {got} in {split}; make them equal'
+        )
+  splits = {first: splits[first], **splits}
+  at = {split: split_entry(name, split) for split in splits}
+  if conventions:
+    for split, examples in splits.items():
+      pixels.check_brightness(examples, conventions, at[split])
+  said = pixels.said_ranges(splits, conventions) if conventions else ()
+  conventions = conventions or Conventions()
+  classes, notes, unnamed = tuple(classes), (), not classes
+  if unnamed:
+    splits, classes, notes = labels_lib.numbered(splits, conventions, at)
+  splits = {
+    split: examples_lib.checked(
+      examples,
+      len(classes),
+      at=at[split],
+      limits=conventions.limits,
+      fields=fields,
+    )
+    for split, examples in splits.items()
+  }
+  for split, examples in splits.items():
+    examples_lib.check_labels(examples, len(classes), at=at[split])
+  one, *others = splits[first].index.values
+  if not others and not _has_objects(splits[first], fields):
+    raise UserError(
+      f'{at[first]} only has examples of the class {one}; there must be two '
+      'classes or more'
+    )
+  if unnamed and not (conventions.num_classes or conventions.classes):
+    labels_lib.check_gaps(splits, at)
+  _check_units(splits, unit, at)
+  if first == 'all':
+    fifth, usual = max(1, round(_count(splits['all'], unit) / 5)), 0.25
+    splits = _hold_out(name, splits['all'], fifth, 'test', unit)
+  if 'validation' not in splits:
+    usual = usual if validation is None else validation
+    splits |= _hold_out(name, splits['train'], usual, 'validation', unit)
+  elif validation is not None:
+    raise UserError(
+      f'data.kw.validation: {name!r} has a validation split of its own; remove '
+      'the entry'
+    )
+  order = [s for s in ('train', 'validation', 'test') if s in splits]
+  splits = {split: splits[split] for split in order}
+  notes = *notes, *said, *labels_lib.lacking(splits, classes)
+  made = Source(name, splits, len(classes), shapes[first], classes, notes)
+  return made._replace(range=conventions.ends, fields=fields, unit=unit)
+
+
+def source_of_arrays(
+  name: str,
+  splits: Mapping[str, tuple[Any, Any]],
+  validation: int | float | None,
+  conventions: Conventions,
+) -> Source:
+  """A source of inputs [N, ...], or pytrees of them, and labels, by split."""
+  first = first_split(name, splits)
+  splits = {first: splits[first], **splits}
+  at = {split: split_entry(name, split) for split in splits}
+  labels, classes, notes = labels_lib.read(
+    {split: labels for split, (_, labels) in splits.items()}, conventions, at
+  )
+  made = {}
+  for split, (inputs, _) in splits.items():
+    inputs = jax.tree.map(
+      lambda x, at=at[split]: pixels.as_inputs(x, conventions, at), inputs
+    )
+    fields = {'inputs': inputs, 'labels': labels[split]}
+    examples_lib.check_lengths(fields, at[split])
+    made[split] = ArrayExamples(**fields)
+  source = make_source(
+    name, made, validation, classes=classes, conventions=conventions
+  )
+  return source._replace(notes=(*notes, *source.notes))
+
+
+def in_memory(
+  source: Source, given: Mapping[str, Examples]
+) -> dict[str, Examples]:
+  """The splits of a source, read into memory if those given were small.
+
+  After they are split, to not hold them twice.
+  """
+  small = {split: examples_lib.is_small(own) for split, own in given.items()}
+  first = next(iter(given))  # from which missing splits were held out
+  return {
+    split: examples_lib.in_memory(own)
+    if small.get(split, small[first])
+    else own
+    for split, own in source.splits.items()
+  }
+
+
+def first_split(name: str, splits: Mapping[str, Any]) -> str:
+  """The split to learn from: 'train', or 'all' where it is the only one.
+
+  Raises:
+    UserError: splits of other names, or too few.
+  """
+  missing = {'train', 'test'} - splits.keys()
+  odd = splits.keys() - {'train', 'validation', 'test'}
+  if splits.keys() == {'all'}:
+    return 'all'
+  if missing or odd:
+    raise UserError(
+      f'data.source: {name!r} has the splits {", ".join(splits) or "(none)"}; '
+      'it must have train and test, and may have validation, or all alone'
+    )
+  return 'train'
+
+
+def held_out_size(
+  amount: int | float,
+  count: int,
+  split: str = 'validation',
+  what: str = 'examples',
+) -> int:
+  """How many of the training examples, or units, to hold out for a split."""
+  size = amount
+  if isinstance(amount, float):
+    size = round(amount * count) if 0 <= amount <= 1 else -1
+  if not 0 <= size < count or (amount and not size):
+    none = ', or 0 for no validation split' if split == 'validation' else ''
+    raise UserError(
+      f'data.kw.{split}: {amount} of {count} {what} leaves nothing to train '
+      f'on or none for {split}; give a share such as 0.1, or a number of '
+      f'{what}{none}'
+    )
+  return size
+
+
+def split_entry(name: str, split: str) -> str:
+  """What messages call a split of a source."""
+  if split == 'all':
+    return f'data.source: {name!r}'
+  return f'data.source: the split {split!r} of {name!r}'
+
+
+def place(dir: str, path: str) -> Path:
+  """The path of a source's files; a relative one is in the folder."""
+  folder = files_lib.path(dir, at='data.dir')
+  return folder / files_lib.path(path, at='data.source')
+
+
+def check_dir(dir: str) -> None:
+  """Refuses a folder that is not there."""
+  if dir and not files_lib.path(dir, at='data.dir').is_dir():
+    raise UserError(f'data.dir: there is no folder {dir}')
+
+
+def _hold_out(
+  name: str, examples: Examples, amount: int | float, split: str, unit: str
+) -> dict[str, Examples]:
+  """Splits off examples, or whole units of them.
+
+  Returns:
+    ``{'train': the rest, split: examples}``; nothing for an amount of 0.
+  """
+  units = examples_lib.units(examples, unit, 'data.source')
+  what = f'units ({unit})' if unit else 'examples'
+  size = held_out_size(amount, _count(examples, unit), split, what)
+  if not size:
+    return {}
+  train, out = examples_lib.hold_out(examples, size, units)
+  kinds = examples.index.classes
+  for label in np.setdiff1d(kinds, train.index.classes):
+    few = (kinds == label).sum()
+    raise UserError(
+      f'data.source: class {label} of {name!r} has too few examples, {few}, '
+      f'to hold some out for {split}; add examples, or leave the class out'
+    )
+  return {'train': train, split: out}
+
+
+def _count(examples: Examples, unit: str) -> int:
+  """The number of units: examples, or values of a field."""
+  if not unit:
+    return len(examples)
+  return len(np.unique(examples_lib.units(examples, unit, 'data.source')))
+
+
+def _check_units(
+  splits: Mapping[str, Examples], unit: str, at: Mapping[str, str]
+) -> None:
+  """Refuses a unit that has examples in two splits."""
+  seen: dict[int, str] = {}
+  for split in splits if unit else ():
+    units = examples_lib.units(splits[split], unit, at[split])
+    for number in np.unique(units).tolist():
+      other = seen.setdefault(number, split)
+      if other != split:
+        raise UserError(
+          f'{at[split]} has examples of {unit} {number}, and so has {other}; '
+          'keep them in one split'
+        )
+
+
+def _has_objects(examples: Examples, fields: Mapping[str, str]) -> bool:
+  """Whether labels are the classes of objects, so that one class will do."""
+  one = jax.tree.map(lambda x: x[0], examples.fetch(np.arange(1)))
+  return positions.kinds(one, fields)['labels'] == positions.OBJECTS
+
+
+def given_dir(name: str, function: Any, dir: str) -> dict[str, Any]:
+  """The option ``dir`` for a function that loads data, if one is given."""
+  if dir and 'dir' not in inspect.signature(function).parameters:
+    raise UserError(
+      f'data.dir: {name} reads nothing from a folder; leave the entry empty'
+    )
+  return {'dir': dir} if dir else {}
