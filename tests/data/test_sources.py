@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxkd.data import examples, sources
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
+from jaxkd.data.sources import images as image_sources
 from jaxkd.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -147,7 +148,7 @@ class TestFashionMnist:
     assert sizes(source) == {'train': 22, 'validation': 2, 'test': 6}
 
   def test_finds_debians_files(self, fashion, monkeypatch):
-    monkeypatch.setattr(sources, 'DEBIAN_FASHION_MNIST', fashion)
+    monkeypatch.setattr(image_sources, 'DEBIAN_FASHION_MNIST', fashion)
     assert sizes(sources.load('fashion_mnist'))['test'] == 6
 
   def test_says_how_to_get_it(self, tmp_path):
