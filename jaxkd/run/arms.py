@@ -24,6 +24,7 @@ OF_THE_RUN = (
   'rounds',
   'report',
   'tune',
+  'tuned',
   'data.source',
   'data.dir',
   'data.layout',

@@ -216,6 +216,7 @@ _CONFIG = {
   },
   'tune': (),  # grids searched on the validation split, as --tune takes them
   'tune_seeds': 3,  # of each point of a grid
+  'tuned': {},  # arm -> what an earlier search found; see `tuned`
 }
 
 
@@ -574,6 +575,22 @@ def get(config: Mapping, entry: str, at: str = '') -> Any:
       raise unknown('entry', name, known, at or entry)
     config = config[name]
   return config
+
+
+def tuned(file: str | Path) -> dict[str, dict]:
+  """What a run found in its search, for the entry `tuned` of another run.
+
+  Args:
+    file: the run's tuning.json.
+  """
+  found = json.loads(Path(file).read_text())
+  return {
+    arm: dict(
+      grid=tuple((entry, tuple(v)) for entry, v in result['grid'].items()),
+      values=tuple(result['values']),
+    )
+    for arm, result in found.items()
+  }
 
 
 def as_json(config: Mapping) -> str:

@@ -180,6 +180,8 @@ def prepare(
         'to be tuned on; leave it out'
       )
   source, rounds = checks.prepare(config, directory, grids)
+  if config['tuned']:
+    _check_earlier(config['tuned'], grids, rounds[0].arms)
   if grids:
     part = rounds[0]
     session = jobs.session_of(part, source, directory, progress=None)
@@ -232,8 +234,13 @@ def choose(
   file = directory / 'tuning.json'
   found = _found(file, grids, part.arms) if hosts.is_first() else {}
   found = hosts.broadcast_from_host0('what was tuned', found)
+  earlier = configs.plain(part.config['tuned'])
   for arm, grid in grids.items():
-    if arm in found:
+    if arm in earlier:
+      session.say(f'{arm} was tuned by an earlier run (see the entry tuned)')
+      values = np.array(earlier[arm]['values'], float)
+      found[arm] = _result(part, arm, grid, values)
+    elif arm in found:
       session.say(f'{arm} was tuned before, and is not tuned again')
     else:
       found[arm] = _search(session, part, arm, grid, groups)
@@ -280,6 +287,38 @@ def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
   return found
 
 
+def _check_earlier(
+  earlier: Mapping[str, Any], grids: Mapping[str, Grid], own: Mapping
+) -> None:
+  """Refuses what an earlier run found if it searched something else.
+
+  Raises:
+    UserError: arms without a grid, other grids than theirs, or values that are
+      not those of the trials.
+  """
+  for arm, found in earlier.items():
+    at = f'tuned.{arm}'
+    if arm not in grids:
+      raise unknown('arm with a grid', arm, grids, at)
+    if set(found) != {'grid', 'values'}:
+      raise UserError(
+        f'{at}: it should have grid and values, as '
+        'jaxkd.run.config.tuned gives them'
+      )
+    if {entry: tuple(v) for entry, v in found['grid']} != grids[arm]:
+      raise UserError(
+        f'{at}: it is of another grid than tune has for the arm; search again '
+        'without this entry'
+      )
+    values, count = found['values'], _count(grids[arm])
+    numbers = [v for v in values if isinstance(v, int | float)]
+    if len(values) != count or not numbers:
+      raise UserError(
+        f'{at}: it has {len(numbers)} values of {count} trials; there must be '
+        'one of each, or None'
+      )
+
+
 def _search(session, part, arm, grid, groups) -> dict:
   """Values on the validation split of every trial of one arm's grid.
 
@@ -292,6 +331,13 @@ def _search(session, part, arm, grid, groups) -> dict:
     trained = train_job.train(session, job, may_diverge=True)
     reached = trained.history['metrics'][f'validation/{metric}'][-1]
     values[members] = np.reshape(reached, (len(members), -1)).mean(1)
+  return _result(part, arm, grid, values)
+
+
+def _result(part, arm, grid, values) -> dict:
+  """What a search found, given the value of each trial, NaN of a lost one."""
+  metric = part.config['report']['metric']
+  trials = _trials(grid, part.arms[arm])
   lost = [trials[i] for i in np.flatnonzero(np.isnan(values))]
   if len(lost) == len(trials):
     raise UserError(

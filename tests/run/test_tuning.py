@@ -390,3 +390,45 @@ def test_an_arm_that_tuning_leaves_equal_is_not_trained_twice(tmp_path):
   assert row['metrics']['other'] != row['metrics']['distilled']
   for arm in ('more', 'distilled', 'other'):
     assert (tmp_path / f'nets/students/{arm}/student').is_dir()
+
+
+EARLIER = {
+  'distilled': {
+    'grid': {'distill.soft.weight': [0.5, 1.0]},
+    'trials': 2,
+    'values': [0.25, None],
+    'chosen': {'distill.soft.weight': 0.5},
+    'split': 'validation',
+  }
+}
+
+
+def test_what_an_earlier_run_found_is_not_searched_again(tmp_path):
+  (tmp_path / 'found.json').write_text(json.dumps(EARLIER))
+  found, out = configs.tuned(tmp_path / 'found.json'), io.StringIO()
+  config = small(tune=('distill.soft.weight=0.5,1.0',), tuned=found)
+  row = run(config, tmp_path / 'run', out)
+  assert row['tuning'] == EARLIER
+  assert 'distilled was tuned by an earlier run' in out.getvalue()
+  assert not (tmp_path / 'run/checkpoints/tuning').exists()
+
+
+@pytest.mark.parametrize(
+  ('arm', 'changes', 'message'),
+  [
+    ('other', {}, r'^tuned\.other: .*arm with a grid'),
+    ('distilled', {'best': 1}, r'^tuned\.distilled: it should have grid and'),
+    ('distilled', {'grid': (('train.clip', (1.0,)),)}, 'of another grid'),
+    ('distilled', {'values': (0.25,)}, 'it has 1 values of 2 trials'),
+    ('distilled', {'values': (None, None)}, 'it has 0 values of 2 trials'),
+  ],
+)
+def test_what_an_earlier_run_found_must_fit(arm, changes, message, tmp_path):
+  found = {
+    'grid': (('distill.soft.weight', (0.5, 1.0)),),
+    'values': (0.25, None),
+    **changes,
+  }
+  config = small(tune=('distill.soft.weight=0.5,1.0',), tuned={arm: found})
+  with pytest.raises(UserError, match=message):
+    tuning.prepare(config, tmp_path, ())
