@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxkd.data import folders
+from jaxkd.data import folders, text
 from jaxkd.data.sentences import Pair, is_blank
 from jaxkd.errors import UserError
 
@@ -57,23 +57,7 @@ def read(folder: Path, languages: Sequence[str]) -> dict[str, list[Pair]]:
 
 
 def _lines(file: Path) -> list[str]:
-  try:
-    raw = file.read_bytes()
-  except OSError as error:
-    raise UserError(
-      f'data.source: cannot read {file}: {error.strerror}'
-    ) from error
-  try:
-    content = raw.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    line = raw[: error.start].count(b'\n') + 1
-    raise UserError(
-      f'data.source: line {line} of {file} is not UTF-8; convert the file'
-    ) from error
-  if not content.strip():
-    raise UserError(
-      f'data.source: {file} is empty; write a sentence in each of its lines'
-    )
+  content = text.content(file, 'write a sentence in each of its lines')
   # Not splitlines, which splits at characters that text may hold.
   lines = content.removesuffix('\n').split('\n')
   for i, line in enumerate(lines):

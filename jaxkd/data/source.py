@@ -1,7 +1,7 @@
 """One data set: its splits, and how they are checked and held out."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -248,6 +248,46 @@ def first_split(name: str, splits: Mapping[str, Any]) -> str:
       'it must have train and test, and may have validation, or all alone'
     )
   return 'train'
+
+
+def with_validation(
+  name: str,
+  splits: Mapping[str, Sequence],
+  validation: int | float | None,
+  hold_out: Callable[[Sequence, int], tuple[Sequence, Sequence]],
+  what: str,
+) -> tuple[dict[str, Sequence], int | None]:
+  """Texts, some of which are held out before a vocabulary is learnt.
+
+  Args:
+    name: of the source.
+    splits: 'train', 'test' and perhaps 'validation'.
+    validation: as in `make_source`, a tenth by default.
+    hold_out: splits off so many, of which those that belong together stay so.
+    what: they are, such as 'pairs'.
+
+  Returns:
+    The splits, and what `make_source` is to take for ``validation``.
+
+  Raises:
+    UserError: a split that is missing, or nothing left to train on.
+  """
+  for split in ('train', 'test'):
+    if not splits.get(split):
+      raise UserError(f'{split_entry(name, split)} is not there, or is empty')
+  if 'validation' in splits:
+    return dict(splits), validation
+  usual = 0.1 if validation is None else validation
+  size = held_out_size(usual, len(splits['train']))
+  train, out = hold_out(splits['train'], size)
+  if not train:
+    raise UserError(
+      f'data.kw.validation: {usual} of the {len(out):,} {what} in train of '
+      f'{name!r} takes all of them, for those of one text stay together; use '
+      'less, or 0 for no validation split'
+    )
+  held = {'validation': out} if size else {}
+  return {**splits, 'train': train, **held}, None if size else 0
 
 
 def held_out_size(

@@ -32,7 +32,7 @@ def read(path: Path, field: str) -> dict[str, list[Document]]:
   if path.is_file():
     if path.suffix == JSON_LINES:
       return {'all': list(_documents(path, field))}
-    return {'all': _parts(_decoded(path))}
+    return {'all': _parts(content(path))}
   if not path.is_dir():
     raise UserError(f'data.source: there is no file or folder {path}')
   named = {_split_name(entry): entry for entry in folders.listed(path)}
@@ -59,11 +59,11 @@ def _files(path: Path) -> list[Path]:
 
 
 def _documents(file: Path, field: str) -> Iterator[Document]:
-  content = _decoded(file)
+  whole = content(file)
   if file.suffix != JSON_LINES:
-    yield lines(content)
+    yield lines(whole)
     return
-  for i, line in enumerate(content.split('\n')):
+  for i, line in enumerate(whole.split('\n')):
     if not line.strip():
       continue
     here = f'data.source: line {i + 1} of {file}'
@@ -81,24 +81,33 @@ def _documents(file: Path, field: str) -> Iterator[Document]:
       yield found
 
 
-def _parts(content: str) -> list[Document]:
+def _parts(whole: str) -> list[Document]:
   """The parts of a text between blank lines."""
-  found = itertools.groupby(
-    content.split('\n'), lambda line: bool(line.strip())
-  )
+  found = itertools.groupby(whole.split('\n'), lambda line: bool(line.strip()))
   return [
     tuple(line.strip() for line in part) for is_text, part in found if is_text
   ]
 
 
-def lines(content: str) -> Document:
+def lines(whole: str) -> Document:
   """The lines of a text that are not blank."""
   # Not splitlines, which splits at characters that text may hold.
-  stripped = (line.strip() for line in content.split('\n'))
+  stripped = (line.strip() for line in whole.split('\n'))
   return tuple(line for line in stripped if line)
 
 
-def _decoded(file: Path) -> str:
+def content(
+  file: Path, if_empty: str = 'write text into it, or remove it'
+) -> str:
+  """The text of a file, which is UTF-8.
+
+  Args:
+    file: its path.
+    if_empty: what to do if there is no text in it, for the error.
+
+  Raises:
+    UserError: a file that cannot be read, is no text, or is empty.
+  """
   try:
     raw = file.read_bytes()
   except OSError as error:
@@ -106,15 +115,13 @@ def _decoded(file: Path) -> str:
       f'data.source: cannot read {file}: {error.strerror}'
     ) from error
   try:
-    content = raw.decode('utf-8-sig')
+    found = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     line = raw[: error.start].count(b'\n') + 1
     raise UserError(
       f'data.source: line {line} of {file} is not UTF-8; convert the file, or '
       'remove it if it is no text'
     ) from error
-  if not content.strip():
-    raise UserError(
-      f'data.source: {file} is empty; write text into it, or remove it'
-    )
-  return content
+  if not found.strip():
+    raise UserError(f'data.source: {file} is empty; {if_empty}')
+  return found

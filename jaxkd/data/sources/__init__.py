@@ -26,6 +26,7 @@ from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import pixels, positions
 from jaxkd.data.conventions import Conventions
+from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import (
   Source,
   given_dir,
@@ -36,7 +37,7 @@ from jaxkd.data.source import (
 )
 from jaxkd.errors import UserError
 
-__all__ = ['NAMES', 'Source', 'find', 'load', 'of_classes']
+__all__ = ['ArrayExamples', 'NAMES', 'Source', 'find', 'load', 'of_classes']
 
 # The file of each source here; what is not named is not imported.
 NAMES = {

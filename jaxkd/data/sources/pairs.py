@@ -13,6 +13,7 @@ from jaxkd.data.source import (
   make_source,
   place,
   split_entry,
+  with_validation,
 )
 from jaxkd.data.sources import NAMES
 from jaxkd.errors import UserError
@@ -153,21 +154,9 @@ def _sentences(
   **options: Any,
 ) -> Source:
   """As `make_source`; the vocabulary is learnt after validation is held out."""
-  for split in ('train', 'test'):
-    if split not in splits:
-      raise UserError(f'{split_entry(name, split)} is not there')
-  if 'validation' not in splits:
-    usual = 0.1 if validation is None else validation
-    size = held_out_size(usual, len(splits['train']))
-    train, out = sentences.hold_out(splits['train'], size)
-    if not train:
-      raise UserError(
-        f'data.kw.validation: {usual} of the {len(out):,} pairs in train of '
-        f'{name!r} takes all of them, for translations of one sentence stay '
-        'together; use less, or 0 for no validation split'
-      )
-    splits = {**splits, 'train': train, **({'validation': out} if size else {})}
-    validation = None if size else 0
+  splits, validation = with_validation(
+    name, splits, validation, sentences.hold_out, 'pairs'
+  )
   for split, pairs in splits.items():
     if not pairs:
       raise UserError(f'{split_entry(name, split)} is empty')

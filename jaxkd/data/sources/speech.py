@@ -19,7 +19,7 @@ from jaxkd.data.source import (
   held_out_size,
   make_source,
   place,
-  split_entry,
+  with_validation,
 )
 from jaxkd.data.sources import NAMES
 from jaxkd.errors import UserError, unknown
@@ -278,21 +278,9 @@ def _spoken(
   alphabet: str = '',
 ) -> Source:
   """As `make_source`; tokens are learnt after validation is held out."""
-  for split in ('train', 'test'):
-    if not splits.get(split):
-      raise UserError(f'{split_entry(name, split)} is not there')
-  if 'validation' not in splits:
-    usual = 0.1 if validation is None else validation
-    size = held_out_size(usual, len(splits['train']))
-    train, out = utterances_lib.hold_out(splits['train'], size)
-    if not train:
-      raise UserError(
-        f'data.kw.validation: {usual} of the {len(out):,} utterances in train '
-        f'of {name!r} takes all of them, for those of one transcript stay '
-        'together; use less, or 0 for no validation split'
-      )
-    splits = {**splits, 'train': train, **({'validation': out} if size else {})}
-    validation = None if size else 0
+  splits, validation = with_validation(
+    name, splits, validation, utterances_lib.hold_out, 'utterances'
+  )
   made = utterances_lib.assembled(
     splits,
     vocabulary=vocabulary,
