@@ -55,6 +55,8 @@ NAMES = (
   'tfds',
   'translation',
 )
+# Fields that a batch has anyway, and arrays of npz files.
+_TAKEN = ('inputs', 'labels', 'valid', 'id', 'rank', 'epoch', 'where', 'x', 'y')
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
 
@@ -601,6 +603,7 @@ def npz(
   classes: tuple | str = (),
   range: tuple[float, float] | str = (),
   layout: str = '',
+  unit: str = '',
   validation: int | float | None = None,
 ) -> Source:
   """Arrays from an ``.npz`` file; nothing in it is ever unpickled.
@@ -622,6 +625,9 @@ def npz(
       to 0 to 1; or 'any' to use floats as they are.
     layout: 'NCHW' if channels come first, to move them last; 'NHWC' if they
       only seem to; 'features' for arrays that are not images.
+    unit: the name of one more array, such as ``'patient'``, for ``data.unit``:
+      numbers or names, [N]; ``patient_train`` and so on where there are splits.
+      All examples of a patient are in one split.
     validation: as in `load`.
   """
   name, file = f'npz:{path}', _place(dir, path)
@@ -639,22 +645,30 @@ def npz(
       'arrays of numbers, as numpy.savez makes'
     ) from e
 
-  if arrays.keys() == {'inputs', 'labels'}:
-    splits = {'all': (arrays['inputs'], arrays['labels'])}
-    return _from_arrays(name, splits, validation, conventions)
+  if unit in _TAKEN:
+    raise UserError(
+      f'data.kw.unit: {unit!r} is the name of something else; call the array '
+      "otherwise, as in 'patient'"
+    )
+  wanted = [('inputs', 'x'), ('labels', 'y'), *([(unit, unit)] if unit else ())]
+  if arrays.keys() == {whole for whole, _ in wanted}:
+    splits = {'all': [arrays[whole] for whole, _ in wanted]}
+    return _from_arrays(name, splits, validation, conventions, unit)
   found = [
     split
     for split in ('train', 'validation', 'test')
-    if arrays.keys() & {f'x_{split}', f'y_{split}'}
+    if arrays.keys() & {f'{part}_{split}' for _, part in wanted}
   ]
-  if arrays.keys() != {f'{x}_{split}' for split in found for x in 'xy'}:
+  if arrays.keys() != {f'{part}_{s}' for s in found for _, part in wanted}:
+    also = f', {unit}' if unit else ''
+    of_splits = f', {unit}_train, {unit}_test' if unit else ''
     raise UserError(
       f'data.source: {file} holds {", ".join(arrays) or "nothing"}; it must '
-      'hold inputs and labels, or x_train, y_train, x_test, y_test and perhaps '
-      'x_validation, y_validation, and nothing else'
+      f'hold inputs, labels{also}, or x_train, y_train, x_test, y_test'
+      f'{of_splits} and perhaps the same for validation, and nothing else'
     )
-  splits = {s: (arrays[f'x_{s}'], arrays[f'y_{s}']) for s in found}
-  return _from_arrays(name, splits, validation, conventions)
+  splits = {s: [arrays[f'{part}_{s}'] for _, part in wanted] for s in found}
+  return _from_arrays(name, splits, validation, conventions, unit)
 
 
 def folder(
@@ -1181,29 +1195,62 @@ def _from_source(
 
 def _from_arrays(
   name: str,
-  splits: Mapping[str, tuple[Any, Any]],
+  splits: Mapping[str, Sequence[Any]],
   validation: int | float | None,
   conventions: Conventions,
+  unit: str = '',
 ) -> Source:
-  """A source of inputs [N, ...], or pytrees of them, and labels, by split."""
+  """A source of inputs [N, ...], or pytrees of them, and labels, by split.
+
+  With a unit, that of each example is the third: numbers or names, [N].
+  """
   first = _first(name, splits)
   splits = {first: splits[first], **splits}
   at = {split: _at(name, split) for split in splits}
   labels, classes, notes = labels_lib.read(
-    {split: labels for split, (_, labels) in splits.items()}, conventions, at
+    {split: given[1] for split, given in splits.items()}, conventions, at
   )
+  units = {split: given[2] for split, given in splits.items()} if unit else {}
+  units = _numbered(units, unit, at)
   made = {}
-  for split, (inputs, _) in splits.items():
+  for split, (inputs, *_) in splits.items():
     inputs = jax.tree.map(
       lambda x, at=at[split]: pixels.as_inputs(x, conventions, at), inputs
     )
     fields = {'inputs': inputs, 'labels': labels[split]}
     examples_lib.check_lengths(fields, at[split])
+    if unit and len(units[split]) != len(labels[split]):
+      raise UserError(
+        f'{at[split]} has {len(labels[split])} labels for {len(units[split])} '
+        f'values of {unit}'
+      )
+    fields |= {unit: units[split]} if unit else {}
     made[split] = ArrayExamples(**fields)
   source = _source(
-    name, made, validation, classes=classes, conventions=conventions
+    name, made, validation, classes=classes, conventions=conventions, unit=unit
   )
   return source._replace(notes=(*notes, *source.notes))
+
+
+def _numbered(
+  units: Mapping[str, np.ndarray], unit: str, at: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+  """Units by split, numbers or names [N], as numbers that all splits share."""
+  for split, found in units.items():
+    if found.ndim != 1 or found.dtype.kind not in 'iuU':
+      raise UserError(
+        f'{at[split]} has {unit} of shape {found.shape} and type '
+        f'{found.dtype}; it must be a number or a name for each example'
+      )
+  if not units:
+    return {}
+  _, numbers = np.unique(
+    np.concatenate([found.astype(str) for found in units.values()]),
+    return_inverse=True,
+  )
+  ends = np.cumsum([len(found) for found in units.values()])[:-1]
+  parts = np.split(numbers.astype(np.int32), ends)
+  return dict(zip(units, parts, strict=True))
 
 
 def _at(name: str, split: str) -> str:
