@@ -24,6 +24,7 @@ PUBLISHED = {
   'tfds:cifar10': ((32, 32, 3), 10),
   'tfds:cifar100': ((32, 32, 3), 100),
   'npz:chime3.npz': ((1, 87, 2), 3012),
+  'npz:speech_frames.npz': ((26, 40), 14_000),
   'npz:breast_mri.npz': ((224, 224, 4), 2),
   'npz:ucf101_segments.npz': ((10, 2048), 101),
   'video:ucf101': (

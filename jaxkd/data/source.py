@@ -190,29 +190,62 @@ def make_source(
 
 def source_of_arrays(
   name: str,
-  splits: Mapping[str, tuple[Any, Any]],
+  splits: Mapping[str, Sequence[Any]],
   validation: int | float | None,
   conventions: Conventions,
+  unit: str = '',
 ) -> Source:
-  """A source of inputs [N, ...], or pytrees of them, and labels, by split."""
+  """A source of inputs [N, ...], or pytrees of them, and labels, by split.
+
+  With a unit, that of each example is the third: numbers or names, [N].
+  """
   first = first_split(name, splits)
   splits = {first: splits[first], **splits}
   at = {split: split_entry(name, split) for split in splits}
   labels, classes, notes = labels_lib.read(
-    {split: labels for split, (_, labels) in splits.items()}, conventions, at
+    {split: given[1] for split, given in splits.items()}, conventions, at
   )
+  units = {split: given[2] for split, given in splits.items()} if unit else {}
+  units = _numbered(units, unit, at)
   made = {}
-  for split, (inputs, _) in splits.items():
+  for split, (inputs, *_) in splits.items():
     inputs = jax.tree.map(
       lambda x, at=at[split]: pixels.as_inputs(x, conventions, at), inputs
     )
     fields = {'inputs': inputs, 'labels': labels[split]}
     examples_lib.check_lengths(fields, at[split])
+    if unit and len(units[split]) != len(labels[split]):
+      raise UserError(
+        f'{at[split]} has {len(labels[split])} labels for {len(units[split])} '
+        f'values of {unit}'
+      )
+    fields |= {unit: units[split]} if unit else {}
     made[split] = ArrayExamples(**fields)
   source = make_source(
-    name, made, validation, classes=classes, conventions=conventions
+    name, made, validation, classes=classes, conventions=conventions, unit=unit
   )
   return source._replace(notes=(*notes, *source.notes))
+
+
+def _numbered(
+  units: Mapping[str, np.ndarray], unit: str, at: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+  """Units by split, numbers or names [N], as numbers that all splits share."""
+  for split, found in units.items():
+    if found.ndim != 1 or found.dtype.kind not in 'iuU':
+      raise UserError(
+        f'{at[split]} has {unit} of shape {found.shape} and type '
+        f'{found.dtype}; it must be a number or a name for each example'
+      )
+  if not units:
+    return {}
+  _, numbers = np.unique(
+    np.concatenate([found.astype(str) for found in units.values()]),
+    return_inverse=True,
+  )
+  ends = np.cumsum([len(found) for found in units.values()])[:-1]
+  parts = np.split(numbers.astype(np.int32), ends)
+  return dict(zip(units, parts, strict=True))
 
 
 def in_memory(

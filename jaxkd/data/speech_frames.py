@@ -44,6 +44,7 @@ _SPELLED = {
   **{'5': 'five', '6': 'six', '7': 'seven', '8': 'eight', '9': 'nine'},
   **{'#': 'pound', '*': 'star'},
 }  # as the prompts say them
+_FULL = 2**15 - 1  # what an int16 has for 1
 _FORMAT = 1  # of the file that keeps an alignment
 _STD = 1e-6  # added to standard deviations, so that a band may be constant
 
@@ -143,7 +144,7 @@ def recorded(bins: int) -> tuple[list[Utterance], tuple[str, ...]]:
   """
   found = alignment()
   waves = [
-    wave.astype(np.float32) / 2**15
+    wave.astype(np.float32) / _FULL
     for wave in _apart(found.waves, found.samples)
   ]
   made = [
@@ -217,7 +218,7 @@ def _aligned(
     wave = audio.read(file, RATE)
     states = aligner(wave, text)
     if states is not None and (np.asarray(states) != SILENCE).any():
-      found.append((text, (wave * (2**15 - 1)).astype(np.int16), states))
+      found.append((text, _as_int16(wave), states))
   if len(found) < FEWEST:
     raise UserError(
       f'data.source: {len(found)} of {len(prompts)} prompts in {SOUNDS} could '
@@ -245,6 +246,10 @@ def _checksum(found: Alignment) -> str:
   return made.hexdigest()
 
 
+def _as_int16(wave: np.ndarray) -> np.ndarray:
+  return (wave * _FULL).astype(np.int16)
+
+
 def _apart(joined: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
   return np.split(joined, np.cumsum(sizes)[:-1])
 
@@ -270,10 +275,7 @@ class PocketSphinx:
     words = self._words(text)
     if not words:
       return None
-    decoder, raw = (
-      self._decoder,
-      (wave * (2**15 - 1)).astype(np.int16).tobytes(),
-    )
+    decoder, raw = self._decoder, _as_int16(wave).tobytes()
 
     def decode():
       decoder.start_utt()
@@ -290,17 +292,19 @@ class PocketSphinx:
       return None
     if found is None:
       return None
-    states = []
+    spans = []
     # Entries do not outlive the iteration that gives them.
     for word in found:
       for phone in word:
-        first = (
-          STATES * PHONES.index(phone.name) if phone.name in PHONES else None
-        )
+        speech = phone.name in PHONES
+        first = STATES * PHONES.index(phone.name) if speech else 0
         for i, state in enumerate(phone):
-          own = SILENCE if first is None else first + i
-          states += [own] * state.duration
-    return np.array(states)
+          own = first + i if speech else SILENCE
+          spans.append((state.start, state.start + state.duration, own))
+    states = np.full(max((stop for _, stop, _ in spans), default=0), SILENCE)
+    for start, stop, own in spans:
+      states[start:stop] = own
+    return states
 
   def _words(self, text: str) -> list[str]:
     """The words as the dictionary has them; none if it lacks one."""

@@ -437,6 +437,49 @@ def write_images(top, count=5, size=(4, 3), mode='L'):
   (top / 'ant' / 'notes.txt').write_text('not an image')
 
 
+class TestUnitsOfNpz:
+  """Arrays with the patient of each example."""
+
+  X, Y = np.zeros((40, 3), np.float32), np.arange(40) % 2
+  PATIENT = np.array([f'p{i // 4}' for i in range(40)])
+
+  @pytest.fixture
+  def save(self, tmp_path):
+    def to(**arrays):
+      np.savez(tmp_path / 'a.npz', **arrays)
+      return sources.load(f'npz:{tmp_path}/a.npz', unit='patient')
+
+    return to
+
+  def test_stay_in_one_split(self, save):
+    for patient in (self.PATIENT, np.arange(40) // 4):
+      source = save(inputs=self.X, labels=self.Y, patient=patient)
+      found = [set(everything(s)['patient']) for s in source.splits.values()]
+      assert [*map(len, found)] == [6, 2, 2]
+      assert len(set.union(*found)) == 10 and source.unit == 'patient'
+
+  def test_are_told_apart_over_all_splits(self, save):
+    arrays = dict(x_train=self.X, y_train=self.Y, patient_train=self.PATIENT)
+    arrays |= dict(x_test=self.X, y_test=self.Y)
+    with pytest.raises(UserError, match='patient 0, and so has train'):
+      save(**arrays, patient_test=self.PATIENT)
+    other = np.char.add(self.PATIENT, 'x')
+    assert sizes(save(**arrays, patient_test=other))['test'] == 40
+
+  def test_must_be_there_for_each_example(self, save, tmp_path):
+    both = dict(inputs=self.X, labels=self.Y)
+    for patient, message in (
+      ({}, 'must hold inputs, labels, patient, or x_train'),
+      ({'patient': self.PATIENT[:3]}, 'has 40 labels for 3 values of patient'),
+      ({'patient': self.X[:, 0]}, r'patient of shape \(40,\) and type float32'),
+    ):
+      with pytest.raises(UserError, match=message):
+        save(**both, **patient)
+    np.savez(tmp_path / 'a.npz', **both)
+    with pytest.raises(UserError, match=r"^data\.kw\.unit: 'labels' is the na"):
+      sources.load(f'npz:{tmp_path}/a.npz', unit='labels')
+
+
 class TestFolder:
   def test_splits_class_folders(self, tmp_path):
     write_images(tmp_path / 'mine')

@@ -315,7 +315,10 @@ def test_write_then_check(repository, capsys):
   assert main(['--check']) == 0
   assert 'a small one' in (repository / 'docs/survey.md').read_text('utf-8')
   claims = (repository / 'docs/claims.md').read_text('utf-8')
-  assert '| D1 | [1] | 3 % of the data for the student | holds |' in claims
+  assert '| D1 | [1] | 3 % of the data for the student | not yet' in claims
+  assert (
+    'with 3 % of the data, soft targets beat hard labels: **holds**' in claims
+  )
   assert capsys.readouterr() == ('', '')
   config = repository / 'configs/hinton2015_soft_targets_fashion.py'
   config.write_text(config.read_text().replace('small', 'tiny'))

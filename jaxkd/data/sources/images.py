@@ -27,6 +27,8 @@ from jaxkd.data.source import (
 from jaxkd.data.sources.prepared import tfds
 from jaxkd.errors import UserError
 
+# Fields that a batch has anyway, and arrays of npz files.
+_TAKEN = ('inputs', 'labels', 'valid', 'id', 'rank', 'epoch', 'where', 'x', 'y')
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
 
@@ -199,6 +201,7 @@ def npz(
   classes: tuple | str = (),
   range: tuple[float, float] | str = (),
   layout: str = '',
+  unit: str = '',
   validation: int | float | None = None,
 ) -> Source:
   """Arrays from an ``.npz`` file; nothing in it is ever unpickled.
@@ -221,6 +224,9 @@ def npz(
       to 0 to 1; or 'any' to use floats as they are.
     layout: 'NCHW' if channels come first, to move them last; 'NHWC' if they
       only seem to; 'features' for arrays that are not images.
+    unit: the name of one more array, such as ``'patient'``, for ``data.unit``:
+      numbers or names, [N]; ``patient_train`` and so on where there are splits.
+      All examples of a patient are in one split.
     validation: as in `load`.
   """
   name, file = f'npz:{path}', place(dir, path)
@@ -238,22 +244,30 @@ def npz(
       'arrays of numbers, as numpy.savez makes'
     ) from e
 
-  if arrays.keys() == {'inputs', 'labels'}:
-    splits = {'all': (arrays['inputs'], arrays['labels'])}
-    return source_of_arrays(name, splits, validation, conventions)
-  pairs = {key.partition('_')[::2] for key in arrays}
+  if unit in _TAKEN:
+    raise UserError(
+      f'data.kw.unit: {unit!r} is the name of something else; call the array '
+      "otherwise, as in 'patient'"
+    )
+  wanted = [('inputs', 'x'), ('labels', 'y'), *([(unit, unit)] if unit else ())]
+  if arrays.keys() == {whole for whole, _ in wanted}:
+    splits = {'all': [arrays[whole] for whole, _ in wanted]}
+    return source_of_arrays(name, splits, validation, conventions, unit)
+  pairs = {key.rpartition('_')[::2] for key in arrays}
   found = folders_lib.splits({of for _, of in pairs}, where=str(file))
-  if pairs != {(x, own) for own in found.values() for x in 'xy'}:
+  if pairs != {(part, own) for own in found.values() for _, part in wanted}:
+    also = f', {unit}' if unit else ''
+    of_splits = f', {unit}_train, {unit}_test' if unit else ''
     raise UserError(
       f'data.source: {file} holds {", ".join(arrays) or "nothing"}; it must '
-      'hold inputs and labels, or x_train, y_train, x_test, y_test and perhaps '
-      'x_validation, y_validation, and nothing else'
+      f'hold inputs, labels{also}, or x_train, y_train, x_test, y_test'
+      f'{of_splits} and perhaps the same for validation, and nothing else'
     )
   splits = {
-    split: (arrays[f'x_{own}'], arrays[f'y_{own}'])
+    split: [arrays[f'{part}_{own}'] for _, part in wanted]
     for split, own in found.items()
   }
-  return source_of_arrays(name, splits, validation, conventions)
+  return source_of_arrays(name, splits, validation, conventions, unit)
 
 
 def folder(
