@@ -28,6 +28,7 @@ PUBLISHED = {
   'folder:isic2017': ((224, 224, 3), 3),
 }
 SENTENCES = {'translation:wmt14_translate/de-en': (50, 50_000)}  # length, words
+SPOKEN = {'speech:LibriSpeech': (1700, 80, 150, 5000)}  # frames, bins, tokens
 MAPS = {'tfds:cityscapes/semantic_segmentation': ((512, 512, 3), 19)}
 
 
@@ -58,9 +59,31 @@ def sentences(name, length, words):
   return sources.Source(name, splits, words, shape, names)
 
 
+def spoken(name, frames, bins, length, pieces):
+  labels = np.tile(np.arange(400, dtype=np.int32)[:, None], (1, length))
+
+  def read_labels(numbers):
+    return {'labels': labels[numbers], 'valid': labels[numbers] > 0}
+
+  def read(numbers):
+    source = {
+      'frames': np.zeros((len(numbers), frames, bins), np.float32),
+      'valid': np.ones((len(numbers), frames), bool),
+    }
+    inputs = {'source': source, 'prefix': labels[numbers]}
+    return {'inputs': inputs, **read_labels(numbers)}
+
+  split = StreamedExamples(len(labels), read, read_labels=read_labels)
+  splits = dict.fromkeys(('train', 'validation', 'test'), split)
+  shape = shapes.example(read(np.arange(1))['inputs'])
+  return sources.Source(name, splits, pieces, shape, ('x',) * pieces)
+
+
 def stand_in(name, **options):
   if name in SENTENCES:
     return sentences(name, *SENTENCES[name])
+  if name in SPOKEN:
+    return spoken(name, *SPOKEN[name])
   if name in MAPS:
     return maps(name, *MAPS[name])
   shape, classes = PUBLISHED[name]
