@@ -105,6 +105,7 @@ def of_the_claim():
       used = terms.in_use(own[arm]['distill'])
       for entry in own[arm]['students'].values():
         wanted |= build.needs(entry, used)
+      wanted.add(own[arm]['data']['generated']['teacher'])
     found, wanted = set(), wanted & set(entries)
     while wanted:
       name = wanted.pop()

@@ -43,6 +43,7 @@ SENTENCES = {  # length, pieces
   'parallel:wmt13': (50, 50_000),
 }
 TEXTS = {'text:ptb': (35, 10_003)}  # length, words
+SPOKEN = {'speech:LibriSpeech': (1700, 80, 150, 5000)}  # frames, bins, tokens
 MAPS = {'tfds:cityscapes/semantic_segmentation': ((512, 512, 3), 19)}
 
 
@@ -82,11 +83,33 @@ def texts(name, length, words):
   return sources.Source(name, splits, words, shape, names)
 
 
+def spoken(name, frames, bins, length, pieces):
+  labels = np.tile(np.arange(400, dtype=np.int32)[:, None], (1, length))
+
+  def read_labels(numbers):
+    return {'labels': labels[numbers], 'valid': labels[numbers] > 0}
+
+  def read(numbers):
+    source = {
+      'frames': np.zeros((len(numbers), frames, bins), np.float32),
+      'valid': np.ones((len(numbers), frames), bool),
+    }
+    inputs = {'source': source, 'prefix': labels[numbers]}
+    return {'inputs': inputs, **read_labels(numbers)}
+
+  split = StreamedExamples(len(labels), read, read_labels=read_labels)
+  splits = dict.fromkeys(('train', 'validation', 'test'), split)
+  shape = shapes.example(read(np.arange(1))['inputs'])
+  return sources.Source(name, splits, pieces, shape, ('x',) * pieces)
+
+
 def stand_in(name, **options):
   if name in TEXTS:
     return texts(name, *TEXTS[name])
   if name in SENTENCES:
     return sentences(name, *SENTENCES[name])
+  if name in SPOKEN:
+    return spoken(name, *SPOKEN[name])
   if name in MAPS:
     return maps(name, *MAPS[name])
   shape, classes = PUBLISHED[name]

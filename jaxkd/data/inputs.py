@@ -129,6 +129,8 @@ def of(source: Source) -> Inputs:
     kind = 'float32' if leaf.dtype.kind == 'f' else leaf.dtype.name
     if kind == 'uint8':
       low, high = 0.0, 1.0
+    elif kind == 'bool':
+      low, high = 0, 1
     elif kind != 'float32':
       low = 0 if low >= 0 else None
       high = source.vocabulary - 1 if source.vocabulary else None

@@ -151,8 +151,11 @@ def _features(get: Callable[[], np.ndarray], bins: int, rate: int, name: str):
 
 
 def _record(records: Any, number: int, sound: str) -> np.ndarray:
-  """The wave of a record, whose samples are integers of 16 bits."""
-  return records[number][sound].astype(np.float32) / 2**15
+  """The wave of a record: floats, or integers of 16 bits; mono."""
+  wave = records[number][sound]
+  scale = 2**15 if wave.dtype.kind in 'iu' else 1
+  wave = wave.astype(np.float32) / scale
+  return wave.mean(axis=1) if wave.ndim > 1 else wave
 
 
 def _of_file(path: Path, text: str, bins: int) -> Utterance:

@@ -70,7 +70,8 @@ def assembled(
     frames: the most frames of an utterance; 0 for the longest one.
     too_long: what to do with longer ones: 'refuse' for an error, or 'drop'.
     name: of the source, for errors.
-    alphabet: characters that there may be; those of ``train`` by default.
+    alphabet: characters that there may be, where tokens are characters; those
+      of ``train`` by default.
 
   Raises:
     UserError: invalid options, transcripts that are empty, too long, longer
@@ -95,11 +96,10 @@ def assembled(
     for own in utterances:
       _check_there(own, split, name)
   lines = [own.text for own in splits['train']]
-  encode, pieces = _tokenizer(lines, vocabulary, alphabet)
-  known, tokens, notes = set(pieces), {}, []
+  encode, pieces, known = _tokenizer(lines, vocabulary, alphabet)
+  tokens, notes = {}, []
   for split, utterances in splits.items():
-    if not vocabulary:
-      _check_known(utterances, known, split, name)
+    _check_known(utterances, known, split, name)
     tokens[split] = [
       [*line, EOS] for line in encode([own.text for own in utterances])
     ]
@@ -176,12 +176,12 @@ def standardized(frames: np.ndarray) -> np.ndarray:
 
 
 def _tokenizer(lines, vocabulary, alphabet):
-  """A function of lines that gives their tokens, and what these stand for."""
+  """What gives the tokens of lines, what they stand for, known characters."""
   if vocabulary:
     learnt = tokenizer.learn(lines, vocabulary)
-    return learnt.encode, learnt.pieces
-  written = (alphabet or ''.join([*lines, ' '])).replace(' ', tokenizer.SPACE)
-  pieces = *_SPECIAL, *sorted({*written})
+    return learnt.encode, learnt.pieces, {*''.join(lines), ' '}
+  known = {*(alphabet or ''.join(lines)), ' '}
+  pieces = *_SPECIAL, *sorted(x.replace(' ', tokenizer.SPACE) for x in known)
   number = {piece: i for i, piece in enumerate(pieces)}
 
   def encode(lines):
@@ -189,7 +189,7 @@ def _tokenizer(lines, vocabulary, alphabet):
       [number[x] for x in line.replace(' ', tokenizer.SPACE)] for line in lines
     ]
 
-  return encode, pieces
+  return encode, pieces, known
 
 
 def _examples(utterances, tokens, length, most):
@@ -235,7 +235,7 @@ def _check_there(own, split, name):
 
 def _check_known(utterances, known, split, name):
   for own in utterances:
-    for x in own.text.replace(' ', tokenizer.SPACE):
+    for x in own.text:
       if x not in known:
         raise UserError(
           f'data.source: the transcript of {own.name} in {split} of {name!r} '

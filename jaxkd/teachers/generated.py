@@ -31,7 +31,7 @@ from matplotlib import image
 
 from jaxkd import compilation, files, lookup, source_code
 from jaxkd import options as options_lib
-from jaxkd.data import cache, tokens
+from jaxkd.data import cache, fingerprint, tokens
 from jaxkd.data.examples import (
   ArrayExamples,
   Examples,
@@ -540,8 +540,7 @@ class Generator:
       **source_code.fact([self._entry['name'], self._net]),
     }
     if self._given is not None:
-      taken = self._fetch(np.arange(self._count))
-      facts['examples'] = cache.fingerprint([taken])
+      facts['examples'] = self._fingerprint()
     parts = (*facts.values(), self.layout)
     digest = cache.fingerprint([np.frombuffer(repr(parts).encode(), np.uint8)])
     folder = (self._root or root).absolute() / digest[:12]
@@ -557,6 +556,12 @@ class Generator:
     return self._examples(
       {path: x.reshape(-1, *x.shape[2:]) for path, x in found.items()}
     )
+
+  def _fingerprint(self) -> str:
+    """Tells the training examples from others; by a sample if streamed."""
+    if isinstance(self._given, ArrayExamples):
+      return cache.fingerprint([self._fetch(np.arange(self._count))])
+    return repr(sorted(fingerprint.of_examples(self._given).items()))
 
   def _write(self, draft: cache.Draft, progress, stop) -> None:
     size = min(cache.BLOCK, self.layout.rows)

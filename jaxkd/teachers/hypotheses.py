@@ -47,7 +47,7 @@ def weights(
     float32 [N, 2K].
 
   Raises:
-    UserError: a γ below 0, or no hypothesis without an error.
+    UserError: a γ below 0, or no hypothesis with a weight above 0.
   """
   if gamma < 0:
     raise UserError(f'{AT}.gamma: {gamma} should be 0 or more')
@@ -56,12 +56,13 @@ def weights(
   found = np.array(losses.error_weights(errors, gamma=gamma))
   if error_free:
     found = np.where(errors == 0, found, 0)
-    if not found.any():
-      raise UserError(
-        f'{AT}.error_free: each of the {errors.size:,} hypotheses of the '
-        'teacher has an error, so none is left; train it longer, or set this '
-        'to False'
-      )
+  if not found.any():
+    entry = 'error_free' if error_free else 'gamma'
+    raise UserError(
+      f'{AT}.{entry}: the teacher has errors in each of its {errors.size:,} '
+      'hypotheses, so that none has a weight above 0; train it longer, or '
+      'weigh hypotheses with errors too, by a lower gamma'
+    )
   if shuffle:
     order = np.random.default_rng(0).permutation(found.size)
     found = found.reshape(-1)[order].reshape(found.shape)

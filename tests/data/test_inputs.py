@@ -135,6 +135,10 @@ def test_what_it_trained_on_is_seen():
   tokens = source(np.arange(8).reshape(4, 2), vocabulary=9)
   assert inputs.of(tokens) == Inputs(Array((2,), 'int32', 0, 8))
   assert inputs.of(tokens).shape == jax.ShapeDtypeStruct((2,), np.int32)
+  both = {'frames': x[:, 0, 0], 'valid': np.eye(4, 2) > 0}
+  made = examples.ArrayExamples(both, np.arange(4) % 2)
+  speech = tokens._replace(splits={'train': made})
+  assert inputs.of(speech).arrays['valid'] == Array((2,), 'bool', 0, 1)
   numbers = source(np.arange(8).reshape(4, 2) - 3)
   assert inputs.of(numbers).arrays.bounds() == (-np.inf, np.inf)
 

@@ -81,6 +81,13 @@ def test_pieces_can_be_learnt():
   assert [text(x, made.pieces) for x in labels] == ['ab ab', 'abab a']
 
 
+@pytest.mark.parametrize('vocabulary', [0, 9])
+def test_no_token_stands_for_what_is_unknown(vocabulary):
+  splits = {'train': ['ab ab', 'abab a'] * 5, 'test': ('ac',)}
+  with pytest.raises(UserError, match="the character 'c', which no transcript"):
+    assemble(splits, vocabulary=vocabulary)
+
+
 @pytest.mark.parametrize(
   ('splits', 'options', 'message'),
   [

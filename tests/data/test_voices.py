@@ -11,7 +11,7 @@ from jaxkd.data import sources, voices
 from jaxkd.data.tokenizer import text
 from jaxkd.errors import UserError
 
-SMALL = dict(size=12, test=4, validation=3, bins=6)
+SMALL = dict(size=12, test=4, validation=3, bins=6, vocabulary=0)
 speaking = pytest.mark.skipif(
   not (shutil.which('espeak-ng') and shutil.which('flite')),
   reason='the programs that speak are not installed',

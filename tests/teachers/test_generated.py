@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
 from jaxkd.teachers import generated
 
@@ -370,6 +370,13 @@ class TestHypotheses:
     assert sorted(own[:, 2:].flat) == sorted(shuffled[:, 2:].flat)
     assert (own != shuffled).any()
 
+  def test_of_streamed_examples_are_the_same(self, made, monkeypatch):
+    want, _ = made(gamma=1.0)
+    streamed = StreamedExamples(3, SPOKEN.fetch)
+    monkeypatch.setitem(globals(), 'SPOKEN', streamed)
+    found, _ = made(gamma=1.0)
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+
   def test_are_decoded_once_for_all_ways_to_weigh(self, made):
     _, asked = made()
     once = len(asked)
@@ -384,11 +391,12 @@ class TestHypotheses:
       ({'gama': 1.0}, "'gama'; did you mean 'gamma'"),
       ({'unit': 'letter'}, "unit: 'letter' should be 'word' or 'character'"),
       ({'best': 3}, r'kw\.best: 3 should be from 1 to 2'),
-      ({'error_free': True, 'beam': 1}, 'each of the 3 hypotheses'),
+      ({'error_free': True, 'beam': 1}, r'kw\.error_free: .* of its 3 hypo'),
+      ({'gamma': 1e4, 'beam': 1}, r'kw\.gamma: .* of its 3 hypotheses'),
     ],
   )
   def test_what_cannot_be_weighed(self, kw, message, made, monkeypatch):
-    if 'error_free' in kw:
+    if kw.get('beam') == 1:
       monkeypatch.setitem(globals(), 'WRITTEN', WRITTEN[[1, 2, 1]])
     with pytest.raises(UserError, match=message):
       made(**kw)

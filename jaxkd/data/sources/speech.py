@@ -231,6 +231,7 @@ def voices(
   size: int = 6000,
   bins: int = 40,
   held_out: int = 8,
+  vocabulary: int = 120,
   test: int = 600,
   validation: int | None = None,
   seed: int = 0,
@@ -245,6 +246,8 @@ def voices(
     size: utterances in all.
     bins: bands of the log-Mel features.
     held_out: how many voices are heard in the test alone.
+    vocabulary: number of pieces, learnt from the training split: most are
+      words; 0 for characters.
     test: utterances to test on.
     validation: utterances to validate on, 500 by default.
     seed: of what is said, by whom and how fast.
@@ -262,7 +265,13 @@ def voices(
     counts, bins=bins, seed=seed, heard_in_test=held_out
   )
   left = None if held else 0
-  source = _spoken('voices', splits, left, alphabet=voices_lib.ALPHABET)
+  source = _spoken(
+    'voices',
+    splits,
+    left,
+    vocabulary=vocabulary,
+    alphabet=voices_lib.ALPHABET,
+  )
   return source._replace(notes=(*notes, *source.notes))
 
 
