@@ -13,10 +13,10 @@ from jaxkd.errors import UserError
 from jaxkd.types import Idle
 
 # These classify no images, as one reads another net's features, one embeds, two
-# translate and two classify each pixel; branches have several heads, a critic
-# scores, and machines are not trained.
+# translate, two classify each pixel and one detects objects; branches have
+# several heads, a critic scores, and machines are not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
-OTHERS |= {'seq2seq', 'transformer_seq2seq', 'segmenter', 'unet'}
+OTHERS |= {'seq2seq', 'transformer_seq2seq', 'segmenter', 'unet', 'detector'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)
 
