@@ -142,7 +142,7 @@ def _as_in_the_paper(c, imitation):
   """
   c.data = dict(
     source='tfds:kitti',
-    kw=dict(labels='objects/type', resize=(384, 1248), most=30),
+    kw=dict(labels='objects/type', resize=(384, 1248)),
   )
   kw = dict(anchors=KITTI, blocks=1)
   c.teachers.main = dict(

@@ -21,6 +21,7 @@ from jaxkd.errors import UserError, unknown
 from jaxkd.types import Context
 
 FIELD = 'valid'  # of a batch that says itself what counts
+_OF_OBJECTS = frozenset(('boxes', 'points'))  # fields with as many rows
 ALL = 'all'  # the mask of a term for which everything does
 _NUMBERS = ('id', 'epoch', 'labels', 'rank')
 
@@ -110,7 +111,8 @@ def check_named(
 
   Raises:
     UserError: no mask is named, and the one of the batch is for examples, or
-      for positions that the outputs have.
+      for positions that the outputs have; or it is of objects, and the outputs
+      are maps.
   """
   batch = context.batch
   named = {mask} if isinstance(mask, str) else {*mask}
@@ -121,12 +123,21 @@ def check_named(
       "all examples count; write 'where' to leave out the rest, or 'all' to "
       'take everything'
     )
-  if mask or FIELD not in batch or FIELD in fields:
+  of_objects = FIELD in named and not _OF_OBJECTS.isdisjoint(batch)
+  if FIELD not in batch or FIELD in fields or (mask and not of_objects):
     return
   student, groups = found_in(context, at, teachers, entry=entry)
   shapes = [x.shape for x in jax.tree.leaves(student)]
   shapes += [x.shape[1:] for x in jax.tree.leaves(groups)]
   placed = [shape for shape in shapes if len(shape) > 2]
+  if mask:
+    # As many rows of a map as objects would pass for these.
+    if batch[FIELD].ndim == 2 and any(len(shape) > 3 for shape in placed):
+      raise UserError(
+        f'{entry}.mask: {FIELD!r} says which objects there are, and the layers '
+        "are maps; name a region such as 'near_anchors(0.5)', or write 'all'"
+      )
+    return
   read = [batch[field] for field in fields if field in batch]
   labelled = any(x.ndim > 1 for x in jax.tree.leaves(read))
   counts = batch[FIELD].shape

@@ -77,8 +77,8 @@ class Model(nnx.Module):
   Outputs, for h rows and w columns of cells with A anchors each: ``logits``
   [B, h·w·A, K], one for each anchor and class, whose sigmoid is the
   probability; ``offsets`` [B, h·w·A, 4], see `jaxkd.boxes.encode`; and
-  ``anchors`` [B, h, w, A, 4], the same in all images of one size. The output
-  ``detections`` of the task ``detection`` has the boxes of the objects.
+  ``anchors`` [B, h, w, A, 4], the same in all images of one size.
+  `jaxkd.tasks.detection.detections` makes objects of them.
 
   Taps: ``stages/*``; and ``features``, [B, h, w, last width], on which the head
   is.

@@ -183,6 +183,8 @@ def test_a_region_of_ones_own(scenes):
     ('near_anchors(0.5)|in_boxes', r'distill.x.mask: .* several masks'),
     (f'{__name__}:as_numbers', r'distill.x.mask: .*gives float32\[3, 2\], and'),
     (('in_boxes', 'map'), r"distill.x.mask: .*'in_boxes'"),
+    ('valid', r"distill.x.mask: 'valid' says which objects there are, and the"),
+    ('', r"distill.x.mask: it is empty, and 'valid' of the batch, \[3, 2\], "),
   ],
 )
 def test_regions_that_are_not_there(scenes, mask, message):

@@ -14,13 +14,14 @@ from jaxkd.types import Idle
 
 # These classify no images, as one reads another net's features, one embeds, two
 # translate, one transcribes, one is of language and two classify each pixel;
-# branches have several heads, a critic scores, two see clips, and machines are
-# not trained.
+# one detects objects, branches have several heads, a critic scores, two see
+# clips, and machines are not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
 OTHERS |= {'seq2seq', 'transformer_seq2seq', 'speech_transformer'}
 OTHERS |= {'lstm_language'}
 OTHERS |= {'segmenter', 'unet'}
 OTHERS |= {'late_fusion', 'lrcn'}
+OTHERS |= {'detector'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)
 

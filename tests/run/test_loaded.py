@@ -167,7 +167,7 @@ def test_the_lines_at_the_end_of_a_run_predict(
 
 
 def test_what_takes_no_files_has_no_such_line(finished, tmp_path):
-  for task in ('retrieval', 'segmentation', 'translation'):
+  for task in ('retrieval', 'segmentation', 'translation', 'detection'):
     assert workdir.prediction(finished[0], task) == ''
   assert workdir.prediction(tmp_path, 'classification') == ''
 
