@@ -964,15 +964,17 @@ def _clips(
   notes: tuple[str, ...] = (),
 ) -> Source:
   """A source of parts of videos, in memory if they are small."""
-  alone = how.parts == ('motion',)
-  motion = {'inputs' if alone else 'motion': positions.VECTORS}
-  kinds = motion if 'motion' in how.parts else {}
+  of = dict.fromkeys(how.parts, positions.MAP)
+  if 'motion' in of:
+    of['motion'] = positions.VECTORS
+  kinds = of if len(of) > 1 else {'inputs': next(iter(of.values()))}
   splits = {
     split: examples_lib.held(own) if len(own) else own
     for split, own in splits.items()
   }
   source = _source(name, splits, validation, classes=classes, fields=kinds)
-  return source._replace(notes=(*source.notes, *notes), resize=how.resize)
+  notes = *source.notes, *notes, *video_lib.clipped(source.splits['train'], how)
+  return source._replace(notes=notes, resize=how.resize)
 
 
 def _sentences(
