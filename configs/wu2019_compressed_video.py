@@ -14,8 +14,9 @@ Simplified: clips of 12 frames, made of clothes of Fashion-MNIST that do one of
 ten things before a panning camera, encoded as MPEG-4 with one key frame each; a
 key frame, and the vectors and residuals of three P-frames, at 32×32 pixels. The
 three students are one net with three branches, whose fused prediction is what
-is compared; `top1_image` and so on are those of each. One arm fuses the
-teachers with weights found on the validation split in place of 2 : 1 : 1.
+is compared; `top1_image` and so on are those of each. The arm `validated` fuses
+the teachers with weights found on the validation split in place of 2 : 1 : 1;
+`equal` has the nets of `three` and fuses the students with equal weights.
 
   python experiments/distill.py --config configs/wu2019_compressed_video.py \
       --workdir runs/wu2019_compressed_video
@@ -145,6 +146,10 @@ def get_config(arg=None):
   c.arms = dict(
     student={},
     **{way: taught(way) for way in ways},
+    equal={
+      **taught('three'),
+      'students': dict(student=dict(kw=dict(weights=dict.fromkeys(PARTS, 1)))),
+    },
     validated=dict(
       distill=labels
       | {
@@ -173,6 +178,7 @@ def get_config(arg=None):
       one_beats_labels=dict(better='own', than='student'),
       others_beat_labels=dict(better='others', than='student'),
       three_beat_others=dict(better='three', than='others'),
+      fixed_beat_equal=dict(better='three', than='equal'),
       validated_beats_fixed=dict(better='validated', than='three'),
       of_key_frames=dict(better='three', than='student', metric='top1_image'),
       of_key_frames_by_one=dict(
@@ -186,7 +192,7 @@ def get_config(arg=None):
     c.data = dict(
       source='video:ucf101', dir='data', layout=LAYOUT, kw=dict(resize=224)
     )
-    c.train.update(
+    c.train = dict(
       optimizer=dict(name='adam', kw=dict(eps=1e-3)),
       learning_rate=1e-3,
       steps=100_000,

@@ -150,12 +150,15 @@ def _moved(
   op: Callable, key: Array, fields: dict, declared: Mapping[str, str]
 ) -> dict:
   """An example after ``op(key, size) -> Move``."""
-  size = positions.size_of(fields['inputs'])
-  if not size:
-    shape = getattr(fields['inputs'], 'shape', ())
+  inputs = fields['inputs']
+  parts = [*inputs] if isinstance(inputs, Mapping) else []
+  size = positions.size_of(inputs)
+  if not size or not {*parts} <= {*declared}:
+    shape = getattr(inputs, 'shape', ())
     raise UserError(
       'it moves images of shape (height, width, channels), and an example is '
-      f'{list(shape) or "several arrays"}; leave it out'
+      f'{list(shape) or "several arrays that the source does not call maps"}; '
+      'leave it out'
     )
   return moves.apply(op(key, size), fields, declared)
 

@@ -8,8 +8,10 @@ The kind of a field follows from its name:
 - ``boxes``: float [M, 4], each (top, left, bottom, right);
 - ``points``: float [M, 2], each (down, right).
 
-Inputs, or a part of them, may be `VECTORS`: bytes around `ZERO`, for each pixel
-(right, down) in some number of pixels, several pairs along the channels.
+Inputs are images. `Source.fields` gives the kind of each part of inputs that
+are several arrays, or of ``inputs``: `MAP` for an image, or `VECTORS`, bytes
+around `ZERO`: for each pixel (right, down) in some number of pixels, several
+pairs along the channels.
 
 Positions are shares of the height and of the width, as in TFDS: (0, 0) is the
 upper left corner of the image, and (1, 1) the lower right corner. So they do

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from jaxkd import lookup
 from jaxkd.data import file_cache, images, passes, positions
-from jaxkd.data.examples import StreamedExamples
+from jaxkd.data.examples import Examples, StreamedExamples
 from jaxkd.errors import UserError, unknown
 
 CACHE = Path('~/.cache/jaxkd/video')
@@ -47,6 +48,7 @@ _CODECS = {
 }
 _LISTS = 'ucfTrainTestlist'  # the folder of UCF-101's splits
 _VERSION = 1  # of the arrays in the cache
+_LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
 
 class Wanted(NamedTuple):
@@ -199,7 +201,7 @@ def read(
     UserError: a video that cannot be read or does not have what is wanted, or
       videos of several sizes.
   """
-  lookup.package('av', extra='video', at='data.source')
+  av = lookup.package('av', extra='video', at='data.source')
   paths = [path for group in files.values() for path, _ in group]
   first = of_file(paths[0], how)
 
@@ -211,7 +213,8 @@ def read(
         _check_size(array, first, paths[i], paths[0])
         yield array
 
-  name = file_cache.key(paths, _VERSION, how)
+  by = av.__version__, PIL.__version__
+  name = file_cache.key(paths, _VERSION, how, by)
   shape = (len(paths), *first.shape)
   kept = file_cache.mapped(CACHE / f'{name}.npy', shape, np.uint8, rows)
   found, start = {}, 0
@@ -246,6 +249,22 @@ def examples(
     return {'inputs': inputs, 'labels': labels[numbers]}
 
   return StreamedExamples(len(labels), fetch, lambda: labels)
+
+
+def clipped(split: Examples, how: Wanted) -> tuple[str, ...]:
+  """A note for the row on vectors that are clipped, if a sample has some."""
+  if 'motion' not in how.parts:
+    return ()
+  count = min(len(split), _LOOKED_AT)
+  inputs = split.fetch(np.arange(count))['inputs']
+  motion = inputs['motion'] if isinstance(inputs, Mapping) else inputs
+  share = np.isin(motion, (0, 255)).mean()
+  if not share:
+    return ()
+  return (
+    f'{100 * share:.2g} % of the components of vectors of {count:,} training '
+    f'clips are beyond {ZERO // VECTOR_STEPS} pixels and clipped',
+  )
 
 
 def of_file(path: Path, how: Wanted) -> np.ndarray:

@@ -124,7 +124,10 @@ def test_a_folder_of_clips(folder):
   assert {s: len(own) for s, own in source.splits.items()} == {
     'train': 4, 'validation': 2, 'test': 2
   }  # fmt: skip
-  assert source.fields == {'motion': 'vectors'}
+  assert source.fields == {
+    'image': 'map', 'motion': 'vectors', 'residual': 'map'
+  }  # fmt: skip
+  assert not source.notes
   batch = source.splits['test'].fetch(np.arange(2))
   assert {x.dtype.name for x in batch['inputs'].values()} == {'uint8'}
   assert batch['labels'].tolist() == [0, 1]
@@ -148,8 +151,10 @@ def test_a_folder_of_clips(folder):
 def test_some_parts_and_another_size(folder, parts, shape):
   source = sources.load(f'video:{folder}', **SMALL, parts=parts, resize=16)
   assert source.input_shape == shape
+  kind = 'vectors' if parts == ('motion',) else 'map'
+  alone = {'inputs': kind}
   assert source.fields == (
-    {'inputs': 'vectors'} if parts == ('motion',) else {}
+    alone if len(parts) == 1 else dict.fromkeys(parts, kind)
   )
 
 
@@ -160,6 +165,20 @@ def test_frames_are_spaced_over_the_whole_clip(tmp_path):
   found = video.of_file(write(tmp_path / 'a.avi', frames, g='3'), how)
   means = found.reshape(SIDE, SIDE, 5, 3).mean((0, 1, 3))
   np.testing.assert_allclose(means, grey.ravel()[1::2], atol=3)
+
+
+def test_vectors_that_are_clipped_are_told_of():
+  how = video.Wanted(('motion',), 1, 4)
+  image = np.zeros((2, 4, 3), np.uint8)
+  far = np.full((2, 4, 2), [-3.0, 40.0], np.float32)
+  found = video.array(how, image=image, motion=[far])
+  np.testing.assert_array_equal(found[0, 0], [video.ZERO - 12, 255])
+  split = video.examples(np.stack([found, found]), np.zeros(2, np.int32), how)
+  (note,) = video.clipped(split, how)
+  assert note.startswith('50 % of the components of vectors of 2 training')
+  near = video.array(how, image=image, motion=[far / 40])
+  split = video.examples(near[None], np.zeros(1, np.int32), how)
+  assert not video.clipped(split, how)
 
 
 def test_the_middle_group_is_taken(tmp_path):
