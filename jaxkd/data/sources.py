@@ -29,9 +29,16 @@ from jaxkd import options as options_lib
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
+from jaxkd.data import (
+  file_cache,
+  images,
+  pixels,
+  positions,
+  prepared,
+  sentences,
+)
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, pixels, positions, prepared, sentences
 from jaxkd.data import labels as labels_lib
 from jaxkd.data import parallel as parallel_lib
 from jaxkd.data import phrases as phrases_lib
@@ -74,6 +81,8 @@ class Source(NamedTuple):
       ``data.kw.range``; empty for none.
     fields: kinds of fields that are not clear by name; see
       `jaxkd.data.positions`.
+    sizes: a hash of the names and sizes of its files, where these stay on disk;
+      see `jaxkd.data.fingerprint`.
   """
 
   name: str
@@ -86,6 +95,7 @@ class Source(NamedTuple):
   vocabulary: int = 0
   range: tuple[float, ...] = ()
   fields: Mapping[str, str] = MappingProxyType({})
+  sizes: str = ''
 
 
 def load(
@@ -621,7 +631,9 @@ def folder(
   }
   notes = *images.seen_twice(files), *kind.notes, *images.left_out(left_out)
   notes = *source.notes, *notes
-  return source._replace(splits=splits, resize=resize, notes=notes)
+  paths = [file for group in files.values() for file, _ in group]
+  source = source._replace(splits=splits, resize=resize, notes=notes)
+  return _with_sizes(source, paths, root)
 
 
 def parallel(
@@ -784,10 +796,20 @@ def tfds(
   source = _source(
     name, splits, validation, classes=names, conventions=conventions
   )
-  return source._replace(resize=resize)
+  folder = Path(builder.data_path)
+  shards = [path for path in sorted(folder.iterdir()) if path.is_file()]
+  return _with_sizes(source._replace(resize=resize), shards, folder)
 
 
 # Helpers of the sources.
+
+
+def _with_sizes(source: Source, paths: Sequence[Path], top: Path) -> Source:
+  """The source with the hash of its files' sizes, unless it is in memory."""
+  held = [isinstance(own, ArrayExamples) for own in source.splits.values()]
+  return source._replace(
+    sizes='' if all(held) else file_cache.sizes(paths, top)
+  )
 
 
 def _sentences(
