@@ -27,6 +27,8 @@ def of_source(source: Source) -> dict[str, str]:
     for split, examples in source.splits.items()
     for field, checksum in of_examples(examples).items()
   }
+  if source.sizes:
+    found['data.source (sizes of files)'] = source.sizes
   names = np.frombuffer(repr([*map(str, source.classes)]).encode(), np.uint8)
   return {**found, 'data.source (classes)': cache.fingerprint([names])}
 

@@ -43,7 +43,7 @@ from jaxkd import keys
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import frozen, switch
 from jaxkd.models.dependence import dependent
-from jaxkd.paths import by_path, replaced
+from jaxkd.paths import by_path, matches, replaced
 from jaxkd.types import Idle, Net
 
 STATISTICS = 'batch_stats/'  # the collection of Linen's BatchNorm
@@ -530,6 +530,8 @@ def _nnx(
   layout = list(nnx.to_flat_state(state))
   called_with = switch.caller(kind, draws=_DRAWS)
   shapes = _variables(layout)
+  if freeze:
+    _check_shared(nnx.merge(graphdef, state), by_path(shapes['params']), freeze)
   is_frozen = frozen.layers(by_path(shapes['params']), freeze)
 
   def forward(wanted):
@@ -583,6 +585,31 @@ def _nnx(
     'leave deterministic and use_running_average to module.train() and '
     'module.eval(), or let __call__ take the argument train and pass it on',
   )
+
+
+def _check_shared(
+  module: nnx.Module, params: Iterable[str], freeze: str
+) -> None:
+  """Refuses to freeze a layer whose parameters train as another layer's.
+
+  Raises:
+    UserError: the pattern matches one name of a parameter, and not the one by
+      which it is known.
+  """
+  names: dict[int, list[str]] = {}
+  for path, layer in nnx.iter_modules(module):
+    for name, value in vars(layer).items():
+      if isinstance(value, nnx.Param):
+        names.setdefault(id(value), []).append(_name((*path, name)))
+  known = set(params)
+  for several in names.values():
+    for own in known.intersection(several):
+      for other in several:
+        if matches(other, freeze) and not matches(own, freeze):
+          raise UserError(
+            f'freeze: {other} is the same parameter as {own}, which would '
+            f'train; freeze it too, as by {f"{freeze}|{own}"!r}'
+          )
 
 
 def _drops(layer: nnx.Module | linen.Module) -> bool:

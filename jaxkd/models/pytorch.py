@@ -60,6 +60,7 @@ _HOLDERS = {
 # What a checkpoint calls the state dict in it.
 _NESTED = (
   *('state_dict', 'model_state_dict', 'model', 'net'),
+  *('network', 'student', 'module', 'weights', 'params'),
   *('state_dict_ema', 'model_ema'),
 )
 # PyTorch's reader of weights runs no code of a file and refuses whatever else

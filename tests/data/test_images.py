@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxkd.data import examples, images, sources
+from jaxkd.data import examples, fingerprint, images, sources
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
 
@@ -383,6 +383,24 @@ def test_large_folders_are_turned_too(tmp_path, monkeypatch):
   split = load(tmp_path).splits['train']
   assert isinstance(split, StreamedExamples)
   np.testing.assert_array_equal(pixels(split)[0, ..., 0], ramp[::-1, ::-1])
+
+
+def test_a_large_folder_has_the_sizes_of_all_its_files(tmp_path, monkeypatch):
+  """An image may have changed that is not among those that are compared."""
+  fill(tmp_path / 'a')
+  assert not load(tmp_path / 'a').sizes
+  monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+  monkeypatch.setattr(fingerprint, '_SAMPLE', 1)
+  first = load(tmp_path / 'a')
+  one = fingerprint.of_source(first)
+  (tmp_path / 'a').rename(tmp_path / 'b')
+  assert load(tmp_path / 'b').sizes == first.sizes
+  file = next((tmp_path / 'b').glob('**/*.png'))
+  file.write_bytes(file.read_bytes() + b' ')
+  other = fingerprint.of_source(load(tmp_path / 'b'))
+  assert {x for x in one if one[x] != other[x]} == {
+    'data.source (sizes of files)'
+  }
 
 
 class TestHeadersOfManyImages:

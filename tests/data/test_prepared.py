@@ -191,6 +191,8 @@ def test_large_sets_are_read_as_asked_for(prepared, monkeypatch):
   small = sources.load('tiny_set', dir=str(prepared))
   monkeypatch.setattr(examples, 'IN_MEMORY', 0)
   large = sources.load('tiny_set', dir=str(prepared))
+  assert large.sizes
+  assert not small.sizes
   for name, split in large.splits.items():
     assert isinstance(split, StreamedExamples)
     order = np.arange(len(split))[::-1]

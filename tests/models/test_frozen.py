@@ -199,6 +199,25 @@ def test_a_layer_of_which_a_part_trains_does_too():
   )
 
 
+class Tied(nnx.Module):
+  def __init__(self, rngs):
+    self.first = nnx.Linear(4, 4, rngs=rngs)
+    self.last = nnx.Linear(4, 4, rngs=rngs)
+    self.last.kernel = self.first.kernel
+
+  def __call__(self, x):
+    return self.last(nnx.relu(self.first(x)))
+
+
+def test_a_parameter_that_two_layers_share_is_frozen_in_both_or_refused():
+  with pytest.raises(
+    UserError, match=r"^freeze: last/kernel is .* as first/kernel, .* 'last\|fi"
+  ):
+    from_nnx(Tied, INPUTS, freeze='last')
+  for pattern in ('first', 'last|first/kernel', '*'):
+    from_nnx(Tied, INPUTS, freeze=pattern)
+
+
 def bare(num_classes, input_shape, does='counts'):
   """A Net that in training counts its calls, or draws, or does neither."""
 
