@@ -12,7 +12,7 @@ import numpy as np
 from jaxkd import files as files_lib
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
-from jaxkd.data import images, pixels, positions
+from jaxkd.data import file_cache, images, pixels, positions
 from jaxkd.data import labels as labels_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
@@ -39,6 +39,8 @@ class Source(NamedTuple):
       `jaxkd.data.positions`.
     unit: a field of whole numbers, such as the speaker or the patient, whose
       examples are all in one split; empty where each example stands alone.
+    sizes: a hash of the names and sizes of its files, where these stay on disk;
+      see `jaxkd.data.fingerprint`.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Source(NamedTuple):
   range: tuple[float, ...] = ()
   fields: Mapping[str, str] = MappingProxyType({})
   unit: str = ''
+  sizes: str = ''
 
 
 def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
@@ -263,6 +266,20 @@ def in_memory(
     else own
     for split, own in source.splits.items()
   }
+
+
+def with_sizes(source: Source, paths: Sequence[Path], top: Path) -> Source:
+  """The source with the hash of its files' sizes, unless it is in memory.
+
+  Args:
+    source: the data.
+    paths: of its files.
+    top: the folder that they are in.
+  """
+  held = [isinstance(own, ArrayExamples) for own in source.splits.values()]
+  return source._replace(
+    sizes='' if all(held) else file_cache.sizes(paths, top)
+  )
 
 
 def first_split(name: str, splits: Mapping[str, Any]) -> str:

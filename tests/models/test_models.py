@@ -18,10 +18,8 @@ from jaxkd.types import Idle
 # clips, and machines are not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
 OTHERS |= {'seq2seq', 'transformer_seq2seq', 'speech_transformer'}
-OTHERS |= {'lstm_language'}
-OTHERS |= {'segmenter', 'unet'}
+OTHERS |= {'lstm_language', 'segmenter', 'unet', 'detector'}
 OTHERS |= {'late_fusion', 'lrcn'}
-OTHERS |= {'detector'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)
 

@@ -23,6 +23,7 @@ from jaxkd.data.source import (
   place,
   source_of_arrays,
   split_entry,
+  with_sizes,
 )
 from jaxkd.data.sources.prepared import tfds
 from jaxkd.errors import UserError
@@ -309,7 +310,9 @@ def folder(
   splits = in_memory(source, splits)
   notes = *images.seen_twice(files), *kind.notes, *left_out
   notes = *source.notes, *notes
-  return source._replace(splits=splits, resize=resize, notes=notes)
+  paths = [file for group in files.values() for file, _ in group]
+  source = source._replace(splits=splits, resize=resize, notes=notes)
+  return with_sizes(source, paths, root)
 
 
 def in_class_folders(

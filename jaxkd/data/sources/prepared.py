@@ -1,10 +1,12 @@
 """Data sets that TFDS has prepared."""
 
+from pathlib import Path
+
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import images, objects, prepared
-from jaxkd.data.source import Source, make_source
+from jaxkd.data.source import Source, make_source, with_sizes
 from jaxkd.data.sources import NAMES
 from jaxkd.errors import UserError, unknown
 
@@ -109,4 +111,7 @@ def tfds(
     name, splits, validation, classes=names, conventions=conventions
   )
   notes = *source.notes, *(boxed.notes if boxed else ())
-  return source._replace(resize=resize, notes=notes)
+  folder = Path(builder.data_path)
+  shards = [path for path in sorted(folder.iterdir()) if path.is_file()]
+  source = source._replace(resize=resize, notes=notes)
+  return with_sizes(source, shards, folder)

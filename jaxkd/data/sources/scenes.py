@@ -16,6 +16,7 @@ from jaxkd.data.source import (
   make_source,
   place,
   split_entry,
+  with_sizes,
 )
 from jaxkd.data.sources import images as image_sources
 from jaxkd.errors import UserError, unknown
@@ -179,8 +180,9 @@ def coco(
   source = make_source(
     name, splits, validation, classes=next(iter(found.values())).categories
   )
-  return source._replace(
+  source = source._replace(
     splits=in_memory(source, splits),
     resize=resize,
     notes=(*source.notes, *kind.notes, *coco_lib.notes(found)),
   )
+  return with_sizes(source, files, root)

@@ -11,7 +11,13 @@ from jaxkd.data import file_cache, positions
 from jaxkd.data import scenes as scenes_lib
 from jaxkd.data import video as video_lib
 from jaxkd.data.examples import StreamedExamples
-from jaxkd.data.source import Source, given_dir, make_source, place
+from jaxkd.data.source import (
+  Source,
+  given_dir,
+  make_source,
+  place,
+  with_sizes,
+)
 from jaxkd.data.sources import images as image_sources
 from jaxkd.errors import UserError, unknown
 
@@ -154,9 +160,11 @@ def video(
     classes, files, notes = image_sources.in_class_folders(
       root, video_lib.VIDEOS
     )
-  return _clips(
+  source = _clips(
     name, video_lib.read(files, how), how, classes, validation, notes
   )
+  paths = [file for group in files.values() for file, _ in group]
+  return with_sizes(source, paths, root)
 
 
 def _clips(
@@ -168,12 +176,14 @@ def _clips(
   notes: tuple[str, ...] = (),
 ) -> Source:
   """A source of parts of videos, in memory if they are small."""
-  alone = how.parts == ('motion',)
-  motion = {'inputs' if alone else 'motion': positions.VECTORS}
-  kinds = motion if 'motion' in how.parts else {}
+  of = dict.fromkeys(how.parts, positions.MAP)
+  if 'motion' in of:
+    of['motion'] = positions.VECTORS
+  kinds = of if len(of) > 1 else {'inputs': next(iter(of.values()))}
   splits = {
     split: examples_lib.held(own) if len(own) else own
     for split, own in splits.items()
   }
   source = make_source(name, splits, validation, classes=classes, fields=kinds)
-  return source._replace(notes=(*source.notes, *notes), resize=how.resize)
+  notes = *source.notes, *notes, *video_lib.clipped(source.splits['train'], how)
+  return source._replace(notes=notes, resize=how.resize)
