@@ -658,7 +658,7 @@ class TestOnesOwn:
     (
       'folder:/',
       {'resize': 2.0},
-      r'^data\.kw\.resize: 2\.0 should be a whole number$',
+      r'^data\.kw\.resize: 2\.0 should be a whole number or a list',
     ),
     ('digits', {'validation': 'x'}, 'should be a number or None'),
     ('digits', {'validation': np.nan}, 'nan should be a number or None'),
