@@ -54,19 +54,23 @@ def get_config(arg=None):
     source='scenes',
     kw=dict(labels='boxes', size=64, count=4000, test=1000, most=3),
   )
+  outputs = ('logits', 'offsets', 'anchors')
+  labels = dict(
+    loss='jaxkd.tasks.detection:focal_and_boxes',
+    at=(outputs, outputs),
+    kw=dict(box_weight=0.2),
+  )
   c.teachers = dict(
     main=dict(
       model='detector',
       kw=dict(widths=(24, 48, 96)),
+      distill=dict(labels=labels),
       cache=dict(outputs=('features', 'logits')),
     )
   )
   c.students = dict(student=dict(model='detector', kw=dict(widths=(8, 16, 32))))
-  outputs = ('logits', 'offsets', 'anchors')
   c.distill = dict(
-    labels=dict(
-      loss='jaxkd.tasks.detection:focal_and_boxes', at=(outputs, outputs)
-    ),
+    labels=labels,
     soft=dict(loss='binary_kl', teacher='main', mask='all', weight=0.0),
     imitation=dict(
       loss='hint',
@@ -97,9 +101,9 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adam'),
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     clip=10.0,
-    steps=2000,
+    steps=3000,
     batch_size=16,
     seeds=5,
     members='sequence',
@@ -146,13 +150,14 @@ def _as_in_the_paper(c, imitation):
   )
   kw = dict(anchors=KITTI, blocks=1)
   c.teachers.main = dict(
-    model='detector', kw=dict(**kw, widths=(16, 32, 64, 192))
+    model='detector', kw=dict(**kw, widths=(16, 32, 64, 224))
   )
-  half = dict(widths=(8, 16, 32, 96))
-  quarter = dict(students=dict(student=dict(kw=dict(widths=(4, 8, 16, 48)))))
+  half = dict(widths=(8, 16, 32, 112))
+  quarter = dict(students=dict(student=dict(kw=dict(widths=(4, 8, 16, 56)))))
   c.students.student = dict(model='detector', kw={**kw, **half})
+  c.distill.labels.kw.box_weight = 1.0
   # λ = .01, and half of it for the smaller student as in the authors' code.
-  weight = 0.01 * 192 / 2
+  weight = 0.01 * 224 / 2
   near = NEAR.format(psi=0.5)
   c.arms = dict(
     student={},

@@ -82,6 +82,8 @@ def test_the_sizes_of_the_paper_and_of_the_trial():
   digits = dict(num_classes=10, input_shape=(64, 64, 3))
   assert parameters(**digits, widths=(24, 48, 96)) == 366_582
   assert parameters(**digits) == 43_942
+  kitti = dict(num_classes=8, input_shape=(384, 1248, 3))
+  assert parameters(**kitti, widths=(16, 32, 64, 224)) == 1_630_780
 
 
 @pytest.mark.parametrize(
