@@ -78,7 +78,7 @@ def test_an_op_is_pure_and_of_the_announced_shape(text, shape, strict_dtypes):
 
 def test_a_part_of_an_example_of_several_arrays():
   parts = {'image': IMAGES, 'motion': IMAGES[..., :2]}
-  made = see("part('motion')", parts)
+  made = see("part('motion')", parts, ids=range(6))
   np.testing.assert_array_equal(made, IMAGES[..., :2])
   view = views.parse("part('image')|centre(5)")
   shape = {name: x.shape[1:] for name, x in parts.items()}
