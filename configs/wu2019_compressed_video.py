@@ -67,19 +67,10 @@ def get_config(arg=None):
       count=3, resize=32,
     ),
   )  # fmt: skip
-  large = dict(stages=((32, 32), (64, 64), (128,)), hidden=(128,))
-  small = dict(stages=((8,), (16,), (16,)), hidden=(32,))
-  common = dict(kernel=3, pools=3)
-  nets = {
-    part: dict(
-      model='convnet',
-      kw=dict(**(large if part == 'image' else small), **common),
-    )
-    for part in PARTS
-  }
-  student = {
-    part: dict(model='convnet', kw=dict(**small, **common)) for part in PARTS
-  }
+  large = dict(model='resnet', kw=dict(depth=8, widths=(16, 16, 32, 64)))
+  small = dict(model='resnet', kw=dict(depth=8, widths=(4, 4, 8, 16)))
+  nets = {part: large if part == 'image' else small for part in PARTS}
+  student = dict.fromkeys(PARTS, small)
   if size == 'tiny':
     c.data.kw = dict(
       objects='digits', size=16, length=6, codec=False, train=40, test=20,

@@ -59,6 +59,8 @@ class Scene(NamedTuple):
     length: frames of a clip.
     pan: the most that the camera pans in a frame each way, in pixels.
     noise: standard deviation of the sensor's noise; pixels are from 0 to 1.
+    typical: share of clips whose object is of the class that goes with the
+      action; other objects are random.
     threshold: above which a pixel is of the object, from 0 to 1.
   """
 
@@ -66,6 +68,7 @@ class Scene(NamedTuple):
   length: int = 12
   pan: float = 1.0
   noise: float = 0.01
+  typical: float = 0.5
   threshold: float = 0.1
 
 
@@ -89,6 +92,10 @@ def check(scene: Scene, quantizer: int, counts: Mapping[str, int]) -> None:
   for option, value in (('pan', scene.pan), ('noise', scene.noise)):
     if not 0 <= value < np.inf:
       raise UserError(f'data.kw.{option}: {value} should be 0 or more')
+  if not 0 <= scene.typical <= 1:
+    raise UserError(
+      f'data.kw.typical: {scene.typical} should be a share, from 0 to 1'
+    )
   if not 1 <= quantizer <= 31:
     raise UserError(f'data.kw.quantizer: {quantizer} should be 1 to 31')
   for option, count in counts.items():
@@ -156,15 +163,30 @@ def labels_of(count: int) -> np.ndarray:
 
 
 def made(
-  objects: np.ndarray, count: int, scene: Scene, seed: tuple[int, ...]
+  objects: np.ndarray,
+  classes: np.ndarray,
+  count: int,
+  scene: Scene,
+  seed: tuple[int, ...],
 ) -> Callable[[int], Clip]:
-  """The clip of each number, of random objects [n, h, w]."""
+  """The clip of each number.
+
+  Args:
+    objects: [n, h, w].
+    classes: of them, int [n].
+    count: how many clips.
+    scene: how they are made.
+    seed: of the draws.
+  """
   labels = labels_of(count)
+  of = [np.flatnonzero(classes == k) for k in range(len(ACTIONS))]
 
   def clip(number: int) -> Clip:
     draw = np.random.default_rng([*seed, number])
-    pixels = objects[draw.integers(len(objects))]
-    return make(draw, pixels, ACTIONS[labels[number]], scene)
+    any_of_them, own = draw.integers(len(objects)), of[labels[number]]
+    typical = draw.random() < scene.typical and len(own)
+    which = own[draw.integers(len(own))] if typical else any_of_them
+    return make(draw, objects[which], ACTIONS[labels[number]], scene)
 
   return clip
 

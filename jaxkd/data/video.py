@@ -47,6 +47,10 @@ _CODECS = {
   *('msmpeg4v1', 'msmpeg4v2', 'msmpeg4'),
 }
 _LISTS = 'ucfTrainTestlist'  # the folder of UCF-101's splits
+# What to do with a video that cannot be read as it is.
+_ENCODE = (
+  'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
+)
 _VERSION = 1  # of the arrays in the cache
 _LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
@@ -385,8 +389,10 @@ def warped(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
   return image[y.astype(int), x.astype(int)].astype(np.float32)
 
 
-def encode(path: Path, frames: np.ndarray, *, group: int, quantizer: int):
-  """Writes a clip as MPEG-4 Part 2, in groups of one I- and P-frames alone.
+def encode(
+  path: Path, frames: np.ndarray, *, group: int, quantizer: int
+) -> None:
+  """Writes a clip as MPEG-4 Part 2, of key frames and P-frames.
 
   Blocks may have four vectors. The quantiser is fixed: if it may vary, rate
   control skips blocks, and the vectors say little about what moves. Frames that
@@ -412,11 +418,6 @@ def encode(path: Path, frames: np.ndarray, *, group: int, quantizer: int):
       frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
       file.mux(stream.encode(frame))
     file.mux(stream.encode())
-
-
-_ENCODE = (
-  'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
-)
 
 
 def _decoded(path: Path) -> tuple[list, str]:

@@ -183,11 +183,9 @@ def moving(view: View) -> tuple[str, ...]:
 
 
 def part_of(view: View) -> str:
-  """The part of an example that a view begins with; empty if it takes none."""
-  first = view.ops[:1]
-  return (
-    first[0].apply.keywords['name'] if first and first[0].name == 'part' else ''
-  )
+  """The part of an example that a view takes; empty if it takes none."""
+  parts = (op.apply.keywords['name'] for op in view.ops if op.name == 'part')
+  return next(parts, '')
 
 
 def draws(view: View, input_shape: Any) -> bool:

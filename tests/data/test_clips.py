@@ -106,9 +106,30 @@ def test_clips_depend_on_the_seed_and_their_number_alone(source):
   assert (one['image'] != three['image']).any((1, 2, 3)).all()
 
 
-def test_the_codec_keeps_most_of_the_motion(source, tmp_path):
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_objects_may_go_with_actions(share, monkeypatch):
+  classes = np.arange(400) % 10
+  shown = []
+  monkeypatch.setattr(
+    clips,
+    'make',
+    lambda draw, pixels, action, scene: shown.append(pixels[0, 0]),
+  )
+  objects = np.broadcast_to(classes[:, None, None], (400, 2, 2))
+  scene = STILL._replace(typical=share)
+  clip = clips.made(objects, classes, 400, scene, (0,))
+  for number in range(400):
+    clip(number)
+  own = (np.array(shown) == clips.labels_of(400)).mean()
+  assert own == pytest.approx(share + (1 - share) / 10, abs=0.08)
+  # Where no object is of that class, it is a random one.
+  clips.made(objects[:9], classes[:9], 10, scene, (0,))(9)
+
+
+def test_the_codec_keeps_most_of_the_motion():
   """Of what a clip moves by as a whole, by its median vector."""
-  coded = sources.load('clips', **SMALL, quantizer=3)
+  source = sources.load('clips', **SMALL, pan=2.0, codec=False)
+  coded = sources.load('clips', **SMALL, pan=2.0, quantizer=3)
   files = sorted(clips.CACHE.rglob('*.avi'))
   assert len(files) == 40
   found = []
@@ -123,7 +144,7 @@ def test_the_codec_keeps_most_of_the_motion(source, tmp_path):
   for i in range(4):
     assert np.corrcoef(found[0][:, i], found[1][:, i])[0, 1] > 0.8
   times = [file.stat().st_mtime_ns for file in files]
-  sources.load('clips', **SMALL, quantizer=3)
+  sources.load('clips', **SMALL, pan=2.0, quantizer=3)
   assert times == [file.stat().st_mtime_ns for file in files]
 
 
@@ -144,6 +165,7 @@ def test_without_a_codec_no_package_is_needed(monkeypatch):
     ({'length': 1}, r'^data\.kw\.length: 1 should be 2 to 100'),
     ({'pan': -1.0}, r'^data\.kw\.pan: -1\.0 should be 0 or more'),
     ({'noise': float('nan')}, r'^data\.kw\.noise: nan should be'),
+    ({'typical': 1.5}, r'^data\.kw\.typical: 1\.5 should be a share'),
     ({'quantizer': 0}, r'^data\.kw\.quantizer: 0 should be 1 to 31'),
     ({'train': 5}, r'^data\.kw\.train: 5 clips are fewer than the 10'),
     ({'validation': 5}, r'^data\.kw\.validation: 5 clips'),
@@ -161,7 +183,7 @@ def test_options_must_make_sense(options, message):
 
 @pytest.mark.parametrize('op', ['flip', 'dihedral', 'rotate(10)'])
 def test_views_that_turn_vectors_are_refused(source, op):
-  views = dict.fromkeys(('train', 'eval'), f"part('motion')|{op}")
+  views = dict.fromkeys(('train', 'eval'), f"redraw|part('motion')|{op}")
   entry = {'views': {**views, 'average': ''}}
   message = r'^students\.a\.views\.train: \w+ would move the vectors of clips'
   with pytest.raises(UserError, match=message):

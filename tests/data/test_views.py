@@ -63,7 +63,7 @@ def test_every_op_is_tried():
     for name, function in inspect.getmembers(views, inspect.isfunction)
     if [*inspect.signature(function).parameters][:2] == ['key', 'image']
   ]
-  assert sorted(OPS) == ops
+  assert sorted([*OPS, 'part']) == ops  # that one is of several arrays
 
 
 @pytest.mark.parametrize(('text', 'shape'), OPS.values(), ids=OPS.keys())
@@ -75,6 +75,20 @@ def test_an_op_is_pure_and_of_the_announced_shape(text, shape, strict_dtypes):
   np.testing.assert_array_equal(made, see(text))
   assert np.isfinite(made).all()
   assert not np.array_equal(made, IMAGES)
+
+
+def test_a_part_of_an_example_of_several_arrays():
+  parts = {'image': IMAGES, 'motion': IMAGES[..., :2]}
+  made = see("part('motion')", parts, ids=range(6))
+  np.testing.assert_array_equal(made, IMAGES[..., :2])
+  view = views.parse("part('image')|centre(5)")
+  shape = {name: x.shape[1:] for name, x in parts.items()}
+  assert views.output_shape(view, shape) == (5, 5, 3)
+  assert not views.draws(view, shape)
+  assert views.part_of(view) == 'image'
+  assert views.part_of(views.parse('flip')) == ''
+  with pytest.raises(UserError, match='an example has no parts'):
+    views.output_shape(view, (8, 8, 3))
 
 
 def test_the_empty_view_only_makes_floats():

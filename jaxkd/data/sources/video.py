@@ -32,6 +32,7 @@ def clips(
   test: int = 1000,
   pan: float = 1.0,
   noise: float = 0.01,
+  typical: float = 0.5,
   codec: bool = True,
   quantizer: int = 3,
   parts: Sequence[str] = video_lib.GROUP,
@@ -55,6 +56,8 @@ def clips(
     test: clips to test on.
     pan: the most that the camera pans in a frame each way, in pixels.
     noise: standard deviation of the sensor's noise; pixels are from 0 to 1.
+    typical: share of clips whose object is of the class that goes with the
+      action, so that a single frame tells something.
     codec: whether clips are encoded; else motion is the true one, and no
       package is needed.
     quantizer: of the codec, from 1, fine, to 31, coarse.
@@ -70,7 +73,7 @@ def clips(
       'kind of objects', objects, scenes_lib.THRESHOLDS, 'data.kw.objects'
     )
   threshold = scenes_lib.THRESHOLDS[objects]
-  scene = clips_lib.Scene(size, length, pan, noise, threshold)
+  scene = clips_lib.Scene(size, length, pan, noise, typical, threshold)
   out = train // 10 if validation is None else validation
   counts = {'train': train, 'validation': out, 'test': test}
   if out == 0:
@@ -82,10 +85,11 @@ def clips(
   made, digests = {}, []
   for split, number in counts.items():
     own = of.splits[split]
-    pixels = own.fetch(np.arange(len(own)))['inputs'][..., 0]
-    digests.append(zlib.crc32(np.ascontiguousarray(pixels)))
+    fields = own.fetch(np.arange(len(own)))
+    pixels, kinds = fields['inputs'][..., 0], fields['labels']
+    digests += [zlib.crc32(np.ascontiguousarray(x)) for x in (pixels, kinds)]
     start = clips_lib.seed_of(seed, split)
-    made[split] = clips_lib.made(pixels, number, scene, start), number
+    made[split] = clips_lib.made(pixels, kinds, number, scene, start), number
   if codec:
     on = scene, counts, seed, digests, quantizer, clips_lib.VERSION
     root = clips_lib.written(
