@@ -122,6 +122,16 @@ def texts(tokens: Any, pieces: Sequence[str]) -> list[str]:
 # What metrics measure: ``(outputs, batch, teachers) -> fields``.
 
 
+def greedy(outputs, batch, teachers):
+  """What is written greedily, what should be, and whether of numbers."""
+  return _written('greedy', outputs, batch)
+
+
+def beam(outputs, batch, teachers):
+  """The best hypothesis, what it should be, and whether of numbers."""
+  return _written('beam', outputs, batch)
+
+
 def mean_of(output: str) -> Metric:
   """The mean of an output [B] of finished nets."""
 

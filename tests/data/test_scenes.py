@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from jaxkd.data import scenes, sources
 from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.sources import images as image_sources
 from jaxkd.errors import UserError
 from jaxkd.run import build
 
@@ -155,7 +156,7 @@ def test_splits_have_objects_of_their_own(monkeypatch):
     }
     return sources.Source('digits', splits, 10, (8, 8, 1), tuple('abcdefghij'))
 
-  monkeypatch.setattr(sources, 'digits', digits)
+  monkeypatch.setattr(image_sources, 'digits', digits)
   made = sources.load('scenes', **SMALL)
   for split, classes in own.items():
     found = {*np.unique(made.splits[split].labels).tolist()} - {0}
@@ -199,7 +200,7 @@ def test_clothes_are_read_as_their_source_reads_them(tmp_path, monkeypatch):
     asked.append(dir)
     return sources.Source('f', splits, 10, (28, 28, 1), tuple('abcdefghij'))
 
-  monkeypatch.setattr(sources, 'fashion_mnist', fashion_mnist)
+  monkeypatch.setattr(image_sources, 'fashion_mnist', fashion_mnist)
   made = sources.load(
     'scenes', objects='fashion_mnist', dir=str(tmp_path), **SMALL
   )
