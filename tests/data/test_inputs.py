@@ -58,6 +58,11 @@ def test_what_it_trained_on_is_taken(asarray, known, given, taken):
   [
     (BYTES, ones(2, 9, 9, 3), r'\[2, 9, 9, 3\]; bring images to 4 × 6 pixels'),
     (BYTES._replace(resize=4), ones(2, 9, 9, 3), r'data.kw.resize=4 did'),
+    (
+      BYTES._replace(resize=(4, 6)),
+      ones(2, 9, 9, 3),
+      r'4 × 6 pixels, RGB, as data.kw.resize=\(4, 6\) did',
+    ),
     (BYTES, ones(4, 6, 3), r'\[4, 6, 3\]; .*give inputs\[None\]'),
     (BYTES, ones(2, 3, 4, 6), r'give numpy.moveaxis\(inputs, 1, -1\)'),
     (BYTES, ones(2, 4, 6), 'bring images to .* RGB'),
@@ -147,7 +152,12 @@ PAIR = Inputs((GREY.arrays, VECTOR.arrays))
 SCALED = GREY._replace(range=(-1, 1))
 
 
-@pytest.mark.parametrize('known', [BYTES, GREY, VECTOR, TOKENS, PAIR, SCALED])
+RESIZED = BYTES._replace(resize=(4, 6))
+
+
+@pytest.mark.parametrize(
+  'known', [BYTES, GREY, VECTOR, TOKENS, PAIR, SCALED, RESIZED]
+)
 def test_it_is_the_same_after_json(known):
   kept = json.loads(json.dumps(inputs.as_json(known)))
   assert inputs.from_json(kept) == known
