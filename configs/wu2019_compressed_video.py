@@ -155,7 +155,7 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     steps=3000,
     batch_size=64,
     seeds=5,
