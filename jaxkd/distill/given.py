@@ -17,6 +17,7 @@ from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
 from jaxkd.errors import UserError, unknown
 from jaxkd.train import sharding
+from jaxkd.train.optimizer import check_result
 from jaxkd.types import Context, Metric, Term
 
 
@@ -50,6 +51,7 @@ def check_kinds(student, teachers, terms, optimizer, metrics) -> None:
       f'distill.step: {brief(optimizer)} is no optimiser; give one of optax, '
       'as optax.adamw(1e-3)'
     )
+  check_result(optimizer, 'distill.step: optimizer')
   for name, metric in metrics.items():
     if not isinstance(metric, Metric) and not callable(metric):
       raise UserError(

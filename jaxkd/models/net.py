@@ -28,8 +28,8 @@ import inspect
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -544,11 +544,12 @@ def _nnx(
       state = nnx.from_flat_state(list(values.items()))
       module = nnx.merge(graphdefs[train], state)
       args, kwargs = called_with(inputs, train)
-      if wanted is None:
-        result, sown = module(*args, **kwargs), nnx.State({})
-      else:
-        captured = nnx.capture(module, nnx.Intermediate)
-        result, sown = captured(*args, **kwargs)
+      with _bridged(kind):
+        if wanted is None:
+          result, sown = module(*args, **kwargs), nnx.State({})
+        else:
+          captured = nnx.capture(module, nnx.Intermediate)
+          result, sown = captured(*args, **kwargs)
       calls = {
         _name(path[:-1]): tuple(map(_leaves, outputs.get_value()))
         for path, outputs in nnx.to_flat_state(sown)
@@ -585,6 +586,20 @@ def _nnx(
     'leave deterministic and use_running_average to module.train() and '
     'module.eval(), or let __call__ take the argument train and pass it on',
   )
+
+
+@contextmanager
+def _bridged(kind: type) -> Iterator[None]:
+  """Says what a Linen module inside of an NNX module needs to train."""
+  try:
+    yield
+  except flax.errors.ModifyScopeVariableError as error:
+    raise UserError(
+      f'a Linen module in the model {kind.__name__} may not change its state '
+      f"({_short(error)}); call it with mutable=['batch_stats'] where train is "
+      'True, and with mutable=False elsewhere, or name the Linen module itself '
+      'as the model'
+    ) from error
 
 
 def _check_shared(

@@ -1,5 +1,6 @@
 """Optimisers and schedules of optax, by name."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from jaxkd import lookup, paths
 from jaxkd import options as options_lib
@@ -190,12 +192,32 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
   )
   with blamed(f'{at}.optimizer.kw: {_shown(make, name)}'):
     made = make(rate, **options)
+  check_result(made, f'{at}.optimizer.name')
   before = []
   if train['clip']:
     before.append(optax.clip_by_global_norm(train['clip']))
   if train['weight_decay']:
     before.append(optax.add_decayed_weights(train['weight_decay']))
   return optax.chain(*before, made) if before else made
+
+
+def check_result(made: optax.GradientTransformation, at: str) -> None:
+  """Refuses an optimiser whose result is not what it trains.
+
+  Raises:
+    UserError: a schedule-free optimiser, which gives its result by
+      `optax.contrib.schedule_free_eval_params`.
+  """
+  kind, state = optax.contrib.ScheduleFreeState, ()
+  with contextlib.suppress(Exception):  # it wants parameters; told elsewhere
+    state = made.init({})
+  is_kind = lambda node: isinstance(node, kind)  # noqa: E731
+  if any(map(is_kind, jax.tree.leaves(state, is_leaf=is_kind))):
+    raise UserError(
+      f'{at}: a schedule-free optimiser ends with other parameters than those '
+      'that it trains, and those would be evaluated and kept; take another, '
+      'and train.average for a mean of the parameters'
+    )
 
 
 def _optimizers() -> dict[str, Any]:

@@ -536,3 +536,30 @@ def test_layers_that_are_computed_again_are_told_too():
   for kw in ({}, {'key': KEY, 'train': True}):
     one, other = (net.apply(variables, X, **kw) for net in (plain, again))
     assert jax.tree.all(jax.tree.map(jnp.allclose, one, other))
+
+
+class Bridged(nnx.Module):
+  """A Linen module in an NNX module, by Flax's bridge."""
+
+  def __init__(self, rngs, *, mutable):
+    self.inner = nnx.bridge.ToNNX(NeverTrains(), rngs=rngs)
+    nnx.bridge.lazy_init(self.inner, X)
+    self.mutable = mutable
+
+  def __call__(self, x, train):
+    mutable = ['batch_stats'] if train and self.mutable else False
+    return self.inner(x, enabled=train, mutable=mutable)
+
+
+def test_a_linen_module_in_an_nnx_module_trains_or_says_what_it_needs():
+  net = from_nnx(lambda rngs: Bridged(rngs, mutable=True), X)
+  variables = net.init(KEY)
+  one, state = net.apply(variables, X, key=KEY, train=True)
+  other, _ = net.apply(variables, X, key=OTHER, train=True)
+  assert np.abs(one['logits'] - other['logits']).max() > 0
+  with pytest.raises(AssertionError):
+    chex.assert_trees_all_close(state, variables['state'])
+  assert net.idle() == Idle()
+  net = from_nnx(lambda rngs: Bridged(rngs, mutable=False), X)
+  with pytest.raises(UserError, match=r"Bridged may not .* mutable=.'batch_st"):
+    net.apply(net.init(KEY), X, key=KEY, train=True)

@@ -112,6 +112,19 @@ def test_an_optimiser_of_ones_own():
   )
 
 
+def test_an_optimiser_whose_result_is_not_what_it_trains_is_refused():
+  name = 'optax.contrib:schedule_free_sgd'
+  message = r'^train\.optimizer\.name: a schedule-free .* take another'
+  with pytest.raises(UserError, match=message):
+    optimizer.optimizer(train(optimizer=dict(name=name, kw={})))
+  free = optax.contrib.schedule_free_adamw(0.1)
+  inside = optax.chain(optax.clip(1.0), free)
+  with pytest.raises(UserError, match=r'^mine: a schedule-free'):
+    optimizer.check_result(inside, 'mine')
+  for other in (optax.adamw(0.1), optax.MultiSteps(optax.sgd(0.1), 2)):
+    optimizer.check_result(other, 'mine')
+
+
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
