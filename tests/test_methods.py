@@ -107,6 +107,9 @@ def test_a_method_says_where_it_is_from(name):
     assert survey['url'] != claims['url']
 
 
+OF_CACHING = ('cache', 'data')
+
+
 def test_side_by_side_they_are_what_they_are_alone(size, compared):
   """Each with its own weights and once more, to be tuned."""
   own = arms.configs_of(compared)
@@ -114,8 +117,10 @@ def test_side_by_side_they_are_what_they_are_alone(size, compared):
   assert set(own) == {'student', *METHODS, *tuned}
   for name in METHODS:
     alone = method(name, size)
-    teachers = alone['teachers']
-    assert {n: compared['teachers'][n] for n in teachers} == teachers
+    for role, teacher in alone['teachers'].items():
+      # But for what is cached, and of which examples.
+      same = compared['teachers'][role] | {k: teacher[k] for k in OF_CACHING}
+      assert same == teacher
     want = arms.configs_of(alone)['distilled']
     for arm in (own[name], own[f'{name}_tuned']):
       assert in_use(arm) == in_use(want)
@@ -151,8 +156,19 @@ def test_side_by_side_each_is_tuned_as_much_as_soft_targets(compared):
   }  # fmt: skip
 
 
+def test_what_was_found_is_of_the_same_grids():
+  config = load(COMPARED, '')
+  own = arms.configs_of(config)
+  grids = tuning.parse(config['tune'], config, own)
+  tuning.check_earlier(config['tuned'], grids)
+  assert set(config['tuned']) == set(grids)
+
+
 def test_a_step_of_every_method_can_be_traced(tmp_path):
-  """All side by side, so that what they share is built once."""
+  """All side by side, so that what they share is built once.
+
+  No step runs a teacher whose outputs are cached.
+  """
   config = load(COMPARED, ':tiny')
   config['arms'] = {
     name: arm

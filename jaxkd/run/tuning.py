@@ -181,7 +181,7 @@ def prepare(
       )
   source, rounds = checks.prepare(config, directory, grids)
   if config['tuned']:
-    _check_earlier(config['tuned'], grids, rounds[0].arms)
+    check_earlier(config['tuned'], grids)
   if grids:
     part = rounds[0]
     session = jobs.session_of(part, source, directory, progress=None)
@@ -287,8 +287,8 @@ def _found(file: Path, grids: Mapping[str, Grid], own: Mapping) -> dict:
   return found
 
 
-def _check_earlier(
-  earlier: Mapping[str, Any], grids: Mapping[str, Grid], own: Mapping
+def check_earlier(
+  earlier: Mapping[str, Any], grids: Mapping[str, Grid]
 ) -> None:
   """Refuses what an earlier run found if it searched something else.
 
