@@ -63,7 +63,7 @@ def get_config(arg=None):
     kw=dict(passage='gen1:1-deu34:12', vocabulary=2000, length=32, context=16),
     draw='shared',
   )
-  net = dict(model='lstm_language', kw=dict(width=96, dropout=0.5))
+  net = dict(model='lstm_language', kw=dict(width=96, dropout=0.3))
 
   def learns(teacher):
     return dict(
