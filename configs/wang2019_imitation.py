@@ -94,10 +94,10 @@ def get_config(arg=None):
     psi_20=imitation(NEAR.format(psi=0.2)),
     psi_80=imitation(NEAR.format(psi=0.8)),
   )
-  c.tune = tuple(
-    f'{arm}:distill.{"soft" if arm == "soft" else "imitation"}.weight={WEIGHTS}'
-    for arm in c.arms
-    if arm != 'student'
+  # Of each arm the weight of the term that it has.
+  c.tune = (
+    f'distill.imitation.weight={WEIGHTS}',
+    f'distill.soft.weight={WEIGHTS}',
   )
   c.train = dict(
     optimizer=dict(name='adam'),

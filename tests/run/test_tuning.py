@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from jaxkd.errors import UserError
 from jaxkd.run import arms, jobs, pipeline, tuning
 from jaxkd.run import config as configs
 from jaxkd.run.plan import configs_of
+
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 def small(**changes):
@@ -432,3 +435,13 @@ def test_what_an_earlier_run_found_must_fit(arm, changes, message, tmp_path):
   config = small(tune=('distill.soft.weight=0.5,1.0',), tuned={arm: found})
   with pytest.raises(UserError, match=message):
     tuning.prepare(config, tmp_path, ())
+
+
+@pytest.mark.parametrize(
+  'file', sorted(CONFIGS.glob('*.py')), ids=lambda f: f.stem
+)
+def test_the_grids_of_every_config_are_equal(file):
+  """Also of those whose default form no other test has."""
+  config = configs.plain(configs.complete(configs.beside(file).get_config('')))
+  first = next(iter(configs_of(config).values()))
+  tuning.parse(config['tune'], first, arms.configs_of(first))
