@@ -70,14 +70,17 @@ def get_config(arg=None):
     loss='cross_entropy', at=('levels', 'levels'), kw=dict(every=True)
   )
   net = dict(widths=(16, 32), width=128)
+  centred = '' if size == 'paper' else 'standardize(0.5, 0.25)'
+  views = dict(train=centred, eval=centred)
   c.teachers = dict(
     main=dict(
       model='lrcn',
+      views=views,
       kw=dict(**net, bidirectional=True),
       distill=dict(labels=every),
     )
   )
-  c.students = dict(student=dict(model='lrcn', kw=net))
+  c.students = dict(student=dict(model='lrcn', views=views, kw=net))
   features = dict(at=('features', 'features'), teacher='main')
   mmd = dict(**features, loss='maximum_mean_discrepancy')
   c.distill = dict(
@@ -108,7 +111,7 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     clip=5.0,
     steps=3000,
     batch_size=64,
