@@ -102,13 +102,13 @@ def get_config(arg=None):
   def taught(**weights):
     return dict(distill={n: dict(weight=w) for n, w in weights.items()})
 
-  # The MMD of features of 128 units is about a hundred times their mean square.
+  # The MMD of 128 features is hundreds of times the mean square of each.
   c.arms = dict(
     student={},
-    mse=taught(mse=10.0),
-    mmd=taught(mmd=0.1),
-    distilled=taught(mse=10.0, mmd=0.1),
-    of_clips=taught(mse=10.0, mmd_of_clips=0.1),
+    mse=taught(mse=1.0),
+    mmd=taught(mmd=0.001),
+    distilled=taught(mse=1.0, mmd=0.001),
+    of_clips=taught(mse=1.0, mmd_of_clips=0.001),
     soft=taught(labels=0.5, soft=0.5),
   )
   c.train = dict(
