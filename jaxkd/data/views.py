@@ -440,6 +440,26 @@ def channel(key: Array, image: Array, index: int) -> Array:
   return image[..., index : index + 1]
 
 
+def segments(key: Array, image: Array, count: int) -> Array:
+  """Images that lie behind each other along the channels, as a sequence.
+
+  Args:
+    key: not used.
+    image: [H, W, count · C].
+    count: how many there are.
+
+  Returns:
+    [count, H, W, C].
+  """
+  del key
+  height, width = _size('segments', image)
+  _require(
+    count >= 1 and not image.shape[2] % count,
+    f'segments(count={count}) does not divide {image.shape[2]} channels',
+  )
+  return jnp.moveaxis(image.reshape(height, width, count, -1), 2, 0)
+
+
 def standardize(
   key: Array, image: Array, mean: float | tuple, std: float | tuple
 ) -> Array:

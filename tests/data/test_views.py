@@ -35,6 +35,7 @@ OPS = {
   'gradient': ('gradient', (8, 8, 3)),
   'haar': ('haar', (4, 4, 9)),
   'channel': ('channel(1)', (8, 8, 1)),
+  'segments': ('segments(3)', (3, 8, 8, 1)),
 }
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 
@@ -89,6 +90,15 @@ def test_a_part_of_an_example_of_several_arrays():
   assert views.part_of(views.parse('flip')) == ''
   with pytest.raises(UserError, match='an example has no parts'):
     views.output_shape(view, (8, 8, 3))
+
+
+def test_segments_are_the_images_along_the_channels():
+  two = np.concatenate([IMAGES, 1 - IMAGES], axis=-1)
+  np.testing.assert_array_equal(
+    see('segments(2)', two), np.stack([IMAGES, 1 - IMAGES], axis=1)
+  )
+  with pytest.raises(UserError, match='does not divide 3 channels'):
+    views.output_shape(views.parse('segments(2)'), (8, 8, 3))
 
 
 def test_the_empty_view_only_makes_floats():
@@ -354,14 +364,14 @@ class TestOps:
 
 STILL = (
   'resolution', 'resize', 'blur', 'standardize', 'grayscale', 'centre',
-  'dihedral_all', 'gradient', 'haar', 'channel',
+  'dihedral_all', 'gradient', 'haar', 'channel', 'segments',
 )  # fmt: skip
 
 
 @pytest.mark.parametrize('name', OPS)
 def test_it_is_known_what_draws(name):
   view = views.parse(f'{OPS[name][0]}|{OPS["standardize"][0]}')
-  if name not in ('grayscale', 'haar', 'channel'):  # of other channels
+  if name not in ('grayscale', 'haar', 'channel', 'segments'):  # of others
     assert views.draws(view, (8, 8, 3)) == (name not in STILL)
   alone = views.parse(OPS[name][0])
   assert views.draws(alone, (8, 8, 3)) == (name not in STILL)
