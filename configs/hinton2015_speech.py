@@ -101,10 +101,10 @@ def get_config(arg=None):
       controls[f'no_early_stopping_{part}_{metric}'] = dict(
         **pair, metric=f'early_stopping_{metric}'
       )
-  c.tune, c.tune_seeds = ('train.learning_rate=3e-4,1e-3,3e-3',), 2
+  c.tune, c.tune_seeds = ('train.learning_rate=1e-3,3e-3,1e-2',), 2
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     steps=4000,
     batch_size=128,
     seeds=5,
