@@ -26,6 +26,7 @@ from jaxkd.report import wording
 
 SECONDS = 150  # that a measurement may take, or about that
 NUM_DATA, NEGATIVES, PROJECTED = 50_000, 16_384, 128  # of CRD, by its authors
+FRAMES, SPOKEN = 100, 20  # frames and tokens of an utterance, for CTC
 
 _MAPS = 'stages/0', 'stages/1', 'stages/2'
 _LAST = _MAPS[-1]
@@ -81,6 +82,8 @@ def inputs(case: Case) -> dict[str, Any]:
   def normal(*shape):
     return jax.random.normal(next(draws), shape)
 
+  classes = student['logits'].shape[-1]
+  spoken = jax.random.randint(next(draws), (batch, SPOKEN), 4, max(5, classes))
   width = student['embedding'].shape[-1]
   weights = normal(width, width) / width**0.5
   return {
@@ -109,6 +112,8 @@ def inputs(case: Case) -> dict[str, Any]:
     'critic': lambda x: jnp.mean(jnp.tanh(x @ weights), axis=1),
     'real': teacher['embedding'],
     'fake': student['embedding'],
+    # What has the name of another's and another shape, by loss.
+    'ctc': {'logits': normal(batch, FRAMES, classes), 'labels': spoken},
   }
 
 
@@ -123,6 +128,7 @@ def arguments(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     UserError: an argument that there is nothing for.
   """
   given = {}
+  inputs = {**inputs, **inputs.get(name, {})}
   here = f'in {__name__.replace(".", "/")}.py'
   for p in inspect.signature(getattr(losses, name)).parameters.values():
     if p.default is not p.empty:

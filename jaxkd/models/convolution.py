@@ -106,7 +106,12 @@ def conv_general_dilated(
     edges = lax.padtype_to_pads(
       x.shape[1:3], kernel.shape[:2], window_strides, padding
     )
-  if ours and min(map(min, edges)) >= 0:
+  if ours and min(map(min, edges)) < 0:
+    # XLA reads memory that it has not written where padding is negative.
+    cut = [(min(low, 0), min(high, 0), 0) for low, high in edges]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
+    edges = [(max(low, 0), max(high, 0)) for low, high in edges]
+  if ours:
     window = Window(
       x.shape[1:3],
       kernel.shape[:2],
@@ -117,6 +122,7 @@ def conv_general_dilated(
     )
     if min(window.output) > 0:
       return _forward.bind(x, kernel, window=window)
+    padding = window.padding
   return lax.conv_general_dilated(
     x, kernel, window_strides, padding, **arguments
   )

@@ -110,7 +110,8 @@ def test_explains_the_loss_and_every_layer(tmp_path):
   for expected in (
     'hint = 0.5 · hint(linear(layers/0), layers/1 of main)',
     'soft = 1 · kl(logits, logits of main, temperature=1.0)',
-    'labels = 1 · cross_entropy(logits, labels, label_smoothing=0.0)',
+    'labels = 1 · cross_entropy(logits, labels, every=False, '
+    'label_smoothing=0.0)',
     'layers/1',
     '[B, 8]',
   ):
