@@ -240,7 +240,7 @@ def test_another_config_on_one_host(file, tmp_path):
 
 OTHER = """
   import functools
-  from jaxkd.data import sources
+  from jaxkd.data.sources import images as sources
   synthetic = sources.synthetic
   @functools.wraps(synthetic)
   def with_another_label(**options):
