@@ -79,12 +79,13 @@ def compared(methods):
   c = base.copy_and_resolve_references()
   c.arms = dict(student=c.arms.student)
   c.tune, c.tune_seeds = (), 1
+  complete = {name: config.complete(own) for name, own in methods.items()}
   for name, method in methods.items():
     c.teachers.update(method.teachers)
     # All methods use the baseline's teacher, even if their files change it.
     c.teachers.main = base.teachers.main
     # All of them is said, so that nothing is left as the baseline has it.
-    terms = config.complete(method).distill.to_dict()
+    terms = complete[name].distill.to_dict()
     unused = {term: dict(weight=0.0) for term in c.distill if term not in terms}
     arm = dict(
       distill={**unused, **terms},
@@ -101,7 +102,7 @@ def compared(methods):
     factors = ','.join(f'{MIDDLE.get(name, 1) * x:g}' for x in FACTORS)
     c.tune += (f'{name}_tuned:{",".join(own)}*={factors}',)
   c.data.draw = 'shared'
-  for name, outputs in looked_at(methods).items():
+  for name, outputs in looked_at(complete.values()).items():
     c.teachers[name].cache = dict(outputs=outputs)
     if name != 'main':  # It learns from what is kept of the teacher's outputs.
       c.teachers[name].data = dict(fraction=c.data.fraction.students)
@@ -121,11 +122,10 @@ def compared(methods):
   return c
 
 
-def looked_at(methods):
-  """What the methods look at, of each group of teachers that stays as it is."""
+def looked_at(configs):
+  """What terms look at, of each group of teachers, in complete configs."""
   outputs = {}
-  for method in methods.values():
-    c = config.complete(method)
+  for c in configs:
     for term in c.distill.values():
       if term.teacher in c.teachers:
         at = term.at[1]

@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib import patches
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxkd.errors import replacing
+from jaxkd.tasks.panels import legend, panels
 
 _CELL = 1.3  # inches
 _LETTER, _MARK = 0.06, 0.4  # of the legend, inches
@@ -62,14 +62,12 @@ def drawn(
   entry = _MARK + _LETTER * max(map(len, classes))
   across = max(_CELL * columns, entry)
   side_by_side = max(1, min(len(classes), int(across / entry)))
-  legend = 0.16 * math.ceil(len(classes) / side_by_side) if few else 0
-  figure = Figure(
-    figsize=(across, _CELL * rows * height / width + legend + 0.4),
-    layout='constrained',
+  below = 0.16 * math.ceil(len(classes) / side_by_side) if few else 0
+  figure, axes = panels(
+    rows,
+    ('image', *found),
+    (across, _CELL * rows * height / width + below + 0.4),
   )
-  figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-  FigureCanvasAgg(figure)
-  axes = figure.subplots(rows, columns, squeeze=False)
   for row in range(rows):
     image = images[row].repeat(3 if images.shape[-1] == 1 else 1, -1)
     nothing = np.zeros((0, 4)), np.zeros(0, int)
@@ -77,15 +75,8 @@ def drawn(
     for ax, (boxes, labels) in zip(axes[row], of_each, strict=True):
       # In pixels from the upper left corner, where the axes begin too.
       ax.imshow(image, extent=(0, width, height, 0), interpolation='nearest')
-      ax.set(xticks=[], yticks=[])
-      ax.spines[:].set_visible(False)
       for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
-        top, left, bottom, right = np.array(box) * [
-          height,
-          width,
-          height,
-          width,
-        ]
+        top, left, bottom, right = np.array(box) * (2 * [height, width])
         colour = colours[label % len(colours)]
         ax.add_patch(
           patches.Rectangle(
@@ -99,21 +90,10 @@ def drawn(
         )
         if not few:
           ax.text(left, top, classes[label], color=colour, size=4, va='bottom')
-  for ax, name in zip(axes[0], ('image', *found), strict=True):
-    ax.set_title(name, fontsize='small')
   if few:
     marks = [
       patches.Patch(facecolor=colours[i], label=name)
       for i, name in enumerate(classes)
     ]
-    figure.legend(
-      handles=marks,
-      loc='outside lower center',
-      ncols=side_by_side,
-      frameon=False,
-      fontsize='x-small',
-      handlelength=1.0,
-      handleheight=1.0,
-      columnspacing=1.0,
-    )
+    legend(figure, marks, side_by_side)
   return figure

@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib import colors, patches
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxkd.errors import replacing
+from jaxkd.tasks.panels import legend, panels
 
 BACKGROUND, IGNORED = '#e9e7e2', '#26262b'
 _CELL = 1.15  # inches
@@ -64,13 +64,10 @@ def drawn(
   entry = _MARK + _LETTER * max(map(len, entries))
   width = max(_CELL * columns, entry)
   side_by_side = min(len(entries), int(width / entry))
-  legend = 0.16 * math.ceil(len(entries) / side_by_side)
-  figure = Figure(
-    figsize=(width, _CELL * rows + legend + 0.4), layout='constrained'
+  below = 0.16 * math.ceil(len(entries) / side_by_side)
+  figure, axes = panels(
+    rows, ('image', *maps), (width, _CELL * rows + below + 0.4)
   )
-  figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-  FigureCanvasAgg(figure)
-  axes = figure.subplots(rows, columns, squeeze=False)
   for row in range(rows):
     image = images[row]
     shown = [image.repeat(3, -1) if image.shape[-1] == 1 else image]
@@ -78,26 +75,13 @@ def drawn(
     shown[1] = np.where(valid[row][..., None], shown[1], colors.to_rgb(IGNORED))
     for ax, pixels in zip(axes[row], shown, strict=True):
       ax.imshow(pixels, interpolation='nearest')
-      ax.set(xticks=[], yticks=[])
-      ax.spines[:].set_visible(False)
-  for ax, name in zip(axes[0], ('image', *maps), strict=True):
-    ax.set_title(name, fontsize='small')
   marks = [
     patches.Patch(facecolor=colour, label=name)
     for name, colour in zip(
       entries, [*palette, colors.to_rgb(IGNORED)], strict=True
     )
   ]
-  figure.legend(
-    handles=marks,
-    loc='outside lower center',
-    ncols=side_by_side,
-    frameon=False,
-    fontsize='x-small',
-    handlelength=1.0,
-    handleheight=1.0,
-    columnspacing=1.0,
-  )
+  legend(figure, marks, side_by_side)
   return figure
 
 
