@@ -2,7 +2,7 @@
 
 Programs that are to be compared are timed in turns, A B C A B C..., so that
 the drift of a shared machine hits all of them alike. A measurement is a dict
-of the form of `jaxkd.report.tables.SPEED_SCHEMA`, which BENCHMARKS.md shows.
+of the form of `jaxkd.report.report.SCHEMA`, which BENCHMARKS.md shows.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import CacheSpec, Group, Role
 from jaxkd.errors import UserError
 from jaxkd.models import cost
-from jaxkd.report import record, rows, tables, wording
+from jaxkd.report import record, rows, wording
+from jaxkd.report import speed as report
 from jaxkd.run import build, job_groups, terms, train_job
 from jaxkd.run import config as configs
 from jaxkd.run.types import Job, Session
@@ -361,7 +362,7 @@ def save(path: str | Path, measured: Sequence[Mapping[str, Any]]) -> None:
   """
   path = files.path(path, at='--out')
   held = rows.plain(list(measured))
-  rows.check_shape(held, tables.SPEED_SCHEMA, str(path))
+  rows.check_shape(held, report.SCHEMA, str(path))
   draft = path.with_name(f'.{path.name}.draft')
   try:
     draft.write_text(
@@ -436,7 +437,7 @@ def stored(
   held = {}
   if path.exists():
     there = rows.load_json(path)
-    rows.check_shape(there, tables.SPEED_SCHEMA, str(path))
+    rows.check_shape(there, report.SCHEMA, str(path))
     held = {entry['name']: entry for entry in there}
   try:
     directory.mkdir(exist_ok=True)

@@ -30,7 +30,7 @@ def main(stop):
   # What --help need not wait for.
   from jaxkd import files
   from jaxkd.data import passes
-  from jaxkd.report import progress, tables
+  from jaxkd.report import progress, terminal
   from jaxkd.run import overview, pipeline, tuning, workdir
   from jaxkd.train import hosts
 
@@ -61,7 +61,7 @@ def main(stop):
     sys.exit(launch.STOPPED)
   # Soft wrapping leaves commands whole, to be copied.
   predicts = workdir.prediction(directory, config['task'])
-  shown = tables.console(row, directory, predicts)
+  shown = terminal.console(row, directory, predicts)
   console.print(shown, soft_wrap=True)
 
 

@@ -26,7 +26,8 @@ from benchmarks.peers.process import Failed, Lacking, Process
 from benchmarks.speed import Case, Program
 from jaxkd import compilation, files
 from jaxkd.errors import UserError
-from jaxkd.report import tables, wording
+from jaxkd.report import speed as report
+from jaxkd.report import wording
 from jaxkd.run import config as configs
 from jaxkd.train import sharding
 
@@ -177,7 +178,7 @@ def measure(
         break
       table += _rows(case, program, peers, samples, stop, seconds, stage)
   found = speed.measurement(
-    tables.PEERS + speed.titled(case), table, _notes(threads, device)
+    report.PEERS + speed.titled(case), table, _notes(threads, device)
   )
   return {**found, 'versions': {**found['versions'], **versions}}
 

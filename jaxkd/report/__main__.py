@@ -1,9 +1,11 @@
-"""``python -m jaxkd.report`` makes BENCHMARKS.md and the survey's pages.
+"""``python -m jaxkd.report`` makes BENCHMARKS.md and the pages beside it.
 
-With --check it compares; --survey and --claims print a page.
+With --check it compares; --add takes what a run found; --survey and --claims
+print a page.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,25 +14,31 @@ from rich.console import Console
 
 from jaxkd import files
 from jaxkd.errors import UserError
-from jaxkd.report import rows, survey, tables
+from jaxkd.report import benchmarks, rows, speed, survey, terminal, wording
 
 SPEED = Path('benchmarks/speed')
-BENCHMARKS = Path('BENCHMARKS.md')
+ROWS = Path('benchmarks/rows')
 CONFIGS = Path('configs')
 SURVEY, CLAIMS = Path('docs/survey.md'), Path('docs/claims.md')
+EXAMPLES = 'shown'  # the folder of a run that has pictures of examples
+MADE = ('*.md', '*.svg', '*/*.svg')  # of what is in `benchmarks.FOLDER`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Returns the exit code: 0, 1 if a page is stale, 2 for a bad file."""
   parser = argparse.ArgumentParser(
     prog='python -m jaxkd.report',
-    description=f'Makes {BENCHMARKS}, {SURVEY} and {CLAIMS} from the rows of '
-    'finished runs and the configs.',
+    description=f'Makes {benchmarks.PAGE}, the pages in {benchmarks.FOLDER}, '
+    f'{SURVEY} and {CLAIMS} from the rows of finished runs and the configs.',
   )
   instead = parser.add_mutually_exclusive_group()
   instead.add_argument(
     '--check', action='store_true', help='write nothing; fail if one is stale'
   )
+  instead.add_argument(
+    '--add', type=Path, nargs='+', metavar='RUN',
+    help='workdirs of finished runs, whose rows and pictures are taken first',
+  )  # fmt: skip
   instead.add_argument(
     '--survey', action='store_true',
     help="print the survey's tables, in its words and in ours",
@@ -40,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help="print the survey's claims and whether they hold here",
   )  # fmt: skip
   parser.add_argument(
-    '--rows', type=Path, default=Path('benchmarks/rows'), metavar='DIR',
+    '--rows', type=Path, default=ROWS, metavar='DIR',
     help='where the rows are (default: %(default)s)',
   )  # fmt: skip
   parser.add_argument(
@@ -48,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help=f'where measurements of speed are (default: {SPEED}, if it is there)',
   )  # fmt: skip
   parser.add_argument(
-    '--out', type=Path, metavar='FILE',
-    help=f'the page of the rows, in place of {BENCHMARKS} and all others',
+    '--out', type=Path, metavar='DIR',
+    help='where to write the pages of rows and speeds, and no others, in place '
+    'of here',
   )  # fmt: skip
   flags = parser.parse_args(arguments)
   if flags.out and (flags.survey or flags.claims):
@@ -67,27 +76,68 @@ def _run(flags: argparse.Namespace) -> int:
       setattr(flags, name, files.path(given, at=f'--{name}'))
   if flags.speed and not flags.speed.is_dir():
     raise UserError(f'--speed: there is no directory {flags.speed}')
+  root = flags.out or Path()
+  for run in flags.add or ():
+    _add(files.path(run, at='--add'), flags.rows, root)
   found = rows.load_all(flags.rows)
   if flags.survey or flags.claims:
     page = _survey_pages(found)[SURVEY if flags.survey else CLAIMS]
-    Console().print(tables.Page(page))
+    Console().print(terminal.Page(page))
     return 0
-  speed = tables.load_speed(flags.speed or SPEED)
-  pages = {flags.out or BENCHMARKS: tables.benchmarks_md(found, speed)}
+  measured = speed.load(flags.speed or SPEED)
+  pages = benchmarks.pages(found, measured, root)
   if not flags.out:
     pages |= _survey_pages(found)
+  pages = {root / path: page for path, page in pages.items()}
   stale = [path for path in pages if not _is(path, pages[path])]
+  left = _left(root / benchmarks.FOLDER, pages)
   if flags.check:
-    for path in stale:
+    for path in [*stale, *left]:
       print(
         f'{path} is stale: run python -m jaxkd.report and commit what it '
         'writes',
         file=sys.stderr,
       )
-    return 1 if stale else 0
+    return 1 if stale or left else 0
   for path in stale:
     _write(path, pages[path])
+  for path in left:
+    path.unlink()
   return 0
+
+
+def _add(run: Path, to: Path, root: Path) -> None:
+  """Takes the row and the pictures of a finished run.
+
+  Raises:
+    UserError: it has no row, or one whose numbers mean nothing.
+  """
+  if not (run / 'row.json').is_file():
+    raise UserError(
+      f'--add: there is no row.json in {run}; name the workdir of a run that '
+      'has finished'
+    )
+  row = rows.load(run / 'row.json')
+  if wording.TINY in row.get('notes', ()):
+    raise UserError(f'--add: the row of {run} is of a :tiny form; run it whole')
+  name = row['system']
+  folder = root / benchmarks.FOLDER / name
+  try:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for picture in (*run.glob('*.png'), *(run / EXAMPLES).glob('*.png')):
+      shutil.copy(picture, folder)
+  except OSError as error:
+    raise UserError(
+      f'--add: {folder} cannot be written: {error.strerror}'
+    ) from error
+  rows.save(to / f'{name}.json', row)
+
+
+def _left(folder: Path, pages: Iterable[Path]) -> list[Path]:
+  """Pages and pictures of rows that are no longer there."""
+  there = {path for pattern in MADE for path in folder.glob(pattern)}
+  return sorted(there - set(pages))
 
 
 def _survey_pages(found: Iterable[Mapping]) -> dict[Path, str]:
@@ -105,6 +155,7 @@ def _is(path: Path, page: str) -> bool:
 
 def _write(path: Path, page: str) -> None:
   try:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding='utf-8')
   except OSError as error:
     raise UserError(f'{path} cannot be written: {error.strerror}') from error

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxkd.errors import UserError, unknown
+from jaxkd.report import benchmarks, markdown, wording
 from jaxkd.report import rows as row_files
-from jaxkd.report import tables, wording
 
 FILE = Path(__file__).with_suffix('.toml')
 ABSENT = 'not yet here'
@@ -194,10 +194,10 @@ def survey_md(survey: Mapping[str, Any], configs: Mapping[str, Config]) -> str:
     'In neither table': [n for n in works if n not in tabled],
   }.items():
     lines = [line for n in numbers for line in _lines(works[n], configs)]
-    parts += [f'## {title}', tables.markdown_table(_HEADER, lines)]
+    parts += [f'## {title}', markdown.table(_HEADER, lines)]
   parts += [
     '## Its words and ours',
-    tables.markdown_table(
+    markdown.table(
       ['The survey', 'jaxkd'],
       [[word['survey'], word['ours']] for word in survey['word']],
     ),
@@ -244,7 +244,7 @@ def claims_md(
   parts = [
     _CLAIMS.format(survey=_cited(survey)),
     f'{len(said)} claims: {counts}.',
-    tables.markdown_table(header, overview),
+    markdown.table(header, overview),
     *sections,
   ]
   return '\n\n'.join(parts) + '\n'
@@ -392,7 +392,7 @@ def _claim(
 def _evidence(need: Mapping[str, Any], found: Found) -> str:
   """The evidence of one comparison, with its figures."""
   row, pair = found.row, found.pair
-  where = tables.link(row, '../BENCHMARKS.md') if row else need['row']
+  where = benchmarks.link(row, benchmarks.FOLDER.name) if row else need['row']
   where = ', '.join(filter(None, [where, need.get('compare')]))
   if pair is None:
     return f'{ABSENT} ({where})'

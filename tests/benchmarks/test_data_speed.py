@@ -8,7 +8,8 @@ from rich.console import Console
 
 from benchmarks import data_speed
 from jaxkd.errors import UserError
-from jaxkd.report import record, rows, tables
+from jaxkd.report import record, rows
+from jaxkd.report import speed as report
 from jaxkd.train.fit import Stopped
 
 
@@ -31,8 +32,8 @@ def test_each_folder_starts_for_the_first_time_and_again(measured):
 
 def test_has_the_form_of_the_other_figures(measured):
   held = rows.plain([measured])
-  rows.check_shape(held, tables.SPEED_SCHEMA, 'x')
-  assert '### Starts: 40 images in a folder' in tables.benchmarks_md([], held)
+  rows.check_shape(held, report.SCHEMA, 'x')
+  assert '## Starts: 40 images in a folder' in report.page(held)
   output = io.StringIO()
   Console(file=output, width=120).print(data_speed.table(measured))
   assert 'in memory' in output.getvalue()

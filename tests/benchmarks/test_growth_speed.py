@@ -10,7 +10,8 @@ from rich.console import Console
 
 from benchmarks import growth_speed, population_speed, speed
 from jaxkd.errors import UserError
-from jaxkd.report import rows, tables
+from jaxkd.report import rows
+from jaxkd.report import speed as report
 from jaxkd.run import config as configs
 from jaxkd.train.fit import Stopped
 
@@ -72,7 +73,7 @@ def test_each_curve_has_a_point_of_each_size(measure, part, sizes, curves):
   assert points == [(curve, size) for curve in curves for size in sizes]
   for row in found['rows']:
     assert row['s' if part == 'terms' else 'ms'] >= 0
-  rows.check_shape(rows.plain([found]), tables.SPEED_SCHEMA, 'x')
+  rows.check_shape(rows.plain([found]), report.SCHEMA, 'x')
 
 
 def test_losses_have_time_and_memory(classes):

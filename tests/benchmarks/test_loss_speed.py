@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks import loss_speed, speed
 from jaxkd import losses
 from jaxkd.errors import UserError
-from jaxkd.report import tables
+from jaxkd.report import speed as report
 from jaxkd.report.progress import Reporter
 from jaxkd.run import config as configs
 from jaxkd.train.fit import Stopped
@@ -160,7 +160,7 @@ def test_shown_and_stored(measured, tmp_path, monkeypatch):
   (tmp_path / 'benchmarks').mkdir()
   path = speed.store([measured], 'losses')
   assert path.name.endswith('_losses.json')
-  page = tables.benchmarks_md([], tables.load_speed('benchmarks/speed'))
+  page = report.page(report.load('benchmarks/speed'))
   assert '| kl | responses | 4×100 |' in page
   assert f'; commit {measured["commit"]}.' in page
   assert '\n- Not losses, and not measured: majority_vote.\n' in page

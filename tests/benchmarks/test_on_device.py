@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxkd.report import rows, tables
+from jaxkd.report import rows
+from jaxkd.report import speed as report
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'benchmarks' / 'on_device.sh'
@@ -118,6 +119,6 @@ def test_one_part_for_real(tmp_path):
   done = run(tmp_path, '--small', f'--python={sys.executable}', '--only=steps')
   assert done.returncode == 0, done.stdout
   (found,) = rows.load_json(tmp_path / 'steps.json')
-  rows.check_shape([found], tables.SPEED_SCHEMA, 'x')
+  rows.check_shape([found], report.SCHEMA, 'x')
   assert found['name'] == 'Steps: demo'
   assert found['rows'][0]['program'] == 'plain step'

@@ -15,7 +15,8 @@ from benchmarks import speed
 from benchmarks.peers import process, side_by_side
 from benchmarks.peers.process import Failed, Lacking, Process
 from jaxkd.errors import UserError
-from jaxkd.report import rows, tables
+from jaxkd.report import rows
+from jaxkd.report import speed as report
 from jaxkd.run import config as configs
 from jaxkd.train.fit import Stopped
 
@@ -174,11 +175,11 @@ def test_versions_and_commits_of_both_sides(measured):
 
 def test_peers_come_first_on_the_page(measured):
   held = rows.plain([measured])
-  rows.check_shape(held, tables.SPEED_SCHEMA, 'x')
+  rows.check_shape(held, report.SCHEMA, 'x')
   other = {'name': 'Growth: terms', 'device': 'x', 'rows': [{'s': 1.0}]}
   other['picture'] = 'benchmarks/speed/x.png'
-  page = tables.benchmarks_md([], [other, *held])
-  first, second = '### Peers: resnet20-resnet8', '### Growth: terms'
+  page = report.page([other, *held])
+  first, second = '## Peers: resnet20-resnet8', '## Growth: terms'
   assert 0 < page.index(first) < page.index(second)
   assert '![Growth: terms](benchmarks/speed/x.png)' in page
   output = io.StringIO()

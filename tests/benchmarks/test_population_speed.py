@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import population_speed, speed
 from jaxkd.errors import UserError
-from jaxkd.report import tables
+from jaxkd.report import speed as report
 from jaxkd.run import config as configs
 from jaxkd.train import execution
 from jaxkd.train.fit import Stopped
@@ -163,8 +163,8 @@ def test_the_terminal_and_the_page(measured, tmp_path):
   assert '…' not in shown
   assert shown.count('4×4×4×1') == 1  # a net is named once
   speed.save(tmp_path / 'x.json', [measured])
-  page = tables.benchmarks_md([], tables.load_speed(tmp_path))
-  assert '### Population: members' in page
+  page = report.page(report.load(tmp_path))
+  assert '## Population: members' in page
   assert '| tiny | 4×4×4×1 | 2 |' in page
 
 

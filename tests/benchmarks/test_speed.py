@@ -13,7 +13,8 @@ from rich.console import Console
 
 from benchmarks import speed
 from jaxkd.errors import UserError
-from jaxkd.report import record, tables
+from jaxkd.report import record
+from jaxkd.report import speed as report
 from jaxkd.run import config as configs
 from jaxkd.train.fit import Stopped
 
@@ -123,14 +124,14 @@ def test_stored_measurements_are_those_of_the_report(
   assert path.name.endswith('_steps.json')
   assert path.name.islower()
   assert path.name.isascii()
-  assert tables.load_speed('benchmarks/speed') == [measured]
+  assert report.load('benchmarks/speed') == [measured]
   # Another case is added, the same one replaced.
   other = {**measured, 'name': 'Steps: other'}
   newer = {**measured, 'rows': measured['rows'][:1]}
   assert speed.store([other, newer], 'steps') == path
-  assert tables.load_speed('benchmarks/speed') == [newer, other]
-  page = tables.benchmarks_md([], [measured])
-  assert '### Steps: tiny' in page
+  assert report.load('benchmarks/speed') == [newer, other]
+  page = report.page([measured])
+  assert '## Steps: tiny' in page
   assert '| distillation step: soft targets |' in page
 
   path.write_text('{}')

@@ -12,7 +12,7 @@ from rich.console import Console
 import jaxkd
 from jaxkd.data import sources
 from jaxkd.errors import UserError
-from jaxkd.report import tables
+from jaxkd.report import terminal
 from jaxkd.run import checks, loaded, workdir
 from jaxkd.run import config as configs
 from jaxkd.train import checkpoint
@@ -148,7 +148,7 @@ def test_the_lines_at_the_end_of_a_run_predict(
   monkeypatch.chdir(tmp_path)
   predicts = workdir.prediction(directory, 'classification')
   console = Console(width=80)
-  console.print(tables.console(row, directory, predicts), soft_wrap=True)
+  console.print(terminal.console(row, directory, predicts), soft_wrap=True)
   said = capsys.readouterr().out.splitlines()
   start = said.index('import jaxkd')
   lines = said[start : start + 3]

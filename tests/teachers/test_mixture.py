@@ -9,7 +9,7 @@ from rich.console import Console
 import jaxkd
 from jaxkd.data import sources
 from jaxkd.distill.roles import Group, Role
-from jaxkd.report import tables
+from jaxkd.report import system
 from jaxkd.run import config as configs
 from jaxkd.run import pipeline
 from jaxkd.teachers import mixture
@@ -111,7 +111,7 @@ def test_a_run_weighs_the_teachers_of_each_seed(tmp_path):
       want = mixture.proportions(np.stack(parts))
       np.testing.assert_allclose(row['weights'][name][seed], want, atol=1e-3)
   assert np.ptp(row['weights']['few']) > 0.05
-  assert 'found on validation, go from 0.' in tables.benchmarks_md([row])
+  assert 'found on validation, go from 0.' in system.page(row)
   # Found again, they are the same to the last bit, and the students too.
   (tmp_path / 'row.json').unlink()
   again = pipeline.run(config(), tmp_path, console=console)

@@ -1,0 +1,132 @@
+"""What a run prints at its end, and pages on the terminal."""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich import box
+from rich.console import Group
+from rich.markdown import Markdown, TableElement
+from rich.table import Table
+from rich.text import Text
+
+from jaxkd.report import arms, wording
+
+
+def console(
+  row: Mapping[str, Any],
+  directory: str | Path | None = None,
+  predicts: str = '',
+) -> Group:
+  """The report that is printed at the end of a run.
+
+  Args:
+    row: a valid row.
+    directory: where the run has left its files, to be named.
+    predicts: the line of Python that predicts for a file with ``net`` and
+      ``variables``, if there is one; see `jaxkd.run.workdir.prediction`.
+
+  Returns:
+    A rich renderable: the arms with their intervals, the verdict in words,
+    where the files are, and what to run next.
+  """
+  # Of several teachers, what is measured against each is left to the row.
+  shown = [name for name in wording.metrics(row) if ':' not in name]
+  header, lines = arms.table(row, '', shown)
+  if len(header) - 2 > len(lines):  # more metrics than arms: arms side by side
+    header, *lines = map(list, zip(header, *lines, strict=True))
+  table = Table(
+    title=f'{row["system"]} on {row["dataset"]}', title_style='bold'
+  )
+  table.add_column(header[0])
+  for heading in header[1:]:
+    table.add_column(heading, justify='right')
+  matters = {row['comparison']['better'], wording.heading(row['metric'])}
+  for name, *cells in lines:
+    table.add_row(name, *cells, style='bold' if name in matters else '')
+  said = [Text(wording.cells([row]), style='dim')]
+  colours = {True: 'green', False: 'red', None: 'yellow'}
+  for name, pair in arms.comparisons(row).items():
+    if pair['better'] == pair['than']:
+      continue  # of a config with a single arm
+    words = Text(f'control, {name}: ' if name else '')
+    words.append(wording.verdict(pair, row), f'bold {colours[pair["holds"]]}')
+    said.append(words)
+  said += map(Text, _chosen(row))
+  notes = (f'- {wording.brief(note)}' for note in row.get('notes', ()))
+  said += [Text(note, style='yellow') for note in notes]
+  if directory is not None:
+    said += map(Text, ['', *_directions(row, directory, predicts)])
+  return Group(table, *said)
+
+
+class _Folded(TableElement):
+  """A table that breaks long words and rules off what starts in bold."""
+
+  def __rich_console__(self, console, options):
+    for table in super().__rich_console__(console, options):
+      table.box = box.HORIZONTALS
+      for column in table.columns:
+        column.overflow = 'fold'
+      following = [row.cells[0].content for row in self.body.rows[1:]]
+      for row, name in zip(table.rows, following, strict=False):
+        row.end_section = any('bold' in str(s.style) for s in name.spans)
+      yield table
+
+
+class Page(Markdown):
+  """A page of Markdown for the terminal."""
+
+  elements: ClassVar = {**Markdown.elements, 'table_open': _Folded}
+
+  def __init__(self, text: str):
+    # Links from page to page lead nowhere in a terminal.
+    text = re.sub(r'\[([^\]]+)\]\((?!http)[^)]*\)', r'\1', text)
+    super().__init__(text, hyperlinks=False)
+
+
+def _chosen(row: Mapping) -> list[str]:
+  """What tuning chose for each arm, and by how much over the other points."""
+  metric, said = row['metric'], []
+  for arm, entry in row.get('tuning', {}).items():
+    text = f'{arm} was tuned: {arms.pairs(entry["chosen"])} is best'
+    values = entry.get('values') or []
+    known = [value for value in values if value is not None]
+    if known:
+      ordered = sorted(known, reverse=row['higher_is_better'])
+      best, *others = (wording.number(value, metric) for value in ordered)
+      text += f', with {wording.heading(metric)} {best} on {entry["split"]}'
+      if others:
+        text += f'; next {others[0]}'
+      if len(others) > 1:
+        text += f'; worst of {len(values)} points {others[-1]}'
+    if len(known) < len(values):
+      text += f'; {len(values) - len(known)} diverged'
+    said.append(text)
+  return said
+
+
+def _directions(
+  row: Mapping, directory: str | Path, predicts: str
+) -> list[str]:
+  """Where the files are, and what to run next."""
+  near = os.path.relpath(directory)
+  place = near if len(near) < len(str(directory)) else str(directory)
+  shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
+  publish = (
+    'Or put the row and its pictures into the benchmarks:',
+    f'  python -m jaxkd.report --add {shlex.quote(place)}',
+  )
+  next_ = 'predict for an image of your own' if predicts else 'use the student'
+  return [
+    f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
+    'TensorBoard and nets/.',
+    f'Next, {next_} in Python:',
+    'import jaxkd',  # at the margin, where Python wants it
+    f'net, variables = jaxkd.load({place!r})',
+    *([predicts] if predicts else []),
+    *([] if wording.TINY in row.get('notes', ()) else publish),
+  ]
