@@ -1,31 +1,94 @@
 """``python -m jaxkd.report`` makes BENCHMARKS.md and the pages beside it.
 
-With --check it compares; --add takes what a run found; --survey and --claims
-print a page.
+With --check it compares pages with rows; --add takes what a run found; --survey
+and --claims print a page. ``python -m jaxkd.report compare RUN RUN`` puts the
+arms of several runs into one table.
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from jaxkd import files
 from jaxkd.errors import UserError
-from jaxkd.report import benchmarks, rows, speed, survey, terminal, wording
+from jaxkd.report import (
+  benchmarks,
+  compare,
+  rows,
+  speed,
+  survey,
+  terminal,
+  wording,
+)
 
 SPEED = Path('benchmarks/speed')
 ROWS = Path('benchmarks/rows')
 CONFIGS = Path('configs')
 SURVEY, CLAIMS = Path('docs/survey.md'), Path('docs/claims.md')
+COMPARE = 'compare'
 EXAMPLES = 'shown'  # the folder of a run that has pictures of examples
 MADE = ('*.md', '*.svg', '*/*.svg')  # of what is in `benchmarks.FOLDER`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Returns the exit code: 0, 1 if a page is stale, 2 for a bad file."""
+  given = list(sys.argv[1:] if arguments is None else arguments)
+  if given[:1] == [COMPARE]:
+    return _guarded(_compare, given[1:])
+  return _guarded(_pages, given)
+
+
+def _guarded(run: Callable[[list[str]], int], arguments: list[str]) -> int:
+  """Runs a command; says what is wrong in one sentence."""
+  try:
+    return run(arguments)
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return 2
+
+
+def _compare(arguments: list[str]) -> int:
+  parser = argparse.ArgumentParser(
+    prog=f'python -m jaxkd.report {COMPARE}',
+    description='Puts the arms of several runs into one table.',
+  )
+  parser.add_argument(
+    'runs', type=Path, nargs='+', metavar='RUN', help='a workdir or a row.json'
+  )
+  parser.add_argument(
+    '--metric', action='append', default=[], metavar='NAME',
+    help=f"one to show, or '{compare.ALL}'; may be given again (default: each "
+    "run's own)",
+  )  # fmt: skip
+  parser.add_argument(
+    '--format', choices=('text', 'csv', 'latex'), default='text',
+    help='of what is printed (default: %(default)s)',
+  )  # fmt: skip
+  flags = parser.parse_args(arguments)
+  found = {}
+  for name, path in zip(_names(flags.runs), flags.runs, strict=True):
+    path = files.path(path, at='RUN')
+    found[name] = rows.load(path / 'row.json' if path.is_dir() else path)
+  compare.show(compare.compared(found, flags.metric), flags.format, Console())
+  return 0
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+  """What tells paths apart: their last parts, as many as that takes."""
+  parts = [path.absolute().parts for path in paths]
+  for count in range(1, max(map(len, parts)) + 1):
+    names = ['/'.join(own[-count:]) for own in parts]
+    if len(set(names)) == len(names):
+      return names
+  raise UserError('RUN: a run is named twice; name each once')
+
+
+def _pages(arguments: list[str]) -> int:
+  """Makes all pages, or prints one."""
   parser = argparse.ArgumentParser(
     prog='python -m jaxkd.report',
     description=f'Makes {benchmarks.PAGE}, the pages in {benchmarks.FOLDER}, '
@@ -63,14 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
   flags = parser.parse_args(arguments)
   if flags.out and (flags.survey or flags.claims):
     parser.error('--out: what --survey and --claims print goes to no file')
-  try:
-    return _run(flags)
-  except UserError as error:
-    print(error, file=sys.stderr)
-    return 2
-
-
-def _run(flags: argparse.Namespace) -> int:
   for name in ('rows', 'speed', 'out'):
     if given := getattr(flags, name):
       setattr(flags, name, files.path(given, at=f'--{name}'))

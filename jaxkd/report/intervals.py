@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-LABEL, PLOT, WORDS = 300, 400, 210  # widths of the columns, in pixels
+PLOT, WORDS = 400, 210  # widths of columns, in pixels
+LETTER = 7  # and of a letter of a label, which none is wider than on average
 LINE, HEAD, FOOT = 22, 30, 26  # heights
 APART = 48  # the least distance of two ticks
 
@@ -71,11 +72,13 @@ def draw(panels: Sequence[Panel], palette: Palette) -> str:
     palette: its colours.
   """
   panels = [panel for panel in panels if panel.lines]
+  labels = [line.label for panel in panels for line in panel.lines]
+  left = 16 + LETTER * max(map(len, labels), default=0)
   drawn, top = [], 0
   for panel in panels:
-    drawn += _panel(panel, top, palette)
+    drawn += _panel(panel, top, left, palette)
     top += HEAD + LINE * len(panel.lines) + FOOT
-  width = LABEL + PLOT + WORDS
+  width = left + PLOT + WORDS
   head = (
     f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" '
     f'width="{width}" height="{top}" font-size="12" '
@@ -84,24 +87,28 @@ def draw(panels: Sequence[Panel], palette: Palette) -> str:
   return '\n'.join([head, *drawn, '</svg>', ''])
 
 
-def _panel(panel: Panel, top: int, palette: Palette) -> Iterator[str]:
-  scale, ticks = _axis(panel)
+def _panel(
+  panel: Panel, top: int, left: int, palette: Palette
+) -> Iterator[str]:
+  scale, ticks = _axis(panel, left)
   first = top + HEAD
   last = first + LINE * len(panel.lines)
-  yield _text(LABEL, top + 18, panel.title, palette.text, weight='600')
+  yield _text(left, top + 18, panel.title, palette.text, weight='600')
   for value in ticks:
     x = scale(value)
     strong = panel.signed and value == 0
     yield _rule(x, first, x, last, palette.faint if strong else palette.grid)
     yield _text(x, last + 15, f'{value:g}', palette.faint, anchor='middle')
   for i, line in enumerate(panel.lines):
-    yield from _line(line, first + LINE * (i + 0.5), scale, palette)
+    yield from _line(line, first + LINE * (i + 0.5), left, scale, palette)
 
 
-def _line(line: Line, y: float, scale, palette: Palette) -> Iterator[str]:
+def _line(
+  line: Line, y: float, left: int, scale, palette: Palette
+) -> Iterator[str]:
   colours = {True: palette.holds, False: palette.fails, None: palette.faint}
   colour = colours[line.holds]
-  yield _text(LABEL - 12, y + 4, line.label, palette.text, anchor='end')
+  yield _text(left - 12, y + 4, line.label, palette.text, anchor='end')
   if math.isfinite(line.low) and math.isfinite(line.high):
     yield _rule(scale(line.low), y, scale(line.high), y, colour, width=2)
   if math.isfinite(line.mean):
@@ -111,10 +118,10 @@ def _line(line: Line, y: float, scale, palette: Palette) -> Iterator[str]:
       f'stroke="{colour}" stroke-width="1.5"/>'
     )
   if line.words:
-    yield _text(LABEL + PLOT + 16, y + 4, line.words, palette.faint)
+    yield _text(left + PLOT + 16, y + 4, line.words, palette.faint)
 
 
-def _axis(panel: Panel):
+def _axis(panel: Panel, left: int):
   """What puts a value on the axis, in pixels, and its ticks."""
   values = [
     x for line in panel.lines for x in line[1:4] if math.isfinite(x)
@@ -134,7 +141,7 @@ def _axis(panel: Panel):
   start, end = start - margin, end + margin
 
   def scale(x):
-    return LABEL + PLOT * (bent(x) - start) / (end - start)
+    return left + PLOT * (bent(x) - start) / (end - start)
 
   return scale, _ticks(low, high, scale, panel.signed)
 

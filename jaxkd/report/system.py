@@ -29,32 +29,42 @@ _COLUMNS = {  # of the survey's tables
 }
 
 
-def page(row: Mapping[str, Any], pictures: Iterable[str] = ()) -> str:
+def page(
+  row: Mapping[str, Any], pictures: Iterable[str] = (), drawing: str = ''
+) -> str:
   """The page of one system.
 
   Args:
     row: a valid row.
     pictures: what its run drew, as paths of files from the page.
+    drawing: what stands for the picture of the arms; by default the one beside
+      the page.
   """
-  survey, name = row['survey'], row['system']
+  survey = row['survey']
   parts = [f'# {title(row)}']
   cite = survey.get('cite', '')
   if cite:
     url = survey.get('url', '')
     parts.append(f'[{cite}]({url})' if url else cite)
-  placed = [
-    f'{column}: {survey[field]}'
+  placed = {
+    column: str(survey[field])
     for field, column in _COLUMNS.items()
     if survey.get(field)
-  ]
+  }
   if placed:
-    parts.append(markdown.bullets([*placed, f'Dataset: {row["dataset"]}']))
+    placed['Dataset'] = row['dataset']
+    parts.append(markdown.table([*placed], [[*placed.values()]]))
   twice, once = _twice(row)
   parts.append(
     '\n'.join(_compared(name, pair, row) for name, pair in once.items())
   )
-  drawn = 'The arms, and the differences that are claimed'
-  parts.append(markdown.picture(drawn, f'{name}/{ARMS}'))
+  parts.append(
+    drawing
+    or markdown.picture(
+      'The arms, and the differences that are claimed',
+      f'{row["system"]}/{ARMS}',
+    )
+  )
   parts.append(markdown.table(*arms.table(row, f'Arm on {row["dataset"]}')))
   if twice:
     parts += [_TWICE, _with_and_without_tuning(row, twice)]

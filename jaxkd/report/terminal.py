@@ -59,7 +59,7 @@ def console(
   notes = (f'- {wording.brief(note)}' for note in row.get('notes', ()))
   said += [Text(note, style='yellow') for note in notes]
   if directory is not None:
-    said += map(Text, ['', *_directions(row, directory, predicts)])
+    said += map(Text, ['', *directions(row, directory, predicts)])
   return Group(table, *said)
 
 
@@ -109,10 +109,10 @@ def _chosen(row: Mapping) -> list[str]:
   return said
 
 
-def _directions(
-  row: Mapping, directory: str | Path, predicts: str
+def directions(
+  row: Mapping[str, Any], directory: str | Path, predicts: str
 ) -> list[str]:
-  """Where the files are, and what to run next."""
+  """Where the files are, and what to run next, in lines; see `console`."""
   near = os.path.relpath(directory)
   place = near if len(near) < len(str(directory)) else str(directory)
   shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
@@ -122,8 +122,8 @@ def _directions(
   )
   next_ = 'predict for an image of your own' if predicts else 'use the student'
   return [
-    f'Files: {place}/ with row.json, curves.png, {shown}events/ for '
-    'TensorBoard and nets/.',
+    f'Files: {place}/ with report.html, row.json, curves.png, {shown}events/ '
+    'for TensorBoard and nets/.',
     f'Next, {next_} in Python:',
     'import jaxkd',  # at the margin, where Python wants it
     f'net, variables = jaxkd.load({place!r})',

@@ -47,7 +47,7 @@ def write(
   since: float | None,
   compiled: float,
 ) -> dict:
-  """Writes row.json, pictures and what the task shows; returns the row.
+  """Writes row.json, pictures, examples and report.html; returns the row.
 
   Args:
     found: what the stages found.
@@ -62,7 +62,7 @@ def write(
     since: when it started, by `time.perf_counter`; None if it was resumed.
     compiled: seconds of compiling.
   """
-  from jaxkd.report import plots  # Matplotlib is slow to import
+  from jaxkd.report import html, plots  # Matplotlib is slow to import
 
   row = record.row(
     config, source, rounds, found.stages, found.tuned, steps, command
@@ -82,6 +82,8 @@ def write(
   if series := getattr(tasks.find(config['task']), 'SERIES', None):
     plots.series(row, series, directory / 'series.png')
   export.show(config, source, rounds, directory)
+  predicts = workdir.prediction(directory, config['task'])
+  html.save(row, config, directory, predicts)
   return row
 
 

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from jaxkd import files, models
 from jaxkd.errors import UserError, unknown, within
-from jaxkd.report import wording
+from jaxkd.report import compare, wording
 from jaxkd.run import arms, launch, pipeline, terms, tuning
 from jaxkd.run import config as configs
 from jaxkd.train import optimizer
@@ -126,7 +126,8 @@ def run(
   """Runs the combinations one after another, each in a folder of its own.
 
   Finished runs are not run again, one that was cut short goes on, and one that
-  fails does not stop the others.
+  fails does not stop the others. The folder then has a table of all arms,
+  table.csv and table.tex.
 
   Args:
     made: from `combinations`.
@@ -162,6 +163,9 @@ def run(
       failure = next(iter(str(error).splitlines()), type(error).__name__)
       console.print(Text(f'failed: {failure}', 'red'))
       outcomes.append(Outcome(combination, None, failure))
+  found = {str(o.combination): o.row for o in outcomes if o.row}
+  if found:
+    compare.save(compare.compared(found), directory)
   return outcomes
 
 

@@ -36,7 +36,8 @@ def test_values_keep_their_order_and_stay_on_the_axis(signed):
   x = [float(circle['cx']) for circle in of(tree, 'circle')]
   assert len(x) == 4  # one is not finite
   assert x[2] < x[3] < x[0] < x[1]
-  left, right = intervals.LABEL, intervals.LABEL + intervals.PLOT
+  left = 16 + intervals.LETTER * len('not finite')
+  right = left + intervals.PLOT
   ends = [float(line[e]) for line in of(tree, 'line') for e in ('x1', 'x2')]
   assert all(left <= end <= right for end in (*x, *ends))
 

@@ -27,7 +27,7 @@ def test_the_table_of_a_run(row, tmp_path, monkeypatch):
     'distilled beats student by 4.00 ± 0.88 points '
     '(95 % interval, 5 paired seeds)'
   ) in text
-  assert 'runs/demo/ with row.json, curves.png' in text
+  assert 'runs/demo/ with report.html, row.json, curves.png' in text
   assert "jaxkd.load('runs/demo')" in text
   assert 'python -m jaxkd.report --add runs/demo' in text
   assert str(tmp_path) not in text
