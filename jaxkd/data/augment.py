@@ -196,6 +196,19 @@ def check(
     return jax.eval_shape(run, batch)
 
 
+def ops() -> dict[str, Callable]:
+  """The ops that there are, by name."""
+  return {
+    op: function
+    for module, second in ((moves, _SIZE), (mixing, _OTHER))
+    for op, function in vars(module).items()
+    if inspect.isfunction(function)
+    and not op.startswith('_')
+    and [*inspect.signature(function).parameters][:1] == ['key']
+    and second in inspect.signature(function).parameters
+  }
+
+
 def _takes(function: Callable) -> str:
   """The kind of an op, by the name of the argument after its key."""
   second = [*inspect.signature(function).parameters][1:2]
@@ -213,15 +226,7 @@ def _find(name: str, at: str) -> Callable:
         'example, nor of (key, example, other, ...), which mixes two'
       )
     return op
-  ops = {
-    op: function
-    for module, second in ((moves, _SIZE), (mixing, _OTHER))
-    for op, function in vars(module).items()
-    if inspect.isfunction(function)
-    and not op.startswith('_')
-    and [*inspect.signature(function).parameters][:1] == ['key']
-    and second in inspect.signature(function).parameters
-  }
-  if name not in ops:
-    raise unknown('augmentation', name, ops, at)
-  return ops[name]
+  known = ops()
+  if name not in known:
+    raise unknown('augmentation', name, known, at)
+  return known[name]

@@ -78,6 +78,17 @@ class View(NamedTuple):
   recorded: str = ''
 
 
+def ops() -> dict[str, Callable]:
+  """The ops that there are, by name."""
+  return {
+    op: function
+    for op, function in globals().items()
+    if inspect.isfunction(function)
+    and [*inspect.signature(function).parameters][:2]
+    in (['key', 'image'], ['key', 'example'])
+  }
+
+
 def parse(text: str, *, at: str = 'view', stored: bool = False) -> View:
   """Reads a view such as ``'shift(2)|flip|noise(std=0.1)'``.
 
@@ -605,13 +616,7 @@ def _find(name: str, at: str) -> Callable:
     if len(inspect.signature(op).parameters) < 2:
       raise UserError(f'{at}: {name} is not a function of (key, example, ...)')
     return op
-  ops = {
-    op: function
-    for op, function in globals().items()
-    if inspect.isfunction(function)
-    and [*inspect.signature(function).parameters][:2]
-    in (['key', 'image'], ['key', 'example'])
-  }
-  if name not in ops:
-    raise unknown('view', name, ops, at)
-  return ops[name]
+  known = ops()
+  if name not in known:
+    raise unknown('view', name, known, at)
+  return known[name]

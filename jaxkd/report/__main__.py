@@ -28,6 +28,7 @@ from jaxkd.report import (
 SPEED = Path('benchmarks/speed')
 ROWS = Path('benchmarks/rows')
 CONFIGS = Path('configs')
+NAMES = Path('docs/names.md')
 SURVEY, CLAIMS = Path('docs/survey.md'), Path('docs/claims.md')
 COMPARE = 'compare'
 EXAMPLES = 'shown'  # the folder of a run that has pictures of examples
@@ -70,14 +71,14 @@ def _compare(arguments: list[str]) -> int:
   )  # fmt: skip
   flags = parser.parse_args(arguments)
   found = {}
-  for name, path in zip(_names(flags.runs), flags.runs, strict=True):
+  for name, path in zip(_told_apart(flags.runs), flags.runs, strict=True):
     path = files.path(path, at='RUN')
     found[name] = rows.load(path / 'row.json' if path.is_dir() else path)
   compare.show(compare.compared(found, flags.metric), flags.format, Console())
   return 0
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _told_apart(paths: Sequence[Path]) -> list[str]:
   """What tells paths apart: their last parts, as many as that takes."""
   parts = [path.absolute().parts for path in paths]
   for count in range(1, max(map(len, parts)) + 1):
@@ -92,7 +93,8 @@ def _pages(arguments: list[str]) -> int:
   parser = argparse.ArgumentParser(
     prog='python -m jaxkd.report',
     description=f'Makes {benchmarks.PAGE}, the pages in {benchmarks.FOLDER}, '
-    f'{SURVEY} and {CLAIMS} from the rows of finished runs and the configs.',
+    f'{SURVEY}, {CLAIMS} and {NAMES} from the rows of finished runs, the '
+    'configs and the docstrings.',
   )
   instead = parser.add_mutually_exclusive_group()
   instead.add_argument(
@@ -142,7 +144,7 @@ def _pages(arguments: list[str]) -> int:
   measured = speed.load(flags.speed or SPEED)
   pages = benchmarks.pages(found, measured, root)
   if not flags.out:
-    pages |= _survey_pages(found)
+    pages |= _survey_pages(found) | _names_page(flags.check)
   pages = {root / path: page for path, page in pages.items()}
   stale = [path for path in pages if not _is(path, pages[path])]
   left = _left(root / benchmarks.FOLDER, pages)
@@ -202,6 +204,15 @@ def _survey_pages(found: Iterable[Mapping]) -> dict[Path, str]:
     SURVEY: survey.survey_md(held, configs),
     CLAIMS: survey.claims_md(held, found),
   }
+
+
+def _names_page(check: bool) -> dict[Path, str]:
+  """The page of all names, which is not compared with that of another optax."""
+  from jaxkd.report import names  # needs jax
+
+  if check and NAMES.is_file() and not names.is_of_here(NAMES.read_text()):
+    return {}
+  return {NAMES: names.page()}
 
 
 def _is(path: Path, page: str) -> bool:

@@ -53,11 +53,12 @@ def find(name: str) -> ModuleType:
       if not hasattr(task, needed):
         raise UserError(f'task: {name!r} has no {needed}, which a task needs')
     return task
-  return _files().find(name, kind='task', at='task')
+  return files().find(name, kind='task', at='task')
 
 
 @functools.cache
-def _files() -> registry.Files:
+def files() -> registry.Files:
+  """The files that hold a task, by name; taking one imports it."""
   return registry.Files(__name__, defines='GROUND_TRUTH')
 
 

@@ -189,6 +189,17 @@ def closest_translations(
   return _as_examples(examples, jnp.take_along_axis(found, best, 1)[:, 0])
 
 
+def generators() -> dict[str, Callable]:
+  """The generators that there are, by name."""
+  here = sys.modules[__name__]
+  return {
+    public: getattr(here, public)
+    for public in lookup.public(here)
+    if [*inspect.signature(getattr(here, public)).parameters][:3]
+    == ['teacher', 'number', 'key']
+  }
+
+
 def weighed_by(weigh: Callable) -> Callable:
   """Says what weighs the examples that a generator makes, see `Generator`.
 
@@ -366,13 +377,7 @@ def _find(name: str) -> Callable:
   """The generator of a name: a function of a teacher, a number and a key."""
   if ':' in name:
     return lookup.attribute(name, kind='generator', at=f'{AT}.name')
-  here = sys.modules[__name__]
-  known = {
-    public: getattr(here, public)
-    for public in lookup.public(here)
-    if [*inspect.signature(getattr(here, public)).parameters][:3]
-    == ['teacher', 'number', 'key']
-  }
+  known = generators()
   if name not in known:
     raise unknown('generator', name, known, f'{AT}.name')
   return known[name]

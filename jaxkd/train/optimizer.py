@@ -82,15 +82,20 @@ def find_schedule(name: str, *, at: str) -> Callable[..., optax.Schedule]:
   """
   if ':' in name:
     return lookup.attribute(name, kind='schedule', at=at)
-  known = [
-    other
-    for other in dir(optax)
-    if other.endswith('_schedule') and not other.startswith('scale_by')
-  ]
+  known = schedules()
   for full in (name, f'{name}_schedule', f'{name}_decay_schedule'):
     if full in known:
       return getattr(optax, full)
   raise unknown('schedule', name, known, at)
+
+
+def schedules() -> list[str]:
+  """The functions of optax that make a schedule."""
+  return [
+    name
+    for name in dir(optax)
+    if name.endswith('_schedule') and not name.startswith('scale_by')
+  ]
 
 
 def _shown(function: Callable, name: str) -> str:
@@ -183,9 +188,9 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
   if ':' in name:
     make = lookup.attribute(name, kind='optimiser', at=f'{at}.optimizer.name')
   else:
-    make = _optimizers().get(name)
+    make = optimizers().get(name)
   if make is None:
-    raise unknown('optimiser', name, _optimizers(), f'{at}.optimizer.name')
+    raise unknown('optimiser', name, optimizers(), f'{at}.optimizer.name')
   takes = options_lib.parameters_of(make)
   options_lib.check(
     options, takes, name=name, at=f'{at}.optimizer.kw', filled=takes
@@ -220,7 +225,7 @@ def check_result(made: optax.GradientTransformation, at: str) -> None:
     )
 
 
-def _optimizers() -> dict[str, Any]:
+def optimizers() -> dict[str, Any]:
   """The functions of optax that make an optimiser of a learning rate."""
   return {
     name: function

@@ -125,7 +125,13 @@ def test_every_config_runs_tiny(
   row = run(seldom(config), tmp_path)
   rows.check(row, at=file.stem)
   assert set(row['arms']) >= set(config['arms'])
-  for name in ('config.json', 'row.json', 'report.html', 'curves.png', 'nets'):
+  for name in (
+    'config.json',
+    'row.json',
+    'report.html',
+    'curves.png',
+    'events',
+  ):
     assert (tmp_path / name).exists()
   shows = hasattr(tasks.find(config['task']), 'show')
   assert shows == (tmp_path / 'shown').exists()
