@@ -4,7 +4,9 @@ python experiments/sweep.py --configs configs/A.py,configs/B.py:tiny \
     --set distill.soft.kw.temperature=1,2,4 \
     --set 'students.student.kw.widths=(16,);(32,)' --workdir runs/sweep
 
-A sweep that was cut short goes on when the same command is given again.
+A sweep that was cut short goes on when the same command is given again. With
+--part I/N it does a part of the work; all parts may run at the same time, and
+the same command without --part then shows them together.
 """
 
 import sys
@@ -25,6 +27,7 @@ flags.DEFINE_multi_string(
   'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched in every run'
 )
 flags.DEFINE_string('workdir', '', 'where the runs are kept')
+flags.DEFINE_string('part', '', 'I/N: the I-th of N parts of the runs')
 flags.DEFINE_boolean(
   'overwrite', False, 'remove the runs there and start again'
 )
@@ -41,6 +44,7 @@ def main(stop):
   if FLAGS.seeds is not None:
     sets.append(f'train.seeds={FLAGS.seeds}')
   made = sweep.combinations(FLAGS.configs, sets, FLAGS.tune)
+  made = sweep.part_of(made, FLAGS.part)
   try:
     outcomes = sweep.run(
       made,
@@ -55,6 +59,8 @@ def main(stop):
     console.print(f'{stopped}; run the same command {same}to go on')
     sys.exit(launch.STOPPED)
   console.print(sweep.table(outcomes))
+  if not FLAGS.part:
+    sweep.save(outcomes, FLAGS.workdir)
   if any(outcome.failure for outcome in outcomes):
     sys.exit(launch.FAILED)
 

@@ -126,8 +126,7 @@ def run(
   """Runs the combinations one after another, each in a folder of its own.
 
   Finished runs are not run again, one that was cut short goes on, and one that
-  fails does not stop the others. The folder then has a table of all arms,
-  table.csv and table.tex.
+  fails does not stop the others.
 
   Args:
     made: from `combinations`.
@@ -163,10 +162,41 @@ def run(
       failure = next(iter(str(error).splitlines()), type(error).__name__)
       console.print(Text(f'failed: {failure}', 'red'))
       outcomes.append(Outcome(combination, None, failure))
+  return outcomes
+
+
+def part_of(made: Sequence[Combination], part: str) -> list[Combination]:
+  """One of several parts of a sweep, which may run at the same time.
+
+  Args:
+    made: from `combinations`.
+    part: ``I/N``: the I-th of N, counted from 1; empty for all. The N-th part
+      takes every N-th run, so that parts take about as long.
+
+  Raises:
+    UserError: it is no such part, or has no run.
+  """
+  if not part:
+    return list(made)
+  matched = re.fullmatch(r'([1-9]\d*)/([1-9]\d*)', part)
+  number, count = map(int, matched.groups()) if matched else (0, 0)
+  if not 1 <= number <= count:
+    raise UserError(
+      f'--part {part}: write I/N, the I-th of N parts, as 1/4, 2/4, 3/4, 4/4'
+    )
+  if number > len(made):
+    raise UserError(
+      f'--part {part}: the sweep has {len(made)} runs; take at most as many '
+      'parts'
+    )
+  return list(made[number - 1 :: count])
+
+
+def save(outcomes: Sequence[Outcome], directory: str | Path) -> None:
+  """Writes all arms of all runs as ``table.csv`` and ``table.tex``."""
   found = {str(o.combination): o.row for o in outcomes if o.row}
   if found:
     compare.save(compare.compared(found), directory)
-  return outcomes
 
 
 def table(outcomes: Sequence[Outcome]) -> Group:

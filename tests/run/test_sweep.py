@@ -80,6 +80,33 @@ def test_what_is_finished_is_not_run_again(finished, no_training):
   ]
 
 
+def test_parts_are_all_of_a_sweep_and_no_run_twice():
+  made = combinations('distill.soft.kw.temperature=1,2,3,4,5')
+  parts = [sweep.part_of(made, f'{i}/3') for i in (1, 2, 3)]
+  taken = [str(combination) for part in parts for combination in part]
+  assert sorted(taken) == sorted(map(str, made))
+  assert [len(part) for part in parts] == [2, 2, 1]
+  assert sweep.part_of(made, '') == made
+
+
+@pytest.mark.parametrize('part', ['0/3', '4/3', '1', 'a/b', '1/0', '-1/2'])
+def test_what_is_no_part(part):
+  made = combinations('distill.soft.kw.temperature=1,2')
+  with pytest.raises(UserError, match=f'--part {part}: write I/N'):
+    sweep.part_of(made, part)
+  with pytest.raises(UserError, match='the sweep has 2 runs; take at most'):
+    sweep.part_of(made, '3/5')
+
+
+def test_a_sweep_keeps_a_table_of_all_arms(finished):
+  directory, outcomes = finished
+  sweep.save(outcomes, directory)
+  lines = (directory / 'table.csv').read_text().splitlines()
+  arms = sum(len(outcome.row['arms']) for outcome in outcomes)
+  assert len(lines) == 1 + arms
+  assert (directory / 'table.tex').exists()
+
+
 def test_one_that_fails_leaves_the_others_be(finished, no_training):
   directory, outcomes = finished
   made = combinations('distill.soft.kw.temperature=3,1')
