@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo test format pins clean
+.PHONY: help demo test wheel format pins clean
 
 help:  ## List what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -19,6 +19,16 @@ test: .venv/ready  ## Run the linter, the tests, and the checks of what is gener
 	$(VENV)/python -m jaxkd.losses._docs --check
 	$(VENV)/python -m jaxkd.report --check
 	$(VENV)/python -m pytest --numprocesses 2 --dist worksteal
+
+wheel: .venv/ready  ## Build a wheel, install it where nothing is, and run it there
+	rm -rf build dist && mkdir dist
+	$(VENV)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	$(PYTHON) -m venv --without-pip dist/empty
+	$(PYTHON) -m pip --python dist/empty/bin/python install -qq \
+	  -c requirements.txt dist/*.whl
+	cd dist && empty/bin/jaxkd distill --workdir run \
+	  --config hinton2015_soft_targets:tiny
+	cd dist && empty/bin/jaxkd report compare run
 
 format: .venv/ready  ## Format the code and mend what the linter can
 	$(VENV)/ruff check --fix .

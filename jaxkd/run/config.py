@@ -61,6 +61,7 @@ OPTIONS = {
 
 # Entries by the name that they had before, and that they have now; `*` stands
 # for any one name. The old ones are read, with a warning, for one release.
+CONFIGS = Path(__file__).parents[1] / 'configs'  # those of jaxkd
 OLD = {'students.*.correct': 'students.*.logit_shift'}
 
 _TERM = {
@@ -237,11 +238,21 @@ def size(arg: str | None, *, no_paper: str = '') -> str:
   return arg or ''
 
 
+def _shipped(name: str) -> str:
+  """The file of a config of jaxkd's own, of its name without folder and ending.
+
+  What is a file itself, or has a folder or an ending, is left as it is.
+  """
+  if not name.replace('_', '').isalnum() or Path(name).exists():
+    return name
+  return str(CONFIGS / f'{name}.py')
+
+
 def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
   """The complete config of ``FILE`` or ``FILE:SIZE``.
 
   Args:
-    file: the file.
+    file: the file, or the name of one of jaxkd's own configs.
     named: entry -> what it names in place of what stands in the file, be that
       right or wrong.
 
@@ -250,7 +261,7 @@ def load(file: str, named: Mapping[str, str] | None = None) -> ConfigDict:
   """
   files.refuse_remote(file, at='--config')
   path, _, arg = file.partition(':')
-  path = str(files.path(path, at='--config'))
+  path = str(files.path(_shipped(path), at='--config'))
   if not Path(path).is_file():
     folder = Path(path).parent
     there = [p.name for p in folder.glob('*.py')] if folder.is_dir() else []

@@ -23,8 +23,8 @@ STOPPED = 143  # what a shell reports of a program ended by SIGTERM
 # Flags that differ between the hosts of a run, or say nothing of it.
 _OF_HOSTS = 'hosts|host|coordinator|hosts_timeout'
 _CONFIG = (
-  'a config, FILE.py, FILE.py:tiny or FILE.py:paper; --config.ENTRY=VALUE '
-  'changes any of its entries, see docs/config.md'
+  'a config, FILE.py, FILE.py:tiny or FILE.py:paper, or the name of one of '
+  "jaxkd's own; --config.ENTRY=VALUE changes any entry, see docs/config.md"
 )
 
 FLAGS = flags.FLAGS
@@ -199,6 +199,8 @@ def command() -> str:
   # What has set its own arguments, as a notebook does, was not given them.
   known = given[start:] == arguments
   kept = given[:start] if known else ['python', os.path.relpath(sys.argv[0])]
+  if sys.argv[0].startswith('jaxkd '):  # see `jaxkd.__main__`
+    kept = sys.argv[0].split()
   skip = False
   for argument in arguments:
     if not skip and not re.fullmatch(f'--?({_OF_HOSTS})(=.*)?', argument):
