@@ -286,6 +286,8 @@ class Model(translator.Translator):
     vocabulary: rows of embedding and head, where there are more than tokens, as
       some are padded to a round number; 0 for as many. The logits of the others
       are not given.
+    context: the longest rows that it can read, which are those of its first
+      training; longer ones are refused. 0 for as long as inputs are.
     length: the most tokens that it writes; 0 for as many as an input has.
     pad: the token that fills sources up.
     bos: the token with which an empty source begins.
@@ -319,6 +321,7 @@ class Model(translator.Translator):
     qk_norm: bool = False,
     tied: bool = True,
     vocabulary: int = 0,
+    context: int = 0,
     length: int = 0,
     pad: int = PAD,
     bos: int = BOS,
@@ -343,8 +346,15 @@ class Model(translator.Translator):
         raise UserError(
           f'{name}: {token} should be a token, from 0 to below {rows}'
         )
+    longest = _length(input_shape)
+    if 0 < context < longest:
+      raise UserError(
+        f'context: this model reads rows of {context} tokens, and inputs have '
+        f'{longest}; make the rows of the data shorter, or set context=0 to '
+        'read them with positions that it has never seen'
+      )
     self.num_classes, self.head_width = num_classes, head_width
-    self.length = length or _length(input_shape)
+    self.length = length or longest
     self.pad, self.bos, self.eos, self.tied = pad, bos, eos, tied
     self.frequencies = tuple(
       frequencies(head_width, rope_theta, rope_scaling).tolist()

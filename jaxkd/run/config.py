@@ -22,7 +22,7 @@ from jaxkd.data import sources
 from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.models import precision
+from jaxkd.models import hugging_face, precision
 from jaxkd.report import wording
 from jaxkd.run import old_names
 from jaxkd.train import population
@@ -357,6 +357,9 @@ def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
 def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   """A complete net, with what its model takes by default."""
   entry = merge(default, entry, at)
+  weights = entry.get('restore', '')
+  if entry['model'] == models.HUGGING_FACE and hugging_face.is_folder(weights):
+    entry['model'] = weights  # whose config.json has its options
   options = models.defaults(entry['model'], at=f'{at}.model')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
