@@ -23,6 +23,7 @@ from jaxkd.errors import UserError
 
 SLACK = 1e-3  # by which rounded values may exceed a range
 LOOKED_AT = 1024  # examples that give the range where not all are in memory
+_PLACES = {'segments', 'positions'}  # beside tokens, of packed rows
 _MODES = {1: 'L', 3: 'RGB'}  # of Pillow, by the number of channels
 
 
@@ -122,10 +123,11 @@ def of(source: Source) -> Inputs:
   """Describes the inputs of a source, from its training split."""
   train = source.splits['train']
   one = train.fetch(np.arange(1))['inputs']
-  leaves, structure = jax.tree.flatten(one)
+  paths, structure = jax.tree.flatten_with_path(one)
+  leaves = [leaf for _, leaf in paths]
   ends = _ends(train, leaves)
   arrays = []
-  for leaf, (low, high) in zip(leaves, ends, strict=True):
+  for (path, leaf), (low, high) in zip(paths, ends, strict=True):
     kind = 'float32' if leaf.dtype.kind == 'f' else leaf.dtype.name
     if kind == 'uint8':
       low, high = 0.0, 1.0
@@ -133,10 +135,15 @@ def of(source: Source) -> Inputs:
       low, high = 0, 1
     elif kind != 'float32':
       low = 0 if low >= 0 else None
-      high = source.vocabulary - 1 if source.vocabulary else None
+      of_tokens = source.vocabulary and not _PLACES & {*map(_key, path)}
+      high = source.vocabulary - 1 if of_tokens else None
     arrays.append(Array(tuple(leaf.shape[1:]), kind, low, high))
   tree = jax.tree.unflatten(structure, arrays)
   return Inputs(tree, source.resize, source.range)
+
+
+def _key(entry: Any) -> str:
+  return str(getattr(entry, 'key', ''))
 
 
 def unknown(shape: Any, dtype: str = '') -> Inputs:
