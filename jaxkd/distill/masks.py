@@ -22,6 +22,7 @@ from jaxkd.types import Context
 
 FIELD = 'valid'  # of a batch that says itself what counts
 _OF_OBJECTS = frozenset(('boxes', 'points'))  # fields with as many rows
+SEGMENTS = 'segments'  # of inputs: which text of a row a token is of
 ALL = 'all'  # the mask of a term for which everything does
 _NUMBERS = ('id', 'epoch', 'labels', 'rank')
 

@@ -4,7 +4,7 @@ Shapes and dtypes are known when a step is compiled, so that these checks cost
 nothing in the steps themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -77,6 +77,26 @@ class Checks(NamedTuple):
         f'{self.entry}.mask: {self.mask!r} is {counts.dtype}, and the loss '
         f'{self.loss}, which puts positions together, takes or leaves each; '
         'make it a bool'
+      )
+
+  def packed(self, result: Array, inputs: Any) -> None:
+    """Refuses one value for a row that holds several texts.
+
+    It would depend on which texts were packed together, and weigh rows and not
+    tokens.
+
+    Args:
+      result: what the loss returned.
+      inputs: what the net sees; packed rows have `masks.SEGMENTS`.
+    """
+    if result.ndim < 2 and masks.SEGMENTS in (
+      inputs if isinstance(inputs, Mapping) else ()
+    ):
+      raise UserError(
+        f'{self.entry}.loss: {self.loss} gives one value for a row and rows '
+        'are packed with several texts, so it would depend on the packing; '
+        "choose a loss of single tokens with mask='valid', or data with one "
+        'text in a row'
       )
 
   def positions(self, counts: Array | None, layers: Any) -> None:

@@ -240,6 +240,7 @@ def knowledge(
       raise UserError(checks.mismatch(error, student, teacher, of)) from error
     size = _size(context)
     checks.result(result, counts, size, layers)
+    checks.packed(result, context.inputs)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       result = jnp.full((size,), 1, result.dtype) * result
     return masks.per_example(result, counts, context.totals)

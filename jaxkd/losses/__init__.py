@@ -62,6 +62,7 @@ from jaxkd.losses.responses import (
   standardize,
   top_k_kl,
   total_variation,
+  universal_logit_distance,
   virtual_teacher,
   weighted_soft_labels,
 )
@@ -95,6 +96,7 @@ __all__ = [
   'probability_mse',
   'noisy_logit_mse',
   'top_k_kl',
+  'universal_logit_distance',
   'decoupled_kl',
   'dist',
   'standardize',

@@ -52,6 +52,18 @@ def np_total_variation(z, v, temperature):
   return abs(softmax(v, temperature) - softmax(z, temperature)).sum(-1) / 2
 
 
+def np_universal_logit_distance(z, v, temperature):
+  found = []
+  for q, p in zip(
+    softmax(z, temperature), softmax(v, temperature), strict=True
+  ):
+    q, p = sorted(q, reverse=True), sorted(p, reverse=True)
+    most = max(len(q), len(p))
+    q, p = (np.pad(x, (0, most - len(x))) for x in (q, p))
+    found.append(abs(q - p).sum())
+  return np.array(found)
+
+
 def np_soft_cross_entropy(z, v, temperature):
   log_q = np.log(softmax(z, temperature))
   return -(temperature**2) * (softmax(v, temperature) * log_q).sum(-1)
@@ -154,6 +166,12 @@ CASES = {
     losses.total_variation,
     np_total_variation,
     BOTH,
+    dict(temperature=2.0),
+  ),
+  'universal_logit_distance': (
+    losses.universal_logit_distance,
+    np_universal_logit_distance,
+    [STUDENT, np.hstack([TEACHER, STUDENT[::-1] - 1])],  # 2 K classes
     dict(temperature=2.0),
   ),
   'soft_cross_entropy': (
@@ -511,6 +529,19 @@ def test_jensen_shannon_at_its_ends_and_in_between():
   ends, bound = others(Z, V)
   np.testing.assert_allclose(ends, found[np.array([0, 4, 3])], rtol=1e-4)
   np.testing.assert_allclose(bound, np.log(2), rtol=1e-6)
+
+
+def test_the_universal_distance_does_not_ask_what_classes_mean(evaluate):
+  loss, _, _, options = CASES['universal_logit_distance']
+  order = np.arange(K)[::-1]
+  found, _ = evaluate(loss, [TEACHER, TEACHER[:, order]], options)
+  np.testing.assert_allclose(found, 0, atol=1e-6)
+  # Nor how many classes there are that neither takes to be likely.
+  no = np.full((B, 3), -1e4)
+  more, _ = evaluate(loss, [STUDENT, np.hstack([no, TEACHER])], options)
+  less, _ = evaluate(loss, [np.hstack([no, STUDENT]), TEACHER], options)
+  want = np_universal_logit_distance(*BOTH, **options)
+  np.testing.assert_allclose([more, less], [want, want], rtol=1e-5, atol=1e-6)
 
 
 def test_total_variation_is_bounded():
