@@ -1,0 +1,320 @@
+"""On-policy distillation: language models learn from what they write.
+
+A rollout of a config, `data.rollout.name='on_policy'`: in each step the student
+goes on from the beginnings of some rows, and these take the place of the data's
+own. What is compared on them, and in which direction, is for the terms to say:
+`jensen_shannon` is generalised knowledge distillation (GKD), `reverse_kl` the
+divergence of MiniLLM at each token, `sampled_reverse_kl` an estimate of it from
+the token that was drawn.
+
+References:
+  Agarwal et al., `On-Policy Distillation of Language Models: Learning from
+  Self-Generated Mistakes <https://arxiv.org/abs/2306.13649>`_, 2024
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxkd.data.source import Source
+from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.distill.step import MEASURED
+from jaxkd.errors import UserError, unknown
+from jaxkd.keys import fold
+from jaxkd.losses import _numerics
+from jaxkd.tasks import sampling
+
+__all__ = ['on_policy']
+
+WRITTEN = 'written'  # the labels that the student drew
+GIVEN = 'given'  # the labels that are of the data
+LOG_PROBS = 'sampled_log_probs'
+
+
+def on_policy(
+  student: Callable[[Any], dict] | Mapping[str, Callable[[Any], dict]],
+  batch: Mapping[str, Any],
+  key: Array,
+  *,
+  length: int = 64,
+  share: float = 1.0,
+  drawn: Literal['example', 'batch'] = 'example',
+  prompt: int = 1,
+  temperature: float = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  stop: int | Sequence[int] = EOS,
+  pad: int = PAD,
+  bos: int = BOS,
+  by: str = '',
+) -> dict:
+  """A batch of which the student has written some rows.
+
+  A prompt ends before the first label that counts, from the `prompt`-th on; of
+  a row of several documents it is that of one of them, and only this one is
+  written. Tokens that a row has no room for are left out. A row without a label
+  that counts stays as it is.
+
+  Args:
+    student: ``(inputs) -> outputs`` of the net that writes; by name, where
+      several train.
+    batch: of language: ``inputs``, the tokens [B, L] or a dict of ``tokens``,
+      ``segments`` and ``positions``; ``labels`` and ``valid`` [B, L]; ``id``
+      and ``epoch``; where the data says so, ``prompt_length`` [B].
+    key: of the step.
+    length: the most tokens that are written in a row.
+    share: λ, the share of rows that the student writes.
+    drawn: whether this is drawn for each 'example' or, as in GKD, for a whole
+      'batch'. The latter saves the time to write the others where members are
+      not mapped (`train.members` is 'unroll' or 'sequence').
+    prompt: the least tokens of a prompt.
+    temperature: see `jaxkd.tasks.sampling.sample`, as for the next two.
+    top_k: see there.
+    top_p: see there.
+    stop: the token that ends a text, or several; () for none.
+    pad: fills up rows; from the data's tokenizer, as are the other two.
+    bos: begins a text, and is not written.
+    by: the student that writes, where several train.
+
+  Returns:
+    The batch with rows that are written, of which the labels that count are
+    those that the student drew: in ``valid`` beside the others, alone in
+    ``written`` [B, L], and the data's alone in ``given``. ``sampled_log_probs``
+    [B, L] are those of the distribution that each was drawn from, NaN where
+    none was. Further fields of positions, such as ``bytes``, are left out.
+
+  Raises:
+    UserError: options that are out of range, or a batch of another kind.
+  """
+  if not 0 <= share <= 1:
+    raise UserError(f'{share} should be from 0 to 1', entry='share')
+  rows = _rows(batch, prompt)
+  size, places = rows.tokens.shape
+  if prompt + length > places + 1:
+    raise UserError(
+      f'{length} tokens after a prompt of {prompt} are longer than the rows of '
+      f'the data, which have room for {max(places + 1 - prompt, 0)}; write '
+      'less, or take longer rows',
+      entry='length',
+    )
+  apply = _writer(student, by)
+  keys = jax.vmap(lambda e, i: fold(key, e, i))(batch['epoch'], batch['id'])
+  whole = drawn == 'batch'
+  draws = fold(key, 'share')[None] if whole else _folded(keys, 'share')
+  asked = jax.vmap(jax.random.uniform)(draws) < share
+
+  def written():
+    found = sampling.sample(
+      apply,
+      rows.prompts(
+        pad, batch['prompt'].shape[1] if 'prompt' in batch else places
+      ),
+      _folded(keys, 'tokens'),
+      length,
+      temperature=temperature,
+      top_k=top_k,
+      top_p=top_p,
+      stop=(stop,) if isinstance(stop, int) else tuple(stop),
+      pad=pad,
+      never=(pad, bos),
+    )
+    chosen = jnp.broadcast_to(asked, (size,)) & rows.some
+    return rows.with_written(found, chosen, pad)
+
+  def kept():
+    return rows.with_written(None, jnp.zeros(size, bool), pad)
+
+  if share == 0:
+    made = kept()
+  elif whole and share < 1:
+    made = jax.lax.cond(asked[0], written, kept)
+  else:
+    made = written()
+  alone = {k: x for k, x in batch.items() if getattr(x, 'ndim', 0) == 1}
+  return alone | made
+
+
+def tokens_of(source: Source) -> dict[str, int]:
+  """The special tokens of the data's tokenizer, as options of `on_policy`.
+
+  Args:
+    source: the data; one without a tokenizer has those of `jaxkd.data.tokens`.
+  """
+  special = getattr(getattr(source, 'tokenizer', None), 'special', None)
+  if special is None:
+    return {}
+  return {'stop': special.eos, 'pad': special.pad, 'bos': special.bos}
+
+
+class _Rows(NamedTuple):
+  """Rows of the data, of which each may be written from its prompt on.
+
+  Attributes:
+    inputs: as in the batch.
+    tokens: of the inputs, int32 [B, L].
+    labels: int32 [B, L].
+    valid: which labels count, bool [B, L].
+    first: where prompts begin, int32 [B].
+    last: where they end, int32 [B]: the place of their last token, whose label
+      is the first that may be written.
+    some: which rows have a label that may be written, bool [B].
+  """
+
+  inputs: Any
+  tokens: Array
+  labels: Array
+  valid: Array
+  first: Array
+  last: Array
+  some: Array
+
+  def prompts(self, pad: int, width: int) -> Array:
+    """The prompts alone, [B, P], filled up at the right.
+
+    Args:
+      pad: fills them up.
+      width: P, of the longest.
+    """
+    place = _places(self.tokens)[:, :width]
+    here = jnp.minimum(self.first[:, None] + place, self.tokens.shape[1] - 1)
+    tokens = jnp.take_along_axis(self.tokens, here, axis=1)
+    return jnp.where(place <= (self.last - self.first)[:, None], tokens, pad)
+
+  def with_written(
+    self, found: sampling.Sampled | None, chosen: Array, pad: int
+  ) -> dict[str, Any]:
+    """The fields of rows of which the chosen [B] have what was written.
+
+    Args:
+      found: what was, from the label at `last` on; None for nothing.
+      chosen: which rows.
+      pad: fills up rows.
+    """
+    never = jnp.full(self.labels.shape, jnp.nan, jnp.float32)
+    numbers = jnp.zeros(len(chosen), jnp.float32)
+    fields = {
+      'inputs': self.inputs,
+      'labels': self.labels,
+      'valid': self.valid,
+      WRITTEN: jnp.zeros(self.valid.shape, bool),
+      GIVEN: self.valid,
+      LOG_PROBS: never,
+      MEASURED: {'written': numbers, 'unfinished': numbers, 'tokens': numbers},
+    }
+    if found is None:
+      return fields
+    place = _places(self.tokens)
+    nth = place - self.last[:, None]  # the token that is the label there
+    here = (nth >= 0) & (nth < found.valid.shape[1])
+    at = jnp.clip(nth, 0, found.valid.shape[1] - 1)
+    pick = lambda x: jnp.take_along_axis(x, at, axis=1)  # noqa: E731
+    valid = here & pick(found.valid)
+    labels = jnp.where(valid, pick(found.tokens), pad)
+    # A label is the input of the next place.
+    behind = lambda x: jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]  # noqa: E731
+    follows = nth > 0
+    there = behind(valid)
+    tokens = jnp.where(
+      follows, jnp.where(there, behind(labels), pad), self.tokens
+    )
+    inputs = tokens
+    if isinstance(self.inputs, Mapping):
+      own = {
+        'tokens': tokens,
+        'segments': there * _at(self.inputs['segments'], self.last),
+        'positions': there * (_at(self.inputs['positions'], self.last) + nth),
+      }
+      inputs = {
+        name: jnp.where(follows, own[name], x).astype(x.dtype)
+        for name, x in self.inputs.items()
+      }
+    # A row that has no room for the token that stops it does not stop.
+    cut = found.valid.sum(1) > valid.sum(1)
+    lost = chosen & (cut | ~found.stopped)
+    here = chosen[:, None]
+    new = {
+      'labels': labels,
+      'valid': valid,
+      WRITTEN: valid,
+      GIVEN: jnp.zeros_like(valid),
+      LOG_PROBS: jnp.where(valid, pick(found.log_probs), jnp.nan),
+      'inputs': inputs,
+    }
+    made = jax.tree.map(
+      lambda x, y: jnp.where(here, x, y), new, {k: fields[k] for k in new}
+    )
+    # What was drawn of logits that are not numbers is not to pass for text.
+    tokens = valid.sum(1) * _numerics.one_or_nan(
+      ~(valid & jnp.isnan(pick(found.log_probs))).any(1)
+    )
+    tokens = jnp.where(chosen, tokens, 0)
+    measured = {'written': chosen, 'unfinished': lost, 'tokens': tokens}
+    return made | {
+      MEASURED: {k: x.astype(jnp.float32) for k, x in measured.items()}
+    }
+
+
+def _rows(batch: Mapping[str, Any], prompt: int) -> _Rows:
+  """The rows of a batch, and where their prompts are."""
+  if prompt < 1:
+    raise UserError(f'{prompt} should be 1 token or more', entry='prompt')
+  for name in ('labels', 'valid', 'id', 'epoch'):
+    if name not in batch:
+      raise unknown('field of the batch', name, batch)
+  inputs, labels, valid = (
+    batch[name] for name in ('inputs', 'labels', 'valid')
+  )
+  known = {'tokens', 'segments', 'positions'}
+  if isinstance(inputs, Mapping) and {*inputs} != known:
+    raise UserError(
+      f'inputs of {", ".join(inputs)} are no rows of tokens; on_policy is for '
+      'language models'
+    )
+  tokens = inputs['tokens'] if isinstance(inputs, Mapping) else inputs
+  shape = getattr(tokens, 'shape', ())
+  if len(shape) != 2 or labels.shape != shape or valid.shape != shape:
+    raise UserError(
+      f'inputs {list(shape)}, labels {list(labels.shape)} and valid '
+      f'{list(valid.shape)} should be rows of tokens, [B, L] each; on_policy '
+      'is for language models'
+    )
+  place = _places(tokens)
+  least = prompt - 1
+  if 'prompt_length' in batch:
+    least = jnp.maximum(least, batch['prompt_length'][:, None] - 1)
+  may = valid & (place >= least)
+  last = jnp.argmax(may, axis=1).astype(jnp.int32)
+  first = jnp.zeros_like(last)
+  if isinstance(inputs, Mapping):
+    own = inputs['segments'] == _at(inputs['segments'], last)
+    first = jnp.argmax(own, axis=1).astype(jnp.int32)
+  return _Rows(inputs, tokens, labels, valid, first, last, may.any(1))
+
+
+def _writer(student, by: str) -> Callable[[Any], dict]:
+  """The net that writes."""
+  if not isinstance(student, Mapping):
+    if by:
+      raise unknown('student', by, (), 'by')
+    return student
+  if by not in student:
+    raise unknown('student', by, student, 'by')
+  return student[by]
+
+
+def _places(tokens: Array) -> Array:
+  """The place of each token in its row, int32 [B, L]."""
+  return jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
+
+
+def _at(x: Array, place: Array) -> Array:
+  """What stands at a place of each row, [B, 1]."""
+  return jnp.take_along_axis(x, place[:, None], axis=1)
+
+
+def _folded(keys: Array, name: str) -> Array:
+  """A key for each of some keys, folded from a name."""
+  return jax.vmap(lambda key: fold(key, name))(keys)
