@@ -50,7 +50,7 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
     )
   return {
     **language.metrics(classes),
-    'written_nll': _per_token(0, output=OWN),
+    'written_nll': _per_token(0, OWN),
   }
 
 
@@ -64,11 +64,10 @@ def fidelity(teacher: str) -> dict[str, Metric]:
   Args:
     teacher: the group's name; it has one net.
   """
-  of = {'output': BY + teacher, 'teacher': teacher}
   return {
     **language.fidelity(teacher),
-    'written_teacher_nll': _per_token(1, **of),
-    'written_kl': _per_token(2, **of),
+    'written_teacher_nll': _per_token(1, BY + teacher),
+    'written_kl': _per_token(2, BY + teacher),
   }
 
 
@@ -141,14 +140,16 @@ def _key(prompt):
   return key
 
 
-def _per_token(i, **of):
+def _per_token(i, output):
   """The mean over all tokens that are written of what `decode` has at i."""
 
   def measure(outputs, batch, teachers):
-    found = outputs[of['output']]
+    found = outputs[output]
     some = found[:, -1] > 0
     total, _ = counted(jnp.where(some, found[:, i], 0), batch)
     count, _ = counted(found[:, -1], batch)
     return total, count
 
-  return Metric(measure, mean, higher_is_better=False, finished=True, **of)
+  return Metric(
+    measure, mean, higher_is_better=False, output=output, finished=True
+  )
