@@ -32,6 +32,7 @@ __all__ = [
   'explicit',
   'families',
   'fitter',
+  'merged',
   'part',
   'resolve',
   'tap_shapes',
@@ -230,6 +231,24 @@ def explicit(
   if not hugging_face.is_folder(name):
     return name, dict(kw)
   return HUGGING_FACE, {**resolve(name, at=at)[1], **kw}
+
+
+def merged(
+  name: str, kw: Mapping[str, Any], variables: dict
+) -> tuple[dict[str, Any], dict]:
+  """A trained net without what was added to it for training alone.
+
+  Args:
+    name: of the model.
+    kw: its own options.
+    variables: [members, ...], or their shapes within a trace.
+
+  Returns:
+    Options and variables of the net that computes the same; those that were
+    given where the model adds nothing.
+  """
+  merge = getattr(resolve(name)[0], 'merged', None)
+  return merge(kw, variables) if merge else (dict(kw), variables)
 
 
 @functools.cache

@@ -105,9 +105,38 @@ SCALINGS = {
   ),
 }
 PACKED = {'tokens', 'segments', 'positions'}
+# The linear maps of a block, which LoRA may adapt.
+LINEAR = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
+ADAPTER = 'adapter'
 
 Rotation = tuple[Array, Array]  # cosines and sines, [B or 1, n, d / 2]
 Cache = tuple[Array, Array]  # keys and values, [B, S, kv_heads, d]
+
+
+class Adapted(nnx.Linear):
+  """A linear map with one of low rank added to it (LoRA).
+
+  x (W + alpha / rank · A B), where B begins at 0 (Hu et al., `2022
+  <https://arxiv.org/abs/2106.09685>`_).
+  """
+
+  def __init__(
+    self,
+    width_in: int,
+    width_out: int,
+    *,
+    rank: int,
+    alpha: float,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    **options: Any,
+  ):
+    super().__init__(width_in, width_out, dtype=dtype, rngs=rngs, **options)
+    self.scale = alpha / rank
+    self.adapter = nnx.LoRA(width_in, rank, width_out, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x: Array) -> Array:
+    return super().__call__(x) + self.scale * self.adapter(x)
 
 
 class Attention(nnx.Module):
@@ -125,21 +154,23 @@ class Attention(nnx.Module):
     *,
     bias: bool,
     qk_norm: float,
-    output_init: float,
     init: float,
+    output_init: float,
+    lora: Mapping[str, Any],
     **options: Any,
   ):
     self.kv_heads, self.head_width = kv_heads, head_width
     inner, memory = heads * head_width, kv_heads * head_width
-    own = {'init': init, **options}
-    self.query = linear(width, inner, bias=bias, **own)
-    self.key = linear(width, memory, bias=bias, **own)
-    self.value = linear(width, memory, bias=bias, **own)
+    own = {'init': init, 'lora': lora, **options}
+    self.query = linear(width, inner, name='query', bias=bias, **own)
+    self.key = linear(width, memory, name='key', bias=bias, **own)
+    self.value = linear(width, memory, name='value', bias=bias, **own)
     norm = lambda: rms_norm(head_width, qk_norm, **options)  # noqa: E731
     self.query_norm = norm() if qk_norm else None
     self.key_norm = norm() if qk_norm else None
     self.probabilities = layers.Identity()
-    self.output = linear(inner, width, init=output_init, **options)
+    own['init'] = output_init
+    self.output = linear(inner, width, name='output', **own)
 
   def __call__(
     self,
@@ -202,9 +233,9 @@ class MLP(nnx.Module):
     output_init: float,
     **options: Any,
   ):
-    self.gate = linear(width, hidden, init=init, **options)
-    self.up = linear(width, hidden, init=init, **options)
-    self.down = linear(hidden, width, init=output_init, **options)
+    self.gate = linear(width, hidden, name='gate', init=init, **options)
+    self.up = linear(width, hidden, name='up', init=init, **options)
+    self.down = linear(hidden, width, name='down', init=output_init, **options)
 
   def __call__(self, x: Array) -> Array:
     return self.down(nnx.silu(self.gate(x)) * self.up(x))
@@ -221,15 +252,13 @@ class Block(nnx.Module):
     attention: Mapping[str, Any],
     norm_eps: float,
     dropout: float,
-    init: float,
-    output_init: float,
+    linears: Mapping[str, Any],
     **options: Any,
   ):
-    inits = {'init': init, 'output_init': output_init}
     self.norm1 = rms_norm(width, norm_eps, **options)
-    self.attention = Attention(width, **attention, **inits, **options)
+    self.attention = Attention(width, **attention, **linears, **options)
     self.norm2 = rms_norm(width, norm_eps, **options)
-    self.mlp = MLP(width, mlp_width, **inits, **options)
+    self.mlp = MLP(width, mlp_width, **linears, **options)
     self.dropout1 = nnx.Dropout(dropout, rngs=options['rngs'])
     self.dropout2 = nnx.Dropout(dropout, rngs=options['rngs'])
 
@@ -291,7 +320,12 @@ class Model(translator.Translator):
     length: the most tokens that it writes; 0 for as many as an input has.
     pad: the token that fills sources up.
     bos: the token with which an empty source begins.
-    eos: the token with which a text ends.
+    eos: the token with which a text ends. None of these three for that of the
+      data's tokenizer, or of `jaxkd.data.tokens`.
+    lora: adapters of low rank, which train in place of all else: their
+      ``rank``, ``alpha``, a factor over the rank (twice the rank if it is left
+      out), and ``targets``, those of `LINEAR` that have one (all of them).
+      What is exported has them merged.
     dropout: the probability that training drops a unit of what is embedded,
       attended or computed by an MLP.
     init: standard deviation of initial weights; of those that are added to the
@@ -323,9 +357,10 @@ class Model(translator.Translator):
     vocabulary: int = 0,
     context: int = 0,
     length: int = 0,
-    pad: int = PAD,
-    bos: int = BOS,
-    eos: int = EOS,
+    pad: int | None = None,
+    bos: int | None = None,
+    eos: int | None = None,
+    lora: Mapping[str, Any] | None = None,
     dropout: float = 0.0,
     init: float = 0.02,
     dtype: jnp.dtype = jnp.float32,
@@ -341,7 +376,11 @@ class Model(translator.Translator):
         f'vocabulary: the head has {rows} rows, and there are {num_classes} '
         'tokens; take the tokenizer of this model, or vocabulary=0'
       )
-    for name, token in (('pad', pad), ('bos', bos), ('eos', eos)):
+    self.pad = PAD if pad is None else pad
+    self.bos = BOS if bos is None else bos
+    self.eos = EOS if eos is None else eos
+    for name in ('pad', 'bos', 'eos'):
+      token = getattr(self, name)
       if not 0 <= token < rows:
         raise UserError(
           f'{name}: {token} should be a token, from 0 to below {rows}'
@@ -355,12 +394,15 @@ class Model(translator.Translator):
       )
     self.num_classes, self.head_width = num_classes, head_width
     self.length = length or longest
-    self.pad, self.bos, self.eos, self.tied = pad, bos, eos, tied
     self.frequencies = tuple(
       frequencies(head_width, rope_theta, rope_scaling).tolist()
     )
     options = {'dtype': dtype, 'rngs': rngs}
-    inits = {'init': init, 'output_init': init * (2 * depth) ** -0.5}
+    linears = {
+      'init': init,
+      'output_init': init * (2 * depth) ** -0.5,
+      'lora': _lora(lora) if lora else {},
+    }
     normal = nnx.initializers.normal(init)
     self.embed = nnx.Embed(rows, width, embedding_init=normal, **options)
     self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -377,14 +419,15 @@ class Model(translator.Translator):
         },
         norm_eps=norm_eps,
         dropout=dropout,
-        **inits,
+        linears=linears,
         **options,
       )
       for _ in range(depth)
     )
     options['dtype'] = jnp.float32
     self.norm = rms_norm(width, norm_eps, **options)
-    self.head = None if tied else linear(width, rows, init=init, **options)
+    own = {'name': 'head', 'init': init, 'lora': {}, **options}
+    self.head = None if tied else linear(width, rows, **own)
 
   def __call__(self, inputs: Any) -> dict[str, Any]:
     if not isinstance(inputs, Mapping):
@@ -423,6 +466,35 @@ class Model(translator.Translator):
     logits = jnp.where((place < room)[:, None, None], logits, jnp.nan)
     changed = {'place': place + 1, 'last': jnp.full_like(last, -1)}
     return logits, {**_named(caches), **changed}
+
+  @staticmethod
+  def merged(kw: Mapping[str, Any], variables: dict) -> tuple[dict, dict]:
+    """The net without adapters that computes the same.
+
+    Args:
+      kw: its options.
+      variables: [..., *shape].
+
+    Returns:
+      Its options and variables.
+    """
+    if not kw.get('lora'):
+      return dict(kw), variables
+    lora = _lora(kw['lora'])
+    scale = lora['alpha'] / lora['rank']
+
+    def plain(tree):
+      if not isinstance(tree, Mapping):
+        return tree
+      own = {k: plain(x) for k, x in tree.items() if k != ADAPTER}
+      if ADAPTER in tree:
+        pair = tree[ADAPTER]['lora_a'], tree[ADAPTER]['lora_b']
+        change = scale * jnp.einsum('...ir,...ro->...io', *pair)
+        own['kernel'] = own['kernel'] + change.astype(own['kernel'].dtype)
+      return own
+
+    params = plain(variables['params'])
+    return {**kw, 'lora': None}, {**variables, 'params': params}
 
   @property
   def _kv_heads(self) -> int:
@@ -556,20 +628,48 @@ def linear(
   width_in: int,
   width_out: int,
   *,
+  name: str,
   init: float,
+  lora: Mapping[str, Any],
   bias: bool = False,
   **options: Any,
 ) -> nnx.Linear:
   """A linear map, its weights drawn from a normal distribution."""
-  normal = nnx.initializers.normal(init)
-  return nnx.Linear(
-    width_in, width_out, use_bias=bias, kernel_init=normal, **options
-  )
+  options |= {
+    'use_bias': bias,
+    'kernel_init': nnx.initializers.normal(init),
+  }
+  if name not in lora.get('targets', ()):
+    return nnx.Linear(width_in, width_out, **options)
+  sizes = {'rank': lora['rank'], 'alpha': lora['alpha']}
+  return Adapted(width_in, width_out, **sizes, **options)
 
 
 def rms_norm(width: int, epsilon: float, **options: Any) -> nnx.RMSNorm:
   """Divides by the root of the mean square, computed in float32."""
   return nnx.RMSNorm(width, epsilon=epsilon, **options)
+
+
+def _lora(given: Mapping[str, Any]) -> dict[str, Any]:
+  """What `Model` is told of LoRA, complete."""
+  known = ('rank', 'alpha', 'targets')
+  for name in given:
+    if name not in known:
+      raise unknown('option', name, known, 'lora')
+  rank = given.get('rank')
+  if not (isinstance(rank, int) and rank > 0):
+    raise UserError(f'lora.rank: {rank!r} should be a whole number above 0')
+  alpha = given.get('alpha', 2 * rank)
+  if not (isinstance(alpha, int | float) and 0 < alpha < math.inf):
+    raise UserError(f'lora.alpha: {alpha!r} should be a number above 0')
+  targets = given.get('targets', LINEAR)
+  targets = (targets,) if isinstance(targets, str) else tuple(targets)
+  for target in targets:
+    if target not in LINEAR:
+      raise unknown('linear map', target, LINEAR, 'lora.targets')
+  if not targets:
+    raise UserError('lora.targets: name at least one linear map of a block')
+  return {'rank': rank, 'alpha': alpha, 'targets': targets}
 
 
 def _named(caches: list[Cache]) -> dict[str, Array]:

@@ -23,6 +23,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from jaxkd import files
+from jaxkd.data.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError, unknown
 from jaxkd.paths import by_path
 
@@ -42,6 +43,11 @@ ARCHITECTURES = {
 }
 _TYPES = {'llama': 'LlamaForCausalLM', 'qwen2': 'Qwen2ForCausalLM'}
 _TYPES |= {'qwen3': 'Qwen3ForCausalLM'}
+_SPECIAL = {
+  'pad_token_id': ('pad', PAD),
+  'bos_token_id': ('bos', BOS),
+  'eos_token_id': ('eos', EOS),
+}
 _NEEDED = {
   'vocab_size': 'vocabulary',
   'hidden_size': 'width',
@@ -298,9 +304,10 @@ def config_of(
     'tie_word_embeddings': kw['tied'],
     'attention_bias': False,
     'mlp_bias': False,
-    'bos_token_id': kw['bos'],
-    'eos_token_id': kw['eos'],
-    'pad_token_id': kw['pad'],
+    **{
+      name: ours if kw[option] is None else kw[option]
+      for name, (option, ours) in _SPECIAL.items()
+    },
     'torch_dtype': dtype,
   }
 

@@ -56,6 +56,9 @@ def role(
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
       raise UserError(f'{at}.kw: {option!r} is set by jaxkd; remove it')
+  adapted = bool(entry['kw'].get('lora'))
+  if adapted and steps:
+    _check_adapted(entry, at)
   reads = pairs(entry['reads'])
   shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
   with blamed(f'{at}.model'):
@@ -97,7 +100,7 @@ def role(
     reads,
     average_view=entry['views'].get('average', ''),
     at=at,
-    **inherit.of_role(entry['init'], entry['freeze'], at=at),
+    **inherit.of_role(entry['init'], entry['freeze'], at=at, adapted=adapted),
     fit=fit,
     compression=compression.compression(
       net, entry['quantize'], entry['prune'], steps=steps, at=at
@@ -262,6 +265,30 @@ def _check_logits(
   )
 
 
+def _check_adapted(entry: Mapping[str, Any], at: str) -> None:
+  """Refuses adapters of what has not been trained, or is not plain."""
+  if entry['init'] == inherit.RANDOM:
+    raise UserError(
+      f'{at}.kw.lora: the parameters beside the adapters do not train and '
+      f'would stay random; name a group of teachers to start from in {at}.init'
+    )
+  for other in ('quantize', 'prune'):
+    if entry[other]:
+      raise UserError(
+        f'{at}.{other}: adapters are merged when training is over, and what is '
+        f'compressed cannot be; leave it empty, or {at}.kw.lora'
+      )
+
+
+def options_of(entry: Mapping[str, Any], source: Source) -> dict[str, Any]:
+  """The options of a net; special tokens are those of the data's tokenizer."""
+  kw, tokenizer = dict(entry['kw']), getattr(source, 'tokenizer', None)
+  for name in ('pad', 'bos', 'eos'):
+    if name in kw and kw[name] is None and tokenizer is not None:
+      kw[name] = getattr(tokenizer.special, name)
+  return kw
+
+
 def _in_float16(net: Net, shape: Any) -> bool:
   """Whether the net computes in float16."""
   key = jax.random.key(0)
@@ -329,7 +356,7 @@ def _builder(entry, source, shape, at, dtype, param_dtype):
         **hooks,
         dtype=dtype,
         at=f'{at}.model',
-        **entry['kw'],
+        **options_of(entry, source),
       )
     if special:
       net = specialists.specialist(net, source.num_classes)

@@ -4,7 +4,9 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxkd import files
+import jax
+
+from jaxkd import files, models
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, unknown
 from jaxkd.models import hugging_face, pytorch
@@ -84,4 +86,8 @@ def check_made(made: Made, entry, role, seeds, at):
   shapes = teachers.shapes(
     {**entry, 'per_seed': False, 'count': 1}, made.role, 0
   )
-  teachers.check_same(shapes.variables, role, made.entry, at)
+  model, kw = made.entry['model'], made.entry['kw']
+  variables = jax.eval_shape(
+    lambda v: models.merged(model, kw, v)[1], shapes.variables
+  )
+  teachers.check_same(variables, role, made.entry, at)

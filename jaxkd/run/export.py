@@ -32,7 +32,8 @@ def export(
 ) -> None:
   """Writes a population of nets to where `jaxkd.load` finds it."""
   source = session.source
-  model, kw = models.explicit(entry['model'], entry['kw'])
+  model, kw = models.explicit(entry['model'], build.options_of(entry, source))
+  kw, variables = models.merged(model, kw, variables)
   with hosts.raise_everywhere('the nets'):
     if hosts.is_first():
       stored.export(
