@@ -16,7 +16,6 @@ from jaxkd.data.words import SPECIAL
 from jaxkd.errors import UserError
 
 LEARN = ('all', 'completions')
-_AT_ONCE = 2**22  # characters that are tokenised in one call, about
 
 
 class Layout(NamedTuple):
@@ -229,50 +228,55 @@ def _stream(
   learn_all: bool,
 ) -> tuple[Stream, int]:
   """All documents in a row, and how many are left out, as without a token."""
-  made, lengths, prompts, empty = [], [], [], 0
-  special, end_size = vocabulary.special, vocabulary.end_size
-  narrow = np.min_scalar_type(len(vocabulary.pieces) - 1)
+  made = []
   for batch in _batches(documents, writer):
-    parts = [part for own in batch for part in own]
     encoded = vocabulary.encode(
-      [part.text for part in parts],
-      [i > 0 for own in batch for i, _ in enumerate(own)],
+      [part.text for parts in batch for part in parts],
+      [i > 0 for parts in batch for i, _ in enumerate(parts)],
       markup=writer.markup,
     )
-    edges = np.concatenate([[0], np.cumsum(encoded.counts)]).tolist()
-    spans = iter([*itertools.pairwise(edges)])
-    tokens, sizes, counts = [], [], []
-    for own in batch:
-      of_parts = [*itertools.islice(spans, len(own))]
-      if of_parts[0][0] == of_parts[-1][1]:
-        empty += 1
-        continue
-      length = prompt = int(writer.begins)
-      tokens += [[special.bos]] * length
-      sizes += [[0]] * length
-      counts += [[False]] * length
-      for part, (start, stop) in zip(own, of_parts, strict=True):
-        prompt = length if part.written else prompt
-        ends = int(part.ends)
-        tokens += [encoded.tokens[start:stop], [special.eos] * ends]
-        sizes += [encoded.sizes[start:stop], [end_size] * ends]
-        counts.append(np.full(stop - start + ends, part.written or learn_all))
-        length += stop - start + ends
-      lengths.append(length)
-      prompts.append(prompt)
-    if not tokens:
-      continue
-    of_text = np.concatenate(sizes).astype(np.int64)
-    made.append((
-      np.concatenate(tokens).astype(narrow),
-      of_text.astype(np.min_scalar_type(of_text.max())),
-      np.concatenate(counts).astype(bool),
-    ))  # fmt: skip
-  flat = [np.concatenate(x) for x in zip(*made, strict=True)] if made else (
-    np.zeros(0, narrow), np.zeros(0, np.uint8), np.zeros(0, bool)
-  )  # fmt: skip
-  starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    ends = np.cumsum(encoded.counts)[:-1]
+    tokens = iter(np.split(encoded.tokens, ends))
+    sizes = iter(np.split(encoded.sizes, ends))
+    for parts in batch:
+      own = [(part, next(tokens), next(sizes)) for part in parts]
+      if any(len(found) for _, found, _ in own):
+        made.append(_joined(own, vocabulary, writer.begins, learn_all))
+  empty = len(documents) - len(made)
+  if not made:
+    none = np.zeros(0, np.int64)
+    return Stream(none, none, none > 0, np.zeros(1, np.int64), none), empty
+  *fields, prompts = zip(*made, strict=True)
+  starts = np.cumsum([0, *map(len, fields[0])], dtype=np.int64)
+  flat = map(np.concatenate, fields)
   return Stream(*flat, starts, np.array(prompts, np.int64)), empty
+
+
+def _joined(
+  own: Sequence[tuple[Part, np.ndarray, np.ndarray]],
+  vocabulary: Vocabulary,
+  begins: bool,
+  learn_all: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+  """A document of tokenised parts: `Stream` of it alone, without its start."""
+  special, (_, tokens, sizes) = vocabulary.special, own[0]
+
+  def one(token, size, counts):
+    return (
+      np.array([token], tokens.dtype),
+      np.array([size], sizes.dtype),
+      np.array([counts]),
+    )
+
+  found, prompt = [one(special.bos, 0, False)] if begins else [], 0
+  for part, tokens, sizes in own:
+    if part.written:
+      prompt = sum(len(x) for x, _, _ in found)
+    counts = part.written or learn_all
+    found.append((tokens, sizes, np.full(len(tokens), counts)))
+    if part.ends:
+      found.append(one(special.eos, vocabulary.end_size, counts))
+  return *map(np.concatenate, zip(*found, strict=True)), prompt
 
 
 def _batches(
@@ -283,7 +287,7 @@ def _batches(
   for document in documents:
     batch.append(writer.parts(document))
     size += sum(len(part.text) for part in batch[-1])
-    if size >= _AT_ONCE:
+    if size >= vocabulary_lib.GROUP:
       yield batch
       batch, size = [], 0
   if batch:

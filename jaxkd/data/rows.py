@@ -200,9 +200,10 @@ def documents(
 
 def prompted(pieces: Pieces, tokens: int) -> Pieces:
   """Makes the first tokens of each piece its prompt, which is not learnt."""
-  prompts = np.minimum(tokens, pieces.lengths)
-  skips = np.maximum(pieces.skips, prompts - 1)
-  return pieces._replace(prompts=prompts, skips=skips)
+  return pieces._replace(
+    prompts=np.full_like(pieces.prompts, tokens),
+    skips=np.maximum(pieces.skips, tokens - 1),
+  )
 
 
 def learnt(stream: Stream, pieces: Pieces) -> np.ndarray:

@@ -6,8 +6,10 @@ needs the bytes of each token, whose sum over a text must be the bytes of the
 text, also where a character is split between tokens.
 """
 
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,10 +19,12 @@ from jaxkd.data import words as words_lib
 from jaxkd.data.tokens import EOS, Special
 from jaxkd.errors import UserError
 
-PORTION = 2**20  # characters that are tokenised at once, about
+PORTION = 2**20  # characters of one text that are tokenised at once, about
+GROUP = 2**22  # characters of all texts, likewise
 SPACES = ('▁', 'Ġ')  # as SentencePiece and byte-level vocabularies write it
 LEARNT = ('words', 'spaces', 'pieces')  # from the texts to train on
 READ = ('tokenizer', 'sentencepiece')  # with a path behind a colon
+_BETWEEN_LINES = re.compile(r'(?<=\S)\n(?=\S)')
 _MOST_WORDS = 10_000  # that are learnt by default
 
 
@@ -28,8 +32,8 @@ class Encoded(NamedTuple):
   """Texts as tokens, one text behind the other.
 
   Attributes:
-    tokens: int32 [n].
-    sizes: bytes of UTF-8 that each stands for, int32 [n].
+    tokens: whole numbers [n], of the fewest bytes that do.
+    sizes: bytes of UTF-8 that each stands for, likewise.
     counts: how many tokens each text has, int64 [texts].
   """
 
@@ -93,8 +97,8 @@ class Vocabulary:
   ) -> Encoded:
     """Tokenises texts, without a beginning or an end.
 
-    A text of more than `PORTION` characters is tokenised in portions, which
-    end at line feeds.
+    A text of more than `PORTION` characters is tokenised in portions, cut at a
+    line feed, where the vocabulary splits there anyway.
 
     Args:
       texts: one or more.
@@ -104,22 +108,22 @@ class Vocabulary:
         chat template gives; its bytes do not count as text. Else it is text
         as any other.
     """
-    units, owner = [], []
     flags = np.broadcast_to(np.asarray(continues, bool), len(texts))
+    units, owner = [], []
     for i, (text, flag) in enumerate(zip(texts, flags, strict=True)):
-      for part in _portions(text):
-        units.append((part, bool(flag)))
-        owner.append(i)
-        flag = True
-    found: list[np.ndarray] = [np.zeros(0, np.int32)] * len(units)
-    for flag in (False, True):
-      where = [i for i, unit in enumerate(units) if unit[1] == flag]
-      made = self._ids([units[i][0] for i in where], flag, markup)
-      for i, ids in zip(where, made, strict=True):
-        found[i] = ids
-    lengths = np.array([len(ids) for ids in found], np.int64)
-    tokens = np.concatenate(found).astype(np.int32)
-    sizes = self._sizes(tokens, lengths, units, markup)
+      first, *rest = self._portions(text)
+      units += [(first, bool(flag)), *((part, self._after) for part in rest)]
+      owner += [i] * (1 + len(rest))
+    found, lengths = [], []
+    for group in _groups(units):
+      ids = self._ids_of(group, markup)
+      sizes = self._sizes(np.concatenate(ids), map(len, ids), group, markup)
+      lengths += map(len, ids)
+      found.append((
+        np.concatenate(ids).astype(np.min_scalar_type(len(self.pieces) - 1)),
+        sizes.astype(np.min_scalar_type(sizes.max(initial=0))),
+      ))  # fmt: skip
+    tokens, sizes = (np.concatenate(x) for x in zip(*found, strict=True))
     counts = np.bincount(owner, lengths, len(texts)).astype(np.int64)
     return Encoded(tokens, sizes, counts)
 
@@ -137,6 +141,40 @@ class Vocabulary:
     """The character of the text at which each of its tokens ends, int [n]."""
     raise NotImplementedError
 
+  def _portions(self, text: str) -> list[str]:
+    long = len(text) > PORTION and self._after is not None
+    return [*_portions(text)] if long else [text]
+
+  @functools.cached_property
+  def _after(self) -> bool | None:
+    """How a text goes on behind a line feed, so that its tokens are the same.
+
+    Returns:
+      What `_ids` takes for ``continues``; None if there is no such way.
+    """
+    first, second = 'One line.\n', 'Another'
+    (whole,) = self._ids([first + second], False, False)
+    for continues in (True, False):
+      parts = (
+        *self._ids([first], False, False),
+        *self._ids([second], continues, False),
+      )
+      if np.array_equal(whole, np.concatenate(parts)):
+        return continues
+    return None
+
+  def _ids_of(
+    self, units: Sequence[tuple[str, bool]], markup: bool
+  ) -> list[np.ndarray]:
+    """The tokens of texts, each with whether it goes on."""
+    found = [np.zeros(0, np.int32)] * len(units)
+    for flag in (False, True):
+      where = [i for i, (_, goes_on) in enumerate(units) if goes_on == flag]
+      made = self._ids([units[i][0] for i in where], flag, markup)
+      for i, ids in zip(where, made, strict=True):
+        found[i] = ids
+    return found
+
   def _is_markup(self, tokens: np.ndarray) -> np.ndarray:
     """Which tokens are special and have no bytes, bool [n]."""
     return np.zeros(len(tokens), bool)
@@ -149,7 +187,7 @@ class Vocabulary:
     the one before has ended, of which each counts once.
     """
     sizes = self._literal[tokens]
-    edges = np.concatenate([[0], np.cumsum(lengths)])
+    edges = np.concatenate([[0], np.cumsum([*lengths])]).astype(np.int64)
     total = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     said = total[edges[1:]] - total[edges[:-1]]
     there = np.array([len(text.encode()) for text, _ in units], np.int64)
@@ -208,10 +246,8 @@ class Words(Vocabulary):
       own, of_own = self._learnt.encode(text.split('\n'))
       tokens.append(np.array(own[:-1], np.int32))
       sizes.append(np.array(of_own[:-1], np.int32))
-      counts.append(len(own[:-1]))
-    return Encoded(
-      np.concatenate(tokens), np.concatenate(sizes), np.array(counts, np.int64)
-    )
+    counts = np.array([len(own) for own in tokens], np.int64)
+    return Encoded(np.concatenate(tokens), np.concatenate(sizes), counts)
 
   def decode(self, tokens):
     words = self.pieces
@@ -283,22 +319,27 @@ def _refuse_size(size, tokens):
 
 
 def _portions(text: str) -> Iterator[str]:
-  """A text in portions that end with a line feed before a word.
-
-  There tokenizers split anyway.
-  """
+  """A text in portions that end with a line feed between words."""
   start = 0
-  while len(text) - start > PORTION:
-    stop = start + PORTION
-    while True:
-      stop = text.find('\n', stop) + 1
-      if not stop or (stop < len(text) and not text[stop].isspace()):
-        break
-    if not stop:
-      break
-    yield text[start:stop]
-    start = stop
+  while found := _BETWEEN_LINES.search(text, start + PORTION):
+    yield text[start : found.end()]
+    start = found.end()
   yield text[start:]
+
+
+def _groups(
+  units: Sequence[tuple[str, bool]],
+) -> Iterator[list[tuple[str, bool]]]:
+  """Texts in groups of about `GROUP` characters, one or more."""
+  group, size = [], 0
+  for unit in units:
+    group.append(unit)
+    size += len(unit[0])
+    if size >= GROUP:
+      yield group
+      group, size = [], 0
+  if group or not units:
+    yield group
 
 
 def _covered(text: str, ends: np.ndarray) -> np.ndarray:

@@ -342,27 +342,34 @@ def _documents_held_out(
   Of a single text, the last lines.
   """
   documents = splits[of]
+  others = {s: own for s, own in splits.items() if s != of}
+  if not amount:
+    return {'train': documents, **others, split: []}
   if len(documents) > 1:
     size = held_out_size(amount, len(documents), split)
     rest, out = sentences.hold_out(documents, size, key=text_lib.lines)
   else:
-    (whole,) = documents
-    lines = whole.split('\n') if isinstance(whole, str) else ['']
-    lines = [line for line in lines if line.strip()]
-    if len(lines) < 2 and amount:
-      one = 'line' if isinstance(whole, str) else 'document'
-      raise UserError(
-        f'{split_entry(name, of)} has one {one} alone, of which none can be '
-        f'held out for {split}; add text, or a {split} split of its own'
-      )
-    start = len(lines) - held_out_size(amount, len(lines), split)
-    rest, out = (
-      ['\n'.join(own)] if own else [] for own in (lines[:start], lines[start:])
-    )
+    rest, out = _lines_held_out(name, documents[0], of, split, amount)
   if not rest:
     raise UserError(
       f'data.kw.{split}: {amount} of the {len(documents):,} documents in {of} '
       f'of {name!r} takes all of them, for equal ones stay together; use less'
     )
-  others = {s: own for s, own in splits.items() if s != of}
   return {'train': rest, **others, split: out}
+
+
+def _lines_held_out(
+  name: str, document: Document, of: str, split: str, amount: int | float
+) -> tuple[list[str], list[str]]:
+  """The first and the last lines of the only document of a source."""
+  is_text = isinstance(document, str)
+  lines = document.split('\n') if is_text else []
+  said = [i for i, line in enumerate(lines) if line.strip()]
+  if len(said) < 2:
+    raise UserError(
+      f'{split_entry(name, of)} has one {"line" if is_text else "document"} '
+      f'alone, of which none can be held out for {split}; add text, or a '
+      f'{split} split of its own'
+    )
+  start = said[-held_out_size(amount, len(said), split)]
+  return ['\n'.join(lines[:start]).rstrip('\n')], ['\n'.join(lines[start:])]
