@@ -60,6 +60,7 @@ NAMES = {
   'text': 'text',
   'tfds': 'prepared',
   'translation': 'pairs',
+  'two_tokenizers': 'two_tokenizers',
   'speech': 'speech',
   'voices': 'speech',
 }
