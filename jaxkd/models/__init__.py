@@ -18,9 +18,10 @@ from flax import linen, nnx
 
 from jaxkd import lookup, options, registry, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import frozen, half, net, placed, switch
+from jaxkd.models import frozen, half, net, switch
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
+from jaxkd.models.placed import is_placed, looked_up, tokens_of
 from jaxkd.paths import by_path, replaced
 from jaxkd.types import Net
 
@@ -88,10 +89,10 @@ def build(
     UserError: an unknown model, option or layer, an option that the name
       already fixes, or layers to freeze that cannot be reached.
   """
-  if placed.is_placed(input_shape):
-    own = dict(num_classes=num_classes, input_shape=placed.own(input_shape))
+  if is_placed(input_shape):
+    own = dict(num_classes=num_classes, input_shape=tokens_of(input_shape))
     own |= dict(taps=taps, remat=remat, before=before, after=after)
-    return placed.looked_up(
+    return looked_up(
       build(name, **own, freeze=freeze, dtype=dtype, at=at, **kw)
     )
   made = _make(name, num_classes, input_shape, dtype, at, kw)
@@ -161,8 +162,8 @@ def tap_shapes(
   **kw: Any,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Every layer that ``taps`` can name, with its shape for a batch of one."""
-  if placed.is_placed(input_shape):
-    input_shape = placed.own(input_shape)
+  if is_placed(input_shape):
+    input_shape = tokens_of(input_shape)
   made = _make(name, num_classes, input_shape, 'float32', at, kw)
   if isinstance(made, Net):
     return {}

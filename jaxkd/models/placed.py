@@ -21,7 +21,7 @@ def is_placed(inputs: Any) -> bool:
   return isinstance(inputs, Mapping) and PLACE in inputs
 
 
-def own(inputs: Mapping[str, Any]) -> Any:
+def tokens_of(inputs: Mapping[str, Any]) -> Any:
   """What the net itself sees of the inputs, or of their shapes."""
   return inputs['tokens']
 
@@ -37,7 +37,7 @@ def looked_up(net: Net) -> Net:
   """
 
   def apply(variables, inputs, *, key=None, train=False):
-    tokens, place = own(inputs), inputs[PLACE]
+    tokens, place = tokens_of(inputs), inputs[PLACE]
     outputs, state = net.apply(variables, tokens, key=key, train=train)
 
     def at_places(x):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import jaxkd
-from jaxkd import models
 from jaxkd.data import alignment, sources
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import make_source
 from jaxkd.data.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError
+from jaxkd.models import placed
 from jaxkd.types import Net
 
 SPECIAL = ('<pad>', '<unk>', '<s>', '</s>')
@@ -130,7 +130,7 @@ def test_outputs_are_looked_up():
     x = jnp.stack([inputs, 10 * inputs], -1)
     return {'logits': x, 'length': x.sum((1, 2))}, {}
 
-  net = models.placed.looked_up(Net(lambda key: {}, apply))
+  net = placed.looked_up(Net(lambda key: {}, apply))
   tokens, place = np.array([[5, 6, 7]]), np.array([[2, 0, 0, 1]])
   outputs, _ = net.apply({}, {'tokens': tokens, 'place': place})
   np.testing.assert_array_equal(outputs['logits'][0, :, 1], [70, 50, 50, 60])
