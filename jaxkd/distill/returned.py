@@ -137,7 +137,13 @@ class Checks(NamedTuple):
     if 'logits' in at and _shapes(student, 1) == _shapes(teacher, 1):
       return f'{sentence}; choose outputs of one size'
     if 'logits' in at:
-      return f'{sentence}; give both the same number of classes'
+      todo = 'give both the same number of classes'
+      if all(x.ndim == 3 for x in jax.tree.leaves((student, teacher))):
+        todo += (
+          ', or, of vocabularies that differ, choose universal_logit_distance '
+          'or let the student learn texts that the teacher has written'
+        )
+      return f'{sentence}; {todo}'
     if self.both.adapted[0]:
       return f'{sentence}: {error}'
     try:

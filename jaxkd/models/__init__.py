@@ -22,6 +22,7 @@ from jaxkd.errors import UserError, unknown
 from jaxkd.models import frozen, half, hugging_face, net, switch
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
+from jaxkd.models.placed import is_placed, looked_up, tokens_of
 from jaxkd.paths import by_path, replaced
 from jaxkd.types import Net
 
@@ -92,6 +93,12 @@ def build(
     UserError: an unknown model, option or layer, an option that the name
       already fixes, or layers to freeze that cannot be reached.
   """
+  if is_placed(input_shape):
+    own = dict(num_classes=num_classes, input_shape=tokens_of(input_shape))
+    own |= dict(taps=taps, remat=remat, before=before, after=after)
+    return looked_up(
+      build(name, **own, freeze=freeze, dtype=dtype, at=at, **kw)
+    )
   made = _make(name, num_classes, input_shape, dtype, at, kw)
   inputs = shapes.batch(input_shape)
   if remat and isinstance(made, Net | linen.Module):
@@ -159,6 +166,8 @@ def tap_shapes(
   **kw: Any,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Every layer that ``taps`` can name, with its shape for a batch of one."""
+  if is_placed(input_shape):
+    input_shape = tokens_of(input_shape)
   made = _make(name, num_classes, input_shape, 'float32', at, kw)
   if isinstance(made, Net):
     return {}

@@ -61,6 +61,7 @@ NAMES = {
   'hf': 'text',
   'tfds': 'prepared',
   'translation': 'pairs',
+  'two_tokenizers': 'two_tokenizers',
   'speech': 'speech',
   'voices': 'speech',
 }
