@@ -12,7 +12,8 @@ References:
   Self-Generated Mistakes <https://arxiv.org/abs/2306.13649>`_, 2024
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -147,6 +148,41 @@ def tokens_of(source: Source) -> dict[str, int]:
   if special is None:
     return {}
   return {'stop': special.eos, 'pad': special.pad, 'bos': special.bos}
+
+
+def masks_of(fields: Collection[str]) -> tuple[str, ...]:
+  """The masks by which a loss of labels may leave out what is not meant.
+
+  Labels that the student drew are no truth, and those of the data were not
+  drawn. Empty for a loss that looks at neither.
+
+  Args:
+    fields: of the batch that the loss takes.
+  """
+  if LOG_PROBS in fields:
+    return (WRITTEN,)
+  return (GIVEN, WRITTEN) if 'labels' in fields else ()
+
+
+def said(kw: Mapping[str, Any], batch_size: int) -> str:
+  """What the student writes in a step, in words, and so what it costs.
+
+  Args:
+    kw: the options of `on_policy` that are given.
+    batch_size: B.
+  """
+  taken = inspect.signature(on_policy).parameters
+  share, drawn, length = (
+    kw.get(name, taken[name].default) for name in ('share', 'drawn', 'length')
+  )
+  whole = drawn == 'batch'
+  when = f'in {share:.0%} of the steps' if whole else 'in each step'
+  kept = f', of which {share:.0%} take the place of the data'
+  return (
+    f'{when} the student writes up to {length} tokens to each of '
+    f'{batch_size} rows, in {length} passes of one token each'
+    f'{"" if whole or share == 1 else kept}'
+  )
 
 
 class _Rows(NamedTuple):
