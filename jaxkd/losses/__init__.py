@@ -66,6 +66,7 @@ from jaxkd.losses.responses import (
   virtual_teacher,
   weighted_soft_labels,
 )
+from jaxkd.losses.sampled import sampled_reverse_kl
 from jaxkd.losses.sequences import ctc
 from jaxkd.losses.targets import (
   confidence_weights,
@@ -142,6 +143,7 @@ __all__ = [
   'gradient_penalty',
   # Sequences
   'ctc',
+  'sampled_reverse_kl',
   # Example weights, targets, fusion
   'teacher_is_correct',
   'teacher_confidence',

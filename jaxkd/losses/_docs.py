@@ -17,6 +17,7 @@ from jaxkd.losses import (
   information,
   relations,
   responses,
+  sampled,
   sequences,
   targets,
 )
@@ -28,6 +29,7 @@ MODULES = {
   'Relations': relations,
   'Adversarial': adversarial,
   'Sequences': sequences,
+  'Sampled tokens': sampled,
   'Example weights, targets, fusion': targets,
 }
 SECTIONS = (

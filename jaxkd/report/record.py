@@ -298,11 +298,27 @@ def _notes(config, source, students, rounds) -> list[str]:
           f'the students of {part.prefix}{arm} see {some} examples made by '
           f'{made["name"]} of the teacher {of}, {beside}'
         )
+  for stage in students:
+    if share := _unfinished(stage):
+      notes.append(
+        f'of the rows that the students of {stage.name} wrote at the end of '
+        f'training, {share:.0%} reached no token that stops them'
+      )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':
     notes.append('all seeds see the examples in the same order')
   return notes
+
+
+def _unfinished(stage) -> float:
+  """The share of what students wrote, at the last look, that did not end."""
+  metrics = (stage.history or {}).get('metrics', {})
+  written, unfinished = (
+    np.sum(metrics.get(f'train/rollout/{name}', [[0.0]])[-1])
+    for name in ('written', 'unfinished')
+  )
+  return float(unfinished / written) if written > 0 else 0.0
 
 
 def _way(execution) -> str:

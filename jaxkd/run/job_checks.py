@@ -8,6 +8,7 @@ from jaxkd import shapes as shape_lib
 from jaxkd.data import augment
 from jaxkd.data.sources import Source
 from jaxkd.distill import accumulation
+from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.distill.contexts import shown
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
@@ -27,6 +28,7 @@ from jaxkd.run.train_job import (
   system_of,
 )
 from jaxkd.run.types import Job, Session
+from jaxkd.tasks import on_policy
 from jaxkd.train import hosts
 from jaxkd.train.population import shapes_of_one
 
@@ -160,6 +162,20 @@ def _check_rollout(job: Job) -> None:
       f'data.rollout.name: {role.at}.model is fitted to the data at once; '
       'leave it empty'
     )
+  if job.rollout['name'] != on_policy.on_policy.__name__:
+    return
+  for name, entry in terms.in_use(job.distill).items():
+    if not entry['loss']:
+      continue
+    at = f'{job.at}distill.{name}'
+    loss = find_loss(entry['loss'], at=f'{at}.loss')
+    counted = on_policy.masks_of(Arguments(loss, entry['inputs']).fields)
+    mask = entry['mask'] if isinstance(entry['mask'], str) else entry['mask'][0]
+    if counted and mask not in counted:
+      raise UserError(
+        f'{at}.mask: it is {mask!r}, and the labels of the rows that a student '
+        f'writes are its own; write {" or ".join(map(repr, counted))}'
+      )
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:

@@ -21,6 +21,7 @@ from jaxkd.report import wording
 from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
+from jaxkd.tasks import on_policy
 
 _KINDS = ('model', 'quantize', 'prune')
 
@@ -93,7 +94,12 @@ def nets(part: Round) -> list[tuple]:
 
 def notes(rounds: list) -> list[str]:
   """Notes on how the nets train, for the output and the row."""
-  return [*idle(rounds), *in_parts(rounds), *rounded(rounds)]
+  return [
+    *idle(rounds),
+    *in_parts(rounds),
+    *rounded(rounds),
+    *written(rounds),
+  ]
 
 
 def idle(rounds: list) -> list[str]:
@@ -134,6 +140,18 @@ def rounded(rounds: list) -> list[str]:
     f'an optimiser moves are {precision.FULL}, as are those that are exported '
     'and whose bytes are given'
   ]
+
+
+def written(rounds: list) -> list[str]:
+  """Notes on what students write in their steps, and then learn from."""
+  found: dict[str, list[str]] = {}
+  for part in rounds:
+    for arm, own in part.arms.items():
+      rollout, stage = own['data']['rollout'], f'{part.prefix}students/{arm}'
+      if rollout['name'] == on_policy.on_policy.__name__:
+        text = on_policy.said(rollout['kw'], own['train']['batch_size'])
+        found.setdefault(text, []).append(stage)
+  return [f'{several(stages)}: {text}' for text, stages in found.items()]
 
 
 def _trains(rounds: list, *, restored: bool) -> Iterator[tuple[str, dict]]:
@@ -241,6 +259,8 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       augment = own['data']['augment']['students']
       sees = [f'sees {made}'] if made else []
       sees += [f'augments its examples by {augment}'] if augment else []
+      rollout = own['data']['rollout']['name']
+      sees += [f'writes what it learns from by {rollout}'] if rollout else []
       sees = f' {" and ".join([*sees, "minimises the sum of"])}'
       console.print(f'\n[bold]{part.prefix}{arm}[/]{sees}', soft_wrap=True)
       for name, term in sorted(terms.in_use(own['distill']).items()):

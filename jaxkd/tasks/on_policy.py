@@ -12,7 +12,8 @@ References:
   Self-Generated Mistakes <https://arxiv.org/abs/2306.13649>`_, 2024
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -103,15 +104,16 @@ def on_policy(
   apply = _writer(student, by)
   keys = jax.vmap(lambda e, i: fold(key, e, i))(batch['epoch'], batch['id'])
   whole = drawn == 'batch'
-  draws = fold(key, 'share')[None] if whole else _folded(keys, 'share')
-  asked = jax.vmap(jax.random.uniform)(draws) < share
+  asked = jax.vmap(jax.random.uniform)(_folded(keys, 'share')) < share
+  if whole:
+    asked = jnp.full(size, jax.random.uniform(fold(key, 'share')) < share)
+
+  width = batch['prompt'].shape[1] if 'prompt' in batch else places
 
   def written():
     found = sampling.sample(
       apply,
-      rows.prompts(
-        pad, batch['prompt'].shape[1] if 'prompt' in batch else places
-      ),
+      rows.prompts(pad, width),
       _folded(keys, 'tokens'),
       length,
       temperature=temperature,
@@ -121,11 +123,10 @@ def on_policy(
       pad=pad,
       never=(pad, bos),
     )
-    chosen = jnp.broadcast_to(asked, (size,)) & rows.some
-    return rows.with_written(found, chosen, pad)
+    return rows.with_written(found, asked & rows.some, pad)
 
   def kept():
-    return rows.with_written(None, jnp.zeros(size, bool), pad)
+    return rows.with_written(sampling.nothing(size), jnp.zeros(size, bool), pad)
 
   if share == 0:
     made = kept()
@@ -147,6 +148,41 @@ def tokens_of(source: Source) -> dict[str, int]:
   if special is None:
     return {}
   return {'stop': special.eos, 'pad': special.pad, 'bos': special.bos}
+
+
+def masks_of(fields: Collection[str]) -> tuple[str, ...]:
+  """The masks by which a loss of labels may leave out what is not meant.
+
+  Labels that the student drew are no truth, and those of the data were not
+  drawn. Empty for a loss that looks at neither.
+
+  Args:
+    fields: of the batch that the loss takes.
+  """
+  if LOG_PROBS in fields:
+    return (WRITTEN,)
+  return (GIVEN, WRITTEN) if 'labels' in fields else ()
+
+
+def said(kw: Mapping[str, Any], batch_size: int) -> str:
+  """What the student writes in a step, in words, and so what it costs.
+
+  Args:
+    kw: the options of `on_policy` that are given.
+    batch_size: B.
+  """
+  taken = inspect.signature(on_policy).parameters
+  share, drawn, length = (
+    kw.get(name, taken[name].default) for name in ('share', 'drawn', 'length')
+  )
+  whole = drawn == 'batch'
+  when = f'in {share:.0%} of the steps' if whole else 'in each step'
+  kept = f', of which {share:.0%} take the place of the data'
+  return (
+    f'{when} the student writes up to {length} tokens to each of '
+    f'{batch_size} rows, in {length} passes of one token each'
+    f'{"" if whole or share == 1 else kept}'
+  )
 
 
 class _Rows(NamedTuple):
@@ -184,77 +220,69 @@ class _Rows(NamedTuple):
     return jnp.where(place <= (self.last - self.first)[:, None], tokens, pad)
 
   def with_written(
-    self, found: sampling.Sampled | None, chosen: Array, pad: int
+    self, found: sampling.Sampled, chosen: Array, pad: int
   ) -> dict[str, Any]:
-    """The fields of rows of which the chosen [B] have what was written.
+    """The fields of rows of which the chosen have what was written.
 
     Args:
-      found: what was, from the label at `last` on; None for nothing.
-      chosen: which rows.
-      pad: fills up rows.
+      found: what was written: the labels from the place `last` on, [B, N].
+      chosen: which rows are, bool [B].
+      pad: stands behind it.
     """
-    never = jnp.full(self.labels.shape, jnp.nan, jnp.float32)
-    numbers = jnp.zeros(len(chosen), jnp.float32)
-    fields = {
-      'inputs': self.inputs,
-      'labels': self.labels,
-      'valid': self.valid,
-      WRITTEN: jnp.zeros(self.valid.shape, bool),
-      GIVEN: self.valid,
-      LOG_PROBS: never,
-      MEASURED: {'written': numbers, 'unfinished': numbers, 'tokens': numbers},
-    }
-    if found is None:
-      return fields
     place = _places(self.tokens)
-    nth = place - self.last[:, None]  # the token that is the label there
-    here = (nth >= 0) & (nth < found.valid.shape[1])
-    at = jnp.clip(nth, 0, found.valid.shape[1] - 1)
-    pick = lambda x: jnp.take_along_axis(x, at, axis=1)  # noqa: E731
-    valid = here & pick(found.valid)
-    labels = jnp.where(valid, pick(found.tokens), pad)
-    # A label is the input of the next place.
-    behind = lambda x: jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]  # noqa: E731
-    follows = nth > 0
-    there = behind(valid)
-    tokens = jnp.where(
-      follows, jnp.where(there, behind(labels), pad), self.tokens
+    nth = place - self.last[:, None]  # which of the tokens is the label there
+    at = jnp.clip(nth, 0, found.tokens.shape[1] - 1)
+    tokens, valid, log_probs = (
+      jnp.take_along_axis(x, at, axis=1)
+      for x in (found.tokens, found.valid, found.log_probs)
     )
-    inputs = tokens
-    if isinstance(self.inputs, Mapping):
-      own = {
-        'tokens': tokens,
-        'segments': there * _at(self.inputs['segments'], self.last),
-        'positions': there * (_at(self.inputs['positions'], self.last) + nth),
-      }
-      inputs = {
-        name: jnp.where(follows, own[name], x).astype(x.dtype)
-        for name, x in self.inputs.items()
-      }
-    # A row that has no room for the token that stops it does not stop.
-    cut = found.valid.sum(1) > valid.sum(1)
-    lost = chosen & (cut | ~found.stopped)
-    here = chosen[:, None]
+    valid &= at == nth
+    labels = jnp.where(valid, tokens, jnp.where(nth < 0, self.labels, pad))
     new = {
+      'inputs': self._inputs(labels, valid, nth, pad),
       'labels': labels,
       'valid': valid,
       WRITTEN: valid,
       GIVEN: jnp.zeros_like(valid),
-      LOG_PROBS: jnp.where(valid, pick(found.log_probs), jnp.nan),
-      'inputs': inputs,
+      LOG_PROBS: jnp.where(valid, log_probs, jnp.nan),
+    }
+    old = {
+      'inputs': self.inputs,
+      'labels': self.labels,
+      'valid': self.valid,
+      WRITTEN: jnp.zeros_like(valid),
+      GIVEN: self.valid,
+      LOG_PROBS: jnp.full_like(log_probs, jnp.nan),
     }
     made = jax.tree.map(
-      lambda x, y: jnp.where(here, x, y), new, {k: fields[k] for k in new}
+      lambda x, y: jnp.where(chosen[:, None], x, y.astype(x.dtype)), new, old
     )
-    # What was drawn of logits that are not numbers is not to pass for text.
-    tokens = valid.sum(1) * _numerics.one_or_nan(
-      ~(valid & jnp.isnan(pick(found.log_probs))).any(1)
-    )
-    tokens = jnp.where(chosen, tokens, 0)
-    measured = {'written': chosen, 'unfinished': lost, 'tokens': tokens}
+    number = valid.sum(1)
+    # What was drawn of logits that are no numbers must not pass for text.
+    number *= _numerics.one_or_nan(~(valid & jnp.isnan(log_probs)).any(1))
+    # A row without room for the token that stops it goes on, too.
+    goes_on = ~found.stopped | (found.valid.sum(1) > valid.sum(1))
+    measured = {'written': 1.0, 'unfinished': goes_on, 'tokens': number}
     return made | {
-      MEASURED: {k: x.astype(jnp.float32) for k, x in measured.items()}
+      MEASURED: {
+        name: jnp.where(chosen, x, 0).astype(jnp.float32)
+        for name, x in measured.items()
+      }
     }
+
+  def _inputs(self, labels: Array, valid: Array, nth: Array, pad: int) -> Any:
+    """The inputs of written rows: each label is the token of the next place."""
+    behind = lambda x: jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]  # noqa: E731
+    there, follows = behind(valid), nth > 0
+    tokens = jnp.where(there, behind(labels), pad)
+    if not isinstance(self.inputs, Mapping):
+      return jnp.where(follows, tokens, self.inputs)
+    own = {
+      'tokens': tokens,
+      'segments': there * _at(self.inputs['segments'], self.last),
+      'positions': there * (_at(self.inputs['positions'], self.last) + nth),
+    }
+    return {k: jnp.where(follows, own[k], x) for k, x in self.inputs.items()}
 
 
 def _rows(batch: Mapping[str, Any], prompt: int) -> _Rows:

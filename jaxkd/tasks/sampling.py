@@ -37,6 +37,17 @@ class Sampled(NamedTuple):
   stopped: Array
 
 
+def nothing(size: int) -> Sampled:
+  """What is drawn where nothing is: sequences of no token, [B, 1]."""
+  none = jnp.zeros((size, 1), bool)
+  return Sampled(
+    none.astype(jnp.int32),
+    none,
+    none.astype(jnp.float32),
+    jnp.zeros(size, bool),
+  )
+
+
 def sample(
   apply: Apply,
   source: Any,
