@@ -27,6 +27,7 @@ from jaxkd.distill.seen import (
 from jaxkd.distill.transfer import check_terms
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
+from jaxkd.logits import factored
 from jaxkd.losses import _numerics
 from jaxkd.types import Context, Term
 
@@ -89,9 +90,12 @@ class Draw(NamedTuple):
       for name, x in first.items()
       if all(name in n and n[name].shape[1:] == x.shape[1:] for n in others)
     }
-    return {
-      name: jnp.concatenate(x)[chosen][None] for name, x in outputs.items()
-    }
+    if others:
+      factored.check_dense(
+        outputs, 'a draw from several groups', entry=f'{self.entry}.fuse'
+      )
+    join = lambda *x: jnp.concatenate(x)[chosen][None]  # noqa: E731
+    return {name: jax.tree.map(join, *x) for name, x in outputs.items()}
 
 
 def alone(whole: Iterable[str], draws: Iterable[Draw]) -> dict[str, Draw]:

@@ -86,14 +86,29 @@ class Factored:
     return _largest(self, axis)[1]
 
 
-def dense_needed(logits: Factored, what: str = 'this') -> UserError:
-  """The error where an array is needed."""
+def dense_needed(
+  logits: Factored, what: str = 'this', *, entry: str = ''
+) -> UserError:
+  """The error where something takes logits as an array alone.
+
+  Args:
+    logits: what it was given.
+    what: the thing that needs the array.
+    entry: the config entry, where it is known.
+  """
   return UserError(
-    f'{what} needs logits as an array, and those of shape '
-    f"{list(logits.shape)} are kept as factors; set kw.logits='dense' of the "
-    'net that gives them, or choose one of the losses that take factors '
-    '(jaxkd.losses.OF_FACTORED)'
+    f'{what} takes logits as an array alone, and a net keeps its '
+    f"{list(logits.shape)} as factors; set its kw.logits to 'dense', or choose "
+    'one of jaxkd.losses.OF_FACTORED, such as kl',
+    entry=entry,
   )
+
+
+def check_dense(tree: Any, what: str, *, entry: str = '') -> None:
+  """Refuses outputs with `Factored` among them; see `dense_needed`."""
+  for x in leaves(tree):
+    if is_factored(x):
+      raise dense_needed(x, what, entry=entry)
 
 
 def product(
@@ -114,8 +129,16 @@ def product(
     chunk: how many classes are formed at once; 0 for the rule.
 
   Raises:
-    UserError: another kind, or no number of classes.
+    UserError: another kind, or no number of classes; `check_kind` is for where
+      a model is built.
   """
+  check_kind(kind, chunk)
+  found = Factored(hidden, head, bias, chunk)
+  return found if kind == 'factored' else found.dense()
+
+
+def check_kind(kind: str, chunk: int) -> None:
+  """Refuses options of `product` that are none, where a model is built."""
   if kind not in KINDS:
     raise UserError(f'kw.logits: {kind!r} should be one of {", ".join(KINDS)}')
   if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 0:
@@ -123,8 +146,11 @@ def product(
       f'kw.chunk: {chunk!r} should be how many classes are formed at once, or '
       '0 for the rule'
     )
-  found = Factored(hidden, head, bias, chunk)
-  return found if kind == 'factored' else found.dense()
+  if chunk and kind == 'dense':
+    raise UserError(
+      f'kw.chunk: {chunk} has no effect on dense logits; set kw.logits to '
+      "'factored', or leave it 0"
+    )
 
 
 def full_precision(*arrays: Any) -> jnp.dtype:
@@ -136,6 +162,11 @@ def full_precision(*arrays: Any) -> jnp.dtype:
 def is_factored(x: Any) -> bool:
   """Whether something is `Factored`; for ``is_leaf`` of `jax.tree.map`."""
   return isinstance(x, Factored)
+
+
+def leaves(tree: Any) -> list[Any]:
+  """The arrays of outputs, each `Factored` as one."""
+  return jax.tree.leaves(tree, is_leaf=is_factored)
 
 
 def tree_map(
