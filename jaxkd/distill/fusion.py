@@ -27,7 +27,6 @@ from jaxkd.distill.seen import (
 from jaxkd.distill.transfer import check_terms
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
-from jaxkd.logits import factored
 from jaxkd.losses import _numerics
 from jaxkd.types import Context, Term
 
@@ -80,7 +79,8 @@ class Draw(NamedTuple):
       if group not in teachers:
         raise unknown('teacher', group, teachers, f'{self.entry}.teacher')
     nets = [teachers[group] for group in self.groups]
-    if any('logits' in net for net in nets):  # of equally many classes
+    several = len(nets) > 1
+    if several and any('logits' in net for net in nets):  # of equal classes
       nets_of(teachers, self.groups, 'logits', self.entry)
     count = sum(len(next(iter(net.values()))) for net in nets)
     chosen = self.index(count, seed, step)
@@ -90,10 +90,6 @@ class Draw(NamedTuple):
       for name, x in first.items()
       if all(name in n and n[name].shape[1:] == x.shape[1:] for n in others)
     }
-    if others:
-      factored.check_dense(
-        outputs, 'a draw from several groups', entry=f'{self.entry}.fuse'
-      )
     join = lambda *x: jnp.concatenate(x)[chosen][None]  # noqa: E731
     return {name: jax.tree.map(join, *x) for name, x in outputs.items()}
 

@@ -148,7 +148,7 @@ def nets_of(
       raise unknown('output', at, outputs, f'{entry}.teacher: {group}')
     if outputs:
       each[group] = outputs[at]
-  what = f'what puts {"+".join(groups)} together, or looks at it,'
+  what = f'what fuses, weighs or judges {"+".join(groups)}'
   factored.check_dense(each, what, entry=f'{entry}.teacher')
   first = next(iter(each.values())).shape[1:]
   for group, x in each.items():

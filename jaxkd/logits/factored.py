@@ -13,6 +13,7 @@ from jaxkd.errors import UserError
 
 KINDS = ('dense', 'factored')
 ELEMENTS = 2**21  # of the logits of a chunk: 8 MiB in float32
+ALIGNED = 128  # what accelerators take at once
 LEAST = 512  # classes of a chunk, so that its products stay efficient
 
 
@@ -74,7 +75,8 @@ class Factored:
       preferred_element_type=self.dtype,
     )
     if self.bias is not None:
-      logits += self.bias.astype(self.dtype)
+      bias = self.bias.astype(self.dtype)
+      logits += jnp.expand_dims(bias, tuple(range(logits.ndim - 1)))
     return logits
 
   def max(self, axis: int = -1) -> Array:
@@ -197,12 +199,13 @@ def tree_map(
 def chunk_size(shape: tuple[int, ...]) -> int:
   """How many classes of logits [..., V] to form at once.
 
-  About `ELEMENTS` logits, and `LEAST` classes or more: chunks of equal size,
-  but that the last may be smaller.
+  About `ELEMENTS` logits, and `LEAST` classes or more. Chunks are of one size,
+  a multiple of `ALIGNED`; the last is what is left.
   """
   *positions, classes = shape
   most = max(LEAST, ELEMENTS // max(math.prod(positions), 1))
-  return -(-classes // -(-classes // most))
+  even = -(-classes // -(-classes // most))
+  return min(classes, -(-even // ALIGNED) * ALIGNED)
 
 
 def each_chunk(
