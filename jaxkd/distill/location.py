@@ -13,6 +13,7 @@ from jaxkd.distill import adapters
 from jaxkd.distill.arguments import name_of
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.keys import fold
+from jaxkd.logits import factored
 from jaxkd.types import Context
 
 Location = str | tuple
@@ -147,6 +148,8 @@ def nets_of(
       raise unknown('output', at, outputs, f'{entry}.teacher: {group}')
     if outputs:
       each[group] = outputs[at]
+  what = f'what fuses, weighs or judges {"+".join(groups)}'
+  factored.check_dense(each, what, entry=f'{entry}.teacher')
   first = next(iter(each.values())).shape[1:]
   for group, x in each.items():
     if x.shape[1:] != first:
@@ -216,6 +219,8 @@ def sides(
 
   def make(side, student, teacher, context):
     name, options = entries[side]
+    what = f'the adapter {name_of(name)}'
+    factored.check_dense((student, teacher), what, entry=f'{entry}.{side}')
     if 'image' in inspect.signature(found[side]).parameters:
       image = getattr(context.inputs, 'shape', ())
       options = {**options, 'image': image}

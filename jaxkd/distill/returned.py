@@ -7,13 +7,13 @@ nothing in the steps themselves.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxkd.distill import masks
 from jaxkd.distill.location import Sides
 from jaxkd.errors import UserError
+from jaxkd.logits import factored
 
 
 class Checks(NamedTuple):
@@ -103,7 +103,7 @@ class Checks(NamedTuple):
     """Refuses a mask of positions where the student's outputs have none."""
     if counts is None or counts.ndim == 1:
       return
-    shapes = [x.shape[: counts.ndim] for x in jax.tree.leaves(layers)]
+    shapes = [x.shape[: counts.ndim] for x in factored.leaves(layers)]
     if counts.shape not in shapes:
       raise UserError(
         f'{self.entry}.mask: {self.mask!r} is {list(counts.shape)}, and '
@@ -155,5 +155,5 @@ class Checks(NamedTuple):
 
 def _shapes(tree: Any, last: int = 0) -> str:
   """The shapes of arrays, of all axes or so many of the last ones."""
-  leaves = [f'{x.dtype}{list(x.shape[-last:])}' for x in jax.tree.leaves(tree)]
+  leaves = [f'{x.dtype}{list(x.shape[-last:])}' for x in factored.leaves(tree)]
   return ', '.join(leaves)

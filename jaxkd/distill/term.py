@@ -233,7 +233,8 @@ def knowledge(
       return jnp.asarray(loss(*values, **extra))
 
     try:
-      result = of(own)
+      with within(f'{entry}: '):
+        result = of(own)
     except UserError:
       raise
     except Exception as error:

@@ -58,6 +58,8 @@ from jaxkd.losses.responses import (
   probability_mse,
   pseudo_label,
   reverse_kl,
+  skewed_kl,
+  skewed_reverse_kl,
   soft_cross_entropy,
   standardize,
   top_k_kl,
@@ -84,12 +86,28 @@ from jaxkd.losses.targets import (
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
 
+# Losses that take `jaxkd.logits.Factored` for logits, and form them in chunks
+# of the classes.
+OF_FACTORED = (
+  kl,
+  reverse_kl,
+  jensen_shannon,
+  skewed_kl,
+  skewed_reverse_kl,
+  total_variation,
+  soft_cross_entropy,
+  cross_entropy,
+  pseudo_label,
+)
+
 __all__ = [
   # Responses
   'kl',
   'reverse_kl',
   'binary_kl',
   'jensen_shannon',
+  'skewed_kl',
+  'skewed_reverse_kl',
   'total_variation',
   'soft_cross_entropy',
   'permuted_soft_cross_entropy',

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxkd.logits import Factored, chunks
+from jaxkd.logits.factored import dense_needed
 from jaxkd.losses import _checks, _numerics, targets
 
 
@@ -54,8 +56,8 @@ def kl(student: Array, teacher: Array, *, temperature: float = 1.0) -> Array:
       ``soft_cross_entropy`` has the same gradient and another value.
     - Some code leaves T² out, or only where there is no label term.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _numerics.divergence(log_p, log_q)
+  loss = _over_classes(_forward, student, teacher, temperature)
+  return temperature**2 * loss
 
 
 def reverse_kl(
@@ -91,8 +93,8 @@ def reverse_kl(
       gradient; this is the divergence at each token, as GKD has it.
     - Code for language models leaves T² out.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _numerics.divergence(log_q, log_p)
+  loss = _over_classes(_reverse, student, teacher, temperature)
+  return temperature**2 * loss
 
 
 def binary_kl(
@@ -186,23 +188,102 @@ def jensen_shannon(
     - Elsewhere β → 0 is the limit: 0, or ``kl`` after dividing by β.
   """
   _checks.within(0, 1, beta=beta)
-  log_q, log_p = _softened(student, teacher, temperature)
+  sides = student, teacher, temperature
+  if isinstance(beta, jax.core.Tracer):
+    loss = _over_classes(_mixed_or_end, *sides, beta)
+  elif 0 < beta < 1:
+    loss = _over_classes(_mixed, *sides, beta)
+  else:
+    loss = _over_classes(_reverse if beta > 0 else _forward, *sides)
+  return temperature**2 * loss
 
-  def between(beta):
-    log_m = _log_mix(beta, log_p, log_q)
-    share_p, share_q = (
-      _numerics.divergence(log_p, log_m),
-      _numerics.divergence(log_q, log_m),
-    )
-    return beta * share_p + (1 - beta) * share_q
 
-  if not isinstance(beta, jax.core.Tracer) and 0 < beta < 1:
-    return temperature**2 * between(beta)
-  # A population may map over β, so either end may come up at run time; the
-  # inner β keeps log 0 out of the branch that is not taken.
-  loss = between(jnp.where((beta > 0) & (beta < 1), beta, 0.5))
-  loss = jnp.where(beta <= 0, _numerics.divergence(log_p, log_q), loss)
-  loss = jnp.where(beta >= 1, _numerics.divergence(log_q, log_p), loss)
+def skewed_kl(
+  student: Array,
+  teacher: Array,
+  *,
+  alpha: float = 0.1,
+  temperature: float = 1.0,
+) -> Array:
+  """Kullback-Leibler divergence from the teacher to a mixture with it (SKL).
+
+  Some of the teacher in what the student is compared as bounds the loss by
+  log(1 / α), and with it the gradient of classes that the student rules out.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    alpha: α in [0, 1], the teacher's share of the mixture. 0 is ``kl``; the
+      gradient shrinks with 1 - α.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² KL(p ‖ α p + (1 - α) q), p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Ko et al., `DistiLLM: Towards Streamlined Distillation for Large Language
+    Models <https://arxiv.org/abs/2402.03898>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(skewed_kl(student, teacher).item(), 3)
+    0.514
+
+  Variants:
+    - The authors' code leaves out the teacher's entropy: the same gradient, but
+      not 0 at equality. Classes at -inf on one side add 0 there.
+  """
+  _checks.within(0, 1, alpha=alpha)
+  if not isinstance(alpha, jax.core.Tracer) and alpha == 0:
+    return kl(student, teacher, temperature=temperature)
+  loss = _over_classes(_skewed, student, teacher, temperature, alpha)
+  return temperature**2 * loss
+
+
+def skewed_reverse_kl(
+  student: Array,
+  teacher: Array,
+  *,
+  alpha: float = 0.1,
+  temperature: float = 1.0,
+) -> Array:
+  """Kullback-Leibler divergence from the student to a mixture with it (SRKL).
+
+  As ``reverse_kl``, and bounded by log(1 / α) where the teacher rules out what
+  the student does not.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    alpha: α in [0, 1], the student's share of the mixture. 0 is
+      ``reverse_kl``.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² KL(q ‖ (1 - α) p + α q), p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Ko et al., `DistiLLM: Towards Streamlined Distillation for Large Language
+    Models <https://arxiv.org/abs/2402.03898>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(skewed_reverse_kl(student, teacher).item(), 3)
+    0.699
+
+  Variants:
+    - In the authors' code classes at -inf on one side add 0.
+  """
+  _checks.within(0, 1, alpha=alpha)
+  if not isinstance(alpha, jax.core.Tracer) and alpha == 0:
+    return reverse_kl(student, teacher, temperature=temperature)
+  loss = _over_classes(_skewed_reverse, student, teacher, temperature, alpha)
   return temperature**2 * loss
 
 
@@ -237,8 +318,7 @@ def total_variation(
   Variants:
     - Some code leaves ½ out. There is no T² in any that we know of.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
+  return _over_classes(_half_gap, student, teacher, temperature)
 
 
 def soft_cross_entropy(
@@ -274,8 +354,8 @@ def soft_cross_entropy(
     - Structured distillation for segmentation sums it over the batch and
       divides by the number of pixels of one image.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _soft_cross_entropy(log_q, log_p)
+  loss = _over_classes(_cross, student, teacher, temperature)
+  return temperature**2 * loss
 
 
 def permuted_soft_cross_entropy(
@@ -931,17 +1011,28 @@ def cross_entropy(
   kind = 'float[..., K]' if soft else 'int[...]'
   _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, kind))
   _checks.within(0, 1, label_smoothing=label_smoothing)
-  logits = _numerics.upcast(logits)
+  factored = isinstance(logits, Factored)
+  if factored and soft:
+    raise dense_needed(logits, 'cross_entropy to probabilities')
+  if not factored:
+    logits = _numerics.upcast(logits)
   if soft:
     log_q = jnp.where(labels == 0, 0, jax.nn.log_softmax(logits))
     loss = -jnp.sum(labels.astype(logits.dtype) * log_q, axis=-1)
+  elif factored:
+    ids = _nearest_class(labels, logits)[..., None]
+    loss = -chunks.log_probabilities(logits, ids)[..., 0]
   else:
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(
       logits, _nearest_class(labels, logits)
     )
   if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
-    there = _numerics.classes(logits)
-    uniform = -_mean(jnp.where(there, jax.nn.log_softmax(logits), 0), there)
+    if factored:
+      count = chunks.sum_over_classes(_there, jax.lax.stop_gradient(logits))
+      uniform = chunks.sum_over_classes(_surprise, logits) / count
+    else:
+      there = _numerics.classes(logits)
+      uniform = -_mean(jnp.where(there, jax.nn.log_softmax(logits), 0), there)
     loss = (1 - label_smoothing) * loss + label_smoothing * uniform
   return loss if soft else _known(labels, logits, loss)
 
@@ -981,7 +1072,7 @@ def pseudo_label(student: Array, teacher: Array) -> Array:
   _checks.arrays(
     student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
   )
-  loss = cross_entropy(student, jnp.argmax(teacher, axis=-1))
+  loss = cross_entropy(student, teacher.argmax(axis=-1))
   return loss * _numerics.one_or_nan(_numerics.is_distribution(teacher))
 
 
@@ -1072,6 +1163,67 @@ def _softened(student, teacher, temperature):
   )
 
 
+def _over_classes(g, student, teacher, temperature, *options):
+  """Σ_k g(log q_k, log p_k, *options), checked; in chunks where factored."""
+  _checks.arrays(
+    student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
+  )
+  _checks.positive(temperature=temperature)
+  return chunks.sum_over_classes(
+    g, student, teacher, temperature=temperature, options=options
+  )
+
+
+# What a class adds to a loss, by its log-probabilities.
+
+
+def _forward(log_q, log_p):
+  return _numerics.divergence_terms(log_p, log_q)
+
+
+def _reverse(log_q, log_p):
+  return _numerics.divergence_terms(log_q, log_p)
+
+
+def _skewed(log_q, log_p, alpha):
+  return _numerics.divergence_terms(log_p, _log_mix(alpha, log_p, log_q))
+
+
+def _skewed_reverse(log_q, log_p, alpha):
+  return _numerics.divergence_terms(log_q, _log_mix(alpha, log_q, log_p))
+
+
+def _mixed(log_q, log_p, beta):
+  log_m = _log_mix(beta, log_p, log_q)
+  share_p = beta * _numerics.divergence_terms(log_p, log_m)
+  return share_p + (1 - beta) * _numerics.divergence_terms(log_q, log_m)
+
+
+def _mixed_or_end(log_q, log_p, beta):
+  """As `_mixed` for a β that a population maps over, either end too."""
+  # The inner β keeps log 0 out of the branch that is not taken.
+  inner = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
+  found = _mixed(log_q, log_p, inner)
+  found = jnp.where(beta <= 0, _forward(log_q, log_p), found)
+  return jnp.where(beta >= 1, _reverse(log_q, log_p), found)
+
+
+def _half_gap(log_q, log_p):
+  return 0.5 * jnp.abs(jnp.exp(log_p) - jnp.exp(log_q))
+
+
+def _cross(log_q, log_p):
+  return -jnp.exp(log_p) * jnp.where(jnp.isneginf(log_p), 0, log_q)
+
+
+def _surprise(log_q):
+  return jnp.where(jnp.isneginf(log_q), 0, -log_q)
+
+
+def _there(log_q):
+  return jnp.where(jnp.isneginf(log_q), 0, jnp.ones_like(log_q))
+
+
 def _mean(values, there):
   """The mean of [..., K], 0 elsewhere, over the classes that there are."""
   factor = _numerics.mean_factor(there, dtype=values.dtype)[..., 0]
@@ -1097,8 +1249,7 @@ def _log_mix(share, log_p, log_q):
 
 
 def _soft_cross_entropy(log_q, log_p):
-  log_q = jnp.where(jnp.isneginf(log_p), 0, log_q)
-  return -jnp.sum(jnp.exp(log_p) * log_q, axis=-1)
+  return jnp.sum(_cross(log_q, log_p), axis=-1)
 
 
 def _one_hot(labels, logits):

@@ -12,6 +12,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.errors import UserError, blamed, within
+from jaxkd.logits import factored
 from jaxkd.models import half, precision
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
@@ -184,6 +185,9 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   each = []
   for group, location in reads:
     outputs = output_shapes(groups[group].net, groups[group].shape)
+    factored.check_dense(
+      outputs[location], 'a net that reads', entry=f'{at}.reads'
+    )
     each.append(outputs[location].shape[1:])
   if any(shape[:-1] != each[0][:-1] for shape in each):
     raise UserError(

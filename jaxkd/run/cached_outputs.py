@@ -26,6 +26,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.contexts import shown, teach
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, unknown
+from jaxkd.logits import factored
 from jaxkd.train import sharding
 from jaxkd.train.fit import Stopped
 
@@ -286,7 +287,9 @@ class CachedOutputs:
     for at in self._spec.outputs:
       if at not in given:
         raise unknown('output', at, given, f'{self._at}.outputs')
-    return {at: given[at] for at in self._spec.outputs}
+    kept = {at: given[at] for at in self._spec.outputs}
+    factored.check_dense(kept, 'a cache', entry=f'{self._at}.outputs')
+    return kept
 
   def _encode(self, given: Mapping[str, Array]) -> dict[str, Array]:
     """Outputs as they are stored, [B, T, ...]."""

@@ -48,6 +48,11 @@ def np_jensen_shannon(z, v, beta, temperature):
   )
 
 
+def np_skewed_kl(z, v, alpha, temperature):
+  p, q = softmax(v, temperature), softmax(z, temperature)
+  return temperature**2 * divergence(p, alpha * p + (1 - alpha) * q)
+
+
 def np_total_variation(z, v, temperature):
   return abs(softmax(v, temperature) - softmax(z, temperature)).sum(-1) / 2
 
@@ -161,6 +166,18 @@ CASES = {
     np_jensen_shannon,
     BOTH,
     dict(beta=0.3, temperature=2.0),
+  ),
+  'skewed_kl': (
+    losses.skewed_kl,
+    np_skewed_kl,
+    BOTH,
+    dict(alpha=0.2, temperature=2.0),
+  ),
+  'skewed_reverse_kl': (
+    losses.skewed_reverse_kl,
+    lambda z, v, **options: np_skewed_kl(v, z, **options),
+    BOTH,
+    dict(alpha=0.2, temperature=2.0),
   ),
   'total_variation': (
     losses.total_variation,
@@ -305,6 +322,8 @@ def test_by_hand():
       'reverse_kl': losses.reverse_kl(q, p),
       'binary_kl': losses.binary_kl(q, p),
       'jensen_shannon': losses.jensen_shannon(q, p),
+      'skewed_kl': losses.skewed_kl(q, p, alpha=0.5),
+      'skewed_reverse_kl': losses.skewed_reverse_kl(q, p, alpha=0.5),
       'total_variation': losses.total_variation(q, p),
       'soft_cross_entropy': losses.soft_cross_entropy(q, p),
       'logit_mse': losses.logit_mse(q, p),
@@ -340,6 +359,8 @@ def test_by_hand():
       0.75 * log(6 / 5) + 0.25 * log(2 / 3) + log(4 / 5) / 2 + log(4 / 3) / 2
     )
     / 2,
+    'skewed_kl': 0.75 * log(6 / 5) + 0.25 * log(2 / 3),
+    'skewed_reverse_kl': log(4 / 5) / 2 + log(4 / 3) / 2,
     'total_variation': 0.25,
     'soft_cross_entropy': log(2),
     'logit_mse': (log(3 / 2) ** 2 + log(2) ** 2) / 2,
@@ -376,6 +397,8 @@ ZERO_AT_EQUALITY = [
   'reverse_kl',
   'binary_kl',
   'jensen_shannon',
+  'skewed_kl',
+  'skewed_reverse_kl',
   'total_variation',
   'logit_mse',
   'probability_mse',

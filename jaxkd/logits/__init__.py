@@ -1,0 +1,3 @@
+"""Logits over vocabularies that are too large to form them."""
+
+from jaxkd.logits.factored import Factored as Factored
