@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
@@ -15,8 +16,9 @@ from jaxkd import shapes
 from jaxkd.data import sources
 from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
-from jaxkd.models import cost, precision
+from jaxkd.models import cost, footprint, precision
 from jaxkd.models import idle as idle_lib
+from jaxkd.paths import by_path
 from jaxkd.report import wording
 from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
@@ -249,8 +251,67 @@ def steps(part: Round, source: sources.Source) -> dict[str, cost.Step]:
   return found
 
 
+def memory(part: Round, source: sources.Source, arm: str) -> dict[str, int]:
+  """The bytes that a step of one member of an arm needs, by what they are for.
+
+  All from shapes, whatever the size of the nets. The last is an estimate, see
+  `jaxkd.models.footprint`.
+  """
+  session = jobs.session_of(part, source, Path(), progress=None)
+  job = jobs.of_arm(part, arm, source, jobs.shapes_of(part))
+  learner, arguments = train_job.member_shapes(session, job)
+  carry, _, frozen, _ = arguments
+  nets = carry['train']['nets']
+  trained = 0
+  for name, params in nets.items():
+    still = job.students[name.partition('/')[0]].untrained(params)
+    own = {p: x for p, x in by_path(params).items() if p not in still}
+    trained += _bytes(own)
+  rest = {k: v for k, v in carry.items() if k not in ('train', 'opt')}
+  beside = {k: v for k, v in carry['train'].items() if k != 'nets'}
+  peak = footprint.peak(learner.step, *arguments)
+  return {
+    'parameters': _bytes(nets),
+    'optimiser': _bytes(carry['opt']),
+    'other state': _bytes((rest, beside)),
+    'frozen teachers': _bytes(frozen),
+    'gradients': trained,
+    'activations, estimated': max(peak - trained, 0),
+  }
+
+
+def _bytes(tree: Any) -> int:
+  return sum(
+    x.size * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+    if not jnp.issubdtype(x.dtype, jax.dtypes.extended)
+  )
+
+
+def _print_memory(
+  console: Console, part: Round, source: sources.Source, arm: str
+) -> None:
+  found = memory(part, source, arm)
+  train = part.arms[arm]['train']
+  size, parts = train['batch_size'], train['accumulate']
+  rows = f'{size} examples' + (f' in {parts} parts' if parts > 1 else '')
+  console.print(
+    f'  needs {_gib(sum(found.values()))} for a step of {rows}, of one member '
+    'on one device:',
+    soft_wrap=True,
+  )
+  for name, number in found.items():
+    if number >= 2**13:
+      console.print(f'    {name:<24} {_gib(number):>12}', highlight=False)
+
+
+def _gib(number: int) -> str:
+  unit, power = ('GiB', 30) if number >= 2**28 else ('MiB', 20)
+  return f'{number / 2**power:,.2f} {unit}'
+
+
 def explain(console: Console, source: sources.Source, rounds: list) -> None:
-  """Prints the loss of each arm with its numbers, and every tap."""
+  """Prints the loss of each arm with its numbers, its memory, every tap."""
   for part in rounds:
     session = jobs.session_of(part, source, Path(), progress=None)
     groups, kept = jobs.shapes_of(part), {}
@@ -271,6 +332,8 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       for outputs in map(str, batches.outputs.values()):
         if kept.setdefault(outputs, arm) == arm:
           console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
+      if arm == part.first(arm):
+        _print_memory(console, part, source, arm)
     for at, entry, role in _different(part):
       if entry.get('made_of'):
         console.print(f'\n[bold]{at}[/]: outputs of {_model(entry)}')

@@ -9,6 +9,8 @@ from jaxkd import models
 from jaxkd.data.tokens import shifted
 from jaxkd.errors import UserError
 from jaxkd.models import decoder
+from jaxkd.paths import by_path
+from jaxkd.students import inherit
 from jaxkd.tasks import decoding
 from jaxkd.types import Idle
 
@@ -321,3 +323,42 @@ def test_refuses_sizes_that_do_not_fit(kw, message):
 def test_refuses_inputs_that_are_no_tokens(shape):
   with pytest.raises(UserError, match='it takes rows of tokens'):
     build(shape=shape)
+
+
+def test_merged_adapters_compute_what_they_did_apart(made):
+  lora = {
+    'rank': 2,
+    'alpha': 3.0,
+    'targets': ('query', 'value', 'up', 'output'),
+  }
+  net = build({**ALL, 'lora': lora})
+  shapes = jax.eval_shape(net.init, KEY)['params']
+  known, draws = by_path(made[1]['params']), np.random.default_rng(1)
+  params = {
+    path: known[path]
+    if path in known
+    else np.float32(0.3 * draws.normal(size=x.shape))
+    for path, x in by_path(shapes).items()
+  }
+  params = jax.tree.unflatten(jax.tree.structure(shapes), params.values())
+  apart = compiled(net)({'params': params, 'state': {}}, ROWS)['logits']
+  kw, merged = models.merged(
+    'decoder', {**ALL, 'lora': lora}, {'params': params, 'state': {}}
+  )
+  found = compiled(build(kw))(merged, ROWS)['logits']
+  np.testing.assert_allclose(found, apart, rtol=1e-5, atol=1e-5)
+  assert np.abs(found - made[3]['logits']).max() > 0.1
+
+
+def test_adapters_begin_at_nothing_and_train_alone(made):
+  net = build({**ALL, 'lora': {'rank': 2}})
+  shapes = jax.eval_shape(net.init, KEY)['params']
+  untrained = inherit.of_role('main', '', at='net', adapted=True)['untrained']
+  rest = by_path(shapes).keys() - untrained(shapes)
+  assert len(rest) == 2 * len(decoder.LINEAR) * SMALL['depth']
+  assert all(path.split('/')[-2] == decoder.ADAPTER for path in rest)
+  start = inherit.of_role('main', '', at='net', adapted=True)['start']
+  frozen = {'main': jax.tree.map(lambda x: x[None], made[1])}
+  own = jax.jit(lambda key: start(net.init(key), frozen))(KEY)
+  found = compiled(net)(own, ROWS)['logits']
+  np.testing.assert_allclose(found, made[3]['logits'], rtol=1e-5, atol=1e-5)
