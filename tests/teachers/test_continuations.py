@@ -95,6 +95,6 @@ def test_an_arm_learns_texts_of_its_teacher(tmp_path):
 
 def test_what_no_row_has_room_for_is_refused(tmp_path):
   with pytest.raises(
-    UserError, match=r'^data\.generated\.\S*length: 64 tokens'
+    UserError, match=r'^data\.generated\.kw\.length: 64 tokens'
   ):
     jaxkd.run(config(), tmp_path)
