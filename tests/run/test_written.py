@@ -84,7 +84,11 @@ def test_what_is_written_is_read_in_other_tokens(folder):
 @pytest.mark.parametrize(
   ('kw', 'options', 'message'),
   [
-    (dict(tokens='spaces'), {}, r'^--net: .* has other tokens than text'),
+    (
+      dict(tokens='pieces', vocabulary=270),
+      {},
+      r'^--net: .* has other tokens than text',
+    ),
     ({}, dict(lenght=6), r"^data\.generated\.kw.* 'lenght'"),
     ({}, dict(length=99), r'^data\.generated\.kw\.length: 99 tokens'),
     (dict(packing='packed'), {}, r'^data\.source: rows of .* are packed'),
