@@ -83,17 +83,19 @@ def write(
   draft, count, passed = path.with_name(f'{path.name}.part'), 0, 0
   with draft.open('w', encoding='utf-8') as file:
     for tokens, labels, valid in rows:
-      if not valid.any():
-        passed += 1
-        continue
       texts = {
         'prompt': tokenizer.decode(tokens[: 1 + valid.argmax()]),
         'completion': tokenizer.decode(labels[valid]),
       }
+      if not texts['completion'].strip():  # no room, or the end came at once
+        passed += 1
+        continue
       file.write(json.dumps(texts, ensure_ascii=False) + '\n')
       count += 1
   draft.replace(path)
-  left = f', {passed:,} rows without room for one left out' if passed else ''
+  left = (
+    f', {passed:,} rows in which nothing is written left out' if passed else ''
+  )
   say(
     f'{count:,} texts in {path}{left}; read them with data.source=text:{path} '
     "and data.kw.format='completions'"

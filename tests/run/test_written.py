@@ -65,15 +65,16 @@ def test_what_is_written_is_read_in_other_tokens(folder):
   lines = [json.loads(x) for x in path.read_text().splitlines()]
   source = sources.load(f'text:{folder}/texts.jsonl', **KW)
   train = source.splits['train']
-  assert len(lines) == len(train)
+  assert 0 < len(lines) <= len(train)
   tokens = train.fetch(np.arange(len(train)))['inputs']
-  for line, row in zip(lines, tokens, strict=True):
-    assert line['prompt'] == source.tokenizer.decode(row[:3])
-    assert set(line) == {'prompt', 'completion'}
+  prompts = {source.tokenizer.decode(row[:3]) for row in tokens}
+  for line in lines:
+    assert line['prompt'] in prompts
+    assert line['completion'].strip()
   assert f'{len(lines)} texts in' in said[0]
   read = sources.load(
-    f'text:{path}', format='completions', tokens='spaces', length=64,
-    packing='none',
+    f'text:{path}', format='completions', tokens='pieces', vocabulary=270,
+    length=64, packing='none',
   )  # fmt: skip
   assert sum(len(split) for split in read.splits.values()) == len(lines)
   again = written.write(data(folder), str(folder / 'net'), f'{folder}/b.jsonl')
