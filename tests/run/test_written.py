@@ -57,7 +57,7 @@ def data(folder, kw=(), **options):
   return configs.plain(configs.complete(dict(data=given)))['data']
 
 
-def test_what_is_written_is_read_in_other_tokens(folder):
+def test_what_is_written_is_read_as_text_again(folder):
   said = []
   path = written.write(
     data(folder), str(folder / 'net'), f'{folder}/out.jsonl', say=said.append
@@ -73,8 +73,7 @@ def test_what_is_written_is_read_in_other_tokens(folder):
     assert line['completion'].strip()
   assert f'{len(lines)} texts in' in said[0]
   read = sources.load(
-    f'text:{path}', format='completions', tokens='pieces', vocabulary=270,
-    length=64, packing='none',
+    f'text:{path}', format='completions', tokens='bytes', length=64, packing='none',
   )  # fmt: skip
   assert sum(len(split) for split in read.splits.values()) == len(lines)
   again = written.write(data(folder), str(folder / 'net'), f'{folder}/b.jsonl')
