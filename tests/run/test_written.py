@@ -73,7 +73,8 @@ def test_what_is_written_is_read_as_text_again(folder):
     assert line['completion'].strip()
   assert f'{len(lines)} texts in' in said[0]
   read = sources.load(
-    f'text:{path}', format='completions', tokens='bytes', length=64, packing='none',
+    f'text:{path}', format='completions', tokens='bytes', length=64,
+    packing='none',
   )  # fmt: skip
   assert sum(len(split) for split in read.splits.values()) == len(lines)
   again = written.write(data(folder), str(folder / 'net'), f'{folder}/b.jsonl')
