@@ -21,7 +21,7 @@ from jaxkd.errors import UserError
 from jaxkd.losses import _docs
 from jaxkd.types import Context, Net
 
-K, OTHERS, WIDTH = 7, 9, 5  # student's and another vocabulary, hidden units
+K, J, WIDTH = 7, 9, 5  # a vocabulary and another one, hidden units
 random = np.random.default_rng(0)
 # The labels of a text are its next tokens; the first so many are its prompt.
 TEXTS = [random.integers(1, K, size) for size in (6, 4, 5, 3)]
@@ -84,7 +84,7 @@ def causal(scale, width=WIDTH):
       'embed': draw(keys[0], K, width),
       'place': draw(keys[1], 9, width),
       'head': draw(keys[2], width, K),
-      'other': draw(keys[3], width, OTHERS),
+      'other': draw(keys[3], width, J),
     }
     return {'params': params, 'state': {}}
 
