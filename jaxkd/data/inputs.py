@@ -224,7 +224,8 @@ def take(inputs: Inputs, given: Any) -> Any:
   there, an example out of range becomes NaN, and so do the net's outputs.
 
   In a dict, arrays that the examples do not have pass unchecked: a model may
-  take more inputs, e.g. one that decodes token by token.
+  take more inputs, e.g. one that decodes token by token. So does a dict for a
+  net of tokens alone, as a language model that writes is given.
 
   Args:
     inputs: what the net takes.
@@ -238,6 +239,8 @@ def take(inputs: Inputs, given: Any) -> Any:
     if is_array(known):
       if hasattr(given, 'shape') and hasattr(given, 'dtype'):
         return _typed(_shaped(given, known, inputs), known, inputs)
+      if known.is_integer and isinstance(given, Mapping):
+        return dict(given)
     elif isinstance(known, Mapping) and isinstance(given, Mapping):
       return {
         name: one(known[name], x) if name in known else x

@@ -39,7 +39,7 @@ from jaxkd.data.examples import (
   StreamedExamples,
   held,
 )
-from jaxkd.errors import UserError, blamed, replacing, unknown
+from jaxkd.errors import UserError, blamed, replacing, unknown, within
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
 from jaxkd.tasks import decoding
@@ -234,19 +234,13 @@ def continuations(
   from jaxkd.tasks import on_policy
 
   batch = {**examples, 'id': number, 'epoch': jnp.zeros_like(number)}
-  made = on_policy.on_policy(
-    teacher.apply,
-    batch,
-    key,
-    length=length,
-    prompt=prompt,
-    temperature=temperature,
-    top_k=top_k,
-    top_p=top_p,
-    stop=stop,
-    pad=pad,
-    bos=bos,
-  )
+  options = dict(length=length, prompt=prompt, temperature=temperature)
+  options |= dict(top_k=top_k, top_p=top_p, stop=stop, pad=pad, bos=bos)
+  try:
+    made = on_policy.on_policy(teacher.apply, batch, key, **options)
+  except UserError as error:
+    with within(f'{AT}.kw.' if error.entry in options else f'{AT}.name: '):
+      raise
   return {name: made[name] for name in ('inputs', 'labels', 'valid')}
 
 

@@ -88,13 +88,13 @@ def config(**kw):
 
 def test_an_arm_learns_texts_of_its_teacher(tmp_path):
   row = jaxkd.run(config(length=4, prompt=2), tmp_path)
-  nll = {arm: row['metrics'][arm]['nll'] for arm in ('student', 'sequence')}
+  nll = {arm: row['arms'][arm]['values'] for arm in ('student', 'sequence')}
   assert np.isfinite([*nll.values()]).all()
   assert nll['student'] != nll['sequence']
 
 
 def test_what_no_row_has_room_for_is_refused(tmp_path):
   with pytest.raises(
-    UserError, match=r'^data\.generated\.\S*length: 64 tokens'
+    UserError, match=r'^data\.generated\.kw\.length: 64 tokens'
   ):
     jaxkd.run(config(), tmp_path)
