@@ -169,13 +169,10 @@ def _check_rollout(job: Job) -> None:
       continue
     at = f'{job.at}distill.{name}'
     loss = find_loss(entry['loss'], at=f'{at}.loss')
-    counted = on_policy.masks_of(Arguments(loss, entry['inputs']).fields)
+    fields = Arguments(loss, entry['inputs']).fields
     mask = entry['mask'] if isinstance(entry['mask'], str) else entry['mask'][0]
-    if counted and mask not in counted:
-      raise UserError(
-        f'{at}.mask: it is {mask!r}, and the labels of the rows that a student '
-        f'writes are its own; write {" or ".join(map(repr, counted))}'
-      )
+    if wrong := on_policy.wrong_mask(mask, fields):
+      raise UserError(wrong, entry=f'{at}.mask')
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:

@@ -104,16 +104,15 @@ def on_policy(
   apply = _writer(student, by)
   keys = jax.vmap(lambda e, i: fold(key, e, i))(batch['epoch'], batch['id'])
   whole = drawn == 'batch'
-  asked = jax.vmap(jax.random.uniform)(_folded(keys, 'share')) < share
   if whole:
     asked = jnp.full(size, jax.random.uniform(fold(key, 'share')) < share)
-
-  width = batch['prompt'].shape[1] if 'prompt' in batch else places
+  else:
+    asked = jax.vmap(jax.random.uniform)(_folded(keys, 'share')) < share
 
   def written():
     found = sampling.sample(
       apply,
-      rows.prompts(pad, width),
+      rows.prompts(pad),
       _folded(keys, 'tokens'),
       length,
       temperature=temperature,
@@ -150,18 +149,21 @@ def tokens_of(source: Source) -> dict[str, int]:
   return {'stop': special.eos, 'pad': special.pad, 'bos': special.bos}
 
 
-def masks_of(fields: Collection[str]) -> tuple[str, ...]:
-  """The masks by which a loss of labels may leave out what is not meant.
-
-  Labels that the student drew are no truth, and those of the data were not
-  drawn. Empty for a loss that looks at neither.
+def wrong_mask(mask: str, fields: Collection[str]) -> str:
+  """What is wrong with the mask of a term, and what to write; or nothing.
 
   Args:
-    fields: of the batch that the loss takes.
+    mask: what of the batch, or of the student's outputs, counts.
+    fields: of the batch, that its loss takes.
   """
-  if LOG_PROBS in fields:
-    return (WRITTEN,)
-  return (GIVEN, WRITTEN) if 'labels' in fields else ()
+  if LOG_PROBS in fields and mask != WRITTEN:
+    return f'{mask!r} counts labels that no student drew; write {WRITTEN!r}'
+  if 'labels' in fields and mask not in (WRITTEN, GIVEN):
+    return (
+      f'{mask!r} counts labels that the student itself drew as if they were '
+      f'true; write {GIVEN!r} for those of the data, or {WRITTEN!r} for these'
+    )
+  return ''
 
 
 def said(kw: Mapping[str, Any], batch_size: int) -> str:
@@ -175,6 +177,8 @@ def said(kw: Mapping[str, Any], batch_size: int) -> str:
   share, drawn, length = (
     kw.get(name, taken[name].default) for name in ('share', 'drawn', 'length')
   )
+  if not share:
+    return 'the student writes nothing'
   whole = drawn == 'batch'
   when = f'in {share:.0%} of the steps' if whole else 'in each step'
   kept = f', of which {share:.0%} take the place of the data'
@@ -207,15 +211,10 @@ class _Rows(NamedTuple):
   last: Array
   some: Array
 
-  def prompts(self, pad: int, width: int) -> Array:
-    """The prompts alone, [B, P], filled up at the right.
-
-    Args:
-      pad: fills them up.
-      width: P, of the longest.
-    """
-    place = _places(self.tokens)[:, :width]
-    here = jnp.minimum(self.first[:, None] + place, self.tokens.shape[1] - 1)
+  def prompts(self, pad: int) -> Array:
+    """The prompts alone, [B, L], filled up at the right."""
+    place = _places(self.tokens)
+    here = jnp.minimum(self.first[:, None] + place, place.shape[1] - 1)
     tokens = jnp.take_along_axis(self.tokens, here, axis=1)
     return jnp.where(place <= (self.last - self.first)[:, None], tokens, pad)
 
@@ -328,6 +327,11 @@ def _writer(student, by: str) -> Callable[[Any], dict]:
     if by:
       raise unknown('student', by, (), 'by')
     return student
+  if not by:
+    raise UserError(
+      f'several nets train ({", ".join(student)}); name the one that writes',
+      entry='by',
+    )
   if by not in student:
     raise unknown('student', by, student, 'by')
   return student[by]

@@ -83,12 +83,7 @@ def sample(
   """
   _check(length, temperature, top_p)
   ruled_out = sorted({*never} - {*stop})
-  state = state_of(apply({'source': source}))
-  if not state:
-    raise UserError(
-      'the net has no state to write with; take a model that writes, such as '
-      'decoder'
-    )
+  state = _start(apply, source)
 
   def draw(carry, step):
     state, last, going = carry
@@ -158,6 +153,23 @@ def log_distribution(
       least = jnp.where(kept, largest, jnp.inf).min(-1, keepdims=True)
     logits = jnp.where(logits < least, -jnp.inf, logits)
   return jax.nn.log_softmax(logits)
+
+
+def _start(apply: Apply, source: Any) -> dict[str, Array]:
+  """The state before the first token."""
+  why = 'it gives no state'
+  try:
+    state = state_of(apply({'source': source}))
+  except UserError:
+    raise
+  except Exception as error:  # of a model that takes tokens alone
+    state, why = {}, str(error).partition('\n')[0]
+  if not state:
+    raise UserError(
+      f'the net that should write cannot go on from a text ({why}); choose a '
+      'model that can, such as decoder'
+    )
+  return state
 
 
 def _check(length: int, temperature: float, top_p: float) -> None:

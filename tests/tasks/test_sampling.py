@@ -202,5 +202,6 @@ def test_options_that_are_out_of_range_are_refused(options, message):
 
 
 def test_a_model_that_cannot_write_is_refused():
-  with pytest.raises(UserError, match='no state to write with'):
-    sampling.sample(lambda inputs: {}, PROMPTS, keys_of(range(4)), LENGTH)
+  for net in (lambda inputs: {}, lambda inputs: inputs + 1):
+    with pytest.raises(UserError, match='cannot go on from a text'):
+      sampling.sample(net, PROMPTS, keys_of(range(4)), LENGTH)
