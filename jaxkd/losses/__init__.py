@@ -82,6 +82,16 @@ from jaxkd.losses.targets import (
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
 
+# Losses that look at nothing but the softmaxes of both sides, class by class,
+# so that several classes can be put together; see `jaxkd.logits.sparse`.
+OF_SPARSE = (
+  kl,
+  reverse_kl,
+  jensen_shannon,
+  total_variation,
+  soft_cross_entropy,
+)
+
 __all__ = [
   # Responses
   'kl',

@@ -1,0 +1,3 @@
+"""Logits over vocabularies that are too large to form them."""
+
+from jaxkd.logits.sparse import SparseLogits as SparseLogits
