@@ -16,7 +16,8 @@ What goes for a class of the rest is the `tail`:
 """
 
 import dataclasses
-from typing import Self
+import math
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from jax import Array
 
 TAILS = ('bucket', 'renormalize', 'uniform', 'drop')
 OF_ANY = ('bucket', 'renormalize')  # not of `kl` alone
+_ELEMENTS = 2**21  # of the logits of a chunk of classes
+_LEAST = 512  # classes of a chunk
 
 
 @jax.tree_util.register_dataclass
@@ -154,11 +157,11 @@ def split(
   """Logits of some classes, and one logit that stands for all others.
 
   Its share of a softmax at the temperature is the sum of theirs, without the
-  cancellation of 1 - Σ. All that is asked of a student's logits is here, so
-  logits that are never formed need no more than this.
+  cancellation of 1 - Σ. All that a bucket asks of a student's logits is here,
+  so those that are factors are formed a chunk of the classes at a time.
 
   Args:
-    logits: [..., K].
+    logits: [..., K], or the factors of logits.
     ids: the classes, no two equal, integers [..., k].
     kept: which of them count, bool [..., k]; all by default.
     temperature: T > 0.
@@ -166,19 +169,15 @@ def split(
   Returns:
     [..., k], -inf where not kept, and [...].
   """
+  if _is_factored(logits):
+    chosen, mass = _split_factors(logits, ids, kept, temperature)
+    return (chosen if kept is None else jnp.where(kept, chosen, -jnp.inf)), mass
   chosen = jnp.take_along_axis(logits, ids.astype(jnp.int32), axis=-1)
   if kept is not None:
     chosen = jnp.where(kept, chosen, -jnp.inf)
   elif ids.shape[-1] == logits.shape[-1]:
     return chosen, jnp.full(logits.shape[:-1], -jnp.inf, logits.dtype)
-  hidden = _put(logits, ids, -jnp.inf, kept)
-  # A softmax of nothing has no gradient, rather than one of NaN.
-  some = jnp.any(~jnp.isneginf(hidden), axis=-1)
-  hidden = jnp.where(some[..., None], hidden, 0)
-  mass = temperature * jax.nn.logsumexp(
-    _scaled(hidden, 1 / temperature), axis=-1
-  )
-  return chosen, jnp.where(some, mass, -jnp.inf)
+  return chosen, _mass(_put(logits, ids, -jnp.inf, kept), temperature)
 
 
 def both(
@@ -203,15 +202,12 @@ def both(
     [..., k + 1], or [..., k] where there are no others, for each side.
   """
   _check(student, teacher, temperature, tail, OF_ANY)
-  student = _upcast(student)
+  student = student if _is_factored(student) else _upcast(student)
   log_probs = _scaled(_upcast(teacher.log_probs), teacher.temperature)
-  if tail == 'renormalize':
-    chosen = jnp.take_along_axis(
-      student, teacher.ids.astype(jnp.int32), axis=-1
-    )
-    return jnp.where(teacher.kept, chosen, -jnp.inf), log_probs
   kept = teacher.kept
   chosen, others = split(student, teacher.ids, kept, temperature=temperature)
+  if tail == 'renormalize':
+    return chosen, log_probs
   rest = _scaled(_upcast(teacher.rest), teacher.temperature)
   return _joined(chosen, others), _joined(log_probs, rest)
 
@@ -240,12 +236,14 @@ def log_probs(
   if tail in OF_ANY:
     pair = both(student, teacher, temperature=temperature, tail=tail)
     return tuple(_log_softmax(x, temperature) for x in pair)
-  student, ids, kept = _upcast(student), teacher.ids, teacher.kept
   if tail == 'drop':
     pair = both(student, teacher, temperature=temperature)
     log_q, log_p = (_log_softmax(x, temperature) for x in pair)
     return log_q[..., : teacher.k], log_p[..., : teacher.k]
-  log_q = _log_softmax(student, temperature)
+  ids, kept = teacher.ids, teacher.kept
+  if _is_factored(student):
+    raise ValueError(f'tail {tail!r} needs whole logits; choose {OF_ANY[0]!r}')
+  log_q = _log_softmax(_upcast(student), temperature)
   chosen = jnp.take_along_axis(log_q, ids.astype(jnp.int32), axis=-1)
   # What the student rules out is no class that could have a part of the rest.
   others = _put(log_q, ids, -jnp.inf, kept)
@@ -279,6 +277,57 @@ def _check(student, teacher, temperature, tail, tails):
       f'{teacher.temperature}, not {temperature}: the mass of the other '
       'classes cannot be had at another'
     )
+
+
+def _is_factored(logits: Any) -> bool:
+  """Whether it is hidden · headᵀ + bias that is not formed."""
+  return hasattr(logits, 'hidden') and hasattr(logits, 'head')
+
+
+def _split_factors(
+  logits: Any, ids: Array, kept: Array | None, temperature: float | Array
+) -> tuple[Array, Array]:
+  """`split` of factors; the backward pass forms each chunk again."""
+  hidden, head, bias = logits.hidden, logits.head, logits.bias
+  classes = len(head)
+  tokens = math.prod(hidden.shape[:-1])
+  size = logits.chunk or max(_LEAST, _ELEMENTS // max(1, tokens))
+  size = min(size, classes)
+  if bias is None:
+    bias = jnp.zeros(classes, head.dtype)
+  filled = -classes % size  # what the last chunk lacks are no classes
+  head = jnp.pad(head, ((0, filled), (0, 0))).reshape(-1, size, head.shape[-1])
+  bias = jnp.pad(_upcast(bias), (0, filled), constant_values=-jnp.inf)
+  starts = jnp.arange(0, classes, size)
+  ids = ids.astype(jnp.int32)
+
+  @jax.checkpoint
+  def part(hidden, head, bias, start):
+    # The same sums as those of a dense head, whatever the types are.
+    z = jnp.einsum('...d,kd->...k', _upcast(hidden), _upcast(head))
+    z += jnp.expand_dims(bias, range(z.ndim - 1))
+    here = (ids >= start) & (ids < start + size)
+    own = jnp.clip(ids - start, 0, size - 1)
+    at = jnp.where(here, jnp.take_along_axis(z, own, axis=-1), 0)
+    counted = here if kept is None else here & kept
+    return at, _mass(_put(z, own, -jnp.inf, counted), temperature)
+
+  def step(total, chunk):
+    at, mass = part(hidden, *chunk)
+    return total + at, mass
+
+  zeros = jnp.zeros(ids.shape, jnp.promote_types(hidden.dtype, jnp.float32))
+  chunks = head, bias.reshape(-1, size), starts
+  chosen, masses = jax.lax.scan(step, zeros, chunks)
+  return chosen, _mass(jnp.moveaxis(masses, 0, -1), temperature)
+
+
+def _mass(logits: Array, temperature: float | Array) -> Array:
+  """The logit that stands for all; -inf, with a gradient of 0, for none."""
+  some = jnp.any(~jnp.isneginf(logits), axis=-1)
+  logits = jnp.where(some[..., None], logits, 0)
+  mass = jax.nn.logsumexp(_scaled(logits, 1 / temperature), axis=-1)
+  return jnp.where(some, mass * temperature, -jnp.inf)
 
 
 def _upcast(x: Array) -> Array:

@@ -1,6 +1,7 @@
 """Divergences from the k largest probabilities of a teacher."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -194,6 +195,35 @@ def test_classes_that_both_rule_out_have_no_part():
     one = losses.top_k_kl(student, teacher, k=4, tail=tail)
     other = losses.top_k_kl(*wide, k=4, tail=tail)
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('tail', ['bucket', 'renormalize', 'drop'])
+def test_factors_of_logits_are_formed_in_chunks(tail):
+  random = np.random.default_rng(0)
+  hidden, head, bias = (
+    jnp.asarray(random.normal(size=size), jnp.float32)
+    for size in ((TOKENS, 5), (K, 5), (K,))
+  )
+  held = SparseLogits.of(draw(1), 4, top_p=0.8)
+
+  def loss(factors, chunk):
+    student = factors[0] @ factors[1].T + factors[2][None]
+    if chunk:
+      names = ('hidden', 'head', 'bias')
+      student = types.SimpleNamespace(
+        **dict(zip(names, factors, strict=True)),
+        **dict(chunk=chunk, shape=(TOKENS, K), dtype=jnp.float32),
+      )
+    return losses.top_k_kl(student, held, tail=tail)
+
+  def found(chunk):
+    value, back = jax.vjp(lambda x: loss(x, chunk), (hidden, head, bias))
+    return jax.tree.leaves((value, back(jnp.ones_like(value))))
+
+  whole = found(0)
+  for chunk in (7, 64):
+    for one, other in zip(whole, found(chunk), strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_populations_map_over_it():
