@@ -7,6 +7,7 @@ nothing in the steps themselves.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 

@@ -100,6 +100,18 @@ OF_FACTORED = (
   pseudo_label,
 )
 
+# Losses that look at nothing but the softmaxes of both sides, class by class,
+# so that several classes can be put together; see `jaxkd.logits.sparse`.
+OF_SPARSE = (
+  kl,
+  reverse_kl,
+  jensen_shannon,
+  skewed_kl,
+  skewed_reverse_kl,
+  total_variation,
+  soft_cross_entropy,
+)
+
 __all__ = [
   # Responses
   'kl',

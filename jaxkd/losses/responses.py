@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxkd.logits import Factored, chunks
+from jaxkd.logits import Factored, SparseLogits, chunks, sparse
 from jaxkd.logits.factored import dense_needed
 from jaxkd.losses import _checks, _numerics, targets
 
@@ -529,32 +529,38 @@ def noisy_logit_mse(
 
 def top_k_kl(
   student: Array,
-  teacher: Array,
+  teacher: Array | SparseLogits,
   *,
-  k: int,
+  k: int | None = None,
   temperature: float = 1.0,
-  tail: str = 'renormalize',
+  tail: str = 'bucket',
 ) -> Array:
   """Kullback-Leibler divergence on the teacher's k most likely classes.
 
-  For large vocabularies, whose teacher is stored as its k largest logits.
-  What the other classes hold is either left out or compared as one class.
+  For large vocabularies, whose teacher is stored as its k largest
+  probabilities. What the other classes hold is compared as one class, which
+  keeps most of the gradient, or treated as one of the other tails says.
 
   Args:
     student: logits z, [..., K].
-    teacher: logits v, [..., K].
-    k: how many classes, from 1 to K.
+    teacher: logits v, [..., K]; or `jaxkd.logits.SparseLogits` of them at the
+      same temperature.
+    k: how many classes, from 1 to K; those that they have of sparse logits.
     temperature: T > 0; divides both.
-    tail: 'renormalize' makes both sides distributions over the k classes,
-      'bucket' adds a class that holds the rest.
+    tail: 'bucket' adds a class that holds the rest, 'renormalize' makes both
+      sides distributions over the k classes, 'uniform' has the other classes
+      share the teacher's rest equally, 'drop' leaves them out of the sum.
 
   Returns:
-    The loss of each example, nats times T², [...]; 0 at equality.
+    The loss of each example, nats times T², [...]; 0 at equality, but under
+    'uniform' and 'drop'.
 
   Formula:
-    T² Σ_j p_j log(p_j / q_j), j over the k classes of largest v, with p and q
-    divided by their sums over them; or with p_rest = 1 - Σ_j p_j and q_rest
-    as one more class
+    T² [Σ_j p_j log(p_j / q_j) + p_rest log(p_rest / q_rest)], j over the k
+    classes of largest v, p_rest = 1 - Σ_j p_j, q_rest = 1 - Σ_j q_j; the sum
+    alone ('drop'), with p and q divided by their sums over the k
+    ('renormalize'), or with T² Σ_i s log(s / q_i), s = p_rest / (K - k), over
+    the others ('uniform')
 
   References:
     Tan et al., `Multilingual Neural Machine Translation with Knowledge
@@ -564,35 +570,34 @@ def top_k_kl(
     >>> student = jnp.array([[0.0, 0.0, 0.0]])
     >>> teacher = jnp.array([[0.0, 1.0, 2.0]])
     >>> round(top_k_kl(student, teacher, k=2).item(), 3)
-    0.111
-    >>> round(top_k_kl(student, teacher, k=2, tail='bucket').item(), 3)
     0.266
+    >>> round(top_k_kl(student, teacher, k=2, tail='renormalize').item(), 3)
+    0.111
 
   Variants:
+    - The paper, and much code, renormalises over the k: nothing then tells the
+      student how much the others hold, which is most of what is lost.
     - Some code renormalises the teacher alone, which teaches the student to
       put no mass on the other classes.
-    - Some code does not renormalise at all; that sum can be negative.
+    - Some code does not renormalise at all ('drop'); that sum can be negative.
   """
-  _checks.one_of(('renormalize', 'bucket'), tail=tail)
-  log_q, log_p = _softened(student, teacher, temperature)
-  classes = log_p.shape[-1]
-  _checks.integer(1, classes, k=k)
-  _, top = jax.lax.top_k(teacher, k)
-  top_p = jnp.take_along_axis(log_p, top, axis=-1)
-  top_q = jnp.take_along_axis(log_q, top, axis=-1)
-  if tail == 'renormalize' or k == classes:
-    top_p, top_q = jax.nn.log_softmax(top_p), jax.nn.log_softmax(top_q)
+  _checks.one_of(sparse.TAILS, tail=tail)
+  _checks.positive(temperature=temperature)
+  if isinstance(teacher, SparseLogits):
+    _checks.arrays(student=(student, 'float[..., K]'))
+    if k not in (None, teacher.k):
+      raise ValueError(f'k must be the {teacher.k} of the teacher, not {k!r}')
   else:
-    rest = jnp.put_along_axis(
-      jnp.ones(log_p.shape, bool), top, False, axis=-1, inplace=False
+    _checks.arrays(
+      student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
     )
-    top_p = jnp.concatenate(
-      [top_p, _numerics.log_mass(log_p, where=rest)], axis=-1
-    )
-    top_q = jnp.concatenate(
-      [top_q, _numerics.log_mass(log_q, where=rest)], axis=-1
-    )
-  return temperature**2 * _numerics.divergence(top_p, top_q)
+    _checks.integer(1, teacher.shape[-1], k=k)
+    student, teacher = _numerics.upcast(student, teacher)
+    teacher = SparseLogits.of(teacher, k, temperature=temperature)
+  log_q, log_p = sparse.log_probs(
+    student, teacher, temperature=temperature, tail=tail
+  )
+  return temperature**2 * _numerics.divergence(log_p, log_q)
 
 
 def universal_logit_distance(

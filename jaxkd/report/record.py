@@ -280,8 +280,7 @@ def _notes(config, source, students, rounds) -> list[str]:
       notes.append(f'all seeds share the teachers {name}')
     kept = entry['cache']['outputs']
     if kept:
-      top = entry['cache']['top']
-      some = f', of the logits the {top} largest' if top else ''
+      some = _sparse(entry['cache'])
       notes.append(
         f'what the teachers {name} give was kept on disk '
         f'({", ".join(kept)}{some}) and not computed in the step'
@@ -319,6 +318,18 @@ def _unfinished(stage) -> float:
     for name in ('written', 'unfinished')
   )
   return float(unfinished / written) if written > 0 else 0.0
+
+
+def _sparse(cache) -> str:
+  """What is kept of the logits, in words; empty for all of them."""
+  if not cache['top']:
+    return ''
+  some = f', of the logits the {cache["top"]} largest'
+  if cache['top_p'] < 1:
+    some += f' or as many as have {cache["top_p"]:g} of the mass'
+  if cache['temperature'] != 1:
+    some += f', at temperature {cache["temperature"]:g}'
+  return some
 
 
 def _way(execution) -> str:

@@ -141,7 +141,10 @@ def cache_spec(
     return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
   outputs = tuple(dict.fromkeys(cache['outputs']))
-  return CacheSpec(outputs, cache['top'], cache['dir'], stage, described(name))
+  own = {name: cache[name] for name in ('top', 'top_p', 'temperature', 'dtype')}
+  return CacheSpec(
+    outputs, dir=cache['dir'], stage=stage, model=described(name), **own
+  )
 
 
 def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:

@@ -120,6 +120,14 @@ def _check_cached(job: Job) -> None:
           f'teachers.{group}.cache.outputs: {at} looks at {location!r} of '
           f'{group}, which is not cached; add it'
         )
+    readers_of = [
+      role.at for role in readers if (group, 'logits') in role.reads
+    ]
+    if role.cache.top and readers_of:
+      raise UserError(
+        f'teachers.{group}.cache.top: {readers_of[0]} reads all logits of '
+        f'{group}; set it to 0'
+      )
 
 
 def _check_augment(session: Session, job: Job, batch: dict) -> None:

@@ -366,7 +366,12 @@ VARIANTS = {
   'jensen_shannon': [dict(beta=0.0), dict(beta=1.0)],
   'skewed_kl': [dict(alpha=0.0)],
   'skewed_reverse_kl': [dict(alpha=0.0)],
-  'top_k_kl': [dict(k=2, tail='bucket'), dict(k=3, tail='bucket')],
+  'top_k_kl': [
+    dict(k=3),
+    dict(k=2, tail='renormalize'),
+    dict(k=2, tail='uniform'),
+    dict(k=2, tail='drop'),
+  ],
   'virtual_teacher': [dict(variant='code')],
   'cross_entropy': [dict(label_smoothing=0.1)],
   'attention_transfer': [dict(variant='paper'), dict(power=1)],

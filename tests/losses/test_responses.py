@@ -74,16 +74,20 @@ def np_soft_cross_entropy(z, v, temperature):
   return -(temperature**2) * (softmax(v, temperature) * log_q).sum(-1)
 
 
-def np_top_k_kl(z, v, k, temperature, tail='renormalize'):
+def np_top_k_kl(z, v, k, temperature, tail='bucket'):
   loss = []
   for p, q in zip(
     softmax(v, temperature), softmax(z, temperature), strict=True
   ):
     top = sorted(range(len(p)), key=lambda j: -p[j])[:k]
-    p, q = p[top], q[top]
+    if tail == 'uniform':
+      others = np.delete(np.arange(len(p)), top)
+      p[others] = p[others].mean()
+    else:
+      p, q = p[top], q[top]
     if tail == 'renormalize':
       p, q = p / p.sum(), q / q.sum()
-    else:
+    elif tail == 'bucket':
       p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
     loss.append(temperature**2 * divergence(p, q))
   return np.array(loss)
@@ -210,12 +214,15 @@ CASES = {
     {},
   ),
   'top_k_kl': (losses.top_k_kl, np_top_k_kl, BOTH, dict(k=2, temperature=2.0)),
-  'top_k_kl_bucket': (
-    losses.top_k_kl,
-    np_top_k_kl,
-    BOTH,
-    dict(k=2, temperature=2.0, tail='bucket'),
-  ),
+  **{
+    f'top_k_kl_{tail}': (
+      losses.top_k_kl,
+      np_top_k_kl,
+      BOTH,
+      dict(k=2, temperature=2.0, tail=tail),
+    )
+    for tail in ('renormalize', 'uniform', 'drop')
+  },
   'decoupled_kl': (
     losses.decoupled_kl,
     np_decoupled_kl,
@@ -329,7 +336,8 @@ def test_by_hand():
       'logit_mse': losses.logit_mse(q, p),
       'probability_mse': losses.probability_mse(q, p),
       'top_k_kl': losses.top_k_kl(q, p, k=1),
-      'bucket': losses.top_k_kl(q, p, k=1, tail='bucket'),
+      'renormalize': losses.top_k_kl(q, p, k=1, tail='renormalize'),
+      'drop': losses.top_k_kl(q, p, k=1, tail='drop'),
       'decoupled_kl': losses.decoupled_kl(q, p, first, temperature=1.0),
       'dist': losses.dist(q, p),
       'weighted': losses.weighted_soft_labels(q, p, second, temperature=1.0),
@@ -365,8 +373,9 @@ def test_by_hand():
     'soft_cross_entropy': log(2),
     'logit_mse': (log(3 / 2) ** 2 + log(2) ** 2) / 2,
     'probability_mse': 1 / 16,
-    'top_k_kl': 0,
-    'bucket': kl,
+    'top_k_kl': kl,
+    'renormalize': 0,
+    'drop': 0.75 * log(3 / 2),
     'decoupled_kl': kl,  # with two classes there is nothing to rank
     'dist': 2,  # a constant correlates with nothing, twice
     'weighted': (1 - np.exp(-1 / 2)) * log(2),  # log 2 / log 4
@@ -403,7 +412,7 @@ ZERO_AT_EQUALITY = [
   'logit_mse',
   'probability_mse',
   'top_k_kl',
-  'top_k_kl_bucket',
+  'top_k_kl_renormalize',
   'decoupled_kl',
   'dist',
   'multi_level_logits',
@@ -573,7 +582,7 @@ def test_total_variation_is_bounded():
 
 
 def test_top_k_kl_of_all_classes_is_kl(evaluate):
-  for tail in 'renormalize', 'bucket':
+  for tail in 'bucket', 'renormalize', 'uniform', 'drop':
     options = dict(k=K, tail=tail, temperature=2.0)
     found, _ = evaluate(losses.top_k_kl, BOTH, options)
     np.testing.assert_allclose(found, np_kl(*BOTH, 2.0), rtol=1e-4)
@@ -811,8 +820,8 @@ BAD = {
   ),
   'fractional k': (lambda: losses.top_k_kl(Z, V, k=2.0), 'k must be an int'),
   'tail': (
-    lambda: losses.top_k_kl(Z, V, k=2, tail='drop'),
-    "tail must be one of 'renormalize', 'bucket', not 'drop'",
+    lambda: losses.top_k_kl(Z, V, k=2, tail='rest'),
+    "tail must be one of 'bucket', .*, 'drop', not 'rest'",
   ),
   'beta': (
     lambda: losses.jensen_shannon(Z, V, beta=1.5),
