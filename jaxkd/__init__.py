@@ -8,7 +8,8 @@ The public names, which semantic versioning is about:
 - `adapters`: maps between the student's layers and the teacher's.
 - `models.build`, also as `build`: any model as a `Net`.
 - `data`: the sources, views and partitions by name.
-- `run(config, workdir)`: a config to its row. `load(workdir)`: a net of it.
+- `run(config, workdir)`: a config to its row. `load(workdir)`: a net of it;
+  `export(workdir, 'hf:FOLDER')`: the same for other tools.
 - `Net`, `Context`, `Term`: what these are made of.
 
 What is public is loaded when it is first used, so that `import jaxkd.losses`
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
   from jaxkd import data, distill, losses, models
   from jaxkd.distill import adapters
   from jaxkd.models import build
+  from jaxkd.run.exported import export
   from jaxkd.run.pipeline import run
   from jaxkd.run.workdir import load
   from jaxkd.types import Context, Net, Term
@@ -34,6 +36,7 @@ __all__ = [
   'data',
   'models',
   'build',
+  'export',
   'load',
   'run',
   'Net',
@@ -50,6 +53,8 @@ def __getattr__(name: str):
       return importlib.import_module('jaxkd.distill.adapters')
     case 'build':
       module = 'jaxkd.models'
+    case 'export':
+      module = 'jaxkd.run.exported'
     case 'load':
       module = 'jaxkd.run.workdir'
     case 'Net' | 'Context' | 'Term':

@@ -16,6 +16,7 @@ LAYERS = (
   ('teachers', 'students', 'tasks'),
   ('distill', 'train', 'models', 'data'),
   ('losses',),
+  ('logits',),
 )
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 # The package gives its public names, and two modules keep their old ones.

@@ -16,7 +16,7 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
 HEADER = '# The exact versions that are tested; `make pins` renews them.'
-TESTED = ('detection', 'speech', 'text', 'video', 'dev')
+TESTED = ('detection', 'hf', 'speech', 'text', 'video', 'dev')
 OLD = 'python_version < "3.12"'
 NEW = 'python_version >= "3.12"'
 

@@ -44,12 +44,14 @@ class Layout(NamedTuple):
     lines: number of lines.
     rows: number of rows in each line.
     together: how many neighbouring rows form a chunk; it divides `BLOCK`.
+    compressed: whether chunks are, as those with many equal values may be.
   """
 
   arrays: Mapping[str, jax.ShapeDtypeStruct]
   lines: int
   rows: int
   together: int
+  compressed: bool = False
 
   @property
   def nbytes(self) -> int:
@@ -58,7 +60,7 @@ class Layout(NamedTuple):
 
   @property
   def on_disk(self) -> int:
-    """Approximate bytes of the files."""
+    """Approximate bytes of the files, before they are compressed."""
     chunks = self.lines * math.ceil(self.rows / self.together)
     padded = chunks * self.together * self._row
     return padded + chunks * len(self.arrays) * _PER_CHUNK
@@ -350,11 +352,12 @@ def _spec(
   if layout is None:
     return spec
   inner = [{'name': 'bytes', 'configuration': {'endian': 'little'}}]
-  inner.append({'name': 'crc32c'})
+  checked = [{'name': 'crc32c'}]
+  zstd = [{'name': 'zstd', 'configuration': {'level': 1}}]
   sharding = {
     'chunk_shape': [1, layout.together, *row.shape],
-    'codecs': inner,
-    'index_codecs': inner,
+    'codecs': [*inner, *(zstd if layout.compressed else []), *checked],
+    'index_codecs': [*inner, *checked],
   }
   grid = {'chunk_shape': [1, layout.shard, *row.shape]}
   return spec | {
@@ -382,7 +385,10 @@ def _described(layout: Layout) -> dict[str, Any]:
     name: f'{np.dtype(one.dtype).name}{list(one.shape)}'
     for name, one in layout.arrays.items()
   }
-  return {**layout._asdict(), 'arrays': arrays}
+  found = {**layout._asdict(), 'arrays': arrays}
+  if not layout.compressed:  # as older records say it
+    del found['compressed']
+  return found
 
 
 def _sizes(folder: Path) -> list[tuple[str, int]]:

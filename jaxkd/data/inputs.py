@@ -23,6 +23,7 @@ from jaxkd.errors import UserError
 
 SLACK = 1e-3  # by which rounded values may exceed a range
 LOOKED_AT = 1024  # examples that give the range where not all are in memory
+_PLACES = {'segments', 'positions'}  # beside tokens, of packed rows
 _MODES = {1: 'L', 3: 'RGB'}  # of Pillow, by the number of channels
 
 
@@ -122,10 +123,11 @@ def of(source: Source) -> Inputs:
   """Describes the inputs of a source, from its training split."""
   train = source.splits['train']
   one = train.fetch(np.arange(1))['inputs']
-  leaves, structure = jax.tree.flatten(one)
+  paths, structure = jax.tree.flatten_with_path(one)
+  leaves = [leaf for _, leaf in paths]
   ends = _ends(train, leaves)
   arrays = []
-  for leaf, (low, high) in zip(leaves, ends, strict=True):
+  for (path, leaf), (low, high) in zip(paths, ends, strict=True):
     kind = 'float32' if leaf.dtype.kind == 'f' else leaf.dtype.name
     if kind == 'uint8':
       low, high = 0.0, 1.0
@@ -133,10 +135,15 @@ def of(source: Source) -> Inputs:
       low, high = 0, 1
     elif kind != 'float32':
       low = 0 if low >= 0 else None
-      high = source.vocabulary - 1 if source.vocabulary else None
+      of_tokens = source.vocabulary and not _PLACES & {*map(_key, path)}
+      high = source.vocabulary - 1 if of_tokens else None
     arrays.append(Array(tuple(leaf.shape[1:]), kind, low, high))
   tree = jax.tree.unflatten(structure, arrays)
   return Inputs(tree, source.resize, source.range)
+
+
+def _key(entry: Any) -> str:
+  return str(getattr(entry, 'key', ''))
 
 
 def unknown(shape: Any, dtype: str = '') -> Inputs:
@@ -217,7 +224,8 @@ def take(inputs: Inputs, given: Any) -> Any:
   there, an example out of range becomes NaN, and so do the net's outputs.
 
   In a dict, arrays that the examples do not have pass unchecked: a model may
-  take more inputs, e.g. one that decodes token by token.
+  take more inputs, e.g. one that decodes token by token. So does a dict for a
+  net of tokens alone, as a language model that writes is given.
 
   Args:
     inputs: what the net takes.
@@ -231,6 +239,8 @@ def take(inputs: Inputs, given: Any) -> Any:
     if is_array(known):
       if hasattr(given, 'shape') and hasattr(given, 'dtype'):
         return _typed(_shaped(given, known, inputs), known, inputs)
+      if known.is_integer and isinstance(given, Mapping):
+        return dict(given)
     elif isinstance(known, Mapping) and isinstance(given, Mapping):
       return {
         name: one(known[name], x) if name in known else x

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 
-from jaxkd.data.text import Document
 from jaxkd.errors import UserError
 
 PROGRAM = 'bible'
@@ -12,7 +11,7 @@ INSTALL = 'apt-get install bible-kjv bible-kjv-text'
 _VERSE = re.compile(r'([1-3]?[A-Za-z]+\d+):\d+ (.+)')  # Ge1:1 In the beginning
 
 
-def chapters(passage: str) -> dict[str, Document]:
+def chapters(passage: str) -> dict[str, str]:
   """The chapters of a passage by name, a verse in each line.
 
   Args:
@@ -49,4 +48,4 @@ def chapters(passage: str) -> dict[str, Document]:
       f'data.kw.passage: {passage!r} is no passage ({said}); write one as in '
       "'gen1:1-deu34:12'"
     )
-  return {chapter: tuple(verses) for chapter, verses in found.items()}
+  return {chapter: '\n'.join(verses) for chapter, verses in found.items()}

@@ -4,15 +4,13 @@ import math
 
 import numpy as np
 
-from jaxkd.data.text import Document
-
 LINES = 5  # of a document
 _START = 0  # what stands before a line, and behind it
 
 
 def documents(
   lines: int, words: int, branching: int, seed: int
-) -> tuple[list[Document], float]:
+) -> tuple[list[str], float]:
   """Lines of a Markov chain, and how well it can be known.
 
   Each word, and the beginning of a line, is followed by one of a few others,
@@ -41,7 +39,7 @@ def documents(
       row[_START] = 0.1
   made = []
   for _ in range(math.ceil(lines / LINES)):
-    made.append(tuple(_line(chain, random) for _ in range(LINES)))
+    made.append('\n'.join(_line(chain, random) for _ in range(LINES)))
   return made, math.exp(_entropy_rate(chain))
 
 

@@ -12,7 +12,9 @@ from PIL import Image
 
 from jaxkd import files
 from jaxkd.data import file_cache, images, objects
+from jaxkd.data import text as text_lib
 from jaxkd.data.conventions import Conventions
+from jaxkd.data.conversations import Document, Format
 from jaxkd.data.examples import StreamedExamples, as_labels
 from jaxkd.data.pixels import as_inputs
 from jaxkd.data.sentences import Pair, is_blank
@@ -352,6 +354,43 @@ def sentences(
           f'{at}: example {i} has an empty sentence in {language}; leave it out'
         )
   return pairs
+
+
+def documents(builder: Any, split: str, form: Format) -> list[Document]:
+  """The documents of a split of a set of texts.
+
+  Args:
+    builder: from `find`.
+    split: as TFDS has it.
+    form: which features have the text.
+
+  Raises:
+    UserError: no such features, or files that are damaged.
+  """
+  import tensorflow_datasets as tfds
+
+  at = f'data.source: the split {split!r} of {builder.data_path}'
+  features = builder.info.features
+  known = [k for k in features if isinstance(features[k], tfds.features.Text)]
+  for field in form.fields:
+    if field not in known:
+      raise UserError(
+        f'data.kw.field: {field!r} of {builder.info.name} is no text; its '
+        f'features are {", ".join(features)}'
+      )
+  records, found = builder.as_data_source(split), []
+  for start in range(0, len(records), 4096):
+    numbers = _from(start, len(records))
+    for i, record in zip(numbers, _get(records, numbers, at), strict=True):
+      here = f'{at}: example {i}'
+      try:
+        said = {field: record[field].decode() for field in form.fields}
+      except UnicodeDecodeError as error:
+        raise UserError(f'{here} is not UTF-8; leave it out') from error
+      document = form.read(said, here)
+      if text_lib.lines(document):
+        found.append(document)
+  return found
 
 
 def _get(records: Any, indices: np.ndarray, at: str) -> list[dict[str, Any]]:

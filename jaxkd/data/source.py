@@ -16,6 +16,7 @@ from jaxkd.data import file_cache, images, pixels, positions
 from jaxkd.data import labels as labels_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.data.vocabulary import Vocabulary
 from jaxkd.errors import UserError
 
 
@@ -41,6 +42,7 @@ class Source(NamedTuple):
       examples are all in one split; empty where each example stands alone.
     sizes: a hash of the names and sizes of its files, where these stay on disk;
       see `jaxkd.data.fingerprint`.
+    tokenizer: how its texts became tokens, where it is for language models.
   """
 
   name: str
@@ -55,6 +57,7 @@ class Source(NamedTuple):
   fields: Mapping[str, str] = MappingProxyType({})
   unit: str = ''
   sizes: str = ''
+  tokenizer: Vocabulary | None = None
 
 
 def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:

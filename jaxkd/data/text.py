@@ -1,4 +1,4 @@
-"""Texts: documents of lines, from files of text or of JSON Lines."""
+"""Texts: documents from files of text or of JSON Lines."""
 
 import itertools
 import json
@@ -6,33 +6,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxkd.data import folders
+from jaxkd.data.conversations import Document, Format
 from jaxkd.errors import UserError
 
-Document = tuple[str, ...]  # its lines, none of them blank
 JSON_LINES = '.jsonl'
 
 
-def read(path: Path, field: str) -> dict[str, list[Document]]:
+def read(path: Path, form: Format) -> dict[str, list[Document]]:
   """The documents of each split, or of 'all' where there are no splits.
 
   In a folder, files or folders called train, test and perhaps validation are
   the splits. File names may have something in front, as ``ptb.train.txt``, and
   splits their other names, as in `jaxkd.data.folders`. A file of JSON Lines has
   a document in each line, any other file in a folder is one. Of a file that is
-  not in a folder, the parts between blank lines are documents.
+  not in a folder, the parts between blank lines are documents. Documents
+  without text are left out.
 
   Args:
     path: a file or a folder.
-    field: of the objects in JSON Lines that has the text.
+    form: what the objects in JSON Lines have.
 
   Raises:
     UserError: files that are missing, are not UTF-8, or have no text; lines
-      that are no JSON objects with that field.
+      that are no JSON objects of that form.
   """
   if path.is_file():
     if path.suffix == JSON_LINES:
-      return {'all': list(_documents(path, field))}
-    return {'all': _parts(content(path))}
+      return {'all': list(_documents(path, form))}
+    return {'all': _parts(_plain(path, form))}
   if not path.is_dir():
     raise UserError(f'data.source: there is no file or folder {path}')
   named = {_split_name(entry): entry for entry in folders.listed(path)}
@@ -40,7 +41,7 @@ def read(path: Path, field: str) -> dict[str, list[Document]]:
   chosen = {split: named[name] for split, name in found.items()}
   return {
     split: [
-      document for file in _files(entry) for document in _documents(file, field)
+      document for file in _files(entry) for document in _documents(file, form)
     ]
     for split, entry in (chosen or {'all': path}).items()
   }
@@ -58,12 +59,11 @@ def _files(path: Path) -> list[Path]:
   return found
 
 
-def _documents(file: Path, field: str) -> Iterator[Document]:
-  whole = content(file)
+def _documents(file: Path, form: Format) -> Iterator[Document]:
   if file.suffix != JSON_LINES:
-    yield lines(whole)
+    yield _plain(file, form)
     return
-  for i, line in enumerate(whole.split('\n')):
+  for i, line in enumerate(content(file).split('\n')):
     if not line.strip():
       continue
     here = f'data.source: line {i + 1} of {file}'
@@ -71,28 +71,32 @@ def _documents(file: Path, field: str) -> Iterator[Document]:
       made = json.loads(line)
     except ValueError as error:
       raise UserError(f'{here} is not JSON: {error}; repair it') from error
-    text = made.get(field) if isinstance(made, dict) else None
-    if not isinstance(text, str):
-      raise UserError(
-        f'{here} has no text {field!r}; name the field of an object that has '
-        'it in data.kw.field'
-      )
-    if found := lines(text):
-      yield found
+    document = form.read(made, here)
+    if lines(document):
+      yield document
 
 
-def _parts(whole: str) -> list[Document]:
+def _plain(file: Path, form: Format) -> str:
+  """The text of a file of text."""
+  if form.kind != 'text':
+    raise UserError(
+      f'data.source: {file} is text without fields, so that it has no answers; '
+      f'give JSON Lines ({JSON_LINES}), or remove data.kw.format'
+    )
+  return content(file).replace('\r\n', '\n').strip('\n')
+
+
+def _parts(whole: str) -> list[str]:
   """The parts of a text between blank lines."""
   found = itertools.groupby(whole.split('\n'), lambda line: bool(line.strip()))
-  return [
-    tuple(line.strip() for line in part) for is_text, part in found if is_text
-  ]
+  return ['\n'.join(part) for is_text, part in found if is_text]
 
 
-def lines(whole: str) -> Document:
-  """The lines of a text that are not blank."""
+def lines(document: Document) -> tuple[str, ...]:
+  """The lines of a document that are not blank, without spaces around them."""
+  said = [document] if isinstance(document, str) else [x for _, x in document]
   # Not splitlines, which splits at characters that text may hold.
-  stripped = (line.strip() for line in whole.split('\n'))
+  stripped = (line.strip() for text in said for line in text.split('\n'))
   return tuple(line for line in stripped if line)
 
 

@@ -17,6 +17,13 @@ from jaxkd.errors import UserError
 
 SPACE = '▁'  # as SentencePiece writes it
 MOST_LINES = 100_000  # that are learnt from
+_LOSSLESS = {
+  'add_dummy_prefix': False,
+  'byte_fallback': True,
+  'normalization_rule_name': 'identity',
+  'remove_extra_whitespaces': False,
+  'user_defined_symbols': ['\n'],
+}
 
 
 class Tokenizer(NamedTuple):
@@ -36,7 +43,7 @@ class Tokenizer(NamedTuple):
     return _processor(self.model).encode(list(lines))
 
 
-def learn(lines: Sequence[str], size: int) -> Tokenizer:
+def learn(lines: Sequence[str], size: int, lossless: bool = False) -> Tokenizer:
   """Pieces of which the lines have few: learnt in memory, always the same.
 
   Digits are pieces of their own. Of more than `MOST_LINES` lines, some at equal
@@ -45,6 +52,8 @@ def learn(lines: Sequence[str], size: int) -> Tokenizer:
   Args:
     lines: text of all languages.
     size: number of pieces, with those that are no words.
+    lossless: whether spaces and line feeds are kept as they are, and rare
+      characters become their bytes, which are 256 of the pieces.
 
   Raises:
     UserError: fewer pieces than characters, or more than there can be, or the
@@ -68,6 +77,7 @@ def learn(lines: Sequence[str], size: int) -> Tokenizer:
       eos_id=EOS,
       pad_piece='<pad>',
       minloglevel=2,
+      **(_LOSSLESS if lossless else {}),
     )
   except (RuntimeError, ValueError, OSError) as error:
     most = re.search(r'value <= (\d+)', str(error))

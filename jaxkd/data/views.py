@@ -571,6 +571,32 @@ def spec_augment(
   return {**example, 'source': {**example['source'], 'frames': frames}}
 
 
+def with_hint(key: Array, example: Any) -> dict[str, Array]:
+  """Shows the hint of a row of tokens, which the other nets do not see.
+
+  A row may begin with tokens of segment 0, which no token attends to. Here they
+  belong to the document that follows them. It is for a teacher that knows more,
+  such as the solution of a task, or the running mean of the student itself.
+  """
+  del key
+  parts = example if isinstance(example, Mapping) else {}
+  _require(
+    {'tokens', 'segments', 'positions'} <= parts.keys(),
+    'with_hint needs rows of tokens with their segments and positions; pack '
+    'them, with the hint in front as segment 0',
+  )
+  segments, place = parts['segments'], jnp.arange(len(parts['segments']))
+  own = segments[jnp.argmax(segments > 0)]  # 0 in a row of nothing
+  segments = jnp.where(jnp.cumsum(segments > 0) > 0, segments, own)
+  joined = (segments == own) & (own > 0)
+  positions = jnp.where(joined, place, parts['positions'])
+  return {
+    **parts,
+    'segments': segments.astype(parts['segments'].dtype),
+    'positions': positions.astype(parts['positions'].dtype),
+  }
+
+
 # Reading and checking.
 
 

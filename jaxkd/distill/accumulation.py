@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from jaxkd.keys import fold
+from jaxkd.logits import factored
 from jaxkd.types import Context, Term
 
 SIZE, PARTS = 8, 2  # of the batch that is tried
@@ -65,7 +66,7 @@ def part_of(context: Context, index: int, parts: int) -> Context:
         x, index * size, (index + 1) * size, axis=axis
       )
 
-    return jax.tree.map(one, tree)
+    return factored.tree_map(one, tree)
 
   return context._replace(
     batch=cut(context.batch, 0),
@@ -95,7 +96,7 @@ def _both(term: Term, context: Context) -> tuple[Any, Any]:
   return whole, (
     mean(*value),
     jax.tree.map(mean, *of_params),
-    jax.tree.map(join, *of_outputs),
+    factored.tree_map(join, *of_outputs, head=mean),
   )
 
 
@@ -122,7 +123,7 @@ def _resized(context: Context) -> Context:
   """The shapes of a context with a batch of `SIZE`."""
 
   def with_size(tree, axis):
-    return jax.tree.map(
+    return factored.tree_map(
       lambda x: jax.ShapeDtypeStruct(
         (*x.shape[:axis], SIZE, *x.shape[axis + 1 :]), x.dtype
       ),

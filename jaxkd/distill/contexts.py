@@ -83,7 +83,7 @@ def teach(
     known: group -> outputs that are known already, each [B, T, ...].
   """
   found = {
-    name: {at: jnp.moveaxis(x, 1, 0) for at, x in outputs.items()}
+    name: jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), dict(outputs))
     for name, outputs in known.items()
   }
 

@@ -79,7 +79,8 @@ class Draw(NamedTuple):
       if group not in teachers:
         raise unknown('teacher', group, teachers, f'{self.entry}.teacher')
     nets = [teachers[group] for group in self.groups]
-    if any('logits' in net for net in nets):  # of equally many classes
+    several = len(nets) > 1
+    if several and any('logits' in net for net in nets):  # of equal classes
       nets_of(teachers, self.groups, 'logits', self.entry)
     count = sum(len(next(iter(net.values()))) for net in nets)
     chosen = self.index(count, seed, step)
@@ -89,9 +90,8 @@ class Draw(NamedTuple):
       for name, x in first.items()
       if all(name in n and n[name].shape[1:] == x.shape[1:] for n in others)
     }
-    return {
-      name: jnp.concatenate(x)[chosen][None] for name, x in outputs.items()
-    }
+    join = lambda *x: jnp.concatenate(x)[chosen][None]  # noqa: E731
+    return {name: jax.tree.map(join, *x) for name, x in outputs.items()}
 
 
 def alone(whole: Iterable[str], draws: Iterable[Draw]) -> dict[str, Draw]:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup
-from jaxkd.distill import adapters
+from jaxkd.distill import adapters, sparse
 from jaxkd.distill.arguments import name_of
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.keys import fold
+from jaxkd.logits import factored
 from jaxkd.types import Context
 
 Location = str | tuple
@@ -146,7 +147,11 @@ def nets_of(
     if outputs and at not in outputs:
       raise unknown('output', at, outputs, f'{entry}.teacher: {group}')
     if outputs:
+      by = 'what fuses, weighs or judges teachers'
+      sparse.refuse(outputs[at], entry=entry, by=by)
       each[group] = outputs[at]
+  what = f'what fuses, weighs or judges {"+".join(groups)}'
+  factored.check_dense(each, what, entry=f'{entry}.teacher')
   first = next(iter(each.values())).shape[1:]
   for group, x in each.items():
     if x.shape[1:] != first:
@@ -216,6 +221,9 @@ def sides(
 
   def make(side, student, teacher, context):
     name, options = entries[side]
+    what = f'the adapter {name_of(name)}'
+    factored.check_dense((student, teacher), what, entry=f'{entry}.{side}')
+    sparse.refuse((student, teacher), entry=f'{entry}.{side}', by='an adapter')
     if 'image' in inspect.signature(found[side]).parameters:
       image = getattr(context.inputs, 'shape', ())
       options = {**options, 'image': image}

@@ -18,10 +18,12 @@ from jaxkd.distill import regions
 from jaxkd.distill.arguments import Arguments
 from jaxkd.distill.location import Location, found_in
 from jaxkd.errors import UserError, unknown
+from jaxkd.logits import factored
 from jaxkd.types import Context
 
 FIELD = 'valid'  # of a batch that says itself what counts
 _OF_OBJECTS = frozenset(('boxes', 'points'))  # fields with as many rows
+SEGMENTS = 'segments'  # of inputs: which text of a row a token is of
 ALL = 'all'  # the mask of a term for which everything does
 _NUMBERS = ('id', 'epoch', 'labels', 'rank')
 
@@ -127,8 +129,8 @@ def check_named(
   if FIELD not in batch or FIELD in fields or (mask and not of_objects):
     return
   student, groups = found_in(context, at, teachers, entry=entry)
-  shapes = [x.shape for x in jax.tree.leaves(student)]
-  shapes += [x.shape[1:] for x in jax.tree.leaves(groups)]
+  shapes = [x.shape for x in factored.leaves(student)]
+  shapes += [x.shape[1:] for x in factored.leaves(groups)]
   placed = [shape for shape in shapes if len(shape) > 2]
   if mask:
     # As many rows of a map as objects would pass for these.
@@ -178,7 +180,7 @@ def check_fits(
   """
   if counts is None or counts.ndim == 1:
     return
-  for x in jax.tree.leaves(layers):
+  for x in factored.leaves(layers):
     if x.ndim > 2 and x.shape[: counts.ndim] != counts.shape:
       raise UserError(
         f'{entry}.mask: {mask!r} is {list(counts.shape)}, and a layer has '
@@ -231,7 +233,7 @@ def keep(counts: Array | None, tree: Any, lead: int = 0) -> Any:
       jnp.expand_dims(counts > 0, rest), x, jnp.zeros((), x.dtype)
     )
 
-  return jax.tree.map(one, tree)
+  return factored.tree_map(one, tree)
 
 
 def shown(

@@ -4,7 +4,7 @@ Shapes and dtypes are known when a step is compiled, so that these checks cost
 nothing in the steps themselves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jax import Array
 from jaxkd.distill import masks
 from jaxkd.distill.location import Sides
 from jaxkd.errors import UserError
+from jaxkd.logits import factored
 
 
 class Checks(NamedTuple):
@@ -79,11 +80,31 @@ class Checks(NamedTuple):
         'make it a bool'
       )
 
+  def packed(self, result: Array, inputs: Any) -> None:
+    """Refuses one value for a row that holds several texts.
+
+    It would depend on which texts were packed together, and weigh rows and not
+    tokens.
+
+    Args:
+      result: what the loss returned.
+      inputs: what the net sees; packed rows have `masks.SEGMENTS`.
+    """
+    if result.ndim < 2 and masks.SEGMENTS in (
+      inputs if isinstance(inputs, Mapping) else ()
+    ):
+      raise UserError(
+        f'{self.entry}.loss: {self.loss} gives one value for a row and rows '
+        'are packed with several texts, so it would depend on the packing; '
+        "choose a loss of single tokens with mask='valid', or data with one "
+        'text in a row'
+      )
+
   def positions(self, counts: Array | None, layers: Any) -> None:
     """Refuses a mask of positions where the student's outputs have none."""
     if counts is None or counts.ndim == 1:
       return
-    shapes = [x.shape[: counts.ndim] for x in jax.tree.leaves(layers)]
+    shapes = [x.shape[: counts.ndim] for x in factored.leaves(layers)]
     if counts.shape not in shapes:
       raise UserError(
         f'{self.entry}.mask: {self.mask!r} is {list(counts.shape)}, and '
@@ -117,7 +138,13 @@ class Checks(NamedTuple):
     if 'logits' in at and _shapes(student, 1) == _shapes(teacher, 1):
       return f'{sentence}; choose outputs of one size'
     if 'logits' in at:
-      return f'{sentence}; give both the same number of classes'
+      todo = 'give both the same number of classes'
+      if all(x.ndim == 3 for x in jax.tree.leaves((student, teacher))):
+        todo += (
+          ', or, of vocabularies that differ, choose universal_logit_distance '
+          'or let the student learn texts that the teacher has written'
+        )
+      return f'{sentence}; {todo}'
     if self.both.adapted[0]:
       return f'{sentence}: {error}'
     try:
@@ -129,5 +156,5 @@ class Checks(NamedTuple):
 
 def _shapes(tree: Any, last: int = 0) -> str:
   """The shapes of arrays, of all axes or so many of the last ones."""
-  leaves = [f'{x.dtype}{list(x.shape[-last:])}' for x in jax.tree.leaves(tree)]
+  leaves = [f'{x.dtype}{list(x.shape[-last:])}' for x in factored.leaves(tree)]
   return ', '.join(leaves)

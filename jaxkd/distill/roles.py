@@ -31,6 +31,9 @@ class CacheSpec(NamedTuple):
     dir: the folder; empty for one in the workdir.
     stage: the name of the group's folder in it.
     model: a description of the nets, as text.
+    top_p: of these, the fewest with this mass; 1 for all.
+    temperature: at which they and what is left are kept.
+    dtype: of their log-probabilities; see `jaxkd.logits.packed.dtype_of`.
   """
 
   outputs: tuple[str, ...]
@@ -38,6 +41,9 @@ class CacheSpec(NamedTuple):
   dir: str = ''
   stage: str = ''
   model: str = ''
+  top_p: float = 1.0
+  temperature: float = 1.0
+  dtype: str = ''
 
 
 class Role(NamedTuple):

@@ -31,6 +31,8 @@ from jaxkd.train import trainable
 from jaxkd.train.population import Learner
 from jaxkd.types import Context
 
+MEASURED = 'measured'  # the field of a rollout's batch that is reported
+
 
 def learner(
   system: System,
@@ -92,7 +94,7 @@ def init(
 
   def traced(carry, frozen, example):
     """The contexts, and what a forward pass changes of each net's state."""
-    batch = _prepared(system, carry, example, key)
+    batch, _ = _prepared(system, carry, example, key)
     found, now = contexts(system, made.terms, carry, frozen, batch, key)
     before = carry['state']['nets']
     return found, {n: replaced(before[n], now['nets'][n]) for n in nets}
@@ -126,13 +128,13 @@ def step(
     hyper: the member's own values.
 
   Returns:
-    The new carry, and pairs (sum, count) by name: the loss, that of each term
-    and the norm of the gradient.
+    The new carry, and pairs (sum, count) by name: the loss, that of each term,
+    the norm of the gradient, and what a rollout measured.
   """
   made = system.recipe(hyper)
   carry = _compressed(system, carry)
   key = fold(jax.random.key(carry['seed']), 'step', carry['step'])
-  batch = _prepared(system, carry, batch, key)
+  batch, written = _prepared(system, carry, batch, key)
   gradients, (values, state) = _gradients(
     system, made, carry, frozen, batch, key
   )
@@ -142,16 +144,21 @@ def step(
   measured = {
     'loss': (sum(values.values()), one),
     'gradient_norm': (optax.tree.norm(total), one),
+    **{f'rollout/{k}': (v, one) for k, v in written.items()},
   }
   return new, measured | {f'loss/{k}': (v, one) for k, v in values.items()}
 
 
-def _prepared(system: System, carry: dict, batch: dict, key: Array) -> dict:
-  """The batch as it is to be learnt; whole, before it is cut into parts."""
+def _prepared(system: System, carry: dict, batch: dict, key: Array) -> tuple:
+  """The batch as it is to be learnt, whole, before it is cut into parts.
+
+  Returns:
+    The batch, and the means of what a rollout measured of its examples.
+  """
   if system.augment:
     batch = system.augment(batch, seed=carry['seed'])
   if not system.rollout:
-    return batch
+    return batch, {}
 
   def outputs_of(role, variables):
     def outputs(inputs):
@@ -163,9 +170,10 @@ def _prepared(system: System, carry: dict, batch: dict, key: Array) -> dict:
   variables = running_mean.variables(carry)
   each = {n: outputs_of(role, variables[n]) for n, role in system.nets.items()}
   student = each if len(each) > 1 else next(iter(each.values()))
-  return jax.lax.stop_gradient(
-    system.rollout(student, batch, fold(key, 'rollout'))
-  )
+  batch = system.rollout(student, batch, fold(key, 'rollout'))
+  batch = jax.lax.stop_gradient(dict(batch))
+  measured = batch.pop(MEASURED, {})
+  return batch, {k: x.astype(jnp.float32).mean() for k, x in measured.items()}
 
 
 def _gradients(

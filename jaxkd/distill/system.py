@@ -45,7 +45,8 @@ class System(NamedTuple):
     rollout: ``(student, batch, key) -> batch``, what the student writes and
       then learns from, where ``student`` gives its outputs in evaluation for
       inputs as the data have them (a dict of these where several roles train).
-      It has no gradient.
+      It has no gradient. The mean of each array [B] in its field ``measured``
+      is reported, as ``rollout/NAME``.
     decode: what else a net is measured by; see `jaxkd.tasks`.
   """
 

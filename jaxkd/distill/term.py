@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, losses
-from jaxkd.distill import fusion, masks
+from jaxkd.distill import fusion, masks, sparse
 from jaxkd.distill.arguments import (
   Arguments,
   field_of,
@@ -50,6 +50,8 @@ def term(
   inputs: Mapping[str, str] | None = None,
   fuse_weights: str | Callable[..., Array] = '',
   example_weight: str | Callable[..., Array] = '',
+  top: int = 0,
+  tail: str = '',
   entry: str = 'term',
   kw: Mapping[str, Any] | None = None,
   **options: Any,
@@ -83,6 +85,11 @@ def term(
       `jaxkd.distill.fused`. By default they count equally.
     example_weight: a function of the teacher's output, such as
       'teacher_confidence', that multiplies the loss of each example.
+    top: compares the teacher's so many most likely classes alone, and the
+      others together; 0 for all. For losses in `losses.OF_SPARSE`.
+    tail: what goes for the others, also where logits come sparse, as of a
+      cache: 'bucket' by default, or another of `jaxkd.logits.sparse`. A loss of
+      one's own needs it said.
     entry: the config entry, for error messages.
     kw: options of the loss, by keyword.
     options: the same, written out.
@@ -92,6 +99,8 @@ def term(
   """
   function = find_loss(loss, at=f'{entry}.loss')
   groups, kw = groups_of(teacher), {**(kw or {}), **options}
+  if tail and 'tail' in inspect.signature(function).parameters:
+    kw, tail = {'tail': tail, **kw}, ''  # as of top_k_kl
   # Some terms need a teacher only for the weights of the examples.
   looks = not example_weight or compares(function, inputs, entry=entry)
   if fuse_weights and not groups:
@@ -123,6 +132,7 @@ def term(
     inputs=inputs,
     weigh=weigh,
     options=kw,
+    tail=sparse.Tail(top, tail),
     entry=entry,
   )
   if weigh:
@@ -151,6 +161,7 @@ def knowledge(
   inputs: Mapping[str, str] | None = None,
   weigh: Callable[[Context], Array] | None = None,
   options: Mapping[str, Any] | None = None,
+  tail: sparse.Tail = sparse.DEFAULT,
   entry: str = 'term',
 ) -> Term:
   """The term of a loss of both sides; see `term` for the arguments.
@@ -163,6 +174,7 @@ def knowledge(
     weigh: how much each teacher counts in the mean over them, [T] or for each
       example [B, T], of sum 1; by default they are equal.
     options: keyword options of the loss.
+    tail: how it compares with sparse logits.
     entry: the config entry, for error messages.
   """
   teachers, name = both.teachers, name_of(loss)
@@ -175,6 +187,7 @@ def knowledge(
     for part, place in zip(both.at, ('student', 'teacher'), strict=True)
   )
   lookup.check_options(loss, options, name=name, at=f'{entry}.kw')
+  sparse.check(tail, loss, entry=entry)
   looks = arguments.teacher or _taught(found)
   if looks and not teachers:
     raise UserError(
@@ -224,22 +237,34 @@ def knowledge(
       checks.positions(counts, layers)
     own = student if arguments.student else ()
     taught = teacher if arguments.teacher else ()
+    sparse.refuse(named, entry=f'{entry}.inputs', by=f'the loss {name}')
+    function, own, taught = sparse.compared(
+      loss,
+      own,
+      taught,
+      tail,
+      temperature=_temperature(loss, options),
+      teachers=teachers,
+      entry=entry,
+    )
 
     def of(student):
       values = (*first, *student, *taught, *rest)
       if found:  # a place may be left out in the middle
         by_name = dict(zip(arguments.names, values, strict=True))
-        return jnp.asarray(loss(**by_name, **extra))
-      return jnp.asarray(loss(*values, **extra))
+        return jnp.asarray(function(**by_name, **extra))
+      return jnp.asarray(function(*values, **extra))
 
     try:
-      result = of(own)
+      with within(f'{entry}: '):
+        result = of(own)
     except UserError:
       raise
     except Exception as error:
       raise UserError(checks.mismatch(error, student, teacher, of)) from error
     size = _size(context)
     checks.result(result, counts, size, layers)
+    checks.packed(result, context.inputs)
     if result.ndim == 0:  # one for the whole batch, as of a set distance
       result = jnp.full((size,), 1, result.dtype) * result
     return masks.per_example(result, counts, context.totals)
@@ -286,6 +311,7 @@ def knowledge(
     if not groups:
       return value(context, counts, student, named=own), state
     if arguments.together:
+      sparse.refuse(groups, entry=f'{entry}.loss', by=f'the loss {name}')
       nets = tuple(net for (group,) in groups for net in group)
       return value(context, counts, student, (nets,), own), state
 

@@ -58,13 +58,17 @@ from jaxkd.losses.responses import (
   probability_mse,
   pseudo_label,
   reverse_kl,
+  skewed_kl,
+  skewed_reverse_kl,
   soft_cross_entropy,
   standardize,
   top_k_kl,
   total_variation,
+  universal_logit_distance,
   virtual_teacher,
   weighted_soft_labels,
 )
+from jaxkd.losses.sampled import sampled_reverse_kl
 from jaxkd.losses.sequences import ctc
 from jaxkd.losses.targets import (
   confidence_weights,
@@ -82,12 +86,40 @@ from jaxkd.losses.targets import (
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
 
+# Losses that take `jaxkd.logits.Factored` for logits, and form them in chunks
+# of the classes.
+OF_FACTORED = (
+  kl,
+  reverse_kl,
+  jensen_shannon,
+  skewed_kl,
+  skewed_reverse_kl,
+  total_variation,
+  soft_cross_entropy,
+  cross_entropy,
+  pseudo_label,
+)
+
+# Losses that look at nothing but the softmaxes of both sides, class by class,
+# so that several classes can be put together; see `jaxkd.logits.sparse`.
+OF_SPARSE = (
+  kl,
+  reverse_kl,
+  jensen_shannon,
+  skewed_kl,
+  skewed_reverse_kl,
+  total_variation,
+  soft_cross_entropy,
+)
+
 __all__ = [
   # Responses
   'kl',
   'reverse_kl',
   'binary_kl',
   'jensen_shannon',
+  'skewed_kl',
+  'skewed_reverse_kl',
   'total_variation',
   'soft_cross_entropy',
   'permuted_soft_cross_entropy',
@@ -95,6 +127,7 @@ __all__ = [
   'probability_mse',
   'noisy_logit_mse',
   'top_k_kl',
+  'universal_logit_distance',
   'decoupled_kl',
   'dist',
   'standardize',
@@ -140,6 +173,7 @@ __all__ = [
   'gradient_penalty',
   # Sequences
   'ctc',
+  'sampled_reverse_kl',
   # Example weights, targets, fusion
   'teacher_is_correct',
   'teacher_confidence',

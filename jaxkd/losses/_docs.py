@@ -17,6 +17,7 @@ from jaxkd.losses import (
   information,
   relations,
   responses,
+  sampled,
   sequences,
   targets,
 )
@@ -28,6 +29,7 @@ MODULES = {
   'Relations': relations,
   'Adversarial': adversarial,
   'Sequences': sequences,
+  'Sampled tokens': sampled,
   'Example weights, targets, fusion': targets,
 }
 SECTIONS = (
@@ -38,6 +40,39 @@ SECTIONS = (
   'Example',
   'Variants',
 )
+# What a term of a language model is the mean of, by loss: tests/distill/
+# test_invariance.py holds each to the promise below. Losses that are not here
+# take no outputs by token, and are refused.
+REDUCTIONS = {
+  'tokens': (
+    *('kl', 'reverse_kl', 'binary_kl', 'jensen_shannon', 'total_variation'),
+    *('soft_cross_entropy', 'logit_mse', 'probability_mse', 'top_k_kl'),
+    *('universal_logit_distance', 'decoupled_kl', 'weighted_soft_labels'),
+    *('virtual_teacher', 'cross_entropy', 'pseudo_label', 'hint', 'cosine'),
+    *('variational_information',),
+  ),
+  'tokens of a whole batch': ('pearson_feature',),
+  'rows': (
+    *('attention_transfer', 'neuron_selectivity', 'activation_boundary'),
+    *('factor_transfer', 'channel_wise', 'log_sum'),
+    *('maximum_mean_discrepancy', 'inter_channel_correlation'),
+    *('pairwise_affinity',),
+  ),
+  'rows of a whole batch': ('similarity_preserving',),
+}
+_INVARIANCE = """\
+## What does not change the loss of a language model
+
+With `mask='valid'` a term is the mean over all tokens of the batch that count,
+never a mean of means. So loss and gradient do not depend on the split into
+micro-batches (`train.accumulate`), on the number of devices, on the length of
+padding, or on packing (texts in rows of their own, or several in a row with
+`segments`). This is a promise, to 1e-6 in float32, and
+`tests/distill/test_invariance.py` holds every loss to it. What could not keep
+it is refused in one sentence: a value by row where rows are packed, and in
+parts of a batch what compares its examples. With `mask='all'` padding counts as
+any token, as it says.
+"""
 _INTRO = """\
 # Losses
 
@@ -91,7 +126,7 @@ def signature(function) -> str:
 
 def page() -> str:
   """All of docs/losses.md."""
-  text = [_INTRO, _contents()]
+  text = [_INTRO, _contents(), _invariance()]
   for title, module in MODULES.items():
     text.append(f'## {title}\n\n{_inline(inspect.getdoc(module))}\n')
     text += [_entry(function) for function in _functions(module)]
@@ -112,6 +147,19 @@ def _contents():
       line = _inline(inspect.getdoc(function).splitlines()[0])
       rows.append(f'| [`{name}`](#{name}) | {line} |')
   return '\n'.join(rows) + '\n'
+
+
+def _invariance():
+  rows = [
+    '| mean over | losses | micro-batches | devices | padding | packing |',
+    '|---|---|---|---|---|---|',
+  ]
+  for over, names in REDUCTIONS.items():
+    kept = ['refused' if 'batch' in over else 'same', 'same', 'same']
+    kept.append('refused' if 'rows' in over else 'same')
+    links = ', '.join(f'[`{name}`](#{name})' for name in names)
+    rows.append(f'| {over} | {links} | {" | ".join(kept)} |')
+  return _INVARIANCE + '\n' + '\n'.join(rows) + '\n'
 
 
 def _entry(function):

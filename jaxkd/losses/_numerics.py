@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd.logits.chunks import soften as soften
+
 
 def upcast(*arrays: Array) -> Array | tuple[Array, ...]:
   """The arrays in float32, or in float64 where one of them is."""
@@ -129,14 +131,6 @@ def at_valid(valid: Array | None, *arrays: Array):
   return arrays if len(arrays) > 1 else arrays[0]
 
 
-def soften(logits: Array, temperature: Array | float) -> Array:
-  """Logits over a temperature; those of -inf have no part in its gradient."""
-  if not isinstance(temperature, jax.core.Tracer):
-    return logits / temperature
-  absent = jnp.isneginf(logits)
-  return jnp.where(absent, logits, jnp.where(absent, 0, logits) / temperature)
-
-
 def classes(*logits: Array) -> Array:
   """Which classes there are, bool [..., K]: not those at -inf on all sides."""
   absent = jnp.isneginf(logits[0])
@@ -147,14 +141,19 @@ def classes(*logits: Array) -> Array:
 
 def is_distribution(logits: Array) -> Array:
   """Whether a softmax of [..., K] is one: no NaN, no inf, not all -inf."""
-  return jnp.isfinite(jnp.max(logits, axis=-1))
+  return jnp.isfinite(logits.max(axis=-1))
 
 
 def divergence(log_p: Array, log_q: Array, axis=-1) -> Array:
   """KL(p ‖ q) along ``axis``; what p rules out (-inf) adds 0."""
+  return jnp.sum(divergence_terms(log_p, log_q), axis=axis)
+
+
+def divergence_terms(log_p: Array, log_q: Array) -> Array:
+  """What each class adds to KL(p ‖ q)."""
   ruled_out = jnp.isneginf(log_p)
   log_p, log_q = jnp.where(ruled_out, 0, log_p), jnp.where(ruled_out, 0, log_q)
-  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=axis)
+  return jnp.exp(log_p) * (log_p - log_q)
 
 
 def log_mass(logs: Array, axis: int = -1, where: Array | None = None) -> Array:

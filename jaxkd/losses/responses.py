@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxkd.logits import Factored, SparseLogits, chunks, sparse
+from jaxkd.logits.factored import dense_needed
 from jaxkd.losses import _checks, _numerics, targets
 
 
@@ -54,8 +56,8 @@ def kl(student: Array, teacher: Array, *, temperature: float = 1.0) -> Array:
       ``soft_cross_entropy`` has the same gradient and another value.
     - Some code leaves T² out, or only where there is no label term.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _numerics.divergence(log_p, log_q)
+  loss = _over_classes(_forward, student, teacher, temperature)
+  return temperature**2 * loss
 
 
 def reverse_kl(
@@ -91,8 +93,8 @@ def reverse_kl(
       gradient; this is the divergence at each token, as GKD has it.
     - Code for language models leaves T² out.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _numerics.divergence(log_q, log_p)
+  loss = _over_classes(_reverse, student, teacher, temperature)
+  return temperature**2 * loss
 
 
 def binary_kl(
@@ -186,23 +188,102 @@ def jensen_shannon(
     - Elsewhere β → 0 is the limit: 0, or ``kl`` after dividing by β.
   """
   _checks.within(0, 1, beta=beta)
-  log_q, log_p = _softened(student, teacher, temperature)
+  sides = student, teacher, temperature
+  if isinstance(beta, jax.core.Tracer):
+    loss = _over_classes(_mixed_or_end, *sides, beta)
+  elif 0 < beta < 1:
+    loss = _over_classes(_mixed, *sides, beta)
+  else:
+    loss = _over_classes(_reverse if beta > 0 else _forward, *sides)
+  return temperature**2 * loss
 
-  def between(beta):
-    log_m = _log_mix(beta, log_p, log_q)
-    share_p, share_q = (
-      _numerics.divergence(log_p, log_m),
-      _numerics.divergence(log_q, log_m),
-    )
-    return beta * share_p + (1 - beta) * share_q
 
-  if not isinstance(beta, jax.core.Tracer) and 0 < beta < 1:
-    return temperature**2 * between(beta)
-  # A population may map over β, so either end may come up at run time; the
-  # inner β keeps log 0 out of the branch that is not taken.
-  loss = between(jnp.where((beta > 0) & (beta < 1), beta, 0.5))
-  loss = jnp.where(beta <= 0, _numerics.divergence(log_p, log_q), loss)
-  loss = jnp.where(beta >= 1, _numerics.divergence(log_q, log_p), loss)
+def skewed_kl(
+  student: Array,
+  teacher: Array,
+  *,
+  alpha: float = 0.1,
+  temperature: float = 1.0,
+) -> Array:
+  """Kullback-Leibler divergence from the teacher to a mixture with it (SKL).
+
+  Some of the teacher in what the student is compared as bounds the loss by
+  log(1 / α), and with it the gradient of classes that the student rules out.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    alpha: α in [0, 1], the teacher's share of the mixture. 0 is ``kl``; the
+      gradient shrinks with 1 - α.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² KL(p ‖ α p + (1 - α) q), p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Ko et al., `DistiLLM: Towards Streamlined Distillation for Large Language
+    Models <https://arxiv.org/abs/2402.03898>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(skewed_kl(student, teacher).item(), 3)
+    0.514
+
+  Variants:
+    - The authors' code leaves out the teacher's entropy: the same gradient, but
+      not 0 at equality. Classes at -inf on one side add 0 there.
+  """
+  _checks.within(0, 1, alpha=alpha)
+  if not isinstance(alpha, jax.core.Tracer) and alpha == 0:
+    return kl(student, teacher, temperature=temperature)
+  loss = _over_classes(_skewed, student, teacher, temperature, alpha)
+  return temperature**2 * loss
+
+
+def skewed_reverse_kl(
+  student: Array,
+  teacher: Array,
+  *,
+  alpha: float = 0.1,
+  temperature: float = 1.0,
+) -> Array:
+  """Kullback-Leibler divergence from the student to a mixture with it (SRKL).
+
+  As ``reverse_kl``, and bounded by log(1 / α) where the teacher rules out what
+  the student does not.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., K].
+    alpha: α in [0, 1], the student's share of the mixture. 0 is
+      ``reverse_kl``.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The loss of each example, nats times T², [...]; 0 at equality.
+
+  Formula:
+    T² KL(q ‖ (1 - α) p + α q), p = softmax(v / T), q = softmax(z / T)
+
+  References:
+    Ko et al., `DistiLLM: Towards Streamlined Distillation for Large Language
+    Models <https://arxiv.org/abs/2402.03898>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    >>> round(skewed_reverse_kl(student, teacher).item(), 3)
+    0.699
+
+  Variants:
+    - In the authors' code classes at -inf on one side add 0.
+  """
+  _checks.within(0, 1, alpha=alpha)
+  if not isinstance(alpha, jax.core.Tracer) and alpha == 0:
+    return reverse_kl(student, teacher, temperature=temperature)
+  loss = _over_classes(_skewed_reverse, student, teacher, temperature, alpha)
   return temperature**2 * loss
 
 
@@ -237,8 +318,7 @@ def total_variation(
   Variants:
     - Some code leaves ½ out. There is no T² in any that we know of.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
+  return _over_classes(_half_gap, student, teacher, temperature)
 
 
 def soft_cross_entropy(
@@ -274,8 +354,8 @@ def soft_cross_entropy(
     - Structured distillation for segmentation sums it over the batch and
       divides by the number of pixels of one image.
   """
-  log_q, log_p = _softened(student, teacher, temperature)
-  return temperature**2 * _soft_cross_entropy(log_q, log_p)
+  loss = _over_classes(_cross, student, teacher, temperature)
+  return temperature**2 * loss
 
 
 def permuted_soft_cross_entropy(
@@ -449,32 +529,38 @@ def noisy_logit_mse(
 
 def top_k_kl(
   student: Array,
-  teacher: Array,
+  teacher: Array | SparseLogits,
   *,
-  k: int,
+  k: int | None = None,
   temperature: float = 1.0,
-  tail: str = 'renormalize',
+  tail: str = 'bucket',
 ) -> Array:
   """Kullback-Leibler divergence on the teacher's k most likely classes.
 
-  For large vocabularies, whose teacher is stored as its k largest logits.
-  What the other classes hold is either left out or compared as one class.
+  For large vocabularies, whose teacher is stored as its k largest
+  probabilities. What the other classes hold is compared as one class, which
+  keeps most of the gradient, or treated as one of the other tails says.
 
   Args:
     student: logits z, [..., K].
-    teacher: logits v, [..., K].
-    k: how many classes, from 1 to K.
+    teacher: logits v, [..., K]; or `jaxkd.logits.SparseLogits` of them at the
+      same temperature.
+    k: how many classes, from 1 to K; those that they have of sparse logits.
     temperature: T > 0; divides both.
-    tail: 'renormalize' makes both sides distributions over the k classes,
-      'bucket' adds a class that holds the rest.
+    tail: 'bucket' adds a class that holds the rest, 'renormalize' makes both
+      sides distributions over the k classes, 'uniform' has the other classes
+      share the teacher's rest equally, 'drop' leaves them out of the sum.
 
   Returns:
-    The loss of each example, nats times T², [...]; 0 at equality.
+    The loss of each example, nats times T², [...]; 0 at equality, but under
+    'uniform' and 'drop'.
 
   Formula:
-    T² Σ_j p_j log(p_j / q_j), j over the k classes of largest v, with p and q
-    divided by their sums over them; or with p_rest = 1 - Σ_j p_j and q_rest
-    as one more class
+    T² [Σ_j p_j log(p_j / q_j) + p_rest log(p_rest / q_rest)], j over the k
+    classes of largest v, p_rest = 1 - Σ_j p_j, q_rest = 1 - Σ_j q_j; the sum
+    alone ('drop'), with p and q divided by their sums over the k
+    ('renormalize'), or with T² Σ_i s log(s / q_i), s = p_rest / (K - k), over
+    the others ('uniform')
 
   References:
     Tan et al., `Multilingual Neural Machine Translation with Knowledge
@@ -484,35 +570,88 @@ def top_k_kl(
     >>> student = jnp.array([[0.0, 0.0, 0.0]])
     >>> teacher = jnp.array([[0.0, 1.0, 2.0]])
     >>> round(top_k_kl(student, teacher, k=2).item(), 3)
-    0.111
-    >>> round(top_k_kl(student, teacher, k=2, tail='bucket').item(), 3)
     0.266
+    >>> round(top_k_kl(student, teacher, k=2, tail='renormalize').item(), 3)
+    0.111
 
   Variants:
+    - The paper, and much code, renormalises over the k: nothing then tells the
+      student how much the others hold, which is most of what is lost.
     - Some code renormalises the teacher alone, which teaches the student to
       put no mass on the other classes.
-    - Some code does not renormalise at all; that sum can be negative.
+    - Some code does not renormalise at all ('drop'); that sum can be negative.
   """
-  _checks.one_of(('renormalize', 'bucket'), tail=tail)
-  log_q, log_p = _softened(student, teacher, temperature)
-  classes = log_p.shape[-1]
-  _checks.integer(1, classes, k=k)
-  _, top = jax.lax.top_k(teacher, k)
-  top_p = jnp.take_along_axis(log_p, top, axis=-1)
-  top_q = jnp.take_along_axis(log_q, top, axis=-1)
-  if tail == 'renormalize' or k == classes:
-    top_p, top_q = jax.nn.log_softmax(top_p), jax.nn.log_softmax(top_q)
+  _checks.one_of(sparse.TAILS, tail=tail)
+  _checks.positive(temperature=temperature)
+  if isinstance(teacher, SparseLogits):
+    _checks.arrays(student=(student, 'float[..., K]'))
+    if k not in (None, teacher.k):
+      raise ValueError(f'k must be the {teacher.k} of the teacher, not {k!r}')
   else:
-    rest = jnp.put_along_axis(
-      jnp.ones(log_p.shape, bool), top, False, axis=-1, inplace=False
+    _checks.arrays(
+      student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
     )
-    top_p = jnp.concatenate(
-      [top_p, _numerics.log_mass(log_p, where=rest)], axis=-1
-    )
-    top_q = jnp.concatenate(
-      [top_q, _numerics.log_mass(log_q, where=rest)], axis=-1
-    )
-  return temperature**2 * _numerics.divergence(top_p, top_q)
+    _checks.integer(1, teacher.shape[-1], k=k)
+    student, teacher = _numerics.upcast(student, teacher)
+    teacher = SparseLogits.of(teacher, k, temperature=temperature)
+  log_q, log_p = sparse.log_probs(
+    student, teacher, temperature=temperature, tail=tail
+  )
+  return temperature**2 * _numerics.divergence(log_p, log_q)
+
+
+def universal_logit_distance(
+  student: Array, teacher: Array, *, temperature: float = 1.0
+) -> Array:
+  """Universal logit distance (ULD), between unequal vocabularies.
+
+  Compares how the probabilities are spread and not what they stand for: the
+  likeliest class of one side with the likeliest of the other, and so on. It is
+  the cost of moving one distribution to the other where all classes are equally
+  far from each other.
+
+  Args:
+    student: logits z, [..., K].
+    teacher: logits v, [..., J], of any number of classes.
+    temperature: T > 0; divides both.
+
+  Returns:
+    The distance for each example, from 0 to 2, [...]; 0 where the sorted
+    probabilities are equal.
+
+  Formula:
+    Σ_k |q_(k) - p_(k)|, p = softmax(v / T), q = softmax(z / T), each sorted
+    downwards and filled up with 0 to max(K, J)
+
+  References:
+    Boizard et al., `Towards Cross-Tokenizer Distillation: the Universal Logit
+    Distillation Loss for LLMs <https://arxiv.org/abs/2402.12030>`_, 2024
+
+  Example:
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 4.0, 0.0]])
+    >>> round(universal_logit_distance(student, teacher).item(), 3)
+    0.93
+
+  Variants:
+    - The authors' code takes the mean over the tokens of each answer, cut to
+      the shorter of the two tokenisations, and then over the answers, so a
+      token of a short answer counts more. Here the mask says which tokens
+      count, and each counts the same.
+    - Its weight in their recipe is 1.5, beside the cross-entropy to the labels.
+    - TRL's GOLD first compares the tokens that both vocabularies spell alike.
+  """
+  _checks.arrays(
+    student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., J]')
+  )
+  _checks.positive(temperature=temperature)
+  q, p = (
+    jnp.sort(jax.nn.softmax(_numerics.soften(x, temperature)), descending=True)
+    for x in _numerics.upcast(student, teacher)
+  )
+  shared = min(q.shape[-1], p.shape[-1])
+  gap = jnp.abs(q[..., :shared] - p[..., :shared]).sum(-1)
+  # The classes that one side has more of stand against a probability of 0.
+  return gap + q[..., shared:].sum(-1) + p[..., shared:].sum(-1)
 
 
 def decoupled_kl(
@@ -877,17 +1016,28 @@ def cross_entropy(
   kind = 'float[..., K]' if soft else 'int[...]'
   _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, kind))
   _checks.within(0, 1, label_smoothing=label_smoothing)
-  logits = _numerics.upcast(logits)
+  factored = isinstance(logits, Factored)
+  if factored and soft:
+    raise dense_needed(logits, 'cross_entropy to probabilities')
+  if not factored:
+    logits = _numerics.upcast(logits)
   if soft:
     log_q = jnp.where(labels == 0, 0, jax.nn.log_softmax(logits))
     loss = -jnp.sum(labels.astype(logits.dtype) * log_q, axis=-1)
+  elif factored:
+    ids = _nearest_class(labels, logits)[..., None]
+    loss = -chunks.log_probabilities(logits, ids)[..., 0]
   else:
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(
       logits, _nearest_class(labels, logits)
     )
   if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
-    there = _numerics.classes(logits)
-    uniform = -_mean(jnp.where(there, jax.nn.log_softmax(logits), 0), there)
+    if factored:
+      count = chunks.sum_over_classes(_there, jax.lax.stop_gradient(logits))
+      uniform = chunks.sum_over_classes(_surprise, logits) / count
+    else:
+      there = _numerics.classes(logits)
+      uniform = -_mean(jnp.where(there, jax.nn.log_softmax(logits), 0), there)
     loss = (1 - label_smoothing) * loss + label_smoothing * uniform
   return loss if soft else _known(labels, logits, loss)
 
@@ -927,7 +1077,7 @@ def pseudo_label(student: Array, teacher: Array) -> Array:
   _checks.arrays(
     student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
   )
-  loss = cross_entropy(student, jnp.argmax(teacher, axis=-1))
+  loss = cross_entropy(student, teacher.argmax(axis=-1))
   return loss * _numerics.one_or_nan(_numerics.is_distribution(teacher))
 
 
@@ -1018,6 +1168,67 @@ def _softened(student, teacher, temperature):
   )
 
 
+def _over_classes(g, student, teacher, temperature, *options):
+  """Σ_k g(log q_k, log p_k, *options), checked; in chunks where factored."""
+  _checks.arrays(
+    student=(student, 'float[..., K]'), teacher=(teacher, 'float[..., K]')
+  )
+  _checks.positive(temperature=temperature)
+  return chunks.sum_over_classes(
+    g, student, teacher, temperature=temperature, options=options
+  )
+
+
+# What a class adds to a loss, by its log-probabilities.
+
+
+def _forward(log_q, log_p):
+  return _numerics.divergence_terms(log_p, log_q)
+
+
+def _reverse(log_q, log_p):
+  return _numerics.divergence_terms(log_q, log_p)
+
+
+def _skewed(log_q, log_p, alpha):
+  return _numerics.divergence_terms(log_p, _log_mix(alpha, log_p, log_q))
+
+
+def _skewed_reverse(log_q, log_p, alpha):
+  return _numerics.divergence_terms(log_q, _log_mix(alpha, log_q, log_p))
+
+
+def _mixed(log_q, log_p, beta):
+  log_m = _log_mix(beta, log_p, log_q)
+  share_p = beta * _numerics.divergence_terms(log_p, log_m)
+  return share_p + (1 - beta) * _numerics.divergence_terms(log_q, log_m)
+
+
+def _mixed_or_end(log_q, log_p, beta):
+  """As `_mixed` for a β that a population maps over, either end too."""
+  # The inner β keeps log 0 out of the branch that is not taken.
+  inner = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
+  found = _mixed(log_q, log_p, inner)
+  found = jnp.where(beta <= 0, _forward(log_q, log_p), found)
+  return jnp.where(beta >= 1, _reverse(log_q, log_p), found)
+
+
+def _half_gap(log_q, log_p):
+  return 0.5 * jnp.abs(jnp.exp(log_p) - jnp.exp(log_q))
+
+
+def _cross(log_q, log_p):
+  return -jnp.exp(log_p) * jnp.where(jnp.isneginf(log_p), 0, log_q)
+
+
+def _surprise(log_q):
+  return jnp.where(jnp.isneginf(log_q), 0, -log_q)
+
+
+def _there(log_q):
+  return jnp.where(jnp.isneginf(log_q), 0, jnp.ones_like(log_q))
+
+
 def _mean(values, there):
   """The mean of [..., K], 0 elsewhere, over the classes that there are."""
   factor = _numerics.mean_factor(there, dtype=values.dtype)[..., 0]
@@ -1043,8 +1254,7 @@ def _log_mix(share, log_p, log_q):
 
 
 def _soft_cross_entropy(log_q, log_p):
-  log_q = jnp.where(jnp.isneginf(log_p), 0, log_q)
-  return -jnp.sum(jnp.exp(log_p) * log_q, axis=-1)
+  return jnp.sum(_cross(log_q, log_p), axis=-1)
 
 
 def _one_hot(labels, logits):

@@ -2,7 +2,8 @@
 
 ``mlp`` is the class ``Model`` in ``jaxkd/models/mlp.py``. ``resnet8x4`` is a
 published name: the file of its family lists it, with the options it fixes, in
-``NAMED``. ``package.module:attribute`` is your own: an NNX or Linen module
+``NAMED``. ``hf:FOLDER`` is a decoder with the options that a folder of Hugging
+Face fixes. ``package.module:attribute`` is your own: an NNX or Linen module
 class, or a function that gives a module or a Net. Only the file of the model
 that is named is imported.
 """
@@ -18,9 +19,10 @@ from flax import linen, nnx
 
 from jaxkd import lookup, options, registry, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import frozen, half, net, switch
+from jaxkd.models import frozen, half, hugging_face, net, switch
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
+from jaxkd.models.placed import is_placed, looked_up, tokens_of
 from jaxkd.paths import by_path, replaced
 from jaxkd.types import Net
 
@@ -28,8 +30,10 @@ __all__ = [
   'build',
   'count',
   'defaults',
+  'explicit',
   'families',
   'fitter',
+  'merged',
   'part',
   'resolve',
   'tap_shapes',
@@ -44,6 +48,7 @@ SIZES = frozenset(
     *('pyramid', 'bins', 'mlp_ratio', 'init'),
   )
 )
+HUGGING_FACE = 'decoder'  # the family of its folders
 FLOATS = ('bfloat16', 'float16', 'float32')  # what models compute in
 
 
@@ -64,9 +69,9 @@ def build(
   """Any model as a Net.
 
   Args:
-    name: a family (``resnet``), a published name (``resnet8x4``) or
-      ``package.module:attribute``, which is given those of ``num_classes``,
-      ``input_shape``, ``dtype`` and ``rngs`` that it takes.
+    name: a family (``resnet``), a published name (``resnet8x4``),
+      ``hf:FOLDER``, or ``package.module:attribute``, which is given those of
+      ``num_classes``, ``input_shape``, ``dtype`` and ``rngs`` that it takes.
     num_classes: the number of logits.
     input_shape: shape of one input, (H, W, C) for images; or a pytree of
       shapes, see `jaxkd.shapes`.
@@ -88,6 +93,12 @@ def build(
     UserError: an unknown model, option or layer, an option that the name
       already fixes, or layers to freeze that cannot be reached.
   """
+  if is_placed(input_shape):
+    own = dict(num_classes=num_classes, input_shape=tokens_of(input_shape))
+    own |= dict(taps=taps, remat=remat, before=before, after=after)
+    return looked_up(
+      build(name, **own, freeze=freeze, dtype=dtype, at=at, **kw)
+    )
   made = _make(name, num_classes, input_shape, dtype, at, kw)
   inputs = shapes.batch(input_shape)
   if remat and isinstance(made, Net | linen.Module):
@@ -155,6 +166,8 @@ def tap_shapes(
   **kw: Any,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Every layer that ``taps`` can name, with its shape for a batch of one."""
+  if is_placed(input_shape):
+    input_shape = tokens_of(input_shape)
   made = _make(name, num_classes, input_shape, 'float32', at, kw)
   if isinstance(made, Net):
     return {}
@@ -196,6 +209,9 @@ def resolve(
   name: str, *, at: str = 'model'
 ) -> tuple[Callable, Mapping[str, Any]]:
   """What builds a model, and the options that its name fixes."""
+  if hugging_face.is_folder(name):
+    folder = hugging_face.folder(name, at=at)
+    return families()[HUGGING_FACE].Model, hugging_face.options(folder)
   if ':' in name:
     found = lookup.attribute(name, kind='model', at=at)
     if isinstance(found, linen.Module | nnx.Module):
@@ -206,6 +222,42 @@ def resolve(
     return found, {}
   module = families().find(name, kind='model', at=at)
   return module.Model, {} if name in families() else module.NAMED[name]
+
+
+def explicit(
+  name: str, kw: Mapping[str, Any], *, at: str = 'model'
+) -> tuple[str, dict[str, Any]]:
+  """The same model without the folder that its name may depend on.
+
+  Args:
+    name: of a model, ``hf:FOLDER`` or any other.
+    kw: its own options.
+    at: the config entry of the name, for error messages.
+
+  Returns:
+    A name and options that mean the model wherever they are read.
+  """
+  if not hugging_face.is_folder(name):
+    return name, dict(kw)
+  return HUGGING_FACE, {**resolve(name, at=at)[1], **kw}
+
+
+def merged(
+  name: str, kw: Mapping[str, Any], variables: dict
+) -> tuple[dict[str, Any], dict]:
+  """A trained net without what was added to it for training alone.
+
+  Args:
+    name: of the model.
+    kw: its own options.
+    variables: [members, ...], or their shapes within a trace.
+
+  Returns:
+    Options and variables of the net that computes the same; those that were
+    given where the model adds nothing.
+  """
+  merge = getattr(resolve(name)[0], 'merged', None)
+  return merge(kw, variables) if merge else (dict(kw), variables)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
+from jaxkd.logits.factored import check_kind, product
 from jaxkd.models.seq2seq import LSTM, embedding, linear, symmetric
 
 NAMED = {
@@ -36,6 +37,10 @@ class Model(nnx.Module):
     dropout: the probability that training drops a unit of the embedding or of
       an output of a layer, not of one to itself at the next step.
     tied: whether the embedding is the output layer too, with biases.
+    logits: 'dense', an array; or 'factored', `jaxkd.logits.Factored`, for a
+      vocabulary that is too large for it.
+    chunk: how many tokens of the vocabulary losses then form at once; 0 for a
+      rule.
     init: initial values are uniform between -init and init.
     dtype: what to compute in.
     rngs: where initial values and dropout come from.
@@ -53,6 +58,8 @@ class Model(nnx.Module):
     depth: int = 1,
     dropout: float = 0.0,
     tied: bool = True,
+    logits: str = 'dense',
+    chunk: int = 0,
     init: float = 0.05,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
@@ -64,6 +71,8 @@ class Model(nnx.Module):
         'this model is of language: it takes sequences of tokens, not inputs '
         f'of shape {input_shape}; choose another model or source of data'
       )
+    check_kind(logits, chunk)
+    self.logits, self.chunk = logits, chunk
     options = {'init': symmetric(init), 'dtype': dtype, 'rngs': rngs}
     self.embed = embedding(num_classes, width, **options)
     self.layers = nnx.List(LSTM(width, **options) for _ in range(depth))
@@ -81,7 +90,10 @@ class Model(nnx.Module):
       x = self.dropout(layer(x)['output'])
     x = x.astype(jnp.float32)
     if self.tied:
-      logits = x @ self.embed.embedding[...].T + self.bias[...][None, None]
+      head, bias = self.embed.embedding[...], self.bias[...]
+    elif self.logits == 'factored':
+      head, bias = self.head.kernel[...].T, self.head.bias[...]
     else:
-      logits = self.head(x)
+      return {'logits': self.head(x), 'embedding': x}
+    logits = product(self.logits, x, head, bias, chunk=self.chunk)
     return {'logits': logits, 'embedding': x}

@@ -41,6 +41,7 @@ from jax import Array
 
 from jaxkd import keys
 from jaxkd.errors import UserError, unknown
+from jaxkd.logits.factored import Factored, is_factored
 from jaxkd.models import frozen, switch
 from jaxkd.models.dependence import dependent
 from jaxkd.paths import by_path, matches, replaced
@@ -436,8 +437,10 @@ def _leaves(output: PyTree) -> dict[str, Array]:
   """The arrays of a layer's output by their path inside it."""
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(output)
-    if isinstance(leaf, Array)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      output, is_leaf=is_factored
+    )
+    if isinstance(leaf, Array | Factored)
   }
 
 
@@ -451,7 +454,7 @@ def _dict(result: PyTree, model: str) -> dict[str, Array]:
     return {'logits': result}
   if isinstance(result, Mapping):
     outputs = _leaves(result)
-    found = by_path(dict(result))
+    found = by_path(dict(result), is_factored)
     if outputs and len(outputs) == len(found):
       return outputs
     bad = [f'{n!r} is {_said(x)}' for n, x in found.items() if n not in outputs]

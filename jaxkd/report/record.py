@@ -280,8 +280,7 @@ def _notes(config, source, students, rounds) -> list[str]:
       notes.append(f'all seeds share the teachers {name}')
     kept = entry['cache']['outputs']
     if kept:
-      top = entry['cache']['top']
-      some = f', of the logits the {top} largest' if top else ''
+      some = _sparse(entry['cache'])
       notes.append(
         f'what the teachers {name} give was kept on disk '
         f'({", ".join(kept)}{some}) and not computed in the step'
@@ -298,11 +297,39 @@ def _notes(config, source, students, rounds) -> list[str]:
           f'the students of {part.prefix}{arm} see {some} examples made by '
           f'{made["name"]} of the teacher {of}, {beside}'
         )
+  for stage in students:
+    if share := _unfinished(stage):
+      notes.append(
+        f'of the rows that the students of {stage.name} wrote at the end of '
+        f'training, {share:.0%} reached no token that stops them'
+      )
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':
     notes.append('all seeds see the examples in the same order')
   return notes
+
+
+def _unfinished(stage) -> float:
+  """The share of what students wrote, at the last look, that did not end."""
+  metrics = (stage.history or {}).get('metrics', {})
+  written, unfinished = (
+    np.sum(metrics.get(f'train/rollout/{name}', [[0.0]])[-1])
+    for name in ('written', 'unfinished')
+  )
+  return float(unfinished / written) if written > 0 else 0.0
+
+
+def _sparse(cache) -> str:
+  """What is kept of the logits, in words; empty for all of them."""
+  if not cache['top']:
+    return ''
+  some = f', of the logits the {cache["top"]} largest'
+  if cache['top_p'] < 1:
+    some += f' or as many as have {cache["top_p"]:g} of the mass'
+  if cache['temperature'] != 1:
+    some += f', at temperature {cache["temperature"]:g}'
+  return some
 
 
 def _way(execution) -> str:

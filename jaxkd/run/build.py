@@ -12,6 +12,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.errors import UserError, blamed, within
+from jaxkd.logits import factored
 from jaxkd.models import half, precision
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
@@ -56,6 +57,9 @@ def role(
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
       raise UserError(f'{at}.kw: {option!r} is set by jaxkd; remove it')
+  adapted = bool(entry['kw'].get('lora'))
+  if adapted and steps:
+    _check_adapted(entry, at)
   reads = pairs(entry['reads'])
   shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
   with blamed(f'{at}.model'):
@@ -97,7 +101,7 @@ def role(
     reads,
     average_view=entry['views'].get('average', ''),
     at=at,
-    **inherit.of_role(entry['init'], entry['freeze'], at=at),
+    **inherit.of_role(entry['init'], entry['freeze'], at=at, adapted=adapted),
     fit=fit,
     compression=compression.compression(
       net, entry['quantize'], entry['prune'], steps=steps, at=at
@@ -137,7 +141,10 @@ def cache_spec(
     return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
   outputs = tuple(dict.fromkeys(cache['outputs']))
-  return CacheSpec(outputs, cache['top'], cache['dir'], stage, described(name))
+  own = {name: cache[name] for name in ('top', 'top_p', 'temperature', 'dtype')}
+  return CacheSpec(
+    outputs, dir=cache['dir'], stage=stage, model=described(name), **own
+  )
 
 
 def needs(entry: Mapping[str, Any], distill: Mapping[str, Any]) -> set[str]:
@@ -181,6 +188,9 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   each = []
   for group, location in reads:
     outputs = output_shapes(groups[group].net, groups[group].shape)
+    factored.check_dense(
+      outputs[location], 'a net that reads', entry=f'{at}.reads'
+    )
     each.append(outputs[location].shape[1:])
   if any(shape[:-1] != each[0][:-1] for shape in each):
     raise UserError(
@@ -262,6 +272,30 @@ def _check_logits(
   )
 
 
+def _check_adapted(entry: Mapping[str, Any], at: str) -> None:
+  """Refuses adapters of what has not been trained, or is not plain."""
+  if entry['init'] == inherit.RANDOM:
+    raise UserError(
+      f'{at}.kw.lora: the parameters beside the adapters do not train and '
+      f'would stay random; name a group of teachers to start from in {at}.init'
+    )
+  for other in ('quantize', 'prune'):
+    if entry[other]:
+      raise UserError(
+        f'{at}.{other}: adapters are merged when training is over, and what is '
+        f'compressed cannot be; leave it empty, or {at}.kw.lora'
+      )
+
+
+def options_of(entry: Mapping[str, Any], source: Source) -> dict[str, Any]:
+  """The options of a net; special tokens are those of the data's tokenizer."""
+  kw, tokenizer = dict(entry['kw']), getattr(source, 'tokenizer', None)
+  for name in ('pad', 'bos', 'eos'):
+    if name in kw and kw[name] is None and tokenizer is not None:
+      kw[name] = getattr(tokenizer.special, name)
+  return kw
+
+
 def _in_float16(net: Net, shape: Any) -> bool:
   """Whether the net computes in float16."""
   key = jax.random.key(0)
@@ -329,7 +363,7 @@ def _builder(entry, source, shape, at, dtype, param_dtype):
         **hooks,
         dtype=dtype,
         at=f'{at}.model',
-        **entry['kw'],
+        **options_of(entry, source),
       )
     if special:
       net = specialists.specialist(net, source.num_classes)

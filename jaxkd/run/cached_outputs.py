@@ -26,13 +26,13 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.contexts import shown, teach
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, unknown
+from jaxkd.logits import SparseLogits, factored, packed
 from jaxkd.train import sharding
 from jaxkd.train.fit import Stopped
 
 _NEAR = 64  # rows that are read together where they follow one another
-# The largest logits, less the logarithm of the sum of all exponentials, their
-# classes, and the logarithm of what is left for the other classes.
-_TOP, _CLASSES, _REST = 'logits.top', 'logits.classes', 'logits.rest'
+_AT_ONCE = 2**28  # bytes of outputs that are computed together
+_SPARSE = 'logits.'  # before the names of the arrays of sparse logits
 
 
 class CachedOutputs:
@@ -115,6 +115,7 @@ class CachedOutputs:
       self.lines,
       rows,
       _NEAR if self._draws else 1,
+      compressed=self._spec.top_p < 1,
     )
     below = Path(self._spec.stage, cache.fingerprint(met)[:12])
     own = self._spec.dir
@@ -139,12 +140,13 @@ class CachedOutputs:
       f'{at} (the {spec.top} largest)' if at == 'logits' and spec.top else at
       for at in spec.outputs
     ]
+    some = 'up to ' if layout.compressed else ''
     count = f'{layout.rows:,}'
     count = count if self.lines == 1 else f'{self.lines} × {count}'
     what = 'views of examples' if self._draws else 'examples'
     return (
       f'{self._at}: {", ".join(names)} of {count} {what}, '
-      f'{cache.size(layout.on_disk)}, in {self._shown}'
+      f'{some}{cache.size(layout.on_disk)}, in {self._shown}'
     )
 
   def check(self) -> None:
@@ -182,6 +184,11 @@ class CachedOutputs:
           self._write(draft, progress, stop)
       cache.find(*sought)
     self._cache = cache.Cache(self.folder, self.layout, self._at)
+    if self._spec.top_p < 1:
+      say(
+        f'{self._at}: of {self._spec.top} classes at most, {self._kept():.1f} '
+        f'are kept on average for a mass of {self._spec.top_p:g}'
+      )
 
   def look(self, step: int, id: np.ndarray) -> dict[str, np.ndarray]:
     """The outputs of the group for the batch of a step.
@@ -207,20 +214,28 @@ class CachedOutputs:
 
   def blank(self, id: np.ndarray) -> dict[str, np.ndarray]:
     """Zeros of the shape of what `look` gives."""
-    return {
-      at: np.zeros((*id.shape, *x.shape), x.dtype)
-      for at, x in self._given.items()
-    }
+    arrays = self.layout.arrays.items()
+    return self._decode(
+      {at: np.zeros((*id.shape, *x.shape), x.dtype) for at, x in arrays}
+    )
 
   def _facts(self) -> dict[str, Any]:
     """Everything that the rows depend on but the parameters, by name."""
+    spec, sparse = self._spec, {}
+    if spec.top:
+      sparse = {
+        'top_p': spec.top_p,
+        'temperature': spec.temperature,
+        'dtype': packed.dtype_of(spec.top, self._classes, spec.dtype),
+      }
     return {
-      'model': self._spec.model,
+      'model': spec.model,
       'view': self._text,
       'data': fingerprint.of_examples(self._loader.examples)['inputs'],
-      'outputs': list(self._spec.outputs),
-      'top': self._spec.top,
-      **source_code.fact([self._spec.model, self._text]),
+      'outputs': list(spec.outputs),
+      'top': spec.top,
+      **sparse,
+      **source_code.fact([spec.model, self._text]),
     }
 
   def _of(self, line: int) -> dict:
@@ -248,7 +263,7 @@ class CachedOutputs:
 
   def _write(self, draft: cache.Draft, progress, stop) -> None:
     """Computes the missing rows, shard by shard, on all devices."""
-    size = min(cache.BLOCK, self.layout.rows)
+    size = min(cache.BLOCK, self.layout.rows, self._at_once())
     mesh = sharding.mesh(1, size)
     mesh = mesh if mesh.size > 1 else None
 
@@ -286,42 +301,55 @@ class CachedOutputs:
     for at in self._spec.outputs:
       if at not in given:
         raise unknown('output', at, given, f'{self._at}.outputs')
-    return {at: given[at] for at in self._spec.outputs}
+    kept = {at: given[at] for at in self._spec.outputs}
+    factored.check_dense(kept, 'a cache', entry=f'{self._at}.outputs')
+    return kept
 
   def _encode(self, given: Mapping[str, Array]) -> dict[str, Array]:
     """Outputs as they are stored, [B, T, ...]."""
     found = {at: jnp.moveaxis(x, 0, 1) for at, x in given.items()}
-    top = self._spec.top
-    if not top:
+    spec = self._spec
+    if not spec.top:
       return found
     logits = found.pop('logits')
     classes = logits.shape[-1]
-    if top > classes:
+    if spec.top > classes:
       raise UserError(
-        f'{self._at}.top: there are {classes} classes and not {top}; use '
+        f'{self._at}.top: there are {classes} classes and not {spec.top}; use '
         f'{classes} or fewer, or 0 for the logits as they are'
       )
-    values, order = jax.lax.top_k(jax.nn.log_softmax(logits), classes)
-    small = jnp.uint16 if classes <= 2**16 else jnp.int32
-    found[_TOP] = values[..., :top]
-    found[_CLASSES] = order[..., :top].astype(small)
-    if top < classes:
-      found[_REST] = jax.nn.logsumexp(values[..., top:], axis=-1)
-    return found
+    largest = SparseLogits.of(
+      logits, spec.top, temperature=spec.temperature, top_p=spec.top_p
+    )
+    dtype = packed.dtype_of(spec.top, classes, spec.dtype)
+    arrays = packed.pack(largest, dtype)
+    return {**found, **{f'{_SPARSE}{name}': x for name, x in arrays.items()}}
 
-  def _decode(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse; classes whose logits are not stored share the rest."""
+  def _decode(self, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse; the largest logits stay sparse."""
     if not self._spec.top:
       return found
-    found = dict(found)
-    values, order = found.pop(_TOP), found.pop(_CLASSES)
-    classes = self._given['logits'].shape[-1]
-    logits = np.empty((*values.shape[:-1], classes), values.dtype)
-    if _REST in found:
-      share = np.log(classes - values.shape[-1], dtype=values.dtype)
-      logits[:] = (found.pop(_REST) - share)[..., None]
-    np.put_along_axis(logits, order.astype(np.int64), values, axis=-1)
-    return {**found, 'logits': logits}
+    whole = {at: x for at, x in found.items() if not at.startswith(_SPARSE)}
+    arrays = {
+      at.removeprefix(_SPARSE): x for at, x in found.items() if at not in whole
+    }
+    logits = packed.unpack(arrays, self._classes, self._spec.temperature)
+    return {**whole, 'logits': logits}
+
+  @property
+  def _classes(self) -> int:
+    return self._given['logits'].shape[-1]
+
+  def _at_once(self) -> int:
+    """How many rows to compute together, a power of 2."""
+    row = sum(x.size * x.dtype.itemsize for x in self._given.values())
+    return 2 ** max(0, (_AT_ONCE // row).bit_length() - 1)
+
+  def _kept(self) -> float:
+    """How many classes are kept on average, of the first rows."""
+    rows = self._cache.span(0, min(cache.BLOCK, self.layout.rows))
+    values = rows[f'{_SPARSE}{packed.LOG_PROBS}'].astype(np.float32)
+    return float((~np.isneginf(values)).sum(-1).mean())
 
 
 class Batches:

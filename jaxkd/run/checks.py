@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxkd import tasks
 from jaxkd.data import sources
-from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
 from jaxkd.run import earlier, job_checks, jobs, shifted
@@ -19,6 +19,7 @@ from jaxkd.run.plan import (
   per_seed,
 )
 from jaxkd.teachers import groups as teachers
+from jaxkd.teachers import vocabularies
 from jaxkd.train import sharding
 
 
@@ -94,6 +95,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if entry['made_of']:
       continue
+    notes += vocabularies.padding(f'teachers.{name}', entry, source)
     if not entry['restore']:
       with sharding.on(devices[name]):
         job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
@@ -102,6 +104,9 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
     if isinstance(found, earlier.Made):
       earlier.check_made(found, entry, role, len(part.seeds), at)
     else:
+      with within(f'{at}: '):
+        pieces = vocabularies.pieces_of(entry['restore'], found)
+      notes += vocabularies.check_restored(name, entry, pieces, source)
       teachers.restore(name, entry, role, len(part.seeds), found)
       notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
@@ -109,6 +114,8 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       job_checks.check(session, jobs.of_arm(part, arm, source, shapes))
     for name, role in part.students[arm].items():
       shifted.classes_of(part, arm, name, role, source)
+      entry = part.arms[arm]['students'][name]
+      notes += vocabularies.padding(f'students.{name}', entry, source)
   return notes
 
 

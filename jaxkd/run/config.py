@@ -22,7 +22,7 @@ from jaxkd.data import sources
 from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.models import precision
+from jaxkd.models import hugging_face, precision
 from jaxkd.report import wording
 from jaxkd.run import old_names
 from jaxkd.train import population
@@ -64,6 +64,8 @@ OPTIONS = {
 CONFIGS = Path(__file__).parents[1] / 'configs'  # those of jaxkd
 OLD = {'students.*.correct': 'students.*.logit_shift'}
 
+CACHE_DTYPES = ('float16', 'bfloat16', 'float32')  # of the largest logits
+
 _TERM = {
   'loss': '',
   'term': '',  # in place of a loss: what has parameters or a memory of its own
@@ -82,6 +84,8 @@ _TERM = {
   'weight': 1.0,
   'schedule': {'name': '', 'kw': {}},  # of optax; multiplies the weight
   'example_weight': '',
+  'top': 0,  # of the teacher's classes that are told apart; 0 for all
+  'tail': '',  # what goes for the others, also of a cache; see logits/sparse.py
   'when': '',
   'when_at': 'logits',  # of the teacher, that `when` and `example_weight` see
   'otherwise': '',
@@ -152,9 +156,17 @@ _TEACHER = {
   'distill': {},
   'train': _TRAIN,
   'restore': '',
-  # what is kept on disk of its outputs, how many of the largest logits (0 for
-  # all), and where, if not with the run
-  'cache': {'outputs': (), 'top': 0, 'dir': ''},
+  # what is kept on disk of its outputs, and where, if not with the run; of the
+  # logits how many of the largest (0 for all), of these as many as have a mass,
+  # at a temperature, in what type ('' for float16, in which all is float32)
+  'cache': {
+    'outputs': (),
+    'top': 0,
+    'top_p': 1.0,
+    'temperature': 1.0,
+    'dtype': '',
+    'dir': '',
+  },
 }
 _STUDENT = {
   **_NET,
@@ -368,6 +380,9 @@ def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
 def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   """A complete net, with what its model takes by default."""
   entry = merge(default, entry, at)
+  weights = entry.get('restore', '')
+  if entry['model'] == models.HUGGING_FACE and hugging_face.is_folder(weights):
+    entry['model'] = weights  # whose config.json has its options
   options = models.defaults(entry['model'], at=f'{at}.model')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
@@ -697,6 +712,27 @@ def _check_teacher(entry: Mapping, at: str) -> None:
     raise UserError(
       f"{at}.cache.top: it is about the logits; add 'logits' to "
       f'{at}.cache.outputs, or set it to 0'
+    )
+  cache = entry['cache']
+  for name, value in (('top_p', 1), ('temperature', 1), ('dtype', '')):
+    if cache[name] != value and not cache['top']:
+      raise UserError(
+        f'{at}.cache.{name}: it is about the largest logits; say how many are '
+        f'kept in {at}.cache.top, or leave it {value!r}'
+      )
+  if not 0 < cache['top_p'] <= 1:
+    raise UserError(
+      f'{at}.cache.top_p: {cache["top_p"]} should be above 0 and at most 1'
+    )
+  if not 0 < cache['temperature'] < math.inf:
+    raise UserError(
+      f'{at}.cache.temperature: {cache["temperature"]} should be above 0 and '
+      'finite'
+    )
+  if cache['dtype'] not in ('', *CACHE_DTYPES):
+    raise UserError(
+      f'{at}.cache.dtype: {cache["dtype"]!r} should be one of '
+      f'{", ".join(CACHE_DTYPES)}, or empty'
     )
   if not 0 < entry['specialize']['own'] < 1:
     raise UserError(

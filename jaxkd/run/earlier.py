@@ -4,10 +4,12 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxkd import files
+import jax
+
+from jaxkd import files, models
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import pytorch
+from jaxkd.models import hugging_face, pytorch
 from jaxkd.run import workdir
 from jaxkd.run.plan import Round
 from jaxkd.teachers import groups as teachers
@@ -27,13 +29,16 @@ def restored_from(
 ) -> Path | Made:
   """Where nets are restored from: a path, or a stage of an earlier round.
 
-  ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`;
+  ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`, and
+  ``hf:PATH`` a folder of them, see `jaxkd.models.hugging_face`;
   ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
   role `student` of that round's better arm, ``r01/students/ARM/student`` that
   of another arm.
   """
   if restore.startswith(pytorch.PREFIX):
     return files.path(restore.removeprefix(pytorch.PREFIX), at=at)
+  if hugging_face.is_folder(restore):
+    return hugging_face.folder(restore, at=at)
   made = {}
   for earlier in itertools.takewhile(lambda r: r.prefix != part.prefix, rounds):
     made |= _made(earlier)
@@ -81,4 +86,8 @@ def check_made(made: Made, entry, role, seeds, at):
   shapes = teachers.shapes(
     {**entry, 'per_seed': False, 'count': 1}, made.role, 0
   )
-  teachers.check_same(shapes.variables, role, made.entry, at)
+  model, kw = made.entry['model'], made.entry['kw']
+  variables = jax.eval_shape(
+    lambda v: models.merged(model, kw, v)[1], shapes.variables
+  )
+  teachers.check_same(variables, role, made.entry, at)

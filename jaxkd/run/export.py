@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd import shapes, tasks
+from jaxkd import models, shapes, tasks
 from jaxkd.data import inputs
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Role
@@ -32,14 +32,16 @@ def export(
 ) -> None:
   """Writes a population of nets to where `jaxkd.load` finds it."""
   source = session.source
+  model, kw = models.explicit(entry['model'], build.options_of(entry, source))
+  kw, variables = models.merged(model, kw, variables)
   with hosts.raise_everywhere('the nets'):
     if hosts.is_first():
       stored.export(
         workdir.net_folder(directory, stage),
         variables,
         {
-          'model': entry['model'],
-          'kw': entry['kw'],
+          'model': model,
+          'kw': kw,
           'num_classes': build.classes_of(entry, source),
           'classes': list(source.classes),
           'inputs': inputs.as_json(_inputs_of(role, source)),

@@ -90,8 +90,10 @@ def _of_teachers(teachers, frozen, batch, seed, augment) -> str:
   bad = {}
   given = _given(teachers, frozen, batch, seed, augment)
   for group, outputs in given.items():
-    for name, x in sorted(outputs.items()):
-      if not _is_number(x, rules_out=name == 'logits'):
+    for name, tree in sorted(outputs.items()):
+      rules_out = name == 'logits'
+      leaves = jax.tree.leaves(tree)  # several if not dense
+      if not all(_is_number(x, rules_out=rules_out) for x in leaves):
         bad.setdefault(group, name)
   for group, name in bad.items():
     role = teachers[group]

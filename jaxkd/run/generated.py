@@ -73,7 +73,16 @@ def generator_of(
     seeds=part.seeds,
     of=configs.as_json({k: teacher[k] for k in ('model', 'kw', 'views')}),
     classes=source.classes,
+    defaults=_special(source),
   )
+
+
+def _special(source: Source) -> dict[str, int]:
+  """The special tokens of the data's tokenizer, where it has its own."""
+  special = getattr(getattr(source, 'tokenizer', None), 'special', None)
+  if special is None:
+    return {}
+  return {'stop': special.eos, 'pad': special.pad, 'bos': special.bos}
 
 
 def make(

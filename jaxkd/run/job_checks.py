@@ -8,6 +8,7 @@ from jaxkd import shapes as shape_lib
 from jaxkd.data import augment
 from jaxkd.data.sources import Source
 from jaxkd.distill import accumulation
+from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.distill.contexts import shown
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
@@ -27,6 +28,7 @@ from jaxkd.run.train_job import (
   system_of,
 )
 from jaxkd.run.types import Job, Session
+from jaxkd.tasks import on_policy
 from jaxkd.train import hosts
 from jaxkd.train.population import shapes_of_one
 
@@ -118,6 +120,14 @@ def _check_cached(job: Job) -> None:
           f'teachers.{group}.cache.outputs: {at} looks at {location!r} of '
           f'{group}, which is not cached; add it'
         )
+    readers_of = [
+      role.at for role in readers if (group, 'logits') in role.reads
+    ]
+    if role.cache.top and readers_of:
+      raise UserError(
+        f'teachers.{group}.cache.top: {readers_of[0]} reads all logits of '
+        f'{group}; set it to 0'
+      )
 
 
 def _check_augment(session: Session, job: Job, batch: dict) -> None:
@@ -160,6 +170,17 @@ def _check_rollout(job: Job) -> None:
       f'data.rollout.name: {role.at}.model is fitted to the data at once; '
       'leave it empty'
     )
+  if job.rollout['name'] != on_policy.on_policy.__name__:
+    return
+  for name, entry in terms.in_use(job.distill).items():
+    if not entry['loss']:
+      continue
+    at = f'{job.at}distill.{name}'
+    loss = find_loss(entry['loss'], at=f'{at}.loss')
+    fields = Arguments(loss, entry['inputs']).fields
+    mask = entry['mask'] if isinstance(entry['mask'], str) else entry['mask'][0]
+    if wrong := on_policy.wrong_mask(mask, fields):
+      raise UserError(wrong, entry=f'{at}.mask')
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:

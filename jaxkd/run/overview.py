@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
@@ -15,12 +16,14 @@ from jaxkd import shapes
 from jaxkd.data import sources
 from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
-from jaxkd.models import cost, precision
+from jaxkd.models import cost, footprint, precision
 from jaxkd.models import idle as idle_lib
+from jaxkd.paths import by_path
 from jaxkd.report import wording
 from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
+from jaxkd.tasks import on_policy
 
 _KINDS = ('model', 'quantize', 'prune')
 
@@ -93,7 +96,12 @@ def nets(part: Round) -> list[tuple]:
 
 def notes(rounds: list) -> list[str]:
   """Notes on how the nets train, for the output and the row."""
-  return [*idle(rounds), *in_parts(rounds), *rounded(rounds)]
+  return [
+    *idle(rounds),
+    *in_parts(rounds),
+    *rounded(rounds),
+    *written(rounds),
+  ]
 
 
 def idle(rounds: list) -> list[str]:
@@ -134,6 +142,18 @@ def rounded(rounds: list) -> list[str]:
     f'an optimiser moves are {precision.FULL}, as are those that are exported '
     'and whose bytes are given'
   ]
+
+
+def written(rounds: list) -> list[str]:
+  """Notes on what students write in their steps, and then learn from."""
+  found: dict[str, list[str]] = {}
+  for part in rounds:
+    for arm, own in part.arms.items():
+      rollout, stage = own['data']['rollout'], f'{part.prefix}students/{arm}'
+      if rollout['name'] == on_policy.on_policy.__name__:
+        text = on_policy.said(rollout['kw'], own['train']['batch_size'])
+        found.setdefault(text, []).append(stage)
+  return [f'{several(stages)}: {text}' for text, stages in found.items()]
 
 
 def _trains(rounds: list, *, restored: bool) -> Iterator[tuple[str, dict]]:
@@ -231,8 +251,67 @@ def steps(part: Round, source: sources.Source) -> dict[str, cost.Step]:
   return found
 
 
+def memory(part: Round, source: sources.Source, arm: str) -> dict[str, int]:
+  """The bytes that a step of one member of an arm needs, by what they are for.
+
+  All from shapes, whatever the size of the nets. The last is an estimate, see
+  `jaxkd.models.footprint`.
+  """
+  session = jobs.session_of(part, source, Path(), progress=None)
+  job = jobs.of_arm(part, arm, source, jobs.shapes_of(part))
+  learner, arguments = train_job.member_shapes(session, job)
+  carry, _, frozen, _ = arguments
+  nets = carry['train']['nets']
+  trained = 0
+  for name, params in nets.items():
+    still = job.students[name.partition('/')[0]].untrained(params)
+    own = {p: x for p, x in by_path(params).items() if p not in still}
+    trained += _bytes(own)
+  rest = {k: v for k, v in carry.items() if k not in ('train', 'opt')}
+  beside = {k: v for k, v in carry['train'].items() if k != 'nets'}
+  peak = footprint.peak(learner.step, *arguments)
+  return {
+    'parameters': _bytes(nets),
+    'optimiser': _bytes(carry['opt']),
+    'other state': _bytes((rest, beside)),
+    'frozen teachers': _bytes(frozen),
+    'gradients': trained,
+    'activations, estimated': max(peak - trained, 0),
+  }
+
+
+def _bytes(tree: Any) -> int:
+  return sum(
+    x.size * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+    if not jnp.issubdtype(x.dtype, jax.dtypes.extended)
+  )
+
+
+def _print_memory(
+  console: Console, part: Round, source: sources.Source, arm: str
+) -> None:
+  found = memory(part, source, arm)
+  train = part.arms[arm]['train']
+  size, parts = train['batch_size'], train['accumulate']
+  rows = f'{size} examples' + (f' in {parts} parts' if parts > 1 else '')
+  console.print(
+    f'  needs {_gib(sum(found.values()))} for a step of {rows}, of one member '
+    'on one device:',
+    soft_wrap=True,
+  )
+  for name, number in found.items():
+    if number >= 2**13:
+      console.print(f'    {name:<24} {_gib(number):>12}', highlight=False)
+
+
+def _gib(number: int) -> str:
+  unit, power = ('GiB', 30) if number >= 2**28 else ('MiB', 20)
+  return f'{number / 2**power:,.2f} {unit}'
+
+
 def explain(console: Console, source: sources.Source, rounds: list) -> None:
-  """Prints the loss of each arm with its numbers, and every tap."""
+  """Prints the loss of each arm with its numbers, its memory, every tap."""
   for part in rounds:
     session = jobs.session_of(part, source, Path(), progress=None)
     groups, kept = jobs.shapes_of(part), {}
@@ -241,6 +320,8 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       augment = own['data']['augment']['students']
       sees = [f'sees {made}'] if made else []
       sees += [f'augments its examples by {augment}'] if augment else []
+      rollout = own['data']['rollout']['name']
+      sees += [f'writes what it learns from by {rollout}'] if rollout else []
       sees = f' {" and ".join([*sees, "minimises the sum of"])}'
       console.print(f'\n[bold]{part.prefix}{arm}[/]{sees}', soft_wrap=True)
       for name, term in sorted(terms.in_use(own['distill']).items()):
@@ -251,6 +332,8 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       for outputs in map(str, batches.outputs.values()):
         if kept.setdefault(outputs, arm) == arm:
           console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
+      if arm == part.first(arm):
+        _print_memory(console, part, source, arm)
     for at, entry, role in _different(part):
       if entry.get('made_of'):
         console.print(f'\n[bold]{at}[/]: outputs of {_model(entry)}')

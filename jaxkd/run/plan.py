@@ -17,7 +17,7 @@ from jaxkd.memo import Memo
 from jaxkd.run import arms, build, joined, names, schedule
 from jaxkd.run import config as configs
 from jaxkd.tasks import fidelity
-from jaxkd.teachers import many, specialists
+from jaxkd.teachers import many, specialists, vocabularies
 from jaxkd.types import Metric
 
 
@@ -148,6 +148,7 @@ def _teachers(
       )
     locations |= build.locations(entry['distill'], name, teacher=False)
     locations |= set(entry['cache']['outputs'])
+    vocabularies.check_own_tokens(at, entry, source)
     if entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:

@@ -18,7 +18,7 @@ from jaxkd import files, source_code
 from jaxkd.data import cache, fingerprint, folders
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError, within
-from jaxkd.models import pytorch
+from jaxkd.models import hugging_face, pytorch
 from jaxkd.report import record
 from jaxkd.run import workdir
 from jaxkd.run.plan import configs_of
@@ -87,13 +87,23 @@ def check_imported(config: Mapping[str, Any]) -> None:
 
 
 def _restored(restore: str, at: str) -> str:
-  """A checksum of the variables in a folder, or of a file of PyTorch's."""
+  """A checksum of the variables in a folder, or of files of weights."""
   if restore.startswith(pytorch.PREFIX):
     path = files.path(restore.removeprefix(pytorch.PREFIX), at=at)
     return _of_file(path, at)
+  if hugging_face.is_folder(restore):
+    return _of_weights(hugging_face.folder(restore, at=at), at)
   with within(f'{at}: '):
     variables, _ = stored.load(workdir.find_net(restore, at=f'{at}: '))
   return cache.fingerprint([variables])
+
+
+def _of_weights(path: Path, at: str) -> str:
+  """A checksum of a folder of Hugging Face: of what `restore` reads there."""
+  with within(f'{at}: '):
+    read = [path / hugging_face.CONFIG, *hugging_face.weight_files(path)]
+  found = ''.join(_of_file(file, at) for file in read)
+  return hashlib.sha256(found.encode()).hexdigest()
 
 
 def _paths(entry: str, value: Any) -> list[str]:

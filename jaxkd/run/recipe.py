@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
-from jaxkd import lookup
+from jaxkd import lookup, options
 from jaxkd.data import augment
 from jaxkd.distill.system import Recipe
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.run import config as configs
 from jaxkd.run import terms
 from jaxkd.run.types import Job, Session
+from jaxkd.tasks import on_policy
 from jaxkd.train import optimizer
 from jaxkd.types import Term
 
@@ -57,7 +58,7 @@ def augment_of(session: Session, job: Job) -> Callable[..., dict] | None:
   )
 
 
-def rollout_of(job: Job) -> Callable[..., dict] | None:
+def rollout_of(session: Session, job: Job) -> Callable[..., dict] | None:
   """What the students write of a batch, if they do.
 
   Raises:
@@ -66,16 +67,23 @@ def rollout_of(job: Job) -> Callable[..., dict] | None:
   if not job.rollout:
     return None
   at, kw = 'data.rollout', dict(job.rollout['kw'])
-  function = lookup.attribute(
-    job.rollout['name'], kind='rollout', at=f'{at}.name'
+  function = lookup.find(
+    job.rollout['name'], [on_policy], kind='rollout', at=f'{at}.name'
   )
   name = job.rollout['name'].rpartition(':')[2]
   lookup.check_options(function, kw, name=name, at=f'{at}.kw')
+  if function is on_policy.on_policy:
+    kw = {**on_policy.tokens_of(session.source), **kw}
   rollout = functools.partial(function, **kw)
 
   def checked(student, batch, key):
-    with blamed(at):
-      found = rollout(student, batch, key)
+    try:
+      with blamed(at):
+        found = rollout(student, batch, key)
+    except UserError as error:
+      of_option = error.entry in options.parameters_of(function)
+      with within(f'{at}.kw.' if of_option else f'{at}.name: '):
+        raise
     if not isinstance(found, Mapping) or 'inputs' not in found:
       raise UserError(
         f'{at}.name: {name} should give a batch, a dict with inputs'

@@ -114,10 +114,13 @@ def _plain(entry, at, num_data) -> Term:
       mask=entry['mask'],
       inputs=entry['inputs'],
       fuse_weights=weights,
+      top=entry['top'],
+      tail=entry['tail'],
       entry=at,
       kw=kw,
     )
-  for name, value in (('inputs', entry['inputs']), ('fuse_weights', weights)):
+  own = {name: entry[name] for name in ('inputs', 'top', 'tail')}
+  for name, value in {**own, 'fuse_weights': weights}.items():
     if value:
       raise UserError(
         f'{at}.{name}: the term {entry["term"]} does not support this; leave '

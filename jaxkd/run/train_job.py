@@ -230,7 +230,7 @@ def system_of(session: Session, job: Job, batch: dict) -> System:
     shapes_of_one(batch, axis_of(batch)),
     with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
     augment=augment_of(session, job),
-    rollout=rollout_of(job),
+    rollout=rollout_of(session, job),
     decode=session.decode,
   )
 

@@ -19,18 +19,22 @@ from jaxkd.students import quantize
 RANDOM = 'random'
 
 
-def of_role(init: str, freeze: str, *, at: str) -> dict[str, Any]:
+def of_role(
+  init: str, freeze: str, *, at: str, adapted: bool = False
+) -> dict[str, Any]:
   """The fields of a `Role` for `init` and `freeze` of a config entry.
 
   Args:
     init: see `start`.
     freeze: a glob of the parameters that do not train; empty for none.
     at: the config entry of the net.
+    adapted: whether adapters train in place of all other parameters.
   """
+  untrained = base if adapted else frozen
   return {
     'start': functools.partial(start, init, at=f'{at}.init'),
     'starts_from': source(init),
-    'untrained': functools.partial(frozen, pattern=freeze, at=at),
+    'untrained': functools.partial(untrained, pattern=freeze, at=at),
   }
 
 
@@ -66,8 +70,8 @@ def start(init: str, own: dict, frozen: Mapping[str, dict], *, at: str) -> dict:
     kind, _, name = path.partition('/')
     if not _matches(name, pattern):
       continue
-    if name.startswith('specialist/'):  # exists in specialists only
-      continue
+    if name.startswith('specialist/') or _is_adapter(name):
+      continue  # which the group has not
     found = there[path].shape[1:] if path in there else 'missing'
     dustbin = path in there and _has_dustbin(leaf.shape, found)
     if found != leaf.shape and not dustbin:
@@ -119,6 +123,23 @@ def frozen(tree: Any, pattern: str, *, at: str) -> set[str]:
   """
   own = {name: x for name, x in tree.items() if name != quantize.OWN}
   return frozen_layers.paths(own, pattern, at=f'{at}.freeze')
+
+
+def base(tree: Any, pattern: str, *, at: str) -> set[str]:
+  """The paths of parameters that do not train where adapters do (LoRA).
+
+  Args:
+    tree: a net's parameters or their shapes, a dict.
+    pattern: of those that do not train either; empty for none.
+    at: the config entry of the net.
+  """
+  rest = {path for path in by_path(tree) if not _is_adapter(path)}
+  return rest | frozen(tree, pattern, at=at)
+
+
+def _is_adapter(path: str) -> bool:
+  """Whether a parameter is one of an `nnx.LoRA`."""
+  return path.endswith(('/lora_a', '/lora_b'))
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -64,7 +64,7 @@ def beam(
     length^α, [B, width].
   """
   size = len(jax.tree.leaves(source)[0])
-  first = _state(apply({'source': source}))
+  first = state_of(apply({'source': source}))
   repeat = lambda x: jnp.repeat(x, width, axis=0)  # noqa: E731
   first = jax.tree.map(repeat, first)
   # Only one beam starts as possible, or all would stay the same.
@@ -93,7 +93,7 @@ def beam(
     # What a step does not change is the source's, whatever is written.
     changed = {
       name: x[row].astype(state[name].dtype)
-      for name, x in _state(outputs).items()
+      for name, x in state_of(outputs).items()
     }
     ended = of_parent(ended) | (last == EOS)
     return step + 1, {**state, **changed}, last, ended, tokens, scores
@@ -158,8 +158,8 @@ def sentence_bleu(hypothesis: Array, reference: Array) -> Array:
   return jnp.exp(brevity + sum(logs) / 4)
 
 
-def _state(outputs: dict[str, Array]) -> dict[str, Array]:
-  """The state among a model's outputs."""
+def state_of(outputs: dict[str, Array]) -> dict[str, Array]:
+  """The state among a model's outputs, such as a KV cache."""
   return {
     name.removeprefix(STATE): x
     for name, x in outputs.items()

@@ -1,10 +1,12 @@
 """Fidelity: how closely a student follows a teacher, regardless of labels."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import losses
 from jaxkd.distill.masks import examples
+from jaxkd.logits.factored import dense_needed, is_factored
 from jaxkd.tasks.metrics import counted, counted_valid, judged, mean
 from jaxkd.teachers import many
 from jaxkd.types import Metric
@@ -45,7 +47,12 @@ def of_positions(teacher: str) -> dict[str, Metric]:
 
 
 def _log_probabilities(teachers, name):
-  return many.log_mean_probabilities(teachers[name]['logits'])
+  logits = teachers[name]['logits']
+  if not is_factored(logits):
+    return many.log_mean_probabilities(logits)
+  if len(logits) > 1:
+    raise dense_needed(logits, f'the mean of several teachers {name}')
+  return jax.tree.map(lambda x: x[0], logits)
 
 
 def _agreement(teacher):

@@ -1,8 +1,12 @@
 """Language models: the next token, after those before it.
 
 Logits are [B, L, K], labels the tokens that follow the inputs, [B, L], of which
-``valid`` of the batch says which count, and its ``bytes`` [B, L] how many bytes
-of the text each stands for.
+``valid`` of the batch says which count (all of a text, or the completions of
+prompts alone), and its ``bytes`` [B, L] how many bytes of the text each stands
+for. ``unknown_bytes`` [B, L] are those of words that the vocabulary does not
+have, 0 for other labels; without this field there are none. Rows may be packed
+with several texts: then inputs are a dict of ``tokens``, ``segments`` and
+``positions``, and nothing else changes.
 """
 
 from collections.abc import Sequence
@@ -10,27 +14,51 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd.data.tokens import UNK
-from jaxkd.tasks.fidelity import of_positions
+from jaxkd import losses
+from jaxkd.tasks import fidelity as fidelity_lib
 from jaxkd.tasks.metrics import counted_valid, mean, nll_of_valid
+from jaxkd.teachers import many
 from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
 LABELS = ('tokens',)
 MASK = 'valid'
 FIELDS = ('bytes',)
-fidelity = of_positions
 BITS = 8  # that a byte of an unknown word costs
+
+
+def fidelity(teacher: str) -> dict[str, Metric]:
+  """How closely a net follows a group of teachers, by token that counts.
+
+  `agreement` is the share of tokens for which both find the same likeliest;
+  `teacher_kl` the divergence from the teacher, in nats a token; `acceptance`
+  the share of tokens that the net may draft for its teacher in speculative
+  decoding, 1 less the total variation distance (Leviathan et al., 2023).
+
+  Args:
+    teacher: the group's name. Its members' probabilities are averaged.
+  """
+
+  def overlap(outputs, batch, teachers):
+    target = many.log_mean_probabilities(teachers[teacher]['logits'])
+    distance = losses.total_variation(outputs['logits'], target)
+    return counted_valid(1 - distance, batch)
+
+  return {
+    **fidelity_lib.of_positions(teacher),
+    'acceptance': Metric(overlap, mean, teacher=teacher),
+  }
 
 
 def metrics(classes: Sequence[str]) -> dict[str, Metric]:
   """Perplexity of a token, its log-likelihood, and bits for a byte of text.
 
   `perplexity` is the exponential of `nll`, the mean over all tokens of a split
-  in nats. Both depend on the vocabulary: an unknown word is a token like any
-  other, and easy to guess. `bits_per_byte` does not, for it is the length of a
-  code for the text, over the length of the text: a token takes the logarithm of
-  its probability, and an unknown word besides its bytes, 8 bits each.
+  that count, in nats. Both depend on the vocabulary: an unknown word is a token
+  like any other, and easy to guess. `bits_per_byte` does not, for it is the
+  length of a code for the text, over the length of the text: a token takes the
+  logarithm of its probability, and an unknown word besides its bytes, 8 bits
+  each.
   """
   del classes
   return {
@@ -47,8 +75,7 @@ def _perplexity(total, count):
 
 def _bits(outputs, batch, teachers):
   total, _ = nll_of_valid(outputs, batch, teachers)
-  spelt = jnp.where(batch['labels'] == UNK, BITS * batch['bytes'], 0)
-  return (
-    total / jnp.log(2.0) + counted_valid(spelt, batch)[0],
-    counted_valid(batch['bytes'], batch)[0],
-  )
+  bits = total / jnp.log(2.0)
+  if 'unknown_bytes' in batch:
+    bits += BITS * counted_valid(batch['unknown_bytes'], batch)[0]
+  return bits, counted_valid(batch['bytes'], batch)[0]

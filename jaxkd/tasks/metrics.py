@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxkd import losses
 from jaxkd.distill.masks import examples
+from jaxkd.logits.factored import is_factored
 from jaxkd.losses import _numerics
 from jaxkd.types import Metric
 
@@ -64,7 +65,9 @@ def not_a_number(output: str) -> Metric:
   """
 
   def measure(outputs, batch, teachers):
-    lost = jnp.isnan(outputs[output])
+    found = outputs[output]
+    # Of logits that are factors, the largest tells.
+    lost = jnp.isnan(found.max(-1) if is_factored(found) else found)
     counts = batch.get('valid', jnp.ones((), bool))
     if lost.shape[: counts.ndim] == counts.shape:
       lost &= counts.reshape(*counts.shape, *(1,) * (lost.ndim - counts.ndim))

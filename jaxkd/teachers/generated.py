@@ -20,6 +20,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ from jaxkd.data.examples import (
   StreamedExamples,
   held,
 )
-from jaxkd.errors import UserError, blamed, replacing, unknown
+from jaxkd.errors import UserError, blamed, replacing, unknown, within
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
 from jaxkd.tasks import decoding
@@ -198,6 +199,60 @@ def generators() -> dict[str, Callable]:
     if [*inspect.signature(getattr(here, public)).parameters][:3]
     == ['teacher', 'number', 'key']
   }
+
+
+def continuations(
+  teacher: Teacher,
+  number: Array,
+  key: Array,
+  examples: Mapping[str, Any],
+  *,
+  length: int = 64,
+  prompt: int = 1,
+  temperature: float = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  stop: int | Sequence[int] = tokens.EOS,
+  pad: int = tokens.PAD,
+  bos: int = tokens.BOS,
+) -> dict[str, Any]:
+  """The training texts, continued by the teacher: sequence-level knowledge.
+
+  For language models: the teacher goes on from the beginning of each row, and
+  what it has written are the labels that count (Kim & Rush, 2016). Texts are
+  drawn, as the likeliest ones of a language model repeat themselves.
+
+  Args:
+    teacher: who writes; see `jaxkd.tasks.sampling` for what it must be.
+    number: which examples, int [n].
+    key: of the draws.
+    examples: their fields, of which ``inputs``, ``labels`` and ``valid`` [n, L]
+      count, and ``prompt_length`` where it is there.
+    length: the most tokens that are written in a row.
+    prompt: the least tokens of a beginning; it ends before the first label that
+      counts.
+    temperature: divides the logits; 0 takes the likeliest token.
+    top_k: how many of the likeliest tokens may be drawn; 0 for all.
+    top_p: the share of the mass of the tokens that may be drawn.
+    stop: the token that ends a text, or several; by default, as the next two,
+      that of the data's tokenizer.
+    pad: fills up rows.
+    bos: begins a text, and is not written.
+
+  Returns:
+    ``inputs``, ``labels`` and ``valid`` as the data has them.
+  """
+  from jaxkd.tasks import on_policy
+
+  batch = {**examples, 'id': number, 'epoch': jnp.zeros_like(number)}
+  options = dict(length=length, prompt=prompt, temperature=temperature)
+  options |= dict(top_k=top_k, top_p=top_p, stop=stop, pad=pad, bos=bos)
+  try:
+    made = on_policy.on_policy(teacher.apply, batch, key, **options)
+  except UserError as error:
+    with within(f'{AT}.kw.' if error.entry in options else f'{AT}.name: '):
+      raise
+  return {name: made[name] for name in ('inputs', 'labels', 'valid')}
 
 
 def weighed_by(weigh: Callable) -> Callable:
@@ -415,6 +470,8 @@ class Generator:
     seeds: of the members.
     of: what the net is and how it sees, as text.
     classes: what the classes are called.
+    defaults: of options that depend on the data, such as its special tokens,
+      for a generator that takes them.
 
   Raises:
     UserError: an unknown generator or option, or a teacher that it cannot use.
@@ -433,6 +490,7 @@ class Generator:
     seeds: Sequence[int],
     of: str = '',
     classes: Sequence[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
   ):
     self._entry, self._variables = entry, variables
     self._classes = tuple(classes)
@@ -445,8 +503,9 @@ class Generator:
     self._weigh = getattr(function, 'weigh', None)
     own, later = (_keywords(f) for f in (function, self._weigh))
     options_lib.check(entry['kw'], {**later, **own}, name=name, at=f'{AT}.kw')
+    given = {**defaults, **entry['kw']}
     self._options, self._weighing = (
-      {n: entry['kw'].get(n, p.default) for n, p in takes.items()}
+      {n: given.get(n, p.default) for n, p in takes.items()}
       for takes in (own, later)
     )
 

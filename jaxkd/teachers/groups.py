@@ -13,7 +13,7 @@ from jaxkd.data import inputs, views
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
-from jaxkd.models import precision, pytorch
+from jaxkd.models import hugging_face, precision, pytorch
 from jaxkd.paths import by_path
 from jaxkd.students import stored
 
@@ -90,7 +90,8 @@ def restore(
     entry: its complete entry in the config.
     role: its net.
     seeds: how many the students have.
-    folder: where the nets were exported to, or a file of PyTorch's weights.
+    folder: where the nets were exported to, a file of PyTorch's weights, or a
+      folder of Hugging Face.
 
   Raises:
     UserError: no such net, another architecture, or too few members.
@@ -100,6 +101,11 @@ def restore(
     if entry['restore'].startswith(pytorch.PREFIX):
       like = jax.eval_shape(role.net.init, jax.random.key(0))
       one = pytorch.load(folder, entry['model'], like)
+      variables, there = jax.tree.map(lambda x: x[None], one), 1
+    elif hugging_face.is_folder(entry['restore']):
+      like = jax.eval_shape(role.net.init, jax.random.key(0))
+      dtype = entry['train']['param_dtype']
+      one = hugging_face.load(folder, like, dtype=dtype)
       variables, there = jax.tree.map(lambda x: x[None], one), 1
     else:
       variables, spec = stored.load(folder)
@@ -144,7 +150,8 @@ def differences(
     name: the group's.
     entry: its complete entry in the config.
     role: its net.
-    folder: where the nets were exported to, or a file of PyTorch's weights.
+    folder: where the nets were exported to, a file of PyTorch's weights, or a
+      folder of Hugging Face.
     source: the data that it is shown here.
 
   Returns:
@@ -161,6 +168,8 @@ def differences(
       'standardised, and see values as the data have them, for there is no '
       f'standardize in teachers.{name}.views.eval'
     ]
+  if hugging_face.is_folder(entry['restore']):
+    return []
   spec = stored.description(folder)
   _check_classes(name, entry, spec, source)
   notes, here = [], shape_lib.as_json(role.shape)

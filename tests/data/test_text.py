@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from jaxkd.data import kjv, sources, text
+from jaxkd.data.conversations import Format
 from jaxkd.data.tokens import BOS, EOS, PAD, UNK
 from jaxkd.errors import UserError
 
 LINES = ['The cat sat.', 'A cat, the dog!', 'the dog sat', "A dog's cat"]
+TEXT = Format()
 WINDOW = {'length': 4, 'vocabulary': 50}
 
 
@@ -44,29 +46,29 @@ class TestFiles:
     write(tmp_path, ptb__train__txt=LINES, ptb__test__txt=['the cat', 'sat'])
     write(tmp_path, readme__md='of no split')
     write(tmp_path / 'valid', b__txt='a dog', a__txt=['', 'the dog', '', 'sat'])
-    found = text.read(tmp_path, 'text')
+    found = text.read(tmp_path, TEXT)
     assert found == {
-      'train': [tuple(LINES)],
-      'validation': [('the dog', 'sat'), ('a dog',)],
-      'test': [('the cat', 'sat')],
+      'train': ['\n'.join(LINES)],
+      'validation': ['the dog\n\nsat', 'a dog'],
+      'test': ['the cat\nsat'],
     }
 
   def test_a_line_of_json_is_a_document(self, tmp_path):
     write(tmp_path, train__jsonl=jsonl('one\n\ntwo', ' ', 'three'))
-    assert text.read(tmp_path / 'train.jsonl', 'text') == {
-      'all': [('one', 'two'), ('three',)]
+    assert text.read(tmp_path / 'train.jsonl', TEXT) == {
+      'all': ['one\n\ntwo', 'three']
     }
 
   def test_a_file_has_parts_between_blank_lines(self, tmp_path):
     write(tmp_path, a__txt='one\r\n two\n \n\nthree\n')
-    assert text.read(tmp_path / 'a.txt', 'text') == {
-      'all': [('one', 'two'), ('three',)]
+    assert text.read(tmp_path / 'a.txt', TEXT) == {
+      'all': ['one\n two', 'three']
     }
 
   def test_files_without_splits_are_documents(self, tmp_path):
     write(tmp_path, b__txt='two', a__txt='one', c__jsonl=jsonl('three', 'four'))
-    found = text.read(tmp_path, 'text')
-    assert found == {'all': [('one',), ('two',), ('three',), ('four',)]}
+    found = text.read(tmp_path, TEXT)
+    assert found == {'all': ['one', 'two', 'three', 'four']}
 
   @pytest.mark.parametrize(
     ('name', 'content', 'said'),

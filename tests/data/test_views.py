@@ -174,6 +174,29 @@ def test_what_is_no_speech_is_not_augmented(text, shape, message):
     views.output_shape(views.parse(text), shape)
 
 
+def test_a_hint_belongs_to_the_document_that_follows_it():
+  view = views.parse('with_hint')
+  segments = [[0, 0, 1, 1, 2, 0], [1, 1, 2, 2, 0, 0], [0] * 6]
+  positions = [[0, 0, 0, 1, 0, 0], [0, 1, 0, 1, 0, 0], [0] * 6]
+  tokens = np.arange(18, dtype=np.int32).reshape(3, 6)
+  rows = {'tokens': tokens} | {
+    name: np.array(x, np.int32)
+    for name, x in (('segments', segments), ('positions', positions))
+  }
+  ids = np.arange(3, dtype=np.int32)
+  found = views.apply(view, rows, seed=0, epoch=ids, id=ids)
+  assert not views.draws(view, shapes.example(rows))
+  np.testing.assert_array_equal(found['tokens'], tokens)
+  np.testing.assert_array_equal(
+    found['segments'], [[1, 1, 1, 1, 2, 0], *segments[1:]]
+  )
+  np.testing.assert_array_equal(
+    found['positions'], [[0, 1, 2, 3, 0, 0], *positions[1:]]
+  )
+  with pytest.raises(UserError, match='with_hint needs rows of tokens'):
+    views.output_shape(view, shapes.example(tokens))
+
+
 def test_dihedral_all_gives_the_eight_symmetries_of_a_square():
   made = see('dihedral_all')[0]
   expected = [np.rot90(x, k) for x in (IMAGES[0],) for k in range(4)]

@@ -27,7 +27,7 @@ PREDICTIONS = (
 TARGETS = (
   *('teacher', 'teacher_pair', 'teacher_maps', 'positive', 'negatives'),
   *('real', 'fake', 'fake_scores', 'bias', 'teachers', 'specialists'),
-  *('subsets', 'labels', 'margin', 'mask'),
+  *('subsets', 'labels', 'margin', 'mask', 'sampled_log_probs'),
 )
 
 # An example of the positional arguments, with a batch of 4.
@@ -78,6 +78,7 @@ INPUTS = {
     ROWS2,
   ),
   'ctc': (draw(B, 4, 6), jnp.array([[1, 4, 3]] * B)),
+  'sampled_reverse_kl': (LOGITS, OTHER, LABELS, -abs(draw(B))),
   'teacher_is_correct': (LOGITS, LABELS),
   'teacher_confidence': (LOGITS,),
   'permute_dark_knowledge': (jax.random.key(0), LOGITS),
@@ -112,6 +113,8 @@ NO_GRADIENT = {
   ('pseudo_label', 'teacher'),
   ('activation_boundary', 'teacher'),
   ('teacher_is_correct', 'teacher'),
+  ('sampled_reverse_kl', 'teacher'),
+  ('sampled_reverse_kl', 'sampled_log_probs'),
   ('majority_vote', 'teachers'),
   ('triplet_votes', 'teachers'),
 }
@@ -352,14 +355,23 @@ def test_importing_the_losses_imports_nothing_else_of_the_project():
   assert 'jax' in found
   assert not set(heavy) & set(found)
   assert all(
-    m.startswith('jaxkd.losses') for m in found if m.startswith('jaxkd.')
+    m.startswith(('jaxkd.losses', 'jaxkd.logits', 'jaxkd.errors'))
+    for m in found
+    if m.startswith('jaxkd.')
   )
 
 
 # More ways to call some of them, for what looks at every one.
 VARIANTS = {
   'jensen_shannon': [dict(beta=0.0), dict(beta=1.0)],
-  'top_k_kl': [dict(k=2, tail='bucket'), dict(k=3, tail='bucket')],
+  'skewed_kl': [dict(alpha=0.0)],
+  'skewed_reverse_kl': [dict(alpha=0.0)],
+  'top_k_kl': [
+    dict(k=3),
+    dict(k=2, tail='renormalize'),
+    dict(k=2, tail='uniform'),
+    dict(k=2, tail='drop'),
+  ],
   'virtual_teacher': [dict(variant='code')],
   'cross_entropy': [dict(label_smoothing=0.1)],
   'attention_transfer': [dict(variant='paper'), dict(power=1)],
@@ -381,6 +393,7 @@ CALLS = [
 ]
 # Where the formula has a finite value for an argument that is infinite.
 FINITE_AT_INFINITY = {
+  ('sampled_reverse_kl', 'sampled_log_probs'),
   ('binary_kl', 'teacher'),  # its sigmoid is 1 there
   ('activation_boundary', 'teacher'),  # its sign counts
   ('error_weights', 'errors'),  # an error rate counts as 1 at most

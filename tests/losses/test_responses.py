@@ -48,8 +48,25 @@ def np_jensen_shannon(z, v, beta, temperature):
   )
 
 
+def np_skewed_kl(z, v, alpha, temperature):
+  p, q = softmax(v, temperature), softmax(z, temperature)
+  return temperature**2 * divergence(p, alpha * p + (1 - alpha) * q)
+
+
 def np_total_variation(z, v, temperature):
   return abs(softmax(v, temperature) - softmax(z, temperature)).sum(-1) / 2
+
+
+def np_universal_logit_distance(z, v, temperature):
+  found = []
+  for q, p in zip(
+    softmax(z, temperature), softmax(v, temperature), strict=True
+  ):
+    q, p = sorted(q, reverse=True), sorted(p, reverse=True)
+    most = max(len(q), len(p))
+    q, p = (np.pad(x, (0, most - len(x))) for x in (q, p))
+    found.append(abs(q - p).sum())
+  return np.array(found)
 
 
 def np_soft_cross_entropy(z, v, temperature):
@@ -57,16 +74,20 @@ def np_soft_cross_entropy(z, v, temperature):
   return -(temperature**2) * (softmax(v, temperature) * log_q).sum(-1)
 
 
-def np_top_k_kl(z, v, k, temperature, tail='renormalize'):
+def np_top_k_kl(z, v, k, temperature, tail='bucket'):
   loss = []
   for p, q in zip(
     softmax(v, temperature), softmax(z, temperature), strict=True
   ):
     top = sorted(range(len(p)), key=lambda j: -p[j])[:k]
-    p, q = p[top], q[top]
+    if tail == 'uniform':
+      others = np.delete(np.arange(len(p)), top)
+      p[others] = p[others].mean()
+    else:
+      p, q = p[top], q[top]
     if tail == 'renormalize':
       p, q = p / p.sum(), q / q.sum()
-    else:
+    elif tail == 'bucket':
       p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
     loss.append(temperature**2 * divergence(p, q))
   return np.array(loss)
@@ -150,10 +171,28 @@ CASES = {
     BOTH,
     dict(beta=0.3, temperature=2.0),
   ),
+  'skewed_kl': (
+    losses.skewed_kl,
+    np_skewed_kl,
+    BOTH,
+    dict(alpha=0.2, temperature=2.0),
+  ),
+  'skewed_reverse_kl': (
+    losses.skewed_reverse_kl,
+    lambda z, v, **options: np_skewed_kl(v, z, **options),
+    BOTH,
+    dict(alpha=0.2, temperature=2.0),
+  ),
   'total_variation': (
     losses.total_variation,
     np_total_variation,
     BOTH,
+    dict(temperature=2.0),
+  ),
+  'universal_logit_distance': (
+    losses.universal_logit_distance,
+    np_universal_logit_distance,
+    [STUDENT, np.hstack([TEACHER, STUDENT[::-1] - 1])],  # 2 K classes
     dict(temperature=2.0),
   ),
   'soft_cross_entropy': (
@@ -175,12 +214,15 @@ CASES = {
     {},
   ),
   'top_k_kl': (losses.top_k_kl, np_top_k_kl, BOTH, dict(k=2, temperature=2.0)),
-  'top_k_kl_bucket': (
-    losses.top_k_kl,
-    np_top_k_kl,
-    BOTH,
-    dict(k=2, temperature=2.0, tail='bucket'),
-  ),
+  **{
+    f'top_k_kl_{tail}': (
+      losses.top_k_kl,
+      np_top_k_kl,
+      BOTH,
+      dict(k=2, temperature=2.0, tail=tail),
+    )
+    for tail in ('renormalize', 'uniform', 'drop')
+  },
   'decoupled_kl': (
     losses.decoupled_kl,
     np_decoupled_kl,
@@ -287,12 +329,15 @@ def test_by_hand():
       'reverse_kl': losses.reverse_kl(q, p),
       'binary_kl': losses.binary_kl(q, p),
       'jensen_shannon': losses.jensen_shannon(q, p),
+      'skewed_kl': losses.skewed_kl(q, p, alpha=0.5),
+      'skewed_reverse_kl': losses.skewed_reverse_kl(q, p, alpha=0.5),
       'total_variation': losses.total_variation(q, p),
       'soft_cross_entropy': losses.soft_cross_entropy(q, p),
       'logit_mse': losses.logit_mse(q, p),
       'probability_mse': losses.probability_mse(q, p),
       'top_k_kl': losses.top_k_kl(q, p, k=1),
-      'bucket': losses.top_k_kl(q, p, k=1, tail='bucket'),
+      'renormalize': losses.top_k_kl(q, p, k=1, tail='renormalize'),
+      'drop': losses.top_k_kl(q, p, k=1, tail='drop'),
       'decoupled_kl': losses.decoupled_kl(q, p, first, temperature=1.0),
       'dist': losses.dist(q, p),
       'weighted': losses.weighted_soft_labels(q, p, second, temperature=1.0),
@@ -322,12 +367,15 @@ def test_by_hand():
       0.75 * log(6 / 5) + 0.25 * log(2 / 3) + log(4 / 5) / 2 + log(4 / 3) / 2
     )
     / 2,
+    'skewed_kl': 0.75 * log(6 / 5) + 0.25 * log(2 / 3),
+    'skewed_reverse_kl': log(4 / 5) / 2 + log(4 / 3) / 2,
     'total_variation': 0.25,
     'soft_cross_entropy': log(2),
     'logit_mse': (log(3 / 2) ** 2 + log(2) ** 2) / 2,
     'probability_mse': 1 / 16,
-    'top_k_kl': 0,
-    'bucket': kl,
+    'top_k_kl': kl,
+    'renormalize': 0,
+    'drop': 0.75 * log(3 / 2),
     'decoupled_kl': kl,  # with two classes there is nothing to rank
     'dist': 2,  # a constant correlates with nothing, twice
     'weighted': (1 - np.exp(-1 / 2)) * log(2),  # log 2 / log 4
@@ -358,11 +406,13 @@ ZERO_AT_EQUALITY = [
   'reverse_kl',
   'binary_kl',
   'jensen_shannon',
+  'skewed_kl',
+  'skewed_reverse_kl',
   'total_variation',
   'logit_mse',
   'probability_mse',
   'top_k_kl',
-  'top_k_kl_bucket',
+  'top_k_kl_renormalize',
   'decoupled_kl',
   'dist',
   'multi_level_logits',
@@ -513,13 +563,26 @@ def test_jensen_shannon_at_its_ends_and_in_between():
   np.testing.assert_allclose(bound, np.log(2), rtol=1e-6)
 
 
+def test_the_universal_distance_does_not_ask_what_classes_mean(evaluate):
+  loss, _, _, options = CASES['universal_logit_distance']
+  order = np.arange(K)[::-1]
+  found, _ = evaluate(loss, [TEACHER, TEACHER[:, order]], options)
+  np.testing.assert_allclose(found, 0, atol=1e-6)
+  # Nor how many classes there are that neither takes to be likely.
+  no = np.full((B, 3), -1e4)
+  more, _ = evaluate(loss, [STUDENT, np.hstack([no, TEACHER])], options)
+  less, _ = evaluate(loss, [np.hstack([no, STUDENT]), TEACHER], options)
+  want = np_universal_logit_distance(*BOTH, **options)
+  np.testing.assert_allclose([more, less], [want, want], rtol=1e-5, atol=1e-6)
+
+
 def test_total_variation_is_bounded():
   far = losses.total_variation(jnp.array([[1e4, 0.0]]), jnp.array([[0.0, 1e4]]))
   assert far.item() == 1
 
 
 def test_top_k_kl_of_all_classes_is_kl(evaluate):
-  for tail in 'renormalize', 'bucket':
+  for tail in 'bucket', 'renormalize', 'uniform', 'drop':
     options = dict(k=K, tail=tail, temperature=2.0)
     found, _ = evaluate(losses.top_k_kl, BOTH, options)
     np.testing.assert_allclose(found, np_kl(*BOTH, 2.0), rtol=1e-4)
@@ -757,8 +820,8 @@ BAD = {
   ),
   'fractional k': (lambda: losses.top_k_kl(Z, V, k=2.0), 'k must be an int'),
   'tail': (
-    lambda: losses.top_k_kl(Z, V, k=2, tail='drop'),
-    "tail must be one of 'renormalize', 'bucket', not 'drop'",
+    lambda: losses.top_k_kl(Z, V, k=2, tail='rest'),
+    "tail must be one of 'bucket', .*, 'drop', not 'rest'",
   ),
   'beta': (
     lambda: losses.jensen_shannon(Z, V, beta=1.5),

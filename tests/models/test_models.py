@@ -13,12 +13,12 @@ from jaxkd.errors import UserError
 from jaxkd.types import Idle
 
 # These classify no images, as one reads another net's features, one embeds, two
-# translate, one transcribes, one is of language and two classify each pixel;
+# translate, one transcribes, two are of language and two classify each pixel;
 # one detects objects, branches have several heads, a critic scores, two see
 # clips, and machines are not trained.
 OTHERS = {'paraphraser', 'embedder', 'branches', 'critic', 'svm'}
 OTHERS |= {'seq2seq', 'transformer_seq2seq', 'speech_transformer'}
-OTHERS |= {'lstm_language', 'segmenter', 'unet', 'detector'}
+OTHERS |= {'lstm_language', 'decoder', 'segmenter', 'unet', 'detector'}
 OTHERS |= {'late_fusion', 'lrcn'}
 FAMILIES = sorted(set(models.families()) - OTHERS)
 KEY = jax.random.key(0)

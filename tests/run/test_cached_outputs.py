@@ -110,9 +110,9 @@ def same(live, kept, **tolerance):
 
 
 def keep(given, name='main', **changes):
-  return configs.put(
-    given, f'teachers.{name}.cache', dict(outputs=(), top=0, dir='') | changes
-  )
+  for entry, value in changes.items():
+    given = configs.put(given, f'teachers.{name}.cache.{entry}', value)
+  return given
 
 
 NOISE = dict(views=dict(train='noise(0.3)', eval=''))
@@ -277,20 +277,50 @@ def test_what_is_too_large_for_memory_is_read_from_disk(
   assert not run.said
 
 
-def test_the_largest_logits_and_what_is_left_for_the_others(tmp_path):
+def test_the_largest_logits_stay_sparse(tmp_path):
   given = config(main=NET)
   whole = outputs(Run(keep(given, **LOGITS), tmp_path / 'a')).batch(0)
   logits = whole['cached_outputs']['main']['logits']
-  want = np.array(jax.nn.softmax(logits))
-  kept = keep(given, outputs=('logits',), top=2)
-  found = outputs(Run(kept, tmp_path / 'b')).batch(0)['cached_outputs']['main'][
-    'logits'
-  ]
-  assert found.dtype == np.float32
-  order = np.argsort(-want, axis=-1)
-  left = np.take_along_axis(want, order[..., 2:], -1).mean(-1, keepdims=True)
-  np.put_along_axis(want, order[..., 2:], left, -1)
-  np.testing.assert_allclose(np.exp(found), want, rtol=1e-4)
+  p = np.sort(jax.nn.softmax(logits / 2), axis=-1)[..., ::-1]
+  kept = keep(given, **LOGITS, top=2, temperature=2.0)
+  batches = outputs(Run(kept, tmp_path / 'b'))
+  found = batches.batch(0)['cached_outputs']['main']['logits']
+  assert found.shape == logits.shape
+  assert (found.log_probs.dtype, found.ids.dtype) == (np.float16, np.uint8)
+  np.testing.assert_allclose(np.exp(found.log_probs), p[..., :2], rtol=2e-3)
+  np.testing.assert_allclose(np.exp(found.rest), p[..., 2:].sum(-1), rtol=1e-5)
+  order = np.argsort(-logits, axis=-1)
+  np.testing.assert_array_equal(found.ids, order[..., :2])
+  like = jax.tree.map(np.shape, batches.example()['cached_outputs'])
+  assert like == jax.tree.map(np.shape, {'main': {'logits': found}})
+
+
+@pytest.mark.parametrize('tail', ['', 'renormalize', 'uniform', 'drop'])
+def test_a_teacher_that_runs_gives_what_its_cached_logits_give(tail, tmp_path):
+  """In the steps; evaluation takes the teacher itself in both."""
+  given = config(train=dict(accumulate=2), main=NET | NOISE | dict(count=2))
+  given = configs.put(given, 'distill.soft.tail', tail)
+  live = Run(configs.put(given, 'distill.soft.top', 2), tmp_path / 'live')
+  kept = keep(given, **LOGITS, top=2, temperature=2.0, dtype='float32')
+  looked_up = Run(kept, tmp_path / 'kept')
+  same(live.train(), looked_up.train(), rtol=2e-4, atol=2e-5)
+
+
+def test_a_nucleus_is_kept(tmp_path):
+  given = keep(config(main=NET), **LOGITS, top=4, top_p=0.6, temperature=2.0)
+  run = Run(given, tmp_path)
+  found = outputs(run).batch(0)['cached_outputs']['main']['logits']
+  kept = np.asarray(found.kept)
+  p = np.exp(np.asarray(found.log_probs, np.float32))
+  assert kept[..., 0].all()
+  assert not kept.all()
+  before = np.cumsum(p, axis=-1) - p
+  assert (before[kept] < 0.6).all()
+  assert (p.sum(-1) > 0.6).all()
+  np.testing.assert_allclose(p.sum(-1) + np.exp(found.rest), 1, rtol=2e-3)
+  assert 'of 4 classes at most, ' in run.said[-1]
+  assert run.said[-1].endswith('are kept on average for a mass of 0.6')
+  run.train()
 
 
 class After(threading.Event):
@@ -332,7 +362,10 @@ def test_cut_short_anywhere_it_ends_as_an_unbroken_run(tmp_path, monkeypatch):
     ({'teachers.main.train.dtype': 'bfloat16'}, 'another model'),
     ({'teachers.main.train.param_dtype': 'bfloat16'}, 'another model'),
     ({'data.kw.seed': 1}, 'another data'),
-    ({'teachers.main.cache.top': 2}, 'another top'),
+    (
+      {'teachers.main.cache.top': 2, 'teachers.main.cache.temperature': 2.0},
+      'another top',
+    ),
     ({'teachers.main.cache.outputs': ('logits', 'head')}, 'another outputs'),
     ({'train.steps': 10}, 'keeps 72 rows'),
   ],
@@ -378,16 +411,16 @@ def test_several_hosts_are_refused(tmp_path, monkeypatch):
 
 
 def test_it_is_said_what_is_kept(tmp_path):
-  given = keep(config(main=NET | NOISE), outputs=('logits',), top=2)
+  given = keep(config(main=NET | NOISE), **LOGITS, top=2, temperature=2.0)
   run = Run(given, tmp_path)
   console = Console(record=True, width=200, file=io.StringIO())
   overview.explain(console, run.source, [run.part])
   outputs(run)
   found = console.export_text()
-  # Two seeds that see 24 examples three times; 2 · 4 + 2 · 2 + 4 bytes each.
+  # Two seeds that see 24 examples three times; 2 · 2 + 2 · 1 + 4 bytes each.
   for text in (*run.said, found):
     assert (
       'teachers.main.cache: logits (the 2 largest) of 2 × 72 views of '
-      "examples, 4.4 kB, in the workdir's outputs/main/"
+      "examples, 2.8 kB, in the workdir's outputs/main/"
     ) in text
   assert found.count('outputs/main') == 1

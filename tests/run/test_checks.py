@@ -567,6 +567,53 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.main.cache.top: -1 should be 0 or more',),
     ),
     (
+      dict(teachers__main__cache=dict(outputs=('logits',), top_p=0.9)),
+      ('teachers.main.cache.top_p: it is about the largest', 'cache.top, or'),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=2, top_p=0.0)),
+      ('teachers.main.cache.top_p: 0.0 should be above 0 and at most 1',),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=2,
+                                      temperature=0.0)),
+      ('teachers.main.cache.temperature: 0.0 should be above 0 and finite',),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=2,
+                                      dtype='int8')),
+      ("teachers.main.cache.dtype: 'int8' should be one of float16, bfloat16",),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=2),
+           distill__soft__kw=dict(temperature=4.0)),
+      ('distill.soft.kw.temperature: it is 4, and the mass of the classes',
+       'set teachers.main.cache.temperature=4'),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=2),
+           distill__soft=dict(loss='logit_mse', teacher='main')),
+      ('distill.soft.loss: logit_mse looks at more than the largest',
+       'teachers.main.cache.top=0'),
+    ),
+    (
+      dict(teachers__main__cache=dict(outputs=('logits',), top=2),
+           students__student__reads=('main', 'logits')),
+      ('teachers.main.cache.top: students.student reads all logits of main',),
+    ),
+    (
+      dict(distill__soft__top=4),
+      ('distill.soft.top: there are 3 classes and not 4; use 3 or fewer',),
+    ),
+    (
+      dict(distill__soft__tail='rest'),
+      ("distill.soft.tail: 'rest' should be one of bucket, renormalize",),
+    ),
+    (
+      dict(distill__labels__top=2),
+      ('distill.labels.loss: cross_entropy looks at more than',),
+    ),
+    (
       dict(teachers__both=dict(made_of=('main',),
                                cache=dict(outputs=('layers/0',))),
            distill__soft=dict(loss='kl', teacher='both',

@@ -15,6 +15,7 @@ BATCH = {
   'labels': np.array([[4, UNK, 5], [3, 4, 0]], np.int32),
   'valid': np.array([[True, True, True], [True, False, False]]),
   'bytes': np.array([[3, 7, 5], [1, 9, 9]], np.int32),
+  'unknown_bytes': np.array([[0, 7, 0], [0, 0, 9]], np.int32),
 }
 
 
@@ -58,10 +59,46 @@ def test_bits_of_a_byte_spell_unknown_words():
 def test_a_uniform_code_of_bytes_has_eight_bits():
   """However rare what is unknown is: a vocabulary gains nothing by it."""
   logits = np.where(np.arange(6) == UNK, 0.0, -np.inf).astype(np.float32)
-  batch = {**BATCH, 'labels': np.full((2, 3), UNK, np.int32)}
+  batch = {
+    **BATCH,
+    'labels': np.full((2, 3), UNK, np.int32),
+    'unknown_bytes': BATCH['bytes'],
+  }
   metric = language.metrics(())['bits_per_byte']
   outputs = {'logits': np.broadcast_to(logits, (2, 3, 6))}
   assert metric.value(*metric.measure(outputs, batch, {})) == 8
+
+
+def test_a_vocabulary_without_unknown_words_spells_none():
+  """Its token of that number is any other."""
+  batch = {k: x for k, x in BATCH.items() if k != 'unknown_bytes'}
+  metric = language.metrics(())['bits_per_byte']
+  found = metric.value(*metric.measure({'logits': LOGITS}, batch, {}))
+  bits = surprise().sum() / np.log(2)
+  assert found == pytest.approx(bits / (3 + 7 + 5 + 1), rel=1e-5)
+
+
+def test_metrics_do_not_depend_on_packing():
+  """The same tokens in one row, with padding between them."""
+  row = lambda x: np.concatenate([x[0], x[1, :1], x[1]])[None]  # noqa: E731
+  batch = {k: row(x) for k, x in BATCH.items()}
+  batch['valid'][0, 3] = False
+  teacher = np.stack([-LOGITS, LOGITS**2])
+  metrics = {**language.metrics(()), **language.fidelity('main')}
+  for name, metric in metrics.items():
+    taught = {'main': {'logits': np.stack([row(x) for x in teacher])}}
+    pair = metric.measure({'logits': row(LOGITS)}, batch, taught)
+    want = reached(name, {'logits': LOGITS}, teacher)
+    assert metric.value(*pair) == pytest.approx(want, rel=1e-5), name
+
+
+def test_drafts_are_accepted_where_probabilities_overlap():
+  two = np.stack([LOGITS, -LOGITS])
+  p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in two)
+  mean = (p + q) / 2
+  want = np.minimum(p, mean).sum(-1)[BATCH['valid']].mean()
+  found = reached('acceptance', {'logits': LOGITS}, two)
+  assert found == pytest.approx(want, rel=1e-5)
 
 
 def test_a_net_that_diverged_has_no_perplexity():

@@ -58,8 +58,10 @@ NAMES = {
   'npz': 'images',
   'parallel': 'pairs',
   'text': 'text',
+  'hf': 'text',
   'tfds': 'prepared',
   'translation': 'pairs',
+  'two_tokenizers': 'two_tokenizers',
   'speech': 'speech',
   'voices': 'speech',
 }
@@ -82,12 +84,12 @@ def load(
 
   Args:
     name: one of `NAMES` ('folder:PATH', 'npz:PATH', 'parallel:PATH',
-      'speech:PATH', 'text:PATH', 'tfds:NAME', 'translation:NAME', 'video:PATH',
-      ...), a bare TFDS name, or 'package.module:function', where the function
-      takes the options and returns a `Source` or a dict ``{split: (inputs,
-      labels)}`` of train, test and perhaps validation, or of all, to be split
-      60 : 20 : 20. Options of `jaxkd.data.conventions` that it does not take
-      itself describe its arrays, as in `npz`.
+      'speech:PATH', 'text:PATH', 'hf:PATH', 'tfds:NAME', 'translation:NAME',
+      'video:PATH', ...), a bare TFDS name, or 'package.module:function', where
+      the function takes the options and returns a `Source` or a dict ``{split:
+      (inputs, labels)}`` of train, test and perhaps validation, or of all, to
+      be split 60 : 20 : 20. Options of `jaxkd.data.conventions` that it does
+      not take itself describe its arrays, as in `npz`.
     dir: where the files are, for the sources that take it.
     validation: how much of the training split to hold out for validation, a
       number of examples or a share. None for the source's own default; 0 for no
@@ -205,4 +207,5 @@ def _from_source(
     notes=(*made.notes, *source.notes),
     resize=made.resize,
     vocabulary=made.vocabulary,
+    tokenizer=made.tokenizer,
   )

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxkd.data import conversations, corpus, hub, positions, sentences
+from jaxkd.data import folders as folders_lib
 from jaxkd.data import kjv as kjv_lib
 from jaxkd.data import markov as markov_lib
-from jaxkd.data import positions, sentences, windows
+from jaxkd.data import prepared as prepared_lib
 from jaxkd.data import text as text_lib
+from jaxkd.data.conversations import Document
+from jaxkd.data.corpus import Layout
 from jaxkd.data.source import (
   Source,
   first_split,
@@ -15,7 +19,14 @@ from jaxkd.data.source import (
   place,
   split_entry,
 )
+from jaxkd.data.sources import NAMES
 from jaxkd.errors import UserError
+
+_FIELDS = {
+  'bytes': positions.FIXED,
+  'unknown_bytes': positions.FIXED,
+  'prompt': positions.FIXED,
+}
 
 
 def markov(
@@ -59,8 +70,7 @@ def markov(
     test,
     tokens='spaces',
     vocabulary=vocabulary,
-    length=length,
-    context=context,
+    layout=Layout(length=length, context=context),
   )
   note = f'the perplexity of the chain itself is {least:.2f}'
   return source._replace(notes=(*source.notes, note))
@@ -70,9 +80,13 @@ def kjv(
   *,
   passage: str = 'gen1:1-rev22:21',
   tokens: str = 'words',
-  vocabulary: int = 10_000,
+  vocabulary: int | None = None,
+  eos: str = '',
   length: int = 48,
+  packing: str = 'windows',
   context: int = 0,
+  too_long: str = 'refuse',
+  prompt: int = 0,
   test: int | float = 0.1,
   validation: int | float | None = None,
 ) -> Source:
@@ -86,8 +100,12 @@ def kjv(
       'gen1:1-deu34:12'.
     tokens: as in `text`.
     vocabulary: likewise.
+    eos: likewise.
     length: likewise.
+    packing: likewise.
     context: likewise.
+    too_long: likewise.
+    prompt: likewise.
     test: how many chapters to test on, or which share.
     validation: how many of the others to validate on, or which share.
   """
@@ -99,8 +117,8 @@ def kjv(
     test,
     tokens=tokens,
     vocabulary=vocabulary,
-    length=length,
-    context=context,
+    eos=eos,
+    layout=Layout(length, packing, context, too_long, prompt),
   )
   names = tuple(chapters)
   note = f'chapters {names[0]} to {names[-1]} of the King James Bible'
@@ -111,59 +129,161 @@ def text(
   path: str,
   *,
   dir: str = '',
-  field: str = 'text',
+  format: str = 'text',
+  field: str | tuple[str, ...] = '',
   tokens: str = 'words',
-  vocabulary: int = 10_000,
+  vocabulary: int | None = None,
+  eos: str = '',
+  template: str = '',
+  learn: str = '',
   length: int = 64,
+  packing: str = 'windows',
   context: int = 0,
+  too_long: str = 'refuse',
+  prompt: int = 0,
   test: int | float | None = None,
   validation: int | float | None = None,
 ) -> Source:
-  """Text for language models, from files of text or of JSON Lines.
+  """Text for language models, from files of text or of JSON Lines, or of TFDS.
 
   A file, a folder of files, or a folder with train, test and perhaps validation
   as files or folders; see `jaxkd.data.text`. Where there are no splits, whole
   documents are held out, or the last lines of a single one, a tenth each by
   default.
 
-  Examples are windows of `length` tokens, whose labels are the tokens that
-  follow them. The documents of a split stand in a row.
+  Examples are rows of `length` tokens, whose labels are the tokens that follow
+  them; see `jaxkd.data.rows.Rows.fetch`.
 
   Args:
-    path: of the file or the folder, absolute or in ``dir``.
-    dir: a folder.
-    field: of the objects in JSON Lines that has the text.
+    path: of the file or the folder, absolute or in ``dir``; or 'tfds:NAME' for
+      a data set that TFDS has prepared.
+    dir: a folder; of TFDS, its data directory.
+    format: what an object in JSON Lines has: a 'text'; a prompt and its
+      completion, 'completions'; or a 'chat', messages of user and assistant in
+      turn.
+    field: the names of these: 'text', ('prompt', 'completion') or 'messages' by
+      default.
     tokens: 'words' for words in lower case, without punctuation; 'spaces' for
-      what stands between spaces, as it is.
-    vocabulary: the most tokens, four of which stand for no word; the words that
-      train has most often.
-    length: tokens of a window.
-    context: how many of these, in validation and test, are the last ones of the
-      window before: they are looked at and count there.
+      what stands between spaces, as it is; 'pieces' of SentencePiece and
+      'bytes', which keep all of a text; 'tokenizer:PATH' for a
+      ``tokenizer.json``, or a folder of Hugging Face with one; or
+      'sentencepiece:PATH' for a model of SentencePiece.
+    vocabulary: the most tokens of a vocabulary that is learnt from train,
+      10,000 by default, four of which stand for no word.
+    eos: the token that ends a text, of a vocabulary that is read; as it says
+      itself by default.
+    template: of conversations: that of the tokenizer by default, 'chatml', or a
+      file of Jinja.
+    learn: 'all' tokens, or those of 'completions', as by default where there
+      are prompts.
+    length: tokens of a row.
+    packing: 'windows' cuts documents that stand in a row; 'packed' puts whole
+      documents into rows, where each sees itself alone; 'none' has a document
+      in each row.
+    context: how many tokens of a window, in validation and test, are the last
+      ones of the window before: they are looked at and count there.
+    too_long: what becomes of documents that do not fit into a row, but for
+      windows: 'refuse', 'split' or 'cut'.
+    prompt: how many tokens at the beginning of each row are a prompt, which is
+      not learnt.
     test: how many documents (or lines, of a single document) to test on, or
       which share, where there is no such split.
     validation: likewise, of what is left; 0 for none.
   """
+  form = conversations.format_of(format, field)
+  kind, _, called = path.partition(':')
+  if kind == 'tfds':
+    builder = prepared_lib.find(called, dir, NAMES)
+    stored = folders_lib.splits(builder.info.splits, where=path)
+    splits = {
+      split: prepared_lib.documents(builder, own, form)
+      for split, own in stored.items()
+    }
+    if splits.keys() == {'train'}:
+      splits = {'all': splits['train']}
+  else:
+    splits = text_lib.read(place(dir, path), form)
   return _texts(
     f'text:{path}',
-    text_lib.read(place(dir, path), field),
+    splits,
     validation,
     test,
+    kind=format,
     tokens=tokens,
     vocabulary=vocabulary,
-    length=length,
-    context=context,
+    eos=eos,
+    template=template,
+    layout=Layout(length, packing, context, too_long, prompt, learn),
+  )
+
+
+def hf(
+  path: str,
+  *,
+  dir: str = '',
+  config: str = '',
+  format: str = 'text',
+  field: str | tuple[str, ...] = '',
+  tokens: str = 'words',
+  vocabulary: int | None = None,
+  eos: str = '',
+  template: str = '',
+  learn: str = '',
+  length: int = 64,
+  packing: str = 'windows',
+  context: int = 0,
+  too_long: str = 'refuse',
+  prompt: int = 0,
+  test: int | float | None = None,
+  validation: int | float | None = None,
+) -> Source:
+  """Text of Hugging Face ``datasets``: parquet, saved folders, or by name.
+
+  It is read from disk alone: of a name, what the package has in its cache.
+
+  Args:
+    path: of a parquet file, a folder of them or a folder that
+      ``save_to_disk`` wrote, absolute or in ``dir``; or the name of a data set.
+    dir: a folder.
+    config: of the data set, where it has several.
+    format: as in `text`.
+    field: likewise.
+    tokens: likewise.
+    vocabulary: likewise.
+    eos: likewise.
+    template: likewise.
+    learn: likewise.
+    length: likewise.
+    packing: likewise.
+    context: likewise.
+    too_long: likewise.
+    prompt: likewise.
+    test: likewise.
+    validation: likewise.
+  """
+  form = conversations.format_of(format, field)
+  return _texts(
+    f'hf:{path}',
+    hub.read(path, place(dir, path), config, form),
+    validation,
+    test,
+    kind=format,
+    tokens=tokens,
+    vocabulary=vocabulary,
+    eos=eos,
+    template=template,
+    layout=Layout(length, packing, context, too_long, prompt, learn),
   )
 
 
 def _texts(
   name: str,
-  splits: Mapping[str, Sequence[text_lib.Document]],
+  splits: Mapping[str, Sequence[Document]],
   validation: int | float | None,
   test: int | float | None,
   **options: Any,
 ) -> Source:
-  """As `make_source`; whole documents are held out, and then cut into windows.
+  """As `make_source`; whole documents are held out, and then made into rows.
 
   Args:
     name: of the source.
@@ -171,7 +291,7 @@ def _texts(
     validation: how many of the documents to train on to hold out, or which
       share.
     test: how many of all documents, where there is no such split.
-    **options: see `jaxkd.data.windows.tokenized`.
+    **options: see `jaxkd.data.corpus.tokenized`.
   """
   splits = {split: [*filter(None, own)] for split, own in splits.items()}
   first = first_split(name, splits)
@@ -200,45 +320,56 @@ def _texts(
     validation = None if splits['validation'] else 0
   order = [s for s in ('train', 'validation', 'test') if splits.get(s)]
   splits = {split: splits[split] for split in order}
-  made = windows.tokenized(splits, name=name, **options)
+  made = corpus.tokenized(splits, name=name, **options)
+  pieces = made.vocabulary.pieces
   source = make_source(
-    name,
-    made.splits,
-    validation,
-    classes=made.pieces,
-    fields={'bytes': positions.FIXED},
+    name, made.splits, validation, classes=pieces, fields=_FIELDS
   )
-  return source._replace(notes=made.notes, vocabulary=len(made.pieces))
+  return source._replace(
+    notes=made.notes, vocabulary=len(pieces), tokenizer=made.vocabulary
+  )
 
 
 def _documents_held_out(
   name: str,
-  splits: Mapping[str, Sequence[text_lib.Document]],
+  splits: Mapping[str, Sequence[Document]],
   of: str,
   split: str,
   amount: int | float,
-) -> dict[str, Sequence[text_lib.Document]]:
+) -> dict[str, Sequence[Document]]:
   """Splits off documents, of which equal ones stay together.
 
-  Of a single one, the last lines.
+  Of a single text, the last lines.
   """
   documents = splits[of]
+  others = {s: own for s, own in splits.items() if s != of}
+  if not amount:
+    return {'train': documents, **others, split: []}
   if len(documents) > 1:
     size = held_out_size(amount, len(documents), split)
-    rest, out = sentences.hold_out(documents, size, key=lambda own: own)
+    rest, out = sentences.hold_out(documents, size, key=text_lib.lines)
   else:
-    (lines,) = documents
-    if len(lines) == 1 and amount:
-      raise UserError(
-        f'{split_entry(name, of)} has one line alone, of which none can be '
-        f'held out for {split}; add text, or a {split} split of its own'
-      )
-    start = len(lines) - held_out_size(amount, len(lines), split)
-    rest, out = [[*filter(None, [x])] for x in (lines[:start], lines[start:])]
+    rest, out = _lines_held_out(name, documents[0], of, split, amount)
   if not rest:
     raise UserError(
       f'data.kw.{split}: {amount} of the {len(documents):,} documents in {of} '
       f'of {name!r} takes all of them, for equal ones stay together; use less'
     )
-  others = {s: own for s, own in splits.items() if s != of}
   return {'train': rest, **others, split: out}
+
+
+def _lines_held_out(
+  name: str, document: Document, of: str, split: str, amount: int | float
+) -> tuple[list[str], list[str]]:
+  """The first and the last lines of the only document of a source."""
+  is_text = isinstance(document, str)
+  lines = document.split('\n') if is_text else []
+  said = [i for i, line in enumerate(lines) if line.strip()]
+  if len(said) < 2:
+    raise UserError(
+      f'{split_entry(name, of)} has one {"line" if is_text else "document"} '
+      f'alone, of which none can be held out for {split}; add text, or a '
+      f'{split} split of its own'
+    )
+  start = said[-held_out_size(amount, len(said), split)]
+  return ['\n'.join(lines[:start]).rstrip('\n')], ['\n'.join(lines[start:])]

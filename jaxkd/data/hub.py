@@ -1,0 +1,86 @@
+"""Data sets of Hugging Face ``datasets``, read from disk."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxkd import lookup
+from jaxkd.data import folders, text
+from jaxkd.data.conversations import Document, Format
+from jaxkd.errors import UserError
+
+_OFFLINE = 'HF_DATASETS_OFFLINE'
+_AT_ONCE = 1000  # records
+
+
+def read(
+  name: str, place: Path, config: str, form: Format
+) -> dict[str, list[Document]]:
+  """The documents of each split, or of 'all' where there are no splits.
+
+  Args:
+    name: of a data set.
+    place: where it is, if it is a path: a file or a folder of parquet, or a
+      folder that ``save_to_disk`` has written.
+    config: of the data set, where it has several; empty for its default.
+    form: what its records have.
+
+  Raises:
+    UserError: it is not there, cannot be read, or has no such records.
+  """
+  # The package reads this when it is imported. With 0 it may download.
+  os.environ.setdefault(_OFFLINE, '1')
+  datasets = lookup.package('datasets', extra='hf', at='data.source')
+  tables = _tables(datasets, name, place, config)
+  named = tables if isinstance(tables, dict) else {'train': tables}
+  found = folders.splits(named, where=name)
+  if found.keys() <= {'train'}:
+    found = {'all': found.get('train') or next(iter(named))}
+  return {
+    split: [*_documents(named[own], form, f'the split {own!r} of {name!r}')]
+    for split, own in found.items()
+  }
+
+
+def _tables(datasets: Any, name: str, place: Path, config: str) -> Any:
+  """A table, or a dict of them by split."""
+  quiet = {'download_config': datasets.DownloadConfig(local_files_only=True)}
+  quiet = quiet if os.environ[_OFFLINE] == '1' else {}
+  saved = ('dataset_dict.json', 'dataset_info.json', 'state.json')
+  try:
+    if place.is_file():
+      return datasets.load_dataset('parquet', data_files=[str(place)])
+    if any((place / file).is_file() for file in saved):
+      return datasets.load_from_disk(str(place))
+    known = str(place) if place.is_dir() else name
+    return datasets.load_dataset(known, config or None, **quiet)
+  except Exception as error:  # of many kinds, of many packages
+    said = str(error).strip().partition('\n')[0]
+    if place.exists():
+      raise UserError(
+        f'data.source: cannot read {place} with the package datasets: {said}; '
+        'name a parquet file, a folder of them, or one of save_to_disk'
+      ) from error
+    raise UserError(
+      f'data.source: {name!r} is no path, and not in the cache of the package '
+      f'datasets ({said}); download it with load_dataset, or set {_OFFLINE}=0'
+    ) from error
+
+
+def _documents(table: Any, form: Format, where: str) -> Iterator[Document]:
+  for field in form.fields:
+    if field not in table.column_names:
+      raise UserError(
+        f'data.kw.field: {where} has no field {field!r} but '
+        f'{", ".join(table.column_names)}; name another'
+      )
+  table = table.select_columns([*form.fields])
+  for start in range(0, len(table), _AT_ONCE):
+    part = table[start : start + _AT_ONCE]
+    for i in range(len(part[form.fields[0]])):
+      record = {field: part[field][i] for field in form.fields}
+      here = f'data.source: record {start + i} of {where}'
+      document = form.read(record, here)
+      if text.lines(document):
+        yield document

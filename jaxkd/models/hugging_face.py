@@ -1,0 +1,426 @@
+"""Folders of Hugging Face, as decoders of ours, and the way back.
+
+A folder has ``config.json``, which says what is computed, and weights in
+``model.safetensors``, or in several files, shards, that
+``model.safetensors.index.json`` lists. The architectures are those that
+`jaxkd.models.decoder` computes: Llama, which SmolLM is too, Qwen2 and Qwen3.
+What would be computed in another way than here is refused.
+
+``hf:FOLDER`` is the name of a model with the options of that folder, and of
+where nets are restored from.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from jaxkd import files
+from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.errors import UserError, unknown
+from jaxkd.paths import by_path
+
+PREFIX = 'hf:'  # of such a folder, in a config
+DTYPES = ('float32', 'bfloat16')  # that weights are written in
+
+CONFIG = 'config.json'
+WEIGHTS = 'model.safetensors'
+INDEX = f'{WEIGHTS}.index.json'
+SHARD = 5 * 10**9  # bytes, the most in a file
+
+# What architectures have that Llama has not, as options of a decoder.
+ARCHITECTURES = {
+  'LlamaForCausalLM': {'qkv_bias': False, 'qk_norm': False},
+  'Qwen2ForCausalLM': {'qkv_bias': True, 'qk_norm': False},
+  'Qwen3ForCausalLM': {'qkv_bias': False, 'qk_norm': True},
+}
+_TYPES = {'llama': 'LlamaForCausalLM', 'qwen2': 'Qwen2ForCausalLM'}
+_TYPES |= {'qwen3': 'Qwen3ForCausalLM'}
+_SPECIAL = {
+  'pad_token_id': ('pad', PAD),
+  'bos_token_id': ('bos', BOS),
+  'eos_token_id': ('eos', EOS),
+}
+_NEEDED = {
+  'vocab_size': 'vocabulary',
+  'hidden_size': 'width',
+  'num_hidden_layers': 'depth',
+  'num_attention_heads': 'heads',
+  'intermediate_size': 'mlp_width',
+}
+# Entries that change what is computed -> the values with which they do not.
+_NEUTRAL = {
+  'hidden_act': ('silu',),
+  'attention_bias': (None, False),
+  'mlp_bias': (None, False),
+  'use_sliding_window': (None, False),
+  'quantization_config': (None,),
+  'pretraining_tp': (None, 1),
+}
+
+# Our layers -> theirs.
+_OUTSIDE = {
+  'embed': 'model.embed_tokens',
+  'norm': 'model.norm',
+  'head': 'lm_head',
+}
+_IN_BLOCK = {
+  'norm1': 'input_layernorm',
+  'attention/query': 'self_attn.q_proj',
+  'attention/key': 'self_attn.k_proj',
+  'attention/value': 'self_attn.v_proj',
+  'attention/output': 'self_attn.o_proj',
+  'attention/query_norm': 'self_attn.q_norm',
+  'attention/key_norm': 'self_attn.k_norm',
+  'norm2': 'post_attention_layernorm',
+  'mlp/gate': 'mlp.gate_proj',
+  'mlp/up': 'mlp.up_proj',
+  'mlp/down': 'mlp.down_proj',
+}
+_HEAD, _EMBEDDING = 'lm_head.weight', 'model.embed_tokens.weight'
+_UNUSED = '.rotary_emb.inv_freq'  # which older files keep, and config.json says
+
+
+def is_folder(name: str) -> bool:
+  """Whether a name of a model or of what to restore is of such a folder."""
+  return name.startswith(PREFIX)
+
+
+def folder(name: str, *, at: str) -> Path:
+  """The folder that ``hf:FOLDER`` names."""
+  return files.path(name.removeprefix(PREFIX), at=at)
+
+
+def options(path: Path) -> dict[str, Any]:
+  """The options of a `jaxkd.models.decoder.Model` that a folder fixes.
+
+  Its special tokens are not among them: they are the data's tokenizer's.
+
+  Args:
+    path: the folder.
+
+  Raises:
+    UserError: there is no config.json, or what it says is not computed here.
+  """
+  config, file = _config(path), path / CONFIG
+  given = config.get('architectures') or [_TYPES.get(config.get('model_type'))]
+  if given[0] not in ARCHITECTURES:
+    name = given[0] or config.get('model_type', '')
+    raise unknown('architecture', str(name), ARCHITECTURES, str(file))
+  for entry, neutral in _NEUTRAL.items():
+    if config.get(entry, neutral[0]) not in neutral:
+      raise UserError(
+        f'{file}: {entry} is {config[entry]!r}, which is not computed here; '
+        f'take a model in which it is {neutral[-1]!r}'
+      )
+  kinds = set(config.get('layer_types') or ())
+  if kinds - {'full_attention'}:
+    raise UserError(
+      f'{file}: layer_types has {min(kinds - {"full_attention"})}, which is '
+      'not computed here; take a model of full_attention alone'
+    )
+  for entry in _NEEDED:
+    if not isinstance(config.get(entry), int):
+      raise UserError(
+        f'{file}: {entry} is missing or no whole number; copy the file again '
+        'from where the model comes from'
+      )
+  heads = config['num_attention_heads']
+  width = (
+    128 if given[0].startswith('Qwen3') else config['hidden_size'] // heads
+  )
+  rope = config.get('rope_parameters') or {
+    'rope_theta': config.get('rope_theta') or 1e4,
+    **(config.get('rope_scaling') or {}),
+  }
+  rope = {**rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
+  rope.pop('type', None)
+  theta = rope.pop('rope_theta', 1e4)
+  scaled = rope['rope_type'] not in (None, 'default')
+  return {
+    **{ours: config[theirs] for theirs, ours in _NEEDED.items()},
+    **ARCHITECTURES[given[0]],
+    'kv_heads': config.get('num_key_value_heads') or heads,
+    'head_width': config.get('head_dim') or width,
+    'rope_theta': float(theta),
+    'rope_scaling': rope if scaled else None,
+    'norm_eps': config.get('rms_norm_eps', 1e-6),
+    'tied': bool(config.get('tie_word_embeddings', False)),
+    'context': config.get('max_position_embeddings') or 0,
+  }
+
+
+def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
+  """The variables of a decoder, from the weights in a folder.
+
+  Args:
+    path: the folder.
+    like: its variables or their shapes, as ``Net.init`` makes them.
+    dtype: of the arrays.
+
+  Returns:
+    A tree like this one.
+
+  Raises:
+    UserError: files are missing or cut short, a tensor has no place there, or
+      a variable no tensor.
+  """
+  wanted = by_path(like['params'])
+  of = {tensor_name(path): path for path in wanted}
+  found, head, tied = {}, None, _HEAD not in of
+  for name, tensor in _tensors(path):
+    if name.endswith(_UNUSED):
+      continue
+    if tied and name == _HEAD:
+      head = jnp.asarray(tensor, dtype)
+      continue
+    if name not in of:
+      raise UserError(
+        f'{path}: the model has no place for the tensor {name} '
+        f'{list(tensor.shape)}; its {CONFIG} is of another model'
+      )
+    target = of[name]
+    value = tensor.T if target.endswith('kernel') else tensor
+    if value.shape != wanted[target].shape:
+      raise UserError(
+        f'{path}: the tensor {name} {list(tensor.shape)} would be {target}, '
+        f'which is {list(wanted[target].shape)} here; its {CONFIG} is of '
+        'another model, or options contradict it'
+      )
+    found[target] = jnp.asarray(value, dtype)
+  for name, target in of.items():
+    if target not in found:
+      raise UserError(
+        f'{path}: no tensor {name} is there for {target}; its {CONFIG} is of '
+        'another model, or files are missing'
+      )
+  if head is not None and (head != found[of[_EMBEDDING]]).any():
+    raise UserError(
+      f'{path}: {_HEAD} differs from {_EMBEDDING}, and {CONFIG} says that they '
+      'are tied; set tie_word_embeddings there to what the model is'
+    )
+  params = jax.tree.unflatten(
+    jax.tree.structure(like['params']), map(found.get, wanted)
+  )
+  return {**like, 'params': params}
+
+
+def write(
+  path: Path,
+  kw: Mapping[str, Any],
+  params: Any,
+  *,
+  length: int,
+  dtype: str = 'float32',
+  shard: int = SHARD,
+) -> None:
+  """Writes a decoder as a folder that other tools load.
+
+  Args:
+    path: the folder, which must not be there yet or be empty.
+    kw: all options of the decoder.
+    params: its parameters.
+    length: of the rows that it was trained on, where ``kw`` has no context.
+    dtype: of the weights, one of `DTYPES`.
+    shard: the most bytes in a file of weights.
+
+  Raises:
+    UserError: the folder holds something, a type that is not known, or options
+      that no architecture has.
+  """
+  if dtype not in DTYPES:
+    raise unknown('type of weights', dtype, DTYPES, 'dtype')
+  config = config_of(kw, params, length=length, dtype=dtype)
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise UserError(f'{path}: something is there; name a new folder')
+  tensors = {}
+  for name, value in by_path(params).items():
+    own = np.asarray(value).T if name.endswith('kernel') else np.asarray(value)
+    tensors[tensor_name(name)] = np.ascontiguousarray(own, jnp.dtype(dtype))
+  draft = path.with_name(f'.{path.name}.draft')  # whole, or not at all
+  shutil.rmtree(draft, ignore_errors=True)
+  draft.mkdir(parents=True)
+  (draft / CONFIG).write_text(_json(config))
+  shards = _shards(tensors, shard)
+  places = {}
+  for i, names in enumerate(shards, 1):
+    file = WEIGHTS
+    if len(shards) > 1:
+      file = f'model-{i:05}-of-{len(shards):05}.safetensors'
+    places |= dict.fromkeys(names, file)
+    own = {name: tensors[name] for name in names}
+    save_file(own, draft / file, metadata={'format': 'pt'})
+  if len(shards) > 1:
+    size = sum(x.nbytes for x in tensors.values())
+    index = {'metadata': {'total_size': size}, 'weight_map': places}
+    (draft / INDEX).write_text(_json(index))
+  if path.exists():
+    path.rmdir()
+  draft.rename(path)
+
+
+def config_of(
+  kw: Mapping[str, Any], params: Any, *, length: int, dtype: str
+) -> dict[str, Any]:
+  """What ``config.json`` says of a decoder; see `write`.
+
+  RoPE is said as transformers 4 has it, which later versions and other tools
+  read too.
+  """
+  found = [
+    name
+    for name, own in ARCHITECTURES.items()
+    if all(kw[option] == value for option, value in own.items())
+  ]
+  if not found:
+    raise UserError(
+      'no architecture of Hugging Face has both qkv_bias and qk_norm; set one '
+      'of them to False'
+    )
+  kind = {name: kind for kind, name in _TYPES.items()}[found[0]]
+  heads = kw['heads']
+  return {
+    'architectures': found,
+    'model_type': kind,
+    'vocab_size': len(params['embed']['embedding']),
+    'hidden_size': kw['width'],
+    'num_hidden_layers': kw['depth'],
+    'num_attention_heads': heads,
+    'num_key_value_heads': kw['kv_heads'] or heads,
+    'head_dim': kw['head_width'] or kw['width'] // heads,
+    'intermediate_size': kw['mlp_width'] or 4 * kw['width'],
+    'hidden_act': 'silu',
+    'rms_norm_eps': kw['norm_eps'],
+    'rope_theta': kw['rope_theta'],
+    'rope_scaling': kw['rope_scaling'],
+    'max_position_embeddings': kw['context'] or length,
+    'tie_word_embeddings': kw['tied'],
+    'attention_bias': False,
+    'mlp_bias': False,
+    **{
+      name: ours if kw[option] is None else kw[option]
+      for name, (option, ours) in _SPECIAL.items()
+    },
+    'torch_dtype': dtype,
+  }
+
+
+def tensor_name(path: str) -> str:
+  """The name there of one of our parameters, ``blocks/0/mlp/up/kernel``."""
+  layer, _, last = path.rpartition('/')
+  if layer.startswith('blocks/'):
+    _, number, inner = layer.split('/', 2)
+    layer = f'model.layers.{number}.{_IN_BLOCK[inner]}'
+  else:
+    layer = _OUTSIDE[layer]
+  return f'{layer}.{"bias" if last == "bias" else "weight"}'
+
+
+def weight_files(path: Path) -> list[Path]:
+  """The files of a folder's weights.
+
+  Raises:
+    UserError: there are none, or not all that the index lists.
+  """
+  if not (path / INDEX).is_file():
+    if (path / WEIGHTS).is_file():
+      return [path / WEIGHTS]
+    others = sorted(file.name for file in path.glob('*.bin'))
+    has = f', and {others[0]} is a pickle, which can run any code' * bool(
+      others
+    )
+    raise UserError(
+      f'{path}: there are no weights in {WEIGHTS} or {INDEX}{has}; download '
+      'the safetensors files of that model too'
+    )
+  places = _read_json(path / INDEX).get('weight_map')
+  if not isinstance(places, Mapping) or not places:
+    raise UserError(
+      f'{path / INDEX} has no weight_map; copy the file again from where the '
+      'model comes from'
+    )
+  found = [path / name for name in sorted(set(places.values()))]
+  missing = [file.name for file in found if not file.is_file()]
+  if missing:
+    raise UserError(
+      f'{path}: {", ".join(missing)} of the {len(found)} files that {INDEX} '
+      'lists are missing; copy them there too'
+    )
+  return found
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+  """The tensors of a folder by name, one in memory at a time.
+
+  Raises:
+    UserError: a file cannot be read, a name is there twice, or what is tied
+      differs.
+  """
+  seen = set()
+  for file in weight_files(path):
+    try:
+      reader = safetensors.safe_open(file, framework='numpy')
+    except Exception as error:  # of many kinds
+      raise UserError(
+        f'{file} is damaged or cut short ({error}); copy it again'
+      ) from error
+    with reader:
+      for name in reader.keys():  # noqa: SIM118
+        if name in seen:
+          raise UserError(
+            f'{path}: the tensor {name} is in several files; keep the files of '
+            'one model there'
+          )
+        seen.add(name)
+        tensor = reader.get_tensor(name)
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+          raise UserError(
+            f'{file} holds {tensor.dtype} in {name}, and quantised weights are '
+            'not read; take the model in bfloat16 or float32'
+          )
+        yield name, tensor
+
+
+def _shards(tensors: Mapping[str, np.ndarray], size: int) -> list[list[str]]:
+  """The names of tensors in lists of at most so many bytes, or of one."""
+  found, held = [[]], 0
+  for name, tensor in tensors.items():
+    if found[-1] and held + tensor.nbytes > size:
+      found.append([])
+      held = 0
+    found[-1].append(name)
+    held += tensor.nbytes
+  return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+  if not (path / CONFIG).is_file():
+    raise UserError(
+      f'{path}: there is no {CONFIG}; name a folder of Hugging Face, as '
+      '`hf download NAME --local-dir FOLDER` makes it'
+    )
+  return _read_json(path / CONFIG)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+  try:
+    found = json.loads(file.read_text())
+  except ValueError as error:
+    raise UserError(
+      f'{file} is not JSON ({error}); copy it again from where the model comes '
+      'from'
+    ) from error
+  if not isinstance(found, dict):
+    raise UserError(f'{file} is no JSON object; copy it again')
+  return found
+
+
+def _json(value: Any) -> str:
+  return json.dumps(value, indent=2, default=dict) + '\n'

@@ -1,0 +1,160 @@
+"""Decoders from a folder of Hugging Face, through a run, to another folder."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import save_file
+
+import jaxkd
+from jaxkd import models
+from jaxkd.errors import UserError
+from jaxkd.models import hugging_face
+from jaxkd.paths import by_path
+from jaxkd.run import config as configs
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = configs.beside(ROOT / 'tools' / 'decoder_reference.py')
+SHAPE = jax.ShapeDtypeStruct((8,), jnp.int32)
+TOKENS = np.array([[2, 4, 5, 6, 7, 8, 9, 4]], np.int32)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A model with more rows in its head than there are tokens."""
+  path = tmp_path_factory.mktemp('hf') / 'base'
+  path.mkdir()
+  config = {**REFERENCE.CONFIGS['qwen2'], 'vocab_size': 16}
+  (path / 'config.json').write_text(json.dumps(config))
+  net = models.build(f'hf:{path}', num_classes=9, input_shape=SHAPE)
+  params = jax.eval_shape(net.init, jax.random.key(0))['params']
+  shapes = {
+    hugging_face.tensor_name(name): x.shape[::-1]
+    if name.endswith('kernel')
+    else x.shape
+    for name, x in by_path(params).items()
+  }
+  save_file(REFERENCE.fill(shapes), path / 'model.safetensors')
+  return path
+
+
+def config(folder, **student):
+  adapters = dict(rank=2, targets=('query', 'value', 'down'))
+  given = dict(model=f'hf:{folder}', init='main', kw=dict(lora=adapters))
+  return dict(
+    task='language',
+    data=dict(
+      source='markov', kw=dict(size=40, words=8, branching=3, length=8)
+    ),
+    teachers=dict(main=dict(model='decoder', restore=f'hf:{folder}')),
+    students=dict(student={**given, **student}),
+    distill=dict(
+      labels=dict(loss='cross_entropy', mask='valid'),
+      soft=dict(loss='kl', teacher='main', mask='valid'),
+    ),
+    train=dict(steps=3, batch_size=4, seeds=1, learning_rate=0.05),
+    report=dict(
+      metric='perplexity', compare=dict(better='student', than='teacher')
+    ),
+  )
+
+
+@pytest.fixture(scope='module')
+def ran(folder, tmp_path_factory):
+  directory = tmp_path_factory.mktemp('run')
+  row = jaxkd.run(config(folder), directory, console=Console(quiet=True))
+  return directory, row
+
+
+def test_adapters_alone_are_trained_and_are_merged(folder, ran):
+  directory, row = ran
+  assert row['metrics']['teacher'].keys() <= row['metrics']['student'].keys()
+  net, variables = jaxkd.load(directory)
+  shapes = jax.eval_shape(net.init, jax.random.key(0))
+  assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, shapes)
+  before = by_path(hugging_face.load(folder, shapes)['params'])
+  for path, now in by_path(variables['params']).items():
+    if path.split('/')[-2] in ('query', 'value', 'down') and 'kernel' in path:
+      singular = np.linalg.svd(now - before[path], compute_uv=False)
+      assert singular[1] > 1e-4 and singular[2:].max() < 1e-6
+    else:
+      np.testing.assert_array_equal(now, before[path])
+
+
+def test_what_is_exported_gives_the_same_logits(ran, tmp_path):
+  directory, _ = ran
+  net, variables = jaxkd.load(directory)
+  found = jaxkd.export(directory, f'hf:{tmp_path / "out"}')
+  assert found == tmp_path / 'out'
+  assert {p.name for p in found.iterdir()} == {
+    *('config.json', 'model.safetensors')
+  }
+  other = models.build(
+    f'hf:{found}', num_classes=len(net.classes), input_shape=SHAPE
+  )
+  like = jax.eval_shape(other.init, jax.random.key(0))
+  again = hugging_face.load(found, like)
+  np.testing.assert_array_equal(
+    net.apply(variables, TOKENS)[0]['logits'],
+    other.apply(again, TOKENS)[0]['logits'],
+  )
+  half = jaxkd.export(directory, f'hf:{tmp_path / "half"}', dtype='bfloat16')
+  size = [(p / 'model.safetensors').stat().st_size for p in (found, half)]
+  assert size[1] < 0.7 * size[0]
+
+
+@pytest.mark.parametrize(
+  ('to', 'options', 'message'),
+  [
+    ('out', {}, r"'out' should be 'hf:FOLDER'"),
+    ('hf:out', {'dtype': 'int8'}, r"no type of weights 'int8'"),
+    ('hf:out', {'member': 3}, 'holds 1 members, so member 3 is not'),
+    ('hf:out', {'arm': 'x'}, "no arm 'x'"),
+  ],
+)
+def test_exports_that_cannot_be_are_refused(
+  ran, tmp_path, to, options, message
+):
+  to = to.replace('out', str(tmp_path / 'out')) if ':' in to else to
+  with pytest.raises(UserError, match=message):
+    jaxkd.export(ran[0], to, **options)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('student', 'message'),
+  [
+    (
+      dict(init='random'),
+      r'^students\.student\.kw\.lora: .* stay random; name',
+    ),
+    (
+      dict(quantize='*:uniform(bits=4)'),
+      r'^students\.student\.quantize: adapt',
+    ),
+    (dict(kw=dict(lora=dict(rank=0))), r'lora\.rank: 0 should be a whole'),
+    (dict(kw=dict(lora=dict(r=2))), r"no option 'r'"),
+    (
+      dict(kw=dict(lora=dict(rank=1, targets=('q',)))),
+      r"lora\.targets: there is no linear map 'q'",
+    ),
+    (dict(kw=dict(width=8)), 'means width=16; drop the option'),
+  ],
+)
+def test_adapters_that_cannot_be_are_refused(
+  folder, tmp_path, student, message
+):
+  with pytest.raises(UserError, match=message):
+    jaxkd.run(config(folder, **student), tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_beyond_the_head_is_refused(folder, tmp_path):
+  given = config(folder)
+  given['data']['kw'] |= dict(words=20, size=80)
+  with pytest.raises(UserError, match='the head has 16 rows, and there are 2'):
+    jaxkd.run(given, tmp_path)
