@@ -126,6 +126,7 @@ def term(
     entry=entry,
   )
   if weigh:
+    fusion.check_sigmoid(made, None, fuse_weights, entry)
     made = looking_at(made, looked_at, ('logits',))
   for factor in (weight, example_weight or 1):
     made = weighted(made, factor, teacher=groups, entry=entry)
@@ -321,6 +322,7 @@ def knowledge(
     layers=layers,
     mask=mask,
     temperature=_temperature(loss, options),
+    sigmoid=loss in losses.OF_SIGMOIDS,
   )
 
 

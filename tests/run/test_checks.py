@@ -513,6 +513,11 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.both.quantize', 'made of others'),
     ),
     (
+      dict(teachers__both=dict(made_of=('main',)),
+           distill__soft=dict(loss='binary_kl', teacher='both')),
+      ('distill.soft.teacher: both is fused by a softmax', "'mean_logits'"),
+    ),
+    (
       dict(teachers__average=dict(model='mlp')),
       ('average', 'the running mean', 'rename it'),
     ),
