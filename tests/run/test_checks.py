@@ -871,6 +871,27 @@ def test_nets_that_embed_are_measured_one_by_one(tmp_path):
     checks.prepare(config, tmp_path)
 
 
+def test_detectors_are_measured_one_by_one(tmp_path):
+  net = dict(model='detector', kw=dict(widths=(4,), blocks=0))
+  data = dict(labels='boxes', count=16, test=8, validation=8, size=24)
+  config = small(
+    task='detection',
+    data=dict(source='scenes', kw=data),
+    teachers=dict(main=dict(**net, count=2)),
+    students=dict(student=net),
+    distill=dict(
+      soft=dict(
+        loss='binary_kl', teacher='main', mask='all', fuse='mean_logits'
+      )
+    ),
+    arms=dict(student={}),
+    report__metric='ap50',
+    report__compare=dict(better='student', than='teacher ensemble'),
+  )
+  with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
+    checks.prepare(config, tmp_path)
+
+
 def test_equal_arms_are_found(tmp_path):
   same = dict(distill=dict(soft=dict(weight=1.0)))
   alone = dict(distill=dict(soft=dict(weight=0.0)))
