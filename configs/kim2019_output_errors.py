@@ -23,6 +23,11 @@ are heard in the test alone, in place of LibriSpeech. The abstract gives the
 weights as an exponential function of the word error rate; their constants, and
 the sizes of the nets, are not known to us. `:paper` has LibriSpeech, with sizes
 that are usual for it.
+
+  python experiments/distill.py --config configs/kim2019_output_errors.py \
+      --workdir runs/kim2019_output_errors
+
+It needs `apt-get install espeak-ng flite` and `pip install 'jaxkd[speech]'`.
 """
 
 from ml_collections import ConfigDict

@@ -23,6 +23,8 @@ set the source to `parallel:` and their folder, and the width of students to
 
   python experiments/distill.py --config configs/polino2018_translation.py \
       --workdir runs/polino2018_translation
+
+It needs `pip install 'jaxkd[text]'`.
 """
 
 from ml_collections import ConfigDict

@@ -17,6 +17,11 @@ that the weight of each arm is tuned on the validation split.
 
 The paper's loss is half of the sum over C channels, so that its λ is 2 / C of
 the weight here; it is 0 for the first 400 steps there, and never here.
+
+  python experiments/distill.py --config configs/wang2019_imitation.py \
+      --workdir runs/wang2019_imitation
+
+It needs `pip install 'jaxkd[detection]'`.
 """
 
 from ml_collections import ConfigDict

@@ -114,6 +114,8 @@ class Term(NamedTuple):
     mask: the name of its mask, as `jaxkd.distill.masks.find` takes it, so that
       what wraps the term can apply it too.
     temperature: the one at which it looks at logits, for a fusion of teachers.
+    sigmoid: whether each class has a probability of its own, the sigmoid of its
+      logit, likewise.
   """
 
   init: Callable[..., tuple[dict, dict]]
@@ -125,6 +127,7 @@ class Term(NamedTuple):
   layers: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
   mask: str | tuple[str, str] = ''
   temperature: Any = 1.0
+  sigmoid: bool = False
 
   @property
   def groups(self) -> set[str]:

@@ -16,7 +16,7 @@ CLIPPED = 1e-3  # the share of samples at full scale above which it is said
 _FULL = 0.999  # of samples that count as clipped
 _OVERSHOOT = 2.0  # what codecs may add to full scale; beyond is another unit
 _STREAMED = 2**31 - 2**20  # lengths from here on mean an unknown one
-_MOST_BINS = 128
+_FEWEST_BINS, _MOST_BINS = 3, 128  # Kaldi makes no fewer
 
 
 class Sound(NamedTuple):
@@ -119,6 +119,14 @@ def notes(sounds: Sequence[Sound], rate: int = 16_000) -> tuple[str, ...]:
   return tuple(said)
 
 
+def check_bins(bins: int, at: str = 'data.kw.bins') -> None:
+  """Refuses numbers of Mel bands that `log_mel` does not make."""
+  if not _FEWEST_BINS <= bins <= _MOST_BINS:
+    raise UserError(
+      f'{at}: {bins} bands should be {_FEWEST_BINS} to {_MOST_BINS}'
+    )
+
+
 def log_mel(
   wave: np.ndarray,
   bins: int = 40,
@@ -170,8 +178,7 @@ def log_mel(
       f'{at}: bands from {low:g} to {top:g} Hz cannot be; they must lie '
       f'between 0 and {rate / 2:g} Hz'
     )
-  if not 1 <= bins <= _MOST_BINS:
-    raise UserError(f'{at}: {bins} bands should be 1 to {_MOST_BINS}')
+  check_bins(bins, at)
   if len(wave) < length * rate:
     raise UserError(
       f'{at}: {name} has {len(wave)} samples, less than one frame of '
@@ -202,6 +209,10 @@ def _samples(path: Path, at: str) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(path) as file:
       found = file.read(dtype='float32', always_2d=True)
       _check_length(file.extra_info, path, at)
+      if len(found) < file.frames < _STREAMED:  # an MP3 that was cut short
+        raise _unreadable(
+          path, f'{len(found)} of {file.frames} samples are there', at
+        )
       return found, file.samplerate
   except soundfile.LibsndfileError as error:
     unknown = error.code == 1  # a format that libsndfile does not know

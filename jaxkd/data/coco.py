@@ -136,13 +136,21 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       boxes that are not there or cannot be. It names the first.
   """
   given = _parsed(file)
-  kinds = _by_id(given['categories'], ('id', 'name'), 'category', file)
-  number = {id: i for i, id in enumerate(sorted(kinds))}
+  kinds = _by_id(given['categories'], ('name',), 'category', file)
+  order = sorted(kinds, key=lambda id: (isinstance(id, str), id))
+  number = {id: i for i, id in enumerate(order)}
   known = _by_id(
-    given['images'], ('id', 'file_name', 'width', 'height'), 'image', file
+    given['images'], ('file_name', 'width', 'height'), 'image', file
   )
-  if not known:
-    raise UserError(f'data.source: {file} lists no image')
+  for what, entries in (('image', known), ('category', kinds)):
+    if not entries:
+      raise UserError(f'data.source: {file} lists no {what}; add some')
+  names = [kind['name'] for kind in kinds.values()]
+  if twice := {name for name in names if names.count(name) > 1}:
+    raise UserError(
+      f'data.source: {file} has several categories called {min(twice)!r}; give '
+      'each a name of its own'
+    )
   own: dict[Any, list] = {id: [] for id in known}
   crowds = clipped = 0
   for annotation in given['annotations']:
@@ -168,6 +176,12 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       continue
     label = number[annotation['category_id']]
     own[annotation['image_id']].append((label, box))
+  if not any(own.values()):
+    left = f', of which {crowds} are crowds' if crowds else ''
+    raise UserError(
+      f'data.source: {file} has {len(given["annotations"])} annotations{left}, '
+      'and no object is left in any image; add some, or remove the file'
+    )
   where = _folder_of(next(iter(known.values()))['file_name'], file, root)
   paths = [where / image['file_name'] for image in known.values()]
   for path in paths:
@@ -187,7 +201,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       )
       for found in own.values()
     ],
-    tuple(kinds[id]['name'] for id in sorted(kinds)),
+    tuple(kinds[id]['name'] for id in order),
     crowds,
     clipped,
   )
@@ -269,10 +283,30 @@ def _parsed(file: Path) -> dict[str, list]:
   return given
 
 
+# What must stand under a key, and how to say so.
+_NUMBER = (lambda x: type(x) in (int, str), 'a number or a text')
+_LENGTH = (lambda x: type(x) is int and x > 0, 'a number of pixels')
+_TEXT = (lambda x: isinstance(x, str) and bool(x), 'a text')
+_KEYS = {
+  **dict.fromkeys(('id', 'image_id', 'category_id'), _NUMBER),
+  **dict.fromkeys(('width', 'height'), _LENGTH),
+  **dict.fromkeys(('name', 'file_name'), _TEXT),
+}
+
+
 def _check_keys(entry: Any, keys: Sequence[str], file: Path) -> None:
   for key in keys:
     if not isinstance(entry, dict) or key not in entry:
-      raise UserError(f'data.source: {file}: {entry!r:.80} has no {key!r}')
+      raise UserError(
+        f'data.source: {file}: {entry!r:.80} has no {key!r}; add it, or leave '
+        'the entry out'
+      )
+    right, what = _KEYS.get(key, (lambda x: True, ''))
+    if not right(entry[key]):
+      raise UserError(
+        f'data.source: {file}: {entry!r:.80} has the {key} {entry[key]!r:.40}, '
+        f'which must be {what}; correct it'
+      )
 
 
 def _by_id(
@@ -281,7 +315,7 @@ def _by_id(
   """Entries by their number."""
   found = {}
   for entry in entries:
-    _check_keys(entry, keys, file)
+    _check_keys(entry, ('id', *keys), file)
     if entry['id'] in found:
       raise UserError(
         f'data.source: {file} has two of the {what} {entry["id"]}; number them '

@@ -148,8 +148,9 @@ def check(
       must, also = '(down, right)', ''
       if kind == BOXES:
         must, also = '(top, left, bottom, right)', ', and have an area'
+      given = ', '.join(f'{value:.6g}' for value in x[i, j])
       raise UserError(
-        f'{at}: example {numbers[i]} has {x[i, j].tolist()} among its {field}; '
+        f'{at}: example {numbers[i]} has [{given}] among its {field}; '
         f'each must be {must}, in shares of the height and width, from 0 to 1'
         f'{also}'
       )

@@ -55,7 +55,8 @@ def tokenized(
     name: of the source, for errors.
 
   Raises:
-    UserError: invalid options, empty sentences, or pairs that are too long.
+    UserError: invalid options, empty sentences, pairs that are too long, or
+      a split without a character that ``train`` has.
   """
   if length < 2:
     raise UserError(
@@ -72,6 +73,7 @@ def tokenized(
   for split, pairs in splits.items():
     tokens = [learnt.encode([pair[side] for pair in pairs]) for side in (0, 1)]
     _check_empty(tokens, split, name)
+    _check_known(tokens, learnt.pieces.index(tokenizer.SPACE), split, name)
     for line in tokens[1]:
       line.append(EOS)
     longest = np.array(
@@ -150,6 +152,15 @@ def _check_empty(tokens, split, name):
           f'data.source: the {side} of pair {i + 1} in {split} of {name!r} is '
           'empty; remove the pair'
         )
+
+
+def _check_known(tokens, space, split, name):
+  for side, lines in zip(('source', 'translation'), tokens, strict=True):
+    if all(token in (UNK, space) for line in lines for token in line):
+      raise UserError(
+        f'data.source: no {side} in {split} of {name!r} has a character that '
+        'train has; take texts of the same languages'
+      )
 
 
 def _unknown(sides, split):

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +23,14 @@ _TEXT = 'text', 'transcript', 'sentence', 'transcription'
 _LISTS = '.csv', '.tsv', '.jsonl'
 _FRAME, _SHIFT = 0.025, 0.01  # seconds
 _UNKNOWN = 2**30  # samples from which on a header does not know the length
+_LOOKED_AT = 256  # sounds of which it is known how they were converted
 
 Lines = Iterator[tuple[Path, str]]  # sounds and what is said in them
 
 
 def read(
   root: Path, parts: Mapping[str, Sequence[str]], *, bins: int
-) -> dict[str, list[Utterance]]:
+) -> tuple[dict[str, list[Utterance]], tuple[str, ...]]:
   """The utterances of each split; sounds are read when their frames are.
 
   A part of a split is a folder, or a list of files. A folder has LibriSpeech's
@@ -42,6 +44,10 @@ def read(
     parts: split -> names of its folders, or of its lists without their endings;
       empty for those called as `jaxkd.data.folders` has them.
     bins: bands of the log-Mel features.
+
+  Returns:
+    Split -> utterances, and sentences for the row on how sounds were
+    converted.
 
   Raises:
     UserError: parts, files or columns that are missing, or damaged ones.
@@ -59,7 +65,7 @@ def read(
   for split in parts:
     if split not in folders.SPLITS:
       raise unknown('split', split, folders.SPLITS, 'data.kw.parts')
-  found = {}
+  found, sounds = {}, []
   for split, names in parts.items():
     found[split] = []
     for name in [names] if isinstance(names, str) else names:
@@ -73,13 +79,14 @@ def read(
           'same name beside each'
         )
       found[split] += [_of_file(path, text, bins) for path, text in lines]
+      sounds += [path for path, _ in lines]
   for split in ('train', 'test'):
     if split not in found:
       raise UserError(
         f'data.source: {root} has no part for {split}; call a folder or list '
         f'{split}, or name its parts in data.kw.parts.{split}'
       )
-  return found
+  return found, _converted(sounds)
 
 
 def prepared(
@@ -158,6 +165,13 @@ def _record(records: Any, number: int, sound: str) -> np.ndarray:
   return wave.mean(axis=1) if wave.ndim > 1 else wave
 
 
+def _converted(paths: Sequence[Path]) -> tuple[str, ...]:
+  """How sounds are converted, by some of them from all over the data."""
+  chosen = np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_AT))
+  looked_at = [audio.load(paths[i], RATE) for i in chosen.astype(int)]
+  return audio.notes([own._replace(wave=np.zeros(0)) for own in looked_at])
+
+
 def _of_file(path: Path, text: str, bins: int) -> Utterance:
   if not path.is_file():
     raise UserError(f'data.source: there is no sound file {path}')
@@ -186,14 +200,20 @@ def _lines(part: Path) -> Lines:
   files = [*folders.below(part)]
   transcripts = [file for file in files if file.name.endswith('.trans.txt')]
   lists = [file for file in files if file.suffix in _LISTS]
-  by_stem = {}
+  by_stem: dict[tuple[Path, str], Path] = {}
   for file in files:
-    if file.suffix != '.txt' and file not in lists:
-      by_stem[file.parent, file.stem] = file
+    if file.suffix == '.txt' or file in lists:
+      continue
+    other = by_stem.setdefault((file.parent, file.stem), file)
+    if other != file:
+      raise UserError(
+        f'data.source: {other} and {file.name} have one name, and so one '
+        'transcript; remove one'
+      )
   if transcripts:
     for file in transcripts:
-      for number, line in enumerate(_text(file).splitlines(), 1):
-        name, _, said = line.partition(' ')
+      for number, line in enumerate(_text(file).split('\n'), 1):
+        name, _, said = line.strip().partition(' ')
         if not name:
           continue
         if (file.parent, name) not in by_stem:
@@ -211,14 +231,22 @@ def _lines(part: Path) -> Lines:
       'data.kw.parts'
     )
   else:
-    for (folder, stem), file in by_stem.items():
-      said = folder / f'{stem}.txt'
-      if not said.is_file():
+    texts = {
+      (file.parent, file.stem): file for file in files if file.suffix == '.txt'
+    }
+    for key, file in texts.items():
+      if key not in by_stem:
         raise UserError(
-          f'data.source: {file} has no transcript: there is no {said.name} '
-          'beside it'
+          f'data.source: there is no sound file of the same name beside '
+          f'{file}; add it, or remove the text'
         )
-      yield file, _text(said)
+    for key, file in by_stem.items():
+      if key not in texts:
+        raise UserError(
+          f'data.source: {file} has no transcript: there is no '
+          f'{key[1]}.txt beside it'
+        )
+      yield file, _text(texts[key])
 
 
 def _listed(file: Path) -> Lines:
@@ -228,8 +256,17 @@ def _listed(file: Path) -> Lines:
     rows = [*_json_lines(text, file)]
   else:
     delimiter = '\t' if file.suffix == '.tsv' else ','
-    rows = [*csv.DictReader(text.splitlines(), delimiter=delimiter)]
+    # Not by lines: what is in quotation marks may have several.
+    whole = io.StringIO(text, newline='')
+    rows = [*csv.DictReader(whole, delimiter=delimiter)]
+  if not rows:
+    raise UserError(f'data.source: {file} lists no sound; add some')
   for number, row in enumerate(rows, 1):
+    if None in row:  # what is beyond the columns of the header
+      raise UserError(
+        f'data.source: entry {number} of {file} has more columns than the '
+        'header; put a text that has the delimiter in it in quotation marks'
+      )
     found = [
       next((row[n] for n in names if isinstance(row.get(n), str)), None)
       for names in (_SOUND, _TEXT)
@@ -237,14 +274,15 @@ def _listed(file: Path) -> Lines:
     if None in found:
       missing = (_SOUND, _TEXT)[found.index(None)][0]
       raise UserError(
-        f'data.source: entry {number} of {file} has no {missing!r}; give each '
+        f'data.source: entry {number} of {file} has no {missing!r} but '
+        f'{", ".join(map(repr, row)) or "nothing"}; give each '
         "'audio', the path of a sound file, and 'text', what is said"
       )
     yield file.parent / found[0], found[1]
 
 
 def _json_lines(text: str, file: Path) -> Iterator[dict]:
-  for number, line in enumerate(text.splitlines(), 1):
+  for number, line in enumerate(text.split('\n'), 1):
     if not line.strip():
       continue
     try:

@@ -36,9 +36,18 @@ def read(path: Path, form: Format) -> dict[str, list[Document]]:
     return {'all': _parts(_plain(path, form))}
   if not path.is_dir():
     raise UserError(f'data.source: there is no file or folder {path}')
-  named = {_split_name(entry): entry for entry in folders.listed(path)}
+  named: dict[str, list[Path]] = {}
+  for entry in folders.listed(path):
+    named.setdefault(_split_name(entry), []).append(entry)
   found = folders.splits(named, where=str(path))
-  chosen = {split: named[name] for split, name in found.items()}
+  for split, name in found.items():
+    if len(named[name]) > 1:
+      raise UserError(
+        f'data.source: {path} has '
+        f'{" and ".join(entry.name for entry in named[name])}, which are the '
+        f'{split} split alike; put them into one folder called {name}'
+      )
+  chosen = {split: named[name][0] for split, name in found.items()}
   return {
     split: [
       document for file in _files(entry) for document in _documents(file, form)

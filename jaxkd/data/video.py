@@ -18,6 +18,7 @@ All are bytes. Signed values are stored around `ZERO`: vectors in steps of
 `RESIDUAL_STEP`; what is beyond is clipped.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -296,6 +297,11 @@ def of_file(path: Path, how: Wanted) -> np.ndarray:
   image, chosen = _pixels(group[0]), spaced(how)
   if how.parts == ('image',):
     return array(how, image=image)
+  if any(frame.interlaced_frame for frame in group):
+    raise UserError(
+      f'{path} is interlaced, with vectors for every other line; {_ENCODE}',
+      entry='data.source',
+    )
   vectors = [_vectors(frame) for frame in group[1 : chosen[-1] + 1]]
   moved = accumulated(vectors, image.shape[:2])
   return array(
@@ -434,6 +440,7 @@ def _decoded(path: Path) -> tuple[list, str]:
       context.thread_count = 1  # many files are read at the same time
       context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
       frames, said, codec = [], stream.frames, context.name
+      seconds = _seconds(stream)
       for number, packet in enumerate(file.demux(stream)):
         if not number and packet.size and not packet.is_keyframe:
           raise _no_key_frame(path)
@@ -442,16 +449,49 @@ def _decoded(path: Path) -> tuple[list, str]:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
     raise UserError(
-      f'{path} is no video, or a damaged one ({error}); replace or remove it',
+      f'{path} is no video, or a damaged one '
+      f'({getattr(error, "strerror", None) or error}); replace or remove it',
       entry='data.source',
     ) from error
-  if not frames or len(frames) < said or any(f.is_corrupt for f in frames):
+  if _cut_short(frames, said, seconds):
+    more = said or (f'{seconds:.3g} seconds of' if seconds else 'some')
     raise UserError(
-      f'{path} is cut short: it should have {said or "some"} frames, of which '
+      f'{path} is cut short: it should have {more} frames, of which '
       f'{len(frames)} can be read; replace or remove it',
       entry='data.source',
     )
+  if len({(frame.width, frame.height) for frame in frames}) > 1:
+    raise UserError(
+      f'{path} has frames of several sizes; {_ENCODE}', entry='data.source'
+    )
+  if frames[0].rotation:
+    raise UserError(
+      f'{path} is to be turned by {frames[0].rotation} degrees when it is '
+      f'shown; {_ENCODE}',
+      entry='data.source',
+    )
   return frames, codec
+
+
+def _seconds(stream: Any) -> float:
+  """How long a stream of Matroska says that it is; 0 of other files."""
+  said = stream.metadata.get('DURATION', '')
+  found = re.fullmatch(r'(\d+):(\d+):([\d.]+)', said)
+  if not found:
+    return 0.0
+  hours, minutes, seconds = map(float, found.groups())
+  return seconds + 60 * (minutes + 60 * hours)
+
+
+def _cut_short(frames: list, number: int, seconds: float) -> bool:
+  """Whether frames are fewer, or end earlier, than their file says."""
+  if len(frames) < max(number, 1) or any(f.is_corrupt for f in frames):
+    return True
+  times = [frame.time for frame in frames]
+  if not seconds or None in times:
+    return False
+  longest = max(np.diff(times), default=seconds)
+  return seconds - times[-1] > 2 * longest
 
 
 def _group(frames: list, size: int, path: Path) -> list:

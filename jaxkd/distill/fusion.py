@@ -163,6 +163,7 @@ def fused(
   outputs = tuple(sorted(at or term.layers[1])) or ('logits',)
   teachers, weigh = weights_of(weights, groups, term.mask, entry)
   function = _of_teachers(how, entry)
+  check_sigmoid(term, function, weights, entry)
   of_logits = any(function is getattr(losses, name) for name in _OF_LOGITS)
   options = inspect.signature(function).parameters
   if weights and 'weights' not in options:
@@ -215,6 +216,38 @@ def mean(teachers: Array, *, weights: Array | None = None) -> Array:
   weights = jnp.moveaxis(weights, -1, 0).astype(teachers.dtype)
   rest = range(weights.ndim, teachers.ndim)
   return (jnp.expand_dims(weights, tuple(rest)) * teachers).sum(0)
+
+
+def check_sigmoid(
+  term: Term,
+  fuse: Callable[..., Array] | None,
+  weights: str | Callable[..., Array],
+  entry: str,
+) -> None:
+  """Refuses a softmax for a term whose classes have a sigmoid each.
+
+  Args:
+    term: see `jaxkd.types.Term.sigmoid`.
+    fuse: the fusion, if there is one.
+    weights: as `fused` takes them.
+    entry: the config entry, for error messages.
+
+  Raises:
+    UserError: a fusion, or weights, that take a softmax over the classes.
+  """
+  if not term.sigmoid:
+    return
+  if fuse in [getattr(losses, name) for name in _OF_SOFTMAX]:
+    raise UserError(
+      f'{entry}.fuse: {name_of(fuse)} takes a softmax over the classes, and '
+      "the loss the sigmoid of each; set fuse='mean_logits', or a function of "
+      'yours'
+    )
+  if weights and isinstance(weights, str) and ':' not in weights:
+    raise UserError(
+      f'{entry}.fuse_weights: {weights} takes a softmax over the classes, and '
+      'the loss the sigmoid of each; leave it empty, or set a function of yours'
+    )
 
 
 def _drawn(term: Term, draw: Draw) -> Term:
@@ -402,3 +435,4 @@ _OF_LOGITS = tuple(
   for name in losses.__all__
   if _of_all(name) and not name.endswith(_WEIGHTS)
 )
+_OF_SOFTMAX = tuple(name for name in _OF_LOGITS if name != 'mean_logits')

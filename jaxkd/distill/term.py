@@ -136,6 +136,7 @@ def term(
     entry=entry,
   )
   if weigh:
+    fusion.check_sigmoid(made, None, fuse_weights, entry)
     made = looking_at(made, looked_at, ('logits',))
   for factor in (weight, example_weight or 1):
     made = weighted(made, factor, teacher=groups, entry=entry)
@@ -347,6 +348,7 @@ def knowledge(
     layers=layers,
     mask=mask,
     temperature=_temperature(loss, options),
+    sigmoid=loss in losses.OF_SIGMOIDS,
   )
 
 

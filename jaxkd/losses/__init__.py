@@ -85,6 +85,8 @@ from jaxkd.losses.targets import (
 
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
+# Losses of logits whose sigmoids, and not whose softmax, are probabilities.
+OF_SIGMOIDS = (binary_kl,)
 
 # Losses that take `jaxkd.logits.Factored` for logits, and form them in chunks
 # of the classes.

@@ -3,11 +3,12 @@
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group
 from rich.markdown import Markdown, TableElement
 from rich.table import Table
@@ -38,15 +39,9 @@ def console(
   header, lines = arms.table(row, '', shown)
   if len(header) - 2 > len(lines):  # more metrics than arms: arms side by side
     header, *lines = map(list, zip(header, *lines, strict=True))
-  table = Table(
-    title=f'{row["system"]} on {row["dataset"]}', title_style='bold'
-  )
-  table.add_column(header[0])
-  for heading in header[1:]:
-    table.add_column(heading, justify='right')
   matters = {row['comparison']['better'], wording.heading(row['metric'])}
-  for name, *cells in lines:
-    table.add_row(name, *cells, style='bold' if name in matters else '')
+  title = f'{row["system"]} on {row["dataset"]}'
+  table = _Fitting(title, header, lines, matters)
   said = [Text(wording.cells([row]), style='dim')]
   colours = {True: 'green', False: 'red', None: 'yellow'}
   for name, pair in arms.comparisons(row).items():
@@ -61,6 +56,42 @@ def console(
   if directory is not None:
     said += map(Text, ['', *directions(row, directory, predicts)])
   return Group(table, *said)
+
+
+class _Fitting:
+  """A table, in as many parts below each other as the terminal is too narrow.
+
+  Each has the first column. So no heading or number is cut off.
+  """
+
+  def __init__(self, title, header, lines, bold):
+    self.title, self.bold = title, bold
+    self.columns = [*zip(header, *lines, strict=True)]
+
+  def __rich_console__(self, console, options):
+    names, *rest = self.columns
+    for i, part in enumerate(_side_by_side(names, rest, options.max_width)):
+      table = Table(title=self.title if i == 0 else None, title_style='bold')
+      for j, column in enumerate(part):
+        table.add_column(column[0], justify='right' if j else 'left')
+      for name, *cells in zip(*(column[1:] for column in part), strict=True):
+        table.add_row(name, *cells, style='bold' if name in self.bold else '')
+      yield table
+
+
+def _side_by_side(
+  names: Sequence[str], columns: Iterable[Sequence[str]], width: int
+) -> list[list[Sequence[str]]]:
+  """Columns that fit beside their names in a width, one or more each time."""
+  takes = lambda column: 3 + max(map(cell_len, column))  # noqa: E731
+  parts, left = [], 0
+  for column in columns:
+    if not parts or takes(column) > left:
+      parts.append([names])
+      left = width - 1 - takes(names)
+    parts[-1].append(column)
+    left -= takes(column)
+  return parts
 
 
 class _Folded(TableElement):

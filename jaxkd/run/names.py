@@ -7,6 +7,7 @@ ones are found here, before anything is built.
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from jaxkd import losses
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.run import terms
@@ -37,7 +38,7 @@ def check(config: Mapping[str, Any], arms: Mapping[str, dict]) -> None:
   for name, entry in teachers.items():
     with within(f'teachers.{name}.'):
       _check_net(entry, teachers)
-      _check_terms(entry['distill'], [name], teachers)
+      _check_terms(entry['distill'], [name], teachers, teachers)
       _check_parts(entry['train'], entry['distill'])
   for arm, own in arms.items():
     if not own['students']:
@@ -50,7 +51,7 @@ def check(config: Mapping[str, Any], arms: Mapping[str, dict]) -> None:
       known(made_of, teachers, 'data.generated.teacher')
     with within(f'arms.{arm}: ' if config['arms'] else ''):
       roles = [*own['students']]
-      _check_terms(own['distill'], roles, [*teachers, *roles])
+      _check_terms(own['distill'], roles, [*teachers, *roles], teachers)
       _check_parts(own['train'], own['distill'])
 
 
@@ -77,7 +78,10 @@ def _check_net(entry: Mapping[str, Any], teachers: Collection[str]) -> None:
 
 
 def _check_terms(
-  distill: Mapping[str, Any], roles: Collection[str], nets: Collection[str]
+  distill: Mapping[str, Any],
+  roles: Collection[str],
+  nets: Collection[str],
+  teachers: Mapping[str, dict],
 ) -> None:
   """Checks that a term has weight > 0, and that what such terms name exists."""
   used = terms.in_use(distill)
@@ -89,11 +93,25 @@ def _check_terms(
     at = f'distill.{name}'
     for group in terms.groups_of(term):
       known(group, [*nets, AVERAGE], f'{at}.teacher')
+      _check_joined(term, teachers.get(group, {}), f'{at}.teacher: {group}')
     if term['of']:
       known(term['of'], roles, f'{at}.of', 'role')
     if term['when'] and term['otherwise']:
       others = [other for other in distill if other != name]
       known(term['otherwise'], others, f'{at}.otherwise', 'term')
+
+
+def _check_joined(
+  term: Mapping[str, Any], teacher: Mapping[str, Any], at: str
+) -> None:
+  """Refuses a group fused by a softmax for a loss of sigmoids."""
+  sigmoid = term['loss'] in [loss.__name__ for loss in losses.OF_SIGMOIDS]
+  if sigmoid and teacher.get('made_of') and teacher['fuse'] != 'mean_logits':
+    raise UserError(
+      f'{at} is fused by a softmax over the classes, and the loss '
+      f'{term["loss"]} takes the sigmoid of each; set fuse of that group to '
+      "'mean_logits'"
+    )
 
 
 def _check_parts(train: Mapping[str, Any], distill: Collection[str]) -> None:

@@ -350,7 +350,10 @@ def ensembled(part: Round, group: str) -> bool:
   mixed = 'logits' in _gives(part.teachers[group]) and not hasattr(
     task, 'decode'
   )
-  return several and mixed
+  # What they give together is logits alone, which say nothing of boxes.
+  metric = part.metrics.get(part.config['report']['metric'])
+  measured = not metric or metric.output in ('', 'logits')
+  return several and mixed and measured
 
 
 def per_seed(part: Round, group: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib import patches
+from matplotlib import patches, patheffects
 from matplotlib.figure import Figure
 
 from jaxkd.errors import replacing
@@ -14,6 +14,8 @@ from jaxkd.tasks.panels import legend, panels
 
 _CELL = 1.3  # inches
 _LETTER, _MARK = 0.06, 0.4  # of the legend, inches
+# Around boxes, whose colour an image may have too.
+_OUTLINE = [patheffects.withStroke(linewidth=2.4, foreground='white')]
 _FEW = 20  # classes, up to which each has a colour and a place in the legend
 
 Objects = tuple[np.ndarray, np.ndarray]  # boxes [n, 4] and classes [n]
@@ -86,6 +88,7 @@ def drawn(
             fill=False,
             edgecolor=colour,
             linewidth=1.2,
+            path_effects=_OUTLINE,
           )
         )
         if not few:

@@ -25,6 +25,18 @@ BY_PATH = (
   'clip',
 )
 _OTHERS = 'others'
+# Optimisers, by their states, that train other parameters than their result.
+_OTHER_RESULTS = {
+  optax.contrib.ScheduleFreeState: (
+    'a schedule-free optimiser ends with other parameters than those that it '
+    'trains, and those would be evaluated and kept; take another, and '
+    'train.average for a mean of the parameters'
+  ),
+  optax.contrib.SAMState: (
+    'sharpness-aware minimisation (SAM) shifts the parameters uphill in every '
+    'other step, and these would be evaluated and kept; take another optimiser'
+  ),
+}
 
 
 def schedule(
@@ -211,18 +223,15 @@ def check_result(made: optax.GradientTransformation, at: str) -> None:
 
   Raises:
     UserError: a schedule-free optimiser, which gives its result by
-      `optax.contrib.schedule_free_eval_params`.
+      `optax.contrib.schedule_free_eval_params`, or `optax.contrib.sam`, whose
+      parameters are those of its result after some steps alone.
   """
-  kind, state = optax.contrib.ScheduleFreeState, ()
+  state = ()
   with contextlib.suppress(Exception):  # it wants parameters; told elsewhere
     state = made.init({})
-  is_kind = lambda node: isinstance(node, kind)  # noqa: E731
-  if any(map(is_kind, jax.tree.leaves(state, is_leaf=is_kind))):
-    raise UserError(
-      f'{at}: a schedule-free optimiser ends with other parameters than those '
-      'that it trains, and those would be evaluated and kept; take another, '
-      'and train.average for a mean of the parameters'
-    )
+  known = lambda node: type(node) in _OTHER_RESULTS  # noqa: E731
+  for node in filter(known, jax.tree.leaves(state, is_leaf=known)):
+    raise UserError(f'{at}: {_OTHER_RESULTS[type(node)]}')
 
 
 def optimizers() -> dict[str, Any]:

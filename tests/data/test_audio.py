@@ -97,6 +97,12 @@ def flac(wave):
   return file.getvalue()
 
 
+def mp3(wave):
+  file = io.BytesIO()
+  soundfile.write(file, wave, RATE, format='MP3')
+  return file.getvalue()
+
+
 def floats(wave):
   file = io.BytesIO()
   soundfile.write(file, wave, RATE, format='WAV', subtype='FLOAT')
@@ -112,6 +118,7 @@ def floats(wave):
     ('a.wav', wav(np.stack([tone(), -tone()], 1)), 'is silent'),
     ('a.wav', wav(tone())[:9000], '8956 of 16000 bytes .* truncated'),
     ('a.flac', flac(tone())[:4000], r'\(.*\); get it again'),
+    ('a.mp3', mp3(tone())[:1000], 'of 8000 samples are there'),
     ('a.wav', b'no sound' * 100, r'\(.*\); get it again'),
     ('a.txt', b'no sound' * 100, 'has no sound'),
     ('a.wav', floats(tone() * 2**15), 'samples of up to 16384'),
@@ -153,7 +160,7 @@ class TestLogMel:
       (tone()[None], {}, r'is float32 \[1, 8000\]'),
       (np.zeros(800, int), {}, r'is int64 \[800\]'),
       (np.full(800, np.nan), {}, 'holds NaN'),
-      (tone(), {'bins': 0}, '0 bands should be 1 to'),
+      (tone(), {'bins': 0}, '0 bands should be 3 to'),
       (tone(), {'shift': 0.0}, 'cannot follow after 0.0 s'),
       (tone(), {'high': 9000.0}, 'from 20 to 9000 Hz cannot be'),
     ],

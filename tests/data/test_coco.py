@@ -177,6 +177,30 @@ def of(i, **changes):
     (of(0, image_id=4), 'annotation 1 is of the image 4, which is not among'),
     (lambda g: g.pop('categories'), 'has no list of categories, as the format'),
     (lambda g: g.update(images=[]), 'lists no image'),
+    (lambda g: g.update(categories=[]), 'lists no category'),
+    (
+      lambda g: g['categories'][0].update(name='cat'),
+      "several categories called 'cat'; give each a name",
+    ),
+    (
+      lambda g: g.update(annotations=g['annotations'][3:]),
+      'has 1 annotations, of which 1 are crowds, and no object is left in any',
+    ),
+    (lambda g: g.update(annotations=[]), 'has 0 annotations, and no object is'),
+    (of(0, category_id=[7]), r'the category_id \[7\], which must be a num'),
+    (of(0, image_id='5'), 'annotation 1 is of the image 5, which is not among'),
+    (
+      lambda g: g['categories'][0].update(name=3),
+      'has the name 3, which must be a text',
+    ),
+    (
+      lambda g: g['images'][0].update(width=0),
+      'has the width 0, which must be a number of pixels',
+    ),
+    (
+      lambda g: g['images'][0].update(file_name=None),
+      'has the file_name None, which must be a text',
+    ),
     (lambda g: g['images'][0].pop('width'), "'a.png'.* has no 'width'"),
     (lambda g: g['annotations'][0].pop('bbox'), "has no 'bbox'"),
     (lambda g: g['images'][1].update(id=5), 'has two of the image 5; number'),

@@ -313,6 +313,15 @@ class TestSentences:
     note = 'tokens in test are of characters that train does not have'
     assert next(n for n in made.notes if note in n).startswith('1 of the ')
 
+  @pytest.mark.parametrize('side', [0, 1])
+  def test_a_side_without_a_known_character(self, side):
+    pair = ['a', 'b']
+    pair[side] = 'xy z'
+    which = ('source', 'translation')[side]
+    message = f'no {which} in test of .mine. has a character that train has; ta'
+    with pytest.raises(UserError, match=message):
+      self.made(test=[tuple(pair)])
+
   def test_what_train_has_too_is_counted(self):
     made = self.made(test=[('b', 'ba'), ('ba', 'ba')])
     assert made.notes == ('1 of the 2 sentences in test are in train too',)

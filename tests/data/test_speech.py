@@ -160,6 +160,26 @@ def test_what_is_counted_is_what_is_read(tmp_path):
       r'several lists of files \(a\.csv, b\.csv\)',
     ),
     (
+      lambda r: (r / 'train' / 'list.csv').write_text('audio,text\n0.wav,a, b'),
+      r'entry 1 of .*list\.csv has more columns than the header; put a text',
+    ),
+    (
+      lambda r: (r / 'train' / 'list.csv').write_text('audio,text\n'),
+      r'list\.csv lists no sound; add some',
+    ),
+    (
+      lambda r: (r / 'train' / 'list.csv').write_text('audio;text\n0.wav;a'),
+      r"entry 1 of .*list\.csv has no 'audio' but 'audio;text'; give each",
+    ),
+    (
+      lambda r: write(r / 'train' / '1.flac'),
+      r'1\.flac and 1\.wav have one name, and so one transcript; remove one',
+    ),
+    (
+      lambda r: (r / 'train' / '1.wav').unlink(),
+      r'there is no sound file of the same name beside .*1\.txt; add it',
+    ),
+    (
       lambda r: (r / 'train' / 'a.trans.txt').write_text('0 a\n9 b\n'),
       r'line 2 of .*a\.trans\.txt is of 9, and there is no sound',
     ),
@@ -170,6 +190,38 @@ def test_what_is_missing_or_damaged(change, message, tmp_path):
   change(tmp_path)
   with pytest.raises(UserError, match=message):
     sources.load(f'speech:{tmp_path}', validation=1)
+
+
+def test_how_sounds_are_converted_is_told(tmp_path):
+  beside(tmp_path)
+  write(tmp_path / 'train' / '0.wav', np.stack([tone(), tone()], 1))
+  write(tmp_path / 'train' / '1.wav', tone(rate=8000), 8000)
+  write(tmp_path / 'test' / '0.wav', np.clip(9 * tone(), -1, 1))
+  notes = sources.load(f'speech:{tmp_path}', validation=1).notes
+  for said in (
+    '1 of 6 sounds: channels were averaged',
+    '1 of 6 sounds: converted from 8000 to 16000 samples a second',
+    '1 of 6 sounds are clipped',
+  ):
+    assert any(note.startswith(said) for note in notes), notes
+
+
+def test_a_quoted_text_may_have_commas_and_several_lines(tmp_path):
+  listed(tmp_path, 'csv')
+  file = tmp_path / 'train.csv'
+  rows = file.read_text().replace('ab a', '"ab,\na"')
+  file.write_bytes(rows.replace('\n', '\r\n').encode())
+  found, _ = speech.read(tmp_path, {}, bins=4)
+  assert [*map(str.split, (own.text for own in found['train']))] == [
+    ['ab,', 'a'], ['b', 'a'], ['aab'], ['ba'],
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize('bins', [0, 2, 129])
+def test_numbers_of_bands_that_cannot_be_made(bins, tmp_path):
+  message = rf'^data\.kw\.bins: {bins} bands should be 3 to 128'
+  with pytest.raises(UserError, match=message):
+    sources.load(f'speech:{tmp_path}', bins=bins)
 
 
 def test_says_what_is_not_there_and_what_to_install(tmp_path, monkeypatch):

@@ -90,6 +90,13 @@ class TestFiles:
     with pytest.raises(UserError, match=rf'^data\.source: .*{said}'):
       load(tmp_path / name)
 
+  def test_two_files_of_a_split(self, tmp_path):
+    for name in ('a.train.txt', 'b.train.txt', 'test.txt'):
+      (tmp_path / name).write_text('a b\nc d')
+    message = r'a\.train\.txt and b\.train\.txt, which are the train split'
+    with pytest.raises(UserError, match=message):
+      text.read(tmp_path, 'text')
+
   def test_nothing_there(self, tmp_path):
     with pytest.raises(UserError, match='there is no file or folder'):
       load(tmp_path / 'a')

@@ -1,5 +1,6 @@
 """Compressed video: what is read of it, and what is refused."""
 
+import struct
 import sys
 
 import av
@@ -337,6 +338,54 @@ def test_videos_that_cannot_be_read(folder, spoil, message):
   with pytest.raises(UserError, match=message):
     sources.load(f'video:{folder}', **SMALL)
   assert not [*video.CACHE.glob('*')]  # nothing that is half written
+
+
+def test_fields_give_other_vectors_than_frames(tmp_path):
+  path = write(
+    tmp_path / 'a.mpg', moving(2, 0), 'mpeg2video', flags='+ildct+ilme'
+  )
+  with pytest.raises(UserError, match=r'a\.mpg is interlaced, .* encode it'):
+    video.of_file(path, HOW)
+  assert video.of_file(path, video.Wanted(('frames',), 2)).shape == (32, 32, 6)
+
+
+def test_sizes_that_change_within_a_file(tmp_path):
+  parts = [
+    write(
+      tmp_path / f'{side}.mpg',
+      moving(1, 0, height=side, width=side),
+      'mpeg1video',
+    )
+    for side in (32, 16)
+  ]
+  path = tmp_path / 'both.mpg'
+  path.write_bytes(b''.join(part.read_bytes() for part in parts))
+  with pytest.raises(UserError, match=r'both\.mpg has frames of several sizes'):
+    video.of_file(path, HOW)
+
+
+def test_what_players_turn(tmp_path):
+  """As the clips of telephones that are held upright."""
+  path = write(tmp_path / 'a.mp4', moving(2, 0))
+  content = bytearray(path.read_bytes())
+  matrix = content.find(b'tkhd') + 44  # of the header of the track
+  turn = struct.pack('>9i', 0, 2**16, 0, -(2**16), 0, 0, 0, 0, 2**30)
+  content[matrix : matrix + 36] = turn
+  path.write_bytes(content)
+  with pytest.raises(
+    UserError, match=r'a\.mp4 is to be turned by -?90 degrees'
+  ):
+    video.of_file(path, HOW)
+
+
+def test_matroska_is_as_long_as_it_says(tmp_path):
+  path = write(tmp_path / 'a.mkv', moving(1, 0, 24), g='6')
+  assert video.of_file(path, HOW).any()
+  whole = path.read_bytes()
+  path.write_bytes(whole[: len(whole) * 6 // 10])
+  message = r'a\.mkv is cut short: it should have 0\.96 seconds of frames'
+  with pytest.raises(UserError, match=message):
+    video.of_file(path, HOW)
 
 
 def test_videos_of_several_sizes(folder):

@@ -120,6 +120,31 @@ def test_conditions_look_at_the_fused_teacher(context, weights):
 @pytest.mark.parametrize(
   ('entry', 'said'),
   [
+    (dict(fuse='mean_probabilities'), r'fuse: mean_probabilities takes a soft'),
+    (dict(fuse='geometric_mean'), r"fuse: .*; set fuse='mean_logits'"),
+    (dict(fuse='majority_vote'), r'fuse: majority_vote takes a softmax'),
+    (dict(fuse='jaxkd.losses:mean_probabilities'), r'fuse: mean_probabilities'),
+    (dict(fuse_weights='confidence'), r'fuse_weights: confidence takes a soft'),
+    (dict(fuse='mean', fuse_weights='router'), r'fuse_weights: router takes a'),
+  ],
+)
+def test_classes_with_a_sigmoid_each_are_not_fused_by_a_softmax(
+  context, entry, said
+):
+  with pytest.raises(UserError, match=rf'^distill\.soft\.{said}'):
+    value(context, loss='binary_kl', **entry)
+
+
+def test_logits_of_sigmoids_may_be_averaged(context):
+  student, teachers, _ = both(context)
+  got = value(context, loss='binary_kl', fuse='mean_logits')
+  want = losses.binary_kl(student, teachers.mean(0), temperature=2.0)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('entry', 'said'),
+  [
     (dict(fuse_weights='confidnce'), r"soft\.fuse_weights: .*'confidence'.*"
      r'known: confidence, router, validation'),
     (dict(fuse='sampeld'), r"soft\.fuse: .*'sampled'.*round_robin, sampled"),

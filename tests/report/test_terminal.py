@@ -78,6 +78,23 @@ def test_the_row_of_a_tiny_run_is_not_for_benchmarks(row):
   assert 'jaxkd.report' not in text
 
 
+def test_what_is_too_wide_is_in_several_tables(row):
+  metrics = [f'bleu_of_many_references_{i}' for i in range(4)]
+  row['metrics'] = {
+    arm: dict.fromkeys(metrics, [0.1] * len(found['values']))
+    for arm, found in row['arms'].items()
+  }
+  text = shown(row, width=50)
+  assert '…' not in text
+  assert max(map(len, text.splitlines())) <= 50
+  tables_ = [table.partition('└')[0] for table in text.split('┏')[1:]]
+  assert len(tables_) > 1
+  for table in tables_:
+    assert {*metrics, 'seeds'} < {*table.split()}
+  for arm in row['arms']:
+    assert sum(f' {arm} ' in table for table in tables_) == 1
+
+
 def test_more_metrics_than_arms_are_shown_side_by_side(row):
   row['arms'] = {name: row['arms'][name] for name in ('student', 'distilled')}
   del row['comparisons']

@@ -513,6 +513,11 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.both.quantize', 'made of others'),
     ),
     (
+      dict(teachers__both=dict(made_of=('main',)),
+           distill__soft=dict(loss='binary_kl', teacher='both')),
+      ('distill.soft.teacher: both is fused by a softmax', "'mean_logits'"),
+    ),
+    (
       dict(teachers__average=dict(model='mlp')),
       ('average', 'the running mean', 'rename it'),
     ),
@@ -909,6 +914,27 @@ def test_nets_that_embed_are_measured_one_by_one(tmp_path):
   assert not ensembled(part, 'main')  # no probabilities to average
   compare = dict(better='distilled', than='teacher ensemble')
   config['report']['compare'] = compare
+  with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
+    checks.prepare(config, tmp_path)
+
+
+def test_detectors_are_measured_one_by_one(tmp_path):
+  net = dict(model='detector', kw=dict(widths=(4,), blocks=0))
+  data = dict(labels='boxes', count=16, test=8, validation=8, size=24)
+  config = small(
+    task='detection',
+    data=dict(source='scenes', kw=data),
+    teachers=dict(main=dict(**net, count=2)),
+    students=dict(student=net),
+    distill=dict(
+      soft=dict(
+        loss='binary_kl', teacher='main', mask='all', fuse='mean_logits'
+      )
+    ),
+    arms=dict(student={}),
+    report__metric='ap50',
+    report__compare=dict(better='student', than='teacher ensemble'),
+  )
   with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
     checks.prepare(config, tmp_path)
 

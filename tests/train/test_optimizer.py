@@ -121,6 +121,11 @@ def test_an_optimiser_whose_result_is_not_what_it_trains_is_refused():
   inside = optax.chain(optax.clip(1.0), free)
   with pytest.raises(UserError, match=r'^mine: a schedule-free'):
     optimizer.check_result(inside, 'mine')
+  ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.5))
+  sam = optax.contrib.sam(optax.sgd(0.1), ascent)
+  for given in (sam, optax.chain(optax.clip(1.0), sam)):
+    with pytest.raises(UserError, match=r'^mine: sharpness-aware minimisation'):
+      optimizer.check_result(given, 'mine')
   for other in (optax.adamw(0.1), optax.MultiSteps(optax.sgd(0.1), 2)):
     optimizer.check_result(other, 'mine')
 

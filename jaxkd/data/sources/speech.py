@@ -5,9 +5,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jaxkd.data import audio, prepared
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import labels as labels_lib
-from jaxkd.data import prepared
 from jaxkd.data import speech as speech_lib
 from jaxkd.data import speech_frames as speech_frames_lib
 from jaxkd.data import spelled as spelled_lib
@@ -203,6 +203,7 @@ def speech(
     too_long: what becomes of longer utterances: 'refuse' or 'drop'.
     validation: as in `load`.
   """
+  audio.check_bins(bins)
   kind, _, called = path.partition(':')
   if kind == 'tfds':
     try:
@@ -212,10 +213,10 @@ def speech(
         f'data.source: TFDS reads the sounds of {called} with TensorFlow alone '
         '(pip install tensorflow); or unpack its files, and write speech:FOLDER'
       ) from error
-    splits = speech_lib.prepared(builder, parts, bins=bins)
+    splits, notes = speech_lib.prepared(builder, parts, bins=bins), ()
   else:
-    splits = speech_lib.read(place(dir, path), parts, bins=bins)
-  return _spoken(
+    splits, notes = speech_lib.read(place(dir, path), parts, bins=bins)
+  source = _spoken(
     f'speech:{path}',
     splits,
     validation,
@@ -224,6 +225,7 @@ def speech(
     frames=frames,
     too_long=too_long,
   )
+  return source._replace(notes=(*notes, *source.notes))
 
 
 def voices(
@@ -252,6 +254,7 @@ def voices(
     validation: utterances to validate on, 500 by default.
     seed: of what is said, by whom and how fast.
   """
+  audio.check_bins(bins)
   held = 500 if validation is None else validation
   counts = {'train': size - test - held, 'validation': held, 'test': test}
   if min(counts['train'], test) < 1 or held < 0 or size > voices_lib.MOST:
