@@ -57,9 +57,7 @@ def get_config(arg=None):
       for tail in TAILS
     },
   )
-  c.arms = {
-    name: dict(distill={name: dict(weight=1.0)}) for name in c.distill
-  }
+  c.arms = {name: dict(distill={name: dict(weight=1.0)}) for name in c.distill}
   few = kept[0]
   c.report = dict(
     metric='bits_per_byte',
