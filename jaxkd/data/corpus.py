@@ -303,13 +303,17 @@ def _counted(
     UserError: nothing, or nothing that is known.
   """
   special = own.special
-  count = int((~np.isin(stream.tokens, (special.bos, special.eos))).sum())
+  ends = sum(
+    np.count_nonzero(stream.tokens == token)
+    for token in {special.bos, special.eos}
+  )
+  count = len(stream.tokens) - ends
   what = 'tokens' if own.is_lossless else 'words'
   if not count:
     raise UserError(f'data.source: {here} has no {what}; add text')
   unknown = 0
   if special.unk is not None:
-    unknown = int((stream.tokens == special.unk).sum())
+    unknown = np.count_nonzero(stream.tokens == special.unk)
   if unknown == count:
     raise UserError(
       f'data.source: no {what[:-1]} of {here} is among the '

@@ -356,6 +356,13 @@ def sentences(
   return pairs
 
 
+def is_text(builder: Any, feature: str) -> bool:
+  """Whether a feature of a data set is a text."""
+  import tensorflow_datasets as tfds
+
+  return isinstance(builder.info.features[feature], tfds.features.Text)
+
+
 def documents(builder: Any, split: str, form: Format) -> list[Document]:
   """The documents of a split of a set of texts.
 
@@ -367,13 +374,10 @@ def documents(builder: Any, split: str, form: Format) -> list[Document]:
   Raises:
     UserError: no such features, or files that are damaged.
   """
-  import tensorflow_datasets as tfds
-
   at = f'data.source: the split {split!r} of {builder.data_path}'
   features = builder.info.features
-  known = [k for k in features if isinstance(features[k], tfds.features.Text)]
   for field in form.fields:
-    if field not in known:
+    if field not in features or not is_text(builder, field):
       raise UserError(
         f'data.kw.field: {field!r} of {builder.info.name} is no text; its '
         f'features are {", ".join(features)}'

@@ -135,6 +135,10 @@ def test_tfds(tmp_path):
   }
   with pytest.raises(UserError, match=r"^data\.kw\.field: 'label' of letters"):
     sources.load('text:tfds:letters', **options, field='label')
+  with pytest.raises(UserError, match=r"data\.source='text:tfds:letters', or"):
+    sources.load(
+      'tfds:letters', dir=str(tmp_path), inputs='text', labels='label'
+    )
   with pytest.raises(UserError, match="no source 'lettres'"):
     sources.load('text:tfds:lettres', **options)
 

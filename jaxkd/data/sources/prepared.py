@@ -66,6 +66,11 @@ def tfds(
   for entry, key in (('inputs', inputs), ('labels', labels.split('/')[0])):
     if key not in builder.info.features:
       raise unknown('feature', key, builder.info.features, f'data.kw.{entry}')
+  if prepared.is_text(builder, inputs):
+    raise UserError(
+      f'data.kw.inputs: {inputs!r} of {path} is text; read it for language '
+      f"models as data.source='text:tfds:{path}', or name another feature"
+    )
   if inputs == labels:
     raise UserError(
       f'data.kw: inputs and labels are both {labels!r}, so that the net would '
