@@ -214,7 +214,6 @@ def continuations(
   top_p: float = 1.0,
   stop: int | Sequence[int] = tokens.EOS,
   pad: int = tokens.PAD,
-  bos: int = tokens.BOS,
 ) -> dict[str, Any]:
   """The training texts, continued by the teacher: sequence-level knowledge.
 
@@ -234,10 +233,9 @@ def continuations(
     temperature: divides the logits; 0 takes the likeliest token.
     top_k: how many of the likeliest tokens may be drawn; 0 for all.
     top_p: the share of the mass of the tokens that may be drawn.
-    stop: the token that ends a text, or several; by default, as the next two,
+    stop: the token that ends a text, or several; by default, as the next one,
       that of the data's tokenizer.
     pad: fills up rows.
-    bos: begins a text, and is not written.
 
   Returns:
     ``inputs``, ``labels`` and ``valid`` as the data has them.
@@ -246,7 +244,7 @@ def continuations(
 
   batch = {**examples, 'id': number, 'epoch': jnp.zeros_like(number)}
   options = dict(length=length, prompt=prompt, temperature=temperature)
-  options |= dict(top_k=top_k, top_p=top_p, stop=stop, pad=pad, bos=bos)
+  options |= dict(top_k=top_k, top_p=top_p, stop=stop, pad=pad)
   try:
     made = on_policy.on_policy(teacher.apply, batch, key, **options)
   except UserError as error:
