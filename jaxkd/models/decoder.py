@@ -369,7 +369,11 @@ class Model(translator.Translator):
     kv_heads = kv_heads or heads
     head_width = head_width or _divided(width, heads, 'heads', 'width')
     _divided(heads, kv_heads, 'kv_heads', 'heads')
-    _divided(head_width, 2, 'RoPE', 'head_width')
+    if head_width % 2:
+      raise UserError(
+        f'head_width: {head_width} should be even, as RoPE turns pairs of '
+        'features'
+      )
     rows = vocabulary or num_classes
     if rows < num_classes:
       raise UserError(

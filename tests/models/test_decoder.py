@@ -323,7 +323,7 @@ def test_published_names_have_as_many_parameters(name, tokens, number):
   [
     ({'heads': 3}, 'heads=3 does not divide width=8'),
     ({'kv_heads': 3}, 'kv_heads=3 does not divide heads=4'),
-    ({'head_width': 3}, 'RoPE=2 does not divide head_width=3'),
+    ({'head_width': 3}, 'head_width: 3 should be even'),
     ({'vocabulary': 9}, 'the head has 9 rows, and there are 11 tokens'),
     ({'pad': 11}, 'pad: 11 should be a token, from 0 to below 11'),
     ({'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0}}, 'yarn'),
