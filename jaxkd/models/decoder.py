@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxkd.data.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError, unknown
+from jaxkd.logits.factored import check_kind, product
 from jaxkd.models import layers, translator
 
 SMOLLM2 = {'norm_eps': 1e-5, 'tied': True}
@@ -315,6 +316,11 @@ class Model(translator.Translator):
     vocabulary: rows of embedding and head, where there are more than tokens, as
       some are padded to a round number; 0 for as many. The logits of the others
       are not given.
+    logits: 'dense', an array; or 'factored', `jaxkd.logits.Factored`, for a
+      vocabulary that is too large for it. Of a token at a time, as it writes,
+      they are always dense.
+    chunk: how many tokens of the vocabulary losses then form at once; 0 for a
+      rule.
     context: the longest rows that it can read, which are those of its first
       training; longer ones are refused. 0 for as long as inputs are.
     length: the most tokens that it writes; 0 for as many as an input has.
@@ -355,6 +361,8 @@ class Model(translator.Translator):
     qk_norm: bool = False,
     tied: bool = True,
     vocabulary: int = 0,
+    logits: str = 'dense',
+    chunk: int = 0,
     context: int = 0,
     length: int = 0,
     pad: int | None = None,
@@ -369,7 +377,11 @@ class Model(translator.Translator):
     kv_heads = kv_heads or heads
     head_width = head_width or _divided(width, heads, 'heads', 'width')
     _divided(heads, kv_heads, 'kv_heads', 'heads')
-    _divided(head_width, 2, 'RoPE', 'head_width')
+    if head_width % 2:
+      raise UserError(
+        f'head_width: {head_width} should be even, as RoPE turns pairs of '
+        'features'
+      )
     rows = vocabulary or num_classes
     if rows < num_classes:
       raise UserError(
@@ -391,6 +403,8 @@ class Model(translator.Translator):
         f'context: this model reads rows of {context} tokens, and those of the '
         f'data have {longest}; make them shorter'
       )
+    check_kind(logits, chunk)
+    self.logits, self.chunk = logits, chunk
     self.num_classes, self.head_width = num_classes, head_width
     self.length, self.context = length or longest, context
     self.frequencies = tuple(
@@ -462,7 +476,7 @@ class Model(translator.Translator):
     room = caches[0][0].shape[1]
     visible = (jnp.arange(room)[None] <= place[:, None])[:, None]
     x, caches = self._cached(tokens, place[:, None], visible, caches)
-    logits = self._scored(self.norm(x))['logits']
+    logits = product('dense', self.norm(x), self._head())
     logits = jnp.where((place < room)[:, None, None], logits, jnp.nan)
     changed = {'place': place + 1, 'last': jnp.full_like(last, -1)}
     return logits, {**_named(caches), **changed}
@@ -554,13 +568,17 @@ class Model(translator.Translator):
     last = jnp.take_along_axis(source, place[:, None], axis=1)[:, 0]
     return place, jnp.where(is_token.any(1), last, self.bos)
 
-  def _scored(self, hidden: Array) -> dict[str, Array]:
+  def _scored(self, hidden: Array) -> dict[str, Any]:
+    logits = product(self.logits, hidden, self._head(), chunk=self.chunk)
+    return {'logits': logits, 'hidden': hidden}
+
+  def _head(self) -> Array:
+    """A row for each token, [K, D] in float32."""
     if self.head is None:
-      head = self.embed.embedding[...].T
+      head = self.embed.embedding[...]
     else:
-      head = self.head.kernel[...]
-    head = head[:, : self.num_classes].astype(jnp.float32)
-    return {'logits': hidden @ head, 'hidden': hidden}
+      head = self.head.kernel[...].T
+    return head[: self.num_classes].astype(jnp.float32)
 
   def _rotation(self, positions: Array) -> Rotation:
     rates = jnp.asarray(self.frequencies, jnp.float32)[None, None]

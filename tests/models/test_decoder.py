@@ -8,6 +8,7 @@ import pytest
 from jaxkd import models
 from jaxkd.data.tokens import shifted
 from jaxkd.errors import UserError
+from jaxkd.logits import Factored
 from jaxkd.models import decoder
 from jaxkd.paths import by_path
 from jaxkd.students import inherit
@@ -243,6 +244,20 @@ def test_padded_vocabularies_give_the_logits_of_their_tokens(made):
   np.testing.assert_allclose(found, outputs['logits'], rtol=1e-6)
 
 
+def test_factored_logits_are_the_same(made):
+  _, variables, _, outputs = made
+  net = build(vocabulary=11, logits='factored')
+  found = compiled(net)(variables, ROWS)['logits']
+  assert isinstance(found, Factored)
+  np.testing.assert_allclose(
+    found.dense(), outputs['logits'], rtol=1e-5, atol=1e-5
+  )
+  state = own_state(compiled(net)(variables, {'source': ROWS[:, :2]}))
+  given = {'state': state, 'token': ROWS[:, 1]}
+  one = compiled(net)(variables, given)['logits']
+  np.testing.assert_allclose(one, outputs['logits'][:, 1], rtol=1e-5, atol=1e-5)
+
+
 def test_computes_in_bfloat16_but_for_norms_and_logits():
   net = build(dtype='bfloat16', remat='blocks/*')
   variables = jax.eval_shape(net.init, KEY)
@@ -323,7 +338,7 @@ def test_published_names_have_as_many_parameters(name, tokens, number):
   [
     ({'heads': 3}, 'heads=3 does not divide width=8'),
     ({'kv_heads': 3}, 'kv_heads=3 does not divide heads=4'),
-    ({'head_width': 3}, 'RoPE=2 does not divide head_width=3'),
+    ({'head_width': 3}, 'head_width: 3 should be even'),
     ({'vocabulary': 9}, 'the head has 9 rows, and there are 11 tokens'),
     ({'pad': 11}, 'pad: 11 should be a token, from 0 to below 11'),
     ({'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0}}, 'yarn'),
