@@ -46,7 +46,7 @@ DIVERGENCES = {
   'forward_kl': dict(loss='kl'),
   'reverse_kl': dict(loss='reverse_kl'),
   'jsd': dict(loss='jensen_shannon', kw=dict(beta=0.5)),
-  'skewed_kl': dict(loss='total_variation'),
+  'skewed_kl': dict(loss='skewed_kl', kw=dict(alpha=0.1)),
 }
 
 
