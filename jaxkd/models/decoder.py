@@ -289,7 +289,7 @@ class Model(translator.Translator):
     before the first that is written is the source's own last one, whatever is
     given in its place; only an empty source is continued from there, with
     ``bos``. The state has keys and values, with room for the source's padding
-    and ``length`` tokens more; logits beyond it are nan.
+    and ``length`` tokens more, up to the ``context``; logits beyond it are nan.
 
   Taps: ``embed``, ``blocks/*`` ([B, L, D]), ``norm``,
   ``blocks/*/attention/probabilities`` ([B, heads, L, L]).
@@ -369,7 +369,11 @@ class Model(translator.Translator):
     kv_heads = kv_heads or heads
     head_width = head_width or _divided(width, heads, 'heads', 'width')
     _divided(heads, kv_heads, 'kv_heads', 'heads')
-    _divided(head_width, 2, 'RoPE', 'head_width')
+    if head_width % 2:
+      raise UserError(
+        f'head_width: {head_width} should be even, as RoPE turns pairs of '
+        'features'
+      )
     rows = vocabulary or num_classes
     if rows < num_classes:
       raise UserError(
@@ -388,12 +392,11 @@ class Model(translator.Translator):
     longest = _length(input_shape)
     if 0 < context < longest:
       raise UserError(
-        f'context: this model reads rows of {context} tokens, and inputs have '
-        f'{longest}; make the rows of the data shorter, or set context=0 to '
-        'read them with positions that it has never seen'
+        f'context: this model reads rows of {context} tokens, and those of the '
+        f'data have {longest}; make them shorter'
       )
     self.num_classes, self.head_width = num_classes, head_width
-    self.length = length or longest
+    self.length, self.context = length or longest, context
     self.frequencies = tuple(
       frequencies(head_width, rope_theta, rope_scaling).tolist()
     )
@@ -440,12 +443,13 @@ class Model(translator.Translator):
 
   def start(self, source: Array) -> dict[str, Array]:
     batch, number = source.shape
+    room = number + self.length
+    if self.context:
+      room = max(number, min(room, self.context))
     place, last = self._end(source)
     slots = jnp.arange(number)[None]
-    visible = jnp.arange(number + self.length)[None, None] <= slots[..., None]
-    empty = jnp.zeros(
-      (batch, number + self.length, self._kv_heads, self.head_width)
-    )
+    visible = jnp.arange(room)[None, None] <= slots[..., None]
+    empty = jnp.zeros((batch, room, self._kv_heads, self.head_width))
     caches = [(empty, empty)] * len(self.blocks)
     _, caches = self._cached(source, slots, visible, caches)
     return {**_named(caches), 'place': place, 'last': last}

@@ -63,6 +63,7 @@ _NEUTRAL = {
   'use_sliding_window': (None, False),
   'quantization_config': (None,),
   'pretraining_tp': (None, 1),
+  'partial_rotary_factor': (None, 1),
 }
 
 # Our layers -> theirs.
@@ -142,6 +143,11 @@ def options(path: Path) -> dict[str, Any]:
   }
   rope = {**rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
   rope.pop('type', None)
+  if rope.pop('partial_rotary_factor', 1) != 1:
+    raise UserError(
+      f'{file}: partial_rotary_factor is not 1, which is not computed here; '
+      'take a model that turns all features of a head'
+    )
   theta = rope.pop('rope_theta', 1e4)
   scaled = rope['rope_type'] not in (None, 'default')
   return {

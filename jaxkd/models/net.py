@@ -48,6 +48,7 @@ from jaxkd.paths import by_path, matches, replaced
 from jaxkd.types import Idle, Net
 
 STATISTICS = 'batch_stats/'  # the collection of Linen's BatchNorm
+_STATE = 'state/'  # outputs that the net itself is given again
 _DRAWS = (
   'keep the generators where the layers are made, as '
   'nnx.Dropout(0.5, rngs=rngs) in __init__ does'
@@ -92,7 +93,7 @@ def from_nnx(
   Returns:
     The Net. Its ``apply`` needs no ``key`` where nothing is drawn, takes
     ``train`` as a Python bool, and gives float32 where the module computes in
-    half precision.
+    half precision, but for a ``state`` that it is given again.
 
   Raises:
     UserError: a tap that matches no layer, two outputs of one name, or a call
@@ -302,7 +303,8 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
       found = [name for name in names if name in _named(calls)]
     outputs = _add(_dict(result, adapter.name), calls, found, train=train)
     return {
-      name: _full_precision(value) for name, value in outputs.items()
+      name: value if name.startswith(_STATE) else _full_precision(value)
+      for name, value in outputs.items()
     }, state
 
   def idle():

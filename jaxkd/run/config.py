@@ -368,9 +368,9 @@ def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
 
 def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   """A complete net, with what its model takes by default."""
-  entry = merge(default, entry, at)
-  weights = entry.get('restore', '')
-  if entry['model'] == models.HUGGING_FACE and hugging_face.is_folder(weights):
+  given, entry = entry, merge(default, entry, at)
+  weights, model = entry.get('restore', ''), given.get('model')
+  if hugging_face.is_folder(weights) and model in (None, models.HUGGING_FACE):
     entry['model'] = weights  # whose config.json has its options
   options = models.defaults(entry['model'], at=f'{at}.model')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
@@ -676,6 +676,11 @@ def _check_train(train: Mapping, at: str) -> None:
 
 def _check_net(entry: Mapping, at: str) -> None:
   _at_least(1, entry, 'count', at)
+  if hugging_face.is_folder(entry['init']):
+    raise UserError(
+      f'{at}.init: {entry["init"]!r} is no group of teachers; write '
+      f"teachers.base=dict(restore={entry['init']!r}), and {at}.init='base'"
+    )
   dropout = entry['kw'].get('dropout', 0)
   if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
     raise UserError(

@@ -169,7 +169,15 @@ def differences(
       f'standardize in teachers.{name}.views.eval'
     ]
   if hugging_face.is_folder(entry['restore']):
-    return []
+    rows = hugging_face.options(folder)['vocabulary']
+    classes = entry['classes'] or source.num_classes
+    if rows == classes:
+      return []
+    return [
+      f'the heads of the teachers {name} have {rows:,} rows, of which the '
+      f'first {classes:,} are tokens of {source.name}; probabilities are over '
+      'these'
+    ]
   spec = stored.description(folder)
   _check_classes(name, entry, spec, source)
   notes, here = [], shape_lib.as_json(role.shape)

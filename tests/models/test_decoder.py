@@ -213,6 +213,26 @@ def test_beyond_its_room_logits_are_nan(made):
   assert finite == [True] * 4 + [False]
 
 
+def test_its_room_ends_with_the_context(made):
+  _, variables, *_ = made
+  net = build(length=9, context=LENGTH)
+  given = compiled(net)(variables, {'source': ROWS[:, :2]})
+  assert given['state/keys/0'].shape[1] == LENGTH
+
+
+def test_the_cache_is_in_the_type_that_it_computes_in(made):
+  _, variables, _, outputs = made
+  apply = compiled(build(dtype='bfloat16'))
+  state = own_state(apply(variables, {'source': ROWS[:, :2]}))
+  assert {x.dtype.name for x in state.values()} == {'int32', 'bfloat16'}
+  given = apply(variables, {'state': state, 'token': ROWS[:, 1]})
+  assert given['logits'].dtype == jnp.float32
+  assert own_state(given)['keys/1'].dtype == jnp.bfloat16
+  spread = np.abs(outputs['logits']).max()
+  wanted = outputs['logits'][:, 1]
+  np.testing.assert_allclose(given['logits'], wanted, atol=0.1 * spread)
+
+
 def test_padded_vocabularies_give_the_logits_of_their_tokens(made):
   _, variables, _, outputs = made
   net = build(vocabulary=16)
@@ -303,7 +323,7 @@ def test_published_names_have_as_many_parameters(name, tokens, number):
   [
     ({'heads': 3}, 'heads=3 does not divide width=8'),
     ({'kv_heads': 3}, 'kv_heads=3 does not divide heads=4'),
-    ({'head_width': 3}, 'RoPE=2 does not divide head_width=3'),
+    ({'head_width': 3}, 'head_width: 3 should be even'),
     ({'vocabulary': 9}, 'the head has 9 rows, and there are 11 tokens'),
     ({'pad': 11}, 'pad: 11 should be a token, from 0 to below 11'),
     ({'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0}}, 'yarn'),

@@ -164,10 +164,17 @@ NORM = 'model.norm.weight'
       'has sliding_attention, which',
     ),
     (changed(rope_scaling={'type': 'yarn'}), "no rope_type 'yarn'"),
+    (changed(partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'),
+    (
+      changed(
+        rope_parameters={'rope_type': 'default', 'partial_rotary_factor': 0.5}
+      ),
+      'partial_rotary_factor is not 1',
+    ),
     (changed(num_hidden_layers=1), 'no place for the tensor model.layers.1.'),
     (changed(num_hidden_layers=3), 'no tensor model.layers.2.self_attn.k_proj'),
     (changed(intermediate_size=8), 'would be blocks/0/mlp/down/kernel, which'),
-    (changed(max_position_embeddings=9), 'reads rows of 9 tokens, and inputs'),
+    (changed(max_position_embeddings=9), 'reads rows of 9 tokens, and those'),
     (cut_short, 'model.safetensors is damaged or cut short'),
     (indexed, 'a.safetensors of the 2 files that .* lists are missing'),
     (pickled, 'no weights in .*, and pytorch_model.bin is a pickle'),

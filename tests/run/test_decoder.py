@@ -1,6 +1,7 @@
 """Decoders from a folder of Hugging Face, through a run, to another folder."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from jaxkd import models
 from jaxkd.errors import UserError
 from jaxkd.models import hugging_face
 from jaxkd.paths import by_path
+from jaxkd.run import checks, overview
 from jaxkd.run import config as configs
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +52,7 @@ def config(folder, **student):
     data=dict(
       source='markov', kw=dict(size=40, words=8, branching=3, length=8)
     ),
-    teachers=dict(main=dict(model='decoder', restore=f'hf:{folder}')),
+    teachers=dict(main=dict(restore=f'hf:{folder}')),
     students=dict(student={**given, **student}),
     distill=dict(
       labels=dict(loss='cross_entropy', mask='valid'),
@@ -73,6 +75,7 @@ def ran(folder, tmp_path_factory):
 def test_adapters_alone_are_trained_and_are_merged(folder, ran):
   directory, row = ran
   assert row['metrics']['teacher'].keys() <= row['metrics']['student'].keys()
+  assert [n for n in row['notes'] if 'have 16 rows, of which the first 12' in n]
   net, variables = jaxkd.load(directory)
   shapes = jax.eval_shape(net.init, jax.random.key(0))
   assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, shapes)
@@ -105,6 +108,20 @@ def test_what_is_exported_gives_the_same_logits(ran, tmp_path):
   half = jaxkd.export(directory, f'hf:{tmp_path / "half"}', dtype='bfloat16')
   size = [(p / 'model.safetensors').stat().st_size for p in (found, half)]
   assert size[1] < 0.7 * size[0]
+
+
+def test_a_tokenizer_goes_with_the_net(ran, folder, tmp_path):
+  copied = shutil.copytree(ran[0], tmp_path / 'run')
+  held = json.loads((copied / 'config.json').read_text())
+  held['data']['kw']['tokens'] = f'tokenizer:{tmp_path}'
+  (copied / 'config.json').write_text(json.dumps(held))
+  for name in ('tokenizer.json', 'tokenizer_config.json', 'other.json'):
+    (tmp_path / name).write_text('{}')
+  found = jaxkd.export(copied, f'hf:{tmp_path / "out"}')
+  assert {p.name for p in found.iterdir()} == {
+    *('config.json', 'model.safetensors'),
+    *('tokenizer.json', 'tokenizer_config.json'),
+  }
 
 
 @pytest.mark.parametrize(
@@ -158,3 +175,29 @@ def test_a_tokenizer_beyond_the_head_is_refused(folder, tmp_path):
   given['data']['kw'] |= dict(words=20, size=80)
   with pytest.raises(UserError, match='the head has 16 rows, and there are 2'):
     jaxkd.run(given, tmp_path)
+
+
+def test_a_step_is_planned_from_shapes_alone(folder, tmp_path, capsys):
+  """Adapters need gradients and an optimiser for themselves alone."""
+  given = config(folder)
+  given['teachers']['main']['train'] = dict(param_dtype='bfloat16')
+  source, rounds = checks.prepare(
+    configs.plain(configs.complete(given)), tmp_path
+  )
+  found = overview.memory(rounds[0], source, 'student')
+  net = models.build(
+    f'hf:{folder}',
+    num_classes=9,
+    input_shape=SHAPE,
+    lora=given['students']['student']['kw']['lora'],
+  )
+  shapes = by_path(jax.eval_shape(net.init, jax.random.key(0))['params'])
+  adapters = sum(x.size for path, x in shapes.items() if '/lora_' in path)
+  every = sum(x.size for x in shapes.values())
+  assert found['parameters'] == 4 * every
+  assert found['gradients'] == 4 * adapters
+  assert 8 * adapters <= found['optimiser'] < 8 * adapters + 32  # and a count
+  assert found['frozen teachers'] == 2 * (every - adapters)
+  assert found['activations, estimated'] > 4 * 4 * 8 * 9  # the logits
+  overview.explain(Console(), source, rounds)
+  assert 'for a step of 4 examples, of one member' in capsys.readouterr().out
