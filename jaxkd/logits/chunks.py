@@ -106,11 +106,16 @@ class _Rule(NamedTuple):
   temperature: float | None
 
 
-def _rule(logits, temperature, g=None):
-  """The rule, and the temperature where it is an array."""
+def chunk_of(logits: Sequence[Logits]) -> int:
+  """How many classes are formed at once: what a side asks for, or the rule."""
   asked = [x.chunk for x in logits if is_factored(x) and x.chunk]
   shape = logits[0].shape
-  chunk = min(asked[0] if asked else chunk_size(shape), shape[-1])
+  return min(asked[0] if asked else chunk_size(shape), shape[-1])
+
+
+def _rule(logits, temperature, g=None):
+  """The rule, and the temperature where it is an array."""
+  chunk = chunk_of(logits)
   if isinstance(temperature, jax.Array):
     return _Rule(g, chunk, None), temperature
   return _Rule(g, chunk, float(temperature)), None

@@ -13,14 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxkd import shapes
-from jaxkd.data import sources
+from jaxkd.data import cache, sources
 from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost, footprint, precision
 from jaxkd.models import idle as idle_lib
 from jaxkd.paths import by_path
 from jaxkd.report import wording
-from jaxkd.run import build, generated, job_groups, jobs, terms, train_job
+from jaxkd.run import (
+  build,
+  generated,
+  job_groups,
+  jobs,
+  loss_memory,
+  terms,
+  train_job,
+)
 from jaxkd.run.plan import Round, called
 from jaxkd.students import quantize
 from jaxkd.tasks import on_policy
@@ -324,11 +332,15 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       sees += [f'writes what it learns from by {rollout}'] if rollout else []
       sees = f' {" and ".join([*sees, "minimises the sum of"])}'
       console.print(f'\n[bold]{part.prefix}{arm}[/]{sees}', soft_wrap=True)
+      job = jobs.of_arm(part, arm, source, groups)
+      needs = loss_memory.of_job(session, job)
       for name, term in sorted(terms.in_use(own['distill']).items()):
         console.print(f'  {_sentence(name, term)}', highlight=False)
-      batches = train_job.batches_of(
-        session, jobs.of_arm(part, arm, source, groups)
-      )
+        if name in needs:
+          console.print(
+            f'    {_memory(needs[name])}', highlight=False, soft_wrap=True
+          )
+      batches = train_job.batches_of(session, job)
       for outputs in map(str, batches.outputs.values()):
         if kept.setdefault(outputs, arm) == arm:
           console.print(f'  keeps {outputs}', highlight=False, soft_wrap=True)
@@ -363,6 +375,15 @@ def _different(part: Round) -> list[tuple]:
         found.append((at, entry, role))
         known.append(entry)
   return found
+
+
+def _memory(needs: loss_memory.Needs) -> str:
+  """What a loss of factored logits takes in memory."""
+  return (
+    f'takes {cache.size(needs.chunked)} beside its gradients, in chunks of '
+    f'{needs.chunk:,} of {needs.classes:,} classes; dense logits would take '
+    f'{cache.size(needs.dense)}'
+  )
 
 
 def _sentence(name: str, term: Mapping[str, Any]) -> str:

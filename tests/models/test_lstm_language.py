@@ -106,3 +106,17 @@ def test_an_output_layer_of_its_own():
 def test_what_is_no_sequence_of_tokens_is_refused(shape):
   with pytest.raises(UserError, match=r'this model is of language.*choose'):
     models.build('lstm_language', num_classes=7, input_shape=shape)
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_logits_may_stay_factors(tied):
+  net, plain = build(tied=tied, logits='factored', chunk=3), build(tied=tied)
+  variables = plain.init(KEY)
+  outputs, _ = net.apply(variables, TOKENS)
+  wanted, _ = plain.apply(variables, TOKENS)
+  assert outputs['logits'].shape == (2, 5, 7) and outputs['logits'].chunk == 3
+  np.testing.assert_allclose(
+    outputs['logits'].dense(), wanted['logits'], rtol=1e-6, atol=1e-7
+  )
+  with pytest.raises(UserError, match=r'kw.logits: .* dense, factored'):
+    build(logits='chunks')
