@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxkd import models
 from jaxkd.data import views
 from jaxkd.data.alignment import STUDENT
 from jaxkd.data.sources import Source
@@ -164,5 +165,6 @@ def _are_names(pieces: Sequence[str]) -> bool:
 
 def _rows(entry: Mapping[str, Any]) -> int:
   """Rows of the head, where the model has an option for more than tokens."""
-  rows = entry['kw'].get('vocabulary', 0)
+  _, fixed = models.resolve(entry['model'])
+  rows = {**fixed, **entry['kw']}.get('vocabulary', 0)
   return rows if isinstance(rows, int) else 0

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from jaxkd import distill, losses
-from jaxkd.distill import api
+from jaxkd.distill import accumulation, api
 from jaxkd.errors import UserError
 from jaxkd.losses import _docs
 from jaxkd.types import Context, Net
@@ -270,3 +270,11 @@ def test_a_value_by_row_is_refused_where_rows_are_packed(name):
   assert traced(term(name), drawn(ALONE)).shape == (4,)
   with pytest.raises(UserError, match=rf'^distill\.{name}\.loss: .* packed'):
     traced(term(name), drawn(LAYOUTS['packed'][0]))
+
+
+@pytest.mark.parametrize(
+  'name',
+  [name for kind, names in KINDS.items() if 'batch' in kind for name in names],
+)
+def test_what_compares_a_whole_batch_is_refused_in_parts(name):
+  assert not accumulation.adds_up(term(name), drawn(ALONE))

@@ -15,7 +15,8 @@ ROWS = 16
 
 def entry(**given):
   views = {'train': '', 'eval': ''}
-  return {'classes': 0, 'reads': (), 'kw': {}, 'views': views, **given}
+  made = {'model': 'lstm_language', 'classes': 0, 'reads': (), 'kw': {}}
+  return {**made, 'views': views, **given}
 
 
 def checked(pieces, source=SOURCE, **given):
