@@ -14,9 +14,9 @@ def sampled_reverse_kl(
 
   Of each side it needs the probability of one token, and not those of all. Its
   mean over draws is ``reverse_kl``, and so is that of its gradient; a single
-  draw has the noise of one token. The gradient of log q - log p alone, which
-  has the same mean, has the gradient 0 on average: it must be weighed by how
-  probable the draw becomes, and the advantage itself held constant.
+  draw has the noise of one token. Of log q - log p as it stands, whose mean is
+  the same, the gradient is 0 on average: what counts is how probable the draw
+  becomes, with that difference, the advantage, held constant.
 
   Args:
     student: logits z, [..., K].
@@ -25,7 +25,9 @@ def sampled_reverse_kl(
       integers [...].
     sampled_log_probs: log μ(y), of the distribution that they were drawn from,
       [...]; of the student itself, this is log q(y). It may be another, such as
-      of a temperature, if it has mass wherever the student has.
+      of a temperature, if it has mass wherever the student has: where it has
+      none, as beyond the k likeliest tokens, nothing is unlearnt, and that is
+      where a student moves its mass to.
 
   Returns:
     The loss of each example, nats, [...]; its mean over draws is 0 at equality.
@@ -55,8 +57,8 @@ def sampled_reverse_kl(
       the token leads to, normalised by length; here each token answers for
       itself alone, as with a discount of 0.
     - Code with a clipped ratio q / μ (PPO) takes several steps on one draw.
-      Here each step draws anew, and the ratio is 1 but for temperature, what
-      may not be drawn, and dropout.
+      Here each step draws anew, and the ratio is 1 but for temperature and
+      dropout.
     - Some code differentiates log q - log p as it stands: the wrong gradient.
   """
   _checks.arrays(

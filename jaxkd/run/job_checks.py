@@ -179,8 +179,8 @@ def _check_rollout(job: Job) -> None:
     loss = find_loss(entry['loss'], at=f'{at}.loss')
     fields = Arguments(loss, entry['inputs']).fields
     mask = entry['mask'] if isinstance(entry['mask'], str) else entry['mask'][0]
-    if wrong := on_policy.wrong_mask(mask, fields):
-      raise UserError(wrong, entry=f'{at}.mask')
+    with within(f'{at}.'):
+      on_policy.check_term(fields, mask, job.rollout['kw'])
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:

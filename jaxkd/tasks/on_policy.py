@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd.data.source import Source
-from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.data.tokens import EOS, PAD
 from jaxkd.distill.step import MEASURED
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
@@ -49,7 +49,6 @@ def on_policy(
   top_p: float = 1.0,
   stop: int | Sequence[int] = EOS,
   pad: int = PAD,
-  bos: int = BOS,
   by: str = '',
 ) -> dict:
   """A batch of which the student has written some rows.
@@ -75,9 +74,10 @@ def on_policy(
     temperature: see `jaxkd.tasks.sampling.sample`, as for the next two.
     top_k: see there.
     top_p: see there.
-    stop: the token that ends a text, or several; () for none.
-    pad: fills up rows; from the data's tokenizer, as are the other two.
-    bos: begins a text, and is not written.
+    stop: the token that ends a text, or several; () for none. By default that
+      of the data's tokenizer, as `pad`.
+    pad: fills up rows. It may be drawn, too: what a student must never learn
+      to write, it has to be able to write.
     by: the student that writes, where several train.
 
   Returns:
@@ -85,7 +85,7 @@ def on_policy(
     those that the student drew: in ``valid`` beside the others, alone in
     ``written`` [B, L], and the data's alone in ``given``. ``sampled_log_probs``
     [B, L] are those of the distribution that each was drawn from, NaN where
-    none was. Further fields of positions, such as ``bytes``, are left out.
+    none was; they are there unless some tokens could not be drawn. Further fields of positions, such as ``bytes``, are left out.
 
   Raises:
     UserError: options that are out of range, or a batch of another kind.
@@ -120,7 +120,7 @@ def on_policy(
       top_p=top_p,
       stop=(stop,) if isinstance(stop, int) else tuple(stop),
       pad=pad,
-      never=(pad, bos),
+      never=(),
     )
     return rows.with_written(found, asked & rows.some, pad)
 
@@ -133,6 +133,8 @@ def on_policy(
     made = jax.lax.cond(asked[0], written, kept)
   else:
     made = written()
+  if _rules_out(temperature, top_k, top_p):
+    del made[LOG_PROBS]
   alone = {k: x for k, x in batch.items() if getattr(x, 'ndim', 0) == 1}
   return alone | made
 
@@ -146,24 +148,45 @@ def tokens_of(source: Source) -> dict[str, int]:
   special = getattr(getattr(source, 'tokenizer', None), 'special', None)
   if special is None:
     return {}
-  return {'stop': special.eos, 'pad': special.pad, 'bos': special.bos}
+  return {'stop': special.eos, 'pad': special.pad}
 
 
-def wrong_mask(mask: str, fields: Collection[str]) -> str:
-  """What is wrong with the mask of a term, and what to write; or nothing.
+def check_term(fields: Collection[str], mask: str, kw: Mapping) -> None:
+  """Refuses a term that would learn from what it does not mean.
 
   Args:
-    mask: what of the batch, or of the student's outputs, counts.
     fields: of the batch, that its loss takes.
+    mask: what of the batch counts in it.
+    kw: the options of `on_policy` that are given.
+
+  Raises:
+    UserError: whose entry is in the term's.
   """
   if LOG_PROBS in fields and mask != WRITTEN:
-    return f'{mask!r} counts labels that no student drew; write {WRITTEN!r}'
-  if 'labels' in fields and mask not in (WRITTEN, GIVEN):
-    return (
-      f'{mask!r} counts labels that the student itself drew as if they were '
-      f'true; write {GIVEN!r} for those of the data, or {WRITTEN!r} for these'
+    raise UserError(
+      f'{mask!r} counts labels that no student drew; write {WRITTEN!r}',
+      entry='mask',
     )
-  return ''
+  if 'labels' in fields and mask not in (WRITTEN, GIVEN):
+    raise UserError(
+      f'{mask!r} counts labels that the student itself drew as if they were '
+      f'true; write {GIVEN!r} for those of the data, or {WRITTEN!r} for these',
+      entry='mask',
+    )
+  options = {k: kw[k] for k in ('temperature', 'top_k', 'top_p') if k in kw}
+  if LOG_PROBS in fields and _rules_out(**options):
+    raise UserError(
+      'what cannot be drawn would never be unlearnt; set temperature above 0, '
+      'top_k=0 and top_p=1 in data.rollout.kw, or take reverse_kl',
+      entry='loss',
+    )
+
+
+def _rules_out(
+  temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> bool:
+  """Whether some tokens cannot be drawn."""
+  return temperature == 0 or bool(top_k) or top_p < 1
 
 
 def said(kw: Mapping[str, Any], batch_size: int) -> str:

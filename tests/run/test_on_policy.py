@@ -146,6 +146,10 @@ def test_a_student_teaches_itself_by_what_its_mean_sees(tmp_path):
       r"^distill\.sampled\.mask: 'valid' counts .* write 'written'",
     ),
     (
+      dict(data__rollout__kw=dict(length=4, top_p=0.9)),
+      r'^distill\.sampled\.loss: what cannot be drawn .* or take reverse_kl',
+    ),
+    (
       dict(data__rollout__kw=dict(length=11)),
       r'^data\.rollout\.kw\.length: 11 tokens after a prompt of 1 .* for 10',
     ),
