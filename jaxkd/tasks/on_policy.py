@@ -85,8 +85,8 @@ def on_policy(
     those that the student drew: in ``valid`` beside the others, alone in
     ``written`` [B, L], and the data's alone in ``given``. ``sampled_log_probs``
     [B, L] are those of the distribution that each was drawn from, NaN where
-    none was; they are there unless some tokens could not be drawn. Further
-    fields of positions, such as ``bytes``, are left out.
+    none was; they are left out where some tokens could not be drawn. So are
+    further fields of positions, such as ``bytes``.
 
   Raises:
     UserError: options that are out of range, or a batch of another kind.
