@@ -1,7 +1,8 @@
 r"""Measures how fast steps, losses, populations and starts are here.
 
-python experiments/benchmark.py [--losses | --convolutions | --population | \
-    --data | --growth | --peers | --case NAME] [--store | --out FILE]
+python experiments/benchmark.py [--losses | --convolutions | \
+    --vocabulary_chunks | --population | --data | --growth | --peers | \
+    --case NAME] [--store | --out FILE]
 
 Beside the training steps of PyTorch projects, given clones of them:
 
@@ -27,6 +28,7 @@ from benchmarks import (
   loss_speed,
   population_speed,
   speed,
+  vocabulary_speed,
 )
 from benchmarks.peers import side_by_side
 from jaxkd.errors import UserError, unknown
@@ -75,6 +77,11 @@ flags.DEFINE_multi_string('case', [], 'nets to measure; all if none is named')
 flags.DEFINE_boolean('losses', False, 'measure each loss, and not steps')
 flags.DEFINE_boolean(
   'convolutions', False, 'measure convolutions, and not steps'
+)
+flags.DEFINE_boolean(
+  'vocabulary_chunks',
+  False,
+  'measure losses over large vocabularies, and not steps',
 )
 _define_parts('population', population_speed.PARTS, 'measure populations')
 _define_parts('growth', growth_speed.PARTS, 'measure cost as work grows')
@@ -165,7 +172,10 @@ class _Job(NamedTuple):
 
 def _check():
   """Refuses flags that do not go together."""
-  kinds = 'losses', 'convolutions', 'population', 'data', 'growth', 'peers'
+  kinds = (
+    *('losses', 'convolutions', 'vocabulary_chunks', 'population', 'data'),
+    *('growth', 'peers'),
+  )
   asked = [kind for kind in kinds if FLAGS[kind].value]
   if len(asked) > 1:
     raise UserError(
@@ -200,6 +210,11 @@ def _plan(options):
     return [
       _job('convolutions', convolution_speed, convolution_speed.measure,
            'convolutions', FLAGS.steps, **options, **bound)
+    ]  # fmt: skip
+  if FLAGS.vocabulary_chunks:
+    return [
+      _job('vocabulary_chunks', vocabulary_speed, vocabulary_speed.measure,
+           'vocabulary_chunks', FLAGS.steps, **options, **bound)
     ]  # fmt: skip
   if FLAGS.losses:
     return [

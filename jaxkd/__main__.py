@@ -10,6 +10,7 @@ COMMANDS = {
   'distill': ('jaxkd.experiments.distill', 'distil teachers into students'),
   'sweep': ('jaxkd.experiments.sweep', 'run configs × overrides'),
   'prepare': ('jaxkd.experiments.prepare', "write a config's data for TFDS"),
+  'write': ('jaxkd.experiments.write', 'let a teacher write texts'),
   'report': ('jaxkd.report', 'compare runs, make pages of rows'),
 }
 

@@ -46,7 +46,11 @@ def of_positions(teacher: str) -> dict[str, Metric]:
   }
 
 
-def _log_probabilities(teachers, name):
+def log_probabilities(teachers, name):
+  """The logarithm of the mean probabilities of a group's nets.
+
+  Of a single net with factored logits, these as they are.
+  """
   logits = teachers[name]['logits']
   if not is_factored(logits):
     return many.log_mean_probabilities(logits)
@@ -71,13 +75,13 @@ def _kl(teacher):
 
 def _agrees(outputs, teachers, teacher):
   """Whether both find the same class likeliest, [B, ...]."""
-  logits = outputs['logits'], _log_probabilities(teachers, teacher)
+  logits = outputs['logits'], log_probabilities(teachers, teacher)
   return judged(logits[0].argmax(-1) == logits[1].argmax(-1), *logits)
 
 
 def _divergence(outputs, teachers, teacher):
   """KL of the student from the teacher, [B, ...]."""
-  target = _log_probabilities(teachers, teacher)
+  target = log_probabilities(teachers, teacher)
   return losses.kl(outputs['logits'], target)
 
 
@@ -89,7 +93,7 @@ def _alignments(teacher):
     if where is None:
       where = jnp.ones(batch['labels'].shape[:1], bool)
     one = _centred_gram(outputs['logits'], where)
-    two = _centred_gram(_log_probabilities(teachers, teacher), where)
+    two = _centred_gram(log_probabilities(teachers, teacher), where)
     total = jnp.stack([(one * two).sum(), (one**2).sum(), (two**2).sum()])
     return total, jnp.float32(1)
 

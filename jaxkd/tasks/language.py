@@ -17,7 +17,6 @@ import numpy as np
 from jaxkd import losses
 from jaxkd.tasks import fidelity as fidelity_lib
 from jaxkd.tasks.metrics import counted_valid, mean, nll_of_valid
-from jaxkd.teachers import many
 from jaxkd.types import Metric
 
 GROUND_TRUTH = 'cross_entropy'
@@ -40,7 +39,7 @@ def fidelity(teacher: str) -> dict[str, Metric]:
   """
 
   def overlap(outputs, batch, teachers):
-    target = many.log_mean_probabilities(teachers[teacher]['logits'])
+    target = fidelity_lib.log_probabilities(teachers, teacher)
     distance = losses.total_variation(outputs['logits'], target)
     return counted_valid(1 - distance, batch)
 

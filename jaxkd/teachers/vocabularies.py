@@ -69,6 +69,12 @@ def check_restored(
       f'first {len(here):,}; write teachers.{name}.kw.vocabulary='
       f'{len(pieces)} to leave out the logits of the others'
     )
+  if len(pieces) > len(here):
+    return [
+      f'the restored teachers {name} know {len(pieces):,} tokens, of which '
+      f'{source.name} has the first {len(here):,}: they never see the others, '
+      'nor are these compared'
+    ]
   return []
 
 
