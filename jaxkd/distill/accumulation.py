@@ -4,9 +4,11 @@ They do if the loss of an example does not depend on the other examples, and the
 divisor of the mean is known for the whole batch. A term may break that
 anywhere: in its loss, in the weights of examples, in an adapter with BatchNorm,
 in a memory, by noise that is drawn for each part, or in a user's code. So the
-term is run on a few random examples, whole and in parts.
+term is run on a few random examples, whole and in parts. Those of tokens are
+short: logits of full rows over a large vocabulary would take tens of gigabytes.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -20,6 +22,8 @@ from jaxkd.logits import factored
 from jaxkd.types import Context, Term
 
 SIZE, PARTS = 8, 2  # of the batch that is tried
+POSITIONS = 16  # of a row of tokens that is tried
+FEATURES = 16  # of hidden states that are factors of logits
 STEPS = (1, 10, 100, 1000, 10_000, 100_000)  # a schedule is not 0 at all
 _TOLERANCE = 1e-3  # of the largest element: far above rounding
 
@@ -34,8 +38,13 @@ def adds_up(term: Term, context: Context) -> bool:
   Returns:
     False also where the test says nothing: all is 0, or nothing is finite.
   """
-  shapes = _resized(context)
+  shapes, short = _resized(context), _resized(_shortened(context))
   compare = jax.jit(functools.partial(_both, term))
+  try:
+    jax.eval_shape(compare, short)
+    shapes = short
+  except Exception:
+    pass
   told = False
   for i, step in enumerate(STEPS):
     # What is zero or cut off at normal values may not be at positive ones.
@@ -117,6 +126,47 @@ def _measured(term, params, state, context):
     params, moving
   )
   return (value, *gradients), after
+
+
+def _shortened(context: Context) -> Context:
+  """The shapes of a context with fewer positions in rows of tokens.
+
+  Of factored logits hidden states have fewer features too. What is no batch of
+  rows, with an output and a label for each position, stays as it is.
+  """
+  labels = context.batch.get('labels')
+  outputs = factored.leaves(context.student)
+  if getattr(labels, 'ndim', 0) != 2 or not any(
+    x.ndim > 2 and x.shape[:2] == labels.shape for x in outputs
+  ):
+    return context
+  length = labels.shape[1]
+
+  def positions(x, axis):
+    if x.ndim <= axis or x.shape[axis] != length:
+      return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    size = (*x.shape[:axis], min(length, POSITIONS), *x.shape[axis + 1 :])
+    return jax.ShapeDtypeStruct(size, x.dtype)
+
+  def features(x):
+    size = (*x.shape[:-1], min(x.shape[-1], FEATURES))
+    return jax.ShapeDtypeStruct(size, x.dtype)
+
+  def cut(tree, axis):
+    def one(x):
+      if not factored.is_factored(x):
+        return positions(x, axis)
+      hidden = features(positions(x.hidden, axis))
+      return dataclasses.replace(x, hidden=hidden, head=features(x.head))
+
+    return jax.tree.map(one, tree, is_leaf=factored.is_factored)
+
+  return context._replace(
+    batch=cut(context.batch, 1),
+    student=cut(context.student, 1),
+    teachers=cut(context.teachers, 2),
+    inputs=cut(context.inputs, 1),
+  )
 
 
 def _resized(context: Context) -> Context:

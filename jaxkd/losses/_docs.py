@@ -45,8 +45,9 @@ SECTIONS = (
 # take no outputs by token, and are refused.
 REDUCTIONS = {
   'tokens': (
-    *('kl', 'reverse_kl', 'binary_kl', 'jensen_shannon', 'total_variation'),
-    *('soft_cross_entropy', 'logit_mse', 'probability_mse', 'top_k_kl'),
+    *('kl', 'reverse_kl', 'binary_kl', 'jensen_shannon', 'skewed_kl'),
+    *('skewed_reverse_kl', 'total_variation', 'soft_cross_entropy'),
+    *('logit_mse', 'probability_mse', 'top_k_kl'),
     *('universal_logit_distance', 'decoupled_kl', 'weighted_soft_labels'),
     *('virtual_teacher', 'cross_entropy', 'pseudo_label', 'hint', 'cosine'),
     *('variational_information',),

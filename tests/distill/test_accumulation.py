@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxkd import logits, losses
 from jaxkd.distill import accumulation, roles
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
@@ -125,6 +126,33 @@ def test_terms_that_give_in_parts_what_they_give_at_once(context, want, entry):
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), context
   )
   assert accumulation.adds_up(entry_of(distill), shapes) is want
+
+
+@pytest.mark.parametrize(
+  ('whole', 'want'), [(False, (16, 16)), (True, (300, 40))]
+)
+def test_rows_of_tokens_are_tried_short_where_they_can_be(context, whole, want):
+  """So that logits of long rows over a large vocabulary are never formed."""
+  hidden = jax.ShapeDtypeStruct((6, 300, 40), jnp.float32)
+  head = jax.ShapeDtypeStruct((50, 40), jnp.float32)
+  shapes = context._replace(
+    batch={'labels': jax.ShapeDtypeStruct((6, 300), jnp.int32)},
+    student={'logits': logits.Factored(hidden, head)},
+    teachers={},
+  )
+  tried = []
+
+  def loss(params, state, context):
+    found = context.student['logits']
+    assert not whole or found.shape[1] == 300  # as what needs its length
+    tried.append(found.hidden.shape[1:])
+    return losses.cross_entropy(found, context.batch['labels']).mean(-1), state
+
+  term = Term(
+    init=lambda key, context: ({}, {}), loss=loss, count=lambda context: {}
+  )
+  assert accumulation.adds_up(term, shapes)
+  assert set(tried) == {want}
 
 
 def test_what_is_never_finite_cannot_be_told(context):
