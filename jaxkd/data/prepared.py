@@ -262,14 +262,14 @@ def objects_of(
   objects.check_most(most)
   if origin not in ('', 'top', 'bottom'):
     raise UserError(f"data.kw.origin: {origin!r} should be 'top' or 'bottom'")
-  boxes = [
-    k for k in inside if isinstance(inside[k], tfds.features.BBoxFeature)
-  ]
-  kinds = [k for k in inside if isinstance(inside[k], tfds.features.ClassLabel)]
+  # TFDS reads the features of a set in any order.
+  names = sorted(inside)
+  boxes = [k for k in names if isinstance(inside[k], tfds.features.BBoxFeature)]
+  kinds = [k for k in names if isinstance(inside[k], tfds.features.ClassLabel)]
   if not boxes or not kinds:
     raise UserError(
       f'data.kw.labels: the objects of {name!r} have no '
-      f'{"class" if boxes else "box"} but {", ".join(inside)}; name another '
+      f'{"class" if boxes else "box"} but {", ".join(names)}; name another '
       'feature'
     )
   if not label:
