@@ -33,6 +33,7 @@ _LAST = _MAPS[-1]
 # What `student` and `teacher` are, by module; and the losses that differ.
 _PLACES = {
   'responses': 'logits',
+  'sampled': 'logits',
   'features': _LAST,
   'relations': 'embedding',
   'information': 'embedding',
@@ -92,7 +93,7 @@ def inputs(case: Case) -> dict[str, Any]:
     'logits': student['logits'],
     'teachers': (teacher['embedding'],),
     'labels': speed.synthetic(case)['labels'],
-    'k': 10,
+    'sampled_log_probs': -jnp.abs(normal(batch)),
     'student_pair': tuple(student[place] for place in _MAPS[1:]),
     'teacher_pair': tuple(teacher[place] for place in _MAPS[1:]),
     'student_maps': tuple(student[place] for place in _MAPS),
@@ -114,11 +115,13 @@ def inputs(case: Case) -> dict[str, Any]:
     'fake': student['embedding'],
     # What has the name of another's and another shape, by loss.
     'ctc': {'logits': normal(batch, FRAMES, classes), 'labels': spoken},
+    # Options without which a loss has nothing to compare, by loss.
+    'top_k_kl': {'k': 10},
   }
 
 
 def arguments(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-  """What one loss is given: its arguments without a default.
+  """What one loss is given: its arguments without a default, and its own.
 
   Args:
     name: of a loss of `jaxkd.losses`.
@@ -128,10 +131,11 @@ def arguments(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     UserError: an argument that there is nothing for.
   """
   given = {}
-  inputs = {**inputs, **inputs.get(name, {})}
+  own = inputs.get(name, {})
+  inputs = {**inputs, **own}
   here = f'in {__name__.replace(".", "/")}.py'
   for p in inspect.signature(getattr(losses, name)).parameters.values():
-    if p.default is not p.empty:
+    if p.default is not p.empty and p.name not in own:
       continue
     if p.name not in inputs:
       raise UserError(

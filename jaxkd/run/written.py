@@ -77,7 +77,7 @@ def write(
     )
   made, variables = _loaded(net, source)
   special = tokenizer.special
-  given = dict(stop=special.eos, pad=special.pad, bos=special.bos)
+  given = dict(stop=special.eos, pad=special.pad)
   rows = _rows(made, variables, source, split, seed, {**given, **options})
   path.parent.mkdir(parents=True, exist_ok=True)
   draft, count, passed = path.with_name(f'{path.name}.part'), 0, 0

@@ -17,6 +17,8 @@ OPTIONS = {
   losses.kl: dict(temperature=T),
   losses.reverse_kl: dict(temperature=T),
   losses.jensen_shannon: dict(temperature=T, beta=0.3),
+  losses.skewed_kl: dict(temperature=T, alpha=0.2),
+  losses.skewed_reverse_kl: dict(temperature=T, alpha=0.2),
   losses.total_variation: dict(temperature=T),
   losses.soft_cross_entropy: dict(temperature=T),
 }

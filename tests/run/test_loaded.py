@@ -153,7 +153,7 @@ def test_the_lines_at_the_end_of_a_run_predict(
   start = said.index('import jaxkd')
   lines = said[start : start + 3]
   assert said[start - 1].endswith('in Python:')
-  assert said[start + 3].startswith('Or put the row into')
+  assert said[start + 3].startswith('Or put the row and')
   file = files(photographs)[index]
   Image.open(file).save(tmp_path / 'mine.png')
   # As the run sees it.
