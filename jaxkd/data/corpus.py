@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxkd.data import conversations, rows
+from jaxkd.data import conversations, rows, vocabularies
 from jaxkd.data import vocabulary as vocabulary_lib
 from jaxkd.data.conversations import Document, Part, Writer
 from jaxkd.data.examples import Examples
@@ -165,9 +165,9 @@ def tokenized(
       is in ``train``; documents that are too long, or of which nothing counts.
   """
   layout = layout.check(kind)
-  learnt = tokens in vocabulary_lib.LEARNT
+  learnt = tokens in vocabularies.LEARNT
   lines = _lines(splits['train']) if learnt else ()
-  own = vocabulary_lib.of(tokens, vocabulary, lines, eos)
+  own = vocabularies.of(tokens, vocabulary, lines, eos)
   writer = conversations.writer(kind, own, template)
   notes = [*own.notes]
   if own.is_lossless:

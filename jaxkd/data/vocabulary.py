@@ -17,15 +17,11 @@ import numpy as np
 
 from jaxkd.data import words as words_lib
 from jaxkd.data.tokens import EOS, Special
-from jaxkd.errors import UserError
 
 PORTION = 2**20  # characters of one text that are tokenised at once, about
 GROUP = 2**22  # characters of all texts, likewise
 SPACES = ('▁', 'Ġ')  # as SentencePiece and byte-level vocabularies write it
-LEARNT = ('words', 'spaces', 'pieces')  # from the texts to train on
-READ = ('tokenizer', 'sentencepiece')  # with a path behind a colon
 _BETWEEN_LINES = re.compile(r'(?<=\S)\n(?=\S)')
-_MOST_WORDS = 10_000  # that are learnt by default
 
 
 class Encoded(NamedTuple):
@@ -262,60 +258,6 @@ def checksum(pieces: Sequence[str]) -> str:
   may be taken of the classes of a net that `jaxkd.load` gives.
   """
   return hashlib.sha256(json.dumps(list(pieces)).encode()).hexdigest()
-
-
-def of(
-  tokens: str,
-  size: int | None,
-  lines: Sequence[str] = (),
-  eos: str = '',
-) -> Vocabulary:
-  """The vocabulary that ``data.kw.tokens`` names.
-
-  Args:
-    tokens: 'words', 'spaces', 'pieces' or 'bytes', or 'tokenizer:PATH' or
-      'sentencepiece:PATH'.
-    size: the most tokens, of a vocabulary that is learnt; None for the default.
-    lines: what it is learnt from.
-    eos: the token that ends a text, of one that is read; as it says itself by
-      default.
-
-  Raises:
-    UserError: there is no such vocabulary, or it cannot be learnt or read.
-  """
-  kind, _, path = tokens.partition(':')
-  if path and kind in READ:
-    _refuse_size(size, tokens)
-    from jaxkd.data import pretrained
-
-    return getattr(pretrained, kind)(path, eos)
-  if tokens not in (*LEARNT, 'bytes'):
-    raise UserError(
-      f"data.kw.tokens: {tokens!r} should be 'words', 'spaces', 'pieces', "
-      "'bytes', 'tokenizer:PATH' or 'sentencepiece:PATH'"
-    )
-  if eos:
-    raise UserError(
-      f"data.kw.eos: the vocabulary {tokens!r} ends texts with '</s>'; remove "
-      'the entry'
-    )
-  if tokens == 'bytes':
-    _refuse_size(size, tokens)
-    return Bytes()
-  size = _MOST_WORDS if size is None else size
-  if tokens == 'pieces':
-    from jaxkd.data import pretrained
-
-    return pretrained.learnt(lines, size)
-  return Words(words_lib.learn(lines, size, tokens), tokens)
-
-
-def _refuse_size(size, tokens):
-  if size is not None:
-    raise UserError(
-      f'data.kw.vocabulary: {tokens!r} says itself how many tokens there are; '
-      'remove the entry'
-    )
 
 
 def _portions(text: str) -> Iterator[str]:

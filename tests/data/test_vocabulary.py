@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxkd.data import pretrained, tokenizer, vocabulary
+from jaxkd.data import pretrained, tokenizer, vocabularies, vocabulary
 from jaxkd.data.tokens import Special
 from jaxkd.errors import UserError
 
@@ -20,7 +20,7 @@ TEXTS = [
 
 @pytest.fixture(scope='module')
 def pieces():
-  return vocabulary.of('pieces', 290, ['abc the  größe', 'the 漢字 x'] * 5)
+  return vocabularies.of('pieces', 290, ['abc the  größe', 'the 漢字 x'] * 5)
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def named(name, request):
   if name == 'sentencepiece':
     return pretrained.sentencepiece(str(request.getfixturevalue('model')))
   return request.getfixturevalue(name) if name == 'pieces' else (
-    vocabulary.of(name, None)
+    vocabularies.of(name, None)
   )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ class TestTokens:
 
 
 def test_a_character_may_be_several_tokens(byte_level, pieces):
-  for own in (vocabulary.of('bytes', None), pieces, named_by(byte_level)):
+  for own in (vocabularies.of('bytes', None), pieces, named_by(byte_level)):
     made = own.encode(['😀'])
     assert made.sizes.tolist()[-4:] == [1] * 4
     assert '\ufffd' in own.decode(made.tokens[:-1])
@@ -114,7 +114,7 @@ def test_special_tokens_in_a_text_are_text_but_in_a_template(byte_level):
 
 
 def test_words_stand_for_what_is_between_them():
-  own = vocabulary.of('words', 6, ['the cat', 'the cat'])
+  own = vocabularies.of('words', 6, ['the cat', 'the cat'])
   made = own.encode(['The cat!\n\n the größe', 'dog'])
   said = [own.pieces[i] for i in made.tokens]
   assert said == ['the', 'cat', '</s>', 'the', '<unk>', '<unk>']
@@ -142,7 +142,7 @@ def test_equal_pieces_have_one_checksum(byte_level, tmp_path):
   shutil.copy(byte_level / 'tokenizer.json', tmp_path / 'tokenizer.json')
   other = pretrained.tokenizer(str(tmp_path / 'tokenizer.json'), eos='the')
   assert other.checksum == first.checksum == vocabulary.checksum(first.pieces)
-  assert first.checksum != vocabulary.of('bytes', None).checksum
+  assert first.checksum != vocabularies.of('bytes', None).checksum
 
 
 def test_what_follows_a_prompt_has_no_space_before_it(metaspace, model):
@@ -172,7 +172,7 @@ def named_by(folder):
 def test_vocabularies_that_cannot_be(tokens, options, said):
   size = options.get('size')
   with pytest.raises(UserError, match=rf'^data\.{said}'):
-    vocabulary.of(tokens, size, ['the cat', 'sat'], options.get('eos', ''))
+    vocabularies.of(tokens, size, ['the cat', 'sat'], options.get('eos', ''))
 
 
 class TestBrokenFiles:
