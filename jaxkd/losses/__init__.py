@@ -88,20 +88,6 @@ OF_PROBABILITIES = (cross_entropy,)
 # Losses of logits whose sigmoids, and not whose softmax, are probabilities.
 OF_SIGMOIDS = (binary_kl,)
 
-# Losses that take `jaxkd.logits.Factored` for logits, and form them in chunks
-# of the classes.
-OF_FACTORED = (
-  kl,
-  reverse_kl,
-  jensen_shannon,
-  skewed_kl,
-  skewed_reverse_kl,
-  total_variation,
-  soft_cross_entropy,
-  cross_entropy,
-  pseudo_label,
-)
-
 # Losses that look at nothing but the softmaxes of both sides, class by class,
 # so that several classes can be put together; see `jaxkd.logits.sparse`.
 OF_SPARSE = (
@@ -113,6 +99,9 @@ OF_SPARSE = (
   total_variation,
   soft_cross_entropy,
 )
+# Losses that take `jaxkd.logits.Factored` for logits, and form them in chunks
+# of the classes.
+OF_FACTORED = (*OF_SPARSE, cross_entropy, pseudo_label)
 
 __all__ = [
   # Responses

@@ -6,6 +6,7 @@ arms of several runs into one table.
 """
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from jaxkd.report import (
   rows,
   speed,
   survey,
+  system,
   terminal,
   wording,
 )
@@ -31,8 +33,9 @@ CONFIGS = Path('configs')
 NAMES = Path('docs/names.md')
 SURVEY, CLAIMS = Path('docs/survey.md'), Path('docs/claims.md')
 COMPARE = 'compare'
-EXAMPLES = 'shown'  # the folder of a run that has pictures of examples
 MADE = ('*.md', '*.svg', '*/*.svg')  # of what is in `benchmarks.FOLDER`
+
+_WORKDIR = re.compile(r"(--workdir[= ])('[^']*'|\S+)")  # of a command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,12 +185,15 @@ def _add(run: Path, to: Path, root: Path) -> None:
   try:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for picture in (*run.glob('*.png'), *(run / EXAMPLES).glob('*.png')):
-      shutil.copy(picture, folder)
+    for picture in system.pictures(run):
+      shutil.copy(run / picture, folder)
   except OSError as error:
     raise UserError(
       f'--add: {folder} cannot be written: {error.strerror}'
     ) from error
+  # Where a run was is of no use to a reader, and its own affair.
+  workdir = rf'\1runs/{name}'
+  row['command'] = re.sub(_WORKDIR, workdir, row['command'])
   rows.save(to / f'{name}.json', row)
 
 

@@ -3,8 +3,7 @@
 import base64
 import html
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from jaxkd.errors import UserError
 from jaxkd.report import intervals, system, terminal, wording
 
 FILE = 'report.html'
-FIRST = ('curves.png', 'costs.png', 'series.png')  # in this order
-EXAMPLES = 'shown'  # the folder of pictures of examples
 _HERE = '@@arms@@'  # where the picture of the arms goes
 # Colours that the page's style has, so that it is light or dark as a whole.
 _COLOURS = intervals.Palette(
@@ -59,7 +56,7 @@ def page(
   predicts: str = '',
 ) -> str:
   """The page of `save`."""
-  pictures = list(_pictures(Path(directory)))
+  pictures = list(system.pictures(directory))
   text = system.page(row, pictures, drawing=_HERE)
   # What rows say is text: tags in it are shown, and have no effect.
   markdown = MarkdownIt('commonmark', {'html': False}).enable('table')
@@ -71,7 +68,7 @@ def page(
     body = body.replace(
       f'src="{name}"', f'src="data:image/png;base64,{held}"', 1
     )
-  body = re.sub(r'<table>', '<div class="wide"><table>', body)
+  body = body.replace('<table>', '<div class="wide"><table>')
   body = body.replace('</table>', '</table></div>')
   following = '\n'.join(terminal.directions(row, directory, predicts))
   settings = json.dumps(config, indent=1, ensure_ascii=False, default=str)
@@ -95,13 +92,6 @@ def _said(row: Mapping[str, Any]) -> str:
     metric = row['metric']
     said = f'{wording.heading(metric)} {wording.mean(values, metric)}'
   return f'{pair["claim"]}: {said}' if pair['claim'] else said
-
-
-def _pictures(directory: Path) -> Iterable[str]:
-  """Pictures of a run, by their paths in its folder."""
-  yield from (name for name in FIRST if (directory / name).is_file())
-  for file in sorted((directory / EXAMPLES).glob('*.png')):
-    yield file.relative_to(directory).as_posix()
 
 
 def _style() -> str:

@@ -1,18 +1,16 @@
 """The page of a system: all that its row tells, and pictures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxkd.report import arms, markdown, speed, statistics, wording
 from jaxkd.report import rows as row_files
 from jaxkd.report.intervals import Panel
 
+EXAMPLES = 'shown'  # the folder of a run that has pictures of examples
 _UNTUNED = 'Not tuned: the values of the config.'
-
-
 _TUNED = '_tuned'  # what an arm is called beside the one that was not tuned
-
-
 ARMS = 'arms'  # the picture of these and of their comparisons
 _PICTURES = {  # of runs, by the names of their files, and what they show
   'curves': 'Training loss and metrics on the validation split, step by step',
@@ -102,6 +100,14 @@ def panels(row: Mapping[str, Any]) -> list[Panel]:
   ]
   own = Panel(wording.heading(row['metric']), arms.lines(row))
   return [own, *arms.differences(compared)]
+
+
+def pictures(run: str | Path) -> Iterator[str]:
+  """What a run drew, by paths in its workdir; examples come last."""
+  run = Path(run)
+  yield from (f'{n}.png' for n in _PICTURES if (run / f'{n}.png').is_file())
+  for file in sorted((run / EXAMPLES).glob('*.png')):
+    yield file.relative_to(run).as_posix()
 
 
 def title(row: Mapping[str, Any]) -> str:

@@ -97,11 +97,14 @@ def test_a_run_is_added_with_its_pictures(tmp_path, row, capsys):
   assert main([*flags, '--add', str(run)]) == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith(f'--add: there is no row.json in {run}; ')
+  command = row['command']
+  row['command'] = f"{command} --workdir='{run} 2' --x"
   rows.save(run / 'row.json', row)
   for name in ('curves.png', 'shown/first_boxes.png', 'shown/text.txt'):
     (run / name).write_bytes(b'x')
   assert main([*flags, '--add', str(run)]) == 0
-  assert rows.load(tmp_path / 'rows' / f'{row["system"]}.json')
+  kept = rows.load(tmp_path / 'rows' / f'{row["system"]}.json')
+  assert kept['command'] == f'{command} --workdir=runs/{row["system"]} --x'
   folder = tmp_path / 'out' / 'docs' / 'benchmarks'
   page = (folder / f'{row["system"]}.md').read_text()
   assert f']({row["system"]}/curves.png)' in page
