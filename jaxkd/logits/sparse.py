@@ -16,17 +16,16 @@ What goes for a class of the rest is the `tail`:
 """
 
 import dataclasses
-import math
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxkd.logits.factored import chunk_size, is_factored
+
 TAILS = ('bucket', 'renormalize', 'uniform', 'drop')
 OF_ANY = ('bucket', 'renormalize')  # not of `kl` alone
-_ELEMENTS = 2**21  # of the logits of a chunk of classes
-_LEAST = 512  # classes of a chunk
 
 
 @jax.tree_util.register_dataclass
@@ -169,7 +168,7 @@ def split(
   Returns:
     [..., k], -inf where not kept, and [...].
   """
-  if _is_factored(logits):
+  if is_factored(logits):
     chosen, mass = _split_factors(logits, ids, kept, temperature)
     return (chosen if kept is None else jnp.where(kept, chosen, -jnp.inf)), mass
   chosen = jnp.take_along_axis(logits, ids.astype(jnp.int32), axis=-1)
@@ -202,7 +201,7 @@ def both(
     [..., k + 1], or [..., k] where there are no others, for each side.
   """
   _check(student, teacher, temperature, tail, OF_ANY)
-  student = student if _is_factored(student) else _upcast(student)
+  student = student if is_factored(student) else _upcast(student)
   log_probs = _scaled(_upcast(teacher.log_probs), teacher.temperature)
   kept = teacher.kept
   chosen, others = split(student, teacher.ids, kept, temperature=temperature)
@@ -241,7 +240,7 @@ def log_probs(
     log_q, log_p = (_log_softmax(x, temperature) for x in pair)
     return log_q[..., : teacher.k], log_p[..., : teacher.k]
   ids, kept = teacher.ids, teacher.kept
-  if _is_factored(student):
+  if is_factored(student):
     raise ValueError(f'tail {tail!r} needs whole logits; choose {OF_ANY[0]!r}')
   log_q = _log_softmax(_upcast(student), temperature)
   chosen = jnp.take_along_axis(log_q, ids.astype(jnp.int32), axis=-1)
@@ -279,19 +278,13 @@ def _check(student, teacher, temperature, tail, tails):
     )
 
 
-def _is_factored(logits: Any) -> bool:
-  """Whether it is hidden · headᵀ + bias that is not formed."""
-  return hasattr(logits, 'hidden') and hasattr(logits, 'head')
-
-
 def _split_factors(
   logits: Any, ids: Array, kept: Array | None, temperature: float | Array
 ) -> tuple[Array, Array]:
   """`split` of factors; the backward pass forms each chunk again."""
   hidden, head, bias = logits.hidden, logits.head, logits.bias
   classes = len(head)
-  tokens = math.prod(hidden.shape[:-1])
-  size = logits.chunk or max(_LEAST, _ELEMENTS // max(1, tokens))
+  size = logits.chunk or chunk_size(logits.shape)
   size = min(size, classes)
   if bias is None:
     bias = jnp.zeros(classes, head.dtype)

@@ -1,7 +1,6 @@
 """Divergences from the k largest probabilities of a teacher."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
-from jaxkd.logits import SparseLogits, packed, sparse
+from jaxkd.logits import Factored, SparseLogits, packed, sparse
 
 TOKENS, K = 6, 40
 T = 1.5
@@ -211,11 +210,7 @@ def test_factors_of_logits_are_formed_in_chunks(tail):
   def loss(factors, chunk):
     student = factors[0] @ factors[1].T + factors[2][None]
     if chunk:
-      names = ('hidden', 'head', 'bias')
-      student = types.SimpleNamespace(
-        **dict(zip(names, factors, strict=True)),
-        **dict(chunk=chunk, shape=(TOKENS, K), dtype=jnp.float32),
-      )
+      student = Factored(*factors, chunk=chunk)
     return losses.top_k_kl(student, held, tail=tail)
 
   def found(chunk):
