@@ -1,5 +1,6 @@
 """Pictures of a run: curves of training, and accuracy against cost."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from jaxkd.errors import UserError
 from jaxkd.report import rows, statistics, wording
@@ -57,6 +59,7 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
   FigureCanvasAgg(figure)
   axes = figure.add_subplot()
   scale = 100 if wording.is_fraction(row['metric']) else 1
+  points = {}
   for arm in wording.arms(row):
     time = rows.step_ms(row, arm)
     if time is None or f'{arm}{_TUNED}' in row['arms']:
@@ -67,13 +70,7 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
       continue
     error = half if math.isfinite(half) else None
     axes.errorbar(time, mean, error, fmt='o', markersize=4, linewidth=0.8)
-    axes.annotate(
-      arm.removesuffix(_TUNED),
-      (time, mean),
-      xytext=(4, 3),
-      textcoords='offset points',
-      fontsize='x-small',
-    )
+    points[arm.removesuffix(_TUNED)] = time, mean
   axes.set_xscale('log')
   for formatter in (
     axes.xaxis.set_major_formatter,
@@ -84,7 +81,40 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
   axes.set_ylabel(wording.heading(row['metric']))
   axes.spines[['top', 'right']].set_visible(False)
   axes.grid(alpha=0.25, linewidth=0.6)
+  _name_points(axes, points)
   return figure
+
+
+def _name_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
+  """Writes a name at each point, off the other names and points if it can."""
+  # Places are known once the limits of the axes are.
+  axes.figure.draw_without_rendering()
+  axes.set_autoscale_on(False)
+  taken = [
+    Bbox.from_extents(x - 4, y - 4, x + 4, y + 4)
+    for x, y in axes.transData.transform([*points.values()] or np.empty((0, 2)))
+  ]
+  beside = (('left', 4), ('right', -4))
+  above = (3, -9, 12, -18, 21, -27)
+  for name, point in points.items():
+    text = axes.annotate(
+      name,
+      point,
+      xytext=(0, 0),
+      textcoords='offset points',
+      fontsize='x-small',
+    )
+    best = None
+    for y, (side, x) in itertools.product(above, beside):
+      text.xyann = x, y
+      text.set_horizontalalignment(side)
+      box = text.get_window_extent()
+      overlaps = sum(box.overlaps(other) for other in taken)
+      if best is None or overlaps < best[0]:
+        best = overlaps, (x, y), side, box
+    _, text.xyann, side, box = best
+    text.set_horizontalalignment(side)
+    taken.append(box)
 
 
 def series(

@@ -90,6 +90,15 @@ def test_a_metric_against_the_time_of_a_step(costly):
   assert axes.get_ylabel() == 'top1 (%)'
 
 
+def test_names_of_near_points_stand_apart(costly):
+  costly['arms']['student'] = costly['arms']['hint_tuned']
+  costly['cost']['train_s']['student'] = 6
+  (axes,) = plots.draw_costs(costly).axes
+  first, second = (text.get_window_extent() for text in axes.texts)
+  assert axes.texts[0].xy == axes.texts[1].xy
+  assert not first.overlaps(second)
+
+
 def test_a_picture_of_costs(costly, tmp_path):
   plots.costs(costly, tmp_path / 'costs.png')
   assert (tmp_path / 'costs.png').read_bytes().startswith(b'\x89PNG')
