@@ -100,7 +100,9 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       with sharding.on(devices[name]):
         job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
       continue
-    found = earlier.restored_from(entry['restore'], part, rounds, at)
+    found = role.given or earlier.restored_from(
+      entry['restore'], part, rounds, at
+    )
     if isinstance(found, earlier.Made):
       earlier.check_made(found, entry, role, len(part.seeds), at)
     else:

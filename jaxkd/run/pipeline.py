@@ -241,7 +241,9 @@ def _train_group(
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
     at = f'teachers.{name}.restore'
-    folder = earlier.restored_from(entry['restore'], part, rounds, at)
+    folder = role.given or earlier.restored_from(
+      entry['restore'], part, rounds, at
+    )
     if isinstance(folder, earlier.Made):
       folder = workdir.net_folder(directory, folder.stage)
     found = teachers.restore(name, entry, role, seeds, folder)

@@ -18,9 +18,9 @@ from jaxkd import files, source_code
 from jaxkd.data import cache, fingerprint, folders
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError, within
-from jaxkd.models import hugging_face, pytorch
+from jaxkd.models import external, given, hugging_face, pytorch
 from jaxkd.report import record
-from jaxkd.run import workdir
+from jaxkd.run import build, workdir
 from jaxkd.run.plan import configs_of
 from jaxkd.students import stored
 
@@ -60,6 +60,9 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
       restore, at = teacher['restore'], f'teachers.{name}.restore'
       # What an earlier round leaves has no other origin than the run itself.
       if restore and restore.partition('/')[0] not in config['rounds']:
+        if given.is_function(restore):
+          found[f'{prefix}{at}'] = _given(teacher, source, f'teachers.{name}')
+          continue
         if restore not in known:
           known[restore] = _restored(restore, at)
         found[f'{prefix}{at}'] = known[restore]
@@ -96,6 +99,12 @@ def _restored(restore: str, at: str) -> str:
   with within(f'{at}: '):
     variables, _ = stored.load(workdir.find_net(restore, at=f'{at}: '))
   return cache.fingerprint([variables])
+
+
+def _given(entry: Mapping[str, Any], source: Source, at: str) -> str:
+  """A checksum of the variables that a function gives."""
+  shape = build.input_shape(entry, source, at)
+  return build.given_nets(entry, source, shape, at).checksum
 
 
 def _of_weights(path: Path, at: str) -> str:
