@@ -1,7 +1,7 @@
 """Nets that exist with their weights, which a function of one's own gives.
 
 ``package.module:function`` takes what a model takes by name (``num_classes``,
-``input_shape``, ``dtype``, ``rngs``, and options of its own), and returns one of
+``input_shape``, ``dtype``, ``rngs``, options of its own), and returns one of
 
     an ``nnx.Module``
     ``(linen_module, variables)``

@@ -14,6 +14,7 @@ from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.logits import factored
 from jaxkd.models import given, half, precision
+from jaxkd.models.external import is_external
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
 from jaxkd.teachers import specialists
@@ -159,7 +160,10 @@ def check_restored_model(entry: Mapping[str, Any], at: str) -> None:
 
 
 def cache_spec(
-  name: str, entries: Mapping[str, dict], stage: str
+  name: str,
+  entries: Mapping[str, dict],
+  stage: str,
+  wanted: tuple[str, ...] = (),
 ) -> CacheSpec | None:
   """Which outputs of a group are cached on disk; None if none are.
 
@@ -167,9 +171,11 @@ def cache_spec(
     name: the group's.
     entries: those of all groups.
     stage: the group's name, unique among all rounds.
+    wanted: those that are looked at, of a group without a net, which are cached
+      where its entry names none.
   """
   cache = entries[name]['cache']
-  if not cache['outputs']:
+  if not cache['outputs'] and not is_external(entries[name]['restore']):
     return None
 
   def described(name):
@@ -189,7 +195,7 @@ def cache_spec(
     parts = [f'({described(other)})' for other in behind]
     return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
-  outputs = tuple(dict.fromkeys(cache['outputs']))
+  outputs = tuple(dict.fromkeys(cache['outputs'] or wanted))
   own = {name: cache[name] for name in ('top', 'top_p', 'temperature', 'dtype')}
   return CacheSpec(
     outputs, dir=cache['dir'], stage=stage, model=described(name), **own

@@ -22,6 +22,7 @@ from jaxkd.run import (
   ensembles,
   evaluate,
   export,
+  external,
   finish,
   generated,
   job_groups,
@@ -229,6 +230,10 @@ def _train_group(
     parts = job_groups.with_read(set(entry['made_of']), groups)
     group = teachers.join(role, parts, seeds)
     test = ensembles.tested_joined(session, name, group)
+    return group, [Stage(shown, {}, 0.0, ran, test)]
+  if role.external:
+    group = external.group(role)
+    test = external.prepared(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:

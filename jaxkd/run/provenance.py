@@ -23,6 +23,7 @@ from jaxkd.report import record
 from jaxkd.run import build, workdir
 from jaxkd.run.plan import configs_of
 from jaxkd.students import stored
+from jaxkd.teachers import recorded
 
 _QUOTED = re.compile(r"""'([^']+)'|"([^"]+)\"""")  # texts among arguments
 # What these sections hold has no part in what a run computes.
@@ -63,6 +64,8 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
         if given.is_function(restore):
           found[f'{prefix}{at}'] = _given(teacher, source, f'teachers.{name}')
           continue
+        if restore.startswith(external.HOST):
+          continue  # its code is among that of all modules that are named
         if restore not in known:
           known[restore] = _restored(restore, at)
         found[f'{prefix}{at}'] = known[restore]
@@ -91,6 +94,8 @@ def check_imported(config: Mapping[str, Any]) -> None:
 
 def _restored(restore: str, at: str) -> str:
   """A checksum of the variables in a folder, or of files of weights."""
+  if restore.startswith(external.OUTPUTS):
+    return recorded.checksum(restore, at=at)
   if restore.startswith(pytorch.PREFIX):
     path = files.path(restore.removeprefix(pytorch.PREFIX), at=at)
     return _of_file(path, at)
