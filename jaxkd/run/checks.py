@@ -94,7 +94,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if role.external:
-      notes += external.notes(part, name)
+      notes += external.check(part, name)
     if entry['made_of'] or role.external:
       continue
     notes += vocabularies.padding(f'teachers.{name}', entry, source)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxkd import options
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import views
 from jaxkd.data.sources import Source
@@ -66,6 +67,7 @@ def role(
       'run on one host'
     )
   if restore.startswith(OUTPUTS):
+    options.check(entry['kw'], {}, name=restore, at=f'{at}.kw')
     for use, text in entry['views'].items():
       if text:
         raise UserError(
@@ -163,14 +165,28 @@ def group(role: Role) -> Group:
   return Group(role, jax.tree.map(lambda x: x[None], variables))
 
 
-def notes(part: Any, name: str) -> list[str]:
-  """Notes on a group for the output and the row.
+def check(part: Any, name: str) -> list[str]:
+  """Checks who looks at a group.
 
   Args:
     part: the round.
     name: the group's.
+
+  Returns:
+    Notes on the group for the output and the row.
+
+  Raises:
+    UserError: a net reads it in evaluation, of which there are no outputs.
   """
   role = part.teachers[name]
+  for reader in _readers(part, name):
+    for split in ('validation', 'test'):
+      if split not in role.external.splits:
+        raise UserError(
+          f'{reader.at}.reads: {name} has outputs of '
+          f'{" and ".join(sorted(role.external.splits))} alone, and what reads '
+          f'it is evaluated on {split}; name a file of these too'
+        )
   found, text = [*role.external.notes], role.external.name
   own = f' as {role.view} shows them' if role.view else ''
   found.append(
@@ -191,13 +207,20 @@ def notes(part: Any, name: str) -> list[str]:
   return found
 
 
-def prepared(session: Session, name: str, group: Group) -> dict:
+def _readers(part: Any, name: str) -> list[Role]:
+  """The nets that read the outputs of a group."""
+  roles = [role for own in part.students.values() for role in own.values()]
+  roles += part.teachers.values()
+  return [r for r in roles if name in (group for group, _ in r.reads)]
+
+
+def prepared(session: Session, part: Any, name: str, group: Group) -> dict:
   """Writes the outputs for evaluation; the metrics of the test split.
 
   No metrics where there are no outputs for it.
   """
-  for split in sorted(group.role.external.splits - {'train'}):
-    cached_outputs.of_split(session, name, group, split)
+  if _readers(part, name):  # which are evaluated while they train
+    cached_outputs.of_split(session, name, group, 'validation')
   if 'test' not in group.role.external.splits:
     return {}
   outputs = cached_outputs.of_split(session, name, group, 'test')

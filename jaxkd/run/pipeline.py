@@ -233,7 +233,7 @@ def _train_group(
     return group, [Stage(shown, {}, 0.0, ran, test)]
   if role.external:
     group = external.group(role)
-    test = external.prepared(session, name, group)
+    test = external.prepared(session, part, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:

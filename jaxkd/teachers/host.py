@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxkd import options
 from jaxkd.data import array_files
-from jaxkd.errors import UserError, blamed
+from jaxkd.errors import UserError, blamed, within
 from jaxkd.models import external as names
 from jaxkd.teachers import external
 
@@ -81,11 +81,16 @@ class HostFunction:
     return self._called(inputs(), numbers)
 
   def _called(self, inputs: Any, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    with blamed(self._at):
+    with within(f'{self._at}: '), blamed(self._at):
       found = self._function(inputs)
       if not isinstance(found, Mapping):
         found = {'logits': found}
       found = {name: np.asarray(x) for name, x in found.items()}
+    if not found:
+      raise UserError(
+        f'{self._at}: {self.name} gives no outputs; return logits, or a dict '
+        'of arrays by name'
+      )
     for name, x in found.items():
       if x.shape[:1] != numbers.shape:
         raise UserError(
@@ -94,7 +99,7 @@ class HostFunction:
         )
     shapes = {name: x.shape[1:] for name, x in found.items()}
     known = {name: x.shape for name, x in self.shapes.items()}
-    if (known and shapes != known) or not shapes:
+    if known and shapes != known:
       raise UserError(
         f'{self._at}: {self.name} gives outputs of the shapes {shapes} for an '
         f'example, and gave {known} for others; give the same for all'
