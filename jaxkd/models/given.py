@@ -109,6 +109,11 @@ def find(
   call, takes_rngs = models.bound(
     name, num_classes, input_shape, dtype, f'{at}.model', kw
   )
+  if isinstance(call.func, type):
+    raise UserError(
+      f'{at}.restore: {name} is a class, whose weights would be drawn; name a '
+      'function that gives a net with its weights'
+    )
   key = call.func, repr(sorted(call.keywords.items()))
   found = _found.get(key)
   if found is None:

@@ -178,6 +178,8 @@ def test_what_fails_is_blamed_on_the_entry(named):
     found('fails')
   with pytest.raises(UserError, match=r'^teachers\.main\.kw: .*depth'):
     found('module', depth=3)
+  with pytest.raises(UserError, match='Linen is a class, whose weights would'):
+    found('Linen')
   with pytest.raises(UserError, match=r'no argument dtype.*train\.dtype'):
     found('module', dtype='bfloat16')
   assert found('of_function', dtype='bfloat16').variables
