@@ -1,10 +1,10 @@
 """A teacher that is a file of its outputs.
 
 The rows of a file are the examples of a split, in their order or by their
-numbers, ``id``. Whether they are is told by what the file may have beside the
-outputs: ``checksum``, that of the inputs, which `save` writes, or ``labels``.
-Where it has neither, it is told by how often the largest logit is that of the
-label, which no other order has in common with the right one.
+numbers, ``id``. A file may have beside the outputs what confirms that: the
+``checksum`` of the inputs, which `save` writes, or ``labels``. Where it has
+neither, rows are refused whose largest logit is that of the label no more often
+than in a random order.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,12 +37,14 @@ class _Table(NamedTuple):
     arrays: output -> array of the file.
     rows: of these, the row of each example of the split, int [N].
     told_by: what says that they are the right ones; empty for nothing.
+    is_confirmed: whether that is compared with the data.
   """
 
   path: Path
   arrays: Mapping[str, Any]
   rows: np.ndarray
   told_by: tuple[str, ...]
+  is_confirmed: bool
 
 
 class Recorded:
@@ -155,7 +157,7 @@ class Recorded:
         f'{where} has {count:,} rows, and {split} of {source.name} has '
         f'{len(examples):,} examples{held}; write a row for each'
       )
-    told_by = []
+    told_by, is_confirmed = [], bool(file.checksum) or _LABELS in arrays
     if _ID in arrays:
       rows = _by_id(arrays.pop(_ID), count, where)[rows]
       told_by.append('their id')
@@ -167,14 +169,14 @@ class Recorded:
         raise UserError(
           f'{where} was written for other inputs than those of {split} of '
           f'{source.name}, whose checksum is another; write it for these, or '
-          f'name the data that it is of in data'
+          'set data to those that it is of'
         )
       told_by.append('the checksum of the inputs')
     if not arrays:
       raise UserError(
         f'{where} has no outputs; write logits, or layers, by name'
       )
-    return _Table(path, arrays, rows, tuple(told_by))
+    return _Table(path, arrays, rows, tuple(told_by), is_confirmed)
 
   def _agreement(self, split: str, examples: Examples) -> float | None:
     """Reads all outputs, and finds how often the largest logit is the label's.
@@ -204,13 +206,13 @@ class Recorded:
       return None
     agreement = float((guesses == labels).mean())
     chance, spread = _chance(guesses, labels)
-    if not table.told_by and agreement <= chance + _FAR * spread:
+    if not table.is_confirmed and agreement <= chance + _FAR * spread:
       raise UserError(
         f'{self._at}: the largest logit in {table.path} is that of the label '
-        f'for {agreement:.1%} of {split}, and rows in any other order would '
-        f'have {chance:.1%}, so they are not in the order of the examples; '
-        'write them in this order, or with their numbers as id, or their '
-        'labels, or a checksum (docs/teachers.md) if they are as they should be'
+        f'for {agreement:.1%} of {split}, and rows in a random order would '
+        f'have {chance:.1%}, so they seem to be of other examples; write them '
+        'in the order of the data, or with their numbers as id, or with '
+        'their labels or a checksum if they are right (docs/teachers.md)'
       )
     return agreement
 

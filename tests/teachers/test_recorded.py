@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from jaxkd.data import sources
 from jaxkd.errors import UserError
@@ -60,6 +61,7 @@ def test_a_file_of_all_examples_serves_every_split(digits, tmp_path):
   labels = np.empty(count, int)
   for split, origin in digits.origins.items():
     labels[origin.numbers] = digits.splits[split].labels
+  np.testing.assert_array_equal(labels, load_digits().target)
   values = logits(labels)
   np.savez(tmp_path / 'a.npz', logits=values, labels=labels)
   np.save(tmp_path / 'a.npy', values)
@@ -116,7 +118,8 @@ def test_outputs_of_other_examples_are_refused(digits, tmp_path):
   order = np.random.default_rng(1).permutation(count)
   refused('has 1,075 rows, and train of digits has 1,078', logits=values[3:])
   refused('1,078 rows of a and 3 of b', a=values, b=values[:3])
-  refused('rows in any other order would have', logits=values[order])
+  refused('rows in a random order would have', logits=values[order])
+  refused('rows in a random order would have', logits=values, id=order)
   refused('label 9 for example 0', logits=values, labels=np.roll(labels, 1))
   refused(
     'labels of .2. for an example', logits=values, labels=np.zeros((count, 2))
@@ -156,7 +159,7 @@ def test_a_poor_teacher_is_taken_where_its_order_is_certain(digits, tmp_path):
   train = digits.splits['train']
   values = np.random.default_rng(0).normal(size=(len(train), 10))
   np.save(tmp_path / 'a.npy', values)
-  with pytest.raises(UserError, match='in any other order'):
+  with pytest.raises(UserError, match='in a random order'):
     taught(tmp_path / 'a.npy', digits)
   recorded.save(tmp_path / 'a.npz', train, {'logits': values})
   assert taught(tmp_path / 'a.npz', digits).splits == {'train'}
