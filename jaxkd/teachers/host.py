@@ -69,6 +69,11 @@ class HostFunction:
       external.check_logits(
         self.shapes['logits'].shape, classes, each, self._at
       )
+      if external.are_probabilities(whole['logits']):
+        raise UserError(
+          f'{self._at}: the logits that {restore} gives are probabilities, of '
+          'which a softmax would be taken; return their logarithms'
+        )
     self._check_alone(inputs, whole)
     self.checksum = _checksum(restore, kw, self._at)
     self.notes = ()

@@ -193,8 +193,7 @@ class Recorded:
       found = self.outputs(split, numbers)
       if 'logits' in found:
         logits = found['logits']
-        sums = logits.sum(-1)
-        are_shares &= bool((logits >= 0).all() and (abs(sums - 1) < 1e-2).all())
+        are_shares &= external.are_probabilities(logits)
         if self._judged:
           guesses[numbers] = logits.argmax(-1)
     if 'logits' in table.arrays and are_shares:

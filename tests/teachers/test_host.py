@@ -106,6 +106,7 @@ def lost(images):
     (lambda x: (flat(x) @ W).sum(), r'shape \[\] for 4 examples'),
     (lambda x: (flat(x) @ W).argmax(-1), 'logits is int64'),
     (lambda x: {}, 'gives no outputs'),
+    (lambda x: np.full((len(x), 3), 1 / 3), 'gives are probabilities'),
     (lambda x: {'logits': [[1.0], [1.0, 2.0]] * 2}, 'ValueError'),
     (lambda x: None, r'shape \[\]'),
   ],
