@@ -136,6 +136,30 @@ def from_linen(
   return _net(_linen(module, inputs, freeze), inputs, taps)
 
 
+def from_function(function: Callable[[PyTree, PyTree], Any], name: str) -> Net:
+  """The Net of a pure function that is no module.
+
+  Args:
+    function: ``(variables, inputs) -> logits, or a dict of outputs``. It does
+      the same in training and in evaluation, and draws nothing.
+    name: for error messages.
+
+  Returns:
+    A Net without ``init``, whose parameters are the function's variables.
+  """
+
+  def init(key):
+    raise UserError(f'{name} draws no values for its parameters')
+
+  def apply(variables, inputs, *, key=None, train=False):
+    del key, train
+    outputs = _dict(function(variables['params'], inputs), name)
+    outputs = {at: _full_precision(x) for at, x in outputs.items()}
+    return outputs, variables['state']
+
+  return Net(init, apply)
+
+
 def write(module: nnx.Module, variables: dict) -> nnx.Module:
   """An NNX module, changed to have these variables.
 

@@ -22,6 +22,7 @@ from jaxkd.data import sources
 from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.models import given as given_nets
 from jaxkd.models import hugging_face, precision
 from jaxkd.report import wording
 from jaxkd.run import old_names
@@ -383,8 +384,28 @@ def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   weights, model = entry.get('restore', ''), given.get('model')
   if hugging_face.is_folder(weights) and model in (None, models.HUGGING_FACE):
     entry['model'] = weights  # whose config.json has its options
-  options = models.defaults(entry['model'], at=f'{at}.model')
+  if given_nets.has_model(weights) and model != weights:
+    _check_left_behind(given, weights, at)
+    left = {'kw': {}} if model else {}
+    entry |= {'model': weights, **left}
+  named = 'restore' if entry['model'] == weights else 'model'
+  options = models.defaults(entry['model'], at=f'{at}.{named}')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
+
+
+def _check_left_behind(given: Mapping, weights: str, at: str) -> None:
+  """Refuses options of a model whose place another takes, with its weights."""
+  if not given.get('model'):
+    return
+  name, kw = given['model'], plain(given.get('kw', {}))
+  defaults = plain(models.defaults(name, at=f'{at}.model'))
+  own = [o for o in kw if o not in defaults or kw[o] != defaults[o]]
+  if own:
+    raise UserError(
+      f'{at}.kw: {", ".join(own)} would be of the model {name}, and '
+      f'{at}.restore={weights!r} takes its place; set {at}.model={weights!r} '
+      'too'
+    )
 
 
 def _own(train: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:

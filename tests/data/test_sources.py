@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxkd.data import examples, sources
+from jaxkd.data import examples, source, sources
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.data.sources import images as image_sources
 from jaxkd.errors import UserError
@@ -818,3 +818,22 @@ def test_each_split_has_labels_that_count(split, monkeypatch):
   monkeypatch.setitem(sys.modules, 'maps_of_mine', module)
   with pytest.raises(UserError, match=f'split {split!r}.*no label that counts'):
     sources.load('maps_of_mine:maps', validation=0)
+
+
+@pytest.mark.parametrize(
+  'given', [('all',), ('train', 'test'), ('train', 'validation', 'test')]
+)
+def test_where_examples_were_held_out_from_is_known(given):
+  x = {s: np.arange(60.0).reshape(60, 1) + 100 * i for i, s in enumerate(given)}
+  splits = {s: ArrayExamples(x[s], np.arange(60) % 3) for s in given}
+  made = source.make_source('a', splits, None)
+  held = {'all': 3, 'train': 2}[given[0]] if len(given) < 3 else 0
+  assert len(made.origins) == held
+  kept = {'train': (0, 2), 'validation': (), 'test': ()}
+  for found in (made, sources.of_classes(made, kept)):
+    for split, origin in found.origins.items():
+      own = found.splits[split]
+      inputs = own.fetch(np.arange(len(own)))['inputs']
+      whole = x.get(split, x[given[0]])
+      np.testing.assert_array_equal(whole[origin.numbers], inputs)
+      assert origin.count == 60
