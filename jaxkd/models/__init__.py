@@ -19,7 +19,7 @@ from flax import linen, nnx
 
 from jaxkd import lookup, options, registry, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import frozen, half, hugging_face, net, switch
+from jaxkd.models import frozen, half, hugging_face, net, switch, torch_module
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
 from jaxkd.models.placed import is_placed, looked_up, tokens_of
@@ -49,6 +49,8 @@ SIZES = frozenset(
   )
 )
 HUGGING_FACE = 'decoder'  # the family of its folders
+# Modules whose insides are out of reach for what only NNX modules have.
+_CLOSED = (Net, linen.Module, net.Adapter)
 FLOATS = ('bfloat16', 'float16', 'float32')  # what models compute in
 
 
@@ -71,7 +73,9 @@ def build(
   Args:
     name: a family (``resnet``), a published name (``resnet8x4``),
       ``hf:FOLDER``, or ``package.module:attribute``, which is given those of
-      ``num_classes``, ``input_shape``, ``dtype`` and ``rngs`` that it takes.
+      ``num_classes``, ``input_shape``, ``dtype`` and ``rngs`` that it takes;
+      with ``torch:`` before it, a PyTorch module, see
+      `jaxkd.models.torch_module`.
     num_classes: the number of logits.
     input_shape: shape of one input, (H, W, C) for images; or a pytree of
       shapes, see `jaxkd.shapes`.
@@ -101,12 +105,12 @@ def build(
     )
   made = _make(name, num_classes, input_shape, dtype, at, kw)
   inputs = shapes.batch(input_shape)
-  if remat and isinstance(made, Net | linen.Module):
+  if remat and isinstance(made, _CLOSED):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
       'its layers; use linen.remat inside it'
     )
-  if (before or after) and isinstance(made, Net | linen.Module):
+  if (before or after) and isinstance(made, _CLOSED):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, so the activations of its layers '
       'cannot be reached; change them inside it'
@@ -118,6 +122,8 @@ def build(
         f'outputs hold {", ".join(taps)}, or return the module itself'
       )
     built = _frozen(made, inputs, freeze, name, at)
+  elif isinstance(made, net.Adapter):
+    built = net.of_adapter(made, inputs, taps)
   elif isinstance(made, linen.Module):
     built = net.from_linen(made, inputs, taps=taps, freeze=freeze)
   else:
@@ -150,7 +156,7 @@ def part(
   """
   dtype = jnp.dtype(dtype).name
   made = _make(name, num_classes, input_shape, dtype, at, kw)
-  if isinstance(made, Net | linen.Module):
+  if isinstance(made, _CLOSED):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, and no other can be a part of one'
     )
@@ -212,6 +218,8 @@ def resolve(
   if hugging_face.is_folder(name):
     folder = hugging_face.folder(name, at=at)
     return families()[HUGGING_FACE].Model, hugging_face.options(folder)
+  if torch_module.is_named(name):
+    return torch_module.constructor(name, at=at), {}
   if ':' in name:
     found = lookup.attribute(name, kind='model', at=at)
     if isinstance(found, linen.Module | nnx.Module):
@@ -267,7 +275,7 @@ def families() -> registry.Files:
 
 
 def _make(name, num_classes, input_shape, dtype, at, kw):
-  """A Net, a Linen module, or a function from rngs to an NNX module."""
+  """A Net, a Linen module, an Adapter, or a function: rngs to NNX module."""
   constructor, fixed = resolve(name, at=at)
   parameters = options.parameters_of(constructor)
   for option in kw:
