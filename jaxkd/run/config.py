@@ -22,7 +22,7 @@ from jaxkd.data import sources
 from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.models import hugging_face, precision, torch_module
+from jaxkd.models import hugging_face, precision
 from jaxkd.report import wording
 from jaxkd.run import old_names
 from jaxkd.train import population
@@ -383,17 +383,8 @@ def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   weights, model = entry.get('restore', ''), given.get('model')
   if hugging_face.is_folder(weights) and model in (None, models.HUGGING_FACE):
     entry['model'] = weights  # whose config.json has its options
-  if torch_module.is_named(weights) and model is None:
-    entry['model'] = weights
-  entry |= _with_weights(entry, entry['model'])
   options = models.defaults(entry['model'], at=f'{at}.model')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
-
-
-def _with_weights(entry: Mapping, model: str) -> dict:
-  """What a model that comes with its weights makes of ``restore``."""
-  is_given = torch_module.is_named(model) and not entry.get('restore', model)
-  return {'restore': model} if is_given else {}
 
 
 def _own(train: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
@@ -573,7 +564,7 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   """
   if kind == 'model':
     kw = plain(models.defaults(name, at=f'{at}.model')) if name else {}
-    return {'kw': kw, **_with_weights(config, name)}
+    return {'kw': kw}
   if kind in ('loss', 'term') and at.endswith('.kw'):
     return {}  # an option of a term, which has no options of its own
   if kind in ('loss', 'term') and name:
@@ -700,17 +691,6 @@ def _check_net(entry: Mapping, at: str) -> None:
     raise UserError(
       f'{at}.init: {entry["init"]!r} is no group of teachers; write '
       f"teachers.base=dict(restore={entry['init']!r}), and {at}.init='base'"
-    )
-  model, restore = entry['model'], entry.get('restore', '')
-  if torch_module.is_named(model) and not restore:
-    raise UserError(
-      f'{at}.model: {model!r} is a net with its weights, which does not train '
-      'here; make it a teacher, and name a model of jaxkd or of Flax here'
-    )
-  if model != restore and any(map(torch_module.is_named, (model, restore))):
-    raise UserError(
-      f'{at}.restore: {restore!r} does not go with the model {model!r}, for '
-      f'PyTorch modules come with their weights; leave one of them out'
     )
   dropout = entry['kw'].get('dropout', 0)
   if not (isinstance(dropout, int | float) and 0 <= dropout < 1):

@@ -9,7 +9,7 @@ import jax
 from jaxkd import files, models
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import hugging_face, pytorch, torch_module
+from jaxkd.models import hugging_face, pytorch
 from jaxkd.run import workdir
 from jaxkd.run.plan import Round
 from jaxkd.teachers import groups as teachers
@@ -26,20 +26,17 @@ class Made(NamedTuple):
 
 def restored_from(
   restore: str, part: Round, rounds: list[Round], at: str
-) -> Path | Made | str:
+) -> Path | Made:
   """Where nets are restored from: a path, or a stage of an earlier round.
 
   ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`, and
-  ``hf:PATH`` a folder of them, see `jaxkd.models.hugging_face`; what
-  `jaxkd.models.torch_module` names is nowhere else and stays a name;
+  ``hf:PATH`` a folder of them, see `jaxkd.models.hugging_face`;
   ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
   role `student` of that round's better arm, ``r01/students/ARM/student`` that
   of another arm.
   """
   if restore.startswith(pytorch.PREFIX):
     return files.path(restore.removeprefix(pytorch.PREFIX), at=at)
-  if torch_module.is_named(restore):
-    return restore
   if hugging_face.is_folder(restore):
     return hugging_face.folder(restore, at=at)
   made = {}

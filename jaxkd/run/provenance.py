@@ -14,13 +14,13 @@ from typing import Any
 import jax
 
 import jaxkd
-from jaxkd import files, models, source_code
+from jaxkd import files, source_code
 from jaxkd.data import cache, fingerprint, folders
 from jaxkd.data.sources import Source
-from jaxkd.errors import UserError, blamed, within
-from jaxkd.models import hugging_face, pytorch, torch_module
+from jaxkd.errors import UserError, within
+from jaxkd.models import hugging_face, pytorch
 from jaxkd.report import record
-from jaxkd.run import build, workdir
+from jaxkd.run import workdir
 from jaxkd.run.plan import configs_of
 from jaxkd.students import stored
 
@@ -59,9 +59,7 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
     for name, teacher in own['teachers'].items():
       restore, at = teacher['restore'], f'teachers.{name}.restore'
       # What an earlier round leaves has no other origin than the run itself.
-      if torch_module.is_named(restore):
-        found[f'{prefix}{at}'] = _given(teacher, source, f'teachers.{name}')
-      elif restore and restore.partition('/')[0] not in config['rounds']:
+      if restore and restore.partition('/')[0] not in config['rounds']:
         if restore not in known:
           known[restore] = _restored(restore, at)
         found[f'{prefix}{at}'] = known[restore]
@@ -98,19 +96,6 @@ def _restored(restore: str, at: str) -> str:
   with within(f'{at}: '):
     variables, _ = stored.load(workdir.find_net(restore, at=f'{at}: '))
   return cache.fingerprint([variables])
-
-
-def _given(entry: Mapping[str, Any], source: Source, at: str) -> str:
-  """A checksum of the weights that a model comes with."""
-  with blamed(f'{at}.model'):
-    net = models.build(
-      entry['model'],
-      num_classes=build.classes_of(entry, source),
-      input_shape=build.input_shape(entry, source, at),
-      at=f'{at}.model',
-      **entry['kw'],
-    )
-    return cache.fingerprint([net.init(jax.random.key(0))])
 
 
 def _of_weights(path: Path, at: str) -> str:

@@ -13,7 +13,7 @@ from jaxkd.data import inputs, views
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
-from jaxkd.models import hugging_face, precision, pytorch, torch_module
+from jaxkd.models import hugging_face, precision, pytorch
 from jaxkd.paths import by_path
 from jaxkd.students import stored
 
@@ -81,7 +81,7 @@ def restore(
   entry: Mapping[str, Any],
   role: Role,
   seeds: int,
-  folder: Path | str,
+  folder: Path,
 ) -> dict:
   """The variables of a group that was trained before, [members, ...].
 
@@ -91,7 +91,7 @@ def restore(
     role: its net.
     seeds: how many the students have.
     folder: where the nets were exported to, a file of PyTorch's weights, or a
-      folder of Hugging Face; the name of a model that comes with its weights.
+      folder of Hugging Face.
 
   Raises:
     UserError: no such net, another architecture, or too few members.
@@ -101,9 +101,6 @@ def restore(
     if entry['restore'].startswith(pytorch.PREFIX):
       like = jax.eval_shape(role.net.init, jax.random.key(0))
       one = pytorch.load(folder, entry['model'], like)
-      variables, there = jax.tree.map(lambda x: x[None], one), 1
-    elif torch_module.is_named(entry['restore']):
-      one = role.net.init(jax.random.key(0))
       variables, there = jax.tree.map(lambda x: x[None], one), 1
     elif hugging_face.is_folder(entry['restore']):
       like = jax.eval_shape(role.net.init, jax.random.key(0))
@@ -144,7 +141,7 @@ def differences(
   name: str,
   entry: Mapping[str, Any],
   role: Role,
-  folder: Path | str,
+  folder: Path,
   source: Source,
 ) -> list[str]:
   """How the data and views of a restored group differ from those of this run.
@@ -163,9 +160,9 @@ def differences(
   Raises:
     UserError: its classes have other names than those of the data.
   """
-  if entry['restore'].startswith((pytorch.PREFIX, torch_module.PREFIX)):
+  if entry['restore'].startswith(pytorch.PREFIX):
     if 'standardize' in role.eval_view:
-      return []  # how, weights do not tell
+      return []  # how, such a file does not tell
     return [
       f'the teachers {name} come from PyTorch, where inputs are mostly '
       'standardised, and see values as the data have them, for there is no '

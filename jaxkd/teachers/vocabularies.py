@@ -14,7 +14,7 @@ from jaxkd.data import views
 from jaxkd.data.alignment import STUDENT
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
-from jaxkd.models import pytorch, torch_module
+from jaxkd.models import pytorch
 from jaxkd.students import stored
 
 HUGGING_FACE = 'hf:'
@@ -85,7 +85,7 @@ def pieces_of(restore: str, folder: Path) -> Sequence[str]:
     restore: the entry `restore`, which says what is there.
     folder: what it names.
   """
-  if restore.startswith((pytorch.PREFIX, torch_module.PREFIX)):
+  if restore.startswith(pytorch.PREFIX):
     return ()
   if restore.startswith(HUGGING_FACE):
     return of_folder(folder)
