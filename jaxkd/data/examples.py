@@ -505,17 +505,27 @@ def take(examples: Examples, indices: np.ndarray) -> Examples:
 def hold_out(
   examples: Examples, size: int, units: np.ndarray | None = None
 ) -> tuple[Examples, Examples]:
-  """The rest, and ``size`` of the examples: stratified, always the same.
+  """The rest, and ``size`` of the examples; see `held_out`."""
+  out = held_out(examples, size, units)
+  rest, out = np.flatnonzero(~out), np.flatnonzero(out)
+  return take(examples, rest), take(examples, out)
+
+
+def held_out(
+  examples: Examples, size: int, units: np.ndarray | None = None
+) -> np.ndarray:
+  """Which examples to hold out: stratified, always the same.
 
   Args:
     examples: a split.
     size: how many to hold out, examples or units.
     units: the unit of each example, int [N], which stays whole; stratified if
       each has examples of one class.
+
+  Returns:
+    bool [N].
   """
   kinds = examples.index.classes
   unit_of = np.arange(len(kinds)) if units is None else numbered(units)
   drawn = kinds if units is None else classes_of(kinds, unit_of)
-  chosen = stratified(drawn, size, np.random.default_rng(0))[unit_of]
-  rest, out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
-  return take(examples, rest), take(examples, out)
+  return stratified(drawn, size, np.random.default_rng(0))[unit_of]

@@ -20,6 +20,18 @@ from jaxkd.data.vocabulary import Vocabulary
 from jaxkd.errors import UserError
 
 
+class Origin(NamedTuple):
+  """Where the examples of a split are in one that it was taken from.
+
+  Attributes:
+    numbers: of the examples there, int [n].
+    count: how many are there.
+  """
+
+  numbers: np.ndarray
+  count: int
+
+
 class Source(NamedTuple):
   """A data set.
 
@@ -43,6 +55,8 @@ class Source(NamedTuple):
     sizes: a hash of the names and sizes of its files, where these stay on disk;
       see `jaxkd.data.fingerprint`.
     tokenizer: how its texts became tokens, where it is for language models.
+    origins: split -> where its examples are among those that the data came
+      with, if some of these were held out for another split.
   """
 
   name: str
@@ -58,6 +72,7 @@ class Source(NamedTuple):
   unit: str = ''
   sizes: str = ''
   tokenizer: Vocabulary | None = None
+  origins: Mapping[str, Origin] = MappingProxyType({})
 
 
 def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
@@ -80,6 +95,7 @@ def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
   if not any(kept.values()):
     return source
   splits, notes = dict(source.splits), []
+  origins = dict(source.origins)
   for split, classes in kept.items():
     if not classes:
       continue
@@ -96,10 +112,14 @@ def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
           f'{number} there; its classes are 0 to {source.num_classes - 1}'
         )
     numbers = np.flatnonzero(np.isin(index.classes, classes))
+    whole = Origin(np.arange(len(splits[split])), len(splits[split]))
+    origins[split] = _taken(origins.get(split, whole), numbers)
     splits[split] = examples_lib.take(splits[split], numbers)
     names = ', '.join(str(source.classes[number]) for number in classes)
     notes.append(f'{split} has {len(classes)} classes alone: {names}')
-  return source._replace(splits=splits, notes=(*source.notes, *notes))
+  return source._replace(
+    splits=splits, notes=(*source.notes, *notes), origins=origins
+  )
 
 
 def make_source(
@@ -176,12 +196,19 @@ def make_source(
   if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
   _check_units(splits, unit, at)
+  origins = {}
   if first == 'all':
     fifth, usual = max(1, round(_count(splits['all'], unit) / 5)), 0.25
-    splits = _hold_out(name, splits['all'], fifth, 'test', unit)
+    splits, origins = _hold_out(name, splits['all'], fifth, 'test', unit)
   if 'validation' not in splits:
     usual = usual if validation is None else validation
-    splits |= _hold_out(name, splits['train'], usual, 'validation', unit)
+    held, inner = _hold_out(name, splits['train'], usual, 'validation', unit)
+    if 'train' in origins:
+      inner = {
+        split: _taken(origins['train'], own.numbers)
+        for split, own in inner.items()
+      }
+    splits, origins = {**splits, **held}, {**origins, **inner}
   elif validation is not None:
     raise UserError(
       f'data.kw.validation: {name!r} has a validation split of its own; remove '
@@ -191,7 +218,9 @@ def make_source(
   splits = {split: splits[split] for split in order}
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
-  return made._replace(range=conventions.ends, fields=fields, unit=unit)
+  return made._replace(
+    range=conventions.ends, fields=fields, unit=unit, origins=origins
+  )
 
 
 def source_of_arrays(
@@ -384,17 +413,18 @@ def check_dir(dir: str) -> None:
 
 def _hold_out(
   name: str, examples: Examples, amount: int | float, split: str, unit: str
-) -> dict[str, Examples]:
+) -> tuple[dict[str, Examples], dict[str, Origin]]:
   """Splits off examples, or whole units of them.
 
   Returns:
-    ``{'train': the rest, split: examples}``; nothing for an amount of 0.
+    ``{'train': the rest, split: examples}``, and where these come from; nothing
+    for an amount of 0.
   """
   units = examples_lib.units(examples, unit, 'data.source')
   what = f'units ({unit})' if unit else 'examples'
   size = held_out_size(amount, _count(examples, unit), split, what)
   if not size:
-    return {}
+    return {}, {}
   train, out = examples_lib.hold_out(examples, size, units)
   kinds = examples.index.classes
   for label in np.setdiff1d(kinds, train.index.classes):
@@ -403,7 +433,17 @@ def _hold_out(
       f'data.source: class {label} of {name!r} has too few examples, {few}, '
       f'to hold some out for {split}; add examples, or leave the class out'
     )
-  return {'train': train, split: out}
+  is_out = examples_lib.held_out(examples, size, units)
+  origins = {
+    part: Origin(np.flatnonzero(own), len(examples))
+    for part, own in (('train', ~is_out), (split, is_out))
+  }
+  return {'train': train, split: out}, origins
+
+
+def _taken(origin: Origin, numbers: np.ndarray) -> Origin:
+  """Where some of the examples of a split come from."""
+  return origin._replace(numbers=origin.numbers[numbers])
 
 
 def _count(examples: Examples, unit: str) -> int:

@@ -12,7 +12,8 @@ from jaxkd.train.population import Rows
 def evaluate(system: System, carry: dict, batch: dict, frozen: dict) -> dict:
   """What the metrics of each net measure on one batch."""
   batch = seen(system, batch, carry['seed'], frozen, 'eval_view')
-  targets = teach(system.teachers, frozen, batch['inputs'])
+  known = batch.pop('cached_outputs', {})
+  targets = teach(system.teachers, frozen, batch['inputs'], known)
   counted = masks.examples(batch)
   if counted is None:
     counted = jnp.ones(batch['id'].shape, bool)

@@ -70,6 +70,12 @@ class Role(NamedTuple):
     fit: what gives its variables, if it is not trained but fitted; see
       `jaxkd.run.fitted`.
     compression: how it trains, if it is to end smaller than it is built.
+    given: the nets that exist with their weights, if they do; see
+      `jaxkd.models.given`.
+    external: what gives its outputs, if it is no net here; see
+      `jaxkd.teachers.external`. Then `net` takes these outputs and gives them
+      back, `shape` is theirs, and the views are of the examples that they are
+      of.
   """
 
   net: Net
@@ -86,6 +92,8 @@ class Role(NamedTuple):
   cache: CacheSpec | None = None
   fit: Callable[..., dict] | None = None
   compression: Compression | None = None
+  given: Any = None
+  external: Any = None
 
   @property
   def apply(self) -> Callable:

@@ -19,7 +19,15 @@ from flax import linen, nnx
 
 from jaxkd import lookup, options, registry, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import frozen, half, hugging_face, net, switch, torch_module
+from jaxkd.models import (
+  external,
+  frozen,
+  half,
+  hugging_face,
+  net,
+  switch,
+  torch_module,
+)
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
 from jaxkd.models.placed import is_placed, looked_up, tokens_of
@@ -27,6 +35,7 @@ from jaxkd.paths import by_path, replaced
 from jaxkd.types import Net
 
 __all__ = [
+  'bound',
   'build',
   'count',
   'defaults',
@@ -66,6 +75,7 @@ def build(
   freeze: str = '',
   dtype: str = 'float32',
   at: str = 'model',
+  made: Any = None,
   **kw: Any,
 ) -> Net:
   """Any model as a Net.
@@ -91,6 +101,8 @@ def build(
     dtype: what the model computes in. Parameters and outputs are float32. One
       that computes in float16 does not train; see `jaxkd.models.half`.
     at: the config entry of the name, for error messages.
+    made: a model that exists already, see `jaxkd.models.given`; by default it
+      is made of its name and options.
     **kw: the model's own options; see ``defaults``.
 
   Raises:
@@ -99,11 +111,12 @@ def build(
   """
   if is_placed(input_shape):
     own = dict(num_classes=num_classes, input_shape=tokens_of(input_shape))
-    own |= dict(taps=taps, remat=remat, before=before, after=after)
+    own |= dict(taps=taps, remat=remat, before=before, after=after, made=made)
     return looked_up(
       build(name, **own, freeze=freeze, dtype=dtype, at=at, **kw)
     )
-  made = _make(name, num_classes, input_shape, dtype, at, kw)
+  if made is None:
+    made = _make(name, num_classes, input_shape, dtype, at, kw)
   inputs = shapes.batch(input_shape)
   if remat and isinstance(made, _CLOSED):
     raise UserError(
@@ -169,12 +182,14 @@ def tap_shapes(
   num_classes: int,
   input_shape: PyTree,
   at: str = 'model',
+  made: Any = None,
   **kw: Any,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Every layer that ``taps`` can name, with its shape for a batch of one."""
   if is_placed(input_shape):
     input_shape = tokens_of(input_shape)
-  made = _make(name, num_classes, input_shape, 'float32', at, kw)
+  if made is None:
+    made = _make(name, num_classes, input_shape, 'float32', at, kw)
   if isinstance(made, Net):
     return {}
   return net.tap_shapes(made, shapes.batch(input_shape))
@@ -220,6 +235,8 @@ def resolve(
     return families()[HUGGING_FACE].Model, hugging_face.options(folder)
   if torch_module.is_named(name):
     return torch_module.constructor(name, at=at), {}
+  if external.is_external(name):
+    return external.function(name, at=at), {}
   if ':' in name:
     found = lookup.attribute(name, kind='model', at=at)
     if isinstance(found, linen.Module | nnx.Module):
@@ -274,8 +291,27 @@ def families() -> registry.Files:
   return registry.Files(__name__, defines='Model', lists='NAMED')
 
 
-def _make(name, num_classes, input_shape, dtype, at, kw):
-  """A Net, a Linen module, an Adapter, or a function: rngs to NNX module."""
+def bound(
+  name: str,
+  num_classes: int,
+  input_shape: PyTree,
+  dtype: str,
+  at: str,
+  kw: Mapping[str, Any],
+) -> tuple[functools.partial, bool]:
+  """What builds a model, with its arguments.
+
+  Args:
+    name: of the model.
+    num_classes: see `build`.
+    input_shape: see `build`.
+    dtype: see `build`.
+    at: see `build`.
+    kw: the model's own options.
+
+  Returns:
+    A function, and whether it takes ``rngs`` as well.
+  """
   constructor, fixed = resolve(name, at=at)
   parameters = options.parameters_of(constructor)
   for option in kw:
@@ -309,9 +345,20 @@ def _make(name, num_classes, input_shape, dtype, at, kw):
     raise UserError(
       f'{at}: {name!r} has no argument dtype, so it cannot compute in {dtype}'
     )
-  if 'rngs' in parameters:
-    return lambda rngs: constructor(**given, rngs=rngs)
-  made = constructor(**given)
+  return functools.partial(constructor, **given), 'rngs' in parameters
+
+
+def _make(name, num_classes, input_shape, dtype, at, kw):
+  """A Net, a Linen module, an Adapter, or a function: rngs to NNX module."""
+  if external.is_external(name):
+    raise UserError(
+      f'{at}: {name!r} gives outputs, and no net that could train; it is for '
+      'teachers.NAME.restore'
+    )
+  constructor, draws = bound(name, num_classes, input_shape, dtype, at, kw)
+  if draws:
+    return lambda rngs: constructor(rngs=rngs)
+  made = constructor()
   if isinstance(made, nnx.Module):
     raise UserError(
       f'{at}: {name!r} draws the first values of its parameters itself, and '

@@ -80,6 +80,7 @@ class Adapter(NamedTuple):
     dropout: ``() -> layers`` that are to drop units in training.
     is_frozen: from `jaxkd.models.frozen`.
     quiet: what to write so that evaluation draws and changes nothing.
+    plan: what modules have in common that compute alike; None if not known.
   """
 
   name: str
@@ -90,6 +91,7 @@ class Adapter(NamedTuple):
   dropout: Callable[[], list[str]]
   is_frozen: frozen.IsFrozen | None
   quiet: str
+  plan: Any = None
 
 
 def from_nnx(
@@ -167,6 +169,30 @@ def from_linen(
       that needs more than the inputs and a switch.
   """
   return of_adapter(_linen(module, inputs, freeze), inputs, taps)
+
+
+def from_function(function: Callable[[PyTree, PyTree], Any], name: str) -> Net:
+  """The Net of a pure function that is no module.
+
+  Args:
+    function: ``(variables, inputs) -> logits, or a dict of outputs``. It does
+      the same in training and in evaluation, and draws nothing.
+    name: for error messages.
+
+  Returns:
+    A Net without ``init``, whose parameters are the function's variables.
+  """
+
+  def init(key):
+    raise UserError(f'{name} draws no values for its parameters')
+
+  def apply(variables, inputs, *, key=None, train=False):
+    del key, train
+    outputs = _dict(function(variables['params'], inputs), name)
+    outputs = {at: _full_precision(x) for at, x in outputs.items()}
+    return outputs, variables['state']
+
+  return Net(init, apply)
 
 
 def write(module: nnx.Module, variables: dict) -> nnx.Module:

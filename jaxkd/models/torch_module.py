@@ -50,7 +50,7 @@ def is_named(name: str) -> bool:
   return name.startswith(PREFIX)
 
 
-def constructor(name: str, *, at: str) -> Callable[..., Adapter]:
+def constructor(name: str, *, at: str) -> Callable[..., Any]:
   """What builds a module, as `jaxkd.models.resolve` gives it for others.
 
   Args:
@@ -59,15 +59,23 @@ def constructor(name: str, *, at: str) -> Callable[..., Adapter]:
     at: the config entry of the name, for errors.
 
   Returns:
-    A function with the function's own arguments, and ``channels``.
+    A function with the function's own arguments, and ``channels``, that gives
+    an `Adapter`, or a list of them where that returns a list of modules.
 
   Raises:
     UserError: PyTorch or torchax cannot be imported, no such function, or one
       that has an argument ``channels`` itself.
   """
-  torch, _ = _packages(at)
+  _packages(at)
   path = name.removeprefix(PREFIX)
   found = lookup.attribute(path, kind='PyTorch module', at=at)
+  return _maker(found, path, at)
+
+
+@functools.cache
+def _maker(found: Any, path: str, at: str) -> Callable[..., Any]:
+  """The same for the same function: it is the key of what it has made."""
+  torch, _ = _packages(at)
   if isinstance(found, torch.nn.Module):
     function, taken = lambda: found, {}
   else:
@@ -78,14 +86,20 @@ def constructor(name: str, *, at: str) -> Callable[..., Adapter]:
       'module has the channels of its inputs; call it something else'
     )
 
-  def make(*, channels: str = CHANNELS[0], dtype=jnp.float32, **kw) -> Adapter:
-    module = function(**kw)
-    if not isinstance(module, torch.nn.Module):
-      raise UserError(
-        f'{at}: {path!r} returns {module!r:.60}, which is no torch.nn.Module; '
-        'return the module with its weights'
-      )
-    return adapter(module, channels=channels, dtype=dtype, at=at)
+  def make(*, channels: str = CHANNELS[0], dtype=jnp.float32, **kw):
+    returned = function(**kw)
+    modules = returned if isinstance(returned, list) else [returned]
+    for module in modules:
+      if not isinstance(module, torch.nn.Module):
+        raise UserError(
+          f'{at}: {path!r} returns {module!r:.60}, which is no '
+          'torch.nn.Module; return the module with its weights, or a list'
+        )
+    made = [
+      adapter(module, channels=channels, dtype=dtype, at=at)
+      for module in modules
+    ]
+    return made if isinstance(returned, list) else made[0]
 
   # Whatever it takes, it is given by name; dtype and rngs have meanings here.
   own = [
@@ -212,6 +226,7 @@ def adapter(
     dropout=list,
     is_frozen=None,
     quiet=_QUIET,
+    plan=repr(module),
   )
 
 

@@ -13,7 +13,8 @@ from jaxkd.distill import fusion
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.logits import factored
-from jaxkd.models import half, precision
+from jaxkd.models import given, half, precision
+from jaxkd.models.external import is_external
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
 from jaxkd.teachers import specialists
@@ -62,10 +63,12 @@ def role(
     _check_adapted(entry, at)
   reads = pairs(entry['reads'])
   shape = _read(groups, reads, at) if reads else input_shape(entry, source, at)
-  with blamed(f'{at}.model'):
-    build = _builder(entry, source, shape, at, dtype, param_dtype)
+  found = given_nets(entry, source, shape, at)
+  where = f'{at}.restore' if found else f'{at}.model'
+  with blamed(where):
+    build = _builder(entry, source, shape, at, dtype, param_dtype, found)
     plain = build(())
-    with within(f'{at}.model: '):
+    with within(f'{where}: '):
       outputs = output_shapes(plain, shape)
       _check_logits(outputs, entry, source, at)
     own = set(outputs)
@@ -106,11 +109,61 @@ def role(
     compression=compression.compression(
       net, entry['quantize'], entry['prune'], steps=steps, at=at
     ),
+    given=found,
   )
 
 
+def given_nets(
+  entry: Mapping[str, Any], source: Source, shape: Any, at: str
+) -> given.Given | None:
+  """The nets of a group that exist with their weights; None if it has none.
+
+  Args:
+    entry: the complete entry of a teacher or a student.
+    source: the data, for its number of classes.
+    shape: of one example as the nets see it.
+    at: the entry's name.
+
+  Raises:
+    UserError: an entry that such a group cannot have, or no such nets.
+  """
+  restore = entry.get('restore', '')
+  if not given.is_function(restore):
+    return None
+  check_restored_model(entry, at)
+  if entry['reads'] or _is_special(entry):
+    part = 'reads' if entry['reads'] else 'specialize.of'
+    raise UserError(
+      f'{at}.{part}: the nets that {restore} gives are what they are, and see '
+      'the examples; leave it empty'
+    )
+  return given.find(
+    restore,
+    num_classes=classes_of(entry, source),
+    input_shape=shape,
+    dtype=entry['train']['dtype'],
+    at=at,
+    **options_of(entry, source),
+  )
+
+
+def check_restored_model(entry: Mapping[str, Any], at: str) -> None:
+  """Refuses another model than the one that is restored with its weights.
+
+  It can be another one where a round changes what is restored.
+  """
+  if entry['model'] != entry['restore']:
+    raise UserError(
+      f'{at}.model: it is {entry["model"]!r}, and {at}.restore='
+      f'{entry["restore"]!r} takes its place; set it to the same'
+    )
+
+
 def cache_spec(
-  name: str, entries: Mapping[str, dict], stage: str
+  name: str,
+  entries: Mapping[str, dict],
+  stage: str,
+  wanted: tuple[str, ...] = (),
 ) -> CacheSpec | None:
   """Which outputs of a group are cached on disk; None if none are.
 
@@ -118,9 +171,11 @@ def cache_spec(
     name: the group's.
     entries: those of all groups.
     stage: the group's name, unique among all rounds.
+    wanted: those that are looked at, of a group without a net, which are cached
+      where its entry names none.
   """
   cache = entries[name]['cache']
-  if not cache['outputs']:
+  if not cache['outputs'] and not is_external(entries[name]['restore']):
     return None
 
   def described(name):
@@ -140,7 +195,7 @@ def cache_spec(
     parts = [f'({described(other)})' for other in behind]
     return ' '.join(filter(None, [*own, *entry['reads'][1::2], *parts]))
 
-  outputs = tuple(dict.fromkeys(cache['outputs']))
+  outputs = tuple(dict.fromkeys(cache['outputs'] or wanted))
   own = {name: cache[name] for name in ('top', 'top_p', 'temperature', 'dtype')}
   return CacheSpec(
     outputs, dir=cache['dir'], stage=stage, model=described(name), **own
@@ -308,11 +363,13 @@ def layers(
   entry: Mapping[str, Any], shape: Any, source: Source, at: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Every layer that a term can look at, with its shape for one example."""
+  found = given_nets(entry, source, shape, at)
   return models.tap_shapes(
     entry['model'],
     num_classes=classes_of(entry, source) + _is_special(entry),
     input_shape=shape,
     at=f'{at}.model',
+    made=found and found.made,
     **entry['kw'],
   )
 
@@ -348,8 +405,9 @@ def _is_special(entry: Mapping[str, Any]) -> bool:
   return bool(entry.get('specialize', {}).get('of'))
 
 
-def _builder(entry, source, shape, at, dtype, param_dtype):
+def _builder(entry, source, shape, at, dtype, param_dtype, found):
   special = _is_special(entry)
+  made = found and found.made
 
   def build(taps, **hooks):
     with within(f'{at}: '):
@@ -362,9 +420,12 @@ def _builder(entry, source, shape, at, dtype, param_dtype):
         freeze=entry['freeze'],
         **hooks,
         dtype=dtype,
-        at=f'{at}.model',
+        at=f'{at}.restore' if found else f'{at}.model',
+        made=made,
         **options_of(entry, source),
       )
+    if found:
+      net = net._replace(init=lambda key: found.first)
     if special:
       net = specialists.specialist(net, source.num_classes)
     return traced_once(precision.rounding(net, param_dtype))

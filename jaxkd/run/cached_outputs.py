@@ -18,15 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxkd import compilation, files, source_code
+from jaxkd import compilation, files, shapes, source_code
 from jaxkd.data import cache, fingerprint, views
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.loader import Loader, ahead
 from jaxkd.data.sources import Source
 from jaxkd.distill.contexts import shown, teach
-from jaxkd.distill.roles import Role
+from jaxkd.distill.roles import CacheSpec, Group, Role
 from jaxkd.errors import UserError, unknown
 from jaxkd.logits import SparseLogits, factored, packed
+from jaxkd.run.types import Session
 from jaxkd.train import sharding
 from jaxkd.train.fit import Stopped
 
@@ -49,6 +50,7 @@ class CachedOutputs:
     weights: of the training examples for its members, [M, N].
     steps: how many steps it takes.
     root: the folder for caches whose entry names none.
+    split: of the data, that the examples are.
 
   Raises:
     UserError: an output that does not exist, `top` above the number of classes,
@@ -68,6 +70,7 @@ class CachedOutputs:
     weights: np.ndarray,
     steps: int,
     root: Path,
+    split: str = 'train',
   ):
     self._at, self._spec = f'teachers.{name}.cache', roles[name].cache
     if jax.process_count() > 1:
@@ -76,10 +79,13 @@ class CachedOutputs:
         'host, or leave this empty'
       )
     self._name, self._roles, self._loader = name, roles, loader
-    self._variables, self._axes = variables, axes
+    self._variables, self._axes, self._split = variables, axes, split
+    self._external = roles[name].external
     self._views = {n: r.view for n, r in roles.items() if not r.reads}
     parsed = [views.parse(text) for text in jax.tree.leaves(self._views)]
     self._draws = any(views.draws(v, source.input_shape) for v in parsed)
+    if self._external:  # which takes what the view shows, and not its net
+      self._view, self._views = roles[name].view, {name: ''}
     self._text = ' and '.join(dict.fromkeys(view.recorded for view in parsed))
     # Members of one seed differ in nothing that a teacher could see.
     own = self._draws or 0 in axes.values()
@@ -101,6 +107,8 @@ class CachedOutputs:
         self._row[line, ids] = np.arange(len(ids))
     id = np.zeros(1, np.int32)
     one = loader.examples.fetch(id)['inputs']
+    if self._external:
+      one = shapes.batch(roles[name].shape)
     given = jax.eval_shape(self._outputs, self._of(0), one, id, id, 0)
     self._given = {
       at: jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype)
@@ -268,6 +276,11 @@ class CachedOutputs:
     mesh = mesh if mesh.size > 1 else None
 
     @compilation.jit
+    def view(inputs, epoch, id, seed):
+      batch = {'inputs': inputs, 'epoch': epoch, 'id': id}
+      return shown(self._view, batch, seed)
+
+    @compilation.jit
     def run(variables, inputs, epoch, id, seed):
       return self._encode(self._outputs(variables, inputs, epoch, id, seed))
 
@@ -285,13 +298,26 @@ class CachedOutputs:
               f'{stage} stopped with {done - 1} of {len(missing)} parts'
             )
           id, epoch = self._examples(line, start, start + size)
-          inputs = self._loader.examples.fetch(id)['inputs']
-          batch = sharding.put((inputs, epoch, id), mesh, sharding.DATA)
           seed = np.uint32(self._seeds[line])
+          if self._external:
+            inputs = self._external.outputs(
+              self._split,
+              id,
+              lambda id=id, epoch=epoch, seed=seed: jax.device_get(
+                view(self._fetched(id), epoch, id, seed)
+              ),
+            )
+          else:
+            inputs = self._fetched(id)
+          batch = sharding.put((inputs, epoch, id), mesh, sharding.DATA)
           parts.append(sharding.fetch(run(variables, *batch, seed)))
         rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         draft.write(line, begin, {n: x[: end - begin] for n, x in rows.items()})
         show(done, {})
+
+  def _fetched(self, id: np.ndarray) -> Any:
+    """The inputs of examples, as the data have them."""
+    return self._loader.examples.fetch(id)['inputs']
 
   def _outputs(self, variables, inputs, epoch, id, seed) -> dict[str, Array]:
     """The outputs of the group that are cached, [T, B, ...]."""
@@ -350,6 +376,49 @@ class CachedOutputs:
     rows = self._cache.span(0, min(cache.BLOCK, self.layout.rows))
     values = rows[f'{_SPARSE}{packed.LOG_PROBS}'].astype(np.float32)
     return float((~np.isneginf(values)).sum(-1).mean())
+
+
+def of_split(
+  session: Session, name: str, group: Group, split: str
+) -> CachedOutputs:
+  """What a group without a net gives for a split, in evaluation.
+
+  It is written once, and kept beside what is for training. No net would compute
+  it, so it is looked up in evaluation, too.
+
+  Args:
+    session: what the stages have in common.
+    name: the group's.
+    group: see `jaxkd.teachers.external`.
+    split: of the data, of which it has outputs.
+  """
+
+  def made():
+    role, examples = group.role, session.source.splits[split]
+    spec = CacheSpec(
+      tuple(role.external.shapes),
+      dir=role.cache.dir,
+      stage=f'{role.cache.stage}/{split}',
+      model=role.cache.model,
+    )
+    weights = np.ones((1, len(examples)), np.float32)
+    found = CachedOutputs(
+      name,
+      {name: role._replace(view=role.eval_view, cache=spec)},
+      {name: group.variables},
+      {name: None},
+      source=session.source,
+      loader=Loader(examples, weights, [0], 1),
+      seeds=[0],
+      weights=weights,
+      steps=1,
+      root=session.directory.parent / 'outputs',
+      split=split,
+    )
+    found.keep(session.progress, session.say, session.stop)
+    return found
+
+  return session.memo.get(('outputs', name, split), made)
 
 
 class Batches:

@@ -9,7 +9,7 @@ from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
-from jaxkd.run import earlier, job_checks, jobs, shifted
+from jaxkd.run import earlier, external, job_checks, jobs, shifted
 from jaxkd.run.plan import (
   Round,
   build_round,
@@ -93,14 +93,18 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
   }
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
-    if entry['made_of']:
+    if role.external:
+      notes += external.notes(part, name)
+    if entry['made_of'] or role.external:
       continue
     notes += vocabularies.padding(f'teachers.{name}', entry, source)
     if not entry['restore']:
       with sharding.on(devices[name]):
         job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
       continue
-    found = earlier.restored_from(entry['restore'], part, rounds, at)
+    found = role.given or earlier.restored_from(
+      entry['restore'], part, rounds, at
+    )
     if isinstance(found, earlier.Made):
       earlier.check_made(found, entry, role, len(part.seeds), at)
     else:

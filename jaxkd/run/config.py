@@ -22,7 +22,8 @@ from jaxkd.data import sources
 from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
-from jaxkd.models import hugging_face, precision
+from jaxkd.models import given as given_nets
+from jaxkd.models import hugging_face, precision, torch_module
 from jaxkd.report import wording
 from jaxkd.run import old_names
 from jaxkd.train import population
@@ -380,11 +381,37 @@ def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
 def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   """A complete net, with what its model takes by default."""
   given, entry = entry, merge(default, entry, at)
+  entry |= _with_weights(entry, entry['model'])
   weights, model = entry.get('restore', ''), given.get('model')
   if hugging_face.is_folder(weights) and model in (None, models.HUGGING_FACE):
     entry['model'] = weights  # whose config.json has its options
+  if given_nets.has_model(weights) and model != weights:
+    _check_left_behind(given, weights, at)
+    left = {'kw': {}} if model else {}
+    entry |= {'model': weights, **left}
   options = models.defaults(entry['model'], at=f'{at}.model')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
+
+
+def _with_weights(entry: Mapping, model: str) -> dict:
+  """What a model that comes with its weights makes of ``restore``."""
+  is_given = torch_module.is_named(model) and not entry.get('restore', model)
+  return {'restore': model} if is_given else {}
+
+
+def _check_left_behind(given: Mapping, weights: str, at: str) -> None:
+  """Refuses options of a model whose place another takes, with its weights."""
+  if not given.get('model'):
+    return
+  name, kw = given['model'], plain(given.get('kw', {}))
+  defaults = plain(models.defaults(name, at=f'{at}.model'))
+  own = [o for o in kw if o not in defaults or kw[o] != defaults[o]]
+  if own:
+    raise UserError(
+      f'{at}.kw: {", ".join(own)} would be of the model {name}, and '
+      f'{at}.restore={weights!r} takes its place; set {at}.model={weights!r} '
+      'too'
+    )
 
 
 def _own(train: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
@@ -564,7 +591,7 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   """
   if kind == 'model':
     kw = plain(models.defaults(name, at=f'{at}.model')) if name else {}
-    return {'kw': kw}
+    return {'kw': kw, **_with_weights(config, name)}
   if kind in ('loss', 'term') and at.endswith('.kw'):
     return {}  # an option of a term, which has no options of its own
   if kind in ('loss', 'term') and name:
@@ -691,6 +718,17 @@ def _check_net(entry: Mapping, at: str) -> None:
     raise UserError(
       f'{at}.init: {entry["init"]!r} is no group of teachers; write '
       f"teachers.base=dict(restore={entry['init']!r}), and {at}.init='base'"
+    )
+  model, restore = entry['model'], entry.get('restore', '')
+  if torch_module.is_named(model) and not restore:
+    raise UserError(
+      f'{at}.model: {model!r} is a net with its weights, which does not train '
+      'here; make it a teacher, and name a model of jaxkd or of Flax here'
+    )
+  if torch_module.is_named(model) and model != restore:
+    raise UserError(
+      f'{at}.restore: {model!r} comes with its weights; leave it empty, or '
+      f'name another model than that one for {restore!r}'
     )
   dropout = entry['kw'].get('dropout', 0)
   if not (isinstance(dropout, int | float) and 0 <= dropout < 1):

@@ -1,7 +1,7 @@
 """The outputs and metrics of finished nets on a split of the data."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxkd.distill.roles import Group, Role
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError
+from jaxkd.run import cached_outputs
 from jaxkd.run.job_groups import frozen_of
 from jaxkd.run.types import Session
 from jaxkd.tasks.metrics import not_a_number
@@ -193,8 +194,11 @@ def measure(
 
   A net whose outputs are NaN has the metric NaN, or is an error.
   """
-  batches = _batches(session, split)
-  totals = population.evaluate(carry, batches, *frozen_of(groups))
+  batches = _with_known(session, groups, split)
+  nets = {
+    name: group for name, group in groups.items() if not group.role.external
+  }
+  totals = population.evaluate(carry, batches, *frozen_of(nets))
   lost = _taken_lost(totals)
   if not may_be_lost:
     _check_lost(lost, roles, split)
@@ -277,6 +281,20 @@ def _at_once(session: Session, split: str) -> int:
   each = math.prod(own.index.each) * session.source.num_classes
   most = min(EVALUATED, LOGITS // each)
   return devices * min(max(1, most // devices), -(-len(own) // devices))
+
+
+def _with_known(
+  session: Session, groups: Mapping[str, Group], split: str
+) -> Iterator[dict]:
+  """All of a split, with the outputs of groups that have no net."""
+  known = {
+    name: cached_outputs.of_split(session, name, group, split)
+    for name, group in groups.items()
+    if group.role.external and split in group.role.external.splits
+  }
+  for batch in _batches(session, split):
+    found = {name: own.look(0, batch['id']) for name, own in known.items()}
+    yield {**batch, 'cached_outputs': found} if found else batch
 
 
 def _batches(session: Session, split: str):

@@ -41,10 +41,11 @@ def generator_of(
       'data.fraction.students=1.0 and '
       "data.partition.students='none', and its size by data.generated.count"
     )
-  for other, teacher in part.config['teachers'].items():
-    if teacher['cache']['outputs']:
+  for other, role in part.teachers.items():
+    if role.cache:
+      part_of = 'restore' if role.external else 'cache.outputs'
       raise UserError(
-        f'teachers.{other}.cache.outputs: cached outputs are of the data, and '
+        f'teachers.{other}.{part_of}: cached outputs are of the data, and '
         f'the arm {arm} sees generated examples; leave this empty'
       )
   if jax.process_count() > 1:

@@ -10,7 +10,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import accumulation
 from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.distill.contexts import shown
-from jaxkd.distill.roles import AVERAGE
+from jaxkd.distill.roles import AVERAGE, Group
 from jaxkd.distill.step import learner
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.run import fitted, terms
@@ -139,7 +139,7 @@ def _check_augment(session: Session, job: Job, batch: dict) -> None:
     if group.role.cache:
       raise UserError(
         f'{at}: the cached outputs of {name} are of the examples as they are, '
-        f'not as augmented; leave this empty, or teachers.{name}.cache.outputs'
+        f'not as augmented; leave this empty{_or_uncached(name, group)}'
       )
   if fitted.is_fitted(job.students):
     role = next(iter(job.students.values()))
@@ -161,8 +161,7 @@ def _check_rollout(job: Job) -> None:
     if group.role.cache:
       raise UserError(
         f'data.rollout.name: the cached outputs of {name} are of the data, not '
-        'of what students write; leave this empty, or '
-        f'teachers.{name}.cache.outputs'
+        f'of what students write; leave this empty{_or_uncached(name, group)}'
       )
   if fitted.is_fitted(job.students):
     role = next(iter(job.students.values()))
@@ -181,6 +180,13 @@ def _check_rollout(job: Job) -> None:
     mask = entry['mask'] if isinstance(entry['mask'], str) else entry['mask'][0]
     with within(f'{at}.'):
       on_policy.check_term(fields, mask, job.rollout['kw'])
+
+
+def _or_uncached(name: str, group: Group) -> str:
+  """What else to do about a group whose outputs are cached, in an error."""
+  if group.role.external:
+    return ', or name a teacher that is a net'
+  return f', or teachers.{name}.cache.outputs'
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:

@@ -18,6 +18,7 @@ from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.errors import several
 from jaxkd.models import cost, footprint, precision
 from jaxkd.models import idle as idle_lib
+from jaxkd.models.external import is_external
 from jaxkd.paths import by_path
 from jaxkd.report import wording
 from jaxkd.run import (
@@ -184,7 +185,7 @@ def bit_operations(part: Round, source: sources.Source) -> dict[str, int]:
   chosen = [
     (name, f'{name}.', entry, net, shape)
     for name, entry, net, shape in nets(part)
-    if not entry.get('made_of')
+    if not entry.get('made_of') and not is_external(entry.get('restore', ''))
   ]
   first = better(part)
   for arm, built in part.students.items():
@@ -347,7 +348,7 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
       if arm == part.first(arm):
         _print_memory(console, part, source, arm)
     for at, entry, role in _different(part):
-      if entry.get('made_of'):
+      if entry.get('made_of') or role.external:
         console.print(f'\n[bold]{at}[/]: outputs of {_model(entry)}')
         shown = build.output_shapes(role.net, role.shape)
       else:

@@ -22,6 +22,7 @@ from jaxkd.run import (
   ensembles,
   evaluate,
   export,
+  external,
   finish,
   generated,
   job_groups,
@@ -230,6 +231,10 @@ def _train_group(
     group = teachers.join(role, parts, seeds)
     test = ensembles.tested_joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
+  if role.external:
+    group = external.group(role)
+    test = external.prepared(session, name, group)
+    return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:
     generalist = groups[entry['specialize']['of']]
@@ -241,7 +246,9 @@ def _train_group(
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
     at = f'teachers.{name}.restore'
-    folder = earlier.restored_from(entry['restore'], part, rounds, at)
+    folder = role.given or earlier.restored_from(
+      entry['restore'], part, rounds, at
+    )
     if isinstance(folder, earlier.Made):
       folder = workdir.net_folder(directory, folder.stage)
     found = teachers.restore(name, entry, role, seeds, folder)

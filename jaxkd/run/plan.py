@@ -14,7 +14,8 @@ from jaxkd.data import partition, sources
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UnknownName, UserError, unknown
 from jaxkd.memo import Memo
-from jaxkd.run import arms, build, joined, names, schedule
+from jaxkd.models.external import is_external
+from jaxkd.run import arms, build, external, joined, names, schedule
 from jaxkd.run import config as configs
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists, vocabularies
@@ -111,6 +112,7 @@ def build_round(
     for arm, own in own_arms.items()
   }
   names.check(config, tuned)
+  external.check_references(config, tuned)
   with _blaming(_locations(config, tuned)):
     taught = _teachers(prefix, config, tuned, source)
     students = _students(tuned, source, taught)
@@ -149,7 +151,9 @@ def _teachers(
     locations |= build.locations(entry['distill'], name, teacher=False)
     locations |= set(entry['cache']['outputs'])
     vocabularies.check_own_tokens(at, entry, source)
-    if entry['made_of']:
+    if is_external(entry['restore']):
+      role = external.role(entry, source, locations, at=at)
+    elif entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:
       role = build.role(
@@ -162,7 +166,9 @@ def _teachers(
         locations=locations,
         steps=0 if entry['restore'] else entry['train']['steps'],
       )
-    cache = build.cache_spec(name, entries, f'{prefix}{name}')
+    # What has no net is looked up whether it is to be cached or not.
+    wanted = tuple(sorted(locations)) if role.external else ()
+    cache = build.cache_spec(name, entries, f'{prefix}{name}', wanted)
     built[name] = role._replace(cache=cache)
   return built
 
@@ -223,6 +229,7 @@ def _measured(
     for name in groups
     if outputs & gives[name]
     and entries[name]['classes'] in (0, source.num_classes)
+    and (not (own := groups[name].external) or 'test' in own.splits)
   )
   if any(entry['fuse'] == many.SPECIALISTS for entry in entries.values()):
     most = max(entry['specialize']['overlap'] for entry in entries.values())

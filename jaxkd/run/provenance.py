@@ -18,11 +18,12 @@ from jaxkd import files, source_code
 from jaxkd.data import cache, fingerprint, folders
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError, within
-from jaxkd.models import hugging_face, pytorch
+from jaxkd.models import external, given, hugging_face, pytorch
 from jaxkd.report import record
-from jaxkd.run import workdir
+from jaxkd.run import build, workdir
 from jaxkd.run.plan import configs_of
 from jaxkd.students import stored
+from jaxkd.teachers import recorded
 
 _QUOTED = re.compile(r"""'([^']+)'|"([^"]+)\"""")  # texts among arguments
 # What these sections hold has no part in what a run computes.
@@ -60,6 +61,11 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
       restore, at = teacher['restore'], f'teachers.{name}.restore'
       # What an earlier round leaves has no other origin than the run itself.
       if restore and restore.partition('/')[0] not in config['rounds']:
+        if given.is_function(restore):
+          found[f'{prefix}{at}'] = _given(teacher, source, f'teachers.{name}')
+          continue
+        if restore.startswith(external.HOST):
+          continue  # its code is among that of all modules that are named
         if restore not in known:
           known[restore] = _restored(restore, at)
         found[f'{prefix}{at}'] = known[restore]
@@ -88,6 +94,8 @@ def check_imported(config: Mapping[str, Any]) -> None:
 
 def _restored(restore: str, at: str) -> str:
   """A checksum of the variables in a folder, or of files of weights."""
+  if restore.startswith(external.OUTPUTS):
+    return recorded.checksum(restore, at=at)
   if restore.startswith(pytorch.PREFIX):
     path = files.path(restore.removeprefix(pytorch.PREFIX), at=at)
     return _of_file(path, at)
@@ -96,6 +104,12 @@ def _restored(restore: str, at: str) -> str:
   with within(f'{at}: '):
     variables, _ = stored.load(workdir.find_net(restore, at=f'{at}: '))
   return cache.fingerprint([variables])
+
+
+def _given(entry: Mapping[str, Any], source: Source, at: str) -> str:
+  """A checksum of the variables that a function gives."""
+  shape = build.input_shape(entry, source, at)
+  return build.given_nets(entry, source, shape, at).checksum
 
 
 def _of_weights(path: Path, at: str) -> str:

@@ -14,6 +14,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
 from jaxkd.models import hugging_face, precision, pytorch
+from jaxkd.models.given import Given
 from jaxkd.paths import by_path
 from jaxkd.students import stored
 
@@ -81,7 +82,7 @@ def restore(
   entry: Mapping[str, Any],
   role: Role,
   seeds: int,
-  folder: Path,
+  folder: Path | Given,
 ) -> dict:
   """The variables of a group that was trained before, [members, ...].
 
@@ -90,15 +91,18 @@ def restore(
     entry: its complete entry in the config.
     role: its net.
     seeds: how many the students have.
-    folder: where the nets were exported to, a file of PyTorch's weights, or a
-      folder of Hugging Face.
+    folder: where the nets were exported to, a file of PyTorch's weights, a
+      folder of Hugging Face, or nets that exist with their weights.
 
   Raises:
     UserError: no such net, another architecture, or too few members.
   """
   at = f'teachers.{name}.restore'
   with within(f'{at}: '):
-    if entry['restore'].startswith(pytorch.PREFIX):
+    if isinstance(folder, Given):
+      variables = folder.variables
+      there = len(jax.tree.leaves(variables)[0])
+    elif entry['restore'].startswith(pytorch.PREFIX):
       like = jax.eval_shape(role.net.init, jax.random.key(0))
       one = pytorch.load(folder, entry['model'], like)
       variables, there = jax.tree.map(lambda x: x[None], one), 1
@@ -141,7 +145,7 @@ def differences(
   name: str,
   entry: Mapping[str, Any],
   role: Role,
-  folder: Path,
+  folder: Path | Given,
   source: Source,
 ) -> list[str]:
   """How the data and views of a restored group differ from those of this run.
@@ -150,8 +154,8 @@ def differences(
     name: the group's.
     entry: its complete entry in the config.
     role: its net.
-    folder: where the nets were exported to, a file of PyTorch's weights, or a
-      folder of Hugging Face.
+    folder: where the nets were exported to, a file of PyTorch's weights, a
+      folder of Hugging Face, or nets that exist with their weights.
     source: the data that it is shown here.
 
   Returns:
@@ -160,6 +164,13 @@ def differences(
   Raises:
     UserError: its classes have other names than those of the data.
   """
+  if isinstance(folder, Given):
+    seen = inputs.said(inputs.of(source))
+    view = f'{seen} through {role.eval_view}' if role.eval_view else seen
+    return [
+      f'the teachers {name} are nets that {folder} gives with their weights '
+      f'(SHA-256 {folder.checksum[:12]}...), and in evaluation see {view}'
+    ]
   if entry['restore'].startswith(pytorch.PREFIX):
     if 'standardize' in role.eval_view:
       return []  # how, such a file does not tell

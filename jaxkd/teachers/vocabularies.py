@@ -15,6 +15,7 @@ from jaxkd.data.alignment import STUDENT
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models import pytorch
+from jaxkd.models.given import Given
 from jaxkd.students import stored
 
 HUGGING_FACE = 'hf:'
@@ -78,14 +79,14 @@ def check_restored(
   return []
 
 
-def pieces_of(restore: str, folder: Path) -> Sequence[str]:
+def pieces_of(restore: str, folder: Path | Given) -> Sequence[str]:
   """The pieces that a restored teacher says that it knows; else none.
 
   Args:
     restore: the entry `restore`, which says what is there.
     folder: what it names.
   """
-  if restore.startswith(pytorch.PREFIX):
+  if restore.startswith(pytorch.PREFIX) or isinstance(folder, Given):
     return ()
   if restore.startswith(HUGGING_FACE):
     return of_folder(folder)

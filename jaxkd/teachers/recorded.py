@@ -1,0 +1,398 @@
+"""A teacher that is a file of its outputs.
+
+The rows of a file are the examples of a split, in their order or by their
+numbers, ``id``. Whether they are is told by what the file may have beside the
+outputs: ``checksum``, that of the inputs, which `save` writes, or ``labels``.
+Where it has neither, it is told by how often the largest logit is that of the
+label, which no other order has in common with the right one.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxkd import files, shapes
+from jaxkd.data import array_files, cache, fingerprint, passes
+from jaxkd.data.array_files import ArrayFile
+from jaxkd.data.examples import Examples
+from jaxkd.data.sources import Source
+from jaxkd.errors import UserError, replacing
+from jaxkd.models.external import OUTPUTS
+from jaxkd.teachers import external
+
+SPLIT = '{split}'  # in a path, stands for the name of a split
+SPLITS = ('train', 'validation', 'test')
+_ID, _LABELS = 'id', 'labels'
+_FAR = 4.0  # standard deviations from chance
+
+
+class _Table(NamedTuple):
+  """The outputs for a split.
+
+  Attributes:
+    path: of the file.
+    arrays: output -> array of the file.
+    rows: of these, the row of each example of the split, int [N].
+    told_by: what says that they are the right ones; empty for nothing.
+  """
+
+  path: Path
+  arrays: Mapping[str, Any]
+  rows: np.ndarray
+  told_by: tuple[str, ...]
+
+
+class Recorded:
+  """See `jaxkd.teachers.external.External`.
+
+  Args:
+    restore: ``outputs:PATH``. PATH is a file, a folder with one for each split,
+      or has ``{split}`` in it.
+    source: the data.
+    classes: of the logits.
+    at: the config entry of the group, as ``teachers.main``.
+
+  Raises:
+    UserError: there is no such file, or what it holds is not for these data.
+  """
+
+  def __init__(self, restore: str, source: Source, classes: int, at: str):
+    self.name, self._at = restore, f'{at}.restore'
+    paths = paths_of(restore, at=self._at)
+    self._tables: dict[str, _Table] = {}
+    opened: dict[Path, ArrayFile] = {}
+    for split in source.splits:
+      path = paths.get(split, paths.get(''))
+      if path is not None:
+        if path not in opened:
+          opened[path] = array_files.read(path, unnamed='logits', at=self._at)
+        alone = paths.get(split) is None
+        table = self._table(path, opened[path], source, split, alone)
+        self._tables |= {split: table} if table else {}
+    self.splits = frozenset(self._tables)
+    if 'train' not in self.splits:
+      raise UserError(
+        f'{self._at}: there are no outputs of train, which the students learn '
+        f'from; name a file of them, or several as {OUTPUTS}PATH{SPLIT}.npz'
+      )
+    self.shapes = _shapes(self._tables['train'])
+    for table in self._tables.values():
+      if _shapes(table) != self.shapes:
+        raise UserError(
+          f'{self._at}: {table.path} has the outputs {_said(_shapes(table))} '
+          f'and train {_said(self.shapes)}; give the same for all splits'
+        )
+    each = source.splits['train'].index.each
+    if 'logits' in self.shapes:
+      shape = self.shapes['logits'].shape
+      external.check_logits(shape, classes, each, self._at)
+    self._judged = (
+      'logits' in self.shapes and not each and classes == source.num_classes
+    )
+    agreement = {
+      split: self._agreement(split, source.splits[split])
+      for split in self._tables
+    }
+    self.checksum = checksum(restore, at=self._at)
+    self.notes = self._notes(at.rpartition('.')[2], agreement)
+
+  def outputs(
+    self,
+    split: str,
+    numbers: np.ndarray,
+    inputs: Callable[[], Any] = lambda: None,
+  ) -> dict[str, np.ndarray]:
+    """See `External`; the inputs are not looked at."""
+    del inputs
+    table = self._tables[split]
+    where = f'{self._at}: {table.path}'
+    found = {}
+    for name, array in table.arrays.items():
+      values = array_files.rows(array, table.rows[numbers], at=where)
+      found[name] = external.checked(values, numbers, name, where)
+    return found
+
+  def _table(
+    self,
+    path: Path,
+    file: ArrayFile,
+    source: Source,
+    split: str,
+    alone: bool,
+  ) -> _Table | None:
+    """The outputs for a split, checked against the data.
+
+    None where a file that is alone is not for this split.
+    """
+    where, examples = f'{self._at}: {path}', source.splits[split]
+    arrays = dict(file.arrays)
+    lengths = {name: int(x.shape[0]) for name, x in arrays.items()}
+    count = next(iter(lengths.values()))
+    for name, other in lengths.items():
+      if other != count:
+        first = next(iter(lengths))
+        raise UserError(
+          f'{where} has {count:,} rows of {first} and {other:,} of {name}; '
+          'write equally many'
+        )
+    origin = source.origins.get(split)
+    if count == len(examples) and (split == 'train' or not alone):
+      rows = np.arange(count)
+    elif origin is not None and count == origin.count:
+      rows = origin.numbers
+    elif split != 'train' and alone:
+      return None
+    else:
+      held = (
+        f', or {origin.count:,} with those that were held out from it'
+        if origin
+        else ''
+      )
+      raise UserError(
+        f'{where} has {count:,} rows, and {split} of {source.name} has '
+        f'{len(examples):,} examples{held}; write a row for each'
+      )
+    told_by = []
+    if _ID in arrays:
+      rows = _by_id(arrays.pop(_ID), count, where)[rows]
+      told_by.append('their id')
+    if _LABELS in arrays:
+      _check_labels(arrays.pop(_LABELS), rows, examples, source, split, where)
+      told_by.append('their labels')
+    if file.checksum:
+      if file.checksum != fingerprint.of_examples(examples)['inputs']:
+        raise UserError(
+          f'{where} was written for other inputs than those of {split} of '
+          f'{source.name}, whose checksum is another; write it for these, or '
+          f'name the data that it is of in data'
+        )
+      told_by.append('the checksum of the inputs')
+    if not arrays:
+      raise UserError(
+        f'{where} has no outputs; write logits, or layers, by name'
+      )
+    return _Table(path, arrays, rows, tuple(told_by))
+
+  def _agreement(self, split: str, examples: Examples) -> float | None:
+    """Reads all outputs, and finds how often the largest logit is the label's.
+
+    Raises:
+      UserError: values that are not numbers, probabilities in place of logits,
+        or an agreement that any order would have.
+    """
+    table = self._tables[split]
+    labels = examples.index.classes
+    size = sum(4 * int(np.prod(x.shape[1:])) for x in table.arrays.values())
+    guesses, are_shares = np.zeros(len(labels), int), True
+    for numbers in passes.parts(len(labels), size, 'reading outputs'):
+      found = self.outputs(split, numbers)
+      if 'logits' in found:
+        logits = found['logits']
+        sums = logits.sum(-1)
+        are_shares &= bool((logits >= 0).all() and (abs(sums - 1) < 1e-2).all())
+        if self._judged:
+          guesses[numbers] = logits.argmax(-1)
+    if 'logits' in table.arrays and are_shares:
+      raise UserError(
+        f'{self._at}: the logits in {table.path} are probabilities, of which '
+        'a softmax would be taken; write their logarithms'
+      )
+    if not self._judged:
+      return None
+    agreement = float((guesses == labels).mean())
+    chance, spread = _chance(guesses, labels)
+    if not table.told_by and agreement <= chance + _FAR * spread:
+      raise UserError(
+        f'{self._at}: the largest logit in {table.path} is that of the label '
+        f'for {agreement:.1%} of {split}, and rows in any other order would '
+        f'have {chance:.1%}, so they are not in the order of the examples; '
+        'write them in this order, or with their numbers as id, or their '
+        'labels, or a checksum (docs/teachers.md) if they are as they should be'
+      )
+    return agreement
+
+  def _notes(
+    self, name: str, agreement: Mapping[str, float | None]
+  ) -> tuple[str, ...]:
+    notes = []
+    for split, table in self._tables.items():
+      by = ' and '.join(table.told_by)
+      said = (
+        f'matched by {by}' if by else 'taken to be in the order of the data'
+      )
+      if agreement[split] is not None:
+        said += (
+          f', and the largest logit is that of the label for '
+          f'{agreement[split]:.1%} of them'
+        )
+      notes.append(
+        f'the outputs of the teachers {name} for {split}, '
+        f'{_said(self.shapes)}, are in {table.path}; its rows are {said}'
+      )
+    return tuple(notes)
+
+
+def save(
+  path: str | Path, examples: Examples, outputs: Mapping[str, np.ndarray]
+) -> Path:
+  """Writes outputs with the checksum of the inputs that they are of.
+
+  Args:
+    path: of the `.npz` file.
+    examples: a split, as ``sources.load('digits').splits['train']`` of
+      `jaxkd.data`.
+    outputs: ``logits`` and perhaps layers, by name, each [N, ...] in the order
+      of the examples.
+
+  Returns:
+    The path.
+
+  Raises:
+    UserError: outputs of another number of examples, or that are not numbers.
+  """
+  path = files.path(path, at='path')
+  if path.suffix != '.npz':
+    raise UserError(f'{path} should end in .npz, which it is going to be')
+  made = {}
+  for name, values in outputs.items():
+    values = np.asarray(values)
+    if name in (_ID, _LABELS, array_files.CHECKSUM):
+      raise UserError(f'{name} cannot be the name of an output; rename it')
+    if values.shape[:1] != (len(examples),):
+      raise UserError(
+        f'the output {name} is {list(values.shape)}, and there are '
+        f'{len(examples):,} examples; give a row for each'
+      )
+    numbers = np.arange(len(values))
+    made[name] = external.checked(values, numbers, name, 'outputs')
+  checksum = fingerprint.of_examples(examples)['inputs']
+  with replacing(path) as draft, draft.open('wb') as file:
+    np.savez(file, **made, **{array_files.CHECKSUM: np.array(checksum)})
+  return path
+
+
+def paths_of(restore: str, *, at: str) -> dict[str, Path]:
+  """The files that ``outputs:PATH`` names, by split; '' for one that is alone.
+
+  Raises:
+    UserError: there are none, or several of one split.
+  """
+  text = restore.removeprefix(OUTPUTS)
+  if SPLIT in text:
+    named = {s: files.path(text.replace(SPLIT, s), at=at) for s in SPLITS}
+    found = {split: path for split, path in named.items() if path.exists()}
+    return found or {'train': named['train']}
+  path = files.path(text, at=at)
+  if not path.is_dir() or path.suffix == '.zarr':
+    return {'': path}
+  found = {}
+  for split in SPLITS:
+    there = [
+      own
+      for ending in array_files.ENDINGS
+      if (own := path / f'{split}{ending}').exists()
+    ]
+    if len(there) > 1:
+      raise UserError(
+        f'{at}: {path} has {" and ".join(own.name for own in there)}; keep one '
+        'of them'
+      )
+    if there:
+      found[split] = there[0]
+  if not found:
+    raise UserError(
+      f'{at}: the folder {path} has no file of outputs; name them train.npz '
+      f'(or {", ".join(array_files.ENDINGS)}) and so on'
+    )
+  return found
+
+
+def checksum(restore: str, *, at: str) -> str:
+  """SHA-256 of the files that ``outputs:PATH`` names.
+
+  Raises:
+    UserError: one of them is missing or cannot be read.
+  """
+  found = {
+    split: array_files.fingerprint(path, at=at)
+    for split, path in paths_of(restore, at=at).items()
+  }
+  text = repr(sorted(found.items())).encode()
+  return cache.fingerprint([np.frombuffer(text, np.uint8)])
+
+
+def _shapes(table: _Table) -> dict[str, jax.ShapeDtypeStruct]:
+  return {
+    name: jax.ShapeDtypeStruct(tuple(x.shape[1:]), np.float32)
+    for name, x in sorted(table.arrays.items())
+  }
+
+
+def _said(outputs: Mapping[str, jax.ShapeDtypeStruct]) -> str:
+  return ', '.join(
+    f'{name} of {shapes.said(x.shape) if x.shape else "one number"}'
+    for name, x in outputs.items()
+  )
+
+
+def _by_id(id: Any, count: int, where: str) -> np.ndarray:
+  """The row of each example, of the number of the example of each row."""
+  id = array_files.rows(id, np.arange(count), at=where)
+  if id.ndim != 1 or id.dtype.kind not in 'iu':
+    raise UserError(
+      f'{where} has id of {id.dtype} {list(id.shape)}; write the number of the '
+      'example of each row, from 0'
+    )
+  wrong = (id < 0) | (id >= count)
+  if wrong.any():
+    raise UserError(
+      f'{where} has the id {id[wrong][0]} among {count:,} rows; number the '
+      f'examples from 0 to {count - 1:,}, each once'
+    )
+  rows = np.full(count, -1)
+  rows[id] = np.arange(count)
+  if (rows < 0).any():
+    raise UserError(
+      f'{where} has no row of example {np.flatnonzero(rows < 0)[0]} (id), and '
+      'two of another; write each once'
+    )
+  return rows
+
+
+def _check_labels(
+  labels: Any,
+  rows: np.ndarray,
+  examples: Examples,
+  source: Source,
+  split: str,
+  where: str,
+) -> None:
+  """Refuses labels that are not those of the examples."""
+  for numbers in passes.parts(len(examples), 2**14, 'comparing labels'):
+    ours = examples.labels
+    ours = examples.fetch(numbers)[_LABELS] if ours is None else ours[numbers]
+    theirs = array_files.rows(labels, rows[numbers], at=where)
+    if theirs.shape != ours.shape:
+      raise UserError(
+        f'{where} has labels of {list(theirs.shape[1:])} for an example, and '
+        f'{source.name} of {list(ours.shape[1:])}; leave them out, or write '
+        'those of the data'
+      )
+    differs = (theirs != ours).reshape(len(ours), -1).any(1)
+    for i in np.flatnonzero(differs)[:1]:
+      raise UserError(
+        f'{where} has the label {theirs[i]} for example {numbers[i]} of '
+        f'{split}, and {source.name} has {ours[i]}: the rows are of other '
+        'examples; write them in the order of the data, or their numbers as id'
+      )
+
+
+def _chance(guesses: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+  """The agreement of guesses in a random order, and its standard deviation."""
+  size = 1 + max(guesses.max(), labels.max())
+  shares = [np.bincount(x, minlength=size) / len(x) for x in (guesses, labels)]
+  chance = float(shares[0] @ shares[1])
+  return chance, float(np.sqrt(chance * (1 - chance) / len(labels)))
