@@ -11,6 +11,7 @@ that is named is imported.
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from jaxkd.models import (
   frozen,
   half,
   hugging_face,
+  hugging_face_vision,
   net,
   switch,
   torch_module,
@@ -40,6 +42,7 @@ __all__ = [
   'count',
   'defaults',
   'explicit',
+  'family_of',
   'families',
   'fitter',
   'merged',
@@ -57,7 +60,7 @@ SIZES = frozenset(
     *('pyramid', 'bins', 'mlp_ratio', 'init'),
   )
 )
-HUGGING_FACE = 'decoder'  # the family of its folders
+HUGGING_FACE = 'decoder'  # the family of its folders, if not of images
 # Modules whose insides are out of reach for what only NNX modules have.
 _CLOSED = (Net, linen.Module, net.Adapter)
 FLOATS = ('bfloat16', 'float16', 'float32')  # what models compute in
@@ -231,8 +234,8 @@ def resolve(
 ) -> tuple[Callable, Mapping[str, Any]]:
   """What builds a model, and the options that its name fixes."""
   if hugging_face.is_folder(name):
-    folder = hugging_face.folder(name, at=at)
-    return families()[HUGGING_FACE].Model, hugging_face.options(folder)
+    family, fixed = _of_folder(hugging_face.folder(name, at=at))
+    return families()[family].Model, fixed
   if torch_module.is_named(name):
     return torch_module.constructor(name, at=at), {}
   if external.is_external(name):
@@ -264,7 +267,20 @@ def explicit(
   """
   if not hugging_face.is_folder(name):
     return name, dict(kw)
-  return HUGGING_FACE, {**resolve(name, at=at)[1], **kw}
+  family, fixed = _of_folder(hugging_face.folder(name, at=at))
+  return family, {**fixed, **kw}
+
+
+def family_of(name: str, *, at: str = 'model') -> str:
+  """The family of the net in a folder of Hugging Face, ``hf:FOLDER``."""
+  return _of_folder(hugging_face.folder(name, at=at))[0]
+
+
+def _of_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+  """The family of the net in a folder of Hugging Face, and its options."""
+  if family := hugging_face_vision.family(folder):
+    return family, hugging_face_vision.options(folder)
+  return HUGGING_FACE, hugging_face.options(folder)
 
 
 def merged(
