@@ -89,6 +89,7 @@ _IN_BLOCK = {
   'mlp/down': 'mlp.down_proj',
 }
 _HEAD, _EMBEDDING = 'lm_head.weight', 'model.embed_tokens.weight'
+_COUNT = 'num_batches_tracked'  # of BatchNorm, which has no part in a net
 _UNUSED = '.rotary_emb.inv_freq'  # which older files keep, and config.json says
 
 
@@ -389,6 +390,8 @@ def tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             'one model there'
           )
         seen.add(name)
+        if name.endswith(_COUNT):
+          continue
         tensor = reader.get_tensor(name)
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
           raise UserError(
