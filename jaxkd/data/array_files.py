@@ -24,7 +24,7 @@ import numpy as np
 import safetensors
 
 from jaxkd import lookup
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, within
 
 CHECKSUM = 'checksum'
 _ZARR = {'zarr.json': 'zarr3', '.zarray': 'zarr'}
@@ -61,11 +61,14 @@ def read(path: Path, *, unnamed: str, at: str) -> ArrayFile:
   if not path.exists():
     raise UserError(f'{at}: there is no file {path}')
   try:
-    found = ENDINGS[path.suffix](path, at)
+    with within(f'{at}: {path}: '):
+      found = ENDINGS[path.suffix](path, at)
   except UserError:
     raise
   except Exception as error:  # of many kinds
     said = (str(error).splitlines() or [type(error).__name__])[0]
+    if 'pickle' in said or 'Python objects' in said:
+      said = 'it is no array of numbers that NumPy wrote'
     raise UserError(
       f'{at}: {path} cannot be read ({said}); write it once more'
     ) from error

@@ -359,7 +359,8 @@ def bound(
     given['dtype'] = compute
   elif compute != jnp.float32:
     raise UserError(
-      f'{at}: {name!r} has no argument dtype, so it cannot compute in {dtype}'
+      f'{at}: {name!r} has no argument dtype, so it cannot compute in {dtype}; '
+      'let it take one, or set train.dtype of this net to float32'
     )
   return functools.partial(constructor, **given), 'rngs' in parameters
 

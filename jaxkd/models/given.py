@@ -26,7 +26,7 @@ from flax import linen, nnx
 
 from jaxkd import models, shapes
 from jaxkd.data import cache
-from jaxkd.errors import UserError, blamed
+from jaxkd.errors import UserError, blamed, within
 from jaxkd.models import external, hugging_face, pytorch
 from jaxkd.models import net as flax_nets
 from jaxkd.models.placed import is_placed, tokens_of
@@ -110,10 +110,15 @@ def find(
   call, takes_rngs = models.bound(
     name, num_classes, input_shape, dtype, f'{at}.model', kw
   )
+  if isinstance(call.func, type):
+    raise UserError(
+      f'{at}.restore: {name} is a class, whose weights would be drawn; name a '
+      'function that gives a net with its weights'
+    )
   key = call.func, repr(sorted(call.keywords.items()))
   found = _found.get(key)
   if found is None:
-    with blamed(f'{at}.restore'):
+    with within(f'{at}.restore: '), blamed(f'{at}.restore'):
       found = _given(
         name,
         call(rngs=nnx.Rngs(0)) if takes_rngs else call(),

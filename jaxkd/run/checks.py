@@ -9,7 +9,7 @@ from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import config as configs
-from jaxkd.run import earlier, external, job_checks, jobs, shifted
+from jaxkd.run import earlier, job_checks, jobs, looked_up, shifted
 from jaxkd.run.plan import (
   Round,
   build_round,
@@ -94,7 +94,7 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
   for name, role in part.teachers.items():
     entry, at = part.config['teachers'][name], f'teachers.{name}.restore'
     if role.external:
-      notes += external.notes(part, name)
+      notes += looked_up.check(part, name)
     if entry['made_of'] or role.external:
       continue
     notes += vocabularies.padding(f'teachers.{name}', entry, source)

@@ -406,7 +406,8 @@ def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
     _check_left_behind(given, weights, at)
     left = {'kw': {}} if model else {}
     entry |= {'model': weights, **left}
-  options = models.defaults(entry['model'], at=f'{at}.model')
+  named = 'restore' if entry['model'] == weights else 'model'
+  options = models.defaults(entry['model'], at=f'{at}.{named}')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
 
 

@@ -9,16 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd.data import examples as examples_lib
+from jaxkd import options
 from jaxkd.data import views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
 from jaxkd.distill.contexts import shown
-from jaxkd.distill.roles import Group, Role
+from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, unknown
 from jaxkd.models.external import OUTPUTS, is_external
-from jaxkd.run import build, cached_outputs, evaluate, terms
-from jaxkd.run.types import Session
+from jaxkd.run import build, terms
 from jaxkd.students import inherit
 from jaxkd.teachers import external
 from jaxkd.teachers.host import HostFunction
@@ -66,6 +65,7 @@ def role(
       'run on one host'
     )
   if restore.startswith(OUTPUTS):
+    options.check(entry['kw'], {}, name=restore, at=f'{at}.kw')
     for use, text in entry['views'].items():
       if text:
         raise UserError(
@@ -155,66 +155,3 @@ def _weighed(distill: Mapping[str, dict], at: str) -> Iterator[tuple[str, str]]:
     if term['fuse_weights'] == fusion.VALIDATION:
       for group in terms.groups_of(term):
         yield f'{at}distill.{name}.fuse_weights', group
-
-
-def group(role: Role) -> Group:
-  """The group of such a role."""
-  variables = role.net.init(jax.random.key(0))
-  return Group(role, jax.tree.map(lambda x: x[None], variables))
-
-
-def notes(part: Any, name: str) -> list[str]:
-  """Notes on a group for the output and the row.
-
-  Args:
-    part: the round.
-    name: the group's.
-  """
-  role = part.teachers[name]
-  found, text = [*role.external.notes], role.external.name
-  own = f' as {role.view} shows them' if role.view else ''
-  found.append(
-    f'the teachers {name} are {text}: the outputs for the examples{own} are '
-    'kept on disk and looked up, and no net computes them'
-  )
-  for arm, roles in part.students.items():
-    seen = {r.view for r in roles.values() if r.view and r.view != role.view}
-    if seen and name in {
-      group
-      for term in terms.in_use(part.arms[arm]['distill']).values()
-      for group in terms.groups_of(term)
-    }:
-      found.append(
-        f'the students of {part.prefix}{arm} see {" and ".join(sorted(seen))}, '
-        f'and the outputs of {name} are for the examples{own or " without it"}'
-      )
-  return found
-
-
-def prepared(session: Session, name: str, group: Group) -> dict:
-  """Writes the outputs for evaluation; the metrics of the test split.
-
-  No metrics where there are no outputs for it.
-  """
-  for split in sorted(group.role.external.splits - {'train'}):
-    cached_outputs.of_split(session, name, group, split)
-  if 'test' not in group.role.external.splits:
-    return {}
-  outputs = cached_outputs.of_split(session, name, group, 'test')
-  test = session.source.splits['test']
-
-  def read(numbers):
-    found = outputs.look(0, numbers)
-    own = {at: x[:, 0] for at, x in found.items()}
-    return {**test.fetch(numbers), 'inputs': own}
-
-  splits = {
-    **session.source.splits,
-    'test': examples_lib.streamed(test).read_by(read),
-  }
-  return evaluate.evaluate(
-    session._replace(source=session.source._replace(splits=splits)),
-    {name: group.role._replace(eval_view='')},
-    {name: group.variables},
-    'test',
-  )

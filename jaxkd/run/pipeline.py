@@ -22,11 +22,11 @@ from jaxkd.run import (
   ensembles,
   evaluate,
   export,
-  external,
   finish,
   generated,
   job_groups,
   jobs,
+  looked_up,
   overview,
   programs,
   provenance,
@@ -232,8 +232,8 @@ def _train_group(
     test = ensembles.tested_joined(session, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   if role.external:
-    group = external.group(role)
-    test = external.prepared(session, name, group)
+    group = looked_up.group(role)
+    test = looked_up.prepared(session, part, name, group)
     return group, [Stage(shown, {}, 0.0, ran, test)]
   subsets = None
   if entry['specialize']['of'] and not entry['restore']:

@@ -88,8 +88,8 @@ def check_logits(
   if shape[-1:] != (classes,) or (not each and len(shape) != 1):
     raise UserError(
       f'{at}: the logits of an example are {list(shape)}, and there are '
-      f'{classes} classes; give a logit for each class, in their order, or '
-      "name the teacher's own number of them in classes beside restore"
+      f'{classes} classes; give a logit for each, in their order, or set '
+      f'{at.removesuffix("restore")}classes if it tells others apart'
     )
 
 

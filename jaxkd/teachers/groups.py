@@ -124,9 +124,11 @@ def restore(
       check_same(variables, role, spec, at)
       there = spec['members']
   wanted = entry['count'] * (seeds if entry['per_seed'] else 1)
-  if there < wanted or (entry['per_seed'] and there != wanted):
+  exactly = entry['per_seed'] or isinstance(folder, Given)
+  if there < wanted or (exactly and there != wanted):
+    holds = 'gives' if isinstance(folder, Given) else 'holds'
     raise UserError(
-      f'{at}: {folder} holds {there} nets and {wanted} are wanted '
+      f'{at}: {folder} {holds} {there} nets and {wanted} are wanted '
       f'(count × seeds where per_seed is set); change '
       f'teachers.{name}.count or train.seeds'
     )

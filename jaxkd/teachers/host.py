@@ -5,15 +5,18 @@ while outputs are written to disk, and never in a training step.
 """
 
 import functools
+import hashlib
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxkd import options
-from jaxkd.data import cache
-from jaxkd.errors import UserError, blamed
+from jaxkd.data import array_files
+from jaxkd.errors import UserError, blamed, within
 from jaxkd.models import external as names
 from jaxkd.teachers import external
 
@@ -67,7 +70,7 @@ class HostFunction:
         self.shapes['logits'].shape, classes, each, self._at
       )
     self._check_alone(inputs, whole)
-    self.checksum = cache.fingerprint([np.array(restore, 'S').view('u1')])
+    self.checksum = _checksum(restore, kw, self._at)
     self.notes = ()
 
   def outputs(
@@ -78,11 +81,16 @@ class HostFunction:
     return self._called(inputs(), numbers)
 
   def _called(self, inputs: Any, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    with blamed(self._at):
+    with within(f'{self._at}: '), blamed(self._at):
       found = self._function(inputs)
       if not isinstance(found, Mapping):
         found = {'logits': found}
       found = {name: np.asarray(x) for name, x in found.items()}
+    if not found:
+      raise UserError(
+        f'{self._at}: {self.name} gives no outputs; return logits, or a dict '
+        'of arrays by name'
+      )
     for name, x in found.items():
       if x.shape[:1] != numbers.shape:
         raise UserError(
@@ -91,7 +99,7 @@ class HostFunction:
         )
     shapes = {name: x.shape[1:] for name, x in found.items()}
     known = {name: x.shape for name, x in self.shapes.items()}
-    if (known and shapes != known) or not shapes:
+    if known and shapes != known:
       raise UserError(
         f'{self._at}: {self.name} gives outputs of the shapes {shapes} for an '
         f'example, and gave {known} for others; give the same for all'
@@ -113,3 +121,15 @@ class HostFunction:
           'other examples of its batch, or on a draw; call the net in '
           'evaluation mode, as by net.eval() in PyTorch'
         )
+
+
+def _checksum(restore: str, kw: Mapping[str, Any], at: str) -> str:
+  """SHA-256 of the name of a function, and of the files that options name.
+
+  Its code is among what cached outputs are compared by anyway.
+  """
+  texts = [x for x in jax.tree.leaves(dict(kw)) if isinstance(x, str)]
+  expanded = (os.path.expanduser(os.path.expandvars(x)) for x in texts)
+  paths = [Path(x) for x in expanded if os.path.isfile(x)]
+  found = [restore, *(array_files.fingerprint(path, at=at) for path in paths)]
+  return hashlib.sha256(repr(found).encode()).hexdigest()

@@ -281,6 +281,8 @@ def paths_of(restore: str, *, at: str) -> dict[str, Path]:
     UserError: there are none, or several of one split.
   """
   text = restore.removeprefix(OUTPUTS)
+  if not text:
+    raise UserError(f'{at}: name a file of outputs, {OUTPUTS}PATH')
   if SPLIT in text:
     named = {s: files.path(text.replace(SPLIT, s), at=at) for s in SPLITS}
     found = {split: path for split, path in named.items() if path.exists()}
