@@ -171,7 +171,7 @@ def adapter(
       env, calls = torchax.default_env(), {}
       key = jax.random.key(0) if key is None else key
       rounded = jax.tree.map(lambda x: _rounded(x, dtype), variables)
-      inputs = jax.tree.map(lambda x: _rounded(x, dtype), inputs)
+      inputs = jax.tree.map(lambda x: _rounded(jnp.asarray(x), dtype), inputs)
       if first:
         inputs = jax.tree.map(_channels_first, inputs)
 
@@ -185,6 +185,7 @@ def adapter(
         env,
         torch.no_grad(),
         torch.device('jax'),  # of tensors that are made without one
+        jax.numpy_rank_promotion('allow'),  # as PyTorch does
         env.override_property(prng=key),
         _hooked(module, wanted, calls, arrays),
       ):
@@ -254,7 +255,7 @@ def _check_evaluates(module: Any, name: str, at: str) -> None:
   for path, layer in module.named_modules():
     if layer.training:
       raise UserError(
-        f'{at}: the layer {path or name!r} of {name} is set to training by its '
+        f'{at}: the layer {path!r} of {name} is set to training by its '
         'forward; leave that to module.train()'
       )
 
