@@ -29,8 +29,11 @@ import numpy as np
 
 from jaxkd.errors import UserError, blamed
 
-# Behind `host:`, a function of the host that teaches.
-_NAME = re.compile(r'(?<![\w./:-])(?:host:)?([A-Za-z_][\w.]*):([A-Za-z_]\w*)')
+# Behind `host:`, a function of the host that teaches; behind `torch:`, one that
+# gives a PyTorch module.
+_NAME = re.compile(
+  r'(?<![\w./:-])(?:(?:host|torch):)?([A-Za-z_][\w.]*):([A-Za-z_]\w*)'
+)
 _OURS = __name__.partition('.')[0]
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # Module -> its spec, which reloading replaces, and its checksum then.

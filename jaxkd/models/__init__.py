@@ -11,6 +11,7 @@ that is named is imported.
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +20,16 @@ from flax import linen, nnx
 
 from jaxkd import lookup, options, registry, shapes
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import external, frozen, half, hugging_face, net, switch
+from jaxkd.models import (
+  external,
+  frozen,
+  half,
+  hugging_face,
+  hugging_face_vision,
+  net,
+  switch,
+  torch_module,
+)
 from jaxkd.models.dependence import dependent
 from jaxkd.models.net import count
 from jaxkd.models.placed import is_placed, looked_up, tokens_of
@@ -32,6 +42,7 @@ __all__ = [
   'count',
   'defaults',
   'explicit',
+  'family_of',
   'families',
   'fitter',
   'merged',
@@ -49,7 +60,9 @@ SIZES = frozenset(
     *('pyramid', 'bins', 'mlp_ratio', 'init'),
   )
 )
-HUGGING_FACE = 'decoder'  # the family of its folders
+HUGGING_FACE = 'decoder'  # the family of its folders, if not of images
+# Modules whose insides are out of reach for what only NNX modules have.
+_CLOSED = (Net, linen.Module, net.Adapter)
 FLOATS = ('bfloat16', 'float16', 'float32')  # what models compute in
 
 
@@ -73,7 +86,9 @@ def build(
   Args:
     name: a family (``resnet``), a published name (``resnet8x4``),
       ``hf:FOLDER``, or ``package.module:attribute``, which is given those of
-      ``num_classes``, ``input_shape``, ``dtype`` and ``rngs`` that it takes.
+      ``num_classes``, ``input_shape``, ``dtype`` and ``rngs`` that it takes;
+      with ``torch:`` before it, a PyTorch module, see
+      `jaxkd.models.torch_module`.
     num_classes: the number of logits.
     input_shape: shape of one input, (H, W, C) for images; or a pytree of
       shapes, see `jaxkd.shapes`.
@@ -106,12 +121,12 @@ def build(
   if made is None:
     made = _make(name, num_classes, input_shape, dtype, at, kw)
   inputs = shapes.batch(input_shape)
-  if remat and isinstance(made, Net | linen.Module):
+  if remat and isinstance(made, _CLOSED):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, so remat={remat!r} does not reach '
       'its layers; use linen.remat inside it'
     )
-  if (before or after) and isinstance(made, Net | linen.Module):
+  if (before or after) and isinstance(made, _CLOSED):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, so the activations of its layers '
       'cannot be reached; change them inside it'
@@ -123,6 +138,8 @@ def build(
         f'outputs hold {", ".join(taps)}, or return the module itself'
       )
     built = _frozen(made, inputs, freeze, name, at)
+  elif isinstance(made, net.Adapter):
+    built = net.of_adapter(made, inputs, taps)
   elif isinstance(made, linen.Module):
     built = net.from_linen(made, inputs, taps=taps, freeze=freeze)
   else:
@@ -155,7 +172,7 @@ def part(
   """
   dtype = jnp.dtype(dtype).name
   made = _make(name, num_classes, input_shape, dtype, at, kw)
-  if isinstance(made, Net | linen.Module):
+  if isinstance(made, _CLOSED):
     raise UserError(
       f'{at}: {name!r} is not an NNX module, and no other can be a part of one'
     )
@@ -217,8 +234,10 @@ def resolve(
 ) -> tuple[Callable, Mapping[str, Any]]:
   """What builds a model, and the options that its name fixes."""
   if hugging_face.is_folder(name):
-    folder = hugging_face.folder(name, at=at)
-    return families()[HUGGING_FACE].Model, hugging_face.options(folder)
+    family, fixed = _of_folder(hugging_face.folder(name, at=at))
+    return families()[family].Model, fixed
+  if torch_module.is_named(name):
+    return torch_module.constructor(name, at=at), {}
   if external.is_external(name):
     return external.function(name, at=at), {}
   if ':' in name:
@@ -248,7 +267,20 @@ def explicit(
   """
   if not hugging_face.is_folder(name):
     return name, dict(kw)
-  return HUGGING_FACE, {**resolve(name, at=at)[1], **kw}
+  family, fixed = _of_folder(hugging_face.folder(name, at=at))
+  return family, {**fixed, **kw}
+
+
+def family_of(name: str, *, at: str = 'model') -> str:
+  """The family of the net in a folder of Hugging Face, ``hf:FOLDER``."""
+  return _of_folder(hugging_face.folder(name, at=at))[0]
+
+
+def _of_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+  """The family of the net in a folder of Hugging Face, and its options."""
+  if family := hugging_face_vision.family(folder):
+    return family, hugging_face_vision.options(folder)
+  return HUGGING_FACE, hugging_face.options(folder)
 
 
 def merged(
@@ -334,7 +366,7 @@ def bound(
 
 
 def _make(name, num_classes, input_shape, dtype, at, kw):
-  """A Net, a Linen module, or a function from rngs to an NNX module."""
+  """A Net, a Linen module, an Adapter, or a function: rngs to NNX module."""
   if external.is_external(name):
     raise UserError(
       f'{at}: {name!r} gives outputs, and no net that could train; it is for '

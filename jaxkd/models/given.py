@@ -10,7 +10,8 @@
         logits or a dict of outputs, the same for an example whatever else is
         in its batch
 
-or a list of several that are built alike, which are a group.
+or a list of several that are built alike, which are a group. With ``torch:``
+before its name it returns PyTorch modules, see `jaxkd.models.torch_module`.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from jaxkd.models import net as flax_nets
 from jaxkd.models.placed import is_placed, tokens_of
 from jaxkd.types import Net
 
-_FUNCTION = re.compile(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*')
+_FUNCTION = re.compile(r'(?:torch:)?[A-Za-z_][\w.]*:[A-Za-z_]\w*')
 _PREFIXES = (
   *(pytorch.PREFIX, hugging_face.PREFIX),
   *(external.OUTPUTS, external.HOST),
@@ -154,6 +155,8 @@ def _net(returned: Any, inputs: Any, name: str, at: str) -> tuple[Any, dict]:
   if isinstance(returned, nnx.Module):
     make = lambda rngs: nnx.clone(returned)  # noqa: E731
     return make, flax_nets.from_nnx(make, inputs).init(jax.random.key(0))
+  if isinstance(returned, flax_nets.Adapter):
+    return returned, returned.init(jax.random.key(0))
   pair = isinstance(returned, tuple) and not isinstance(returned, Net)
   made, variables = returned if pair and len(returned) == 2 else (None, None)
   if isinstance(made, linen.Module):
@@ -182,4 +185,6 @@ def _plan(returned: Any) -> Any:
   """What nets have in common that are built alike."""
   if isinstance(returned, nnx.Module):
     return nnx.graphdef(returned)
+  if isinstance(returned, flax_nets.Adapter):
+    return returned.plan
   return returned[0]

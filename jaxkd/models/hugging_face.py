@@ -4,7 +4,8 @@ A folder has ``config.json``, which says what is computed, and weights in
 ``model.safetensors``, or in several files, shards, that
 ``model.safetensors.index.json`` lists. The architectures are those that
 `jaxkd.models.decoder` computes: Llama, which SmolLM is too, Qwen2 and Qwen3.
-What would be computed in another way than here is refused.
+What would be computed in another way than here is refused. Nets for images are
+told of in `jaxkd.models.hugging_face_vision`.
 
 ``hf:FOLDER`` is the name of a model with the options of that folder, and of
 where nets are restored from.
@@ -41,6 +42,8 @@ ARCHITECTURES = {
   'Qwen2ForCausalLM': {'qkv_bias': True, 'qk_norm': False},
   'Qwen3ForCausalLM': {'qkv_bias': False, 'qk_norm': True},
 }
+# Of nets for images; see `jaxkd.models.hugging_face_vision`.
+VISION = ('ViTForImageClassification', 'ResNetForImageClassification')
 _TYPES = {'llama': 'LlamaForCausalLM', 'qwen2': 'Qwen2ForCausalLM'}
 _TYPES |= {'qwen3': 'Qwen3ForCausalLM'}
 _SPECIAL = {
@@ -86,6 +89,7 @@ _IN_BLOCK = {
   'mlp/down': 'mlp.down_proj',
 }
 _HEAD, _EMBEDDING = 'lm_head.weight', 'model.embed_tokens.weight'
+_COUNT = 'num_batches_tracked'  # of BatchNorm, which has no part in a net
 _UNUSED = '.rotary_emb.inv_freq'  # which older files keep, and config.json says
 
 
@@ -110,11 +114,12 @@ def options(path: Path) -> dict[str, Any]:
   Raises:
     UserError: there is no config.json, or what it says is not computed here.
   """
-  config, file = _config(path), path / CONFIG
+  config, file = read_config(path), path / CONFIG
   given = config.get('architectures') or [_TYPES.get(config.get('model_type'))]
   if given[0] not in ARCHITECTURES:
     name = given[0] or config.get('model_type', '')
-    raise unknown('architecture', str(name), ARCHITECTURES, str(file))
+    known = (*ARCHITECTURES, *VISION)
+    raise unknown('architecture', str(name), known, str(file))
   for entry, neutral in _NEUTRAL.items():
     if config.get(entry, neutral[0]) not in neutral:
       raise UserError(
@@ -181,7 +186,7 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
   wanted = by_path(like['params'])
   of = {tensor_name(path): path for path in wanted}
   found, head, tied = {}, None, _HEAD not in of
-  for name, tensor in _tensors(path):
+  for name, tensor in tensors(path):
     if name.endswith(_UNUSED):
       continue
     if tied and name == _HEAD:
@@ -346,7 +351,7 @@ def weight_files(path: Path) -> list[Path]:
       f'{path}: there are no weights in {WEIGHTS} or {INDEX}{has}; download '
       'the safetensors files of that model too'
     )
-  places = _read_json(path / INDEX).get('weight_map')
+  places = read_json(path / INDEX).get('weight_map')
   if not isinstance(places, Mapping) or not places:
     raise UserError(
       f'{path / INDEX} has no weight_map; copy the file again from where the '
@@ -362,7 +367,7 @@ def weight_files(path: Path) -> list[Path]:
   return found
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
   """The tensors of a folder by name, one in memory at a time.
 
   Raises:
@@ -385,6 +390,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             'one model there'
           )
         seen.add(name)
+        if name.endswith(_COUNT):
+          continue
         tensor = reader.get_tensor(name)
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
           raise UserError(
@@ -406,16 +413,26 @@ def _shards(tensors: Mapping[str, np.ndarray], size: int) -> list[list[str]]:
   return found
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+  """What a folder's ``config.json`` says.
+
+  Raises:
+    UserError: there is none, or it is no JSON.
+  """
   if not (path / CONFIG).is_file():
     raise UserError(
       f'{path}: there is no {CONFIG}; name a folder of Hugging Face, as '
       '`hf download NAME --local-dir FOLDER` makes it'
     )
-  return _read_json(path / CONFIG)
+  return read_json(path / CONFIG)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+  """The object in a file.
+
+  Raises:
+    UserError: it is no JSON, or no object.
+  """
   try:
     found = json.loads(file.read_text())
   except ValueError as error:

@@ -59,6 +59,41 @@ Make = Callable[[nnx.Rngs], nnx.Module]
 Hooks = Sequence[tuple[str, Callable[[Array], Array]]]
 
 
+# A forward pass gives, beside what the module returns, the outputs of layers:
+# module path -> one {name within the output: array} a call.
+Calls = dict[str, tuple[dict[str, Array], ...]]
+
+
+class Adapter(NamedTuple):
+  """What all kinds of module have in common.
+
+  Attributes:
+    name: of the module's class.
+    init: ``(key) -> variables``.
+    shapes: the shapes of the variables.
+    forward: ``(wanted) -> run``, where ``wanted`` tells by its path whether a
+      layer's output is to be kept (None keeps none at no cost), and ``run`` is
+      ``(variables, inputs, *, key, train) -> (result, calls, after, drew)``,
+      the last two the variables after the call, and the layers that may have
+      drawn random numbers.
+    statistics: the paths in the state of what BatchNorm remembers.
+    dropout: ``() -> layers`` that are to drop units in training.
+    is_frozen: from `jaxkd.models.frozen`.
+    quiet: what to write so that evaluation draws and changes nothing.
+    plan: what modules have in common that compute alike; None if not known.
+  """
+
+  name: str
+  init: Callable[[Array], dict]
+  shapes: dict
+  forward: Callable[..., Callable]
+  statistics: tuple[str, ...]
+  dropout: Callable[[], list[str]]
+  is_frozen: frozen.IsFrozen | None
+  quiet: str
+  plan: Any = None
+
+
 def from_nnx(
   make: Make,
   inputs: PyTree,
@@ -99,7 +134,7 @@ def from_nnx(
     UserError: a tap that matches no layer, two outputs of one name, or a call
       that needs more than the inputs and a switch.
   """
-  return _net(_nnx(make, remat, before, after, freeze), inputs, taps)
+  return of_adapter(_nnx(make, remat, before, after, freeze), inputs, taps)
 
 
 def from_linen(
@@ -133,7 +168,7 @@ def from_linen(
     UserError: a tap that matches no layer, two outputs of one name, or a call
       that needs more than the inputs and a switch.
   """
-  return _net(_linen(module, inputs, freeze), inputs, taps)
+  return of_adapter(_linen(module, inputs, freeze), inputs, taps)
 
 
 def from_function(function: Callable[[PyTree, PyTree], Any], name: str) -> Net:
@@ -208,16 +243,20 @@ def linen_variables(variables: Mapping, net: Net) -> dict:
 
 
 def tap_shapes(
-  module: Make | linen.Module, inputs: PyTree
+  module: Make | linen.Module | Adapter, inputs: PyTree
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """The shape of every layer's output, under the name a tap goes by.
 
   Args:
-    module: a Linen module, or what ``from_nnx`` takes.
+    module: a Linen module, an `Adapter`, or what ``from_nnx`` takes.
     inputs: arrays of a batch of inputs, or their shapes.
   """
-  linen_module = isinstance(module, linen.Module)
-  adapter = _linen(module, inputs) if linen_module else _nnx(module)
+  if isinstance(module, Adapter):
+    adapter = module
+  elif isinstance(module, linen.Module):
+    adapter = _linen(module, inputs)
+  else:
+    adapter = _nnx(module)
   return _named(_trace(adapter, inputs)[1])
 
 
@@ -239,40 +278,20 @@ def count(params: PyTree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-# A forward pass gives, beside what the module returns, the outputs of layers:
-# module path -> one {name within the output: array} a call.
-Calls = dict[str, tuple[dict[str, Array], ...]]
+def of_adapter(
+  adapter: Adapter, inputs: PyTree, taps: Sequence[str] = ()
+) -> Net:
+  """The Net of a module of whatever kind, as `from_nnx` says of NNX.
 
+  Args:
+    adapter: of the module.
+    inputs: arrays of a batch of inputs, or their shapes.
+    taps: names or globs of the layers whose outputs are to be added.
 
-class _Adapter(NamedTuple):
-  """What the two kinds of module have in common.
-
-  Attributes:
-    name: of the module's class.
-    init: ``(key) -> variables``.
-    shapes: the shapes of the variables.
-    forward: ``(wanted) -> run``, where ``wanted`` tells by its path whether a
-      layer's output is to be kept (None keeps none at no cost), and ``run`` is
-      ``(variables, inputs, *, key, train) -> (result, calls, after, drew)``,
-      the last two the variables after the call, and the layers that may have
-      drawn random numbers.
-    statistics: the paths in the state of what BatchNorm remembers.
-    dropout: ``() -> layers`` that are to drop units in training.
-    is_frozen: from `jaxkd.models.frozen`.
-    quiet: what to write so that evaluation draws and changes nothing.
+  Raises:
+    UserError: a tap that matches no layer, two outputs of one name, or
+      variables that cannot be kept on disk.
   """
-
-  name: str
-  init: Callable[[Array], dict]
-  shapes: dict
-  forward: Callable[..., Callable]
-  statistics: tuple[str, ...]
-  dropout: Callable[[], list[str]]
-  is_frozen: frozen.IsFrozen | None
-  quiet: str
-
-
-def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
   for path, leaf in by_path(adapter.shapes).items():
     if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
       raise UserError(
@@ -343,7 +362,7 @@ def _net(adapter: _Adapter, inputs: PyTree, taps: Sequence[str]) -> Net:
   return Net(adapter.init, apply, idle)
 
 
-def _trace(adapter: _Adapter, inputs: PyTree) -> tuple[dict, Calls]:
+def _trace(adapter: Adapter, inputs: PyTree) -> tuple[dict, Calls]:
   """Shapes of what a model and all its layers give."""
   run = adapter.forward(lambda path: True)
 
@@ -372,7 +391,7 @@ class _Used(NamedTuple):
   written: tuple[str, ...]
 
 
-def _used(adapter: _Adapter, inputs: PyTree, train: bool) -> _Used:
+def _used(adapter: Adapter, inputs: PyTree, train: bool) -> _Used:
   run = adapter.forward(None)
   params = tuple(by_path(adapter.shapes['params']))
 
@@ -540,7 +559,7 @@ def _nnx(
   before: Hooks = (),
   after: Hooks = (),
   freeze: str = '',
-) -> _Adapter:
+) -> Adapter:
   def build(key):
     module = make(_rngs(key))
     for path, layer in nnx.iter_modules(module):
@@ -604,7 +623,7 @@ def _nnx(
     module = nnx.merge(graphdef, state)
     return [_name(path) for path, m in nnx.iter_modules(module) if _drops(m)]
 
-  return _Adapter(
+  return Adapter(
     kind.__name__,
     init,
     shapes,
@@ -893,7 +912,7 @@ def _value(path: tuple, leaf: Any, variables: dict, key: Array | None) -> Array:
   )
 
 
-def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
+def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> Adapter:
   kind = type(module)
   called_with = switch.caller(
     kind, draws="draw with self.make_rng('dropout'), as linen.Dropout does"
@@ -1017,7 +1036,7 @@ def _linen(module: linen.Module, inputs: PyTree, freeze: str = '') -> _Adapter:
       )
     return list(found)
 
-  return _Adapter(
+  return Adapter(
     kind.__name__,
     init,
     shapes,

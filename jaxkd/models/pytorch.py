@@ -10,7 +10,12 @@ holds is the same in all families:
     weight [O, I]                kernel [I, O]
     weight [C]                   scale [C]
     bias                         bias
+    a parameter by itself        the same
     running_mean, running_var    mean, var
+
+A rule for a parameter that is in no layer matches its whole name. Maps that are
+one of ours and several of theirs, as those of queries, keys and values, have
+``#0``, ``#1``... after the name of ours, and are concatenated in that order.
 
 Every tensor must find its place and every variable its values, all but counts
 such as ``num_batches_tracked``, which have no part in what a net computes. What
@@ -36,7 +41,7 @@ from jaxkd.paths import by_path
 PREFIX = 'pytorch:'  # of the path of such a file, in a config
 
 _REMEDY = 'name the model that the file is of'
-_KINDS = {
+_KINDS: dict[tuple[str, int], tuple[str, str, tuple[int, ...]]] = {
   ('weight', 4): ('params', 'kernel', (2, 3, 1, 0)),
   ('weight', 2): ('params', 'kernel', (1, 0)),
   ('weight', 1): ('params', 'scale', (0,)),
@@ -44,6 +49,8 @@ _KINDS = {
   ('running_mean', 1): ('state', 'mean', (0,)),
   ('running_var', 1): ('state', 'var', (0,)),
 }
+# What torch.nn.MultiheadAttention calls the map of queries, keys and values.
+_IN_PROJ = re.compile(r'(in_proj)_(weight|bias)$')
 # Counts of BatchNorm, of torch.optim.swa_utils, and of the profiler thop.
 _UNUSED = {'num_batches_tracked', 'n_averaged', 'total_ops', 'total_params'}
 # What PyTorch's wrappers put into names, before a whole net or a layer of it:
@@ -109,43 +116,95 @@ def load(path: str | Path, model: str, like: Any) -> dict:
     variables = pytorch.load('resnet56.safetensors', 'resnet56', shapes)
   """
   path = files.path(path, at='path')
-  rules, wanted = _rules(model), by_path(like)
-  misfit, found, placed = f'{path} does not fit the model {model!r}: ', {}, {}
-  tensors = _read(path)
-  for name, layer in _layers(tensors, rules).items():
-    leaf, tensor = name.rpartition('.')[2], tensors[name]
-    shown, ours = f'{name} {list(tensor.shape)}', _ours(layer, rules)
+  rules = _rules(model)
+  return _placed(_read(path), rules, model, like, path)
+
+
+def placed(
+  tensors: Mapping[str, np.ndarray], model: str, like: Any, path: Path
+) -> dict:
+  """The variables of a model from the tensors of a state dict, by name.
+
+  Args:
+    tensors: floating-point ones, by their names there.
+    model: see `load`.
+    like: see `load`.
+    path: where they come from, for errors.
+
+  Raises:
+    UserError: as `load`.
+  """
+  kept = {k: x for k, x in tensors.items() if _leaf(k) not in _UNUSED}
+  return _placed(kept, _rules(model), model, like, path)
+
+
+def _placed(
+  tensors: Mapping[str, np.ndarray],
+  rules: Mapping[str, Callable[..., str]],
+  model: str,
+  like: Any,
+  path: Path,
+) -> dict:
+  wanted = by_path(like)
+  misfit = f'{path} does not fit the model {model!r}: '
+  parts: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+  for name, (ours, is_layer) in _places(tensors, rules).items():
+    tensor = tensors[name]
+    shown = f'{name} {list(tensor.shape)}'
+    leaf = _leaf(_IN_PROJ.sub(r'\1.\2', name))
     if not ours:
       raise UserError(f'{misfit}it has no layer for {shown}; {_REMEDY}')
-    if (leaf, tensor.ndim) not in _KINDS:
+    layer, _, number = ours.partition('#')
+    if not is_layer:
+      target, value = f'params/{layer}', tensor
+    elif (leaf, tensor.ndim) in _KINDS:
+      kind, last, axes = _KINDS[leaf, tensor.ndim]
+      target, value = f'{kind}/{layer}/{last}', tensor.transpose(axes)
+    else:
       raise UserError(
-        f'{misfit}its layer {ours} has no place for {shown}; save the net with '
-        'plain weights, biases and running statistics'
+        f'{misfit}its layer {layer} has no place for {shown}; save the net '
+        'with plain weights, biases and running statistics'
       )
-    kind, last, axes = _KINDS[leaf, tensor.ndim]
-    target, value = f'{kind}/{ours}/{last}', tensor.transpose(axes)
+    own = parts.setdefault(target, {})
+    if int(number or 0) in own:
+      raise UserError(
+        f'{misfit}{own[int(number or 0)][0]} and {shown} would both be '
+        f'{target}; keep the tensors of one net'
+      )
+    own[int(number or 0)] = shown, value
+  found = {}
+  for target, own in parts.items():
+    shown = ' and '.join(own[number][0] for number in sorted(own))
+    value = _joined([own[number][1] for number in sorted(own)])
     expected = wanted[target].shape if target in wanted else None
-    if value.shape != expected:
+    if value is None or value.shape != expected:
       has = f'has {list(expected)} there' if expected else 'has no such layer'
+      sizes = '' if value is None else f' {list(value.shape)}'
       raise UserError(
-        f'{misfit}{shown} would be {target} {list(value.shape)}, and the model '
-        f'{has}; {_REMEDY}, on data of its classes'
-      )
-    if target in found:
-      raise UserError(
-        f'{misfit}{placed[target]} and {shown} would both be {target}; keep '
-        'the tensors of one net'
+        f'{misfit}{shown} would be {target}{sizes}, and the model {has}; '
+        f'{_REMEDY}, on data of its classes and of its size'
       )
     value = _float32(value)
     if not np.isfinite(value).all():
       raise UserError(f'{misfit}{shown} has values that are not finite')
-    found[target], placed[target] = jnp.asarray(value), shown
+    found[target] = jnp.asarray(value)
   for target, leaf in wanted.items():
     if target not in found:
       raise UserError(
         f'{misfit}no tensor there gives {target} {list(leaf.shape)}; {_REMEDY}'
       )
   return jax.tree.unflatten(jax.tree.structure(like), map(found.get, wanted))
+
+
+def _joined(values: list[np.ndarray]) -> np.ndarray | None:
+  """Values one after another in the last axis; None where others differ."""
+  if len({value.shape[:-1] for value in values}) > 1:
+    return None
+  return np.concatenate(values, -1) if len(values) > 1 else values[0]
+
+
+def _leaf(name: str) -> str:
+  return name.rpartition('.')[2]
 
 
 def _float32(value: np.ndarray) -> np.ndarray:
@@ -166,34 +225,38 @@ def _rules(model: str) -> Mapping[str, Callable[..., str]]:
   return rules
 
 
-def _layers(
+def _places(
   names: Iterable[str], rules: Mapping[str, Callable[..., str]]
-) -> dict[str, str]:
-  """Each tensor's name -> that of its layer in the net alone.
+) -> dict[str, tuple[str, bool]]:
+  """Each tensor's name -> what of ours has it, and whether that is a layer.
 
   A name that means something is taken as it is. Else all wrappers are left
   out, and then so many parts at the start, which all names share or of which
   each is known to hold a net, that what remains means something.
   """
-  whole = {name: name.rpartition('.')[0] for name in names}
+  names = {name: _IN_PROJ.sub(r'\1.\2', name) for name in names}
   parts = {
-    name: [part for part in layer.split('.') if part not in _WRAPPERS]
-    for name, layer in whole.items()
+    name: [part for part in own.split('.') if part not in _WRAPPERS]
+    for name, own in names.items()
   }
   alike = (len(set(each)) == 1 for each in zip(*parts.values(), strict=False))
   shared = len(list(itertools.takewhile(bool, alike)))
 
-  def layer_of(name):
-    if _ours(whole[name], rules):
-      return whole[name]
-    for dropped in range(len(parts[name])):
-      held = parts[name][shared:dropped]
-      layer = '.'.join(parts[name][dropped:])
-      if _HOLDERS.issuperset(held) and _ours(layer, rules):
-        return layer
-    return whole[name]
+  def place(name):
+    own = parts[name]
+    layer = names[name].rpartition('.')[0]
+    for whole, end in ((names[name], len(own)), (layer, len(own) - 1)):
+      shorter = (
+        '.'.join(own[dropped:end])
+        for dropped in range(end)
+        if _HOLDERS.issuperset(own[shared:dropped])
+      )
+      for text in (whole, *shorter):
+        if ours := _ours(text, rules):
+          return ours, end < len(own)
+    return '', True
 
-  return {name: layer_of(name) for name in parts}
+  return {name: place(name) for name in names}
 
 
 def _ours(layer: str, rules: Mapping[str, Callable[..., str]]) -> str:
@@ -234,7 +297,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
   tensors = {
     name: tensor
     for name, tensor in tensors.items()
-    if name.rpartition('.')[2] not in _UNUSED
+    if _leaf(name) not in _UNUSED
   }
   if not tensors:
     raise UserError(

@@ -13,7 +13,7 @@ from jax import Array
 from jaxkd.errors import unknown
 from jaxkd.models import layers
 from jaxkd.models.layers import ConvNorm
-from jaxkd.models.resnet import PYTORCH as PYTORCH  # the same layers
+from jaxkd.models.resnet import PYTORCH as _TORCHVISION
 from jaxkd.models.resnet import BasicBlock, Bottleneck, make_stages
 
 _18 = {'block': 'basic', 'sizes': (2, 2, 2, 2), 'width': 64}
@@ -31,6 +31,21 @@ NAMED = {
   'resnet101': {**_101, 'stem': 'imagenet'},
   'resnet101_cifar': {**_101, 'stem': 'cifar'},
   'resnet152': {**_152, 'stem': 'imagenet'},
+}
+# Layers of torchvision and timm, and of transformers -> ours, see
+# models/pytorch.py.
+_LAYER = r'(convolution|normalization)'
+_KIND = {'convolution': 'conv', 'normalization': 'norm'}
+PYTORCH = {
+  **_TORCHVISION,
+  rf'resnet\.embedder\.embedder\.{_LAYER}': lambda kind: f'stem/{_KIND[kind]}',
+  rf'resnet\.encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.{_LAYER}': (
+    lambda i, j, k, kind: f'stages/{i}/blocks/{j}/conv{k + 1}/{_KIND[kind]}'
+  ),
+  rf'resnet\.encoder\.stages\.(\d)\.layers\.(\d+)\.shortcut\.{_LAYER}': (
+    lambda i, j, kind: f'stages/{i}/blocks/{j}/shortcut/{_KIND[kind]}'
+  ),
+  r'classifier\.1': lambda: 'head',
 }
 
 

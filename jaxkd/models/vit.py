@@ -21,6 +21,43 @@ NAMED = {
   'vit_s_16': {**BASE, 'width': 384, 'heads': 6},
   'vit_b_16': {**BASE, 'width': 768, 'heads': 12},
 }
+# Layers of torchvision, of timm, and of transformers, in its files and in its
+# nets -> ours, see models/pytorch.py.
+_EMBEDDINGS = r'vit\.embeddings\.'
+_BLOCK = (
+  r'(?:encoder\.layers\.encoder_layer_|blocks\.'
+  r'|vit\.encoder\.layer\.|vit\.layers\.)(\d+)\.'
+)
+_IN_TURN = {'q': 0, 'k': 1, 'v': 2}
+PYTORCH = {
+  rf'class_token|cls_token|{_EMBEDDINGS}cls_token': lambda: 'token',
+  rf'encoder\.pos_embedding|pos_embed|{_EMBEDDINGS}position_embeddings': (
+    lambda: 'position'
+  ),
+  rf'conv_proj|patch_embed\.proj|{_EMBEDDINGS}patch_embeddings\.projection': (
+    lambda: 'patches/conv'
+  ),
+  rf'{_BLOCK}(?:ln_1|norm1|layernorm_before)': lambda i: f'blocks/{i}/norm1',
+  rf'{_BLOCK}(?:ln_2|norm2|layernorm_after)': lambda i: f'blocks/{i}/norm2',
+  rf'{_BLOCK}(?:self_attention\.in_proj|attn\.qkv)': lambda i: (
+    f'blocks/{i}/attention/project_in'
+  ),
+  rf'{_BLOCK}attention\.(?:attention\.)?([qkv])(?:uery|ey|alue|_proj)': (
+    lambda i, which: f'blocks/{i}/attention/project_in#{_IN_TURN[which]}'
+  ),
+  (
+    rf'{_BLOCK}(?:self_attention\.out_proj|attn\.proj'
+    r'|attention\.output\.dense|attention\.o_proj)'
+  ): lambda i: f'blocks/{i}/attention/project_out',
+  rf'{_BLOCK}(?:mlp\.(?:0|linear_1|fc1)|intermediate\.dense)': lambda i: (
+    f'blocks/{i}/mlp/linear1'
+  ),
+  rf'{_BLOCK}(?:mlp\.(?:3|linear_2|fc2)|output\.dense)': lambda i: (
+    f'blocks/{i}/mlp/linear2'
+  ),
+  r'encoder\.ln|norm|vit\.layernorm': lambda: 'norm',
+  r'heads\.head|head|classifier': lambda: 'head',
+}
 
 
 class Patches(nnx.Module):
@@ -98,11 +135,12 @@ class Block(nnx.Module):
     mlp_ratio: float,
     *,
     dropout: float,
+    norm_eps: float,
     **options: Any,
   ):
-    self.norm1 = layer_norm(width, **options)
+    self.norm1 = layer_norm(width, norm_eps, **options)
     self.attention = Attention(width, heads, dropout=dropout, **options)
-    self.norm2 = layer_norm(width, **options)
+    self.norm2 = layer_norm(width, norm_eps, **options)
     self.mlp = MLP(width, int(mlp_ratio * width), dropout=dropout, **options)
 
   def __call__(self, x: Array) -> Array:
@@ -127,6 +165,7 @@ class Model(nnx.Module):
     dropout: the probability that training drops a unit.
     pool: what is classified, the ``'mean'`` of all tokens or a class
       ``'token'``, which comes first.
+    norm_eps: what LayerNorm adds to a variance.
     dtype: what to compute in.
     rngs: where initial values and dropout come from.
 
@@ -146,6 +185,7 @@ class Model(nnx.Module):
     mlp_ratio: float = 4.0,
     dropout: float = 0.0,
     pool: str = 'mean',
+    norm_eps: float = 1e-6,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -161,10 +201,17 @@ class Model(nnx.Module):
     )
     self.dropout = nnx.Dropout(dropout, rngs=rngs)
     self.blocks = nnx.List(
-      Block(width, heads, mlp_ratio, dropout=dropout, **options)
+      Block(
+        width,
+        heads,
+        mlp_ratio,
+        dropout=dropout,
+        norm_eps=norm_eps,
+        **options,
+      )
       for _ in range(depth)
     )
-    self.norm = layer_norm(width, **options)
+    self.norm = layer_norm(width, norm_eps, **options)
     self.head = layers.head(width, num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
@@ -186,6 +233,8 @@ def linear(width_in: int, width_out: int, **options: Any) -> nnx.Linear:
   return nnx.Linear(width_in, width_out, kernel_init=xavier, **options)
 
 
-def layer_norm(width: int, **options: Any) -> nnx.LayerNorm:
-  """LayerNorm; its epsilon is what transformers for images have."""
-  return nnx.LayerNorm(width, epsilon=1e-6, **options)
+def layer_norm(
+  width: int, epsilon: float = 1e-6, **options: Any
+) -> nnx.LayerNorm:
+  """LayerNorm; its epsilon is what most transformers for images have."""
+  return nnx.LayerNorm(width, epsilon=epsilon, **options)

@@ -13,7 +13,7 @@ from jaxkd.distill import fusion
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.logits import factored
-from jaxkd.models import given, half, precision
+from jaxkd.models import given, half, precision, torch_module
 from jaxkd.models.external import is_external
 from jaxkd.run import terms
 from jaxkd.students import compression, inherit
@@ -58,6 +58,11 @@ def role(
   for option in entry['kw']:
     if option in _NOT_OPTIONS:
       raise UserError(f'{at}.kw: {option!r} is set by jaxkd; remove it')
+  if steps and torch_module.is_named(entry['model']):
+    raise UserError(
+      f'{at}.model: {entry["model"]!r} is a net with its weights, which does '
+      'not train here; let it be a teacher, and name a model of jaxkd or Flax'
+    )
   adapted = bool(entry['kw'].get('lora'))
   if adapted and steps:
     _check_adapted(entry, at)

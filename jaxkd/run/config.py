@@ -23,7 +23,12 @@ from jaxkd.distill import library
 from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.models import given as given_nets
-from jaxkd.models import hugging_face, precision
+from jaxkd.models import (
+  hugging_face,
+  hugging_face_vision,
+  precision,
+  torch_module,
+)
 from jaxkd.report import wording
 from jaxkd.run import old_names
 from jaxkd.train import population
@@ -381,9 +386,22 @@ def _teacher(entry: Mapping[str, Any], config: Mapping, at: str) -> dict:
 def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   """A complete net, with what its model takes by default."""
   given, entry = entry, merge(default, entry, at)
+  name, weights = entry['model'], entry.get('restore', '')
+  if torch_module.is_named(name) and weights not in ('', name):
+    raise UserError(
+      f'{at}.restore: {name!r} comes with its weights, and {weights!r} is '
+      f'something else; leave one of {at}.model and {at}.restore out'
+    )
+  entry |= _with_weights(entry, name)
   weights, model = entry.get('restore', ''), given.get('model')
-  if hugging_face.is_folder(weights) and model in (None, models.HUGGING_FACE):
-    entry['model'] = weights  # whose config.json has its options
+  if hugging_face.is_folder(weights):
+    here = f'{at}.restore'
+    if model in (None, models.family_of(weights, at=here)):
+      entry['model'] = weights  # whose config.json has its options
+    folder = hugging_face.folder(weights, at=here)
+    if 'views' not in given and hugging_face_vision.family(folder):
+      text = hugging_face_vision.view(folder).text
+      entry['views'] = {**entry['views'], 'train': text, 'eval': text}
   if given_nets.has_model(weights) and model != weights:
     _check_left_behind(given, weights, at)
     left = {'kw': {}} if model else {}
@@ -391,6 +409,13 @@ def _net(default: Mapping[str, Any], entry: Mapping[str, Any], at: str) -> dict:
   named = 'restore' if entry['model'] == weights else 'model'
   options = models.defaults(entry['model'], at=f'{at}.{named}')
   return {**entry, 'kw': {**plain(options), **entry['kw']}}
+
+
+def _with_weights(entry: Mapping, model: str) -> dict:
+  """What a model that comes with its weights makes of ``restore``."""
+  before = entry.get('restore')  # None of a student, which is not restored
+  free = before == '' or (before and torch_module.is_named(before))
+  return {'restore': model} if free and torch_module.is_named(model) else {}
 
 
 def _check_left_behind(given: Mapping, weights: str, at: str) -> None:
@@ -585,7 +610,7 @@ def options_after(config: Mapping, kind: str, name: str, at: str) -> dict:
   """
   if kind == 'model':
     kw = plain(models.defaults(name, at=f'{at}.model')) if name else {}
-    return {'kw': kw}
+    return {'kw': kw, **_with_weights(config, name)}
   if kind in ('loss', 'term') and at.endswith('.kw'):
     return {}  # an option of a term, which has no options of its own
   if kind in ('loss', 'term') and name:

@@ -13,7 +13,12 @@ from jaxkd.data import inputs, views
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
-from jaxkd.models import hugging_face, precision, pytorch
+from jaxkd.models import (
+  hugging_face,
+  hugging_face_vision,
+  precision,
+  pytorch,
+)
 from jaxkd.models.given import Given
 from jaxkd.paths import by_path
 from jaxkd.students import stored
@@ -109,7 +114,10 @@ def restore(
     elif hugging_face.is_folder(entry['restore']):
       like = jax.eval_shape(role.net.init, jax.random.key(0))
       dtype = entry['train']['param_dtype']
-      one = hugging_face.load(folder, like, dtype=dtype)
+      if hugging_face_vision.family(folder):
+        one = _of_images(entry, role, like, folder)
+      else:
+        one = hugging_face.load(folder, like, dtype=dtype)
       variables, there = jax.tree.map(lambda x: x[None], one), 1
     else:
       variables, spec = stored.load(folder)
@@ -181,6 +189,10 @@ def differences(
       'standardised, and see values as the data have them, for there is no '
       f'standardize in teachers.{name}.views.eval'
     ]
+  if hugging_face.is_folder(entry['restore']) and hugging_face_vision.family(
+    folder
+  ):
+    return _differences_of_images(name, entry, role, folder, source)
   if hugging_face.is_folder(entry['restore']):
     rows = hugging_face.options(folder)['vocabulary']
     classes = entry['classes'] or source.num_classes
@@ -223,6 +235,41 @@ def differences(
         f'{said} trained on {inputs.said(there)} and see {inputs.said(those)} '
         'here'
       )
+  return notes
+
+
+def _of_images(
+  entry: Mapping[str, Any], role: Role, like: Any, folder: Path
+) -> dict:
+  """The variables of a net for images in a folder of Hugging Face."""
+  outputs = jax.eval_shape(
+    lambda v, x: role.net.apply(v, x)[0], like, shape_lib.batch(role.shape)
+  )
+  count = outputs['logits'].shape[-1]
+  hugging_face_vision.check(folder, role.shape, count)
+  tensors = dict(hugging_face.tensors(folder))
+  return pytorch.placed(tensors, entry['model'], like, folder)
+
+
+def _differences_of_images(
+  name: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  folder: Path,
+  source: Source,
+) -> list[str]:
+  """The same of a net for images in a folder of Hugging Face."""
+  there = hugging_face_vision.classes(folder)
+  spec = {'classes': there, 'num_classes': len(there)}
+  _check_classes(name, entry, spec, source)
+  shown = hugging_face_vision.view(folder)
+  own, wanted = (views.parse(t).text for t in (role.eval_view, shown.text))
+  notes = [f'the folder of the teachers {name} {n}' for n in shown.notes]
+  if own != wanted:
+    notes.append(
+      f'the teachers {name} were evaluated with {wanted!r}, as their folder '
+      f'says, and have {own!r} here'
+    )
   return notes
 
 

@@ -62,6 +62,7 @@ def test_every_family_with_rules_is_compared():
   families = {n for n, m in models.families().items() if hasattr(m, 'PYTORCH')}
   compared = {models.resolve(net['model'])[0].__module__ for net in NETS}
   compared.add('jaxkd.models.classics')  # with NumPy, below
+  compared.add('jaxkd.models.vit')  # in test_hugging_face_vision.py
   assert compared == {f'jaxkd.models.{name}' for name in families}
 
 
