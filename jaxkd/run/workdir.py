@@ -399,14 +399,13 @@ def load(
   view = views.parse(spec['view'], stored=True)
   known = _inputs(spec, view, folder)
 
-  def apply(variables, inputs, *, key=None, train=False):
-    inputs = inputs_lib.take(known, inputs) if known else inputs
-    count = len(jax.tree.leaves(inputs)[0])
+  def forward(variables, inputs, *, key=None, train=False):
+    count = jax.tree.leaves(inputs)[0].shape[0]
     index = jax.numpy.arange(count)
     seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
     return net.apply(variables, seen, key=key, train=train)
 
-  loaded = LoadedNet(net.init, apply, _classes(spec), known, view.text)
+  loaded = LoadedNet(net.init, forward, _classes(spec), known, view.text)
   return loaded, jax.tree.map(lambda x: x[member], variables)
 
 

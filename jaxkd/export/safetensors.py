@@ -1,0 +1,46 @@
+"""The weights alone, in one file of safetensors that jaxkd reads again.
+
+``jaxkd.load('mine.safetensors')`` is the net, and
+``teachers.NAME.restore='mine.safetensors'`` a teacher.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxkd.errors import UserError
+from jaxkd.export import given as given_lib
+from jaxkd.export.given import Given
+from jaxkd.students import single_file
+
+ENDING = single_file.ENDING
+RUNTIME = 'jaxkd.load'
+NEEDS: dict[str, str] = {}
+
+
+def write(given: Given, program: None, path: Path) -> dict:
+  """Writes the file; returns nothing more to say of it.
+
+  Raises:
+    UserError: a net of no run, of which nothing says how to rebuild it.
+  """
+  del program
+  if given.folder is None:
+    raise UserError(
+      'jaxkd.export: a net of no run has no description to go with its '
+      "weights; name the run's folder, or use safetensors.flax.save_file"
+    )
+  one = {'members': 1, 'packed': {}}
+  single_file.write(path, given.variables, {**given.spec, **one})
+  return {}
+
+
+def run(
+  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+) -> list[np.ndarray]:
+  """What the net gives that is read from the file."""
+  del given
+  again = given_lib.of(path)
+  found = again.outputs(inputs)
+  return [np.asarray(found[name]) for name in names]
