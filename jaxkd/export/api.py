@@ -15,7 +15,6 @@ from jaxkd.export.given import Given
 from jaxkd.models import hugging_face
 from jaxkd.types import Net
 
-WEIGHTS = ('safetensors', 'hf')  # formats of weights alone
 FEW = 3  # examples of a second batch, of another size
 
 
@@ -106,15 +105,11 @@ def written(
   if path.exists() and not (to == 'hf' and path.is_dir()):
     raise UserError(f'{path}: something is there; name another, or remove it')
   given = given_lib.of(where, inputs=inputs, **which)
-  traced, options = None, {}
-  if to not in WEIGHTS:
-    traced = program.trace(given, outputs)
-  elif to == 'hf':
-    options['dtype'] = dtype
+  options = {'dtype': dtype} if to == 'hf' else {}
   with writing(path.parent):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-      more = form.write(given, traced, path, **options)
+      traced, more = form.write(given, outputs, path, **options)
       found = _checked(given, form, path, outputs, inputs, dtype)
       about = card.of(given, path, to, traced, found | more)
       card.write(path, about)

@@ -65,6 +65,13 @@ class Given(NamedTuple):
       for path, array in paths
     }
 
+  def encoded(self) -> dict[str, stored.Stored]:
+    """The quantised weights by path, as their run has stored them."""
+    if self.folder is None:
+      return {}
+    found = stored.encoded(self.folder, self.member)
+    return {path: x for path, x in found.items() if x.levels != 'float'}
+
   def tree(self, leaves: Any) -> Any:
     """The inputs as the net takes them, from its arrays in order."""
     structure = jax.tree.structure(

@@ -31,20 +31,24 @@ _TOKENIZER = (
 
 
 def write(
-  given: Given, program: None, path: Path, *, dtype: str = 'float32'
-) -> dict:
-  """Writes the folder; returns what else is to be said of it.
+  given: Given,
+  outputs: Sequence[str],
+  path: Path,
+  *,
+  dtype: str = 'float32',
+) -> tuple[None, dict]:
+  """Writes the folder; returns what is to be said of it.
 
   Args:
     given: the net.
-    program: none, as the weights alone are written.
+    outputs: of no use, as the weights alone are written.
     path: a folder that is not there yet, or is empty.
     dtype: of the weights, 'float32' or 'bfloat16'.
 
   Raises:
     UserError: it is no decoder, or the folder holds something.
   """
-  del program
+  del outputs  # of the whole net
   spec = given.spec
   family = models.resolve(spec['model'])[0] if 'model' in spec else None
   changed = [name for name in ('quantize', 'logit_shift') if spec.get(name)]
@@ -66,7 +70,7 @@ def write(
     dtype=dtype,
   )
   _add_tokenizer(path, given)
-  return {'dtype': dtype}
+  return None, {'dtype': dtype}
 
 
 def run(

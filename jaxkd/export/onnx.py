@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxkd.errors import UserError
 from jaxkd.export.given import Given
-from jaxkd.export.program import BATCH, Program
+from jaxkd.export.program import BATCH, Program, trace
+from jaxkd.students import quantize
 
 ENDING = '.onnx'
 RUNTIME = 'ONNX Runtime'
@@ -32,15 +33,26 @@ LARGEST = 2**31 - 1  # bytes of a file
 _MISSING = re.compile(r"primitive '([^']+)'")
 
 
-def write(given: Given, program: Program, path: Path) -> dict:
-  """Writes the file; returns what else is to be said of it.
+def write(
+  given: Given, outputs: Sequence[str], path: Path
+) -> tuple[Program, dict]:
+  """Writes the file; returns what it holds, and what else is to be said of it.
 
   Raises:
     UserError: the net uses an operation that ONNX or jax2onnx lacks, or is too
       large for one file.
   """
+  import onnx
+
+  from jaxkd.export import onnx_weights
+
+  weights = given.encoded()
+  with quantize.marked():
+    program = trace(given, outputs, tuple(weights))
   with _quiet():
     model = _converted(given, program)
+  onnx_weights.put_in(model, weights)
+  onnx.checker.check_model(model, full_check=True)
   about = {'classes': list(given.net.classes), 'view': given.net.view}
   for key, value in about.items():
     entry = model.metadata_props.add()
@@ -51,7 +63,14 @@ def write(given: Given, program: Program, path: Path) -> dict:
       'holds 2 GiB; export it with --to safetensors'
     )
   path.write_bytes(model.SerializeToString())
-  return {'opset': OPSET}
+  more: dict = {'opset': OPSET}
+  if weights:
+    bits = '/'.join(str(n) for n in sorted({x.bits for x in weights.values()}))
+    more['notes'] = [
+      f'{len(weights)} arrays of weights are integers of {bits} bits, a byte '
+      'each, as their run has quantised them'
+    ]
+  return program, more
 
 
 def run(
@@ -79,15 +98,17 @@ def run(
 def _converted(given: Given, program: Program) -> Any:
   """The model in ONNX, checked."""
   import jax2onnx
-  import onnx
 
+  from jaxkd.export import onnx_lowering
+
+  onnx_lowering.register()
   try:
     model = jax2onnx.to_onnx(
       program.function,
-      list(program.inputs.values()),
+      [*program.weights.values(), *program.inputs.values()],
       model_name=Path(given.name).name,
       opset=OPSET,
-      input_names=list(program.inputs),
+      input_names=[*program.weights, *program.inputs],
       output_names=list(program.outputs),
     )
   except NotImplementedError as error:
@@ -96,8 +117,8 @@ def _converted(given: Given, program: Program) -> Any:
     raise _lacking(given, what) from error
   except Exception as error:  # of many kinds, deep within it
     raise _lacking(given, _first(error)) from error
-  onnx.checker.check_model(model, full_check=True)
-  for value in (*model.graph.input, *model.graph.output):
+  examples = (x for x in model.graph.input if x.name in program.inputs)
+  for value in (*examples, *model.graph.output):
     value.type.tensor_type.shape.dim[0].dim_param = BATCH
   return model
 

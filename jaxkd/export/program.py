@@ -17,6 +17,7 @@ from jaxkd.errors import UserError, unknown
 from jaxkd.export.given import Given, outputs_of
 from jaxkd.logits.factored import is_factored
 from jaxkd.models import convolution
+from jaxkd.paths import flattened, nested
 
 BATCH = 'batch'  # the name of the axis of examples
 
@@ -25,23 +26,29 @@ class Program(NamedTuple):
   """A traced net.
 
   Attributes:
-    function: ``(*inputs) -> [outputs]``.
+    function: ``(*weights, *inputs) -> [outputs]``.
+    weights: arrays of the net that are given to it by path, before the
+      inputs; all others are constants.
     inputs: the inputs by name, with `BATCH` for their first axis.
     outputs: the outputs by name.
   """
 
   function: Callable[..., list[Array]]
+  weights: dict[str, jax.ShapeDtypeStruct]
   inputs: dict[str, jax.ShapeDtypeStruct]
   outputs: dict[str, jax.ShapeDtypeStruct]
 
 
-def trace(given: Given, outputs: Sequence[str] = ()) -> Program:
+def trace(
+  given: Given, outputs: Sequence[str] = (), weights: Sequence[str] = ()
+) -> Program:
   """Traces a net for a batch of unknown size.
 
   Args:
     given: the net.
     outputs: the names of those wanted; empty for what its task looks at, or
       all of them where that is not known.
+    weights: the paths of variables that are to be arguments.
 
   Raises:
     UserError: an output that it does not give, or a model that asks for the
@@ -54,16 +61,22 @@ def trace(given: Given, outputs: Sequence[str] = ()) -> Program:
     )
     for name, array in given.arrays().items()
   }
-  names: list[str] = []
+  known, names = flattened(given.variables), []
+  apart = {
+    path: jax.ShapeDtypeStruct(known[path].shape, known[path].dtype)
+    for path in weights
+  }
 
   def function(*leaves):
-    found = given.net.forward(given.variables, given.tree(leaves))
+    own = {**known, **dict(zip(apart, leaves, strict=False))}
+    variables = {'params': {}, 'state': {}, **nested(own)}
+    found = given.net.forward(variables, given.tree(leaves[len(apart) :]))
     names[:] = chosen(found, outputs or outputs_of(given))
     return [_dense(found[name]) for name in names]
 
   try:
     with convolution.plain():
-      traced = jax.make_jaxpr(function)(*inputs.values())
+      traced = jax.make_jaxpr(function)(*apart.values(), *inputs.values())
   except UserError:
     raise
   except Exception as error:  # of Python's and of JAX's kinds
@@ -79,7 +92,7 @@ def trace(given: Given, outputs: Sequence[str] = ()) -> Program:
   shapes = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()
   }
-  return Program(core.jaxpr_as_fun(live), inputs, shapes)
+  return Program(core.jaxpr_as_fun(live), apart, inputs, shapes)
 
 
 def chosen(found: dict, wanted: Sequence[str]) -> list[str]:

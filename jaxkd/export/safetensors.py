@@ -19,13 +19,15 @@ RUNTIME = 'jaxkd.load'
 NEEDS: dict[str, str] = {}
 
 
-def write(given: Given, program: None, path: Path) -> dict:
-  """Writes the file; returns nothing more to say of it.
+def write(
+  given: Given, outputs: Sequence[str], path: Path
+) -> tuple[None, dict]:
+  """Writes the file; returns nothing that is to be said of it.
 
   Raises:
     UserError: a net of no run, of which nothing says how to rebuild it.
   """
-  del program
+  del outputs  # of the whole net
   if given.folder is None:
     raise UserError(
       'jaxkd.export: a net of no run has no description to go with its '
@@ -33,7 +35,7 @@ def write(given: Given, program: None, path: Path) -> dict:
     )
   one = {'members': 1, 'packed': {}}
   single_file.write(path, given.variables, {**given.spec, **one})
-  return {}
+  return None, {}
 
 
 def run(

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxkd.errors import UserError
 from jaxkd.export.given import Given
-from jaxkd.export.program import Program
+from jaxkd.export.program import Program, trace
 
 ENDING = '.stablehlo'
 RUNTIME = 'jax.export'
@@ -37,14 +37,16 @@ numpy.savez(found, **{str(i): x for i, x in enumerate(out)})
 """
 
 
-def write(given: Given, program: Program, path: Path) -> dict:
-  """Writes the file; returns nothing more to say of it."""
-  del given
+def write(
+  given: Given, outputs: Sequence[str], path: Path
+) -> tuple[Program, dict]:
+  """Writes the file; returns what it holds, and nothing more to say of it."""
+  program = trace(given, outputs)
   exported = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)(
     *program.inputs.values()
   )
   path.write_bytes(exported.serialize())
-  return {}
+  return program, {}
 
 
 def run(

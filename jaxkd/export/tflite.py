@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxkd.errors import UserError
 from jaxkd.export.given import Given
-from jaxkd.export.program import Program
+from jaxkd.export.program import Program, trace
 
 ENDING = '.tflite'
 RUNTIME = 'LiteRT'
@@ -20,8 +20,10 @@ SIGNATURE = 'serving_default'
 _OPERATION = re.compile(r"'((?:stablehlo|vhlo|chlo|mhlo)\.\w+)'")
 
 
-def write(given: Given, program: Program, path: Path) -> dict:
-  """Writes the file; returns nothing more to say of it.
+def write(
+  given: Given, outputs: Sequence[str], path: Path
+) -> tuple[Program, dict]:
+  """Writes the file; returns what it holds, and nothing more to say of it.
 
   Raises:
     UserError: the net uses an operation that TFLite lacks.
@@ -29,6 +31,7 @@ def write(given: Given, program: Program, path: Path) -> dict:
   from litert_converter import converter_api_ext as converter
   from litert_converter.mlir import ir, passmanager
 
+  program = trace(given, outputs)
   exported = jax.export.export(jax.jit(program.function), platforms=['cpu'])(
     *program.inputs.values()
   )
@@ -56,7 +59,7 @@ def write(given: Given, program: Program, path: Path) -> dict:
       f'{given.name}: LiteRT cannot say in TFLite what the net does ({what}); '
       'export it with --to stablehlo or --to onnx'
     ) from error
-  return {'signature': SIGNATURE}
+  return program, {'signature': SIGNATURE}
 
 
 def run(
