@@ -445,6 +445,11 @@ def batch_of(inputs: Inputs, examples: Sequence[Any]) -> Any:
     UserError: no such file, or an array that is no such example.
   """
   found = [_example(inputs, example) for example in examples]
+  if are_files(inputs) and len({pixels.dtype for pixels in found}) > 1:
+    found = [
+      pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
+      for pixels in found
+    ]
   return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
 

@@ -1,5 +1,6 @@
 """Writes a net as a file, compares what it gives, and says what it is."""
 
+import functools
 import importlib.util
 import shutil
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ def export(
   )[0]
 
 
+@functools.cache
 def formats() -> registry.Files:
   """The formats by name."""
   return registry.Files('jaxkd.export', defines='ENDING')
@@ -102,7 +104,8 @@ def written(
       f'jaxkd.export: dtype={dtype!r} is for weights in folders of Hugging '
       f'Face; leave it out with to={to!r}'
     )
-  if path.exists() and not (to == 'hf' and path.is_dir()):
+  empty = to == 'hf' and path.is_dir() and not any(path.iterdir())
+  if path.exists() and not empty:
     raise UserError(f'{path}: something is there; name another, or remove it')
   given = given_lib.of(where, inputs=inputs, **which)
   options = {'dtype': dtype} if to == 'hf' else {}

@@ -168,7 +168,7 @@ def examples(given: Given, inputs: Any = None) -> tuple[list[np.ndarray], str]:
     split = checks.load(given.config).splits['test']
     batch = split.fetch(np.arange(min(EXAMPLES, len(split))))['inputs']
     batch = inputs_lib.take(given.inputs, batch)
-  except UserError:
+  except (UserError, KeyError):  # as of an earlier version's config
     return drawn, "drawn examples, as the run's data is not here or another"
   return [np.asarray(x) for x in jax.tree.leaves(batch)], 'test examples'
 

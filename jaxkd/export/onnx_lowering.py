@@ -15,6 +15,7 @@ from jax2onnx.plugins import plugin_system
 
 from jaxkd.students import quantize
 
+_BOOL = np.dtype(bool)
 TO_ONNX, FROM_ONNX = (0, 3, 1, 2), (0, 2, 3, 1)  # NHWC to NCHW, and back
 
 
@@ -25,6 +26,7 @@ def register() -> None:
   for name, kind in (
     ('reduce_window_max', _WindowMax),
     ('reduce_window_sum', _WindowSum),
+    ('select_n', _Select),
   ):
     if not isinstance(known[name], kind):
       known[name] = kind(known[name])
@@ -83,6 +85,33 @@ class _WindowSum(_Window):
     )
     size = _constant(ctx, np.float32(np.prod(window)), 'size')
     return [mean, ctx.builder.Mul(mean, size, _outputs=[ctx.fresh_name('sum')])]
+
+
+class _Select(plugin_system.PrimitiveLeafPlugin):
+  """Chooses between booleans, for which ONNX Runtime has no Where."""
+
+  def __init__(self, other: Any):
+    self.other = other
+
+  def lower(self, ctx: Any, eqn: Any) -> None:
+    (out,) = eqn.outvars
+    if len(eqn.invars) != 3 or {v.aval.dtype for v in eqn.invars} != {_BOOL}:
+      return self.other.lower(ctx, eqn)
+    build, fresh, shape = ctx.builder, ctx.fresh_name, out.aval.shape
+    which, no, yes = (
+      ctx.get_value_for_var(v, name_hint=fresh('choice')) for v in eqn.invars
+    )
+    spec = ctx.get_value_for_var(out, name_hint=fresh('chosen'))
+    parts = [
+      build.And(which, yes, _outputs=[fresh('yes')]),
+      build.Not(which, _outputs=[fresh('other')]),
+    ]
+    parts.append(build.And(parts[1], no, _outputs=[fresh('no')]))
+    found = build.Or(parts[0], parts[2], _outputs=[spec.name])
+    for value in (parts[0], parts[2], found):
+      _typed(value, shape, ir.DataType.BOOL)
+    _typed(parts[1], eqn.invars[0].aval.shape, ir.DataType.BOOL)
+    ctx.bind_value_for_var(out, found)
 
 
 class _Rounded(plugin_system.PrimitiveLeafPlugin):
