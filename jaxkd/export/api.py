@@ -186,9 +186,10 @@ def _checked(
   )
   for batch in (slice(FEW), slice(None)):
     found = form.run(given, path, names, [x[batch] for x in arrays])
-    own = {name: x[batch] for name, x in ours.items()}
-    theirs = dict(zip(names, found, strict=True))
-    compared = check.compare(own, theirs, of, rounded=rounded, at=str(path))
+    if found is None:
+      return {'check': None}
+    own = {name: ours[name][batch] for name in found}
+    compared = check.compare(own, found, of, rounded=rounded, at=str(path))
   return {'check': {**compared._asdict(), 'by': form.RUNTIME}}
 
 

@@ -65,8 +65,11 @@ def write(path: Path, card: Mapping[str, Any]) -> None:
 
 def said(path: Path, card: Mapping[str, Any]) -> list[str]:
   """What was written and found, in lines for a terminal."""
-  found = dict(card['check'])
-  by, compared = found.pop('by'), Compared(**found)
+  compared = 'not compared with the net: transformers and torch are not here'
+  if card['check']:
+    found = dict(card['check'])
+    by = found.pop('by')
+    compared = Compared(**found).said(by)
   arrows = [
     '; '.join(
       f'{name} [{", ".join(map(str, x["shape"]))}] of {x["dtype"]}'
@@ -78,7 +81,7 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
   return [
     f'{path}: {card["format"]}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
-    compared.said(by),
+    compared,
     f'{path}{ENDING}: its {len(card["classes"])} classes, what it takes and '
     'gives, and this check',
   ]

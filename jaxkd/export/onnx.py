@@ -75,7 +75,7 @@ def write(
 
 def run(
   given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
-) -> list[np.ndarray]:
+) -> dict[str, np.ndarray]:
   """What ONNX Runtime makes of the file, on the CPU."""
   import onnxruntime
 
@@ -87,12 +87,13 @@ def run(
       path, options, providers=['CPUExecutionProvider']
     )
     own = (x.name for x in session.get_inputs())
-    return session.run(list(names), dict(zip(own, inputs, strict=True)))
+    found = session.run(list(names), dict(zip(own, inputs, strict=True)))
   except Exception as error:  # of its own kinds
     raise UserError(
       f'{path}: ONNX Runtime does not run it ({_first(error)}); export the net '
       'with --to stablehlo'
     ) from error
+  return dict(zip(names, found, strict=True))
 
 
 def _converted(given: Given, program: Program) -> Any:

@@ -40,9 +40,9 @@ def write(
 
 def run(
   given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
-) -> list[np.ndarray]:
+) -> dict[str, np.ndarray]:
   """What the net gives that is read from the file."""
   del given
   again = given_lib.of(path)
   found = again.outputs(inputs)
-  return [np.asarray(found[name]) for name in names]
+  return {name: found[name] for name in names}

@@ -51,7 +51,7 @@ def write(
 
 def run(
   given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
-) -> list[np.ndarray]:
+) -> dict[str, np.ndarray]:
   """What the file gives, in a process of its own."""
   del given
   with tempfile.TemporaryDirectory() as folder:
@@ -67,4 +67,4 @@ def run(
       said = (done.stderr.strip().splitlines() or ['without a word'])[-1]
       raise UserError(f'{path}: it cannot be read back ({said})')
     with np.load(found) as made:
-      return [made[str(i)] for i in range(len(names))]
+      return {name: made[str(i)] for i, name in enumerate(names)}

@@ -69,7 +69,7 @@ def write(
 
 def run(
   given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
-) -> list[np.ndarray]:
+) -> dict[str, np.ndarray]:
   """What LiteRT's interpreter makes of the file."""
   from ai_edge_litert.interpreter import Interpreter
 
@@ -85,4 +85,4 @@ def run(
       f'{path}: LiteRT does not run it ({error}); export the net with --to '
       'stablehlo or --to onnx'
     ) from error
-  return [found[name] for name in names]
+  return {name: found[name] for name in names}

@@ -429,15 +429,9 @@ def prediction(where: str | Path, task: str) -> str:
   output = getattr(judged, 'OUTPUT', 'logits')
   if known is None or output != 'logits' or getattr(judged, 'LABELS', ()):
     return ''
-  known = inputs_lib.from_json(known)
-  if not inputs_lib.are_files(known):
+  if not inputs_lib.are_files(inputs_lib.from_json(known)):
     return ''
-  # What the run has not resized is brought to its size where that is said.
-  read = "net.read('mine.png')"
-  if not known.resize:
-    read = "net.read('mine.png', resize=True)"
-  logits = f"net.apply(variables, {read})[0]['logits']"
-  return f'print(net.classes[{logits}.argmax()])'
+  return "print(net.predict(variables, 'mine.png')[0].name)"
 
 
 def _inputs(

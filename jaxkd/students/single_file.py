@@ -37,7 +37,7 @@ def write(path: Path, variables: Mapping[str, Any], spec: dict) -> None:
     spec: its description, of JSON's types.
   """
   tensors = {
-    name: np.ascontiguousarray(x) for name, x in flattened(variables).items()
+    name: np.asarray(x, order='C') for name, x in flattened(variables).items()
   }
   save_file(tensors, path, metadata={SPEC: json.dumps(spec)})
 
