@@ -113,6 +113,10 @@ def written(
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
       traced, more = form.write(given, outputs, path, **options)
+      if given.spec.get('quantize') and 'notes' not in more:
+        more['notes'] = [
+          'quantised weights are floats here, of the same values'
+        ]
       found = _checked(given, form, path, outputs, inputs, dtype)
       about = card.of(given, path, to, traced, found | more)
       card.write(path, about)

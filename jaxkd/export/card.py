@@ -70,6 +70,7 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     found = dict(card['check'])
     by = found.pop('by')
     compared = Compared(**found).said(by)
+  classes = f'its {len(card["classes"])} classes, ' if card['classes'] else ''
   arrows = [
     '; '.join(
       f'{name} [{", ".join(map(str, x["shape"]))}] of {x["dtype"]}'
@@ -82,8 +83,7 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     f'{path}: {card["format"]}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
     compared,
-    f'{path}{ENDING}: its {len(card["classes"])} classes, what it takes and '
-    'gives, and this check',
+    f'{path}{ENDING}: {classes}what it takes and gives, and this check',
   ]
 
 

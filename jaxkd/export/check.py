@@ -8,11 +8,12 @@ import numpy as np
 
 from jaxkd.errors import UserError
 
-# The largest difference of outputs, relative to their largest value, or to 1 if
-# they are smaller. Sums in another order differ by a thousandth of it; values
-# that are rounded to 8 bits or to bfloat16 may fall to the other side.
+# The largest difference of outputs, relative to their largest value. Sums in
+# another order differ by less than a thousandth of it; values that are rounded
+# to 8 bits or to bfloat16 may fall to the other side.
 TOLERANCE = 1e-3
 TOLERANCE_OF_ROUNDED = 0.05
+ZERO = 1e-6  # a difference that is none, of outputs of 0
 
 
 class Compared(NamedTuple):
@@ -83,7 +84,7 @@ def compare(
       apart, size = (x != y).astype(np.float64), np.zeros(1)
     worst, most = apart.max(initial=0.0), size.max(initial=0.0)
     limit = TOLERANCE_OF_ROUNDED if rounded else TOLERANCE
-    if not worst <= limit * max(most, 1.0):
+    if not worst <= limit * most + ZERO:
       raise _differs(
         at, f'{name} differs by {worst:.2g}, of {most:.3g} at most'
       )

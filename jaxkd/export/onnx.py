@@ -5,6 +5,7 @@ without what it asks for; see `NEEDS`.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import logging
 import re
@@ -100,6 +101,12 @@ def _converted(given: Given, program: Program) -> Any:
   """The model in ONNX, checked."""
   import jax2onnx
 
+  there = importlib.metadata.version('jax2onnx')
+  if there != VERSION:
+    raise UserError(
+      f'jaxkd.export: ONNX is written by jax2onnx {VERSION}, and {there} is '
+      f'installed: {INSTALL}'
+    )
   from jaxkd.export import onnx_lowering
 
   onnx_lowering.register()

@@ -118,4 +118,5 @@ def _live(traced: core.ClosedJaxpr) -> core.ClosedJaxpr:
     if equation.effects or not needed.isdisjoint(equation.outvars):
       kept.append(equation)
       needed |= {v for v in equation.invars if isinstance(v, core.Var)}
-  return traced.replace(jaxpr=traced.jaxpr.replace(eqns=kept[::-1]))
+  live = traced.jaxpr.replace(eqns=kept[::-1])
+  return core.ClosedJaxpr(live, traced.consts)

@@ -59,12 +59,7 @@ def write(
       f'{given.name}: LiteRT cannot say in TFLite what the net does ({what}); '
       'export it with --to stablehlo or --to onnx'
     ) from error
-  more: dict = {'signature': SIGNATURE}
-  if given.spec.get('quantize'):
-    more['notes'] = [
-      'quantised weights are floats here, of the values that their levels have'
-    ]
-  return program, more
+  return program, {'signature': SIGNATURE}
 
 
 def run(

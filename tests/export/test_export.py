@@ -17,8 +17,9 @@ from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import sources
 from jaxkd.errors import UserError
 from jaxkd.export import __main__ as command
-from jaxkd.export import api, check, given, onnx, program, safetensors
-from jaxkd.run import workdir
+from jaxkd.export import api, check, given, hf, onnx, program, safetensors
+from jaxkd.run import checks, provenance, workdir
+from jaxkd.run import config as configs
 from jaxkd.students import compression, stored
 
 SPLITS = 'train', 'validation', 'test'
@@ -257,6 +258,55 @@ def test_tflite_takes_any_batch(runs, tmp_path):
   path = jaxkd.export(runs['quantised'], tmp_path / 'x.tflite')
   assert card(path)['check']['agree'] == 64
   assert 'floats' in card(path)['notes'][0]
+
+
+def test_a_classifier_is_compared_where_transformers_is(
+  tmp_path, monkeypatch, capsys
+):
+  kw = dict(patch=4, width=8, depth=1, heads=1, pool='token')
+  run = put(tmp_path / 'run', 'vit', kw)
+  monkeypatch.setattr(hf, 'TRANSFORMERS', ('no_such_package',))
+  out = tmp_path / 'out'
+  assert command.main([str(run), '--to', 'hf', '--out', str(out)]) == 0
+  assert 'not compared with the net' in capsys.readouterr().out
+  assert card(out)['check'] is None
+  names = ('config.json', 'model.safetensors', 'preprocessor_config.json')
+  assert {file.name for file in out.iterdir()} == {*names}
+  with pytest.raises(UserError, match='something is there'):
+    jaxkd.export(run, f'hf:{out}')
+  with pytest.raises(UserError, match='is for decoders; leave it out'):
+    jaxkd.export(run, tmp_path / 'half', 'hf', dtype='bfloat16')
+  assert {file.name for file in tmp_path.iterdir()} == {
+    *('run', 'out', 'out.json')
+  }
+
+
+def test_a_teacher_is_restored_from_a_file(runs, tmp_path):
+  path = jaxkd.export(runs['plain'], tmp_path / 'x.safetensors')
+  found = []
+  for where in (
+    str(path),
+    str(runs['plain'] / 'nets/students/student/student'),
+  ):
+    kw = MODELS['plain']['kw']
+    main = dict(model='mlp', kw=kw, restore=where, views=dict(eval='resize(6)'))
+    student = dict(model='mlp', kw=dict(widths=(4,)))
+    config = configs.complete(
+      dict(
+        data=dict(source='digits'),
+        teachers=dict(main=main),
+        students=dict(student=student),
+        distill=dict(soft=dict(loss='kl', teacher='main')),
+        report=dict(compare=dict(better='student', than='teacher')),
+        train=dict(steps=2, seeds=1),
+      )
+    )
+    prepared = checks.prepare(configs.plain(config), 'unused')[0]
+    assert prepared.notes == ()
+    found.append(provenance.of(configs.plain(config), sources.load('digits')))
+  # The folder holds two nets and the file one.
+  entry = 'teachers.main.restore'
+  assert found[0][entry] != found[1][entry]
 
 
 def net_of(kind):
