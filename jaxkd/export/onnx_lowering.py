@@ -1,9 +1,9 @@
 """How jax2onnx is to say some operations, where its own way does not run.
 
 Its windows over images have all four axes, for which ONNX Runtime has no
-pooling; here they are the two of height and width. And values that a net rounds
-to few bits are pairs of QuantizeLinear and DequantizeLinear, which runtimes
-take for integers.
+pooling; here they are the two of height and width. Its choice between booleans
+is a Where, which is not there for them. Values that a net rounds to few bits are
+pairs of QuantizeLinear and DequantizeLinear.
 """
 
 from typing import Any

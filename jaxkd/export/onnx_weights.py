@@ -1,8 +1,7 @@
 """Quantised weights in a model of ONNX: integers, and nodes that decode them.
 
-Levels at equal distances around 0 (``wrpn``) are int8 with one scale, which
-runtimes multiply as integers; `QuantizeLinear` and `DequantizeLinear` are QDQ,
-as this way of writing is called. Other levels are decoded by a few nodes more.
+Levels at equal distances around 0 (``wrpn``) are int8 with one scale, behind a
+`DequantizeLinear`, as QDQ has it. Other levels are decoded by a few nodes more.
 """
 
 from collections.abc import Mapping, Sequence

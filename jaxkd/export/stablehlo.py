@@ -42,10 +42,17 @@ def write(
 ) -> tuple[Program, dict]:
   """Writes the file; returns what it holds, and nothing more to say of it."""
   program = trace(given, outputs)
-  exported = jax.export.export(jax.jit(program.function), platforms=PLATFORMS)(
-    *program.inputs.values()
-  )
-  path.write_bytes(exported.serialize())
+  try:
+    exported = jax.export.export(
+      jax.jit(program.function), platforms=PLATFORMS
+    )(*program.inputs.values())
+    path.write_bytes(exported.serialize())
+  except (NotImplementedError, ValueError) as error:
+    said = str(error).strip().partition('\n')[0]
+    raise UserError(
+      f'{given.name}: jax.export cannot say what the net does for '
+      f'{", ".join(PLATFORMS)} ({said}); export it with --to safetensors'
+    ) from error
   return program, {}
 
 
