@@ -2,8 +2,8 @@
 
 Its windows over images have all four axes, for which ONNX Runtime has no
 pooling; here they are the two of height and width. Its choice between booleans
-is a Where, which is not there for them. Values that a net rounds to few bits are
-pairs of QuantizeLinear and DequantizeLinear.
+is a Where, which is not there for them. Values that a net rounds to few bits
+are pairs of QuantizeLinear and DequantizeLinear.
 """
 
 from typing import Any
