@@ -9,7 +9,7 @@ The public names, which semantic versioning is about:
 - `models.build`, also as `build`: any model as a `Net`.
 - `data`: the sources, views and partitions by name.
 - `run(config, workdir)`: a config to its row. `load(workdir)`: a net of it;
-  `export(workdir, 'hf:FOLDER')`: the same for other tools.
+  `export(workdir, 'mine.onnx')`: the same for other tools.
 - `Net`, `Context`, `Term`: what these are made of.
 
 What is public is loaded when it is first used, so that `import jaxkd.losses`
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   from jaxkd import data, distill, losses, models
   from jaxkd.distill import adapters
+  from jaxkd.export.api import export
   from jaxkd.models import build
-  from jaxkd.run.exported import export
   from jaxkd.run.pipeline import run
   from jaxkd.run.workdir import load
   from jaxkd.types import Context, Net, Term
@@ -47,14 +47,12 @@ __all__ = [
 
 def __getattr__(name: str):
   match name:
-    case 'losses' | 'distill' | 'data' | 'models' | 'run':
+    case 'losses' | 'distill' | 'data' | 'models' | 'run' | 'export':
       return importlib.import_module(f'jaxkd.{name}')
     case 'adapters':
       return importlib.import_module('jaxkd.distill.adapters')
     case 'build':
       module = 'jaxkd.models'
-    case 'export':
-      module = 'jaxkd.run.exported'
     case 'load':
       module = 'jaxkd.run.workdir'
     case 'Net' | 'Context' | 'Term':

@@ -11,6 +11,7 @@ COMMANDS = {
   'sweep': ('jaxkd.experiments.sweep', 'run configs × overrides'),
   'prepare': ('jaxkd.experiments.prepare', "write a config's data for TFDS"),
   'write': ('jaxkd.experiments.write', 'let a teacher write texts'),
+  'export': ('jaxkd.export', 'write a net of a run for other tools'),
   'report': ('jaxkd.report', 'compare runs, make pages of rows'),
 }
 

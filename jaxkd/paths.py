@@ -1,10 +1,14 @@
 """The leaves of a tree by the names that people call them."""
 
 import fnmatch
+import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+
+_SLASH = re.compile(r'(?<!\\)/')  # between names, and not in one
 
 
 def by_path(
@@ -27,6 +31,30 @@ def by_path(
   if len(named) != len(leaves):
     raise ValueError('two leaves of the tree have the same path')
   return named
+
+
+def flattened(
+  tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> dict[str, Any]:
+  r"""As `by_path`, of nested dicts, so that `nested` gives them back.
+
+  A slash in a name, as Linen's WeightNorm has them, becomes ``\/``.
+  """
+  names = functools.partial(jax.tree_util.keystr, simple=True)
+  return {
+    '/'.join(names((key,)).replace('/', r'\/') for key in path): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf)
+  }
+
+
+def nested(leaves: Mapping[str, Any]) -> dict:
+  """The nested dicts that `flattened` was given."""
+  made: dict = {}
+  for path, leaf in leaves.items():
+    *parents, last = (name.replace(r'\/', '/') for name in _SLASH.split(path))
+    node = functools.reduce(lambda n, k: n.setdefault(k, {}), parents, made)
+    node[last] = leaf
+  return made
 
 
 def changed(

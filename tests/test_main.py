@@ -22,7 +22,8 @@ def test_commands_are_listed_and_others_refused():
   unknown = run('distil')
   assert unknown.returncode == 2
   assert unknown.stderr == (
-    "error: 'distil' is no command: distill, sweep, prepare, write, report\n"
+    "error: 'distil' is no command: distill, sweep, prepare, write, export, "
+    'report\n'
   )
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 # A package imports those of its own layer and of the layers behind it.
 LAYERS = (
+  ('export',),
   ('run', 'report'),
   ('teachers', 'students', 'tasks'),
   ('distill', 'train', 'models', 'data'),

@@ -430,6 +430,71 @@ def read(
   return np.stack([_image(path, inputs, resize) for path in found])
 
 
+def batch_of(inputs: Inputs, examples: Sequence[Any]) -> Any:
+  """Single examples as a batch of what the net takes.
+
+  Args:
+    inputs: what the net takes.
+    examples: paths of image files, or arrays of one example each; where the
+      net takes images, of any height and width.
+
+  Returns:
+    [N, ...], or a pytree of such arrays.
+
+  Raises:
+    UserError: no such file, or an array that is no such example.
+  """
+  found = [_example(inputs, example) for example in examples]
+  if are_files(inputs) and len({pixels.dtype for pixels in found}) > 1:
+    found = [
+      pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
+      for pixels in found
+    ]
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+
+def _example(inputs: Inputs, given: Any) -> Any:
+  """One example, from a file or an array."""
+  if isinstance(given, str | Path):
+    return read(inputs, [given], resize=True)[0]
+  if not are_files(inputs):
+    return given
+  if not hasattr(given, 'shape') or not hasattr(given, 'dtype'):
+    raise UserError(
+      f'net.predict: a {type(given).__name__} is no image; give the path of a '
+      'file, or an array [H, W, C]'
+    )
+  pixels, shape = np.asarray(given), inputs.arrays.shape
+  if pixels.ndim == 2 and shape[2] == 1:
+    pixels = pixels[..., None]
+  if pixels.ndim != 3 or pixels.shape[2] != shape[2] or not pixels.size:
+    axes = ' × '.join(map(str, pixels.shape))
+    kind = 'grey, [H, W]' if shape[2] == 1 else 'RGB, [H, W, 3]'
+    raise UserError(
+      f'net.predict: an array of {axes} is no image of this net; give each '
+      f'image by itself, {kind}'
+    )
+  if pixels.dtype == np.uint8:
+    return _resized(pixels, shape)
+  one = inputs._replace(arrays=inputs.arrays._replace(shape=pixels.shape))
+  (pixels,) = take(one, pixels[None])  # refuses what is not from 0 to 1
+  return _resized(pixels, shape)
+
+
+def _resized(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """An image [H, W, C] of bytes or floats in the height and width of a shape.
+
+  Each channel by itself, by Pillow's bilinear filter.
+  """
+  if pixels.shape == tuple(shape):
+    return pixels
+  planes = (Image.fromarray(plane) for plane in np.moveaxis(pixels, -1, 0))
+  size = shape[1], shape[0]
+  return np.stack(
+    [np.asarray(x.resize(size, Image.Resampling.BILINEAR)) for x in planes], -1
+  )
+
+
 def _image(path: Path, inputs: Inputs, resize: bool) -> np.ndarray:
   """A file as an image [H, W, C] of the net's size."""
   shape = inputs.arrays.shape
@@ -450,6 +515,4 @@ def _image(path: Path, inputs: Inputs, resize: bool) -> np.ndarray:
       f'net.read: {path} has {height} × {width} pixels and this net takes '
       f'{shape[0]} × {shape[1]}; with resize=True it is brought to that size'
     )
-  image = Image.fromarray(pixels[..., 0] if mode == 'L' else pixels)
-  image = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-  return np.asarray(image).reshape(shape)
+  return _resized(pixels, shape)

@@ -67,7 +67,7 @@ class Model(nnx.Module):
     )
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    x = x.reshape(len(x), -1)
+    x = x.reshape(x.shape[0], -1)
     for layer in self.trunk:
       x = layer(x)
     each = jnp.stack([branch(x) for branch in self.branches], axis=-1)

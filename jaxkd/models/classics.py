@@ -122,7 +122,8 @@ class Model(nnx.Module):
         x = nnx.max_pool(x, window, strides=(2, 2))
       else:
         x = nnx.relu(self.features[str(step[0])](x))
-    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # as PyTorch lays it out
+    x = x.transpose(0, 3, 1, 2)  # as PyTorch lays it out
+    x = x.reshape(x.shape[0], -1)
     for number, layer in zip(self.numbers, self.hidden, strict=True):
       x = layer(nnx.relu(self.classifier[number](self.dropout(x))))
     return {'logits': self.head(x), 'embedding': x}

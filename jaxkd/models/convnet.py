@@ -116,7 +116,7 @@ class Model(nnx.Module):
   def __call__(self, x: Array) -> dict[str, Array]:
     for stage in self.stages:
       x = stage(x)
-    x = x.reshape(len(x), -1)
+    x = x.reshape(x.shape[0], -1)
     for layer in self.layers:
       x = layer(x)
     return {'logits': self.head(x), 'embedding': x}

@@ -16,9 +16,11 @@ This is for images of float32 and kernels without dilation; all others are
 XLA's. The form depends on shapes alone.
 """
 
+import contextlib
+import contextvars
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +33,23 @@ from jax.interpreters import ad, batching, mlir
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 WRITTEN_OUT = 8  # members or groups; a loop over more compiles faster
 PIXELS = 49  # of a depthwise kernel that is written out
+
+
+_is_plain = contextvars.ContextVar('plain', default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+  """What is traced within has XLA's convolutions alone.
+
+  For programs that leave JAX: other tools know XLA's convolution, and none of
+  the forms here.
+  """
+  token = _is_plain.set(True)
+  try:
+    yield
+  finally:
+    _is_plain.reset(token)
 
 
 class Window(NamedTuple):
@@ -98,8 +117,9 @@ def conv_general_dilated(
     and set(lhs_dilation or [1]) == set(rhs_dilation or [1]) == {1}
     and batch_group_count == 1
     and not any(options.values())
-    and _is_plain(x)
-    and _is_plain(kernel)
+    and not _is_plain.get()
+    and _is_untold(x)
+    and _is_untold(kernel)
   )
   edges = padding
   if ours and isinstance(padding, str):
@@ -134,7 +154,7 @@ def _numbers(dimension_numbers):
   return lax.conv_dimension_numbers(shape, shape, dimension_numbers)
 
 
-def _is_plain(x):
+def _is_untold(x):
   """Whether an array's type tells nothing of devices, as most do not."""
   return jax.typeof(x).strip_weak_type() == ShapedArray(x.shape, x.dtype)
 

@@ -54,7 +54,7 @@ class Attention(nnx.Module):
     self.gamma = nnx.Param(jnp.zeros((), jnp.float32))
 
   def __call__(self, x: Array) -> Array:
-    flat = x.reshape(len(x), -1, x.shape[-1])
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
     energy = (self.query(flat) @ self.key(flat).mT).astype(jnp.float32)
     seen = jax.nn.softmax(energy).astype(x.dtype) @ self.value(flat)
     return x + self.gamma[...].astype(x.dtype) * seen.reshape(x.shape)
@@ -142,7 +142,7 @@ class Model(nnx.Module):
       x = stage(x)
       if i >= plain:
         x = self.attentions[i - plain](x)
-    return {'score': self.head(x.reshape(len(x), -1))[:, 0]}
+    return {'score': self.head(x.reshape(x.shape[0], -1))[:, 0]}
 
 
 def _map_shape(shape: Any, what: str) -> tuple[int, int, int]:

@@ -200,7 +200,7 @@ class Attention(nnx.Module):
     query, key = rotated(query, rotation), rotated(key, rotation)
     memory = key, heads(value)
     if cache is not None:
-      at = jnp.arange(len(x))[:, None], slots
+      at = jnp.arange(x.shape[0])[:, None], slots
       memory = tuple(
         old.astype(new.dtype).at[at].set(new, mode='drop')
         for old, new in zip(cache, memory, strict=True)
@@ -215,7 +215,7 @@ class Attention(nnx.Module):
       scores * self.head_width**-0.5, mask[:, None, None, :, :]
     )
     grouped = p.shape
-    p = self.probabilities(p.reshape(len(p), -1, *p.shape[3:]))
+    p = self.probabilities(p.reshape(p.shape[0], -1, *p.shape[3:]))
     p = p.reshape(grouped).astype(value.dtype)
     found = jnp.einsum('bkgns,bskd->bnkgd', p, value)
     found = self.output(found.reshape(*found.shape[:2], -1))

@@ -144,7 +144,7 @@ class Model(nnx.Module):
     self.offsets = layers.head(before, count * 4, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    size, image = len(x), x.shape[1:3]
+    size, image = x.shape[0], x.shape[1:3]
     for stage in self.stages:
       x = stage(x)
     x = self.features(x)

@@ -81,7 +81,7 @@ class Model(nnx.Module):
   def __call__(self, x: Array) -> dict[str, Array]:
     for conv in self.convs:
       x = conv(x)
-    x = x.reshape(len(x), -1)
+    x = x.reshape(x.shape[0], -1)
     for layer in self.layers:
       x = layer(x)
     return {'logits': self.head(x), 'embedding': x}

@@ -48,7 +48,7 @@ class LSTM(nnx.Module):
       state = seq2seq.lstm(now + recurrent(state[0]), state[1])
       return state, state[0]
 
-    zeros = jnp.zeros((len(x), gates.shape[-1] // 4), gates.dtype)
+    zeros = jnp.zeros((x.shape[0], gates.shape[-1] // 4), gates.dtype)
     _, found = jax.lax.scan(step, (zeros, zeros), gates, reverse=self.backward)
     return found.swapaxes(0, 1)
 

@@ -59,7 +59,7 @@ class Model(nnx.Module):
     self.head = layers.head(sizes[-1], num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    x = x.reshape(len(x), -1)
+    x = x.reshape(x.shape[0], -1)
     for layer in self.layers:
       x = layer(x)
     return {'logits': self.head(x), 'embedding': x}

@@ -36,6 +36,7 @@ import flax.errors
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen, nnx
 from jax import Array
 
@@ -532,7 +533,7 @@ def _full_precision(x: Array) -> Array:
 
 def _check(variables: dict, shapes: dict) -> None:
   """Refuses the variables of another model, and entries that none reads."""
-  given, own = (jax.tree.map(jnp.shape, x) for x in (variables, shapes))
+  given, own = (jax.tree.map(np.shape, x) for x in (variables, shapes))
   if given == own:
     return
 

@@ -243,4 +243,4 @@ def upsampled(x: Array, size: tuple[int, int]) -> Array:
   Pixels have their values at their centres, as in OpenCV; the authors of the
   nets align the centres of the corners.
   """
-  return jax.image.resize(x, (len(x), *size, x.shape[-1]), 'bilinear')
+  return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'bilinear')

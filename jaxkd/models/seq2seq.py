@@ -77,7 +77,7 @@ class LSTM(nnx.Module):
         new = jax.tree.map(lambda a, b: jnp.where(counts, a, b), new, state)
       return new, new[0]
 
-    zeros = jnp.zeros((len(x), x.shape[-1]), gates.dtype)
+    zeros = jnp.zeros((x.shape[0], x.shape[-1]), gates.dtype)
     counts = None if mask is None else mask.T[..., None]
     state, output = jax.lax.scan(step, (zeros, zeros), (gates, counts))
     return {'output': output.swapaxes(0, 1), 'c': state[1]}

@@ -226,7 +226,7 @@ def _flat(x: Any, pool: bool) -> Any:
   """Features [B, D] of layers [B, ..., D]."""
   if pool and x.ndim > 2:
     x = x.mean(axis=tuple(range(1, x.ndim - 1)))
-  return x.reshape(len(x), -1)
+  return x.reshape(x.shape[0], -1)
 
 
 def _folds(labels, ids, folds: int, seed: int) -> list[np.ndarray]:

@@ -172,7 +172,7 @@ class Transformer(translator.Translator):
   def encoded(self, source: Any) -> tuple[Array, Array]:
     """The encoder's last layer, [B, Ls, D], and its mask, [B, Ls]."""
     x, mask = self.read(source)
-    x = self._placed(x, jnp.zeros(len(x), jnp.int32))
+    x = self._placed(x, jnp.zeros(x.shape[0], jnp.int32))
     for block in self.encoder:
       x = block(x, mask[:, None, None])
     return self.encoder_norm(x), mask
@@ -185,14 +185,14 @@ class Transformer(translator.Translator):
     memories = [block.cross.remember(x) for block in self.decoder]
     keys, values = (jnp.stack(m, axis=1) for m in zip(*memories, strict=True))
     heads = keys.shape[-2:]
-    past = jnp.zeros((len(x), len(memories), self.length, *heads), x.dtype)
+    past = jnp.zeros((x.shape[0], len(memories), self.length, *heads), x.dtype)
     return {
       'source_keys': keys,
       'source_values': values,
       'mask': mask,
       'keys': past,
       'values': past,
-      'step': jnp.zeros(len(x), jnp.int32),
+      'step': jnp.zeros(x.shape[0], jnp.int32),
     }
 
   def advance(

@@ -84,7 +84,7 @@ class Patches(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     x = self.conv(x)
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 class MLP(nnx.Module):
@@ -217,7 +217,7 @@ class Model(nnx.Module):
   def __call__(self, x: Array) -> dict[str, Array]:
     x = self.patches(x)
     if self.token is not None:
-      token = jnp.broadcast_to(self.token[...], (len(x), 1, x.shape[-1]))
+      token = jnp.broadcast_to(self.token[...], (x.shape[0], 1, x.shape[-1]))
       x = jnp.concatenate([token.astype(x.dtype), x], axis=1)
     x = self.dropout(x + self.position[...].astype(x.dtype))
     for block in self.blocks:

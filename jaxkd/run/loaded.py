@@ -2,14 +2,31 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxkd.data import inputs as inputs_lib
 from jaxkd.data.inputs import Inputs
 from jaxkd.errors import UserError
 from jaxkd.types import Net
+
+AT_ONCE = 128  # examples that are predicted together
+
+
+class Prediction(NamedTuple):
+  """What a net predicts of one example.
+
+  Attributes:
+    name: of the most probable class; None where a probability is not a number.
+    probability: of that class, the softmax of the logits.
+    probabilities: of all classes by name, the most probable first.
+  """
+
+  name: str | None
+  probability: float
+  probabilities: dict[str, float]
 
 
 class LoadedNet(Net):
@@ -22,25 +39,42 @@ class LoadedNet(Net):
     classes: the names of the classes of its logits.
     inputs: what its examples are before its view; None if the run kept none.
     view: its view in evaluation, as in the config.
+    forward: ``(variables, inputs) -> outputs`` in evaluation, of inputs that
+      are taken as they are, unchecked.
 
   Examples::
 
     net, variables = jaxkd.load('runs/demo')
-    outputs, _ = net.apply(variables, net.read('mine.png'))
-    net.classes[outputs['logits'][0].argmax()]
+    for image in net.predict(variables, 'mine.png', 'other.jpg'):
+      print(image.name, image.probability)
   """
 
   def __new__(
     cls,
     init: Callable[..., dict],
-    apply: Callable[..., tuple[dict, dict]],
+    forward: Callable[..., tuple[dict, dict]],
     classes: Sequence[str] = (),
     inputs: Inputs | None = None,
     view: str = '',
   ):
-    """Makes the two functions of a `Net`, and sets the attributes."""
+    """Makes the functions of a `Net`, and sets the attributes.
+
+    Args:
+      init: as of a `Net`.
+      forward: as ``apply`` of a `Net`, of inputs that are not checked.
+      classes: see the class.
+      inputs: see the class.
+      view: see the class.
+    """
+
+    def apply(variables, given, *, key=None, train=False):
+      given = inputs_lib.take(inputs, given) if inputs else given
+      return forward(variables, given, key=key, train=train)
+
     net = super().__new__(cls, init, apply)
     net.classes, net.inputs, net.view = tuple(classes), inputs, view
+    net.forward = lambda variables, given: forward(variables, given)[0]
+    net._predict = jax.jit(net.forward)
     return net
 
   @property
@@ -60,6 +94,59 @@ class LoadedNet(Net):
         'config again with this version of jaxkd'
       )
     return inputs_lib.read(self.inputs, paths, resize=resize)
+
+  def predict(self, variables: dict, *examples: Any) -> list[Prediction]:
+    """The class of each example, with the probabilities of all.
+
+    Args:
+      variables: of the net, as `jaxkd.load` gives them.
+      *examples: image files, and images as arrays [H, W, C] or [H, W] of bytes
+        or of floats from 0 to 1, of any size: they are brought to the net's by
+        Pillow's bilinear filter. For nets that take no images, arrays of one
+        example each.
+
+    Returns:
+      A `Prediction` of each.
+
+    Raises:
+      UserError: no examples, or some that the net does not take, or a net that
+        does not give each example one class.
+
+    Examples::
+
+      image, photograph = net.predict(variables, 'a.png', array)
+    """
+    if not examples:
+      raise UserError('net.predict: name one file, or give one array, or more')
+    if self.inputs is None:
+      raise UserError(
+        'net.predict: it was not kept what the examples of this net are; run '
+        'its config again with this version of jaxkd'
+      )
+    found = []
+    for start in range(0, len(examples), AT_ONCE):
+      some = examples[start : start + AT_ONCE]
+      batch = inputs_lib.take(
+        self.inputs, inputs_lib.batch_of(self.inputs, some)
+      )
+      logits = self._predict(variables, batch).get('logits')
+      if logits is None or logits.shape[1:] != (len(self.classes),):
+        gives = 'none' if logits is None else f'of {list(logits.shape)}'
+        raise UserError(
+          'net.predict: it names one class of each example, and this net gives '
+          f'logits {gives}; use net.apply'
+        )
+      found += [self._prediction(each) for each in np.asarray(logits)]
+    return found
+
+  def _prediction(self, logits: np.ndarray) -> Prediction:
+    """What logits [K] say."""
+    p = np.asarray(jax.nn.softmax(logits.astype(np.float32)), np.float64)
+    order = np.argsort(-p, kind='stable')
+    named = {self.classes[i]: float(p[i]) for i in order}
+    if np.isnan(p).any():
+      return Prediction(None, float('nan'), named)
+    return Prediction(self.classes[order[0]], float(p[order[0]]), named)
 
   def __repr__(self) -> str:
     takes = inputs_lib.said(self.inputs) if self.inputs else 'what it took'

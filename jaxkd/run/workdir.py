@@ -399,14 +399,13 @@ def load(
   view = views.parse(spec['view'], stored=True)
   known = _inputs(spec, view, folder)
 
-  def apply(variables, inputs, *, key=None, train=False):
-    inputs = inputs_lib.take(known, inputs) if known else inputs
-    count = len(jax.tree.leaves(inputs)[0])
+  def forward(variables, inputs, *, key=None, train=False):
+    count = jax.tree.leaves(inputs)[0].shape[0]
     index = jax.numpy.arange(count)
     seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
     return net.apply(variables, seen, key=key, train=train)
 
-  loaded = LoadedNet(net.init, apply, _classes(spec), known, view.text)
+  loaded = LoadedNet(net.init, forward, _classes(spec), known, view.text)
   return loaded, jax.tree.map(lambda x: x[member], variables)
 
 
@@ -430,15 +429,9 @@ def prediction(where: str | Path, task: str) -> str:
   output = getattr(judged, 'OUTPUT', 'logits')
   if known is None or output != 'logits' or getattr(judged, 'LABELS', ()):
     return ''
-  known = inputs_lib.from_json(known)
-  if not inputs_lib.are_files(known):
+  if not inputs_lib.are_files(inputs_lib.from_json(known)):
     return ''
-  # What the run has not resized is brought to its size where that is said.
-  read = "net.read('mine.png')"
-  if not known.resize:
-    read = "net.read('mine.png', resize=True)"
-  logits = f"net.apply(variables, {read})[0]['logits']"
-  return f'print(net.classes[{logits}.argmax()])'
+  return "print(net.predict(variables, 'mine.png')[0].name)"
 
 
 def _inputs(

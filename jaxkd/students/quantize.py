@@ -13,15 +13,18 @@ Propagating Gradients Through Stochastic Neurons
 <https://arxiv.org/abs/1308.3432>`_, 2013).
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.core import Primitive
 
 from jaxkd import keys
 from jaxkd.errors import UserError, unknown
@@ -34,6 +37,27 @@ from jaxkd.types import Compression
 
 FULL = 32  # bits of weights and activations that are not quantised
 OWN = 'quantize'  # the entry of the parameters with learnt levels
+
+
+# x rounded to multiples of high / most from low to high, as one operation; see
+# `marked`.
+rounded = Primitive('rounded')
+rounded.def_abstract_eval(lambda x, *, low, high, most: x)
+
+_is_marked = contextvars.ContextVar('marked', default=False)
+
+
+@contextlib.contextmanager
+def marked() -> Iterator[None]:
+  """What is traced within has the operation `rounded` for activations.
+
+  For formats that have operations of their own for that; it cannot be run.
+  """
+  token = _is_marked.set(True)
+  try:
+    yield
+  finally:
+    _is_marked.reset(token)
 
 
 class Quantizer(NamedTuple):
@@ -433,6 +457,9 @@ def _rounding(name, bits, high, signed, at) -> Rounding:
   most, low = (2 ** (bits - 1) - 1, -high) if signed else (2**bits - 1, 0.0)
 
   def apply(x):
+    if _is_marked.get():
+      ends = {'low': low, 'high': high, 'most': most}
+      return rounded.bind(x.astype(jnp.float32), **ends).astype(x.dtype)
     fixed = jax.lax.stop_gradient(x)
     full = fixed.astype(jnp.float32).clip(low, high)
     found = (jnp.round(full * (most / high)) / (most / high)).astype(x.dtype)

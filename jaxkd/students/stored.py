@@ -8,13 +8,15 @@ them by `dense`, in NumPy, so that it is the same to the last bit.
 
 import dataclasses
 import functools
-import re
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxkd.paths import flattened, nested
+from jaxkd.students import single_file
 
 Array = Any  # of JAX while a net trains, of NumPy when it has
 
@@ -121,10 +123,7 @@ def pack(variables: dict) -> tuple[dict, dict]:
     latter is empty, and the variables come back as they are, where nothing in
     them is `Stored`.
   """
-  flat = {
-    '/'.join(map(_escaped, path)): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables, is_stored)
-  }
+  flat = flattened(variables, is_stored)
   how = {
     path: {name: getattr(leaf, name) for name in _META}
     for path, leaf in flat.items()
@@ -145,18 +144,15 @@ def unpack(packed: dict, how: dict) -> dict:
   """The variables, [members, ...], of what `pack` gave."""
   if not how:
     return packed
-  made: dict = {'params': {}, 'state': {}}
+  made = {}
   for path in packed['0']:
     each = [packed[str(member)][path] for member in range(len(packed))]
     if path in how:
       leaf = np.stack([values(_unpack(arrays, **how[path])) for arrays in each])
     else:
       leaf = np.stack([arrays['value'] for arrays in each])
-    *parents, last = (x.replace(r'\/', '/') for x in _SLASH.split(path))
-    functools.reduce(lambda n, k: n.setdefault(k, {}), parents, made)[last] = (
-      jnp.asarray(leaf)
-    )
-  return made
+    made[path] = jnp.asarray(leaf)
+  return {'params': {}, 'state': {}, **nested(made)}
 
 
 def size(variables: dict) -> int:
@@ -175,28 +171,43 @@ def export(directory: Path, variables: dict, spec: dict) -> None:
 
 
 def load(directory: Path) -> tuple[dict, dict]:
-  """`jaxkd.train.checkpoint.load`, unpacked: ``(variables, spec)``."""
+  """`jaxkd.train.checkpoint.load`, unpacked: ``(variables, spec)``.
+
+  A file of `jaxkd.students.single_file` is read as well.
+  """
+  if single_file.is_file(directory):
+    return single_file.load(directory)
   from jaxkd.train import checkpoint
 
   packed, spec = checkpoint.load(directory)
   return unpack(packed, spec.get('packed', {})), spec
 
 
+def encoded(directory: Path, member: int) -> dict[str, Stored]:
+  """The compressed arrays of a member in the folder of a net, by path.
+
+  Empty where nothing is compressed, as in a file of
+  `jaxkd.students.single_file`.
+  """
+  if single_file.is_file(directory):
+    return {}
+  from jaxkd.train import checkpoint
+
+  packed, spec = checkpoint.load(directory)
+  how = spec.get('packed', {})
+  return {path: _unpack(packed[str(member)][path], **how[path]) for path in how}
+
+
 def description(directory: Path) -> dict:
   """The ``spec`` alone of what `load` gives, which takes no time."""
+  if single_file.is_file(directory):
+    return single_file.description(directory)
   from jaxkd.train import checkpoint
 
   return checkpoint.description(directory)
 
 
 _META = ('levels', 'bits', 'bucket', 'shape')
-_SLASH = re.compile(r'(?<!\\)/')  # between names, and not in one
-
-
-def _escaped(key: Any) -> str:
-  """A name in a path, as Linen's WeightNorm has them with slashes."""
-  name = jax.tree_util.keystr((key,), simple=True)
-  return name.replace('/', r'\/')
 
 
 def _member(tree: Any, member: int) -> Any:

@@ -4,6 +4,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -138,6 +139,45 @@ def test_raw_images_are_refused(photographs, finished):
     jax.jit(net.apply)(variables, raw)
   lost, _ = jax.jit(net.apply)(variables, small.astype(np.float32))
   assert np.isnan(lost['logits']).all()
+
+
+def test_images_of_any_size_are_predicted(photographs, finished):
+  net, variables = jaxkd.load(finished[0])
+  paths = files(photographs)
+  found = net.predict(variables, *paths)
+  logits = net.apply(variables, net.read(*paths))[0]['logits']
+  p = jax.nn.softmax(logits)
+  for each, row in zip(found, p, strict=True):
+    assert each.name == net.classes[row.argmax()]
+    assert each.probability == pytest.approx(float(row.max()), abs=1e-5)
+    assert next(iter(each.probabilities)) == each.name
+    assert sum(each.probabilities.values()) == pytest.approx(1, abs=1e-5)
+  raw = np.asarray(Image.open(paths[0]))
+  floats = raw.astype(np.float32) / 255
+  for given in (raw, floats, raw[::-1][::-1]):
+    (again,) = net.predict(variables, given)
+    # Pillow rounds bytes, and floats not.
+    assert again.probability == pytest.approx(found[0].probability, abs=0.02)
+  mixed = net.predict(variables, raw, floats)
+  assert mixed[0].probability == pytest.approx(mixed[1].probability, abs=0.02)
+
+
+def test_what_is_no_image_is_not_predicted(photographs, finished, tmp_path):
+  net, variables = jaxkd.load(finished[0])
+  for given, message in (
+    ((), 'name one file, or give one array'),
+    ((tmp_path / 'x.png',), 'there is no file'),
+    ((np.zeros((2, 9, 9, 3), np.uint8),), '2 × 9 × 9 × 3 is no image'),
+    ((np.zeros((9, 9), np.uint8),), r'each image by itself, RGB, \[H, W, 3\]'),
+    ((np.full((9, 9, 3), 7.0),), 'from 0 to 1'),
+    (([1, 2],), 'a list is no image'),
+  ):
+    with pytest.raises(UserError, match=message):
+      net.predict(variables, *given)
+  lost = jax.tree.map(lambda x: x * jnp.nan, variables)
+  (found,) = net.predict(lost, files(photographs)[0])
+  assert found.name is None and np.isnan(found.probability)
+  assert all(map(np.isnan, found.probabilities.values()))
 
 
 @pytest.mark.parametrize('index', [0, 11])

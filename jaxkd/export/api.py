@@ -1,0 +1,204 @@
+"""Writes a net as a file, compares what it gives, and says what it is."""
+
+import functools
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxkd import files, registry
+from jaxkd.errors import UserError, writing
+from jaxkd.export import card, check, program
+from jaxkd.export import given as given_lib
+from jaxkd.export.given import Given
+from jaxkd.models import hugging_face
+from jaxkd.types import Net
+
+FEW = 3  # examples of a second batch, of another size
+
+
+def export(
+  where: str | Path | tuple[Net, dict],
+  path: str | Path = '',
+  to: str = '',
+  *,
+  arm: str = '',
+  role: str = '',
+  member: int = 0,
+  dtype: str = 'float32',
+  outputs: Sequence[str] = (),
+  inputs: Any = None,
+) -> Path:
+  """Writes a net for other tools, and checks that the file gives its outputs.
+
+  Beside it lies ``FILE.json``: the classes, what the file takes and gives, how
+  images are brought to its size, and what the check has found. What is written
+  is the net in evaluation with its view, so it takes examples as the data has
+  them; a batch has any size.
+
+  Args:
+    where: a workdir, one of the folders below its ``nets``, or a pair ``(net,
+      variables)``, from `jaxkd.load` or of one's own.
+    path: the file, or for 'hf' the folder; by default one in this folder that
+      is called as the run is. ``'hf:FOLDER'`` says ``to`` as well.
+    to: 'stablehlo', 'onnx', 'tflite', 'safetensors' or 'hf'; by default what
+      the ending of the path says.
+    arm: as `jaxkd.load` takes it.
+    role: as `jaxkd.load` takes it.
+    member: as `jaxkd.load` takes it.
+    dtype: of the weights of 'hf', 'float32' or 'bfloat16'.
+    outputs: the names of those that the file gives; by default what the run's
+      task looks at, as the logits.
+    inputs: a batch to check the file on, by default of the run's test split;
+      needed for a net of one's own, which it is made for.
+
+  Returns:
+    The path.
+
+  Raises:
+    UserError: there is no such net, it cannot be said in that format, a package
+      is missing, something is in the path, or the file gives other outputs.
+
+  Examples::
+
+    jaxkd.export('runs/mine', 'mine.onnx')
+    jaxkd.export('runs/mine', 'hf:mine', dtype='bfloat16')
+  """
+  return written(
+    where,
+    path,
+    to,
+    arm=arm,
+    role=role,
+    member=member,
+    dtype=dtype,
+    outputs=outputs,
+    inputs=inputs,
+  )[0]
+
+
+@functools.cache
+def formats() -> registry.Files:
+  """The formats by name."""
+  return registry.Files('jaxkd.export', defines='ENDING')
+
+
+def written(
+  where: str | Path | tuple[Net, dict],
+  path: str | Path = '',
+  to: str = '',
+  *,
+  dtype: str = 'float32',
+  outputs: Sequence[str] = (),
+  inputs: Any = None,
+  **which: Any,
+) -> tuple[Path, dict]:
+  """As `export`; returns what lies beside the file, too."""
+  path, to = _target(where, path, to)
+  form = formats().find(to, kind='format', at='jaxkd.export: to')
+  _check_installed(form, to)
+  if dtype != 'float32' and to != 'hf':
+    raise UserError(
+      f'jaxkd.export: dtype={dtype!r} is for weights in folders of Hugging '
+      f'Face; leave it out with to={to!r}'
+    )
+  empty = to == 'hf' and path.is_dir() and not any(path.iterdir())
+  if path.exists() and not empty:
+    raise UserError(f'{path}: something is there; name another, or remove it')
+  given = given_lib.of(where, inputs=inputs, **which)
+  options = {'dtype': dtype} if to == 'hf' else {}
+  with writing(path.parent):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      traced, more = form.write(given, outputs, path, **options)
+      if given.spec.get('quantize') and 'notes' not in more:
+        more['notes'] = [
+          'quantised weights are floats here, of the same values'
+        ]
+      found = _checked(given, form, path, outputs, inputs, dtype)
+      about = card.of(given, path, to, traced, found | more)
+      card.write(path, about)
+    except BaseException:
+      _remove(path)
+      raise
+  return path, about
+
+
+def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
+  """Where to write, and the format."""
+  text = str(path)
+  if hugging_face.is_folder(text):
+    if to not in ('', 'hf'):
+      raise UserError(
+        f'jaxkd.export: {text!r} is a folder of Hugging Face, and to={to!r} '
+        'is another format; leave one of them out'
+      )
+    return hugging_face.folder(text, at='jaxkd.export'), 'hf'
+  if not text and isinstance(where, tuple):
+    raise UserError('jaxkd.export: name the file to write, path=')
+  endings = {m.ENDING: name for name, m in formats().items() if m.ENDING}
+  if not to:
+    to = endings.get(Path(text).suffix, '')
+  if not to:
+    raise UserError(
+      f'jaxkd.export: {text!r} does not say the format; write to=, one of '
+      f'{", ".join(formats())}, or end the path in one of '
+      f'{", ".join(endings)}'
+    )
+  if not text:
+    ending = formats().find(to, kind='format', at='jaxkd.export: to').ENDING
+    name = Path(files.path(where, at='jaxkd.export')).resolve().name
+    return Path(f'{name}{ending or "_hf"}'), to
+  return files.path(text, at='jaxkd.export'), to
+
+
+def _check_installed(form: ModuleType, to: str) -> None:
+  for package, how in form.NEEDS.items():
+    if importlib.util.find_spec(package) is None:
+      raise UserError(
+        f'jaxkd.export: to={to!r} needs the package {package}, which is not '
+        f'installed: {how}'
+      )
+
+
+def _checked(
+  given: Given,
+  form: ModuleType,
+  path: Path,
+  outputs: Sequence[str],
+  inputs: Any,
+  dtype: str,
+) -> dict[str, Any]:
+  """Compares what was written with the net, on batches of two sizes.
+
+  Returns:
+    What is said of it beside the file.
+  """
+  arrays, of = given_lib.examples(given, inputs)
+  ours = given.outputs(arrays)
+  names = program.chosen(ours, outputs or given_lib.outputs_of(given))
+  ours = {name: ours[name] for name in names}
+  rounded = dtype != 'float32' or any(
+    (
+      given.spec.get('dtype', 'float32') != 'float32',
+      given.spec.get('param_dtype', 'float32') != 'float32',
+      'activations' in given.spec.get('quantize', ''),
+      'features' in given.spec.get('quantize', ''),
+    )
+  )
+  for batch in (slice(FEW), slice(None)):
+    found = form.run(given, path, names, [x[batch] for x in arrays])
+    if found is None:
+      return {'check': None}
+    own = {name: ours[name][batch] for name in found}
+    compared = check.compare(own, found, of, rounded=rounded, at=str(path))
+  return {'check': {**compared._asdict(), 'by': form.RUNTIME}}
+
+
+def _remove(path: Path) -> None:
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)

@@ -1,0 +1,188 @@
+"""A folder of Hugging Face, which transformers and others load.
+
+Of decoders, as Llama or Qwen, with the tokenizer's files where the run's data
+name one, ``data.kw.tokens='tokenizer:PATH'``; and of classifiers of images that
+are a ViT or a ResNet of transformers.
+"""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from safetensors.numpy import save_file
+
+from jaxkd import files, models, shapes
+from jaxkd.data import views
+from jaxkd.errors import UserError
+from jaxkd.export.given import Given
+from jaxkd.models import hugging_face, hugging_face_images
+
+ENDING = ''  # a folder
+RUNTIME = 'what is read from the folder'
+TRANSFORMERS = ('transformers', 'torch')  # that classifiers are compared with
+NEEDS: dict[str, str] = {}
+TOKENIZER = 'tokenizer:'  # of the path of one, in data.kw.tokens
+
+# What a tokenizer of Hugging Face may consist of.
+_TOKENIZER = (
+  *('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'),
+  *('added_tokens.json', 'chat_template.jinja', 'tokenizer.model'),
+  *('vocab.json', 'merges.txt'),
+)
+
+
+def write(
+  given: Given,
+  outputs: Sequence[str],
+  path: Path,
+  *,
+  dtype: str = 'float32',
+) -> tuple[None, dict]:
+  """Writes the folder; returns what is to be said of it.
+
+  Args:
+    given: the net.
+    outputs: of no use, as the weights alone are written.
+    path: a folder that is not there yet, or is empty.
+    dtype: of the weights, 'float32' or 'bfloat16'.
+
+  Raises:
+    UserError: it is no decoder, or the folder holds something.
+  """
+  del outputs  # of the whole net
+  family, kw = _model(given)
+  if family == models.HUGGING_FACE:
+    _write_decoder(given, kw, path, dtype)
+  else:
+    _write_classifier(given, family, kw, path, dtype)
+  return None, {'dtype': dtype}
+
+
+def run(
+  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+) -> dict[str, np.ndarray] | None:
+  """What the net gives that is read from the folder.
+
+  Classifiers are read by transformers; None where that is not installed.
+  """
+  if _model(given)[0] != models.HUGGING_FACE:
+    return _run_classifier(given, path, inputs)
+  net = models.build(
+    f'{hugging_face.PREFIX}{path}',
+    num_classes=given.spec['num_classes'],
+    input_shape=shapes.from_json(given.spec['input_shape']),
+  )
+  like = jax.eval_shape(net.init, jax.random.key(0))
+  variables = hugging_face.load(path, like)
+  found = given.like(net, variables).outputs(inputs)
+  return {name: found[name] for name in names}
+
+
+def _model(given: Given) -> tuple[str, dict[str, Any]]:
+  """The family of a net, and all of its options.
+
+  Raises:
+    UserError: none that transformers has.
+  """
+  spec = given.spec
+  name = spec.get('model', '')
+  constructor, fixed = models.resolve(name) if name else (None, {})
+  known = (models.HUGGING_FACE, *hugging_face_images.FAMILIES)
+  changed = [
+    entry
+    for entry in ('quantize', 'logit_shift', 'specialist')
+    if spec.get(entry)
+  ]
+  for family in known:
+    if constructor is models.families()[family].Model and not changed:
+      return family, {**models.defaults(name), **fixed, **spec['kw']}
+  kind = ' with '.join([name or 'net of no run', *changed])
+  raise UserError(
+    f'{given.name}: it is a {kind}, and folders of Hugging Face are written of '
+    f'{", ".join(known)} alone; export it with --to safetensors or --to onnx'
+  )
+
+
+def _write_decoder(given: Given, kw: dict, path: Path, dtype: str) -> None:
+  spec = given.spec
+  rows = jax.tree.leaves(shapes.from_json(spec['input_shape']))
+  hugging_face.write(
+    path,
+    kw,
+    jax.tree.map(np.asarray, given.variables['params']),
+    length=max(x.shape[0] for x in rows),
+    dtype=dtype,
+  )
+  _add_tokenizer(path, given)
+
+
+def _write_classifier(
+  given: Given, family: str, kw: dict, path: Path, dtype: str
+) -> None:
+  shape, at = given.spec['input_shape'], given.name
+  if dtype != 'float32':
+    raise UserError(
+      f'jaxkd.export: dtype={dtype!r} is for decoders; leave it out with a '
+      f'{family}'
+    )
+  files_of = {
+    hugging_face.CONFIG: hugging_face_images.config_of(
+      family, kw, shape, given.net.classes, at=at
+    ),
+    'preprocessor_config.json': hugging_face_images.preprocessor_of(
+      given.net.view, shape, at=at
+    ),
+  }
+  tensors = hugging_face_images.tensors_of(family, given.variables)
+  path.mkdir(exist_ok=True)
+  for name, value in files_of.items():
+    (path / name).write_text(json.dumps(value, indent=2) + '\n')
+  save_file(tensors, path / hugging_face.WEIGHTS, metadata={'format': 'pt'})
+
+
+def _run_classifier(
+  given: Given, path: Path, inputs: list[np.ndarray]
+) -> dict[str, np.ndarray] | None:
+  if any(importlib.util.find_spec(name) is None for name in TRANSFORMERS):
+    return None
+  import torch
+  from transformers import AutoModelForImageClassification
+
+  view = views.parse(given.net.view, stored=True)
+  index = jax.numpy.arange(len(inputs[0]))
+  seen = views.apply(view, inputs[0], seed=0, epoch=0 * index, id=index)
+  pixels = torch.from_numpy(np.array(seen).transpose(0, 3, 1, 2))
+  try:
+    model = AutoModelForImageClassification.from_pretrained(path).eval()
+  except Exception as error:  # of many kinds
+    raise UserError(
+      f'{path}: transformers does not load it ({error}); export the net with '
+      '--to onnx'
+    ) from error
+  with torch.no_grad():
+    return {'logits': model(pixels).logits.numpy()}
+
+
+def _add_tokenizer(path: Path, given: Given) -> None:
+  """Copies the files of the tokenizer that the run's data name, if any."""
+  data = given.config.get('data', {})
+  name = str(data.get('kw', {}).get('tokens', ''))
+  if not name.startswith(TOKENIZER):
+    logging.warning(
+      '%s has no tokenizer: the data of the run name none of Hugging Face',
+      path,
+    )
+    return
+  origin = files.path(name.removeprefix(TOKENIZER), at='data.kw.tokens')
+  if origin.is_file():
+    shutil.copy(origin, path / 'tokenizer.json')
+    return
+  for part in _TOKENIZER:
+    if (origin / part).is_file():
+      shutil.copy(origin / part, path / part)
