@@ -1,5 +1,7 @@
 """What teachers are together: their weights by validation, and their tests."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -34,11 +36,21 @@ def tested_joined(session: Session, name: str, group: Group) -> dict:
 
 
 def tested_ensemble(
-  session: Session, name: str, groups: dict[str, Group]
+  session: Session,
+  name: str,
+  groups: dict[str, Group],
+  fuse: Callable[[jax.Array], jax.Array] | None,
 ) -> dict[str, np.ndarray]:
-  """What the teachers of a group reach together on the test split."""
+  """What the teachers of a group reach together on the test split.
+
+  Args:
+    session: what the stages have in common.
+    name: the group's.
+    groups: it, and those that it reads.
+    fuse: as in `many.ensemble`.
+  """
   group = groups[name]
-  role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
+  role = group.role._replace(net=many.ensemble(group.role.net, fuse), copies=1)
   read = job_groups.read_groups({name: role}, groups)
   return evaluate.evaluate(
     session, {name: role}, {name: group.by_seed}, 'test', groups=read

@@ -22,6 +22,8 @@ class LoadedNet(Net):
     classes: the names of the classes of its logits.
     inputs: what its examples are before its view; None if the run kept none.
     view: its view in evaluation, as in the config.
+    standardized: the means and the standard deviations of the labels that it
+      has learnt to predict standardised; empty for classes.
 
   Examples::
 
@@ -37,10 +39,12 @@ class LoadedNet(Net):
     classes: Sequence[str] = (),
     inputs: Inputs | None = None,
     view: str = '',
+    standardized: tuple[tuple[float, ...], ...] = (),
   ):
     """Makes the two functions of a `Net`, and sets the attributes."""
     net = super().__new__(cls, init, apply)
     net.classes, net.inputs, net.view = tuple(classes), inputs, view
+    net.standardized = standardized
     return net
 
   @property
@@ -61,7 +65,29 @@ class LoadedNet(Net):
       )
     return inputs_lib.read(self.inputs, paths, resize=resize)
 
+  def values(self, predictions: Any) -> np.ndarray:
+    """Predictions of measured values in the unit of the labels.
+
+    Args:
+      predictions: the output ``logits``, [..., D], of a net that was trained
+        with the task ``regression``.
+
+    Returns:
+      float64 [..., D].
+
+    Raises:
+      UserError: its labels were not standardised, as those of classes are not.
+    """
+    if not self.standardized:
+      raise UserError(
+        'net.values: its outputs are not of standardised labels; take them as '
+        'they are'
+      )
+    means, scales = map(np.asarray, self.standardized)
+    return np.asarray(predictions, np.float64) * scales + means
+
   def __repr__(self) -> str:
     takes = inputs_lib.said(self.inputs) if self.inputs else 'what it took'
     view = f', seen through {self.view}' if self.view else ''
-    return f'<a net of {len(self.classes)} classes that takes {takes}{view}>'
+    kind = 'values' if self.standardized else 'classes'
+    return f'<a net of {len(self.classes)} {kind} that takes {takes}{view}>'

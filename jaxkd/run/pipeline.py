@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, source_code
+from jaxkd import files, source_code, tasks
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.report import progress, record
@@ -271,7 +271,12 @@ def _train_group(
   job_name = '' if entry['restore'] else stage
   stages = [Stage(shown, history, seconds, ran, test, sizes, job_name)]
   if name in part.predicts and ensembled(part, name):
-    together = ensembles.tested_ensemble(session, name, {**groups, name: group})
+    together = ensembles.tested_ensemble(
+      session,
+      name,
+      {**groups, name: group},
+      getattr(tasks.find(part.config['task']), 'ensemble', None),
+    )
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
 

@@ -14,7 +14,7 @@ from jaxkd.data import partition, sources
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UnknownName, UserError, unknown
 from jaxkd.memo import Memo
-from jaxkd.run import arms, build, joined, names, schedule
+from jaxkd.run import arms, build, joined, names, schedule, softmax
 from jaxkd.run import config as configs
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists, vocabularies
@@ -111,6 +111,7 @@ def build_round(
     for arm, own in own_arms.items()
   }
   names.check(config, tuned)
+  softmax.check(config, tuned)
   with _blaming(_locations(config, tuned)):
     taught = _teachers(prefix, config, tuned, source)
     students = _students(tuned, source, taught)

@@ -158,7 +158,8 @@ def differences(
     Notes for the row.
 
   Raises:
-    UserError: its classes have other names than those of the data.
+    UserError: its classes have other names than those of the data, or its
+      labels were standardised otherwise.
   """
   if entry['restore'].startswith(pytorch.PREFIX):
     if 'standardize' in role.eval_view:
@@ -180,6 +181,7 @@ def differences(
     ]
   spec = stored.description(folder)
   _check_classes(name, entry, spec, source)
+  _check_standardized(name, spec, source)
   notes, here = [], shape_lib.as_json(role.shape)
   if role.reads:
     return notes
@@ -231,6 +233,21 @@ def _check_classes(
         f'{source.name}; restore a teacher of the same classes, or set '
         f'teachers.{name}.classes={len(here)} if they mean the same'
       )
+
+
+def _check_standardized(name: str, spec: Mapping, source: Source) -> None:
+  """Refuses a group whose predictions have another unit than the labels."""
+  there = tuple(map(tuple, spec.get('standardized', ())))
+  if there != source.standardized:
+    said = [
+      f'mean {each[0]} and deviation {each[1]}' if each else 'none'
+      for each in (there, source.standardized)
+    ]
+    raise UserError(
+      f'teachers.{name}.restore: its labels were standardised by {said[0]}, '
+      f'and those of {source.name} are by {said[1]}; restore a teacher of the '
+      'same training split'
+    )
 
 
 def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:
