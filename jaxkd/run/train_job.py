@@ -6,7 +6,8 @@ Teachers and students train by the same code; only their terms differ.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxkd.distill import running_mean
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
 from jaxkd.errors import within
+from jaxkd.report import wording
 from jaxkd.run import cached_outputs, fault, fitted
 from jaxkd.run.evaluate import measure, mesh_of, with_lost
 from jaxkd.run.job_groups import (
@@ -26,9 +28,10 @@ from jaxkd.run.job_groups import (
   with_read,
 )
 from jaxkd.run.recipe import augment_of, recipe_of, rollout_of, seen_by
-from jaxkd.run.types import Job, Session, Trained
+from jaxkd.run.types import BestSteps, Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
+from jaxkd.train.best import Selection
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan
 from jaxkd.train.fit import Fault, Stopped, fit
@@ -58,6 +61,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     members=job.train['members'],
     steps_per_execution=job.train['steps_per_execution'],
     may_diverge=may_diverge,
+    best=_selection(session, job),
   )
 
   def validate(population, carry):
@@ -81,8 +85,18 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
       explain=functools.partial(_explained, session, job, batches),
       stop=session.stop,
     )
-  carry = result.population.stacked(result.carry)
-  carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
+  best = None
+  if plan.best:
+    metric, ended = (
+      job.train['early_stopping']['metric'],
+      result.history['step'],
+    )
+    best = BestSteps(metric, result.best_step, ended[-1], steps)
+    session.say(f'{job.stage}: {wording.best_steps(*best)}')
+    carry = result.best
+  else:
+    carry = _without_optimizer(result.population.stacked(result.carry))
+  carry = sharding.fetch(carry)
   finished = {
     name: compression.finish(
       job.students[name.partition('/')[0]].compression, variables
@@ -94,7 +108,26 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     result.history,
     result.seconds,
     result.execution,
+    best,
   )
+
+
+def _selection(session: Session, job: Job) -> Selection | None:
+  """How the best step of each member is chosen; None for the last one."""
+  entry = job.train['early_stopping']
+  if not entry['metric']:
+    return None
+  return Selection(
+    f'validation/{entry["metric"]}',
+    session.metrics[entry['metric']].higher_is_better,
+    entry['patience'],
+    _without_optimizer,
+  )
+
+
+def _without_optimizer(carry: Mapping[str, Any]) -> dict[str, Any]:
+  """What of a carry, or of its shapes, makes the nets."""
+  return {name: tree for name, tree in carry.items() if name != 'opt'}
 
 
 def _explained(

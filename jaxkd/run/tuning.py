@@ -329,7 +329,11 @@ def _search(session, part, arm, grid, groups) -> dict:
   values = np.empty(len(trials))
   for members, _, job in _jobs(session, part, arm, grid, groups):
     trained = train_job.train(session, job, may_diverge=True)
-    reached = trained.history['metrics'][f'validation/{metric}'][-1]
+    measured = np.array(trained.history['metrics'][f'validation/{metric}'])
+    reached = measured[-1]
+    if trained.best:  # of the nets that the run itself would keep
+      looks = np.searchsorted(trained.history['step'], trained.best.steps)
+      reached = measured[looks, np.arange(len(looks))]
     values[members] = np.reshape(reached, (len(members), -1)).mean(1)
   return _result(part, arm, grid, values)
 

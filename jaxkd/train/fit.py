@@ -13,6 +13,7 @@ import numpy as np
 from jaxkd import compilation
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
+from jaxkd.train import best as best_lib
 from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan, fastest
@@ -89,6 +90,10 @@ class Result(NamedTuple):
   Attributes:
     population: the compiled members.
     carry: their state after the last step.
+    best: where the plan chooses the best state of each member, what is kept of
+      it, with a leading axis of members; else None. Of a member that diverged
+      it is the last one.
+    best_step: of each member, at which step that was; empty without a choice.
     history: ``{'step': [...], 'metrics': {name: [[value of each member]]}}``.
     seconds: time spent in steps, without compilation and evaluation.
     execution: the mode in which it ran.
@@ -99,6 +104,8 @@ class Result(NamedTuple):
   history: dict
   seconds: float
   execution: Execution
+  best: Any = None
+  best_step: tuple[int, ...] = ()
 
 
 def fit(
@@ -126,38 +133,50 @@ def fit(
 
   Raises:
     UserError: a member became infinite or NaN, and ``plan.may_diverge`` is
-      False.
+      False; or the metric by which its best state is chosen never was a number.
     Stopped: `stop` was set.
   """
   stacked = make(mode='vmap')  # for its shapes, which are those of any mode
   first = batches.batch(0)
   nothing = stacked.no_totals(first)
-  found = checkpoints.restore({'carry': stacked.shapes, 'totals': nothing})
+  like = {'carry': stacked.shapes, 'totals': nothing}
+  if plan.best:
+    like['best'] = plan.best.keep(stacked.shapes)
+  found, best, ended = checkpoints.restore(like), None, False
   if found:
     start, tree, meta = found
     execution = Execution(*meta['execution'])
     population = make(mode=execution.mode)
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
+    if plan.best:
+      kept = population.stacked(population.split(tree['best']))
+      best, ended = best_lib.restored(kept, meta['best']), meta['ended']
   else:
     population, execution = fastest(make, first, plan)
     carry, totals = population.init(), population.split(nothing)
     start = 0
+    if plan.best:
+      kept = plan.best.keep(population.stacked(carry))
+      best = best_lib.start(kept, population.members)
+      best = best._replace(tree=best_lib.chosen(best.step == 0, kept, kept))
     meta = {
       'history': {'step': [], 'metrics': {}},
       'seconds': 0.0,
       'diverged': [False] * population.members,
       'execution': execution,
+      **_of_best(best, ended),
     }
     if plan.members == 'auto' or plan.tries_several:
       # A resumed run must not measure again and choose another mode.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
-      checkpoints.save(0, tree, meta)
+      checkpoints.save(0, tree | _tree_of(best), meta)
   history, seconds = meta['history'], meta['seconds']
   diverged = np.asarray(meta['diverged'])
 
   clock = None  # started after the first report, to leave out compilation
   part = population.part(first)
-  for step, several in _calls(batches, start, plan, execution.steps, part):
+  left = plan._replace(steps=start) if ended else plan
+  for step, several in _calls(batches, start, left, execution.steps, part):
     carry, totals = population.step(carry, totals, *several)
     asked = stop is not None and stop.is_set()
     evaluates = step % plan.eval_every == 0 or step == plan.steps
@@ -189,26 +208,62 @@ def fit(
       values = {f'train/{name}': value for name, value in values.items()}
       values |= evaluate(population, carry)
       _record(history, step, values, diverged)
+      if best:
+        value = np.where(diverged, np.nan, values[plan.best.metric])
+        kept = plan.best.keep(population.stacked(carry))
+        best = best_lib.updated(best, plan.best, kept, step, value)
+        ended = best_lib.all_done(best, plan.best, diverged)
+        saves |= ended
     if looks and not diverged.all():
       on_log(step, {name: value[~diverged] for name, value in values.items()})
     if saves:
       tree = {
         'carry': population.stacked(carry),
         'totals': population.stacked(totals),
+        **_tree_of(best),
       }
       meta = {
         'history': history,
         'seconds': seconds,
         'diverged': diverged.tolist(),
         'execution': execution,
+        **_of_best(best, ended),
       }
       checkpoints.save(step, tree, meta)
+    if ended:
+      break
     if asked and step < plan.steps:
       checkpoints.wait()
       raise Stopped(f'stopped after step {step} of {plan.steps}')
     clock = time.perf_counter()
   checkpoints.wait()
-  return Result(population, carry, history, seconds, execution)
+  result = Result(population, carry, history, seconds, execution)
+  return _with_best(result, best, plan, diverged) if best else result
+
+
+def _with_best(
+  result: Result, best: best_lib.Best, plan: Plan, diverged: np.ndarray
+) -> Result:
+  """The result with the best state of each member that has not diverged."""
+  for member in np.flatnonzero((best.step == 0) & ~diverged):
+    raise UserError(
+      f'train.early_stopping.metric: {plan.best.metric} of member {member} was '
+      'not a number in any evaluation, so it has no best step; choose another'
+    )
+  last = plan.best.keep(result.population.stacked(result.carry))
+  steps = np.where(diverged, result.history['step'][-1], best.step)
+  tree = best_lib.chosen(~diverged, best.tree, last)
+  return result._replace(best=tree, best_step=tuple(steps.tolist()))
+
+
+def _tree_of(best: best_lib.Best | None) -> dict:
+  """What a checkpoint has of the best states beside the carry."""
+  return {'best': best.tree} if best else {}
+
+
+def _of_best(best: best_lib.Best | None, ended: bool) -> dict:
+  """What the record of a checkpoint has of them."""
+  return {'best': best.as_json(), 'ended': ended} if best else {}
 
 
 def _calls(
