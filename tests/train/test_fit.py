@@ -408,13 +408,10 @@ def test_training_ends_once_no_member_was_better_for_long_enough(tmp_path):
   result = select(tmp_path, OFTEN._replace(best=patient))
   assert result.best_step == (4, 10)
   assert result.history['step'][-1] == 16  # 10 and three looks
-  result = select(
-    tmp_path / 'less', OFTEN._replace(best=BEST._replace(patience=1))
-  )
+  plan = OFTEN._replace(best=BEST._replace(patience=1))
+  result = select(tmp_path / 'less', plan)
   assert result.history['step'] == [2, 4, 6, 8, 10, 12]
-  again = select(
-    tmp_path / 'less', OFTEN._replace(best=BEST._replace(patience=1))
-  )
+  again = select(tmp_path / 'less', plan)
   assert again.history == result.history
   assert again.best_step == (4, 10)
   np.testing.assert_array_equal(again.best['w'], result.best['w'])
@@ -435,7 +432,9 @@ def test_a_member_that_is_done_does_not_depend_on_the_others(tmp_path):
 
     with Checkpoints(tmp_path / str(members)) as checkpoints:
       return fit(
-        lambda mode: Population(by_target(TARGETS), seeds=members, mode=mode),
+        lambda mode: Population(
+          by_target(TARGETS), seeds=members, batch_axis=None, mode=mode
+        ),
         Numbers(),
         evaluate,
         plan,
@@ -471,12 +470,10 @@ def test_a_choice_that_was_stopped_ends_as_an_unbroken_one(tmp_path, members):
 
 
 def test_a_metric_that_is_never_a_number_chooses_nothing(tmp_path):
+  message = r'early_stopping\.metric: validation/gap of member 0 was not'
   with (
     Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(
-      UserError,
-      match=r'early_stopping.metric: validation/gap of member 0 was not',
-    ),
+    pytest.raises(UserError, match=message),
   ):
     fit(
       lambda mode: Population(by_target(TARGETS), seeds=[0, 1], mode=mode),
