@@ -28,7 +28,15 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
 from jaxkd.report import rows
-from jaxkd.run import arms, checks, job_checks, jobs, terms, train_job
+from jaxkd.run import (
+  arms,
+  checks,
+  class_weights,
+  job_checks,
+  jobs,
+  terms,
+  train_job,
+)
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Round, configs_of
 from jaxkd.run.types import Session
@@ -399,6 +407,7 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
     seeds=seeds * len(trials),
     hyper=hyper,
   )
+  job = class_weights.resolved(job, source)
   return job._replace(over=f'{len(trials)} trial{"s" * (len(trials) > 1)}')
 
 
