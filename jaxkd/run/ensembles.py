@@ -1,10 +1,9 @@
 """What teachers are together: their weights by validation, and their tests."""
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 
+from jaxkd import tasks
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group
 from jaxkd.run import evaluate, job_groups, jobs
@@ -36,19 +35,10 @@ def tested_joined(session: Session, name: str, group: Group) -> dict:
 
 
 def tested_ensemble(
-  session: Session,
-  name: str,
-  groups: dict[str, Group],
-  fuse: Callable[[jax.Array], jax.Array] | None,
+  session: Session, part: Round, name: str, groups: dict[str, Group]
 ) -> dict[str, np.ndarray]:
-  """What the teachers of a group reach together on the test split.
-
-  Args:
-    session: what the stages have in common.
-    name: the group's.
-    groups: it, and those that it reads.
-    fuse: as in `many.ensemble`.
-  """
+  """What the teachers of a group reach together on the test split."""
+  fuse = getattr(tasks.find(part.config['task']), 'ensemble', None)
   group = groups[name]
   role = group.role._replace(net=many.ensemble(group.role.net, fuse), copies=1)
   read = job_groups.read_groups({name: role}, groups)

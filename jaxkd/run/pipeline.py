@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, source_code, tasks
+from jaxkd import files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.report import progress, record
@@ -271,12 +271,8 @@ def _train_group(
   job_name = '' if entry['restore'] else stage
   stages = [Stage(shown, history, seconds, ran, test, sizes, job_name, best)]
   if name in part.predicts and ensembled(part, name):
-    together = ensembles.tested_ensemble(
-      session,
-      name,
-      {**groups, name: group},
-      getattr(tasks.find(part.config['task']), 'ensemble', None),
-    )
+    groups = {**groups, name: group}
+    together = ensembles.tested_ensemble(session, part, name, groups)
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
 
@@ -322,13 +318,5 @@ def _train_arm(
   )
   test |= shifts
   name = f'{part.prefix}students/{arm}'
-  return Stage(
-    f'{part.prefix}{arm}',
-    trained.history,
-    trained.seconds,
-    trained.execution,
-    test,
-    sizes,
-    name,
-    trained.best,
-  )
+  *ran, best = trained[1:]
+  return Stage(f'{part.prefix}{arm}', *ran, test, sizes, name, best)

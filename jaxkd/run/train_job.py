@@ -6,8 +6,7 @@ Teachers and students train by the same code; only their terms differ.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +26,17 @@ from jaxkd.run.job_groups import (
   used_groups,
   with_read,
 )
-from jaxkd.run.recipe import augment_of, recipe_of, rollout_of, seen_by
+from jaxkd.run.recipe import (
+  augment_of,
+  recipe_of,
+  rollout_of,
+  seen_by,
+  selection_of,
+  without_optimizer,
+)
 from jaxkd.run.types import BestSteps, Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
-from jaxkd.train.best import Selection
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan
 from jaxkd.train.fit import Fault, Stopped, fit
@@ -61,7 +66,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     members=job.train['members'],
     steps_per_execution=job.train['steps_per_execution'],
     may_diverge=may_diverge,
-    best=_selection(session, job),
+    best=selection_of(session, job),
   )
 
   def validate(population, carry):
@@ -95,7 +100,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     session.say(f'{job.stage}: {wording.best_steps(*best)}')
     carry = result.best
   else:
-    carry = _without_optimizer(result.population.stacked(result.carry))
+    carry = without_optimizer(result.population.stacked(result.carry))
   carry = sharding.fetch(carry)
   finished = {
     name: compression.finish(
@@ -110,24 +115,6 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     result.execution,
     best,
   )
-
-
-def _selection(session: Session, job: Job) -> Selection | None:
-  """How the best step of each member is chosen; None for the last one."""
-  entry = job.train['early_stopping']
-  if not entry['metric']:
-    return None
-  return Selection(
-    f'validation/{entry["metric"]}',
-    session.metrics[entry['metric']].higher_is_better,
-    entry['patience'],
-    _without_optimizer,
-  )
-
-
-def _without_optimizer(carry: Mapping[str, Any]) -> dict[str, Any]:
-  """What of a carry, or of its shapes, makes the nets."""
-  return {name: tree for name, tree in carry.items() if name != 'opt'}
 
 
 def _explained(

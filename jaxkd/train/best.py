@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import compilation
+from jaxkd.errors import UserError
 
 
 class Selection(NamedTuple):
@@ -53,9 +54,25 @@ class Best(NamedTuple):
 
 
 def start(tree: Any, members: int) -> Best:
-  """No best yet; the tree stands for its shapes."""
+  """No best yet; the tree, which is copied, stands for its shapes."""
   none = np.zeros(members, int)
-  return Best(tree, none, np.full(members, np.nan), none)
+  copied = chosen(none == 0, tree, tree)
+  return Best(copied, none, np.full(members, np.nan), none)
+
+
+def tree_of(best: Best | None) -> dict:
+  """What a checkpoint has beside the carry; nothing without a choice."""
+  return {'best': best.tree} if best else {}
+
+
+def record_of(best: Best | None, ended: bool) -> dict:
+  """What the record of a checkpoint has; nothing without a choice.
+
+  Args:
+    best: so far.
+    ended: whether no member can still find a better state.
+  """
+  return {'best': best.as_json(), 'ended': ended} if best else {}
 
 
 def restored(tree: Any, found: Mapping[str, list]) -> Best:
@@ -88,6 +105,33 @@ def updated(
     np.where(better, value, best.value),
     np.where(better, 0, best.waited + going),
   )
+
+
+def finished(
+  best: Best, selection: Selection, tree: Any, step: int, diverged: np.ndarray
+) -> tuple[Any, tuple[int, ...]]:
+  """The best states, the last ones of members that have diverged.
+
+  Args:
+    best: after the last evaluation.
+    selection: how it was chosen.
+    tree: what is kept of the carries after the last step.
+    step: the last step.
+    diverged: which members have, bool [M].
+
+  Returns:
+    A tree with a leading axis of members, and of which step each is.
+
+  Raises:
+    UserError: the metric of a member that has not diverged never was a number.
+  """
+  for member in np.flatnonzero((best.step == 0) & ~diverged):
+    raise UserError(
+      f'train.early_stopping.metric: {selection.metric} of member {member} was '
+      'not a number in any evaluation, so it has no best step; choose another'
+    )
+  steps = np.where(diverged, step, best.step)
+  return chosen(~diverged, best.tree, tree), tuple(steps.tolist())
 
 
 def all_done(best: Best, selection: Selection, diverged: np.ndarray) -> bool:

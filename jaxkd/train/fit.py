@@ -158,18 +158,17 @@ def fit(
     if plan.best:
       kept = plan.best.keep(population.stacked(carry))
       best = best_lib.start(kept, population.members)
-      best = best._replace(tree=best_lib.chosen(best.step == 0, kept, kept))
     meta = {
       'history': {'step': [], 'metrics': {}},
       'seconds': 0.0,
       'diverged': [False] * population.members,
       'execution': execution,
-      **_of_best(best, ended),
+      **best_lib.record_of(best, ended),
     }
     if plan.members == 'auto' or plan.tries_several:
       # A resumed run must not measure again and choose another mode.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
-      checkpoints.save(0, tree | _tree_of(best), meta)
+      checkpoints.save(0, tree | best_lib.tree_of(best), meta)
   history, seconds = meta['history'], meta['seconds']
   diverged = np.asarray(meta['diverged'])
 
@@ -220,14 +219,14 @@ def fit(
       tree = {
         'carry': population.stacked(carry),
         'totals': population.stacked(totals),
-        **_tree_of(best),
+        **best_lib.tree_of(best),
       }
       meta = {
         'history': history,
         'seconds': seconds,
         'diverged': diverged.tolist(),
         'execution': execution,
-        **_of_best(best, ended),
+        **best_lib.record_of(best, ended),
       }
       checkpoints.save(step, tree, meta)
     if ended:
@@ -238,32 +237,11 @@ def fit(
     clock = time.perf_counter()
   checkpoints.wait()
   result = Result(population, carry, history, seconds, execution)
-  return _with_best(result, best, plan, diverged) if best else result
-
-
-def _with_best(
-  result: Result, best: best_lib.Best, plan: Plan, diverged: np.ndarray
-) -> Result:
-  """The result with the best state of each member that has not diverged."""
-  for member in np.flatnonzero((best.step == 0) & ~diverged):
-    raise UserError(
-      f'train.early_stopping.metric: {plan.best.metric} of member {member} was '
-      'not a number in any evaluation, so it has no best step; choose another'
-    )
-  last = plan.best.keep(result.population.stacked(result.carry))
-  steps = np.where(diverged, result.history['step'][-1], best.step)
-  tree = best_lib.chosen(~diverged, best.tree, last)
-  return result._replace(best=tree, best_step=tuple(steps.tolist()))
-
-
-def _tree_of(best: best_lib.Best | None) -> dict:
-  """What a checkpoint has of the best states beside the carry."""
-  return {'best': best.tree} if best else {}
-
-
-def _of_best(best: best_lib.Best | None, ended: bool) -> dict:
-  """What the record of a checkpoint has of them."""
-  return {'best': best.as_json(), 'ended': ended} if best else {}
+  if not best:
+    return result
+  last = plan.best.keep(population.stacked(carry)), history['step'][-1]
+  tree, steps = best_lib.finished(best, plan.best, *last, diverged)
+  return result._replace(best=tree, best_step=steps)
 
 
 def _calls(
