@@ -92,11 +92,8 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     )
   best = None
   if plan.best:
-    metric, ended = (
-      job.train['early_stopping']['metric'],
-      result.history['step'],
-    )
-    best = BestSteps(metric, result.best_step, ended[-1], steps)
+    metric, last = job.train['early_stopping']['metric'], result.history['step']
+    best = BestSteps(metric, result.best_step, last[-1], steps)
     session.say(f'{job.stage}: {wording.best_steps(*best)}')
     carry = result.best
   else:

@@ -237,16 +237,19 @@ def _check_classes(
 
 def _check_standardized(name: str, spec: Mapping, source: Source) -> None:
   """Refuses a group whose predictions have another unit than the labels."""
-  there = tuple(map(tuple, spec.get('standardized', ())))
-  if there != source.standardized:
+  there, here = (
+    tuple(map(tuple, found))
+    for found in (spec.get('standardized', ()), source.standardized)
+  )
+  if there != here:
     said = [
-      f'mean {each[0]} and deviation {each[1]}' if each else 'none'
-      for each in (there, source.standardized)
+      f'the means {each[0]} and the deviations {each[1]}' if each else 'nothing'
+      for each in (there, here)
     ]
     raise UserError(
       f'teachers.{name}.restore: its labels were standardised by {said[0]}, '
-      f'and those of {source.name} are by {said[1]}; restore a teacher of the '
-      'same training split'
+      f'and those of {source.name} by {said[1]}; restore a teacher of the same '
+      'training split'
     )
 
 

@@ -90,13 +90,13 @@ class Result(NamedTuple):
   Attributes:
     population: the compiled members.
     carry: their state after the last step.
+    history: ``{'step': [...], 'metrics': {name: [[value of each member]]}}``.
+    seconds: time spent in steps, without compilation and evaluation.
+    execution: the mode in which it ran.
     best: where the plan chooses the best state of each member, what is kept of
       it, with a leading axis of members; else None. Of a member that diverged
       it is the last one.
     best_step: of each member, at which step that was; empty without a choice.
-    history: ``{'step': [...], 'metrics': {name: [[value of each member]]}}``.
-    seconds: time spent in steps, without compilation and evaluation.
-    execution: the mode in which it ran.
   """
 
   population: Population

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxkd.data import fingerprint, loader, sources
+from jaxkd.data import fingerprint, loader, positions, sources
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.errors import UserError
 
@@ -168,3 +168,18 @@ class TestValues:
 def test_another_kind_of_labels():
   with pytest.raises(UserError, match=r"data\.kw\.labels: 'many' should be"):
     made(SEVERAL, labels='many')
+
+
+@pytest.mark.parametrize('kind', ['multilabel', 'values'])
+def test_labels_have_no_positions_in_an_image(kind):
+  """So that an image may be moved with its labels."""
+  labels = np.tile(SEVERAL[:, :2], 2) + 0.0
+
+  def images():
+    return {'all': (np.ones((N, 4, 4, 1), np.uint8), labels)}
+
+  globals()['images'] = images
+  source = sources.load(f'{__name__}:images', labels=kind, range='any')
+  train = source.splits['train'].fetch(np.arange(1))
+  example = {name: x[0] for name, x in train.items()}
+  assert positions.positional(example, source.fields) == ''

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
+from jaxkd.errors import UserError
+from jaxkd.logits import Factored
 
 quick = functools.partial(
   jax.jit, compiler_options={'xla_backend_optimization_level': 0}
@@ -1033,3 +1035,18 @@ def test_weights_that_cannot_be(name, weights, message):
   labels = Y if name == 'cross_entropy' else jnp.asarray(SEVERAL)
   with pytest.raises(ValueError, match=rf'class_weights .*{message}'):
     getattr(losses, name)(Z, labels, class_weights=weights)
+
+
+def test_weights_of_classes_for_labels_in_other_forms():
+  options = dict(class_weights=WEIGHTS, label_smoothing=0.2)
+  want = losses.cross_entropy(Z, Y, **options)
+  soft = losses.cross_entropy(Z, jnp.eye(K)[Y], **options)
+  np.testing.assert_allclose(soft, want, rtol=1e-5)
+  factors = Factored(Z, jnp.eye(K))
+  np.testing.assert_allclose(
+    losses.cross_entropy(factors, Y, class_weights=WEIGHTS),
+    losses.cross_entropy(Z, Y, class_weights=WEIGHTS),
+    rtol=1e-5,
+  )
+  with pytest.raises(UserError, match='with class weights and smoothing'):
+    losses.cross_entropy(factors, Y, **options)

@@ -3,11 +3,13 @@
 import io
 
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import jaxkd
-from jaxkd import distill, losses
+from jaxkd import distill
 from jaxkd.errors import UserError
 from jaxkd.run import checks, class_weights, jobs, pipeline
 from jaxkd.run import config as configs
@@ -237,10 +239,45 @@ def test_positive_weights_need_labels_of_each_class(tmp_path):
     checks.prepare(made, tmp_path)
 
 
-def test_in_a_loop_of_ones_own():
-  """Terms by the names of their losses, as in a config."""
-  term = distill.term('binary_cross_entropy', mask='valid')
-  bounded = distill.term('teacher_bounded', teacher='main', margin=0.1)
-  assert term.mask == 'valid'
-  assert bounded.teachers == ('main',)
-  assert losses.squared_error in vars(losses).values()
+class Linear(nnx.Module):
+  def __init__(self, width, outputs, *, rngs):
+    self.hidden = nnx.Linear(5, width, rngs=rngs)
+    self.head = nnx.Linear(width, outputs, rngs=rngs)
+
+  def __call__(self, x):
+    return self.head(nnx.relu(self.hidden(x)))
+
+
+@pytest.mark.parametrize('kind', ['multilabel', 'regression'])
+def test_in_a_loop_of_ones_own(kind):
+  labels, valid = np.maximum(SEVERAL, 0), SEVERAL >= 0
+  batch, terms = (
+    {'inputs': INPUTS, 'labels': labels, 'valid': valid},
+    {
+      'labels': distill.term('binary_cross_entropy', mask='valid'),
+      'soft': distill.term('binary_kl', teacher='main', temperature=2.0),
+    },
+  )
+  if kind == 'regression':
+    scale = tuple(VALUES.std(0).tolist())
+    batch = {'inputs': INPUTS, 'labels': VALUES.astype(np.float32)}
+    terms = {
+      'labels': distill.term('squared_error', scale=scale),
+      'soft': distill.term('teacher_bounded', teacher='main', scale=scale),
+    }
+  outputs = batch['labels'].shape[1]
+  nets = [Linear(w, outputs, rngs=nnx.Rngs(w)) for w in (4, 8)]
+  student, teacher = (distill.net(net, INPUTS[:1]) for net in nets)
+  step = distill.step(student, {'main': teacher}, terms, optax.adam(0.1))
+  state, seen = step.init(seed=0), []
+  for _ in range(10):
+    state, found = step(state, batch)
+    seen.append(found['loss/labels'])
+  z = np.asarray(nets[0](INPUTS), np.float64)
+  if kind == 'regression':
+    want = (((z - VALUES) / VALUES.std(0)) ** 2).mean()
+  else:
+    log_q = -np.log1p(np.exp(np.where(labels == 1, -z, z)))
+    want = -(log_q * valid).sum() / N
+  assert seen[0] == pytest.approx(want, rel=1e-4)
+  assert seen[-1] < seen[0]
