@@ -13,6 +13,7 @@ import numpy as np
 from jaxkd.errors import UserError
 
 LAYOUTS = ('NHWC', 'NCHW', 'features')
+LABELS = ('multilabel', 'values')
 
 
 class Conventions(NamedTuple):
@@ -30,12 +31,16 @@ class Conventions(NamedTuple):
     layout: 'NCHW' for images with channels first, which are moved last; 'NHWC'
       for images with channels last whose shape suggests otherwise; 'features'
       for arrays that are not images, which stay as they are.
+    labels: 'multilabel' for labels [N, K] of 0 and 1, several classes for an
+      example; 'values' for measured values [N] or [N, D]; empty for one class
+      for each example.
   """
 
   num_classes: int = 0
   classes: Sequence[Any] | str = ()
   range: Sequence[float] | str = ()
   layout: str = ''
+  labels: str = ''
 
   @property
   def ends(self) -> tuple[float, ...]:
@@ -91,5 +96,10 @@ def of(**options: Any) -> Conventions:
     raise UserError(
       f'data.kw.layout: {made.layout!r} should be one of '
       f'{", ".join(map(repr, LAYOUTS))}, or empty'
+    )
+  if made.labels not in ('', *LABELS):
+    raise UserError(
+      f'data.kw.labels: {made.labels!r} should be one of '
+      f'{", ".join(map(repr, LABELS))}, or empty'
     )
   return made

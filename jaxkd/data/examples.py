@@ -16,6 +16,9 @@ from jaxkd.data.partition import classes_of, numbered, stratified
 from jaxkd.errors import UserError, unknown
 
 IN_MEMORY = 2**30  # bytes of decoded examples
+# A field of examples whose labels are measured values, float [D], and not
+# classes: the unit in which they are, float [D].
+SCALE = 'label_scale'
 _ROUNDING = 1e-5  # by which pixels may exceed their range
 _USUAL = (-1, 1), (0, 255), (0, 65535)  # other usual ranges of pixels
 
@@ -24,9 +27,10 @@ class Examples(Protocol):
   """The interface of a split; any object with these members will do.
 
   Attributes:
-    labels: the class of each example, int32 [N]. Where an example has many
-      labels, e.g. one for each token or pixel, they are read by `fetch`; then
-      this is None, or [N, ...] if all are in memory anyway.
+    labels: the class of each example, int32 [N]; or measured values, float32
+      [N, D], where the examples have the field `SCALE`. Where an example has
+      many labels, e.g. one for each token or pixel, they are read by `fetch`;
+      then this is None, or [N, ...] if all are in memory anyway.
     index: statistics of all labels; a user's own class may leave it out.
   """
 
@@ -55,13 +59,15 @@ class ArrayExamples:
 
     Args:
       inputs: array [N, ...], or a pytree of them.
-      labels: whole numbers [N, ...].
+      labels: whole numbers [N, ...]; or, with a field `SCALE`, measured
+        values [N, D].
       **fields: further fields of a batch, [N, ...].
 
     Raises:
       UserError: labels of another kind, or arrays of different lengths.
     """
-    self.labels = as_labels(labels, 'data.source')
+    as_given = as_values if SCALE in fields else as_labels
+    self.labels = as_given(labels, 'data.source')
     self._fields = {'inputs': inputs, 'labels': self.labels, **fields}
     check_lengths(self._fields, 'data.source')
 
@@ -258,6 +264,26 @@ def as_labels(
   return made
 
 
+def as_values(labels: Any, at: str) -> np.ndarray:
+  """Measured values as float32 [n, D].
+
+  Raises:
+    UserError: something else.
+  """
+  labels = np.asarray(labels)
+  if labels.ndim != 2 or labels.dtype.kind not in 'biuf':
+    raise UserError(
+      f'{at} has labels of shape {labels.shape} and type {labels.dtype}; with '
+      f'a field {SCALE} they must be numbers [examples, values]'
+    )
+  return labels.astype(np.float32, copy=False)
+
+
+def measured(examples: Examples) -> bool:
+  """Whether the labels are measured values and not classes."""
+  return len(examples) > 0 and SCALE in examples.fetch(np.arange(1))
+
+
 def as_numbers(
   x: np.ndarray, at: str, numbers: np.ndarray | None = None, *, images=True
 ) -> np.ndarray:
@@ -341,7 +367,15 @@ def check(
   """
   positions.check(batch, numbers, fields, at)
   labels = batch['labels']
-  wrong = (labels < 0) | (labels >= num_classes)
+  if SCALE in batch:
+    for i in np.flatnonzero(~np.isfinite(labels).all(axis=1)):
+      raise UserError(
+        f'{at}: example {numbers[i]} has a label that is NaN or infinite; '
+        'repair it or leave it out'
+      )
+    wrong = np.zeros(labels.shape, bool)
+  else:
+    wrong = (labels < 0) | (labels >= num_classes)
   if 'valid' in batch:
     _check_valid(batch, numbers, at)
     wrong &= batch['valid']
@@ -426,6 +460,8 @@ def check_labels(examples: Examples, num_classes: int, *, at: str) -> None:
   Raises:
     UserError: something is wrong; it names the first example.
   """
+  if measured(examples):
+    return
   index = examples.index
   wrong = index.earliest((index.values < 0) | (index.values >= num_classes))
   if wrong:

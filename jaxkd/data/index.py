@@ -56,9 +56,13 @@ def of(labels: np.ndarray, valid: np.ndarray | None = None) -> LabelIndex:
   """The index of labels in memory.
 
   Args:
-    labels: int32 [N, ...].
+    labels: int32 [N, ...]; or float32 [N, D], of which none is a class.
     valid: which of them count, bool [N, ...]; all by default.
   """
+  if labels.dtype.kind == 'f':
+    return LabelIndex(
+      np.zeros(len(labels), np.int32), labels.shape[1:], *_none()
+    )
   found, each = _none(), labels.shape[1:]
   size = labels.nbytes // max(len(labels), 1)
   for numbers in passes.parts(

@@ -58,7 +58,9 @@ def of_split(labels: Any, at: str) -> Labels:
     ones = (labels == 1).sum(axis=1)
     if not (((labels == 0) | (labels == 1)).all() and (ones == 1).all()):
       raise UserError(
-        f'{what}; {must}, or rows that are 1 at the class and 0 elsewhere'
+        f'{what}; {must}, or rows that are 1 at the class and 0 elsewhere; '
+        "set data.kw.labels='multilabel' if an example has several classes, "
+        "or 'values' if they are measured"
       )
     columns = labels.shape[1]
     found = labels.argmax(axis=1).astype(np.int32)

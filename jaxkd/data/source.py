@@ -12,7 +12,7 @@ import numpy as np
 from jaxkd import files as files_lib
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
-from jaxkd.data import file_cache, images, pixels, positions
+from jaxkd.data import file_cache, images, pixels, positions, targets
 from jaxkd.data import labels as labels_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
@@ -57,6 +57,8 @@ class Source(NamedTuple):
     tokenizer: how its texts became tokens, where it is for language models.
     origins: split -> where its examples are among those that the data came
       with, if some of these were held out for another split.
+    standardized: the means and the standard deviations by which labels that are
+      measured values were standardised; empty where none were.
   """
 
   name: str
@@ -73,6 +75,7 @@ class Source(NamedTuple):
   sizes: str = ''
   tokenizer: Vocabulary | None = None
   origins: Mapping[str, Origin] = MappingProxyType({})
+  standardized: tuple[tuple[float, ...], ...] = ()
 
 
 def of_classes(source: Source, kept: Mapping[str, Sequence[int]]) -> Source:
@@ -187,8 +190,9 @@ def make_source(
   }
   for split, examples in splits.items():
     examples_lib.check_labels(examples, len(classes), at=at[split])
-  one, *others = splits[first].index.values
-  if not others and not _has_objects(splits[first], fields):
+    targets.check_measured(examples, at[split])
+  one, *others = splits[first].index.values[:2].tolist() or [None]
+  if one is not None and not others and not _has_objects(splits[first], fields):
     raise UserError(
       f'{at[first]} only has examples of the class {one}; there must be two '
       'classes or more'
@@ -234,12 +238,58 @@ def source_of_arrays(
 
   With a unit, that of each example is the third: numbers or names, [N].
   """
+  if conventions.labels:
+    return _of_targets(name, splits, validation, conventions, unit)
   first = first_split(name, splits)
   splits = {first: splits[first], **splits}
   at = {split: split_entry(name, split) for split in splits}
   labels, classes, notes = labels_lib.read(
     {split: given[1] for split, given in splits.items()}, conventions, at
   )
+  labels = {split: {'labels': own} for split, own in labels.items()}
+  made = _in_arrays(splits, labels, conventions, unit, at)
+  source = make_source(
+    name, made, validation, classes=classes, conventions=conventions, unit=unit
+  )
+  return source._replace(notes=(*notes, *source.notes))
+
+
+def _of_targets(name, splits, validation, conventions, unit) -> Source:
+  """`source_of_arrays` of labels that are not one class."""
+  first = first_split(name, splits)
+  splits = {first: splits[first], **splits}
+  at = {split: split_entry(name, split) for split in splits}
+  labels, classes, centre = targets.read(
+    {split: given[1] for split, given in splits.items()}, conventions, at
+  )
+  source = make_source(
+    name,
+    _in_arrays(splits, labels, conventions, unit, at),
+    validation,
+    classes=classes,
+    conventions=conventions,
+    fields=targets.FIELDS,
+    unit=unit,
+  )
+  if conventions.labels == targets.MULTILABEL:
+    notes = targets.lacking(source.splits, classes)
+    return source._replace(notes=(*source.notes, *notes))
+  made, standardized, notes = targets.standardized(
+    source.splits, classes, centre, split_entry(name, 'train')
+  )
+  return source._replace(
+    splits=made, standardized=standardized, notes=(*source.notes, *notes)
+  )
+
+
+def _in_arrays(
+  splits: Mapping[str, Sequence[Any]],
+  labels: Mapping[str, Mapping[str, np.ndarray]],
+  conventions: Conventions,
+  unit: str,
+  at: Mapping[str, str],
+) -> dict[str, Examples]:
+  """The examples of each split, given the fields that their labels make."""
   units = {split: given[2] for split, given in splits.items()} if unit else {}
   units = _numbered(units, unit, at)
   made = {}
@@ -247,19 +297,16 @@ def source_of_arrays(
     inputs = jax.tree.map(
       lambda x, at=at[split]: pixels.as_inputs(x, conventions, at), inputs
     )
-    fields = {'inputs': inputs, 'labels': labels[split]}
+    fields = {'inputs': inputs, **labels[split]}
     examples_lib.check_lengths(fields, at[split])
-    if unit and len(units[split]) != len(labels[split]):
+    if unit and len(units[split]) != len(fields['labels']):
       raise UserError(
-        f'{at[split]} has {len(labels[split])} labels for {len(units[split])} '
-        f'values of {unit}'
+        f'{at[split]} has {len(fields["labels"])} labels for '
+        f'{len(units[split])} values of {unit}'
       )
     fields |= {unit: units[split]} if unit else {}
     made[split] = ArrayExamples(**fields)
-  source = make_source(
-    name, made, validation, classes=classes, conventions=conventions, unit=unit
-  )
-  return source._replace(notes=(*notes, *source.notes))
+  return made
 
 
 def _numbered(

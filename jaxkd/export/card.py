@@ -15,6 +15,14 @@ from jaxkd.export.given import Given
 from jaxkd.export.program import BATCH, Program
 
 ENDING = '.json'  # behind the name of the file
+_MEANS = {
+  'softmax': 'a number for each class along the last axis; their softmax is the '
+  'probabilities',
+  'sigmoids': 'a number for each class along the last axis; the sigmoid of each '
+  'is its probability',
+  'values': 'predictions of values that were standardised; times the deviations '
+  'and plus the means, they are in the unit of the labels',
+}
 
 
 def of(
@@ -50,10 +58,10 @@ def of(
       for name, x in program.outputs.items()
     }
     if 'logits' in program.outputs and classes:
-      found['outputs']['logits']['means'] = (
-        'a number for each class along the last axis; their softmax is the '
-        'probabilities'
-      )
+      found['outputs']['logits']['means'] = _MEANS[given.net.logits]
+  if any(given.net.standardized):
+    means, scales = given.net.standardized
+    found['standardized by'] = {'means': means, 'deviations': scales}
   return {**found, **more}
 
 

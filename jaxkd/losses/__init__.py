@@ -33,6 +33,7 @@ from jaxkd.losses.information import (
   info_nce,
   variational_information,
 )
+from jaxkd.losses.regression import squared_error, teacher_bounded
 from jaxkd.losses.relations import (
   correlation_congruence,
   inter_channel_correlation,
@@ -45,6 +46,7 @@ from jaxkd.losses.relations import (
   triplet_votes,
 )
 from jaxkd.losses.responses import (
+  binary_cross_entropy,
   binary_kl,
   cross_entropy,
   decoupled_kl,
@@ -86,7 +88,7 @@ from jaxkd.losses.targets import (
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
 # Losses of logits whose sigmoids, and not whose softmax, are probabilities.
-OF_SIGMOIDS = (binary_kl,)
+OF_SIGMOIDS = (binary_kl, binary_cross_entropy)
 
 # Losses that look at nothing but the softmaxes of both sides, class by class,
 # so that several classes can be put together; see `jaxkd.logits.sparse`.
@@ -125,6 +127,7 @@ __all__ = [
   'weighted_soft_labels',
   'virtual_teacher',
   'cross_entropy',
+  'binary_cross_entropy',
   'pseudo_label',
   'multi_level_logits',
   # Features
@@ -143,6 +146,9 @@ __all__ = [
   'masked_imitation',
   'log_sum',
   'maximum_mean_discrepancy',
+  # Regression
+  'squared_error',
+  'teacher_bounded',
   # Relations
   'rkd_distance',
   'rkd_angle',

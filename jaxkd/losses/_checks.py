@@ -129,6 +129,37 @@ def _scalars(options, expected, holds):
       raise ValueError(f'{name} must be {expected}, not {value}')
 
 
+def weights(count: int, *, above: bool = False, **option) -> jax.Array | None:
+  """One option as float32 weights [count]; None where it is None.
+
+  Args:
+    count: how many there must be.
+    above: whether 0 is refused.
+    **option: ``name=value``.
+
+  Raises:
+    ValueError: not so many numbers, or one below 0, NaN or infinite.
+  """
+  ((name, given),) = option.items()
+  if given is None:
+    return None
+  least = 'above 0' if above else 'from 0 on'
+  expected = f'{count} numbers {least}'
+  known = not isinstance(given, jax.core.Tracer)
+  if known:
+    try:
+      values = np.asarray(given, float)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f'{name} must be {expected}, not {given!r}') from error
+    fits = values > 0 if above else values >= 0
+    if not (np.isfinite(values) & fits).all():
+      raise ValueError(f'{name} must be {expected}, not {given!r}')
+  if np.shape(given) != (count,):
+    found = f'an array of shape {np.shape(given)}'
+    raise ValueError(f'{name} must be {expected}, not {found}')
+  return jnp.asarray(given, jnp.float32)
+
+
 def integer(low: int, high: int | None = None, **options) -> None:
   """Checks that static options are Python integers in [low, high]."""
   expected = f'an int of at least {low}' + (f', at most {high}' if high else '')

@@ -12,6 +12,8 @@ example of which too few classes are left, or whose label is not one of them
 (infinite in ``cross_entropy``).
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -971,18 +973,21 @@ def cross_entropy(
   labels: Array,
   *,
   label_smoothing: float = 0.0,
+  class_weights: Array | Sequence[float] | None = None,
   every: bool = False,
 ) -> Array:
   """Cross-entropy to labels.
 
   The ground-truth term of nearly every recipe, at T = 1. Smoothing moves a
-  share of the label's mass to all K classes evenly, the label included.
+  share of the label's mass to all K classes evenly, the label included. Weights
+  of the classes let rare ones count for more.
 
   Args:
     logits: z, [..., K].
     labels: class indices from 0 to K - 1, integers [...]; or probabilities p of
       the classes, [..., K], as mixup and cutmix give, in place of onehot.
     label_smoothing: ε in [0, 1], the mass that is spread.
+    class_weights: w, K numbers from 0 on; 1 for all by default.
     every: the labels are of whole examples, [B] or [B, K], and each position of
       logits [B, ..., K] has that of its example.
 
@@ -991,7 +996,7 @@ def cross_entropy(
     (mask such examples with ``jnp.where``, not by a product).
 
   Formula:
-    -Σ_k u_k log softmax(z)_k, u = (1 - ε) onehot(label) + ε/K
+    -Σ_k w_k u_k log softmax(z)_k, u = (1 - ε) onehot(label) + ε/K
 
   References:
     Szegedy et al., `Rethinking the Inception Architecture for Computer Vision
@@ -1004,6 +1009,10 @@ def cross_entropy(
   Variants:
     - Some code, that of teacher-free distillation for one, spreads ε over the
       K - 1 other classes.
+    - With weights, PyTorch's mean over a batch divides by the sum of the
+      weights of its labels; the mean of what is here divides by the number of
+      examples. For weights whose mean over the training labels is 1 they
+      differ by how the classes of a batch happen to fall.
   """
   floats = jnp.issubdtype(getattr(labels, 'dtype', int), jnp.floating)
   if every:
@@ -1016,30 +1025,113 @@ def cross_entropy(
   kind = 'float[..., K]' if soft else 'int[...]'
   _checks.arrays(logits=(logits, 'float[..., K]'), labels=(labels, kind))
   _checks.within(0, 1, label_smoothing=label_smoothing)
+  weights = _checks.weights(logits.shape[-1], class_weights=class_weights)
   factored = isinstance(logits, Factored)
-  if factored and soft:
-    raise dense_needed(logits, 'cross_entropy to probabilities')
+  smooth = isinstance(label_smoothing, jax.core.Tracer) or label_smoothing
+  if factored and (soft or (smooth and weights is not None)):
+    how = 'with class weights and smoothing' if not soft else 'to probabilities'
+    raise dense_needed(logits, f'cross_entropy {how}')
   if not factored:
     logits = _numerics.upcast(logits)
   if soft:
     log_q = jnp.where(labels == 0, 0, jax.nn.log_softmax(logits))
-    loss = -jnp.sum(labels.astype(logits.dtype) * log_q, axis=-1)
-  elif factored:
-    ids = _nearest_class(labels, logits)[..., None]
-    loss = -chunks.log_probabilities(logits, ids)[..., 0]
+    each = labels.astype(logits.dtype) * log_q
+    loss = -jnp.sum(_times(weights, each), axis=-1)
   else:
-    loss = optax.losses.softmax_cross_entropy_with_integer_labels(
-      logits, _nearest_class(labels, logits)
-    )
-  if isinstance(label_smoothing, jax.core.Tracer) or label_smoothing:
+    ids = _nearest_class(labels, logits)
+    if factored:
+      loss = -chunks.log_probabilities(logits, ids[..., None])[..., 0]
+    else:
+      loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, ids)
+    if weights is not None:
+      loss = weights[ids] * loss
+  if smooth:
     if factored:
       count = chunks.sum_over_classes(_there, jax.lax.stop_gradient(logits))
       uniform = chunks.sum_over_classes(_surprise, logits) / count
     else:
       there = _numerics.classes(logits)
-      uniform = -_mean(jnp.where(there, jax.nn.log_softmax(logits), 0), there)
+      each = jnp.where(there, jax.nn.log_softmax(logits), 0)
+      uniform = -_mean(_times(weights, each), there)
     loss = (1 - label_smoothing) * loss + label_smoothing * uniform
   return loss if soft else _known(labels, logits, loss)
+
+
+def binary_cross_entropy(
+  logits: Array,
+  labels: Array,
+  *,
+  label_smoothing: float = 0.0,
+  class_weights: Array | Sequence[float] | None = None,
+  positive_weights: Array | Sequence[float] | None = None,
+  valid: Array | None = None,
+) -> Array:
+  """Sum over classes of the cross-entropies to labels of 0 and 1.
+
+  For examples of several classes, or of none: each class has a probability of
+  its own, the sigmoid of its logit, and a label of its own. ``binary_kl`` is
+  the same to a teacher in place of the labels.
+
+  Args:
+    logits: z, [..., K].
+    labels: y, 0 or 1, bools, integers or floats [..., K]; those in between are
+      probabilities.
+    label_smoothing: ε in [0, 1]: labels y become (1 - ε) y + ε/2.
+    class_weights: w, K numbers from 0 on; 1 for all by default.
+    positive_weights: a, K numbers from 0 on, by which the part of a label of 1
+      counts more than that of 0; 1 for all by default.
+    valid: which labels are known, bool [..., K]; all by default. The others
+      add 0.
+
+  Returns:
+    The loss of each example, nats, [...]; NaN where a label that is known is
+    not from 0 to 1.
+
+  Formula:
+    -Σ_k w_k (a_k u_k log q_k + (1 - u_k) log(1 - q_k)), q = sigmoid(z),
+    u = (1 - ε) y + ε/2
+
+  References:
+    Yang et al., `Multi-Label Knowledge Distillation
+    <https://arxiv.org/abs/2308.06453>`_, 2023
+
+  Example:
+    >>> logits, labels = jnp.array([[0.0, 4.0]]), jnp.array([[1, 1]])
+    >>> round(binary_cross_entropy(logits, labels).item(), 3)
+    0.711
+
+  Variants:
+    - PyTorch's mean is over the classes too: this over K.
+    - Some code divides by the number of known labels of an example; here each
+      known label counts the same, in whatever example it is.
+  """
+  dtype, kind = getattr(labels, 'dtype', int), 'int'
+  if jnp.issubdtype(dtype, jnp.floating):
+    kind = 'float'
+  elif jnp.issubdtype(dtype, jnp.bool_):
+    kind = 'bool'
+  _checks.arrays(
+    logits=(logits, 'float[..., K]'),
+    labels=(labels, f'{kind}[..., K]'),
+    valid=(valid, 'bool[..., K] or None'),
+  )
+  _checks.within(0, 1, label_smoothing=label_smoothing)
+  classes = logits.shape[-1]
+  weights = _checks.weights(classes, class_weights=class_weights)
+  more = _checks.weights(classes, positive_weights=positive_weights)
+  logits = _numerics.at_valid(valid, _numerics.upcast(logits))
+  labels = _numerics.at_valid(valid, labels.astype(logits.dtype))
+  inside = (labels >= 0) & (labels <= 1)
+  spread = jnp.where(_numerics.classes(logits), label_smoothing, 0)
+  yes = (1 - spread) * labels + spread / 2
+
+  def part(share, z):  # 0 log 0 is 0, in value and gradient
+    none = share == 0
+    return share * jax.nn.log_sigmoid(jnp.where(none & jnp.isinf(z), 0, z))
+
+  found = _times(more, part(yes, logits)) + part(1 - yes, -logits)
+  found = _numerics.at_valid(valid, _times(weights, found))
+  return -jnp.sum(found * _numerics.one_or_nan(inside), axis=-1)
 
 
 def pseudo_label(student: Array, teacher: Array) -> Array:
@@ -1261,6 +1353,13 @@ def _one_hot(labels, logits):
   """The label's class, bool [..., K]."""
   labels = _nearest_class(labels, logits)
   return jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+
+
+def _times(weights, x):
+  """Weights [K] times what each class adds, [..., K]; None for all 1."""
+  return (
+    x if weights is None else jnp.expand_dims(weights, range(x.ndim - 1)) * x
+  )
 
 
 def _nearest_class(labels, logits):

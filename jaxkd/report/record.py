@@ -154,8 +154,9 @@ def row(
     ],
     'notes': [
       *([ranked(of_students, metric, higher)] if report['rank'] else []),
-      *_notes(config, source, students, rounds),
+      *_notes(config, source, stages, students, rounds),
     ],
+    **_best_steps(stages),
     'device': device(),
     'versions': versions(),
     'config_sha256': hashlib.sha256(
@@ -265,7 +266,7 @@ def ranked(
   return f'by their mean {wording.heading(metric)}: {", ".join(said)}'
 
 
-def _notes(config, source, students, rounds) -> list[str]:
+def _notes(config, source, stages, students, rounds) -> list[str]:
   """Notes on the data, and on how seeds and teachers relate."""
   notes = [*config['report']['notes'], *source.notes, *overview.notes(rounds)]
   for name, factors in config['report']['derived'].items():
@@ -303,11 +304,20 @@ def _notes(config, source, students, rounds) -> list[str]:
         f'of the rows that the students of {stage.name} wrote at the end of '
         f'training, {share:.0%} reached no token that stops them'
       )
+  for stage in stages:
+    if stage.best:
+      notes.append(f'{stage.name}: {wording.best_steps(*stage.best)}')
   ways = sorted({_way(stage.execution) for stage in students})
   notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
   if config['data']['order'] == 'shared':
     notes.append('all seeds see the examples in the same order')
   return notes
+
+
+def _best_steps(stages) -> dict:
+  """Of the nets that are not those of the last step, the steps they are of."""
+  found = {s.name: list(s.best.steps) for s in stages if s.best}
+  return {'best_steps': found} if found else {}
 
 
 def _unfinished(stage) -> float:

@@ -73,6 +73,7 @@ SCHEMA = {
       'split': str,
     }
   },
+  'best_steps?': {'*': [int]},  # of nets that are not of the last step, by arm
   'params': _BY_NET,
   'cost': {
     'step_ms?': _NUMBER,  # of all seeds together

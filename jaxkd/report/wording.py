@@ -86,6 +86,24 @@ def early_stopping(metric: str) -> str:
   return f'{EARLY_STOPPING}{metric}'
 
 
+def best_steps(metric: str, steps: Sequence[int], ended: int, of: int) -> str:
+  """A clause that says of which steps nets are that were chosen.
+
+  >>> best_steps('nll', (1200,), 3000, 3000)
+  'best step 1,200 of 3,000 on validation (nll), restored'
+
+  Args:
+    metric: by which.
+    steps: of each member, at which step.
+    ended: the last step that was taken.
+    of: how many were to be.
+  """
+  said = ', '.join(f'{step:,}' for step in steps)
+  first = 'best steps' if len(steps) > 1 else 'best step'
+  early = f'; training ended at step {ended:,}' if ended < of else ''
+  return f'{first} {said} of {of:,} on validation ({metric}), restored{early}'
+
+
 def unit(metric: str) -> str:
   """The unit of differences of a metric."""
   if metric.startswith(STEPS_TO):

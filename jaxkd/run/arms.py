@@ -45,6 +45,7 @@ SHARED = (
   'train.steps',
   'train.batch_size',
   'train.eval_every',
+  'train.early_stopping',
 )
 
 

@@ -8,8 +8,16 @@ from jaxkd import tasks
 from jaxkd.data import sources
 from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.report import progress, rows, wording
+from jaxkd.run import (
+  class_weights,
+  earlier,
+  job_checks,
+  jobs,
+  looked_up,
+  shifted,
+  terms,
+)
 from jaxkd.run import config as configs
-from jaxkd.run import earlier, job_checks, jobs, looked_up, shifted
 from jaxkd.run.plan import (
   Round,
   build_round,
@@ -100,7 +108,10 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
     notes += vocabularies.padding(f'teachers.{name}', entry, source)
     if not entry['restore']:
       with sharding.on(devices[name]):
-        job_checks.check(session, jobs.of_teachers(part, name, source, shapes))
+        job = jobs.of_teachers(part, name, source, shapes)
+        job_checks.check(session, job)
+      shown = f'{part.prefix}{called(name, part)}'
+      notes += class_weights.notes(entry['distill'], job, source, shown)
       continue
     found = role.given or earlier.restored_from(
       entry['restore'], part, rounds, at
@@ -116,6 +127,10 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
   for arm in part.arms:
     if arm == part.first(arm):
       job_checks.check(session, jobs.of_arm(part, arm, source, shapes))
+    distill = terms.in_use(part.arms[arm]['distill'])
+    if class_weights.asked(distill):
+      job, shown = jobs.of_arm(part, arm, source, shapes), f'{part.prefix}{arm}'
+      notes += class_weights.notes(distill, job, source, shown)
     for name, role in part.students[arm].items():
       shifted.classes_of(part, arm, name, role, source)
       entry = part.arms[arm]['students'][name]

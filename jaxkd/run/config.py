@@ -128,6 +128,10 @@ _TRAIN = {
   'shard_parameters': False,  # over the devices that share a batch
   'eval_every': 0,  # 0 for twenty times in all
   'save_every': 0,  # 0 for four times in all
+  # the metric by which the best step on validation is taken in place of the
+  # last; and how many evaluations without a better one end the training, 0 for
+  # none
+  'early_stopping': {'metric': '', 'patience': 0},
 }
 _RUN = {'seeds': 5, 'seed': 0}
 _VIEWS = {'train': '', 'eval': ''}
@@ -702,6 +706,13 @@ def _check_train(train: Mapping, at: str) -> None:
     'average',
   ):
     _at_least(0, train, name, at)
+  _at_least(0, train, 'early_stopping.patience', at)
+  stopping = train['early_stopping']
+  if stopping['patience'] and not stopping['metric']:
+    raise UserError(
+      f'{at}.early_stopping.patience: name the metric that it waits for in '
+      f'{at}.early_stopping.metric, or set it to 0'
+    )
   known = ('auto', *population.MODES)
   if train['members'] not in known:
     raise unknown('way to run', train['members'], known, f'{at}.members')

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from jaxkd import tasks
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group
 from jaxkd.run import evaluate, job_groups, jobs
@@ -34,11 +35,12 @@ def tested_joined(session: Session, name: str, group: Group) -> dict:
 
 
 def tested_ensemble(
-  session: Session, name: str, groups: dict[str, Group]
+  session: Session, part: Round, name: str, groups: dict[str, Group]
 ) -> dict[str, np.ndarray]:
   """What the teachers of a group reach together on the test split."""
+  fuse = getattr(tasks.find(part.config['task']), 'ensemble', None)
   group = groups[name]
-  role = group.role._replace(net=many.ensemble(group.role.net), copies=1)
+  role = group.role._replace(net=many.ensemble(group.role.net, fuse), copies=1)
   read = job_groups.read_groups({name: role}, groups)
   return evaluate.evaluate(
     session, {name: role}, {name: group.by_seed}, 'test', groups=read

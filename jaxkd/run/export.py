@@ -44,6 +44,8 @@ def export(
           'kw': kw,
           'num_classes': build.classes_of(entry, source),
           'classes': list(source.classes),
+          'logits': session.logits,
+          'standardized': [list(each) for each in source.standardized],
           'inputs': inputs.as_json(_inputs_of(role, source)),
           'input_shape': shapes.as_json(role.shape),
           'dtype': train['dtype'],

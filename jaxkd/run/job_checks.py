@@ -12,10 +12,10 @@ from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.distill.contexts import shown
 from jaxkd.distill.roles import AVERAGE, Group
 from jaxkd.distill.step import learner
-from jaxkd.errors import UserError, blamed, within
-from jaxkd.run import fitted, terms
+from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.run import build, fitted, terms
 from jaxkd.run.build import locations
-from jaxkd.run.evaluate import mesh_of
+from jaxkd.run.evaluate import mesh_of, reported
 from jaxkd.run.job_groups import groups_looked_at
 from jaxkd.run.recipe import (
   entries_of,
@@ -50,6 +50,7 @@ def check(session: Session, job: Job) -> None:
   _check_augment(session, job, batch)
   _check_rollout(job)
   _check_mesh(job)
+  _check_early_stopping(session, job)
   with blamed(job.stage), within(job.at):
     populations_of(session, job, batch)(mode='vmap').no_totals(batch)
     _check_accumulate(session, job, batch)
@@ -91,6 +92,24 @@ def _check_terms(job: Job) -> None:
         f'train.parts: the term {name} is in {named.count(name)} of the parts '
         f'{", ".join(parts)}; put it into one'
       )
+
+
+def _check_early_stopping(session: Session, job: Job) -> None:
+  """Refuses a metric that evaluations on the way do not give for these nets."""
+  name = job.train['early_stopping']['metric']
+  if not name or fitted.is_fitted(job.students):
+    return
+  role = job.students[reported(job.students)]
+  outputs = build.output_shapes(role.net, role.shape)
+  known = [
+    called
+    for called, metric in session.metrics.items()
+    if not (metric.finished or metric.teacher)
+    and (session.decode or metric.output in ('', *outputs))
+  ]
+  if name not in known:
+    kind = f'metric that {role.at} has on the validation split'
+    raise unknown(kind, name, known, f'{job.at}train.early_stopping.metric')
 
 
 def _check_cached(job: Job) -> None:

@@ -16,7 +16,14 @@ from jaxkd.data.examples import Examples
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError, within
-from jaxkd.run import arms, build, generated, job_groups, terms
+from jaxkd.run import (
+  arms,
+  build,
+  class_weights,
+  generated,
+  job_groups,
+  terms,
+)
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Job, Session
 from jaxkd.teachers import groups as teachers
@@ -36,6 +43,7 @@ def session_of(
     say,
     part.learners,
     getattr(tasks.find(part.config['task']), 'decode', None),
+    tasks.logits_of(part.config['task']),
   )
 
 
@@ -60,7 +68,7 @@ def of_arm(
   if generator is not None:
     weights = generator.weights(range(len(part.seeds)))
     made = (generator.shapes() if examples is None else examples, weights)
-  return arms.job(
+  job = arms.job(
     part.arms[arm],
     part.students[arm],
     groups,
@@ -68,6 +76,7 @@ def of_arm(
     training=source.splits['train'],
     made=made,
   )
+  return class_weights.resolved(job, source)
 
 
 def of_teachers(
@@ -88,7 +97,7 @@ def of_teachers(
     seeds = part.seeds if entry['per_seed'] else part.seeds[:1]
     subsets = subsets_of(part, name, [nothing] * len(seeds), by='random')
   wanted = build.needs(entry, entry['distill'])
-  return of_group(
+  job = of_group(
     name,
     entry,
     part.teachers[name],
@@ -99,6 +108,7 @@ def of_teachers(
     groups=job_groups.with_read(wanted, groups),
     subsets=subsets,
   )
+  return class_weights.resolved(job, source)
 
 
 def of_group(

@@ -41,6 +41,10 @@ class LoadedNet(Net):
     view: its view in evaluation, as in the config.
     forward: ``(variables, inputs) -> outputs`` in evaluation, of inputs that
       are taken as they are, unchecked.
+    logits: what its logits are, 'softmax', 'sigmoids' or 'values'; see
+      `jaxkd.tasks`.
+    standardized: the means and the standard deviations of the labels that it
+      has learnt to predict standardised; empty for classes.
 
   Examples::
 
@@ -56,6 +60,8 @@ class LoadedNet(Net):
     classes: Sequence[str] = (),
     inputs: Inputs | None = None,
     view: str = '',
+    logits: str = 'softmax',
+    standardized: tuple[tuple[float, ...], ...] = (),
   ):
     """Makes the functions of a `Net`, and sets the attributes.
 
@@ -65,6 +71,8 @@ class LoadedNet(Net):
       classes: see the class.
       inputs: see the class.
       view: see the class.
+      logits: see the class.
+      standardized: see the class.
     """
 
     def apply(variables, given, *, key=None, train=False):
@@ -75,6 +83,7 @@ class LoadedNet(Net):
     net.classes, net.inputs, net.view = tuple(classes), inputs, view
     net.forward = lambda variables, given: forward(variables, given)[0]
     net._predict = jax.jit(net.forward)
+    net.logits, net.standardized = logits, standardized
     return net
 
   @property
@@ -116,6 +125,15 @@ class LoadedNet(Net):
 
       image, photograph = net.predict(variables, 'a.png', array)
     """
+    if self.logits != 'softmax':
+      instead = {
+        'sigmoids': 'take the sigmoids of the logits that net.apply gives',
+        'values': 'give the logits that net.apply gives to net.values',
+      }
+      raise UserError(
+        'net.predict: it names one class of each example, and this net was not '
+        f'trained to tell one; {instead[self.logits]}'
+      )
     if not examples:
       raise UserError('net.predict: name one file, or give one array, or more')
     if self.inputs is None:
@@ -148,7 +166,29 @@ class LoadedNet(Net):
       return Prediction(None, float('nan'), named)
     return Prediction(self.classes[order[0]], float(p[order[0]]), named)
 
+  def values(self, predictions: Any) -> np.ndarray:
+    """Predictions of measured values in the unit of the labels.
+
+    Args:
+      predictions: the output ``logits``, [..., D], of a net that was trained
+        with the task ``regression``.
+
+    Returns:
+      float64 [..., D].
+
+    Raises:
+      UserError: its labels were not standardised, as those of classes are not.
+    """
+    if not self.standardized:
+      raise UserError(
+        'net.values: its outputs are not of standardised labels; take them as '
+        'they are'
+      )
+    means, scales = map(np.asarray, self.standardized)
+    return np.asarray(predictions, np.float64) * scales + means
+
   def __repr__(self) -> str:
     takes = inputs_lib.said(self.inputs) if self.inputs else 'what it took'
     view = f', seen through {self.view}' if self.view else ''
-    return f'<a net of {len(self.classes)} classes that takes {takes}{view}>'
+    kind = 'values' if self.standardized else 'classes'
+    return f'<a net of {len(self.classes)} {kind} that takes {takes}{view}>'

@@ -44,7 +44,8 @@ def describe(console: Console, source: sources.Source, rounds: list) -> dict:
   )
   console.print(
     f'[bold]{source.name}[/]: {sizes} examples of '
-    f'{shapes.said(source.input_shape)}; {source.num_classes} classes',
+    f'{shapes.said(source.input_shape)}; {source.num_classes} '
+    f'{"values" if source.standardized else "classes"}',
     soft_wrap=True,
   )
   for note in map(wording.brief, source.notes):

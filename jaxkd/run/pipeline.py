@@ -224,7 +224,7 @@ def _train_group(
   role, entry = part.teachers[name], part.config['teachers'][name]
   seeds = len(part.seeds)
   stage = f'{part.prefix}teachers/{name}'
-  history, seconds, ran, sizes = {}, 0.0, Execution(), {}
+  history, seconds, ran, sizes, best = {}, 0.0, Execution(), {}, None
   shown = f'{part.prefix}{called(name, part)}'
   if entry['made_of']:
     parts = job_groups.with_read(set(entry['made_of']), groups)
@@ -255,7 +255,7 @@ def _train_group(
     found = compression.apply_once(role.compression, found)
   else:
     trained = train_job.train(session, job)
-    found, (history, seconds, ran) = trained.stored[name], trained[1:]
+    found, (history, seconds, ran, best) = trained.stored[name], trained[1:]
     export.export(session, directory, stage, entry, role, found, job.train)
   variables = teachers.held(entry, stored.dense(found))
   if role.compression:
@@ -276,9 +276,10 @@ def _train_group(
   if entry['per_seed']:  # a value for each seed: the mean of its teachers
     test = {k: v.reshape(seeds, -1).mean(1) for k, v in test.items()}
   job_name = '' if entry['restore'] else stage
-  stages = [Stage(shown, history, seconds, ran, test, sizes, job_name)]
+  stages = [Stage(shown, history, seconds, ran, test, sizes, job_name, best)]
   if name in part.predicts and ensembled(part, name):
-    together = ensembles.tested_ensemble(session, name, {**groups, name: group})
+    groups = {**groups, name: group}
+    together = ensembles.tested_ensemble(session, part, name, groups)
     stages.append(Stage(f'{shown} ensemble', {}, 0.0, Execution(), together))
   return group, stages
 
@@ -324,4 +325,5 @@ def _train_arm(
   )
   test |= shifts
   name = f'{part.prefix}students/{arm}'
-  return Stage(f'{part.prefix}{arm}', *trained[1:], test, sizes, name)
+  *ran, best = trained[1:]
+  return Stage(f'{part.prefix}{arm}', *ran, test, sizes, name, best)

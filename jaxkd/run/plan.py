@@ -15,7 +15,15 @@ from jaxkd.distill.roles import Role
 from jaxkd.errors import UnknownName, UserError, unknown
 from jaxkd.memo import Memo
 from jaxkd.models.external import is_external
-from jaxkd.run import arms, build, external, joined, names, schedule
+from jaxkd.run import (
+  arms,
+  build,
+  external,
+  joined,
+  names,
+  schedule,
+  softmax,
+)
 from jaxkd.run import config as configs
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists, vocabularies
@@ -113,6 +121,7 @@ def build_round(
   }
   names.check(config, tuned)
   external.check_references(config, tuned)
+  softmax.check(config, tuned)
   with _blaming(_locations(config, tuned)):
     taught = _teachers(prefix, config, tuned, source)
     students = _students(tuned, source, taught)

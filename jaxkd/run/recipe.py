@@ -1,8 +1,9 @@
-"""The recipe of a job: its terms, its optimiser, and its augmentation."""
+"""The recipe of a job: terms, optimiser, augmentation, choice of a step."""
 
 import functools
 import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,6 +16,7 @@ from jaxkd.run import terms
 from jaxkd.run.types import Job, Session
 from jaxkd.tasks import on_policy
 from jaxkd.train import optimizer
+from jaxkd.train.best import Selection
 from jaxkd.types import Term
 
 
@@ -91,6 +93,24 @@ def rollout_of(session: Session, job: Job) -> Callable[..., dict] | None:
     return dict(found)
 
   return checked
+
+
+def selection_of(session: Session, job: Job) -> Selection | None:
+  """How the best step of each member is chosen; None for the last one."""
+  entry = job.train['early_stopping']
+  if not entry['metric']:
+    return None
+  return Selection(
+    f'validation/{entry["metric"]}',
+    session.metrics[entry['metric']].higher_is_better,
+    entry['patience'],
+    without_optimizer,
+  )
+
+
+def without_optimizer(carry: Mapping[str, Any]) -> dict[str, Any]:
+  """What of a carry, or of its shapes, makes the nets."""
+  return {name: tree for name, tree in carry.items() if name != 'opt'}
 
 
 def seen_by(job: Job) -> int:

@@ -16,6 +16,7 @@ from jaxkd.distill import running_mean
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
 from jaxkd.errors import within
+from jaxkd.report import wording
 from jaxkd.run import cached_outputs, fault, fitted
 from jaxkd.run.evaluate import measure, mesh_of, with_lost
 from jaxkd.run.job_groups import (
@@ -25,8 +26,15 @@ from jaxkd.run.job_groups import (
   used_groups,
   with_read,
 )
-from jaxkd.run.recipe import augment_of, recipe_of, rollout_of, seen_by
-from jaxkd.run.types import Job, Session, Trained
+from jaxkd.run.recipe import (
+  augment_of,
+  recipe_of,
+  rollout_of,
+  seen_by,
+  selection_of,
+  without_optimizer,
+)
+from jaxkd.run.types import BestSteps, Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
@@ -58,6 +66,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     members=job.train['members'],
     steps_per_execution=job.train['steps_per_execution'],
     may_diverge=may_diverge,
+    best=selection_of(session, job),
   )
 
   def validate(population, carry):
@@ -81,8 +90,15 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
       explain=functools.partial(_explained, session, job, batches),
       stop=session.stop,
     )
-  carry = result.population.stacked(result.carry)
-  carry = sharding.fetch({k: v for k, v in carry.items() if k != 'opt'})
+  best = None
+  if plan.best:
+    metric, last = job.train['early_stopping']['metric'], result.history['step']
+    best = BestSteps(metric, result.best_step, last[-1], steps)
+    session.say(f'{job.stage}: {wording.best_steps(*best)}')
+    carry = result.best
+  else:
+    carry = without_optimizer(result.population.stacked(result.carry))
+  carry = sharding.fetch(carry)
   finished = {
     name: compression.finish(
       job.students[name.partition('/')[0]].compression, variables
@@ -94,6 +110,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     result.history,
     result.seconds,
     result.execution,
+    best,
   )
 
 

@@ -28,7 +28,15 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
 from jaxkd.report import rows
-from jaxkd.run import arms, checks, job_checks, jobs, terms, train_job
+from jaxkd.run import (
+  arms,
+  checks,
+  class_weights,
+  job_checks,
+  jobs,
+  terms,
+  train_job,
+)
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Round, configs_of
 from jaxkd.run.types import Session
@@ -329,7 +337,11 @@ def _search(session, part, arm, grid, groups) -> dict:
   values = np.empty(len(trials))
   for members, _, job in _jobs(session, part, arm, grid, groups):
     trained = train_job.train(session, job, may_diverge=True)
-    reached = trained.history['metrics'][f'validation/{metric}'][-1]
+    measured = np.array(trained.history['metrics'][f'validation/{metric}'])
+    reached = measured[-1]
+    if trained.best:  # of the nets that the run itself would keep
+      looks = np.searchsorted(trained.history['step'], trained.best.steps)
+      reached = measured[looks, np.arange(len(looks))]
     values[members] = np.reshape(reached, (len(members), -1)).mean(1)
   return _result(part, arm, grid, values)
 
@@ -395,6 +407,7 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
     seeds=seeds * len(trials),
     hyper=hyper,
   )
+  job = class_weights.resolved(job, source)
   return job._replace(over=f'{len(trials)} trial{"s" * (len(trials) > 1)}')
 
 

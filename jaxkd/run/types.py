@@ -33,6 +33,7 @@ class Session(NamedTuple):
       is traced once.
     decode: a further measurement of nets, e.g. BLEU of decoded text; see
       `jaxkd.tasks`.
+    logits: what the logits of the task are; see there.
   """
 
   source: Source
@@ -43,6 +44,7 @@ class Session(NamedTuple):
   say: Callable[[str], None] = lambda text: None
   learners: Memo | None = None
   decode: Callable[..., dict] | None = None
+  logits: str = 'softmax'
 
   @property
   def memo(self) -> Memo:
@@ -90,6 +92,22 @@ class Job(NamedTuple):
   over: str = ''
 
 
+class BestSteps(NamedTuple):
+  """At which steps the nets of a population were best on the validation split.
+
+  Attributes:
+    metric: by which.
+    steps: of each member, at which step.
+    ended: the last step that was taken.
+    of: how many were to be.
+  """
+
+  metric: str
+  steps: tuple[int, ...]
+  ended: int
+  of: int
+
+
 class Trained(NamedTuple):
   """A population that has been trained.
 
@@ -99,12 +117,14 @@ class Trained(NamedTuple):
     history: the metrics along the way; see `jaxkd.train.fit.Result`.
     seconds: time spent in steps.
     execution: how it ran.
+    best: at which steps the nets were best; None for those of the last step.
   """
 
   stored: dict[str, dict]
   history: dict
   seconds: float
   execution: Execution
+  best: BestSteps | None = None
 
 
 class Stage(NamedTuple):
@@ -118,6 +138,7 @@ class Stage(NamedTuple):
     test: metric -> the value of each member.
     bytes: the size of each of its nets that is quantised or pruned.
     job: the name of the job that trained it; empty if none did.
+    best: see `Trained`.
   """
 
   name: str
@@ -127,3 +148,4 @@ class Stage(NamedTuple):
   test: dict[str, np.ndarray]
   bytes: Mapping[str, int] = MappingProxyType({})
   job: str = ''
+  best: BestSteps | None = None

@@ -405,7 +405,15 @@ def load(
     seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
     return net.apply(variables, seen, key=key, train=train)
 
-  loaded = LoadedNet(net.init, forward, _classes(spec), known, view.text)
+  loaded = LoadedNet(
+    net.init,
+    forward,
+    _classes(spec),
+    known,
+    view.text,
+    spec.get('logits', 'softmax'),
+    _tuples(spec.get('standardized', ())),
+  )
   return loaded, jax.tree.map(lambda x: x[member], variables)
 
 

@@ -12,6 +12,10 @@ It may also define
 - `MASK`: the field of the batch that says which labels count; by default all;
 - `FIELDS`: the fields of an example that it needs beside inputs and labels;
 - `LABELS`: the names of the axes of an example's labels, by default none;
+- `LOGITS`: what its logits are: 'softmax' by default, 'sigmoids' where each
+  class has a probability of its own, 'values' where they are predictions; of
+  the last two ``ensemble([T, B, K]) -> [B, K]`` makes the logits of several
+  nets those of one;
 - `INPUTS`: the names of the arrays in an example's inputs, if several;
 - ``recall(classes) -> Metric``, for classes that some students never see;
 - ``fidelity(teacher) -> {name: Metric}``, how closely a net follows a group of
@@ -54,6 +58,11 @@ def find(name: str) -> ModuleType:
         raise UserError(f'task: {name!r} has no {needed}, which a task needs')
     return task
   return files().find(name, kind='task', at='task')
+
+
+def logits_of(name: str) -> str:
+  """What the logits of a task are: 'softmax', 'sigmoids' or 'values'."""
+  return getattr(find(name), 'LOGITS', 'softmax')
 
 
 @functools.cache

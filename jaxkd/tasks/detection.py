@@ -23,6 +23,7 @@ from jaxkd import lookup, losses
 from jaxkd.losses import _numerics
 from jaxkd.tasks import boxed
 from jaxkd.tasks.metrics import counted
+from jaxkd.teachers.many import log_mean_sigmoids
 from jaxkd.types import Metric
 
 GROUND_TRUTH = 'jaxkd.tasks.detection:focal_and_boxes'
@@ -284,19 +285,11 @@ def _loss(outputs, batch, teachers):
 
 def _kl(teacher):
   def measure(outputs, batch, teachers):
-    target = _mean_of_probabilities(teachers[teacher]['logits'])
+    target = log_mean_sigmoids(teachers[teacher]['logits'])
     loss = losses.binary_kl(outputs['logits'], target)
     return counted(loss.mean(-1), batch)
 
   return measure
-
-
-def _mean_of_probabilities(logits):
-  """Logits of the mean of the sigmoids of [T, ...] logits."""
-  yes, no = (
-    jax.nn.logsumexp(jax.nn.log_sigmoid(x), 0) for x in (logits, -logits)
-  )
-  return yes - no
 
 
 def _sides(boxes):

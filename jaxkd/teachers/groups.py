@@ -172,7 +172,8 @@ def differences(
     Notes for the row.
 
   Raises:
-    UserError: its classes have other names than those of the data.
+    UserError: its classes have other names than those of the data, or its
+      labels were standardised otherwise.
   """
   if isinstance(folder, Given):
     seen = inputs.said(inputs.of(source))
@@ -205,6 +206,7 @@ def differences(
     ]
   spec = stored.description(folder)
   _check_classes(name, entry, spec, source)
+  _check_standardized(name, spec, source)
   notes, here = [], shape_lib.as_json(role.shape)
   if role.reads:
     return notes
@@ -291,6 +293,24 @@ def _check_classes(
         f'{source.name}; restore a teacher of the same classes, or set '
         f'teachers.{name}.classes={len(here)} if they mean the same'
       )
+
+
+def _check_standardized(name: str, spec: Mapping, source: Source) -> None:
+  """Refuses a group whose predictions have another unit than the labels."""
+  there, here = (
+    tuple(map(tuple, found))
+    for found in (spec.get('standardized', ()), source.standardized)
+  )
+  if there != here:
+    said = [
+      f'the means {each[0]} and the deviations {each[1]}' if each else 'nothing'
+      for each in (there, here)
+    ]
+    raise UserError(
+      f'teachers.{name}.restore: its labels were standardised by {said[0]}, '
+      f'and those of {source.name} by {said[1]}; restore a teacher of the same '
+      'training split'
+    )
 
 
 def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:

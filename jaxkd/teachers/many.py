@@ -88,6 +88,14 @@ def log_mean_probabilities(logits: Array) -> Array:
   return as_logits(losses.mean_probabilities(logits), logits)
 
 
+def log_mean_sigmoids(logits: Array) -> Array:
+  """Logits of the mean of the sigmoids of [T, ...] logits, [...]."""
+  yes, no = (
+    jax.nn.logsumexp(jax.nn.log_sigmoid(x), 0) for x in (logits, -logits)
+  )
+  return yes - no
+
+
 def vote(logits: Array) -> Array:
   """Logits whose largest is the class that most of [T, B, K] choose, [B, K].
 

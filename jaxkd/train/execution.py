@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxkd.train import hosts
+from jaxkd.train.best import Selection
 from jaxkd.train.population import Population
 
 # Several steps in one call take a second program to compile. That pays off only
@@ -49,6 +50,8 @@ class Plan(NamedTuple):
       several if they are measured to be faster.
     may_diverge: whether training goes on if members become infinite or NaN;
       their metrics are NaN from then on.
+    best: how the best state of each member is chosen, which is then the result;
+      None for the last one.
   """
 
   steps: int
@@ -58,6 +61,7 @@ class Plan(NamedTuple):
   members: str = 'auto'
   steps_per_execution: int = 0
   may_diverge: bool = False
+  best: Selection | None = None
 
   @property
   def tries_several(self) -> bool:

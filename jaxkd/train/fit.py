@@ -13,6 +13,7 @@ import numpy as np
 from jaxkd import compilation
 from jaxkd.errors import UserError
 from jaxkd.paths import by_path
+from jaxkd.train import best as best_lib
 from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan, fastest
@@ -92,6 +93,10 @@ class Result(NamedTuple):
     history: ``{'step': [...], 'metrics': {name: [[value of each member]]}}``.
     seconds: time spent in steps, without compilation and evaluation.
     execution: the mode in which it ran.
+    best: where the plan chooses the best state of each member, what is kept of
+      it, with a leading axis of members; else None. Of a member that diverged
+      it is the last one.
+    best_step: of each member, at which step that was; empty without a choice.
   """
 
   population: Population
@@ -99,6 +104,8 @@ class Result(NamedTuple):
   history: dict
   seconds: float
   execution: Execution
+  best: Any = None
+  best_step: tuple[int, ...] = ()
 
 
 def fit(
@@ -126,38 +133,49 @@ def fit(
 
   Raises:
     UserError: a member became infinite or NaN, and ``plan.may_diverge`` is
-      False.
+      False; or the metric by which its best state is chosen never was a number.
     Stopped: `stop` was set.
   """
   stacked = make(mode='vmap')  # for its shapes, which are those of any mode
   first = batches.batch(0)
   nothing = stacked.no_totals(first)
-  found = checkpoints.restore({'carry': stacked.shapes, 'totals': nothing})
+  like = {'carry': stacked.shapes, 'totals': nothing}
+  if plan.best:
+    like['best'] = plan.best.keep(stacked.shapes)
+  found, best, ended = checkpoints.restore(like), None, False
   if found:
     start, tree, meta = found
     execution = Execution(*meta['execution'])
     population = make(mode=execution.mode)
     carry, totals = map(population.split, (tree['carry'], tree['totals']))
+    if plan.best:
+      kept = population.stacked(population.split(tree['best']))
+      best, ended = best_lib.restored(kept, meta['best']), meta['ended']
   else:
     population, execution = fastest(make, first, plan)
     carry, totals = population.init(), population.split(nothing)
     start = 0
+    if plan.best:
+      kept = plan.best.keep(population.stacked(carry))
+      best = best_lib.start(kept, population.members)
     meta = {
       'history': {'step': [], 'metrics': {}},
       'seconds': 0.0,
       'diverged': [False] * population.members,
       'execution': execution,
+      **best_lib.record_of(best, ended),
     }
     if plan.members == 'auto' or plan.tries_several:
       # A resumed run must not measure again and choose another mode.
       tree = {'carry': population.stacked(carry), 'totals': nothing}
-      checkpoints.save(0, tree, meta)
+      checkpoints.save(0, tree | best_lib.tree_of(best), meta)
   history, seconds = meta['history'], meta['seconds']
   diverged = np.asarray(meta['diverged'])
 
   clock = None  # started after the first report, to leave out compilation
   part = population.part(first)
-  for step, several in _calls(batches, start, plan, execution.steps, part):
+  left = plan._replace(steps=start) if ended else plan
+  for step, several in _calls(batches, start, left, execution.steps, part):
     carry, totals = population.step(carry, totals, *several)
     asked = stop is not None and stop.is_set()
     evaluates = step % plan.eval_every == 0 or step == plan.steps
@@ -189,26 +207,41 @@ def fit(
       values = {f'train/{name}': value for name, value in values.items()}
       values |= evaluate(population, carry)
       _record(history, step, values, diverged)
+      if best:
+        value = np.where(diverged, np.nan, values[plan.best.metric])
+        kept = plan.best.keep(population.stacked(carry))
+        best = best_lib.updated(best, plan.best, kept, step, value)
+        ended = best_lib.all_done(best, plan.best, diverged)
+        saves |= ended
     if looks and not diverged.all():
       on_log(step, {name: value[~diverged] for name, value in values.items()})
     if saves:
       tree = {
         'carry': population.stacked(carry),
         'totals': population.stacked(totals),
+        **best_lib.tree_of(best),
       }
       meta = {
         'history': history,
         'seconds': seconds,
         'diverged': diverged.tolist(),
         'execution': execution,
+        **best_lib.record_of(best, ended),
       }
       checkpoints.save(step, tree, meta)
+    if ended:
+      break
     if asked and step < plan.steps:
       checkpoints.wait()
       raise Stopped(f'stopped after step {step} of {plan.steps}')
     clock = time.perf_counter()
   checkpoints.wait()
-  return Result(population, carry, history, seconds, execution)
+  result = Result(population, carry, history, seconds, execution)
+  if not best:
+    return result
+  last = plan.best.keep(population.stacked(carry)), history['step'][-1]
+  tree, steps = best_lib.finished(best, plan.best, *last, diverged)
+  return result._replace(best=tree, best_step=steps)
 
 
 def _calls(

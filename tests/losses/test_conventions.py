@@ -56,6 +56,9 @@ INPUTS = {
   'weighted_soft_labels': (LOGITS, OTHER, LABELS),
   'virtual_teacher': (LOGITS, LABELS),
   'cross_entropy': (LOGITS, LABELS),
+  'binary_cross_entropy': (LOGITS, (OTHER > 0).astype(jnp.int32)),
+  'squared_error': (ROWS, ROWS2),
+  'teacher_bounded': (ROWS, ROWS2, 2 * ROWS2),
   'flow_of_solution': ((MAP, MAP2), (MAP2, MAP)),
   'overhaul': (MAP, MAP2, -abs(draw(D))),
   'overhaul_margin': (abs(draw(D)), draw(D)),
@@ -112,6 +115,7 @@ NOT_PER_EXAMPLE = {
 NO_GRADIENT = {
   ('pseudo_label', 'teacher'),
   ('activation_boundary', 'teacher'),
+  ('teacher_bounded', 'teacher'),  # a bound, and no target
   ('teacher_is_correct', 'teacher'),
   ('sampled_reverse_kl', 'teacher'),
   ('sampled_reverse_kl', 'sampled_log_probs'),
@@ -373,7 +377,14 @@ VARIANTS = {
     dict(k=2, tail='drop'),
   ],
   'virtual_teacher': [dict(variant='code')],
-  'cross_entropy': [dict(label_smoothing=0.1)],
+  'cross_entropy': [
+    dict(label_smoothing=0.1),
+    dict(label_smoothing=0.1, class_weights=(1.0, 0.5, 2.0)),
+  ],
+  'binary_cross_entropy': [
+    dict(label_smoothing=0.1, positive_weights=(1.0, 0.5, 2.0)),
+  ],
+  'squared_error': [dict(scale=(1.0, 0.5, 2.0, 1.0, 1.0))],
   'attention_transfer': [dict(variant='paper'), dict(power=1)],
   'overhaul_margin': [dict(variant='code')],
   'factor_transfer': [dict(power=2, channel_power=1)],
@@ -499,6 +510,8 @@ def with_absent(arrays, rows=slice(None), at=1):
   for x in arrays:
     if is_floats(x) and x.ndim > 1:
       x = jnp.insert(x, at, 0.5, axis=-1).at[..., rows, at].set(-jnp.inf)
+    elif x.dtype == jnp.int32 and x.ndim > 1:  # a label of each class
+      x = jnp.insert(x, at, 0, axis=-1)
     elif x.dtype == jnp.int32:  # labels
       x = jnp.where(x >= at, x + 1, x)
     wide.append(x)
@@ -527,7 +540,10 @@ def test_a_class_at_minus_infinity_does_not_exist(name, options):
     )(arrays)
   else:
     expected, slopes = with_slopes(function, arrays)(arrays)
-  run = with_slopes(function, wide)
+  weights = {
+    k: (*w[:1], 1.0, *w[1:]) for k, w in options.items() if 'weights' in k
+  }
+  run = with_slopes(functools.partial(function, **weights), wide)
   found, wide_slopes = run(wide)
   if found.shape == (B, K + 1):
     assert (found[:, 1] == ABSENT.get(name, -np.inf)).all()

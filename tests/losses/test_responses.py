@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxkd import losses
+from jaxkd.errors import UserError
+from jaxkd.logits import Factored
 
 quick = functools.partial(
   jax.jit, compiler_options={'xla_backend_optimization_level': 0}
@@ -127,6 +129,22 @@ def np_cross_entropy(z, labels, label_smoothing=0.0):
   return -((u + label_smoothing / z.shape[-1]) * np.log(softmax(z))).sum(-1)
 
 
+def np_weighted_cross_entropy(z, labels, label_smoothing, class_weights):
+  u = np.eye(z.shape[-1])[labels] * (1 - label_smoothing)
+  u = (u + label_smoothing / z.shape[-1]) * np.array(class_weights)
+  return -(u * np.log(softmax(z))).sum(-1)
+
+
+def np_binary_cross_entropy(
+  z, labels, label_smoothing=0.0, class_weights=1, positive_weights=1
+):
+  q = 1 / (1 + np.exp(-z))
+  u = (1 - label_smoothing) * labels + label_smoothing / 2
+  yes = np.array(positive_weights) * u * np.log(q)
+  each = np.array(class_weights) * (yes + (1 - u) * np.log(1 - q))
+  return -each.sum(-1)
+
+
 def np_weighted_soft_labels(z, v, labels, temperature):
   ratio = np_cross_entropy(z, labels) / np_cross_entropy(v, labels)
   return (1 - np.exp(-ratio)) * np_soft_cross_entropy(z, v, temperature)
@@ -155,6 +173,8 @@ def np_multi_level_logits(z, v, temperatures):
   return loss
 
 
+WEIGHTS = tuple(np.linspace(0.5, 2.0, K).tolist())
+SEVERAL = (STUDENT + TEACHER > 0).astype(np.int32)  # labels of each class
 BOTH, LABELLED = [STUDENT, TEACHER], [STUDENT, TEACHER, LABELS]
 CASES = {
   'kl': (losses.kl, np_kl, BOTH, dict(temperature=4.0)),
@@ -259,6 +279,26 @@ CASES = {
     np_cross_entropy,
     [STUDENT, LABELS],
     dict(label_smoothing=0.2),
+  ),
+  'cross_entropy_weighted': (
+    losses.cross_entropy,
+    np_weighted_cross_entropy,
+    [STUDENT, LABELS],
+    dict(label_smoothing=0.2, class_weights=WEIGHTS),
+  ),
+  'binary_cross_entropy': (
+    losses.binary_cross_entropy,
+    np_binary_cross_entropy,
+    [STUDENT, SEVERAL],
+    {},
+  ),
+  'binary_cross_entropy_weighted': (
+    losses.binary_cross_entropy,
+    np_binary_cross_entropy,
+    [STUDENT, SEVERAL],
+    dict(
+      label_smoothing=0.1, class_weights=WEIGHTS, positive_weights=WEIGHTS[::-1]
+    ),
   ),
   'pseudo_label': (
     losses.pseudo_label,
@@ -943,3 +983,70 @@ def test_labels_of_examples_hold_at_every_position():
   np.testing.assert_array_equal(found, want)
   with pytest.raises(ValueError, match='labels'):
     losses.cross_entropy(logits, each, every=True)
+
+
+def test_binary_cross_entropy_leaves_out_labels_that_are_not_known(evaluate):
+  valid = np.arange(B * K).reshape(B, K) % 3 > 0
+  labels = np.where(valid, SEVERAL, -1)
+  odd = np.where(valid, STUDENT, np.nan)
+
+  def loss(z):
+    return losses.binary_cross_entropy(
+      z, jnp.asarray(labels), valid=jnp.asarray(valid)
+    )
+
+  found, (slope,) = evaluate(loss, [odd], {})
+  q = np.where(SEVERAL, 1 / (1 + np.exp(-STUDENT)), 1 / (1 + np.exp(STUDENT)))
+  np.testing.assert_allclose(found, -(np.log(q) * valid).sum(-1), rtol=1e-5)
+  assert (slope[~valid] == 0).all()
+  assert np.isfinite(slope).all()
+  assert np.isnan(losses.binary_cross_entropy(Z, jnp.asarray(labels))).any()
+
+
+def test_binary_cross_entropy_of_what_is_certain(evaluate):
+  sure = np.array([[np.inf, -np.inf]])
+  loss = functools.partial(losses.binary_cross_entropy, labels=jnp.eye(2)[:1])
+  value, (slope,) = evaluate(loss, [sure], {})
+  assert value == 0
+  assert np.isfinite(slope).all()
+  assert np.isposinf(loss(-jnp.asarray(sure)))
+
+
+def test_binary_cross_entropy_is_binary_kl_to_the_labels(evaluate):
+  sure = jnp.where(jnp.asarray(SEVERAL) > 0, 1e4, -1e4)
+  np.testing.assert_allclose(
+    losses.binary_cross_entropy(Z, jnp.asarray(SEVERAL)),
+    losses.binary_kl(Z, sure),
+    rtol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  ('weights', 'message'),
+  [
+    ((1.0,) * (K - 1), f'must be {K} numbers from 0 on'),
+    ((-1.0,) * K, 'from 0 on'),
+    ((float('nan'),) * K, 'from 0 on'),
+    ('balanced', 'from 0 on'),
+  ],
+)
+@pytest.mark.parametrize('name', ['cross_entropy', 'binary_cross_entropy'])
+def test_weights_that_cannot_be(name, weights, message):
+  labels = Y if name == 'cross_entropy' else jnp.asarray(SEVERAL)
+  with pytest.raises(ValueError, match=rf'class_weights .*{message}'):
+    getattr(losses, name)(Z, labels, class_weights=weights)
+
+
+def test_weights_of_classes_for_labels_in_other_forms():
+  options = dict(class_weights=WEIGHTS, label_smoothing=0.2)
+  want = losses.cross_entropy(Z, Y, **options)
+  soft = losses.cross_entropy(Z, jnp.eye(K)[Y], **options)
+  np.testing.assert_allclose(soft, want, rtol=1e-5)
+  factors = Factored(Z, jnp.eye(K))
+  np.testing.assert_allclose(
+    losses.cross_entropy(factors, Y, class_weights=WEIGHTS),
+    losses.cross_entropy(Z, Y, class_weights=WEIGHTS),
+    rtol=1e-5,
+  )
+  with pytest.raises(UserError, match='with class weights and smoothing'):
+    losses.cross_entropy(factors, Y, **options)

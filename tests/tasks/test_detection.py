@@ -11,6 +11,7 @@ from PIL import Image
 from jaxkd import boxes, tasks
 from jaxkd.errors import UserError
 from jaxkd.tasks import boxed, detection
+from jaxkd.teachers.many import log_mean_sigmoids
 
 K = 3
 SHAPES = boxes.shapes((8, 12), (0.5, 1.0, 2.0))
@@ -196,7 +197,7 @@ def test_metrics():
   assert total > 0 and count == 3
   p = jax.nn.sigmoid(logits).mean(0)
   np.testing.assert_allclose(
-    jax.nn.sigmoid(detection._mean_of_probabilities(logits)), p, rtol=1e-5
+    jax.nn.sigmoid(log_mean_sigmoids(logits)), p, rtol=1e-5
   )
 
 

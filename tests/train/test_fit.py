@@ -8,6 +8,7 @@ import pytest
 from jaxkd.errors import UserError
 from jaxkd.train import execution as execution_module
 from jaxkd.train import fit as fit_module
+from jaxkd.train.best import Selection
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan, fastest
 from jaxkd.train.fit import Stopped, fit
@@ -345,3 +346,157 @@ def test_no_checkpoint_holds_what_is_not_a_number(tmp_path):
     run(tmp_path, made=made)
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest_step() is None
+
+
+def by_target(targets):
+  """Moves w by a tenth each step; members are best where it meets a target."""
+  targets = jnp.asarray(targets)
+
+  def init(seed, hyper, shared, given):
+    return {'w': jnp.zeros(()), 'seed': seed, 'opt': jnp.zeros(3)}
+
+  def step(carry, batch, shared, hyper):
+    found = {**carry, 'w': carry['w'] + 0.1}
+    gap = jnp.abs(found['w'] - targets[carry['seed']])
+    return found, {'loss': (gap, jnp.ones(()))}
+
+  return Learner(init, step, None)
+
+
+TARGETS = (0.4, 1.0)  # met at the steps 4 and 10
+
+
+def without_opt(carry):
+  return {name: x for name, x in carry.items() if name != 'opt'}
+
+
+BEST = Selection('validation/gap', False, 0, without_opt)
+OFTEN = PLAN._replace(steps=16, eval_every=2, best=BEST)
+
+
+def select(directory, plan=OFTEN, seeds=(0, 1), batches=None, **kw):
+  def gap(population, carry):
+    w = np.asarray(population.stacked(carry)['w'])
+    values = np.abs(w - np.array(TARGETS)[list(seeds)])
+    return {'validation/gap': values.astype(np.float32)}
+
+  with Checkpoints(directory) as checkpoints:
+    return fit(
+      lambda mode: Population(by_target(TARGETS), seeds=list(seeds), mode=mode),
+      batches or Numbers(),
+      gap,
+      plan,
+      checkpoints,
+      **kw,
+    )
+
+
+@pytest.mark.parametrize('members', ['vmap', 'unroll', 'sequence'])
+def test_each_member_keeps_its_best_step(tmp_path, members):
+  result = select(tmp_path, OFTEN._replace(members=members))
+  assert result.best_step == (4, 10)
+  np.testing.assert_allclose(result.best['w'], TARGETS, rtol=1e-5)
+  assert set(result.best) == {'w', 'seed'}
+  np.testing.assert_allclose(
+    result.population.stacked(result.carry)['w'], 1.6, rtol=1e-5
+  )
+  assert run(tmp_path / 'last').best is None
+
+
+def test_training_ends_once_no_member_was_better_for_long_enough(tmp_path):
+  patient = BEST._replace(patience=3)
+  result = select(tmp_path, OFTEN._replace(best=patient))
+  assert result.best_step == (4, 10)
+  assert result.history['step'][-1] == 16  # 10 and three looks
+  plan = OFTEN._replace(best=BEST._replace(patience=1))
+  result = select(tmp_path / 'less', plan)
+  assert result.history['step'] == [2, 4, 6, 8, 10, 12]
+  again = select(tmp_path / 'less', plan)
+  assert again.history == result.history
+  assert again.best_step == (4, 10)
+  np.testing.assert_array_equal(again.best['w'], result.best['w'])
+
+
+def test_a_member_that_is_done_does_not_depend_on_the_others(tmp_path):
+  """Its metric gets better again, after its patience has run out."""
+  plan = OFTEN._replace(best=BEST._replace(patience=2))
+  values = {2: (3, 9), 4: (4, 8), 6: (4, 7), 8: (1, 6), 10: (0, 5), 12: (0, 4)}
+
+  def found(members):
+    step = [0]
+
+    def evaluate(population, carry):
+      step[0] += 2
+      own = values.get(step[0], (0, 4))
+      return {'validation/gap': np.array([own[m] for m in members], float)}
+
+    with Checkpoints(tmp_path / str(members)) as checkpoints:
+      return fit(
+        lambda mode: Population(
+          by_target(TARGETS), seeds=members, batch_axis=None, mode=mode
+        ),
+        Numbers(),
+        evaluate,
+        plan,
+        checkpoints,
+      )
+
+  alone, both = found([0]), found([0, 1])
+  assert alone.history['step'] == [2, 4, 6]
+  assert both.history['step'][-1] == 16
+  assert alone.best_step == (2,)
+  assert both.best_step == (2, 12)
+  np.testing.assert_array_equal(alone.best['w'], both.best['w'][:1])
+
+
+@pytest.mark.parametrize('members', ['vmap', 'sequence'])
+def test_a_choice_that_was_stopped_ends_as_an_unbroken_one(tmp_path, members):
+  plan = OFTEN._replace(members=members, best=BEST._replace(patience=3))
+  whole = select(tmp_path / 'whole', plan)
+  stop = threading.Event()
+
+  class Stops(Numbers):
+    def batch(self, step):
+      if step == 6:  # the best step of the first member is past
+        stop.set()
+      return super().batch(step)
+
+  with pytest.raises(Stopped):
+    select(tmp_path / 'broken', plan, batches=Stops(), stop=stop)
+  broken = select(tmp_path / 'broken', plan)
+  assert broken.history == whole.history
+  assert broken.best_step == whole.best_step
+  np.testing.assert_array_equal(broken.best['w'], whole.best['w'])
+
+
+def test_a_metric_that_is_never_a_number_chooses_nothing(tmp_path):
+  message = r'early_stopping\.metric: validation/gap of member 0 was not'
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(UserError, match=message),
+  ):
+    fit(
+      lambda mode: Population(by_target(TARGETS), seeds=[0, 1], mode=mode),
+      Numbers(),
+      lambda population, carry: {'validation/gap': np.full(2, np.nan)},
+      OFTEN,
+      checkpoints,
+    )
+
+
+def test_a_member_that_diverges_has_no_best_step(tmp_path):
+  plan = OFTEN._replace(may_diverge=True)
+
+  def evaluate(population, carry):
+    return {'validation/w': np.asarray(population.stacked(carry)['w'])}
+
+  with Checkpoints(tmp_path) as checkpoints:
+    result = fit(
+      lambda mode: Population(learner(), seeds=[0, 1], mode=mode),
+      Numbers(bad_from=5),
+      evaluate,
+      plan._replace(best=BEST._replace(metric='validation/w')),
+      checkpoints,
+    )
+  assert not np.isfinite(result.best['w']).any()
+  assert np.isnan(result.history['metrics']['validation/w'][-1]).all()

@@ -163,8 +163,9 @@ def _from_source(
   conventions: Conventions,
 ) -> Source:
   """Checks a user's own `Source`, and converts its inputs by conventions."""
-  if conventions.num_classes or conventions.classes:
-    entry = 'classes' if conventions.classes else 'num_classes'
+  for entry in ('classes', 'num_classes', 'labels'):
+    if not getattr(conventions, entry):
+      continue
     raise UserError(
       f'data.kw.{entry}: {name} returns a jaxkd.data.sources.Source, which '
       'sets this itself; remove the entry'
@@ -208,4 +209,5 @@ def _from_source(
     resize=made.resize,
     vocabulary=made.vocabulary,
     tokenizer=made.tokenizer,
+    standardized=made.standardized,
   )

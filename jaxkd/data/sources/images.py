@@ -29,7 +29,10 @@ from jaxkd.data.sources.prepared import tfds
 from jaxkd.errors import UserError
 
 # Fields that a batch has anyway, and arrays of npz files.
-_TAKEN = ('inputs', 'labels', 'valid', 'id', 'rank', 'epoch', 'where', 'x', 'y')
+_TAKEN = (
+  *('inputs', 'labels', 'valid', examples_lib.SCALE),
+  *('id', 'rank', 'epoch', 'where', 'x', 'y'),
+)
 DEBIAN_FASHION_MNIST = Path('/usr/share/datasets/fashion-mnist')
 
 
@@ -202,6 +205,7 @@ def npz(
   classes: tuple | str = (),
   range: tuple[float, float] | str = (),
   layout: str = '',
+  labels: str = '',
   unit: str = '',
   validation: int | float | None = None,
 ) -> Source:
@@ -212,8 +216,9 @@ def npz(
   to be split 60 : 20 : 20.
 
   Labels are numbers from 0 on without gaps, names of classes, booleans, or
-  one-hot rows; [N] or [N, 1]. Images are uint8, or floats from 0 to 1, [N, H,
-  W, C] or [N, H, W]. Other arrays need the options below.
+  one-hot rows; [N] or [N, 1]; or what ``labels`` says. Images are uint8, or
+  floats from 0 to 1, [N, H, W, C] or [N, H, W]. Other arrays need the options
+  below.
 
   Args:
     path: of the file, absolute or in ``dir``.
@@ -225,6 +230,10 @@ def npz(
       to 0 to 1; or 'any' to use floats as they are.
     layout: 'NCHW' if channels come first, to move them last; 'NHWC' if they
       only seem to; 'features' for arrays that are not images.
+    labels: 'multilabel' for labels [N, K] of 0 and 1, and -1 where they are
+      unknown, of examples with several classes each; 'values' for measured
+      values [N] or [N, D], which are standardised. Their names may be in
+      ``classes``.
     unit: the name of one more array, such as ``'patient'``, for ``data.unit``:
       numbers or names, [N]; ``patient_train`` and so on where there are splits.
       All examples of a patient are in one split.
@@ -232,7 +241,11 @@ def npz(
   """
   name, file = f'npz:{path}', place(dir, path)
   conventions = conventions_lib.of(
-    num_classes=num_classes, classes=classes, range=range, layout=layout
+    num_classes=num_classes,
+    classes=classes,
+    range=range,
+    layout=layout,
+    labels=labels,
   )
   if not file.is_file():
     raise UserError(f'data.source: there is no file {file}')
