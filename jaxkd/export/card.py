@@ -16,12 +16,12 @@ from jaxkd.export.program import BATCH, Program
 
 ENDING = '.json'  # behind the name of the file
 _MEANS = {
-  'softmax': 'a number for each class along the last axis; their softmax is the '
-  'probabilities',
-  'sigmoids': 'a number for each class along the last axis; the sigmoid of each '
-  'is its probability',
-  'values': 'predictions of values that were standardised; times the deviations '
-  'and plus the means, they are in the unit of the labels',
+  'softmax': 'a number for each class along the last axis; their softmax is '
+  'the probabilities',
+  'sigmoids': 'a number for each class along the last axis; the sigmoid of '
+  'each is its probability',
+  'values': 'predictions of values that were standardised; times the '
+  'deviations and plus the means, they are in the unit of the labels',
 }
 
 

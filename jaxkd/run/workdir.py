@@ -437,6 +437,8 @@ def prediction(where: str | Path, task: str) -> str:
   output = getattr(judged, 'OUTPUT', 'logits')
   if known is None or output != 'logits' or getattr(judged, 'LABELS', ()):
     return ''
+  if tasks.logits_of(task) != 'softmax':
+    return ''
   if not inputs_lib.are_files(inputs_lib.from_json(known)):
     return ''
   return "print(net.predict(variables, 'mine.png')[0].name)"

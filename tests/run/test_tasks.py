@@ -92,6 +92,9 @@ def test_multilabel(tmp_path):
   notes = ' '.join(row['notes'])
   assert 'of the labels of train are unknown' in notes
   assert 'positive weights of the term labels of distilled are bal' in notes
+  net, variables = jaxkd.load(tmp_path)
+  with pytest.raises(UserError, match=r'net\.predict: .*take the sigmoids'):
+    net.predict(variables, INPUTS[0])
 
 
 def test_regression(tmp_path):
@@ -108,6 +111,8 @@ def test_regression(tmp_path):
   means, scales = net.standardized
   np.testing.assert_allclose(back, np.asarray(predicted) * scales + means)
   assert abs(back[:, 0].mean() - 300) < 60
+  with pytest.raises(UserError, match=r'net\.predict: .*to net\.values'):
+    net.predict(variables, INPUTS[0])
 
   nets = tmp_path / 'run' / 'nets' / 'teachers' / 'main'
   checks.prepare(regression(teachers__main__restore=str(nets)), tmp_path)
