@@ -1,6 +1,7 @@
 """The examples on the pages of docs run as they stand there."""
 
 import doctest
+import fnmatch
 import pathlib
 import re
 
@@ -68,3 +69,21 @@ def test_every_data_set_of_the_survey_is_on_their_page():
   assert len(set(said)) > 25
   missing = {name for name in said if names.get(name, name) not in page}
   assert not missing
+
+
+def test_every_page_is_in_a_table_of_contents_of_the_site():
+  pages = {
+    str(path.relative_to(DOCS).with_suffix(''))
+    for path in DOCS.rglob('*.md')
+    if '_build' not in path.parts
+  }
+  listed = []
+  for page in DOCS.rglob('*.md'):
+    text = page.read_text('utf-8')
+    blocks = re.findall(r'```\{toctree\}\n(.*?)```', text, re.DOTALL)
+    for line in '\n'.join(blocks).splitlines():
+      if line and not line.startswith(':'):
+        listed += fnmatch.filter(pages, line) or [line]
+  assert sorted(listed) == sorted(pages - {'index'}), (
+    'list each page of docs once, in a toctree of docs/index.md'
+  )
