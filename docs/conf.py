@@ -2,6 +2,8 @@
 
 import re
 
+from jupyter_client.connect import ConnectionFileMixin
+
 project = 'jaxkd'
 copyright = 'the jaxkd authors'
 extensions = [
@@ -19,7 +21,9 @@ html_theme_options = {'use_download_button': False, 'show_toc_level': 2}
 # Notebooks run anew in every build, and one that fails ends the build.
 nb_execution_mode = 'force'
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1200  # seconds for a cell
+# Over TCP, which is their default, kernels warn that they are not encrypted.
+ConnectionFileMixin.transport.default_value = 'ipc'
 nb_merge_streams = True
 myst_enable_extensions = []
 myst_heading_anchors = 4  # links to headings are written as on GitHub
