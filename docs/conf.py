@@ -1,8 +1,9 @@
 """The site that `make docs` builds of these pages: settings of Sphinx."""
 
+import os
+import pathlib
 import re
-
-from jupyter_client.connect import ConnectionFileMixin
+import tempfile
 
 project = 'jaxkd'
 copyright = 'the jaxkd authors'
@@ -16,15 +17,27 @@ exclude_patterns = ['_build']
 
 html_theme = 'sphinx_book_theme'
 html_title = 'jaxkd'
-html_theme_options = {'use_download_button': False, 'show_toc_level': 2}
+html_theme_options = {
+  'navbar_persistent': [],  # the search is in the sidebar
+  'show_toc_level': 2,
+  'use_download_button': False,
+}
 
 # Notebooks run anew in every build, and one that fails ends the build.
 nb_execution_mode = 'force'
 nb_execution_raise_on_error = True
 nb_execution_timeout = 1200  # seconds for a cell
-# Over TCP, which is their default, kernels warn that they are not encrypted.
-ConnectionFileMixin.transport.default_value = 'ipc'
 nb_merge_streams = True
+# They have a profile of IPython of their own, in which kernels do not warn at
+# every start that their connection to this process is not encrypted.
+ipython = tempfile.TemporaryDirectory()
+os.environ['IPYTHONDIR'] = ipython.name
+profile = pathlib.Path(ipython.name, 'profile_default')
+profile.mkdir()
+(profile / 'ipython_kernel_config.py').write_text(
+  "c.IPKernelApp.log_level = 'ERROR'\n"
+)
+
 myst_enable_extensions = []
 myst_heading_anchors = 4  # links to headings are written as on GitHub
 
@@ -53,6 +66,7 @@ def formulas_as_written(app, what, name, obj, options, lines):
   ).split('\n')
 
 
+BENCHMARKS = pathlib.Path(__file__).parents[1] / 'BENCHMARKS.md'
 PICTURE = re.compile(
   r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" '
   r'srcset="([^"]*)">\s*<img alt="([^"]*)" src="([^"]*)">\s*</picture>'
@@ -66,19 +80,25 @@ SHOWN = """\
 
 
 def as_on_github(app, docname, source):
-  """Has the site show what its own page is for, and pictures for dark pages.
+  """Shows pages as GitHub does, where Sphinx would do otherwise.
 
-  GitHub chooses between two pictures by a <picture>, whose files Sphinx does
-  not copy.
+  A <picture>, of which GitHub takes the file for light or for dark pages,
+  becomes two images, since Sphinx does not copy its files. BENCHMARKS.md lies
+  outside of this folder: the page `results` has its text.
   """
-  text = PICTURE.sub(
+  text = source[0]
+  if docname == 'results':
+    page = re.sub(r'(?<=[("])docs/', '', BENCHMARKS.read_text('utf-8'))
+    text = page + text[text.index('```{toctree}') :]
+    app.env.note_dependency(str(BENCHMARKS))
+  text = text.replace('](../BENCHMARKS.md', '](results.md')
+  source[0] = PICTURE.sub(
     lambda found: (
       SHOWN.format(found[3], 'light', found[2])
       + SHOWN.format(found[1], 'dark', found[2])
     ),
-    source[0],
+    text,
   )
-  source[0] = text.replace('](../BENCHMARKS.md)', '](results.md)')
 
 
 def setup(app):

@@ -2,6 +2,7 @@
 
 import doctest
 import fnmatch
+import importlib
 import pathlib
 import re
 
@@ -87,3 +88,17 @@ def test_every_page_is_in_a_table_of_contents_of_the_site():
   assert sorted(listed) == sorted(pages - {'index'}), (
     'list each page of docs once, in a toctree of docs/index.md'
   )
+
+
+def test_the_pages_of_the_api_name_what_there_is():
+  found = []
+  for page in (DOCS / 'api').glob('*.md'):
+    text = page.read_text('utf-8')
+    found += re.findall(r'auto(?:class|function):: ([\w.]+)\.(\w+)', text)
+    modules = r'automodule:: ([\w.]+)(?:\n +:members:((?:.|\n {6})*))?'
+    for module, members in re.findall(modules, text):
+      names = re.findall(r'\w+', members) or ['__doc__']
+      found += [(module, name) for name in names]
+  assert len(found) > 50
+  for module, name in found:
+    assert getattr(importlib.import_module(module), name), (module, name)
