@@ -73,14 +73,12 @@ def test_every_data_set_of_the_survey_is_on_their_page():
 
 
 def test_every_page_is_in_a_table_of_contents_of_the_site():
-  pages = {
-    str(path.relative_to(DOCS).with_suffix(''))
-    for path in DOCS.rglob('*.md')
-    if '_build' not in path.parts
-  }
+  paths = [path.relative_to(DOCS) for path in DOCS.rglob('*.md')]
+  paths = [path for path in paths if path.parts[0] != '_build']
+  pages = {path.with_suffix('').as_posix() for path in paths}
   listed = []
-  for page in DOCS.rglob('*.md'):
-    text = page.read_text('utf-8')
+  for path in paths:
+    text = (DOCS / path).read_text('utf-8')
     blocks = re.findall(r'```\{toctree\}\n(.*?)```', text, re.DOTALL)
     for line in '\n'.join(blocks).splitlines():
       if line and not line.startswith(':'):
