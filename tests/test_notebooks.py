@@ -44,3 +44,8 @@ def test_all_are_python_with_text_around_it(name):
   assert len(found) > 4
   for cell in found:
     ast.parse(cell)
+
+
+def test_the_twenty_lines_are_twenty():
+  (cell,) = [c for c in cells('distil_in_twenty_lines') if 'losses.hint' in c]
+  assert len(cell.splitlines()) == 20
