@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help demo test wheel format pins clean
+.PHONY: help demo test docs wheel format pins clean
 
 help:  ## List what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -20,6 +20,10 @@ test: .venv/ready  ## Run the linter, the tests, and the checks of what is gener
 	$(VENV)/python -m jaxkd.report --check
 	$(VENV)/python -m pytest --numprocesses 2 --dist worksteal
 
+docs: .venv/docs  ## Build the site in docs/_build/html, its notebooks run anew
+	$(VENV)/python -m sphinx --builder html --fresh-env --fail-on-warning \
+	  --keep-going --quiet docs docs/_build/html
+
 wheel: .venv/ready  ## Build a wheel, install it where nothing is, and run it there
 	rm -rf build dist && mkdir dist
 	$(VENV)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
@@ -34,11 +38,11 @@ format: .venv/ready  ## Format the code and mend what the linter can
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format .
 
-pins:  ## Renew requirements.txt (needs Python 3.11 and 3.12, both with pip)
+pins:  ## Renew both requirements.txt (needs Python 3.11 and 3.12, both with pip)
 	$(PYTHON) tools/pins.py python3.11 python3.12
 
 clean:  ## Remove all that was made here, but not runs/
-	rm -rf .venv .cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .cache .ruff_cache build dist docs/_build *.egg-info
 
 # The environment is filled anew only when the pins change. It starts without
 # pip, since Debian's Python cannot put it there; the one outside does.
@@ -57,4 +61,9 @@ NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 	  pip setuptools
 	@$(VENV)/python -m pip install -qq --no-build-isolation \
 	  -r requirements.txt -e .
+	@touch $@
+
+.venv/docs: .venv/ready docs/requirements.txt
+	@$(VENV)/python -m pip install -qq -c requirements.txt \
+	  -r docs/requirements.txt
 	@touch $@

@@ -1,6 +1,8 @@
 """The examples on the pages of docs run as they stand there."""
 
 import doctest
+import fnmatch
+import importlib
 import pathlib
 import re
 
@@ -68,3 +70,33 @@ def test_every_data_set_of_the_survey_is_on_their_page():
   assert len(set(said)) > 25
   missing = {name for name in said if names.get(name, name) not in page}
   assert not missing
+
+
+def test_every_page_is_in_a_table_of_contents_of_the_site():
+  paths = [path.relative_to(DOCS) for path in DOCS.rglob('*.md')]
+  paths = [path for path in paths if path.parts[0] != '_build']
+  pages = {path.with_suffix('').as_posix() for path in paths}
+  listed = []
+  for path in paths:
+    text = (DOCS / path).read_text('utf-8')
+    blocks = re.findall(r'```\{toctree\}\n(.*?)```', text, re.DOTALL)
+    for line in '\n'.join(blocks).splitlines():
+      if line and not line.startswith(':'):
+        listed += fnmatch.filter(pages, line) or [line]
+  assert sorted(listed) == sorted(pages - {'index'}), (
+    'list each page of docs once, in a toctree of docs/index.md'
+  )
+
+
+def test_the_pages_of_the_api_name_what_there_is():
+  found = []
+  for page in (DOCS / 'api').glob('*.md'):
+    text = page.read_text('utf-8')
+    found += re.findall(r'auto(?:class|function):: ([\w.]+)\.(\w+)', text)
+    modules = r'automodule:: ([\w.]+)(?:\n +:members:((?:.|\n {6})*))?'
+    for module, members in re.findall(modules, text):
+      names = re.findall(r'\w+', members) or ['__doc__']
+      found += [(module, name) for name in names]
+  assert len(found) > 50
+  for module, name in found:
+    assert getattr(importlib.import_module(module), name), (module, name)

@@ -1,4 +1,4 @@
-"""requirements.txt pins all that pyproject.toml asks for."""
+"""requirements.txt, and that of docs, pin all that pyproject.toml asks for."""
 
 import pathlib
 import re
@@ -11,10 +11,14 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def pinned(path):
+  text = (ROOT / path / 'requirements.txt').read_text()
+  return [line for line in text.splitlines() if not line.startswith('#')]
+
+
 @pytest.fixture(scope='module')
 def lines():
-  text = (ROOT / 'requirements.txt').read_text()
-  return [line for line in text.splitlines() if not line.startswith('#')]
+  return pinned('.') + pinned('docs')
 
 
 def test_every_line_is_one_exact_version(lines):
@@ -35,6 +39,7 @@ def test_the_pins_fulfil_what_the_project_asks_for(lines, python):
     table['build-system']['requires']
     + table['project']['dependencies']
     + table['project']['optional-dependencies']['text']
+    + table['project']['optional-dependencies']['docs']
     + table['project']['optional-dependencies']['dev']
   )
   assert len(wanted) > 10

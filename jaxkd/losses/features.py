@@ -474,7 +474,7 @@ def overhaul_margin(
     Array([-0.8, -0.5], dtype=float32)
 
   Variants:
-    - ``variant='code'``: the authors' code, mdistiller's too, puts -3 |γ|
+    - ``variant='code'``: the authors' code, mdistiller's too, puts ``-3 |γ|``
       where no more than 0.001 of the values are negative, though their mean
       is close to 0 there.
   """
@@ -810,7 +810,7 @@ def maximum_mean_discrepancy(
     student: a set s of N features, [N, D], or one for each group, [G, N, D].
     teacher: a set t of M features, [M, D] or [G, M, D].
     kernel: 'polynomial' for ⟨x, y⟩², which compares second moments, 'linear'
-      for ⟨x, y⟩, which compares means, or 'rbf' for exp(-|x - y|² / 2σ²).
+      for ⟨x, y⟩, which compares means, or 'rbf' for ``exp(-|x - y|² / 2σ²)``.
     bandwidth: σ > 0 of 'rbf', a distance. By default the median distance
       between elements of both sets that differ, without a gradient.
     across: of features [G, N, D] and [G, N, D] take N sets of G elements, one

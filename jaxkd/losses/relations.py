@@ -372,7 +372,7 @@ def correlation_congruence(
     student: embeddings, [B, Ds].
     teacher: embeddings, [B, Dt].
     kernel: 'gaussian', or 'bilinear' for the inner product itself.
-    gamma: γ > 0 of the Gaussian exp(-γ |x - y|²).
+    gamma: γ > 0 of the Gaussian ``exp(-γ |x - y|²)``.
     order: the highest power P of its expansion.
     variant: 'paper', or 'code' as below.
     where: [B] bool, false for examples that only pad the batch.
@@ -399,7 +399,7 @@ def correlation_congruence(
       and the norm of the whole difference is not squared, √(Σ_ij (·)²) / B²,
       the same for every example.
     - RepDistiller's loss of this name, received from the authors, is another:
-      the mean inner product of the absolute differences |s - t| of
+      the mean inner product of the absolute differences ``|s - t|`` of
       neighbouring examples in the batch.
   """
   _embeddings(student, teacher, where)
