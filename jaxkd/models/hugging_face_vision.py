@@ -128,7 +128,7 @@ def view(path: Path) -> View:
     return _timm_view(config.get('pretrained_cfg') or {})
   if not (path / PREPROCESSOR).is_file():
     return View(
-      '', (f'has no {PREPROCESSOR} to say how its inputs were standardised',)
+      '', (f'has no {PREPROCESSOR} that says how its inputs were standardised',)
     )
   given, ops, notes = hugging_face.read_json(path / PREPROCESSOR), [], []
   size = given.get('size') if given.get('do_resize', True) else None
@@ -148,14 +148,10 @@ def view(path: Path) -> View:
     crop = given.get('crop_size', size)
     crop = crop.get('height') if isinstance(crop, Mapping) else crop
     ops.append(f'centre({crop})')
-  if ops and given.get('resample', _BILINEAR) != _BILINEAR:
-    number = given['resample']
+  number = given.get('resample', _BILINEAR)
+  if ops and number != _BILINEAR:
     known = isinstance(number, int) and 0 <= number < len(_RESAMPLINGS)
-    notes.append(
-      f'was shown images resized by {_RESAMPLINGS[number]} interpolation'
-      if known
-      else f'was shown images resized by the resampling {number}'
-    )
+    notes.append(_resized(_RESAMPLINGS[number] if known else str(number)))
   # Values there are raw ones times a factor, and here raw ones over 255.
   factor = given.get('rescale_factor', 1 / 255)
   scale = 255 * factor if given.get('do_rescale', True) else 255.0
@@ -170,12 +166,14 @@ def _timm_view(given: Mapping[str, Any]) -> View:
   if size := given.get('input_size'):
     whole = math.floor(size[-1] / given.get('crop_pct', 0.875))
     ops += [f'resize({whole})'] + [f'centre({size[-1]})'] * (whole != size[-1])
-  if given.get('interpolation', 'bilinear') != 'bilinear':
-    notes.append(
-      f'was shown images resized by {given["interpolation"]} interpolation'
-    )
+  if (how := given.get('interpolation', 'bilinear')) != 'bilinear':
+    notes.append(_resized(how))
   mean, std = given.get('mean', [0.0]), given.get('std', [1.0])
   return View('|'.join([*ops, *_standardize(mean, std, 1)]), tuple(notes))
+
+
+def _resized(how: str) -> str:
+  return f'was shown images that were resized in another way ({how}) than here'
 
 
 def _standardize(mean: Any, std: Any, scale: float) -> list[str]:

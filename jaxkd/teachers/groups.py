@@ -266,8 +266,12 @@ def _differences_of_images(
   _check_classes(name, entry, spec, source)
   shown = hugging_face_vision.view(folder)
   own, wanted = (views.parse(t).text for t in (role.eval_view, shown.text))
-  notes = [f'the folder of the teachers {name} {n}' for n in shown.notes]
-  if own != wanted:
+  notes = [f'the net of the teachers {name} {note}' for note in shown.notes]
+  if own == wanted:
+    notes += [
+      f'the teachers {name} see images through {own!r}, as their folder says'
+    ] * bool(own)
+  else:
     notes.append(
       f'the teachers {name} were evaluated with {wanted!r}, as their folder '
       f'says, and have {own!r} here'
