@@ -1,6 +1,8 @@
 """Nets that exist with their weights, in every form that a function gives."""
 
 import gc
+import pathlib
+import re
 import sys
 import types
 
@@ -200,3 +202,19 @@ def test_names_of_functions_are_no_paths():
   ):
     assert not given.is_function(name)
   assert isinstance(net_of(found('module')), Net)
+
+
+def test_the_example_on_the_page_gives_a_net(named, tmp_path):
+  page = pathlib.Path(__file__).parents[2] / 'docs' / 'teachers.md'
+  code = re.findall(r'```python\n(.*?)```', page.read_text('utf-8'), re.DOTALL)
+  own = next(x for x in code if x.startswith('# mine.py') and 'nnx' in x)
+  exec(own, named.__dict__)
+  sizes = {'first': (64, 32), 'head': (32, 3)}
+  arrays = {f'{k}.kernel': np.ones(size) for k, size in sizes.items()}
+  arrays |= {f'{k}.bias': np.ones(size[1]) for k, size in sizes.items()}
+  np.savez(tmp_path / 'net.npz', **arrays)
+  weights = str(tmp_path / 'net.npz')
+  net = given.find(
+    'mine:teacher', num_classes=3, input_shape=(8, 8, 1), weights=weights
+  )
+  assert (net.first['params']['head']['kernel'] == 1).all()
