@@ -384,6 +384,8 @@ def _check_labels(
         f'{source.name} of {list(ours.shape[1:])}; leave them out, or write '
         'those of the data'
       )
+    if ours.dtype.kind == 'f':  # measured values
+      theirs = theirs.astype(ours.dtype)
     differs = (theirs != ours).reshape(len(ours), -1).any(1)
     for i in np.flatnonzero(differs)[:1]:
       raise UserError(
