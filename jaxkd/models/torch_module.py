@@ -181,7 +181,7 @@ def adapter(
 
       with (
         _lock,
-        _said(name, at),
+        _said(name),
         env,
         torch.no_grad(),
         torch.device('jax'),  # of tensors that are made without one
@@ -199,7 +199,7 @@ def adapter(
         nameless = isinstance(result, tuple | list)
         result = arrays(result)  # tuples, whose parts have no names, too
         drew = [name] if env.prng_key is not key else []
-        _check_evaluates(module, name, at)
+        _check_evaluates(module, name)
       after = {
         kind: _nested({path: own[path].jax() for path in each})
         for kind, each in tensors.items()
@@ -250,18 +250,18 @@ def _packages(at: str) -> tuple[Any, Any]:
   return torch, torchax
 
 
-def _check_evaluates(module: Any, name: str, at: str) -> None:
+def _check_evaluates(module: Any, name: str) -> None:
   """Refuses a module that sets itself to training in a call."""
   for path, layer in module.named_modules():
     if layer.training:
       raise UserError(
-        f'{at}: the layer {path!r} of {name} is set to training by its '
+        f'the layer {path!r} of {name} is set to training by its '
         'forward; leave that to module.train()'
       )
 
 
 @contextmanager
-def _said(name: str, at: str) -> Iterator[None]:
+def _said(name: str) -> Iterator[None]:
   """Says in a sentence why a module cannot be traced."""
   try:
     with warnings.catch_warnings():
@@ -273,7 +273,7 @@ def _said(name: str, at: str) -> Iterator[None]:
   except Exception as error:
     said = (str(error).strip().splitlines() or ['without a word'])[0]
     raise UserError(
-      f'{at}: JAX cannot trace the PyTorch module {name} '
+      f'JAX cannot trace the PyTorch module {name} '
       f'({type(error).__name__}: {said}); its forward must consist of '
       'operations of PyTorch on its inputs, parameters and buffers, with no '
       'branch that depends on their values'
