@@ -108,8 +108,8 @@ def _check_early_stopping(session: Session, job: Job) -> None:
     and (session.decode or metric.output in ('', *outputs))
   ]
   if name not in known:
-    kind = f'metric that {role.at} has on the validation split'
-    raise unknown(kind, name, known, f'{job.at}train.early_stopping.metric')
+    at = f'{job.at}train.early_stopping.metric'
+    raise unknown('metric', name, known, at)
 
 
 def _check_cached(job: Job) -> None:
