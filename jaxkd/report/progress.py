@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -23,12 +24,13 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
-from jaxkd import lookup
+from jaxkd import files, lookup
 from jaxkd.data import passes
-from jaxkd.errors import UserError, blamed, replacing
+from jaxkd.errors import UserError, blamed, writing
 from jaxkd.run import config as configs
 from jaxkd.run import programs
 
+COPIED = 15.0  # seconds between copies of events to a bucket
 LINES = 4  # of each stage, where there is no terminal
 LOWEST, HIGHEST = '/lowest', '/highest'  # of the members, behind a value's name
 
@@ -165,10 +167,26 @@ class Reporter:
     return found
 
 
-def writers(config: Mapping[str, Any], directory: Path) -> list:
-  """The writers that a config asks for; their files are below `directory`."""
+def writers(
+  config: Mapping[str, Any],
+  directory: Path,
+  check: Callable[[], None] = lambda: None,
+) -> list:
+  """The writers that a config asks for.
+
+  Args:
+    config: of the run.
+    directory: their files are below it.
+    check: called before each of them writes; raises where the run should end,
+      as when it has lost its lock.
+  """
+
+  @contextlib.contextmanager
+  def checked(stage):
+    yield lambda step, values: check()
+
   events, project = directory / 'events', config['report']['wandb']
-  found = [tensorboard(events)]
+  found = [checked, tensorboard(events)]
   if project:
     found.append(wandb(project, events, dict(config)))
   return found
@@ -178,7 +196,9 @@ def tensorboard(directory: Path) -> Callable:
   """A writer of TensorBoard event files; no TensorFlow is needed.
 
   It writes at once: the thread of tensorboardX's own writer would die of a
-  full disk without a word, and then nobody empties its queue.
+  full disk without a word, and then nobody empties its queue. Nothing can be
+  added to a file in a bucket: there it is written on a local disk and copied
+  whole, at most every `COPIED` seconds and at the end.
   """
 
   @contextlib.contextmanager
@@ -191,9 +211,10 @@ def tensorboard(directory: Path) -> Callable:
     name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}'
 
     def add(**fields):
-      with _can_be_written(folder):
+      with writing(folder):
         writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
         writer.flush()
+        copy()
 
     def write(step, values):
       found = [
@@ -202,28 +223,40 @@ def tensorboard(directory: Path) -> Callable:
       ]
       add(step=step, summary=Summary(value=found))
 
-    with _can_be_written(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-      writer = RecordWriter(str(folder / name))
-    try:
-      add(file_version='brain.Event:2')
-      yield write
-    finally:
-      with contextlib.suppress(OSError):  # all that counts is flushed
-        writer.close()
+    with contextlib.ExitStack() as opened:
+      with writing(folder):
+        place, copy = opened.enter_context(_events_file(folder / name))
+        writer = RecordWriter(str(place))
+      try:
+        add(file_version='brain.Event:2')
+        yield write
+      finally:
+        with contextlib.suppress(OSError):  # all that counts is flushed
+          writer.close()
 
   return open_
 
 
 @contextlib.contextmanager
-def _can_be_written(folder: Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(
-      f'{folder} cannot be written: {error.strerror}; make room there or '
-      'choose another directory'
-    ) from error
+def _events_file(file: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+  """Where to write a file that grows, and what to call after each addition."""
+  if not files.is_remote(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    yield file, lambda: None
+    return
+  with tempfile.TemporaryDirectory(prefix='jaxkd-') as folder:
+    draft, copied = Path(folder, file.name), -COPIED
+
+    def copy():
+      nonlocal copied
+      if time.monotonic() - copied >= COPIED:
+        file.write_bytes(draft.read_bytes())
+        copied = time.monotonic()
+
+    yield draft, copy
+    copied = -COPIED
+    with writing(file):
+      copy()
 
 
 def check_wandb(project: str) -> ModuleType | None:
@@ -302,17 +335,16 @@ class _Wandb:
         job_type=kind,
         resume='allow',
         reinit='create_new',  # beside those of jobs at the same time
-        dir=str(self._directory),
+        dir=None if files.is_remote(self._directory) else str(self._directory),
         config={**json.loads(configs.as_json(self._config)), 'job': stage},
       )
 
   def _key(self) -> str:
     """What tells the runs of a workdir from all others."""
     file = self._directory / 'wandb' / 'key'
-    with _LOCK, _can_be_written(file.parent):
+    with _LOCK, writing(file.parent):
       if not file.exists():
-        with replacing(file) as draft:
-          draft.write_text(uuid.uuid4().hex[:8])
+        files.write_text(file, uuid.uuid4().hex[:8])
       return file.read_text()
 
   @staticmethod

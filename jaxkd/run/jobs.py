@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import keys, tasks
+from jaxkd import files, keys, tasks
 from jaxkd.data import augment, partition, sources
 from jaxkd.data import examples as examples_lib
 from jaxkd.data.examples import Examples
@@ -37,7 +36,7 @@ def session_of(
   return Session(
     source,
     part.metrics,
-    Path(directory) / 'checkpoints',
+    files.as_path(directory) / 'checkpoints',
     progress,
     stop,
     say,
