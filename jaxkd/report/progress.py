@@ -1,6 +1,7 @@
-"""Shows progress: bars on a terminal, a line now and then elsewhere."""
+"""What the stages of a run tell as they go on, and to whom."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -16,22 +17,15 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-  BarColumn,
-  MofNCompleteColumn,
-  Progress,
-  TextColumn,
-  TimeRemainingColumn,
-)
 
 from jaxkd import files, lookup
 from jaxkd.data import passes
 from jaxkd.errors import UserError, blamed, writing
+from jaxkd.report import displays, time_left
 from jaxkd.run import config as configs
 from jaxkd.run import programs
 
 COPIED = 15.0  # seconds between copies of events to a bucket
-LINES = 4  # of each stage, where there is no terminal
 LOWEST, HIGHEST = '/lowest', '/highest'  # of the members, behind a value's name
 
 
@@ -53,8 +47,16 @@ class Reporter:
     self._console = console
     self._metric = metric
     self._writers = list(writers)
-    self._lock = threading.Lock()
-    self._bars, self._shown = None, 0
+    self._display = displays.of(console)
+    self._run = time_left.OfRun({})
+
+  def expect(self, stages: Mapping[str, int]) -> None:
+    """Takes note of the stages to come, for the time left.
+
+    Args:
+      stages: the steps of each, by name.
+    """
+    self._run = time_left.OfRun(stages)
 
   def say(self, text: str) -> None:
     """Prints a line."""
@@ -73,8 +75,10 @@ class Reporter:
     news = {}
     with contextlib.ExitStack() as opened, programs.counted() as made:
       writes = [opened.enter_context(open_(name)) for open_ in self._writers]
-      shown = self._bar if self._console.is_terminal else self._lines
-      show = opened.enter_context(shown(name, steps))
+      show = opened.enter_context(self._display(name, steps))
+      left = time_left.OfStage(steps)
+      self._run.begin(name, left)
+      opened.callback(self._run.end, name)
 
       def on_log(step, values):
         if over:
@@ -82,7 +86,13 @@ class Reporter:
         for write in writes:
           write(step, values)
         news.update(self._news(values, over))
-        show(step, '  '.join(news.values()))
+        left.news(
+          step,
+          evaluated=any(name.startswith('validation/') for name in values),
+          compiled=made.total,
+        )
+        words = functools.partial(time_left.said, left, self._run)
+        show(step, '  '.join(news.values()), words)
 
       yield on_log
     if made.compiled:
@@ -93,61 +103,6 @@ class Reporter:
     for writer in self._writers:
       if hasattr(writer, 'tested'):
         writer.tested(name, values)
-
-  @contextlib.contextmanager
-  def _bar(self, name, steps):
-    with self._display() as bars:
-      task = bars.add_task(name, total=steps, news='compiling')
-
-      def show(step, news):
-        bars.update(task, completed=step, news=news)
-
-      yield show
-      if not bars.tasks[task].completed:
-        bars.update(task, completed=steps, news='done before')
-
-  @contextlib.contextmanager
-  def _display(self):
-    """The bars on the terminal; all stages share one display."""
-    with self._lock:
-      if not self._shown:
-        self._bars = Progress(
-          TextColumn('{task.description:<20}'),
-          BarColumn(bar_width=24),
-          MofNCompleteColumn(),
-          TextColumn('{task.fields[news]}'),
-          TimeRemainingColumn(),
-          console=self._console,
-        )
-        self._bars.start()
-      self._shown += 1
-    try:
-      yield self._bars
-    finally:
-      with self._lock:
-        self._shown -= 1
-        if not self._shown:
-          self._bars.stop()
-
-  @contextlib.contextmanager
-  def _lines(self, name, steps):
-    begun = time.perf_counter()
-    due = iter([steps * part // LINES for part in range(1, LINES + 1)])
-    following = [next(due)]
-
-    def show(step, news):
-      if step < following[0]:
-        return
-      while step >= following[0] and step < steps:
-        following[0] = next(due)
-      seconds = time.perf_counter() - begun
-      self._console.print(
-        f'{name:<24} {step:>6}/{steps}  {news}  {seconds:.0f} s',
-        highlight=False,
-        soft_wrap=True,
-      )
-
-    yield show
 
   def _news(self, values, over):
     """The newest values that are shown beside the bar, by name."""

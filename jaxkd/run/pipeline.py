@@ -136,6 +136,8 @@ def run_complete(
     made = held.enter_context(programs.kept(console))
     writers = progress.writers(config, directory, check) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
+    if not grids:  # how many stages a search has, it finds along the way
+      reporter.expect(jobs.steps_of(rounds))
     found = _train_rounds(rounds, source, grids, directory, reporter, stop)
     row = None
     if first:
