@@ -8,6 +8,7 @@ there whole or not at all.
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -150,7 +151,7 @@ def replacing(where: str | os.PathLike) -> Iterator[Path]:
     return
   draft = where.with_name(f'.{where.name}.draft')
   with writing(where):
-    where.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(where.parent)
     yield draft
     with draft.open('rb') as file:
       os.fsync(file.fileno())
@@ -169,8 +170,13 @@ def write_text(where: str | os.PathLike, text: str) -> None:
 
 def make_folder(where: str | os.PathLike) -> None:
   """Makes a folder and those above it; a bucket needs none."""
-  if not is_remote(where):
+  if is_remote(where):
+    return
+  try:
     Path(where).mkdir(parents=True, exist_ok=True)
+  except FileExistsError as error:
+    said = os.strerror(errno.ENOTDIR)  # what is wrong, plainly
+    raise NotADirectoryError(errno.ENOTDIR, said, str(where)) from error
 
 
 def remove(where: str | os.PathLike) -> None:

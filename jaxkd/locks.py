@@ -79,7 +79,7 @@ def _busy(folder: os.PathLike, at: str, who: str) -> UserError:
 @contextlib.contextmanager
 def _on_disk(folder: Path, at: str) -> Iterator[Callable[[], None]]:
   with within(f'{at}: '), writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     file = (folder / FILE).open('a+')
   with file:  # it stays: removed, it could be locked twice
     try:

@@ -196,7 +196,7 @@ def tensorboard(directory: Path) -> Callable:
 def _events_file(file: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
   """Where to write a file that grows, and what to call after each addition."""
   if not files.is_remote(file):
-    file.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(file.parent)
     yield file, lambda: None
     return
   with tempfile.TemporaryDirectory(prefix='jaxkd-') as folder:
