@@ -190,6 +190,8 @@ def said_of(error: Exception) -> str:
   """What an exception says of itself, short and without a last full stop."""
   # TensorStore appends pages of its specification in brackets.
   said = str(error).partition(' [')[0].strip() or type(error).__name__
+  if isinstance(error, FileNotFoundError) and error.errno is None:
+    said = f'{said} is not there'  # of a client of buckets, which says no more
   return textwrap.shorten(said, 300).rstrip('.')
 
 

@@ -9,6 +9,7 @@ there whole or not at all.
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
@@ -111,6 +112,9 @@ def _in_bucket(text: str, at: str) -> epath.Path:
 
   for name in ('gcs', 'gs'):
     fsspec.config.conf.setdefault(name, {})['use_listings_cache'] = False
+  # It prints the traceback of each error that it raises too.
+  client = logging.getLogger('gcsfs')
+  client.setLevel(client.level or logging.CRITICAL)
   return epath.Path(text.rstrip('/'))
 
 
