@@ -156,12 +156,12 @@ def writing(where: str | os.PathLike) -> Iterator[None]:
 def reading(where: str | os.PathLike) -> Iterator[None]:
   """Says in one sentence that a bucket cannot be read.
 
-  What does not exist is left a `FileNotFoundError`, and errors of local disks
-  as they are.
+  What does not exist is left a `FileNotFoundError`, what is no text a
+  `UnicodeDecodeError`, and errors of local disks as they are.
   """
   try:
     yield
-  except (UserError, FileNotFoundError):
+  except (UserError, FileNotFoundError, UnicodeDecodeError):
     raise
   except Exception as error:
     if not is_remote(where):

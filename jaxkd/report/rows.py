@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import files
-from jaxkd.errors import UserError, said_of, unknown
+from jaxkd.errors import UserError, reading, said_of, unknown
 from jaxkd.report import statistics
 
 _NUMBER = (float, None)
@@ -155,9 +155,13 @@ def load_json(path: str | Path) -> Any:
   """
   path = files.path(path, at='row', remote=True)
   try:
-    held = json.loads(path.read_text(encoding='utf-8'))
+    with reading(path):
+      text = path.read_text(encoding='utf-8')
+    held = json.loads(text)
     # Refuses NaN and half a surrogate pair, which Python reads as they are.
     json.dumps(held, ensure_ascii=False, allow_nan=False).encode()
+  except UserError:
+    raise
   except OSError as error:
     why = error.strerror or said_of(error)
     raise UserError(f'{path} cannot be read: {why}') from error

@@ -269,8 +269,9 @@ def find_net(
   at_ = at.rstrip(': ') or 'jaxkd.load'
   path = files.path(where, at=at_, remote=True)
   nets = path / 'nets'
-  if not nets.is_dir():
-    return path
+  with within(at), reading(nets):
+    if not nets.is_dir():
+      return path
   rounds = sorted(nets.glob('students')) or sorted(nets.glob('*/students'))
   if not rounds:
     raise UserError(f'{at}{path}: the run there has not trained its students')

@@ -226,4 +226,5 @@ def bucket(_server, monkeypatch):
   for name in Buckets.protocol:
     fsspec.register_implementation(name, Buckets, clobber=True)
   STORE.__init__()
+  STORE.system = Buckets
   return STORE

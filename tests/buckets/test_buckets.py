@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -17,9 +18,9 @@ from jaxkd import files, locks
 from jaxkd.data import cache
 from jaxkd.errors import UserError
 from jaxkd.report import __main__ as report
-from jaxkd.report import progress
+from jaxkd.report import progress, rows
 from jaxkd.run import config as configs
-from jaxkd.run import pipeline
+from jaxkd.run import pipeline, workdir
 from jaxkd.train import checkpoint
 
 WHERE = 'gs://bucket/runs/mine'
@@ -200,6 +201,75 @@ def test_checkpoints_and_nets(bucket):
   for number in range(2):
     checkpoint.export(place() / 'nets', tree, {'number': number})
   assert checkpoint.description(place() / 'nets') == {'number': 1}
+
+
+def test_a_folder_belongs_to_one_run(bucket):
+  one, other = '{"a": 1}', '{"a": 2}'
+  origin = {workdir.VERSION: '1', 'data': 'x'}
+  with taken():
+    workdir.check_shared(place())
+    assert not workdir.holds(place(), one)
+    assert workdir.enter(place(), one, origin, overwrite=False) == origin
+    assert workdir.holds(place(), one)
+    files.write_text(place() / 'nets' / 'x', 'of a net')
+    with pytest.raises(UserError, match='in which a is 1 and not 2'):
+      workdir.enter(place(), other, origin, overwrite=False)
+    changed = {**origin, 'data': 'y'}
+    with pytest.raises(UserError, match='data has changed since'):
+      workdir.enter(place(), one, changed, overwrite=False)
+    workdir.enter(place(), other, origin, overwrite=True)
+  assert workdir.holds(place(), other)
+  assert not [name for name in bucket.names() if '/nets/' in name]
+
+
+def test_a_bucket_that_cannot_be_read_holds_no_other_run(bucket, monkeypatch):
+  def forbidden(*args, **kwargs):
+    raise OSError('Forbidden: you have no storage.objects.get access')
+
+  monkeypatch.setattr(bucket.system, '_open', forbidden)
+  with pytest.raises(UserError, match=r'cannot be read: Forbidden: .*; look'):
+    workdir.holds(place(), '{}')
+  with pytest.raises(UserError, match=r'row\.json cannot be read: Forb'):
+    rows.load(place() / 'row.json')
+
+
+def test_events_are_copied_now_and_then(bucket, tmp_path, monkeypatch):
+  ends = []
+  for where in (place(), tmp_path):
+    with progress.tensorboard(where)('students/s') as write:
+      sizes = set()
+      for step in range(3):
+        write(step, {'loss': np.ones(2)})
+        sizes |= {*files.below(where).values()}
+    ends.append(*files.below(where).values())
+    assert len(sizes) == (1 if where == place() else 3)
+  assert ends[0] == ends[1] > min(sizes)
+  bucket.refuses = 'events'
+  message = r'students/s cannot be written: Forbidden'
+  with (
+    pytest.raises(UserError, match=message),
+    progress.tensorboard(place())('students/s'),
+  ):
+    pass
+
+
+def test_weights_and_biases_has_its_files_here(bucket, monkeypatch):
+  given = []
+
+  def init(**settings):
+    given.append(settings)
+    run = types.SimpleNamespace(step=0, log=lambda values, step: None)
+    return contextlib.nullcontext(run)
+
+  module = types.ModuleType('wandb')
+  module.init = init
+  monkeypatch.setitem(sys.modules, 'wandb', module)
+  for _ in range(2):
+    with progress.wandb('project', place(), {'name': 'x'})('students/s'):
+      pass
+  assert [each['dir'] for each in given] == [None, None]
+  assert given[0]['id'] == given[1]['id']
+  assert bucket.names() == ['bucket/runs/mine/wandb/key']
 
 
 def small():
