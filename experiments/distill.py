@@ -36,7 +36,7 @@ def main(stop):
 
   console = Console(quiet=not hosts.is_first())
   config = launch.config()
-  directory = files.path(FLAGS.workdir, at='--workdir')
+  directory = files.path(FLAGS.workdir, at='--workdir', remote=True)
   if FLAGS.explain:
     with passes.shown_by(progress.Reporter(console, '').stage):
       source, rounds, grids = tuning.prepare(config, directory, FLAGS.tune)

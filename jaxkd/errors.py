@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import os
 import re
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -125,35 +126,73 @@ def _moved(error: UserError, sentence: str, entry: str) -> UserError:
 
 
 @contextlib.contextmanager
-def writing(directory: str | os.PathLike) -> Iterator[None]:
-  """Says in one sentence that the disk is full or closed to us."""
+def writing(where: str | os.PathLike) -> Iterator[None]:
+  """Says in one sentence that a disk or a bucket is full or closed to us.
+
+  Args:
+    where: a file or a folder. In a bucket (``gs://...``) any exception means
+      that; the clients of buckets have dozens of their own.
+  """
   try:
     yield
-  except (OSError, ValueError) as error:
-    code = getattr(error, 'errno', None)
-    if code is None:  # TensorStore's errors are ValueErrors that quote it
-      quoted = re.search(r"os_error_code='(\d+)'", str(error))
-      if not quoted:
-        raise
-      code = int(quoted[1])
+  except UserError:
+    raise
+  except Exception as error:
+    if is_remote(where):
+      raise UserError(
+        f'{os.fspath(where)} cannot be written: {said_of(error)}; look at the '
+        'bucket, its quota and your rights there, or choose another folder'
+      ) from error
+    code = _number_of(error)
+    if code is None:
+      raise
     raise UserError(
-      f'{directory} cannot be written: {os.strerror(code)}; make room there '
+      f'{where} cannot be written: {os.strerror(code)}; make room there '
       'or choose another directory'
     ) from error
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-  """A draft to write, which takes the place of a file when it is whole.
+def reading(where: str | os.PathLike) -> Iterator[None]:
+  """Says in one sentence that a bucket cannot be read.
 
-  The folder is made where there is none; `writing` says what goes wrong.
+  What does not exist is left a `FileNotFoundError`, what is no text a
+  `UnicodeDecodeError`, and errors of local disks as they are.
   """
-  path = Path(path)
-  draft = path.with_name(f'.{path.name}.draft')
-  with writing(path.parent):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield draft
-    draft.replace(path)
+  try:
+    yield
+  except (UserError, FileNotFoundError, UnicodeDecodeError):
+    raise
+  except Exception as error:
+    if not is_remote(where):
+      raise
+    raise UserError(
+      f'{os.fspath(where)} cannot be read: {said_of(error)}; look at the '
+      'bucket and your rights there, or choose another folder'
+    ) from error
+
+
+def _number_of(error: Exception) -> int | None:
+  """The number of an error of the operating system; None if it is none."""
+  if isinstance(error, OSError):
+    return error.errno
+  # TensorStore's errors are ValueErrors that quote it.
+  quoted = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(quoted[1]) if quoted and isinstance(error, ValueError) else None
+
+
+def is_remote(where: str | os.PathLike) -> bool:
+  """Whether a path is in a bucket of Google Cloud Storage."""
+  return os.fspath(where).startswith('gs://')
+
+
+def said_of(error: Exception) -> str:
+  """What an exception says of itself, short and without a last full stop."""
+  # TensorStore appends pages of its specification in brackets.
+  said = str(error).partition(' [')[0].strip() or type(error).__name__
+  if isinstance(error, FileNotFoundError) and error.errno is None:
+    said = f'{said} is not there'  # of a client of buckets, which says no more
+  return textwrap.shorten(said, 300).rstrip('.')
 
 
 def _place(error: BaseException) -> str:

@@ -4,7 +4,9 @@ A cache is a folder of TensorStore arrays, ``[lines, rows, ...]`` each, and
 ``record.json``, which describes what they were computed from. It is written as
 a draft beside that folder, shard by shard, each atomically, and renamed when
 all are on disk. So an interrupted writer resumes where it was, and a folder of
-that name is complete. The bytes have checksums, which every read verifies.
+that name is complete. The bytes have checksums, which every read verifies. In a
+bucket, where nothing can be renamed at once, the draft is the folder itself,
+which is complete once its ``record.json`` says so.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -26,6 +28,7 @@ import numpy as np
 import tensorstore as ts
 from absl import logging
 
+from jaxkd import files, locks
 from jaxkd.errors import UserError, within, writing
 from jaxkd.paths import by_path
 
@@ -155,19 +158,18 @@ class Draft:
 
   def missing(self) -> list[tuple[int, int, int]]:
     """The shards that are not on disk, as (line, first row, end)."""
-    layout = self._layout
+    layout, kept = self._layout, files.below(self._folder)
     found = []
     for line, start in itertools.product(
       range(layout.lines), range(0, layout.rows, layout.shard)
     ):
-      there = [
-        self._folder.joinpath(
-          quote(name, ''), 'c', *map(str, (line, start // layout.shard)),
-          *'0' * len(one.shape),
-        ).exists()
+      place = map(str, (line, start // layout.shard))
+      shard = '/'.join(('c', *place))
+      names = [
+        '/'.join((quote(name, ''), shard, *'0' * len(one.shape)))
         for name, one in layout.arrays.items()
-      ]  # fmt: skip
-      if not all(there):
+      ]
+      if not kept.keys() >= {*names}:
         found.append((line, start, min(start + layout.shard, layout.rows)))
     return found
 
@@ -211,26 +213,26 @@ def drafted(
     UserError: another process is writing there, or the disk is full or not
       writable.
   """
-  draft, above = folder.with_name(f'.{folder.name}.draft'), folder.parent
-  held = {'facts': dict(facts), 'layout': _described(layout)}
+  draft, above = _draft_of(folder), folder.parent
   record = draft / 'record.json'
-  with within(f'{at}: '), writing(above):
-    above.mkdir(parents=True, exist_ok=True)
-  with _locked(above, at):
-    if folder.exists():
+  held = {'facts': dict(facts), 'layout': _described(layout)}
+  with _locked(above, at) as check:
+    if _is_complete(folder):
       yield None
       return
     if _json(record) != held:
       _remove(draft)
     _check_room(draft, layout, at)
     with within(f'{at}: '), writing(above):
-      if not draft.exists():
-        draft.mkdir()
+      if not record.exists():
+        files.make_folder(draft)
         _save(record, held)
     yield Draft(draft, layout, at)
+    check()
     with within(f'{at}: '), writing(above):
       _save(record, {**held, 'files': _files(draft)})
-      draft.rename(folder)
+      if draft != folder:
+        draft.rename(folder)
 
 
 def find(
@@ -247,7 +249,7 @@ def find(
   Raises:
     UserError: it was computed from other facts, or files are missing.
   """
-  if not folder.exists():
+  if not _is_complete(folder):
     return False
   held = _json(folder / 'record.json')
   if not isinstance(held, dict) or 'files' not in held:
@@ -286,11 +288,13 @@ def check_room(folder: Path, layout: Layout, at: str) -> None:
   Raises:
     UserError: the disk is too small.
   """
-  if not folder.exists():
-    _check_room(folder.with_name(f'.{folder.name}.draft'), layout, at)
+  if not _is_complete(folder):
+    _check_room(_draft_of(folder), layout, at)
 
 
 def _check_room(draft: Path, layout: Layout, at: str) -> None:
+  if files.is_remote(draft):
+    return  # a bucket does not say
   there = sum(size for _, size in _sizes(draft))
   disk = next(path for path in draft.parents if path.exists())
   free, needed = shutil.disk_usage(disk).free, layout.on_disk - there
@@ -346,9 +350,7 @@ def _spec(
   row: jax.ShapeDtypeStruct | None = None,
 ) -> dict[str, Any]:
   """TensorStore's spec of an array that exists or, with a layout, a new one."""
-  # TensorStore takes no path with `..` in it.
-  store = {'driver': 'file', 'path': os.path.realpath(folder)}
-  spec = {'driver': 'zarr3', 'kvstore': store}
+  spec = {'driver': 'zarr3', 'kvstore': files.kvstore(folder)}
   if layout is None:
     return spec
   inner = [{'name': 'bytes', 'configuration': {'endian': 'little'}}]
@@ -393,11 +395,8 @@ def _described(layout: Layout) -> dict[str, Any]:
 
 def _sizes(folder: Path) -> list[tuple[str, int]]:
   """The files of the arrays, with their sizes in bytes."""
-  return [
-    (str(path.relative_to(folder)), path.stat().st_size)
-    for path in folder.rglob('*')
-    if path.is_file() and path.name != 'record.json'
-  ]
+  found = files.below(folder).items()
+  return [(name, size) for name, size in found if name != 'record.json']
 
 
 def _files(folder: Path) -> str:
@@ -406,7 +405,8 @@ def _files(folder: Path) -> str:
 
 
 def _remove(folder: Path) -> None:
-  shutil.rmtree(folder, ignore_errors=True)
+  with contextlib.suppress(Exception):  # what is left is written over
+    files.remove(folder)
 
 
 def _json(path: Path) -> Any:
@@ -418,17 +418,37 @@ def _json(path: Path) -> Any:
 
 
 def _save(path: Path, value: Any) -> None:
-  draft = path.with_name(f'.{path.name}')
-  with draft.open('w') as file:
-    json.dump(value, file, indent=1, sort_keys=True)
-    file.flush()
-    os.fsync(file.fileno())
-  draft.rename(path)
+  files.write_text(path, json.dumps(value, indent=1, sort_keys=True))
+
+
+def _draft_of(folder: Path) -> Path:
+  """Where a cache is written until it is complete."""
+  if files.is_remote(folder):
+    return folder
+  return folder.with_name(f'.{folder.name}.draft')
+
+
+def _is_complete(folder: Path) -> bool:
+  """Whether there is a cache, be it damaged."""
+  if not files.is_remote(folder):
+    return folder.exists()
+  held = _json(folder / 'record.json')
+  return isinstance(held, dict) and 'files' in held
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, at: str) -> Iterator[None]:
-  """Locks out other writers, until the process ends at the latest."""
+def _locked(folder: Path, at: str) -> Iterator[Callable[[], None]]:
+  """Locks out other writers, until the process ends at the latest.
+
+  On a disk by the folder itself, in which no other file should appear. Yields
+  as `jaxkd.locks.locked` does.
+  """
+  if files.is_remote(folder):
+    with locks.locked(folder, at=at) as check:
+      yield check
+    return
+  with within(f'{at}: '), writing(folder):
+    files.make_folder(folder)
   file = os.open(folder, os.O_RDONLY)
   try:
     try:
@@ -440,7 +460,7 @@ def _locked(folder: Path, at: str) -> Iterator[None]:
       ) from error
     except OSError as error:
       logging.warning('%s cannot be locked (%s)', folder, error.strerror)
-    yield
+    yield lambda: None
   finally:
     os.close(file)
 

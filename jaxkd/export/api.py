@@ -149,7 +149,9 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
     )
   if not text:
     ending = formats().find(to, kind='format', at='jaxkd.export: to').ENDING
-    name = Path(files.path(where, at='jaxkd.export')).resolve().name
+    where = files.path(where, at='jaxkd.export', remote=True)
+    remote = files.is_remote(where)
+    name = where.name if remote else where.resolve().name
     return Path(f'{name}{ending or "_hf"}'), to
   return files.path(text, at='jaxkd.export'), to
 

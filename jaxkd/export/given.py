@@ -207,7 +207,7 @@ def _noun(array: inputs_lib.Array) -> str:
 def _config(folder: Path) -> Mapping[str, Any]:
   """The config of the run that a net is of; empty where there is none."""
   files = (parent / workdir.CONFIG for parent in folder.parents)
-  file = next(filter(Path.is_file, files), None)
+  file = next((each for each in files if each.is_file()), None)
   try:
     found = json.loads(file.read_text()) if file else {}
   except ValueError:

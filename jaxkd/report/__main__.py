@@ -61,7 +61,7 @@ def _compare(arguments: list[str]) -> int:
     description='Puts the arms of several runs into one table.',
   )
   parser.add_argument(
-    'runs', type=Path, nargs='+', metavar='RUN', help='a workdir or a row.json'
+    'runs', nargs='+', metavar='RUN', help='a workdir or a row.json'
   )
   parser.add_argument(
     '--metric', action='append', default=[], metavar='NAME',
@@ -74,8 +74,8 @@ def _compare(arguments: list[str]) -> int:
   )  # fmt: skip
   flags = parser.parse_args(arguments)
   found = {}
-  for name, path in zip(_told_apart(flags.runs), flags.runs, strict=True):
-    path = files.path(path, at='RUN')
+  runs = [files.path(run, at='RUN', remote=True) for run in flags.runs]
+  for name, path in zip(_told_apart(runs), runs, strict=True):
     found[name] = rows.load(path / 'row.json' if path.is_dir() else path)
   compare.show(compare.compared(found, flags.metric), flags.format, Console())
   return 0
@@ -83,7 +83,7 @@ def _compare(arguments: list[str]) -> int:
 
 def _told_apart(paths: Sequence[Path]) -> list[str]:
   """What tells paths apart: their last parts, as many as that takes."""
-  parts = [path.absolute().parts for path in paths]
+  parts = [files.absolute(path).parts for path in paths]
   for count in range(1, max(map(len, parts)) + 1):
     names = ['/'.join(own[-count:]) for own in parts]
     if len(set(names)) == len(names):
@@ -104,7 +104,7 @@ def _pages(arguments: list[str]) -> int:
     '--check', action='store_true', help='write nothing; fail if one is stale'
   )
   instead.add_argument(
-    '--add', type=Path, nargs='+', metavar='RUN',
+    '--add', nargs='+', metavar='RUN',
     help='workdirs of finished runs, whose rows and pictures are taken first',
   )  # fmt: skip
   instead.add_argument(
@@ -138,7 +138,7 @@ def _pages(arguments: list[str]) -> int:
     raise UserError(f'--speed: there is no directory {flags.speed}')
   root = flags.out or Path()
   for run in flags.add or ():
-    _add(files.path(run, at='--add'), flags.rows, root)
+    _add(files.path(run, at='--add', remote=True), flags.rows, root)
   found = rows.load_all(flags.rows)
   if flags.survey or flags.claims:
     page = _survey_pages(found)[SURVEY if flags.survey else CLAIMS]
@@ -186,7 +186,8 @@ def _add(run: Path, to: Path, root: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for picture in system.pictures(run):
-      shutil.copy(run / picture, folder)
+      copy = folder / Path(picture).name
+      copy.write_bytes((run / picture).read_bytes())
   except OSError as error:
     raise UserError(
       f'--add: {folder} cannot be written: {error.strerror}'

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from jaxkd.errors import UserError, unknown
+from jaxkd import files
+from jaxkd.errors import unknown
 from jaxkd.report import rows as row_files
 from jaxkd.report import statistics, wording
 
@@ -131,11 +132,7 @@ def save(found: Compared, directory: str | Path) -> None:
     UserError: they cannot be written.
   """
   for name, made in {'csv': as_csv(found), 'tex': latex(found)}.items():
-    path = Path(directory, f'table.{name}')
-    try:
-      path.write_text(made, encoding='utf-8')
-    except OSError as error:
-      raise UserError(f'{path} cannot be written: {error.strerror}') from error
+    files.write_text(files.as_path(directory) / f'table.{name}', made)
 
 
 def show(found: Compared, form: str, console: Console) -> None:

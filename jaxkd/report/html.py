@@ -9,7 +9,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from jaxkd.errors import UserError
+from jaxkd import files
 from jaxkd.report import intervals, system, terminal, wording
 
 FILE = 'report.html'
@@ -37,16 +37,8 @@ def save(
   Raises:
     UserError: the file cannot be written.
   """
-  path = Path(directory, FILE)
-  draft = path.with_name(f'.{path.name}.draft')
-  try:
-    draft.write_text(page(row, config, directory, predicts), encoding='utf-8')
-    draft.replace(path)
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be written: {error.strerror}; make room there or '
-      'choose another directory'
-    ) from error
+  text = page(row, config, directory, predicts)
+  files.write_text(files.as_path(directory) / FILE, text)
 
 
 def page(
@@ -64,7 +56,8 @@ def page(
   drawn = intervals.draw(system.panels(row), _COLOURS)
   body = body.replace(f'<p>{_HERE}</p>', f'<div class="wide">{drawn}</div>')
   for name in pictures:
-    held = base64.b64encode(Path(directory, name).read_bytes()).decode()
+    picture = files.as_path(directory) / name
+    held = base64.b64encode(picture.read_bytes()).decode()
     body = body.replace(
       f'src="{name}"', f'src="data:image/png;base64,{held}"', 1
     )

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from jaxkd.errors import UserError
+from jaxkd import files
 from jaxkd.report import rows, statistics, wording
 
 _COLUMNS = 3
@@ -177,16 +177,8 @@ def _interval(row: Mapping, arm: str, metric: str) -> tuple[float, float]:
 
 def _save(figure: Figure, path: str | Path) -> None:
   """Writes a picture, whole or not at all."""
-  path = Path(path)
-  draft = path.with_name(f'.{path.name}.draft')
-  try:
+  with files.replacing(path) as draft:
     figure.savefig(draft, format='png', dpi=150)
-    draft.replace(path)
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be written: {error.strerror}; make room there or '
-      'choose another directory'
-    ) from error
 
 
 def draw(histories: Mapping[str, Mapping[str, Any]]) -> Figure:

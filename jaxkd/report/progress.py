@@ -1,10 +1,12 @@
-"""Shows progress: bars on a terminal, a line now and then elsewhere."""
+"""What the stages of a run tell as they go on, and to whom."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -15,21 +17,15 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-  BarColumn,
-  MofNCompleteColumn,
-  Progress,
-  TextColumn,
-  TimeRemainingColumn,
-)
 
-from jaxkd import lookup
+from jaxkd import files, lookup
 from jaxkd.data import passes
-from jaxkd.errors import UserError, blamed, replacing
+from jaxkd.errors import UserError, blamed, writing
+from jaxkd.report import displays, time_left
 from jaxkd.run import config as configs
 from jaxkd.run import programs
 
-LINES = 4  # of each stage, where there is no terminal
+COPIED = 15.0  # seconds between copies of events to a bucket
 LOWEST, HIGHEST = '/lowest', '/highest'  # of the members, behind a value's name
 
 
@@ -51,8 +47,16 @@ class Reporter:
     self._console = console
     self._metric = metric
     self._writers = list(writers)
-    self._lock = threading.Lock()
-    self._bars, self._shown = None, 0
+    self._display = displays.of(console)
+    self._run = time_left.OfRun({})
+
+  def expect(self, stages: Mapping[str, int]) -> None:
+    """Takes note of the stages to come, for the time left.
+
+    Args:
+      stages: the steps of each, by name.
+    """
+    self._run = time_left.OfRun(stages)
 
   def say(self, text: str) -> None:
     """Prints a line."""
@@ -71,8 +75,10 @@ class Reporter:
     news = {}
     with contextlib.ExitStack() as opened, programs.counted() as made:
       writes = [opened.enter_context(open_(name)) for open_ in self._writers]
-      shown = self._bar if self._console.is_terminal else self._lines
-      show = opened.enter_context(shown(name, steps))
+      show = opened.enter_context(self._display(name, steps))
+      left = time_left.OfStage(steps)
+      self._run.begin(name, left)
+      opened.callback(self._run.end, name)
 
       def on_log(step, values):
         if over:
@@ -80,7 +86,13 @@ class Reporter:
         for write in writes:
           write(step, values)
         news.update(self._news(values, over))
-        show(step, '  '.join(news.values()))
+        left.news(
+          step,
+          evaluated=any(name.startswith('validation/') for name in values),
+          compiled=made.total,
+        )
+        words = functools.partial(time_left.said, left, self._run)
+        show(step, '  '.join(news.values()), words)
 
       yield on_log
     if made.compiled:
@@ -91,61 +103,6 @@ class Reporter:
     for writer in self._writers:
       if hasattr(writer, 'tested'):
         writer.tested(name, values)
-
-  @contextlib.contextmanager
-  def _bar(self, name, steps):
-    with self._display() as bars:
-      task = bars.add_task(name, total=steps, news='compiling')
-
-      def show(step, news):
-        bars.update(task, completed=step, news=news)
-
-      yield show
-      if not bars.tasks[task].completed:
-        bars.update(task, completed=steps, news='done before')
-
-  @contextlib.contextmanager
-  def _display(self):
-    """The bars on the terminal; all stages share one display."""
-    with self._lock:
-      if not self._shown:
-        self._bars = Progress(
-          TextColumn('{task.description:<20}'),
-          BarColumn(bar_width=24),
-          MofNCompleteColumn(),
-          TextColumn('{task.fields[news]}'),
-          TimeRemainingColumn(),
-          console=self._console,
-        )
-        self._bars.start()
-      self._shown += 1
-    try:
-      yield self._bars
-    finally:
-      with self._lock:
-        self._shown -= 1
-        if not self._shown:
-          self._bars.stop()
-
-  @contextlib.contextmanager
-  def _lines(self, name, steps):
-    begun = time.perf_counter()
-    due = iter([steps * part // LINES for part in range(1, LINES + 1)])
-    following = [next(due)]
-
-    def show(step, news):
-      if step < following[0]:
-        return
-      while step >= following[0] and step < steps:
-        following[0] = next(due)
-      seconds = time.perf_counter() - begun
-      self._console.print(
-        f'{name:<24} {step:>6}/{steps}  {news}  {seconds:.0f} s',
-        highlight=False,
-        soft_wrap=True,
-      )
-
-    yield show
 
   def _news(self, values, over):
     """The newest values that are shown beside the bar, by name."""
@@ -165,10 +122,26 @@ class Reporter:
     return found
 
 
-def writers(config: Mapping[str, Any], directory: Path) -> list:
-  """The writers that a config asks for; their files are below `directory`."""
+def writers(
+  config: Mapping[str, Any],
+  directory: Path,
+  check: Callable[[], None] = lambda: None,
+) -> list:
+  """The writers that a config asks for.
+
+  Args:
+    config: of the run.
+    directory: their files are below it.
+    check: called before each of them writes; raises where the run should end,
+      as when it has lost its lock.
+  """
+
+  @contextlib.contextmanager
+  def checked(stage):
+    yield lambda step, values: check()
+
   events, project = directory / 'events', config['report']['wandb']
-  found = [tensorboard(events)]
+  found = [checked, tensorboard(events)]
   if project:
     found.append(wandb(project, events, dict(config)))
   return found
@@ -178,7 +151,9 @@ def tensorboard(directory: Path) -> Callable:
   """A writer of TensorBoard event files; no TensorFlow is needed.
 
   It writes at once: the thread of tensorboardX's own writer would die of a
-  full disk without a word, and then nobody empties its queue.
+  full disk without a word, and then nobody empties its queue. Nothing can be
+  added to a file in a bucket: there it is written on a local disk and copied
+  whole, at most every `COPIED` seconds and at the end.
   """
 
   @contextlib.contextmanager
@@ -191,9 +166,10 @@ def tensorboard(directory: Path) -> Callable:
     name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}'
 
     def add(**fields):
-      with _can_be_written(folder):
+      with writing(folder):
         writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
         writer.flush()
+        copy()
 
     def write(step, values):
       found = [
@@ -202,28 +178,40 @@ def tensorboard(directory: Path) -> Callable:
       ]
       add(step=step, summary=Summary(value=found))
 
-    with _can_be_written(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-      writer = RecordWriter(str(folder / name))
-    try:
-      add(file_version='brain.Event:2')
-      yield write
-    finally:
-      with contextlib.suppress(OSError):  # all that counts is flushed
-        writer.close()
+    with contextlib.ExitStack() as opened:
+      with writing(folder):
+        place, copy = opened.enter_context(_events_file(folder / name))
+        writer = RecordWriter(str(place))
+      try:
+        add(file_version='brain.Event:2')
+        yield write
+      finally:
+        with contextlib.suppress(OSError):  # all that counts is flushed
+          writer.close()
 
   return open_
 
 
 @contextlib.contextmanager
-def _can_be_written(folder: Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise UserError(
-      f'{folder} cannot be written: {error.strerror}; make room there or '
-      'choose another directory'
-    ) from error
+def _events_file(file: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+  """Where to write a file that grows, and what to call after each addition."""
+  if not files.is_remote(file):
+    files.make_folder(file.parent)
+    yield file, lambda: None
+    return
+  with tempfile.TemporaryDirectory(prefix='jaxkd-') as folder:
+    draft, copied = Path(folder, file.name), -COPIED
+
+    def copy():
+      nonlocal copied
+      if time.monotonic() - copied >= COPIED:
+        file.write_bytes(draft.read_bytes())
+        copied = time.monotonic()
+
+    yield draft, copy
+    copied = -COPIED
+    with writing(file):
+      copy()
 
 
 def check_wandb(project: str) -> ModuleType | None:
@@ -302,17 +290,16 @@ class _Wandb:
         job_type=kind,
         resume='allow',
         reinit='create_new',  # beside those of jobs at the same time
-        dir=str(self._directory),
+        dir=None if files.is_remote(self._directory) else str(self._directory),
         config={**json.loads(configs.as_json(self._config)), 'job': stage},
       )
 
   def _key(self) -> str:
     """What tells the runs of a workdir from all others."""
     file = self._directory / 'wandb' / 'key'
-    with _LOCK, _can_be_written(file.parent):
+    with _LOCK, writing(file.parent):
       if not file.exists():
-        with replacing(file) as draft:
-          draft.write_text(uuid.uuid4().hex[:8])
+        files.write_text(file, uuid.uuid4().hex[:8])
       return file.read_text()
 
   @staticmethod

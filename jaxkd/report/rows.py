@@ -8,14 +8,13 @@ what a value may be. Values that are not finite are stored as null.
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxkd import files
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, reading, said_of, unknown
 from jaxkd.report import statistics
 
 _NUMBER = (float, None)
@@ -106,21 +105,10 @@ def save(path: str | Path, row: Mapping[str, Any]) -> None:
     UserError: an entry is missing, unknown or of a wrong type, or the file
       cannot be written.
   """
-  path, row = Path(path), plain(row)
+  row = plain(row)
   check(row, str(path))
-  draft = path.with_name(f'.{path.name}.draft')
-  try:
-    with draft.open('w', encoding='utf-8') as file:
-      json.dump(row, file, indent=1, ensure_ascii=False, allow_nan=False)
-      file.write('\n')
-      file.flush()
-      os.fsync(file.fileno())
-    draft.replace(path)
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be written: {error.strerror}; make room there or '
-      'choose another directory'
-    ) from error
+  text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False)
+  files.write_text(path, f'{text}\n')
 
 
 def load(path: str | Path) -> dict:
@@ -165,13 +153,18 @@ def load_json(path: str | Path) -> Any:
   Raises:
     UserError: it cannot be read, or is not valid JSON.
   """
-  path = files.path(path, at='row')
+  path = files.path(path, at='row', remote=True)
   try:
-    held = json.loads(path.read_text(encoding='utf-8'))
+    with reading(path):
+      text = path.read_text(encoding='utf-8')
+    held = json.loads(text)
     # Refuses NaN and half a surrogate pair, which Python reads as they are.
     json.dumps(held, ensure_ascii=False, allow_nan=False).encode()
+  except UserError:
+    raise
   except OSError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    why = error.strerror or said_of(error)
+    raise UserError(f'{path} cannot be read: {why}') from error
   except RecursionError as error:
     raise UserError(
       f'{path} is nested too deeply; restore it or remove it'

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxkd import files
 from jaxkd.report import arms, markdown, speed, statistics, wording
 from jaxkd.report import rows as row_files
 from jaxkd.report.intervals import Panel
@@ -104,7 +105,7 @@ def panels(row: Mapping[str, Any]) -> list[Panel]:
 
 def pictures(run: str | Path) -> Iterator[str]:
   """What a run drew, by paths in its workdir; examples come last."""
-  run = Path(run)
+  run = files.as_path(run)
   yield from (f'{n}.png' for n in _PICTURES if (run / f'{n}.png').is_file())
   for file in sorted((run / EXAMPLES).glob('*.png')):
     yield file.relative_to(run).as_posix()

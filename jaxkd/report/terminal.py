@@ -14,6 +14,7 @@ from rich.markdown import Markdown, TableElement
 from rich.table import Table
 from rich.text import Text
 
+from jaxkd import files
 from jaxkd.report import arms, wording
 
 
@@ -144,9 +145,10 @@ def directions(
   row: Mapping[str, Any], directory: str | Path, predicts: str
 ) -> list[str]:
   """Where the files are, and what to run next, in lines; see `console`."""
-  near = os.path.relpath(directory)
-  place = near if len(near) < len(str(directory)) else str(directory)
-  shown = 'shown/, ' if Path(directory, 'shown').is_dir() else ''
+  place, directory = str(directory), files.as_path(directory)
+  if isinstance(directory, Path):
+    place = min(place, os.path.relpath(directory), key=len)
+  shown = 'shown/, ' if (directory / 'shown').is_dir() else ''
   publish = (
     'Or put the row and its pictures into the benchmarks:',
     f'  python -m jaxkd.report --add {shlex.quote(place)}',

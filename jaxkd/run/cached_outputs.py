@@ -127,8 +127,10 @@ class CachedOutputs:
     )
     below = Path(self._spec.stage, cache.fingerprint(met)[:12])
     own = self._spec.dir
-    place = files.path(own, at=f'{self._at}.dir') if own else root
-    self.folder = place.absolute() / below
+    place = root
+    if own:
+      place = files.path(own, at=f'{self._at}.dir', remote=True)
+    self.folder = files.absolute(place) / below
     self._shown = self.folder if own else f"the workdir's {root.name}/{below}"
     self._cache: cache.Cache | None = None
 

@@ -659,7 +659,9 @@ def tuned(file: str | Path) -> dict[str, dict]:
   Args:
     file: the run's tuning.json.
   """
-  found = json.loads(Path(file).read_text())
+  found = json.loads(
+    files.path(file, at='jaxkd.run.config.tuned', remote=True).read_text()
+  )
   return {
     arm: dict(
       grid=tuple((entry, tuple(v)) for entry, v in result['grid'].items()),

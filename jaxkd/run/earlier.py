@@ -44,7 +44,7 @@ def restored_from(
     made |= _made(earlier)
   if restore in made:
     return made[restore]
-  folder = files.path(restore, at=at)
+  folder = files.path(restore, at=at, remote=True)
   if f'{restore.split("/")[0]}/' in [r.prefix for r in rounds] or (
     made and not folder.exists()
   ):

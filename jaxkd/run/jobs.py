@@ -1,15 +1,14 @@
 """The populations that the stages of a round train, as `Job`s."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import keys, tasks
+from jaxkd import files, keys, tasks
 from jaxkd.data import augment, partition, sources
 from jaxkd.data import examples as examples_lib
 from jaxkd.data.examples import Examples
@@ -20,6 +19,7 @@ from jaxkd.run import (
   arms,
   build,
   class_weights,
+  fitted,
   generated,
   job_groups,
   terms,
@@ -37,7 +37,7 @@ def session_of(
   return Session(
     source,
     part.metrics,
-    Path(directory) / 'checkpoints',
+    files.as_path(directory) / 'checkpoints',
     progress,
     stop,
     say,
@@ -45,6 +45,23 @@ def session_of(
     getattr(tasks.find(part.config['task']), 'decode', None),
     tasks.logits_of(part.config['task']),
   )
+
+
+def steps_of(rounds: Iterable[Round]) -> dict[str, int]:
+  """The stages of a run that train, in order, and the steps of each."""
+  found = {}
+  for part in rounds:
+    for name in itertools.chain.from_iterable(part.schedule):
+      entry = part.config['teachers'][name]
+      given = entry['restore'] or entry['made_of']
+      if not given and not fitted.is_fitted({name: part.teachers[name]}):
+        stage = f'{part.prefix}teachers/{name}'
+        found[stage] = entry['train']['steps']
+    for arm in dict.fromkeys(map(part.first, part.arms)):  # equal ones once
+      if not fitted.is_fitted(part.students[arm]):
+        stage = f'{part.prefix}students/{arm}'
+        found[stage] = part.arms[arm]['train']['steps']
+  return found
 
 
 def of_arm(

@@ -101,7 +101,8 @@ def run_complete(
   command: str = '',
 ) -> dict:
   """As `run`, of a config that `jaxkd.run.config.complete` has completed."""
-  directory = files.path(directory, at='--workdir').absolute()
+  directory = files.path(directory, at='--workdir', remote=True)
+  directory = files.absolute(directory)
   console = console or Console()
   begun = time.perf_counter()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
@@ -127,17 +128,20 @@ def run_complete(
   with contextlib.ExitStack() as held:
     with hosts.raise_everywhere('the lock'):
       if first:
-        held.enter_context(workdir.locked(directory))
+        check = held.enter_context(workdir.locked(directory))
         began = workdir.enter(directory, text, origin, overwrite=overwrite)
     workdir.check_shared(directory)
     resumed = (directory / 'checkpoints').exists()
     steps = overview.describe(console, source, rounds)
     made = held.enter_context(programs.kept(console))
-    writers = progress.writers(config, directory) if first else []
+    writers = progress.writers(config, directory, check) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
+    if not grids:  # how many stages a search has, it finds along the way
+      reporter.expect(jobs.steps_of(rounds))
     found = _train_rounds(rounds, source, grids, directory, reporter, stop)
     row = None
     if first:
+      check()
       row = finish.write(
         found,
         config,

@@ -140,7 +140,7 @@ def run(
     Stopped: `stop` was set.
   """
   console = console or Console()
-  directory, outcomes = files.path(directory, at='--workdir'), []
+  directory, outcomes = files.path(directory, at='--workdir', remote=True), []
   for number, combination in enumerate(made, 1):
     if stop is not None and stop.is_set():
       raise pipeline.Stopped(f'stopped after {len(outcomes)} of {len(made)}')
@@ -150,7 +150,7 @@ def run(
     try:
       row = pipeline.run_complete(
         combination.config,
-        Path(directory, combination.folder),
+        directory / combination.folder,
         overwrite=overwrite,
         tune=tuple(tune),
         stop=stop,
@@ -302,7 +302,7 @@ def _command(
       'experiments/distill.py',
       *combination.flags,
       *(f'--tune={grid}' for grid in tune),
-      f'--workdir={Path(directory, combination.folder)}',
+      f'--workdir={directory / combination.folder}',
     ]
   )
 

@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from rich.console import Console
 
-from jaxkd import keys
+from jaxkd import files, keys
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
@@ -253,9 +253,7 @@ def choose(
     else:
       found[arm] = _search(session, part, arm, grid, groups)
       if hosts.is_first():
-        draft = file.with_suffix('.draft')
-        draft.write_text(json.dumps(found, indent=2))
-        draft.replace(file)
+        files.write_text(file, json.dumps(found, indent=2))
   return found
 
 

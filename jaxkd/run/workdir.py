@@ -1,23 +1,19 @@
 """The workdir of a run: its files, and the lock on it."""
 
 import contextlib
-import fcntl
 import functools
 import json
-import os
-import shutil
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
 
-from jaxkd import files, models, shapes, tasks
+from jaxkd import files, locks, models, shapes, tasks
 from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import views
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, reading, unknown, within, writing
 from jaxkd.models import precision
 from jaxkd.run.loaded import LoadedNet
 from jaxkd.students import compression, logit_shift, stored
@@ -27,7 +23,6 @@ from jaxkd.train import hosts
 CONFIG = 'config.json'
 PROVENANCE = 'provenance.json'
 ROW = 'row.json'
-LOCK = '.lock'
 # What a run's provenance says of jaxkd, beside checksums of data and code.
 VERSION, COMMIT = 'jaxkd', 'commit of jaxkd'
 # What is trained or computed, and must not be gone on with by another run.
@@ -49,37 +44,15 @@ MADE = (
 )
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-  """Keeps other processes out of the folder, which is made if need be.
-
-  The lock is the kernel's, on an open file, so that it ends with the process
-  however that ends. The file stays: removed, it could be locked twice.
+def locked(
+  path: Path,
+) -> contextlib.AbstractContextManager[Callable[[], None]]:
+  """Keeps other processes out of the folder; see `jaxkd.locks.locked`.
 
   Raises:
     UserError: the folder cannot be written, or another process is at work.
   """
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    file = (path / LOCK).open('a+')
-  except OSError as error:
-    raise _unwritable(path, error) from error
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      file.seek(0)
-      raise UserError(
-        f'--workdir {path}: {file.read() or "another process"} is at work '
-        'there; wait until it has ended, or choose another folder'
-      ) from error
-    except OSError as error:
-      logging.warning('%s cannot be locked (%s)', path, error.strerror)
-    file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}')
-    file.flush()
-    os.fsync(file.fileno())  # for other hosts to see
-    yield
+  return locks.locked(path, at='--workdir')
 
 
 def check_shared(path: Path) -> None:
@@ -88,15 +61,14 @@ def check_shared(path: Path) -> None:
   Raises:
     UserError: some host does not see the first one's lock.
   """
-  file = path / LOCK
   owner = hosts.broadcast_from_host0(
-    'the owner', file.read_text() if hosts.is_first() else ''
+    'the owner', locks.owner(path) if hosts.is_first() else ''
   )
   with hosts.raise_everywhere('the workdir'):
-    if not file.exists() or file.read_text() != owner:
+    if locks.owner(path) != owner:
       raise UserError(
         f'--workdir {path}: it is another folder than on host 0; give one on a '
-        'disk that all hosts share'
+        'disk that all hosts share, or in a bucket'
       )
 
 
@@ -119,11 +91,11 @@ def enter(
     UserError: the folder cannot be written, or holds another run.
   """
   held = path / CONFIG
-  try:
-    path.mkdir(parents=True, exist_ok=True)
+  with within('--workdir: '), writing(path):
+    files.make_folder(path)
     if overwrite and held.exists() and not _goes_on(path, config, provenance):
       for name in MADE:
-        _remove(path / name)
+        files.remove(path / name)
     if not held.exists():
       others = [n for n in MADE if n != PROVENANCE and (path / n).exists()]
       if others:
@@ -132,13 +104,11 @@ def enter(
           'so it is not known whose they are; choose another folder'
         )
       _begin(path, provenance)
-      _write(held, config)
+      files.write_text(held, config)
       return dict(provenance)
-    text = held.read_text(errors='replace')
+    text = held.read_bytes().decode(errors='replace')
     if text == config and not _has_computed(path):
       _begin(path, provenance)  # whatever it began with, nothing is left of it
-  except OSError as error:
-    raise _unwritable(path, error) from error
   if text != config:
     entry, there, here = _difference(text, config, held)
     raise UserError(
@@ -222,15 +192,16 @@ def _goes_on(path: Path, config: str, provenance: Mapping[str, str]) -> bool:
 
 def _has_computed(path: Path) -> bool:
   """Whether a run has left anything that another must not go on with."""
-  return any(
-    file.is_file()
-    for name in (ROW, *_COMPUTED)
-    for file in (path / name, *(path / name).rglob('*'))
+  return (path / ROW).is_file() or any(
+    (path / name).is_file()
+    or any(not locks.is_lock(each) for each in files.below(path / name))
+    for name in _COMPUTED
   )
 
 
 def _begin(path: Path, provenance: Mapping[str, str]) -> None:
-  _write(path / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True))
+  text = json.dumps(provenance, indent=1, sort_keys=True)
+  files.write_text(path / PROVENANCE, text)
 
 
 def _began(path: Path) -> dict[str, str] | None:
@@ -242,33 +213,15 @@ def _began(path: Path) -> dict[str, str] | None:
   return held if isinstance(held, dict) else None
 
 
-def _write(path: Path, text: str) -> None:
-  """Writes a small file, whole or not at all."""
-  draft = path.with_name(f'.{path.name}')
-  draft.write_text(text)
-  draft.rename(path)
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-  return UserError(
-    f'--workdir {path}: it cannot be written ({error.strerror}); choose '
-    'another folder'
-  )
-
-
 def holds(path: Path, config: str) -> bool:
   """Whether the folder is that of a run of this config."""
-  try:
-    return (path / CONFIG).read_text() == config
-  except (OSError, ValueError):
-    return False
-
-
-def _remove(path: Path) -> None:
-  if path.is_dir() and not path.is_symlink():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
+  # A bucket that cannot be read may hold it.
+  nothing = FileNotFoundError if files.is_remote(path) else OSError
+  with within('--workdir: '), reading(path):
+    try:
+      return (path / CONFIG).read_text() == config
+    except (nothing, UnicodeDecodeError):
+      return False
 
 
 def _difference(there: str, here: str, path: Path) -> tuple[str, Any, Any]:
@@ -313,10 +266,12 @@ def find_net(
   Raises:
     UserError: there is none.
   """
-  path = files.path(where, at=at.rstrip(': ') or 'jaxkd.load')
+  at_ = at.rstrip(': ') or 'jaxkd.load'
+  path = files.path(where, at=at_, remote=True)
   nets = path / 'nets'
-  if not nets.is_dir():
-    return path
+  with within(at), reading(nets):
+    if not nets.is_dir():
+      return path
   rounds = sorted(nets.glob('students')) or sorted(nets.glob('*/students'))
   if not rounds:
     raise UserError(f'{at}{path}: the run there has not trained its students')

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import patches, patheffects
 from matplotlib.figure import Figure
 
-from jaxkd.errors import replacing
+from jaxkd.files import replacing
 from jaxkd.tasks.panels import legend, panels
 
 _CELL = 1.3  # inches

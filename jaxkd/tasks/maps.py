@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colors, patches
 from matplotlib.figure import Figure
 
-from jaxkd.errors import replacing
+from jaxkd.files import replacing
 from jaxkd.tasks.panels import legend, panels
 
 BACKGROUND, IGNORED = '#e9e7e2', '#26262b'

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxkd.data.tokenizer import text
-from jaxkd.errors import replacing
+from jaxkd.files import replacing
 from jaxkd.losses import _numerics
 from jaxkd.tasks import decoding
 from jaxkd.tasks.metrics import counted

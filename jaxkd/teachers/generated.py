@@ -39,7 +39,7 @@ from jaxkd.data.examples import (
   StreamedExamples,
   held,
 )
-from jaxkd.errors import UserError, blamed, replacing, unknown, within
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.keys import fold
 from jaxkd.paths import by_path
 from jaxkd.tasks import decoding
@@ -492,7 +492,9 @@ class Generator:
   ):
     self._entry, self._variables = entry, variables
     self._classes = tuple(classes)
-    self._root = entry['dir'] and files.path(entry['dir'], at=f'{AT}.dir')
+    self._root = entry['dir'] and files.path(
+      entry['dir'], at=f'{AT}.dir', remote=True
+    )
     self._net = of
     name = entry['name']
     function = _find(name)
@@ -605,7 +607,7 @@ class Generator:
       facts['examples'] = self._fingerprint()
     parts = (*facts.values(), self.layout)
     digest = cache.fingerprint([np.frombuffer(repr(parts).encode(), np.uint8)])
-    folder = (self._root or root).absolute() / digest[:12]
+    folder = files.absolute(self._root or root) / digest[:12]
     sought = folder, self.layout, facts, AT
     if not cache.find(*sought):
       say(f'{AT}: {self}, {cache.size(self.layout.on_disk)}')
@@ -749,7 +751,7 @@ def picture(
   grid = np.concatenate(lines)
   larger = max(1, 32 // shape[0])
   grid = grid.repeat(larger, axis=0).repeat(larger, axis=1)
-  with replacing(path) as draft:
+  with files.replacing(path) as draft:
     pixels = grid if shape[-1] == 3 else grid[..., 0]
     options = {'cmap': 'gray', 'vmin': 0.0, 'vmax': 1.0}
     image.imsave(draft, pixels, format='png', **options)

@@ -19,7 +19,7 @@ from jaxkd.data import array_files, cache, fingerprint, passes
 from jaxkd.data.array_files import ArrayFile
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
-from jaxkd.errors import UserError, replacing
+from jaxkd.errors import UserError
 from jaxkd.models.external import OUTPUTS
 from jaxkd.teachers import external
 
@@ -270,7 +270,7 @@ def save(
     numbers = np.arange(len(values))
     made[name] = external.checked(values, numbers, name, 'outputs')
   checksum = fingerprint.of_examples(examples)['inputs']
-  with replacing(path) as draft, draft.open('wb') as file:
+  with files.replacing(path) as draft, draft.open('wb') as file:
     np.savez(file, **made, **{array_files.CHECKSUM: np.array(checksum)})
   return path
 

@@ -552,7 +552,11 @@ def _quiet_orbax() -> Iterator[None]:
   for the save before, which is intended; and that a folder which it is writing
   has no metadata yet.
   """
-  noise = 'Waiting for previous save', 'Metadata file does not exist'
+  noise = (
+    'Waiting for previous save',
+    'Metadata file does not exist',
+    'Failed to read Metadata file',
+  )
 
   def wanted(record: python_logging.LogRecord) -> bool:
     known = str(record.msg).startswith(noise)

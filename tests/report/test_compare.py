@@ -69,5 +69,5 @@ def test_what_a_sweep_saves(found, tmp_path):
   assert (tmp_path / 'table.csv').read_text() == compare.as_csv(found)
   assert (tmp_path / 'table.tex').read_text() == compare.latex(found)
   with pytest.raises(UserError, match=r'table\.csv cannot be written'):
-    compare.save(found, tmp_path / 'none')
+    compare.save(found, tmp_path / 'table.csv')
   compare.show(found, 'text', Console(file=io.StringIO()))

@@ -69,5 +69,6 @@ def test_a_run_without_pictures_or_controls(tmp_path, plain_row):
 
 
 def test_a_page_that_cannot_be_written(tmp_path, row):
+  (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match=r'report\.html cannot be written'):
-    html.save(row, {}, tmp_path / 'none')
+    html.save(row, {}, tmp_path / 'file')

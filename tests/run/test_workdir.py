@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import jaxkd
+from jaxkd import locks
 from jaxkd.errors import UserError
 from jaxkd.run import workdir
 
@@ -25,7 +26,7 @@ def test_another_process_is_kept_out_for_as_long_as_it_lasts(tmp_path):
   )
   assert process.stdout.readline() == b'held\n'
   with (
-    pytest.raises(UserError, match=rf'--workdir .* process {process.pid} on '),
+    pytest.raises(UserError, match=rf'--workdir: process {process.pid} on '),
     workdir.locked(tmp_path),
   ):
     pass
@@ -33,7 +34,7 @@ def test_another_process_is_kept_out_for_as_long_as_it_lasts(tmp_path):
   process.wait()
   process.stdout.close()
   with workdir.locked(tmp_path):
-    held = (tmp_path / workdir.LOCK).read_text()
+    held = (tmp_path / locks.FILE).read_text()
     assert held.startswith(f'process {os.getpid()} on ')
 
 
