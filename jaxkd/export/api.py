@@ -145,7 +145,8 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
     what = f'{text!r} does not say the format' if text else 'name the format'
     raise UserError(
       f'jaxkd.export: {what}; give to= (--to) as one of '
-      f'{", ".join(formats())}, or a file that ends in one of {", ".join(endings)}'
+      f'{", ".join(formats())}, or a file that ends in '
+      f'{" or ".join(endings)}'
     )
   if not text:
     ending = formats().find(to, kind='format', at='jaxkd.export: to').ENDING
