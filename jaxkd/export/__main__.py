@@ -47,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help='of weights in hf: float32 or bfloat16 (default: %(default)s)',
   )  # fmt: skip
   flags = parser.parse_args(arguments)
-  logging.set_verbosity(logging.ERROR)  # Orbax tells all it does
   try:
     path, about = api.written(
       flags.run,
@@ -67,4 +66,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+  logging.set_verbosity(logging.ERROR)  # Orbax tells all it does
   sys.exit(main())

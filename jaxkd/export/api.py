@@ -142,10 +142,11 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
   if not to:
     to = endings.get(Path(text).suffix, '')
   if not to:
+    what = f'{text!r} does not say the format' if text else 'name the format'
     raise UserError(
-      f'jaxkd.export: {text!r} does not say the format; write to=, one of '
-      f'{", ".join(formats())}, or end the path in one of '
-      f'{", ".join(endings)}'
+      f'jaxkd.export: {what}; give to= (--to) as one of '
+      f'{", ".join(formats())}, or a file that ends in '
+      f'{" or ".join(endings)}'
     )
   if not text:
     ending = formats().find(to, kind='format', at='jaxkd.export: to').ENDING

@@ -14,7 +14,7 @@ from jaxkd.export.check import Compared
 from jaxkd.export.given import Given
 from jaxkd.export.program import BATCH, Program
 
-ENDING = '.json'  # behind the name of the file
+SUFFIX = '.json'  # behind the name of the file
 _MEANS = {
   'softmax': 'a number for each class along the last axis; their softmax is '
   'the probabilities',
@@ -68,7 +68,7 @@ def of(
 def write(path: Path, card: Mapping[str, Any]) -> None:
   """Writes the description of a file beside it."""
   text = json.dumps(card, indent=2, ensure_ascii=False)
-  path.with_name(path.name + ENDING).write_text(f'{text}\n')
+  path.with_name(path.name + SUFFIX).write_text(f'{text}\n')
 
 
 def said(path: Path, card: Mapping[str, Any]) -> list[str]:
@@ -91,7 +91,7 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     f'{path}: {card["format"]}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
     compared,
-    f'{path}{ENDING}: {classes}what it takes and gives, and this check',
+    f'{path}{SUFFIX}: {classes}what it takes and gives, and this check',
   ]
 
 

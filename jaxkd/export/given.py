@@ -51,7 +51,7 @@ class Given(NamedTuple):
   @property
   def task(self) -> str:
     """The task of the run; empty where that is not known."""
-    return self.config.get('task', '')
+    return self.config.get('task') or self.spec.get('task', '')
 
   def arrays(self) -> dict[str, inputs_lib.Array]:
     """The arrays that the net takes, by the name that a file has for them."""

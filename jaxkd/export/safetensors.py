@@ -33,7 +33,7 @@ def write(
       'jaxkd.export: a net of no run has no description to go with its '
       "weights; name the run's folder, or use safetensors.flax.save_file"
     )
-  one = {'members': 1, 'packed': {}}
+  one = {'members': 1, 'packed': {}, 'task': given.task}
   single_file.write(path, given.variables, {**given.spec, **one})
   return None, {}
 

@@ -17,7 +17,7 @@ INSTALL = 'pip install litert-converter ai-edge-litert'
 NEEDS = dict.fromkeys(('litert_converter', 'ai_edge_litert'), INSTALL)
 SIGNATURE = 'serving_default'
 
-_OPERATION = re.compile(r"'((?:stablehlo|vhlo|chlo|mhlo)\.\w+)'")
+_OPERATION = re.compile(r'\b(?:stablehlo|vhlo|chlo)\.\w+')
 
 
 def write(
@@ -37,6 +37,7 @@ def write(
   )
   context = ir.Context()
   converter.prepare_mlir_context(context)
+  module = None
   try:
     with context, ir.Location.unknown():
       module = ir.Module.parse(exported.mlir_module())
@@ -53,8 +54,11 @@ def write(
       )
       path.write_bytes(converter.export_flatbuffer_to_bytes(module.operation))
   except Exception as error:  # of MLIR's kinds
-    missing = _OPERATION.search(str(error))
-    what = missing[1] if missing else str(error).strip().partition('\n')[0]
+    left = module.operation.get_asm(large_elements_limit=1) if module else ''
+    missing = _OPERATION.search(f'{error} {left}')
+    what = (
+      missing[0] if missing else str(error).strip(' :\n').partition('\n')[0]
+    )
     raise UserError(
       f'{given.name}: LiteRT cannot say in TFLite what the net does ({what}); '
       'export it with --to stablehlo or --to onnx'

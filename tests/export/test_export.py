@@ -138,6 +138,7 @@ def test_a_file_of_weights_is_loaded_again(runs, images, tmp_path):
     logits(runs['quantised'], images, member=1),
   )
   assert net.classes == tuple(CLASSES)
+  assert given.of(path).task == 'classification'
   assert stored.description(path)['members'] == 1
   with pytest.raises(UserError, match='holds 1 members, so member 1'):
     jaxkd.load(path, member=1)
@@ -289,7 +290,8 @@ def test_a_teacher_is_restored_from_a_file(runs, tmp_path):
     str(runs['plain'] / 'nets/students/student/student'),
   ):
     kw = MODELS['plain']['kw']
-    main = dict(model='mlp', kw=kw, restore=where, views=dict(eval='resize(6)'))
+    view = dict(train='resize(6)', eval='resize(6)')
+    main = dict(model='mlp', kw=kw, restore=where, views=view)
     student = dict(model='mlp', kw=dict(widths=(4,)))
     config = configs.complete(
       dict(
@@ -338,6 +340,7 @@ def test_a_net_of_ones_own_needs_examples(images, tmp_path):
 @pytest.mark.parametrize(
   ('path', 'options', 'message'),
   [
+    ('', {}, 'name the format; give to= .* one of hf, onnx, safetensors,'),
     ('x', {}, "'.*x' does not say the format"),
     ('x.onnxx', {}, 'does not say the format'),
     ('x', {'to': 'onxx'}, "no format 'onxx'; did you mean 'onnx'"),
@@ -354,7 +357,7 @@ def test_what_cannot_be_exported_leaves_nothing(
 ):
   (tmp_path / 'there.stablehlo').write_text('mine')
   with pytest.raises(UserError, match=message):
-    jaxkd.export(runs['plain'], tmp_path / path, **options)
+    jaxkd.export(runs['plain'], path and tmp_path / path, **options)
   assert [x.name for x in tmp_path.iterdir()] == ['there.stablehlo']
   assert (tmp_path / 'there.stablehlo').read_text() == 'mine'
 

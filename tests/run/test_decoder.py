@@ -127,7 +127,7 @@ def test_a_tokenizer_goes_with_the_net(ran, folder, tmp_path):
 @pytest.mark.parametrize(
   ('to', 'options', 'message'),
   [
-    ('out', {}, r"'out' should be 'hf:FOLDER'"),
+    ('out', {}, "'out' does not say the format"),
     ('hf:out', {'dtype': 'int8'}, r"no type of weights 'int8'"),
     ('hf:out', {'member': 3}, 'holds 1 members, so member 3 is not'),
     ('hf:out', {'arm': 'x'}, "no arm 'x'"),
