@@ -33,12 +33,11 @@ def folder(tmp_path_factory):
   config = {**REFERENCE.CONFIGS['qwen2'], 'vocab_size': 16}
   (path / 'config.json').write_text(json.dumps(config))
   net = models.build(f'hf:{path}', num_classes=9, input_shape=SHAPE)
-  params = jax.eval_shape(net.init, jax.random.key(0))['params']
+  params = by_path(jax.eval_shape(net.init, jax.random.key(0))['params'])
+  names = hugging_face.tensor_names(params)
   shapes = {
-    hugging_face.tensor_name(name): x.shape[::-1]
-    if name.endswith('kernel')
-    else x.shape
-    for name, x in by_path(params).items()
+    names[name]: x.shape[::-1] if name.endswith('kernel') else x.shape
+    for name, x in params.items()
   }
   save_file(REFERENCE.fill(shapes), path / 'model.safetensors')
   return path
