@@ -211,7 +211,7 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
     dtype: of the arrays.
 
   Returns:
-    A tree like this one.
+    A tree like this one, of NumPy: nothing is put on a device.
 
   Raises:
     UserError: files are missing or cut short, a tensor has no place there, or
@@ -225,7 +225,7 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
     if not name or name.endswith(_UNUSED):
       continue
     if tied and name == _HEAD:
-      head = jnp.asarray(tensor, dtype)
+      head = tensor.astype(jnp.dtype(dtype))
       continue
     if name not in of:
       raise UserError(
@@ -240,7 +240,7 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
         f'which is {list(wanted[target].shape)} here; its {CONFIG} is of '
         'another model, or options contradict it'
       )
-    found[target] = jnp.asarray(value, dtype)
+    found[target] = np.ascontiguousarray(value, jnp.dtype(dtype))
   for name, target in of.items():
     if target not in found:
       raise UserError(

@@ -23,6 +23,7 @@ from jaxkd.run.job_groups import (
   frozen_of,
   groups_looked_at,
   read_groups,
+  start_only,
   used_groups,
   with_read,
 )
@@ -209,6 +210,7 @@ def populations_of(
     seeds=job.seeds,
     shared=frozen,
     shared_axes=axes,
+    start_only=start_only(job),
     hyper=job.hyper,
     given=dict(job.given),
     batch_axis=axis_of(batch),
@@ -258,6 +260,7 @@ def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
   member = learner_of(session, job, batch)
   seed, hyper, frozen, given = initial_shapes(job)
   carry = jax.eval_shape(member.init, seed, hyper, frozen, given)
+  frozen = {n: x for n, x in frozen.items() if n not in start_only(job)}
   batch = shapes_of_one(batch, axis_of(batch))
   return member, (carry, batch, frozen, hyper)
 

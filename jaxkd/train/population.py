@@ -5,7 +5,7 @@ all in one program or one after another, affects speed only.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +84,8 @@ class Population:
     shared: trees that are constant during training.
     shared_axes: for each entry of `shared`, None where all members get the
       same, 0 where it has a leading axis with one for each member.
+    start_only: the entries of `shared` that members only start from: `init`
+      takes them, and `step` does not, so the devices hold them no longer.
     hyper: entry -> each member's own value [M].
     given: what each member starts with of its own, [M, ...].
     batch_axis: 0 where batches have a leading axis of members, None where
@@ -104,6 +106,7 @@ class Population:
     seeds: list[int],
     shared: Mapping[str, Any] | None = None,
     shared_axes: Mapping[str, int | None] | None = None,
+    start_only: Collection[str] = (),
     hyper: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
     batch_axis: int | None = 0,
@@ -121,13 +124,24 @@ class Population:
     self._seeds = np.asarray(seeds, np.uint32)
     self._shared = dict(shared or {})
     self._axes = {name: (shared_axes or {}).get(name) for name in self._shared}
-    self._placed = self._place(self._shared, self._axes)
+    self._step_axes = {
+      name: axis for name, axis in self._axes.items() if name not in start_only
+    }
     self._hyper = {
       name: np.asarray(value, np.float32)
       for name, value in (hyper or {}).items()
     }
     self._given = dict(given or {})
     self._evaluate = {}
+
+  @functools.cached_property
+  def _placed(self):
+    """What steps take of `shared`, on the devices."""
+    return self._place(self._step_shared, self._step_axes)
+
+  @property
+  def _step_shared(self):
+    return {name: self._shared[name] for name in self._step_axes}
 
   @functools.cached_property
   def shapes(self) -> Any:
@@ -156,7 +170,10 @@ class Population:
     """
     layouts = self._sharded(member=True)
     init = compilation.once(self._learner.init, out_shardings=layouts)
-    shared = self._placed if self._is_sharded else self._shared
+    shared = self._shared
+    if self._is_sharded:
+      others = {n: x for n, x in shared.items() if n not in self._step_axes}
+      shared = {**self._placed, **self._place(others, self._axes)}
     seeds = self._seeds if seeds is None else np.asarray(seeds, np.uint32)
     carries = [
       init(
@@ -199,7 +216,7 @@ class Population:
     layouts = self._sharded(member=self.mode == 'sequence')
     return self._compiled(
       wrap(self._learner.step),
-      (0, 0, batch_axis, self._axes, 0),
+      (0, 0, batch_axis, self._step_axes, 0),
       donate_argnums=(0, 1),
       out_shardings=layouts and (layouts, None),
     )
@@ -292,7 +309,7 @@ class Population:
       self._learner.step,
       self._carry,
       shapes_of_one(batch, self.batch_axis),
-      shapes_of_one(self._shared, self._axes),
+      shapes_of_one(self._step_shared, self._step_axes),
       shapes_of_one(self._hyper),
     )
     return jax.tree.map(
