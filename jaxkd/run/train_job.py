@@ -112,6 +112,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     result.seconds,
     result.execution,
     best,
+    batches.notes(),
   )
 
 
