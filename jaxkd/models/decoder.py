@@ -804,7 +804,7 @@ def _lora(given: Mapping[str, Any]) -> dict[str, Any]:
     if name not in known:
       raise unknown('option', name, known, 'lora')
   rank = given.get('rank')
-  if not (isinstance(rank, int) and rank > 0):
+  if isinstance(rank, bool) or not (isinstance(rank, int) and rank > 0):
     raise UserError(f'lora.rank: {rank!r} should be a whole number above 0')
   alpha = given.get('alpha', 2 * rank)
   if not (isinstance(alpha, int | float) and 0 < alpha < math.inf):

@@ -381,6 +381,8 @@ def test_published_names_have_as_many_parameters(name, tokens, number):
     ({'pad': 11}, 'pad: 11 should be a token, from 0 to below 11'),
     ({'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0}}, 'yarn'),
     ({'rope_theta': 0.0}, 'rope_theta: 0.0 should be a number above 0'),
+    ({'lora': {'rank': True}}, 'lora.rank: True should be a whole number'),
+    ({'lora': {'rank': 0}}, 'lora.rank: 0 should be a whole number above 0'),
     ({'window': -1}, 'window: -1 should be 0 or more'),
     ({'window': 2, 'window_period': 0}, 'window_period: 0 should be 1 or more'),
     ({'activation': 'relu'}, "no activation 'relu'"),
