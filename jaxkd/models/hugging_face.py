@@ -79,6 +79,13 @@ _GEMMA3_DEFAULTS = {
   **{'rope_theta': 1e6, 'rope_local_base_freq': 1e4},
   **{'max_position_embeddings': 131_072, 'tie_word_embeddings': True},
 }
+# Entries by their kind; those that are not needed may be left out.
+_WHOLE = (
+  *_NEEDED,
+  *('num_key_value_heads', 'head_dim', 'max_position_embeddings'),
+)
+_NUMBERS = ('rms_norm_eps', 'rope_theta', 'rope_local_base_freq')
+_OBJECTS = ('rope_parameters', 'rope_scaling')
 # Entries that change what is computed -> the values with which they do not.
 _NEUTRAL = {
   'hidden_act': ('silu',),
@@ -152,8 +159,9 @@ def options(path: Path) -> dict[str, Any]:
   """
   config, file = _config(path), path / CONFIG
   given = config.get('architectures') or [_TYPES.get(config.get('model_type'))]
-  if given[0] not in ARCHITECTURES:
-    name = given[0] or config.get('model_type', '')
+  if not isinstance(given, list) or given[0] not in [*ARCHITECTURES]:
+    first = given[0] if isinstance(given, list) else given
+    name = first or config.get('model_type', '')
     known = (*ARCHITECTURES, *VISION)
     raise unknown('architecture', str(name), known, str(file))
   is_gemma = given[0] == GEMMA3
@@ -165,18 +173,20 @@ def options(path: Path) -> dict[str, Any]:
         f'{file}: {entry} is {config[entry]!r}, which is not computed here; '
         f'take a model in which it is {neutral[-1]!r}'
       )
-  for entry in _NEEDED:
-    if not isinstance(config.get(entry), int):
-      raise UserError(
-        f'{file}: {entry} is missing or no whole number; copy the file again '
-        'from where the model comes from'
-      )
+  _check_kinds(config, file)
   heads = config['num_attention_heads']
   width = (
     128 if given[0].startswith('Qwen3') else config['hidden_size'] // heads
   )
   ropes = config.get('rope_parameters') or {}
   if is_gemma:
+    if set(ropes) - {_FULL, _SLIDING} or not all(
+      isinstance(rope, Mapping) for rope in ropes.values()
+    ):
+      raise UserError(
+        f'{file}: rope_parameters should have an object for {_FULL} and one '
+        f'for {_SLIDING}; copy the file again from where the model comes from'
+      )
     rope = ropes.get(_FULL)
     own = _windows(config, ropes.get(_SLIDING), file)
   else:
@@ -196,7 +206,7 @@ def options(path: Path) -> dict[str, Any]:
     'head_width': config.get('head_dim') or width,
     'rope_theta': theta,
     'rope_scaling': scaling,
-    'norm_eps': config.get('rms_norm_eps', 1e-6),
+    'norm_eps': config.get('rms_norm_eps') or 1e-6,
     'tied': bool(config.get('tie_word_embeddings', False)),
     'context': config.get('max_position_embeddings') or 0,
   }
@@ -391,9 +401,9 @@ def weight_files(path: Path) -> list[Path]:
     if (path / WEIGHTS).is_file():
       return [path / WEIGHTS]
     others = sorted(file.name for file in path.glob('*.bin'))
-    has = f', and {others[0]} is a pickle, which can run any code' * bool(
-      others
-    )
+    has = ''
+    if others:
+      has = f', and {others[0]} is a pickle, which can run any code'
     raise UserError(
       f'{path}: there are no weights in {WEIGHTS} or {INDEX}{has}; download '
       'the safetensors files of that model too'
@@ -412,6 +422,31 @@ def weight_files(path: Path) -> list[Path]:
       'lists are missing; copy them there too'
     )
   return found
+
+
+def _check_kinds(config: Mapping[str, Any], file: Path) -> None:
+  """Refuses entries that are missing, or of another kind than they should be.
+
+  Raises:
+    UserError: naming the entry.
+  """
+
+  def is_positive(x, kind):
+    return isinstance(x, kind) and not isinstance(x, bool) and x > 0
+
+  for kind, fits, entries in (
+    ('whole number above 0', lambda x: is_positive(x, int), _WHOLE),
+    ('number above 0', lambda x: is_positive(x, int | float), _NUMBERS),
+    ('object', lambda x: isinstance(x, Mapping), _OBJECTS),
+    ('list', lambda x: isinstance(x, list), ('layer_types',)),
+  ):
+    for entry in entries:
+      given = config.get(entry)
+      if not fits(given) and (given is not None or entry in _NEEDED):
+        raise UserError(
+          f'{file}: {entry} is missing or no {kind}; copy the file again from '
+          'where the model comes from'
+        )
 
 
 def _rope(
@@ -434,6 +469,11 @@ def _rope(
       'take a model that turns all features of a head'
     )
   theta = rope.pop('rope_theta', theta)
+  if not isinstance(theta, int | float):
+    raise UserError(
+      f'{file}: rope_theta is {theta!r}, no number; copy the file again from '
+      'where the model comes from'
+    )
   scaled = rope['rope_type'] not in (None, 'default')
   return float(theta), rope if scaled else None
 
@@ -568,7 +608,10 @@ def _config(path: Path) -> dict[str, Any]:
   found = read_config(path)
   if found.get('architectures') != [GEMMA3_IMAGES]:
     return found
-  return {**(found.get('text_config') or {}), 'architectures': [GEMMA3]}
+  text = found.get('text_config') or {}
+  if not isinstance(text, Mapping):
+    raise UserError(f'{path / CONFIG}: text_config is no object; copy it again')
+  return {**text, 'architectures': [GEMMA3]}
 
 
 def _of_text(name: str) -> str:

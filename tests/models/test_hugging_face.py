@@ -160,6 +160,15 @@ NORM = 'model.norm.weight'
     (lambda f: (f / 'config.json').write_text('{'), 'config.json is not JSON'),
     (changed(architectures=['OPTForCausalLM']), 'no architecture .OPTForCau'),
     (changed(hidden_size='-'), 'hidden_size is missing or no whole number'),
+    (changed(num_attention_heads=0), 'num_attention_heads is missing or no'),
+    (changed(num_hidden_layers=True), 'num_hidden_layers is missing or no'),
+    (changed(num_key_value_heads='2'), 'num_key_value_heads is missing or no'),
+    (changed(rms_norm_eps='1e-6'), 'rms_norm_eps is missing or no number'),
+    (changed(rope_scaling=['llama3']), 'rope_scaling is missing or no object'),
+    (
+      changed(rope_parameters={'rope_type': 'default', 'rope_theta': None}),
+      'rope_theta is None, no number',
+    ),
     (changed(hidden_act='gelu'), "hidden_act is 'gelu', which is not computed"),
     (changed(attention_bias=True), 'attention_bias is True'),
     (changed(quantization_config={}), 'quantization_config is {}'),
@@ -181,6 +190,10 @@ NORM = 'model.norm.weight'
     (changed(max_position_embeddings=9), 'reads rows of 9 tokens, and those'),
     (cut_short, 'model.safetensors is damaged or cut short'),
     (indexed, 'a.safetensors of the 2 files that .* lists are missing'),
+    (
+      lambda f: (f / 'model.safetensors').unlink(),
+      'there are no weights in .* or .*index.json; download',
+    ),
     (pickled, 'no weights in .*, and pytorch_model.bin is a pickle'),
     (tensors(lambda t: t.pop(NORM)), 'no tensor model.norm.weight is there'),
     (
@@ -208,6 +221,10 @@ WINDOW = {'full_attention': {}, 'sliding_attention': {'rope_type': 'linear'}}
     (dict(sliding_window=None), 'sliding_window is None, not a number from 1'),
     (dict(query_pre_attn_scalar=0), 'query_pre_attn_scalar is 0, not a'),
     (dict(rope_parameters=WINDOW), 'rope_parameters scale sliding_attention'),
+    (dict(rope_parameters={'rope_theta': 1e6}), 'should have an object for f'),
+    (dict(rope_parameters={'full_attention': 1}), 'should have an object for'),
+    (dict(layer_types='full_attention'), 'layer_types is missing or no list'),
+    (dict(architectures=3), "no architecture '3'"),
     (dict(layer_types=['full_attention']), 'layer_types should be .* all 3'),
     (
       dict(layer_types=['sliding_attention', *['full_attention'] * 2]),
