@@ -84,8 +84,8 @@ class Population:
     shared: trees that are constant during training.
     shared_axes: for each entry of `shared`, None where all members get the
       same, 0 where it has a leading axis with one for each member.
-    start_only: the entries of `shared` that members only start from: `init`
-      takes them, and `step` does not, so the devices hold them no longer.
+    start_only: the entries of `shared` that `init` takes and `step` does not,
+      so that they leave the devices.
     hyper: entry -> each member's own value [M].
     given: what each member starts with of its own, [M, ...].
     batch_axis: 0 where batches have a leading axis of members, None where
@@ -122,11 +122,11 @@ class Population:
     self.batch_axis = batch_axis
     self._learner = learner
     self._seeds = np.asarray(seeds, np.uint32)
-    self._shared = dict(shared or {})
-    self._axes = {name: (shared_axes or {}).get(name) for name in self._shared}
-    self._step_axes = {
-      name: axis for name, axis in self._axes.items() if name not in start_only
-    }
+    self._starts = starts = dict(shared or {})
+    self._shared = {k: starts[k] for k in starts if k not in start_only}
+    axes = shared_axes or {}
+    self._axes = {name: axes.get(name) for name in self._shared}
+    self._start_axes = {name: axes.get(name) for name in starts}
     self._hyper = {
       name: np.asarray(value, np.float32)
       for name, value in (hyper or {}).items()
@@ -136,12 +136,7 @@ class Population:
 
   @functools.cached_property
   def _placed(self):
-    """What steps take of `shared`, on the devices."""
-    return self._place(self._step_shared, self._step_axes)
-
-  @property
-  def _step_shared(self):
-    return {name: self._shared[name] for name in self._step_axes}
+    return self._place(self._shared, self._axes)
 
   @functools.cached_property
   def shapes(self) -> Any:
@@ -151,7 +146,7 @@ class Population:
   @functools.cached_property
   def _carry(self):
     """Shapes of the carry of one member, who is traced for all of them."""
-    shared = shapes_of_one(self._shared, self._axes)
+    shared = shapes_of_one(self._starts, self._start_axes)
     seed, hyper, given = shapes_of_one((self._seeds, self._hyper, self._given))
     return jax.eval_shape(self._learner.init, seed, hyper, shared, given)
 
@@ -170,16 +165,16 @@ class Population:
     """
     layouts = self._sharded(member=True)
     init = compilation.once(self._learner.init, out_shardings=layouts)
-    shared = self._shared
+    shared = self._starts
     if self._is_sharded:
-      others = {n: x for n, x in shared.items() if n not in self._step_axes}
-      shared = {**self._placed, **self._place(others, self._axes)}
+      others = {k: v for k, v in shared.items() if k not in self._shared}
+      shared = {**self._placed, **self._place(others, self._start_axes)}
     seeds = self._seeds if seeds is None else np.asarray(seeds, np.uint32)
     carries = [
       init(
         seeds[member],
         take(self._hyper, member),
-        _own(shared, self._axes, member),
+        _own(shared, self._start_axes, member),
         take(self._given, member),
       )
       for member in range(self.members)
@@ -216,7 +211,7 @@ class Population:
     layouts = self._sharded(member=self.mode == 'sequence')
     return self._compiled(
       wrap(self._learner.step),
-      (0, 0, batch_axis, self._step_axes, 0),
+      (0, 0, batch_axis, self._axes, 0),
       donate_argnums=(0, 1),
       out_shardings=layouts and (layouts, None),
     )
@@ -309,7 +304,7 @@ class Population:
       self._learner.step,
       self._carry,
       shapes_of_one(batch, self.batch_axis),
-      shapes_of_one(self._step_shared, self._step_axes),
+      shapes_of_one(self._shared, self._axes),
       shapes_of_one(self._hyper),
     )
     return jax.tree.map(
