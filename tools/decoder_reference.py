@@ -11,6 +11,7 @@ writes nets with random weights below a folder, as transformers does, and
 are there already.
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ LLAMA, QWEN2, QWEN3 = (
   {'architectures': [f'{name}ForCausalLM'], 'model_type': name.lower(), **SMALL}
   for name in ('Llama', 'Qwen2', 'Qwen3')
 )
+GEMMA3 = {
+  **{'architectures': ['Gemma3ForCausalLM'], 'model_type': 'gemma3_text'},
+  **{**SMALL, 'head_dim': 6, 'sliding_window': 5, 'query_pre_attn_scalar': 6},
+  'tie_word_embeddings': True,
+}
 # As in config.json of published models, which is what transformers 4 writes.
 CONFIGS = {
   'llama': {**LLAMA, 'rope_theta': 5e5, 'rms_norm_eps': 1e-5},
@@ -52,6 +58,17 @@ CONFIGS = {
   'qwen3': {
     **{**QWEN3, 'rope_theta': 1e6, 'head_dim': 6},
     'tie_word_embeddings': True,
+  },
+  # Windows of 5 in rows of 24, as 1B says them and, with RoPE scaled, as 4B.
+  'gemma3': {
+    **{**GEMMA3, 'num_hidden_layers': 3, 'sliding_window_pattern': 3},
+    **{'rope_theta': 1e6, 'rope_local_base_freq': 1e3},
+  },
+  'gemma3_scaled': {
+    **{**GEMMA3, 'num_hidden_layers': 3, 'rope_scaling': LINEAR},
+    **{'rope_theta': 1e3, 'query_pre_attn_scalar': 10},
+    'layer_types': ['sliding_attention', 'full_attention', 'sliding_attention'],
+    'tie_word_embeddings': False,
   },
 }
 TOKENS = (np.arange(24) ** 2 % 13)[None]
@@ -84,7 +101,8 @@ def main(mode, path):
     return found.double().numpy()
 
   def built(config):
-    kind = transformers.AutoConfig.for_model(**config)
+    # A copy, as transformers writes into the dicts that it is given.
+    kind = transformers.AutoConfig.for_model(**copy.deepcopy(config))
     return transformers.AutoModelForCausalLM.from_config(
       kind, attn_implementation='eager'
     )

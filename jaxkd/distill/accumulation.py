@@ -38,7 +38,7 @@ def adds_up(term: Term, context: Context) -> bool:
   Returns:
     False also where the test says nothing: all is 0, or nothing is finite.
   """
-  shapes, short = _resized(context), _resized(_shortened(context))
+  shapes, short = resized(context, SIZE), resized(_shortened(context), SIZE)
   compare = jax.jit(functools.partial(_both, term))
   try:
     jax.eval_shape(compare, short)
@@ -169,13 +169,13 @@ def _shortened(context: Context) -> Context:
   )
 
 
-def _resized(context: Context) -> Context:
-  """The shapes of a context with a batch of `SIZE`."""
+def resized(context: Context, size: int) -> Context:
+  """The shapes of a context with a batch of another size."""
 
   def with_size(tree, axis):
     return factored.tree_map(
       lambda x: jax.ShapeDtypeStruct(
-        (*x.shape[:axis], SIZE, *x.shape[axis + 1 :]), x.dtype
+        (*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype
       ),
       tree,
     )

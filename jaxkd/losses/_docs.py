@@ -74,7 +74,8 @@ padding, or on packing (texts in rows of their own, or several in a row with
 `tests/distill/test_invariance.py` holds every loss to it. What could not keep
 it is refused in one sentence: a value by row where rows are packed, and in
 parts of a batch what compares its examples. With `mask='all'` padding counts as
-any token, as it says.
+any token, as it says. The promise holds too where logits are kept as factors
+(`kw.logits='factored'`) and where a teacher's largest are cached (`cache.top`).
 """
 _INTRO = """\
 # Losses

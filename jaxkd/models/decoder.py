@@ -1,17 +1,21 @@
-"""Decoders: the language models of Llama, Qwen2, Qwen3 and SmolLM.
+"""Decoders: the language models of Llama, Qwen2, Qwen3, SmolLM and Gemma 3.
 
 A block normalises (RMSNorm) before attention and before the MLP. Attention has
 rotary positions (RoPE; Su et al., `2021 <https://arxiv.org/abs/2104.09864>`_)
 and fewer heads of keys and values than of queries (GQA; Ainslie et al., `2023
 <https://arxiv.org/abs/2305.13245>`_); the MLP is gated by SiLU (Shazeer, `2020
-<https://arxiv.org/abs/2002.05202>`_). The families differ in the options below.
+<https://arxiv.org/abs/2002.05202>`_). Gemma 3 (`2025
+<https://arxiv.org/abs/2503.19786>`_) normalises after both too, and most of its
+blocks see a window of the last tokens alone. The families differ in the options
+below.
 `jaxkd.models.hugging_face` reads and writes their weights.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -33,6 +37,9 @@ LLAMA3_SCALING = {
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 8192,
 }
+GEMMA3 = {'kv_heads': 4, 'head_width': 256, 'rope_theta': 1e6, 'qk_norm': True}
+GEMMA3 |= {'activation': 'gelu', 'post_norm': True, 'zero_centered': True}
+GEMMA3 |= {'scaled_embedding': True, 'window': 1024, 'tied': True}
 NAMED = {
   'smollm2_135m': {
     **SMOLLM2,
@@ -94,6 +101,21 @@ NAMED = {
     **{'width': 4096, 'depth': 32, 'heads': 32, 'mlp_width': 14336},
     **{'rope_scaling': {**LLAMA3_SCALING, 'factor': 8.0}, 'tied': False},
   },
+  'gemma3_270m': {
+    **GEMMA3,
+    **{'width': 640, 'depth': 18, 'heads': 4, 'kv_heads': 1},
+    **{'mlp_width': 2048, 'window': 512},
+  },
+  'gemma3_1b': {
+    **GEMMA3,
+    **{'width': 1152, 'depth': 26, 'heads': 4, 'kv_heads': 1},
+    **{'mlp_width': 6912, 'window': 512},
+  },
+  'gemma3_4b': {
+    **GEMMA3,
+    **{'width': 2560, 'depth': 34, 'heads': 8, 'mlp_width': 10240},
+    'rope_scaling': {'rope_type': 'linear', 'factor': 8.0},
+  },
 }
 
 # What each kind of `rope_scaling` needs beside its `rope_type`.
@@ -106,6 +128,8 @@ SCALINGS = {
   ),
 }
 PACKED = {'tokens', 'segments', 'positions'}
+# What the gate of an MLP goes through.
+ACTIVATIONS = {'silu': nnx.silu, 'gelu': nnx.gelu}  # by tanh, as Gemma has it
 # The linear maps of a block, which LoRA may adapt.
 LINEAR = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 ADAPTER = 'adapter'
@@ -140,6 +164,20 @@ class Adapted(nnx.Linear):
     return super().__call__(x) + self.scale * self.adapter(x)
 
 
+class ZeroCentered(nnx.RMSNorm):
+  """RMSNorm that multiplies by 1 + scale, where scales begin at 0."""
+
+  def __init__(self, width: int, **options: Any):
+    super().__init__(width, scale_init=nnx.initializers.zeros, **options)
+
+  def __call__(self, x: Array) -> Array:
+    x = x.astype(jnp.float32)  # so that 1 + scale is not rounded
+    mean = jnp.mean(x**2, axis=-1, keepdims=True)
+    scale = 1 + self.scale[...].astype(jnp.float32)
+    scale = scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+    return (x * jax.lax.rsqrt(mean + self.epsilon) * scale).astype(self.dtype)
+
+
 class Attention(nnx.Module):
   """Causal self-attention of [B, n, D] with rotary positions.
 
@@ -154,21 +192,24 @@ class Attention(nnx.Module):
     head_width: int,
     *,
     bias: bool,
-    qk_norm: float,
+    qk_norm: bool,
+    query_scalar: int,
+    norm: Mapping[str, Any],
     init: float,
     output_init: float,
     lora: Mapping[str, Any],
     **options: Any,
   ):
     self.kv_heads, self.head_width = kv_heads, head_width
+    self.scale = query_scalar**-0.5
     inner, memory = heads * head_width, kv_heads * head_width
     own = {'init': init, 'lora': lora, **options}
     self.query = linear(width, inner, name='query', bias=bias, **own)
     self.key = linear(width, memory, name='key', bias=bias, **own)
     self.value = linear(width, memory, name='value', bias=bias, **own)
-    norm = lambda: rms_norm(head_width, qk_norm, **options)  # noqa: E731
-    self.query_norm = norm() if qk_norm else None
-    self.key_norm = norm() if qk_norm else None
+    by_head = lambda: rms_norm(head_width, **norm, **options)  # noqa: E731
+    self.query_norm = by_head() if qk_norm else None
+    self.key_norm = by_head() if qk_norm else None
     self.probabilities = layers.Identity()
     own['init'] = output_init
     self.output = linear(inner, width, name='output', **own)
@@ -211,9 +252,7 @@ class Attention(nnx.Module):
     scores = jnp.einsum(
       'bnkgd,bskd->bkgns', query, key, preferred_element_type=jnp.float32
     )
-    p = translator.attend(
-      scores * self.head_width**-0.5, mask[:, None, None, :, :]
-    )
+    p = translator.attend(scores * self.scale, mask[:, None, None, :, :])
     grouped = p.shape
     p = self.probabilities(p.reshape(p.shape[0], -1, *p.shape[3:]))
     p = p.reshape(grouped).astype(value.dtype)
@@ -223,27 +262,33 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-  """Two linear maps, the first multiplied with the SiLU of a third."""
+  """Two linear maps, the first multiplied with an activation of a third."""
 
   def __init__(
     self,
     width: int,
     hidden: int,
     *,
+    activation: str,
     init: float,
     output_init: float,
     **options: Any,
   ):
+    self.activation = activation
     self.gate = linear(width, hidden, name='gate', init=init, **options)
     self.up = linear(width, hidden, name='up', init=init, **options)
     self.down = linear(hidden, width, name='down', init=output_init, **options)
 
   def __call__(self, x: Array) -> Array:
-    return self.down(nnx.silu(self.gate(x)) * self.up(x))
+    gated = ACTIVATIONS[self.activation](self.gate(x))
+    return self.down(gated * self.up(x))
 
 
 class Block(nnx.Module):
-  """Attention, then MLP, each of a normalised input and added to it."""
+  """Attention, then MLP, each of a normalised input and added to it.
+
+  With ``post_norm`` what is added is normalised too.
+  """
 
   def __init__(
     self,
@@ -251,15 +296,21 @@ class Block(nnx.Module):
     mlp_width: int,
     *,
     attention: Mapping[str, Any],
-    norm_eps: float,
+    activation: str,
+    norm: Mapping[str, Any],
+    post_norm: bool,
     dropout: float,
     linears: Mapping[str, Any],
     **options: Any,
   ):
-    self.norm1 = rms_norm(width, norm_eps, **options)
-    self.attention = Attention(width, **attention, **linears, **options)
-    self.norm2 = rms_norm(width, norm_eps, **options)
-    self.mlp = MLP(width, mlp_width, **linears, **options)
+    own = {**linears, **options}
+    normal = lambda: rms_norm(width, **norm, **options)  # noqa: E731
+    self.norm1 = normal()
+    self.attention = Attention(width, norm=norm, **attention, **own)
+    self.post_norm1 = normal() if post_norm else None
+    self.norm2 = normal()
+    self.mlp = MLP(width, mlp_width, activation=activation, **own)
+    self.post_norm2 = normal() if post_norm else None
     self.dropout1 = nnx.Dropout(dropout, rngs=options['rngs'])
     self.dropout2 = nnx.Dropout(dropout, rngs=options['rngs'])
 
@@ -267,8 +318,13 @@ class Block(nnx.Module):
     """As `Attention`."""
     found = self.attention(self.norm1(x), rotation, mask, *cached)
     attended, *cache = found if cached else (found,)
+    if self.post_norm1 is not None:
+      attended = self.post_norm1(attended)
     x = x + self.dropout1(attended)
-    x = x + self.dropout2(self.mlp(self.norm2(x)))
+    computed = self.mlp(self.norm2(x))
+    if self.post_norm2 is not None:
+      computed = self.post_norm2(computed)
+    x = x + self.dropout2(computed)
     return (x, *cache) if cached else x
 
 
@@ -311,7 +367,21 @@ class Model(translator.Translator):
       'llama3', and its factors.
     norm_eps: what RMSNorm adds to the mean square.
     qkv_bias: whether queries, keys and values have biases (Qwen2).
-    qk_norm: whether queries and keys are normalised by head (Qwen3).
+    qk_norm: whether queries and keys are normalised by head (Qwen3, Gemma 3).
+    query_scalar: attention's scores are divided by its root; 0 for
+      ``head_width``.
+    activation: of the MLP's gate, 'silu' or 'gelu' (the approximation by tanh).
+    post_norm: whether what attention and MLP give is normalised before it is
+      added (Gemma 3).
+    zero_centered: whether norms multiply by 1 + scale (Gemma 3).
+    scaled_embedding: whether embeddings are multiplied by √width (Gemma 3).
+    window: how many tokens a token sees in blocks of local attention, itself
+      among them (Gemma 3); 0 for none of these blocks. Keys and values of all
+      tokens are kept in them too as it writes.
+    window_period: of so many blocks the last sees all tokens, the others a
+      window.
+    window_theta: ``rope_theta`` of the blocks with a window; ``rope_scaling``
+      is of the others alone.
     tied: whether the embedding of the inputs is the head too.
     vocabulary: rows of embedding and head, where there are more than tokens, as
       some are padded to a round number; 0 for as many. The logits of the others
@@ -359,6 +429,14 @@ class Model(translator.Translator):
     norm_eps: float = 1e-6,
     qkv_bias: bool = False,
     qk_norm: bool = False,
+    query_scalar: int = 0,
+    activation: str = 'silu',
+    post_norm: bool = False,
+    zero_centered: bool = False,
+    scaled_embedding: bool = False,
+    window: int = 0,
+    window_period: int = 6,
+    window_theta: float = 1e4,
     tied: bool = True,
     vocabulary: int = 0,
     logits: str = 'dense',
@@ -382,6 +460,15 @@ class Model(translator.Translator):
         f'head_width: {head_width} should be even, as RoPE turns pairs of '
         'features'
       )
+    if activation not in ACTIVATIONS:
+      raise unknown('activation', activation, ACTIVATIONS, 'activation')
+    for name, number, least in (
+      ('window', window, 0),
+      ('window_period', window_period, 1),
+      ('query_scalar', query_scalar, 0),
+    ):
+      if not number >= least:
+        raise UserError(f'{name}: {number} should be {least} or more')
     rows = vocabulary or num_classes
     if rows < num_classes:
       raise UserError(
@@ -407,8 +494,15 @@ class Model(translator.Translator):
     self.logits, self.chunk = logits, chunk
     self.num_classes, self.head_width = num_classes, head_width
     self.length, self.context = length or longest, context
+    self.scaled_embedding, self.window = scaled_embedding, window
+    self.local = tuple(
+      window > 0 and (i + 1) % window_period > 0 for i in range(depth)
+    )
     self.frequencies = tuple(
       frequencies(head_width, rope_theta, rope_scaling).tolist()
+    )
+    self.local_frequencies = tuple(
+      frequencies(head_width, window_theta).tolist()
     )
     options = {'dtype': dtype, 'rngs': rngs}
     linears = {
@@ -416,6 +510,7 @@ class Model(translator.Translator):
       'output_init': init * (2 * depth) ** -0.5,
       'lora': _lora(lora) if lora else {},
     }
+    norm = {'epsilon': norm_eps, 'zero_centered': zero_centered}
     normal = nnx.initializers.normal(init)
     self.embed = nnx.Embed(rows, width, embedding_init=normal, **options)
     self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -428,9 +523,12 @@ class Model(translator.Translator):
           'kv_heads': kv_heads,
           'head_width': head_width,
           'bias': qkv_bias,
-          'qk_norm': norm_eps if qk_norm else 0.0,
+          'qk_norm': qk_norm,
+          'query_scalar': query_scalar or head_width,
         },
-        norm_eps=norm_eps,
+        activation=activation,
+        norm=norm,
+        post_norm=post_norm,
         dropout=dropout,
         linears=linears,
         **options,
@@ -438,7 +536,7 @@ class Model(translator.Translator):
       for _ in range(depth)
     )
     options['dtype'] = jnp.float32
-    self.norm = rms_norm(width, norm_eps, **options)
+    self.norm = rms_norm(width, **norm, **options)
     own = {'name': 'head', 'init': init, 'lora': {}, **options}
     self.head = None if tied else linear(width, rows, **own)
 
@@ -528,10 +626,10 @@ class Model(translator.Translator):
       visible = visible & same & (segments > 0)[:, None, :]
     if positions is None:
       positions = jnp.arange(number)[None]
-    rotation = self._rotation(positions)
-    x = self.dropout(self.embed(tokens))
-    for block in self.blocks:
-      x = block(x, rotation, visible)
+    x, slots = self._embedded(tokens), jnp.arange(number)[None]
+    attending = self._attending(positions, slots, visible)
+    for block, (rotation, mask) in zip(self.blocks, attending, strict=True):
+      x = block(x, rotation, mask)
     return self.norm(x)
 
   def _cached(
@@ -541,12 +639,38 @@ class Model(translator.Translator):
 
     They are not normalised: of a source nobody asks for them.
     """
-    rotation = self._rotation(slots)
-    x, found = self.dropout(self.embed(tokens)), []
-    for block, cache in zip(self.blocks, caches, strict=True):
-      x, cache = block(x, rotation, visible, cache, slots)
+    x, found = self._embedded(tokens), []
+    attending = self._attending(slots, slots, visible)
+    for block, own, cache in zip(self.blocks, attending, caches, strict=True):
+      x, cache = block(x, *own, cache, slots)
       found.append(cache)
     return x, found
+
+  def _embedded(self, tokens: Array) -> Array:
+    x = self.embed(tokens)
+    if self.scaled_embedding:
+      x *= jnp.asarray(x.shape[-1] ** 0.5, x.dtype)
+    return self.dropout(x)
+
+  def _attending(
+    self, positions: Array, slots: Array, visible: Array
+  ) -> list[tuple[Rotation, Array]]:
+    """The rotation and the mask of each block.
+
+    Args:
+      positions: of the tokens in their texts, [B or 1, n].
+      slots: their places among the keys, [B or 1, n].
+      visible: which keys each may see, bool [B or 1, n, S].
+    """
+    everywhere = _rotation(positions, self.frequencies), visible
+    if not any(self.local):
+      return [everywhere] * len(self.local)
+    distance = slots[..., None] - jnp.arange(visible.shape[-1])[None, None]
+    nearby = (
+      _rotation(positions, self.local_frequencies),
+      visible & (distance < self.window),
+    )
+    return [nearby if local else everywhere for local in self.local]
 
   def _continued(self, source: Array, prefix: Array) -> Array:
     """The states before each token that is written, [B, Lt, D]."""
@@ -580,10 +704,12 @@ class Model(translator.Translator):
       head = self.head.kernel[...].T
     return head[: self.num_classes].astype(jnp.float32)
 
-  def _rotation(self, positions: Array) -> Rotation:
-    rates = jnp.asarray(self.frequencies, jnp.float32)[None, None]
-    angle = positions[..., None].astype(jnp.float32) * rates
-    return jnp.cos(angle), jnp.sin(angle)
+
+def _rotation(positions: Array, rates: Sequence[float]) -> Rotation:
+  """Of tokens at these positions, [B or 1, n], at each of the rates."""
+  rates = jnp.asarray(rates, jnp.float32)[None, None]
+  angle = positions[..., None].astype(jnp.float32) * rates
+  return jnp.cos(angle), jnp.sin(angle)
 
 
 def rotated(x: Array, rotation: Rotation) -> Array:
@@ -616,8 +742,11 @@ def frequencies(
     scaling: see `Model`.
 
   Raises:
-    UserError: another kind of scaling, or one whose numbers are missing.
+    UserError: another kind of scaling, or one whose numbers are missing; or a
+      base that is not above 0.
   """
+  if not 0 < theta < math.inf:
+    raise UserError(f'rope_theta: {theta} should be a number above 0')
   rates = float(theta) ** -(np.arange(0, width, 2) / width)
   scaling = dict(scaling or {})
   kind = scaling.pop('rope_type', 'default')
@@ -663,9 +792,9 @@ def linear(
   return Adapted(width_in, width_out, **sizes, **options)
 
 
-def rms_norm(width: int, epsilon: float, **options: Any) -> nnx.RMSNorm:
+def rms_norm(width: int, *, zero_centered: bool, **options: Any) -> nnx.RMSNorm:
   """Divides by the root of the mean square, computed in float32."""
-  return nnx.RMSNorm(width, epsilon=epsilon, **options)
+  return (ZeroCentered if zero_centered else nnx.RMSNorm)(width, **options)
 
 
 def _lora(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -675,7 +804,7 @@ def _lora(given: Mapping[str, Any]) -> dict[str, Any]:
     if name not in known:
       raise unknown('option', name, known, 'lora')
   rank = given.get('rank')
-  if not (isinstance(rank, int) and rank > 0):
+  if isinstance(rank, bool) or not (isinstance(rank, int) and rank > 0):
     raise UserError(f'lora.rank: {rank!r} should be a whole number above 0')
   alpha = given.get('alpha', 2 * rank)
   if not (isinstance(alpha, int | float) and 0 < alpha < math.inf):

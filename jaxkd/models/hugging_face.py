@@ -3,9 +3,10 @@
 A folder has ``config.json``, which says what is computed, and weights in
 ``model.safetensors``, or in several files, shards, that
 ``model.safetensors.index.json`` lists. The architectures are those that
-`jaxkd.models.decoder` computes: Llama, which SmolLM is too, Qwen2 and Qwen3.
-What would be computed in another way than here is refused. Nets for images are
-told of in `jaxkd.models.hugging_face_vision`.
+`jaxkd.models.decoder` computes: Llama, which SmolLM is too, Qwen2, Qwen3 and
+Gemma 3. Of a Gemma 3 that sees images the language model alone is read. What
+would be computed in another way than here is refused. Nets for images are told
+of in `jaxkd.models.hugging_face_vision`.
 
 ``hf:FOLDER`` is the name of a model with the options of that folder, and of
 where nets are restored from.
@@ -13,7 +14,7 @@ where nets are restored from.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,28 @@ WEIGHTS = 'model.safetensors'
 INDEX = f'{WEIGHTS}.index.json'
 SHARD = 5 * 10**9  # bytes, the most in a file
 
-# What architectures have that Llama has not, as options of a decoder.
-ARCHITECTURES = {
-  'LlamaForCausalLM': {'qkv_bias': False, 'qk_norm': False},
-  'Qwen2ForCausalLM': {'qkv_bias': True, 'qk_norm': False},
-  'Qwen3ForCausalLM': {'qkv_bias': False, 'qk_norm': True},
+# What an architecture fixes, as options of a decoder.
+_LLAMA = {
+  **{'qkv_bias': False, 'qk_norm': False, 'activation': 'silu', 'window': 0},
+  **{'post_norm': False, 'zero_centered': False, 'scaled_embedding': False},
+  'query_scalar': 0,
 }
+_GEMMA3 = {
+  **{'qkv_bias': False, 'qk_norm': True, 'activation': 'gelu'},
+  **{'post_norm': True, 'zero_centered': True, 'scaled_embedding': True},
+}
+GEMMA3 = 'Gemma3ForCausalLM'
+ARCHITECTURES = {
+  'LlamaForCausalLM': _LLAMA,
+  'Qwen2ForCausalLM': {**_LLAMA, 'qkv_bias': True},
+  'Qwen3ForCausalLM': {**_LLAMA, 'qk_norm': True},
+  GEMMA3: _GEMMA3,
+}
+GEMMA3_IMAGES = 'Gemma3ForConditionalGeneration'
 # Of nets for images; see `jaxkd.models.hugging_face_vision`.
 VISION = ('ViTForImageClassification', 'ResNetForImageClassification')
 _TYPES = {'llama': 'LlamaForCausalLM', 'qwen2': 'Qwen2ForCausalLM'}
-_TYPES |= {'qwen3': 'Qwen3ForCausalLM'}
+_TYPES |= {'qwen3': 'Qwen3ForCausalLM', 'gemma3_text': GEMMA3}
 _SPECIAL = {
   'pad_token_id': ('pad', PAD),
   'bos_token_id': ('bos', BOS),
@@ -58,6 +71,21 @@ _NEEDED = {
   'num_attention_heads': 'heads',
   'intermediate_size': 'mlp_width',
 }
+# What Gemma 3 takes where config.json leaves it out, as published ones do.
+_GEMMA3_DEFAULTS = {
+  **{'num_attention_heads': 8, 'num_key_value_heads': 4, 'head_dim': 256},
+  **{'vocab_size': 262_208, 'query_pre_attn_scalar': 256},
+  **{'sliding_window': 4096, 'sliding_window_pattern': 6},
+  **{'rope_theta': 1e6, 'rope_local_base_freq': 1e4},
+  **{'max_position_embeddings': 131_072, 'tie_word_embeddings': True},
+}
+# Entries by their kind; those that are not needed may be left out.
+_WHOLE = (
+  *_NEEDED,
+  *('num_key_value_heads', 'head_dim', 'max_position_embeddings'),
+)
+_NUMBERS = ('rms_norm_eps', 'rope_theta', 'rope_local_base_freq')
+_OBJECTS = ('rope_parameters', 'rope_scaling')
 # Entries that change what is computed -> the values with which they do not.
 _NEUTRAL = {
   'hidden_act': ('silu',),
@@ -68,6 +96,15 @@ _NEUTRAL = {
   'pretraining_tp': (None, 1),
   'partial_rotary_factor': (None, 1),
 }
+_NEUTRAL_GEMMA3 = {
+  'hidden_activation': ('gelu_pytorch_tanh',),
+  'attention_bias': (None, False),
+  'attn_logit_softcapping': (None,),
+  'final_logit_softcapping': (None,),
+  'use_bidirectional_attention': (None, False),
+  'quantization_config': (None,),
+}
+_FULL, _SLIDING = 'full_attention', 'sliding_attention'  # of layer_types
 
 # Our layers -> theirs.
 _OUTSIDE = {
@@ -88,8 +125,14 @@ _IN_BLOCK = {
   'mlp/up': 'mlp.up_proj',
   'mlp/down': 'mlp.down_proj',
 }
+_IN_BLOCK_OF_GEMMA3 = {  # where theirs differ from the above
+  'post_norm1': 'post_attention_layernorm',
+  'norm2': 'pre_feedforward_layernorm',
+  'post_norm2': 'post_feedforward_layernorm',
+}
 _HEAD, _EMBEDDING = 'lm_head.weight', 'model.embed_tokens.weight'
 _COUNT = 'num_batches_tracked'  # of BatchNorm, which has no part in a net
+_IMAGES = ('vision_tower', 'multi_modal_projector')  # parts of Gemma 3
 _UNUSED = '.rotary_emb.inv_freq'  # which older files keep, and config.json says
 
 
@@ -114,55 +157,56 @@ def options(path: Path) -> dict[str, Any]:
   Raises:
     UserError: there is no config.json, or what it says is not computed here.
   """
-  config, file = read_config(path), path / CONFIG
+  config, file = _config(path), path / CONFIG
   given = config.get('architectures') or [_TYPES.get(config.get('model_type'))]
-  if given[0] not in ARCHITECTURES:
-    name = given[0] or config.get('model_type', '')
+  if not isinstance(given, list) or given[0] not in [*ARCHITECTURES]:
+    first = given[0] if isinstance(given, list) else given
+    name = first or config.get('model_type', '')
     known = (*ARCHITECTURES, *VISION)
     raise unknown('architecture', str(name), known, str(file))
-  for entry, neutral in _NEUTRAL.items():
+  is_gemma = given[0] == GEMMA3
+  if is_gemma:
+    config = {**_GEMMA3_DEFAULTS, **config}
+  for entry, neutral in (_NEUTRAL_GEMMA3 if is_gemma else _NEUTRAL).items():
     if config.get(entry, neutral[0]) not in neutral:
       raise UserError(
         f'{file}: {entry} is {config[entry]!r}, which is not computed here; '
         f'take a model in which it is {neutral[-1]!r}'
       )
-  kinds = set(config.get('layer_types') or ())
-  if kinds - {'full_attention'}:
-    raise UserError(
-      f'{file}: layer_types has {min(kinds - {"full_attention"})}, which is '
-      'not computed here; take a model of full_attention alone'
-    )
-  for entry in _NEEDED:
-    if not isinstance(config.get(entry), int):
-      raise UserError(
-        f'{file}: {entry} is missing or no whole number; copy the file again '
-        'from where the model comes from'
-      )
+  _check_kinds(config, file)
   heads = config['num_attention_heads']
   width = (
     128 if given[0].startswith('Qwen3') else config['hidden_size'] // heads
   )
-  rope = config.get('rope_parameters') or {
-    'rope_theta': config.get('rope_theta') or 1e4,
-    **(config.get('rope_scaling') or {}),
-  }
-  rope = {**rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
-  rope.pop('type', None)
-  if rope.pop('partial_rotary_factor', 1) != 1:
-    raise UserError(
-      f'{file}: partial_rotary_factor is not 1, which is not computed here; '
-      'take a model that turns all features of a head'
-    )
-  theta = rope.pop('rope_theta', 1e4)
-  scaled = rope['rope_type'] not in (None, 'default')
+  ropes = config.get('rope_parameters') or {}
+  if is_gemma:
+    if set(ropes) - {_FULL, _SLIDING} or not all(
+      isinstance(rope, Mapping) for rope in ropes.values()
+    ):
+      raise UserError(
+        f'{file}: rope_parameters should have an object for {_FULL} and one '
+        f'for {_SLIDING}; copy the file again from where the model comes from'
+      )
+    rope = ropes.get(_FULL)
+    own = _windows(config, ropes.get(_SLIDING), file)
+  else:
+    rope, own = ropes, {}
+    kinds = set(config.get('layer_types') or ()) - {_FULL}
+    if kinds:
+      raise UserError(
+        f'{file}: layer_types has {min(kinds)}, which is not computed here; '
+        f'take a model of {_FULL} alone'
+      )
+  theta, scaling = _rope(config, rope, file)
   return {
     **{ours: config[theirs] for theirs, ours in _NEEDED.items()},
     **ARCHITECTURES[given[0]],
+    **own,
     'kv_heads': config.get('num_key_value_heads') or heads,
     'head_width': config.get('head_dim') or width,
-    'rope_theta': float(theta),
-    'rope_scaling': rope if scaled else None,
-    'norm_eps': config.get('rms_norm_eps', 1e-6),
+    'rope_theta': theta,
+    'rope_scaling': scaling,
+    'norm_eps': config.get('rms_norm_eps') or 1e-6,
     'tied': bool(config.get('tie_word_embeddings', False)),
     'context': config.get('max_position_embeddings') or 0,
   }
@@ -177,20 +221,21 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
     dtype: of the arrays.
 
   Returns:
-    A tree like this one.
+    A tree like this one, of NumPy: nothing is put on a device.
 
   Raises:
     UserError: files are missing or cut short, a tensor has no place there, or
       a variable no tensor.
   """
   wanted = by_path(like['params'])
-  of = {tensor_name(path): path for path in wanted}
+  of = {name: path for path, name in tensor_names(wanted).items()}
   found, head, tied = {}, None, _HEAD not in of
   for name, tensor in tensors(path):
-    if name.endswith(_UNUSED):
+    name = _of_text(name)
+    if not name or name.endswith(_UNUSED):
       continue
     if tied and name == _HEAD:
-      head = jnp.asarray(tensor, dtype)
+      head = tensor.astype(jnp.dtype(dtype))
       continue
     if name not in of:
       raise UserError(
@@ -205,7 +250,7 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
         f'which is {list(wanted[target].shape)} here; its {CONFIG} is of '
         'another model, or options contradict it'
       )
-    found[target] = jnp.asarray(value, dtype)
+    found[target] = np.ascontiguousarray(value, jnp.dtype(dtype))
   for name, target in of.items():
     if target not in found:
       raise UserError(
@@ -251,10 +296,11 @@ def write(
   config = config_of(kw, params, length=length, dtype=dtype)
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise UserError(f'{path}: something is there; name a new folder')
-  tensors = {}
-  for name, value in by_path(params).items():
+  tensors, values = {}, by_path(params)
+  names = tensor_names(values)
+  for name, value in values.items():
     own = np.asarray(value).T if name.endswith('kernel') else np.asarray(value)
-    tensors[tensor_name(name)] = np.ascontiguousarray(own, jnp.dtype(dtype))
+    tensors[names[name]] = np.ascontiguousarray(own, jnp.dtype(dtype))
   draft = path.with_name(f'.{path.name}.draft')  # whole, or not at all
   shutil.rmtree(draft, ignore_errors=True)
   draft.mkdir(parents=True)
@@ -292,8 +338,9 @@ def config_of(
   ]
   if not found:
     raise UserError(
-      'no architecture of Hugging Face has both qkv_bias and qk_norm; set one '
-      'of them to False'
+      'no architecture of Hugging Face has these options together: '
+      + ', '.join(f'{name}={kw[name]!r}' for name in _LLAMA)
+      + '; take those of one that hf:FOLDER reads'
     )
   kind = {name: kind for kind, name in _TYPES.items()}[found[0]]
   heads = kw['heads']
@@ -307,7 +354,7 @@ def config_of(
     'num_key_value_heads': kw['kv_heads'] or heads,
     'head_dim': kw['head_width'] or kw['width'] // heads,
     'intermediate_size': kw['mlp_width'] or 4 * kw['width'],
-    'hidden_act': 'silu',
+    **(_gemma3_of(kw) if found[0] == GEMMA3 else {'hidden_act': 'silu'}),
     'rms_norm_eps': kw['norm_eps'],
     'rope_theta': kw['rope_theta'],
     'rope_scaling': kw['rope_scaling'],
@@ -323,15 +370,25 @@ def config_of(
   }
 
 
-def tensor_name(path: str) -> str:
-  """The name there of one of our parameters, ``blocks/0/mlp/up/kernel``."""
-  layer, _, last = path.rpartition('/')
-  if layer.startswith('blocks/'):
-    _, number, inner = layer.split('/', 2)
-    layer = f'model.layers.{number}.{_IN_BLOCK[inner]}'
-  else:
-    layer = _OUTSIDE[layer]
-  return f'{layer}.{"bias" if last == "bias" else "weight"}'
+def tensor_names(paths: Iterable[str]) -> dict[str, str]:
+  """The names there of all our parameters, such as ``blocks/0/mlp/up/kernel``.
+
+  Args:
+    paths: of all of them, as the architecture shows in which there are.
+  """
+  paths, inside = list(paths), _IN_BLOCK
+  if any('/post_norm1/' in path for path in paths):
+    inside = {**_IN_BLOCK, **_IN_BLOCK_OF_GEMMA3}
+  found = {}
+  for path in paths:
+    layer, _, last = path.rpartition('/')
+    if layer.startswith('blocks/'):
+      _, number, inner = layer.split('/', 2)
+      layer = f'model.layers.{number}.{inside[inner]}'
+    else:
+      layer = _OUTSIDE[layer]
+    found[path] = f'{layer}.{"bias" if last == "bias" else "weight"}'
+  return found
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -344,9 +401,9 @@ def weight_files(path: Path) -> list[Path]:
     if (path / WEIGHTS).is_file():
       return [path / WEIGHTS]
     others = sorted(file.name for file in path.glob('*.bin'))
-    has = f', and {others[0]} is a pickle, which can run any code' * bool(
-      others
-    )
+    has = ''
+    if others:
+      has = f', and {others[0]} is a pickle, which can run any code'
     raise UserError(
       f'{path}: there are no weights in {WEIGHTS} or {INDEX}{has}; download '
       'the safetensors files of that model too'
@@ -365,6 +422,125 @@ def weight_files(path: Path) -> list[Path]:
       'lists are missing; copy them there too'
     )
   return found
+
+
+def _check_kinds(config: Mapping[str, Any], file: Path) -> None:
+  """Refuses entries that are missing, or of another kind than they should be.
+
+  Raises:
+    UserError: naming the entry.
+  """
+
+  def is_positive(x, kind):
+    return isinstance(x, kind) and not isinstance(x, bool) and x > 0
+
+  for kind, fits, entries in (
+    ('whole number above 0', lambda x: is_positive(x, int), _WHOLE),
+    ('number above 0', lambda x: is_positive(x, int | float), _NUMBERS),
+    ('object', lambda x: isinstance(x, Mapping), _OBJECTS),
+    ('list', lambda x: isinstance(x, list), ('layer_types',)),
+  ):
+    for entry in entries:
+      given = config.get(entry)
+      if not fits(given) and (given is not None or entry in _NEEDED):
+        raise UserError(
+          f'{file}: {entry} is missing or no {kind}; copy the file again from '
+          'where the model comes from'
+        )
+
+
+def _rope(
+  config: Mapping[str, Any], given: Mapping[str, Any] | None, file: Path
+) -> tuple[float, dict[str, Any] | None]:
+  """The base of RoPE and how it is scaled, as options of a decoder.
+
+  Args:
+    config: the file's.
+    given: what later versions of transformers say in one entry, if they did.
+    file: for error messages.
+  """
+  theta = config.get('rope_theta') or 1e4
+  rope = given or {**(config.get('rope_scaling') or {}), 'rope_theta': theta}
+  rope = {**rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
+  rope.pop('type', None)
+  if rope.pop('partial_rotary_factor', 1) != 1:
+    raise UserError(
+      f'{file}: partial_rotary_factor is not 1, which is not computed here; '
+      'take a model that turns all features of a head'
+    )
+  theta = rope.pop('rope_theta', theta)
+  if not isinstance(theta, int | float):
+    raise UserError(
+      f'{file}: rope_theta is {theta!r}, no number; copy the file again from '
+      'where the model comes from'
+    )
+  scaled = rope['rope_type'] not in (None, 'default')
+  return float(theta), rope if scaled else None
+
+
+def _windows(
+  config: Mapping[str, Any], rope: Mapping[str, Any] | None, file: Path
+) -> dict[str, Any]:
+  """The options of a decoder about blocks with a window, of Gemma 3.
+
+  Args:
+    config: complete.
+    rope: of these blocks, as later versions of transformers say it, or None.
+    file: for error messages.
+  """
+  plain = {'rope_theta': config['rope_local_base_freq']}
+  theta, scaling = _rope(plain, rope, file)
+  if scaling:
+    raise UserError(
+      f'{file}: rope_parameters scale {_SLIDING}, which is not computed here; '
+      f'take a model in which {_FULL} alone is scaled'
+    )
+  depth, kinds = config['num_hidden_layers'], config.get('layer_types')
+  period = config['sliding_window_pattern']
+  if kinds:
+    period = kinds.index(_FULL) + 1 if _FULL in kinds else len(kinds) + 1
+    if list(kinds) != _layer_types(depth, period):
+      raise UserError(
+        f'{file}: layer_types should be {_SLIDING} for all {depth} layers but '
+        f'each n-th, which is {_FULL}; others are not computed here'
+      )
+  sizes = {
+    'sliding_window_pattern': period,
+    'sliding_window': config['sliding_window'],
+    'query_pre_attn_scalar': config['query_pre_attn_scalar'],
+  }
+  if period == 1:
+    del sizes['sliding_window']
+  for entry, size in sizes.items():
+    if not isinstance(size, int) or size < 1:
+      raise UserError(f'{file}: {entry} is {size!r}, not a number from 1 on')
+  return {
+    'window': sizes.get('sliding_window', 0),
+    'window_period': period,
+    'window_theta': theta,
+    'query_scalar': config['query_pre_attn_scalar'],
+  }
+
+
+def _layer_types(depth: int, period: int) -> list[str]:
+  """What each layer sees, where each `period`-th sees all tokens."""
+  return [_SLIDING if (i + 1) % period else _FULL for i in range(depth)]
+
+
+def _gemma3_of(kw: Mapping[str, Any]) -> dict[str, Any]:
+  """What ``config.json`` says of Gemma 3 beside what it says of others."""
+  head_width = kw['head_width'] or kw['width'] // kw['heads']
+  period = kw['window_period'] if kw['window'] else 1
+  return {
+    'hidden_activation': 'gelu_pytorch_tanh',
+    'query_pre_attn_scalar': kw['query_scalar'] or head_width,
+    'sliding_window': kw['window'] or None,
+    'sliding_window_pattern': period,
+    'layer_types': _layer_types(kw['depth'], period),
+    'rope_local_base_freq': kw['window_theta'],
+    'attn_logit_softcapping': None,
+    'final_logit_softcapping': None,
+  }
 
 
 def tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -425,6 +601,34 @@ def read_config(path: Path) -> dict[str, Any]:
       '`hf download NAME --local-dir FOLDER` makes it'
     )
   return read_json(path / CONFIG)
+
+
+def _config(path: Path) -> dict[str, Any]:
+  """The same of a language model, alone where it sees images too."""
+  found = read_config(path)
+  if found.get('architectures') != [GEMMA3_IMAGES]:
+    return found
+  text = found.get('text_config') or {}
+  if not isinstance(text, Mapping):
+    raise UserError(f'{path / CONFIG}: text_config is no object; copy it again')
+  return {**text, 'architectures': [GEMMA3]}
+
+
+def _of_text(name: str) -> str:
+  """A tensor's name in the language model alone; empty if it is not in it.
+
+  Versions of transformers put the parts of a model that sees images in another
+  order: ``language_model.model`` and ``model.language_model``.
+  """
+  first, *rest = name.split('.')
+  if first == 'language_model':
+    return '.'.join(rest)
+  parts = rest if first == 'model' else [first]
+  if parts[0] in _IMAGES:
+    return ''
+  if parts[0] == 'language_model':
+    return '.'.join([first, *parts[1:]])
+  return name
 
 
 def read_json(file: Path) -> dict[str, Any]:

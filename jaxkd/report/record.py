@@ -298,6 +298,7 @@ def _notes(config, source, stages, students, rounds) -> list[str]:
           f'the students of {part.prefix}{arm} see {some} examples made by '
           f'{made["name"]} of the teacher {of}, {beside}'
         )
+  notes += dict.fromkeys(note for stage in students for note in stage.notes)
   for stage in students:
     if share := _unfinished(stage):
       notes.append(

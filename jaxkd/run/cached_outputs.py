@@ -194,11 +194,19 @@ class CachedOutputs:
           self._write(draft, progress, stop)
       cache.find(*sought)
     self._cache = cache.Cache(self.folder, self.layout, self._at)
-    if self._spec.top_p < 1:
-      say(
-        f'{self._at}: of {self._spec.top} classes at most, {self._kept():.1f} '
-        f'are kept on average for a mass of {self._spec.top_p:g}'
-      )
+    for note in self.notes():
+      say(f'{self._at}: {note}')
+
+  def notes(self) -> list[str]:
+    """What the row says of what is kept, once it is."""
+    spec, read = self._spec, min(cache.BLOCK, self.layout.rows)
+    if spec.top_p == 1:
+      return []
+    return [
+      f'of {spec.top} classes at most of the teachers {self._name}, '
+      f'{self._kept(read):.1f} are kept on average for a mass of '
+      f'{spec.top_p:g}, in {read:,} of {self.layout.rows:,} examples'
+    ]
 
   def look(self, step: int, id: np.ndarray) -> dict[str, np.ndarray]:
     """The outputs of the group for the batch of a step.
@@ -373,11 +381,18 @@ class CachedOutputs:
     row = sum(x.size * x.dtype.itemsize for x in self._given.values())
     return 2 ** max(0, (_AT_ONCE // row).bit_length() - 1)
 
-  def _kept(self) -> float:
-    """How many classes are kept on average, of the first rows."""
-    rows = self._cache.span(0, min(cache.BLOCK, self.layout.rows))
-    values = rows[f'{_SPARSE}{packed.LOG_PROBS}'].astype(np.float32)
-    return float((~np.isneginf(values)).sum(-1).mean())
+  def _kept(self, read: int) -> float:
+    """How many classes are kept on average in so many rows of the first line.
+
+    By label that counts, where labels have the shape of what is kept.
+    """
+    rows = self._cache.span(0, read)[f'{_SPARSE}{packed.LOG_PROBS}'][0]
+    kept = (~np.isneginf(rows.astype(np.float32))).sum(-1)  # [rows, T, ...]
+    id, _ = self._examples(0, 0, read)
+    valid = self._loader.examples.fetch(id).get('valid')
+    if np.shape(valid) == (len(kept), *kept.shape[2:]):
+      kept = np.moveaxis(kept, 1, -1)[valid]
+    return float(kept.mean())
 
 
 def of_split(
@@ -462,6 +477,10 @@ class Batches:
     """
     for own in self.outputs.values():
       own.keep(progress, say, stop)
+
+  def notes(self) -> tuple[str, ...]:
+    """What the row says of the cached outputs."""
+    return tuple(note for own in self.outputs.values() for note in own.notes())
 
   def example(self) -> dict[str, Any]:
     """A batch, zeros in place of the cached outputs."""

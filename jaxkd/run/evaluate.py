@@ -265,8 +265,9 @@ def _over(session, group, split, measure, axis):
     return jax.lax.map(lambda own: measure(own, seen), variables)
 
   each, counted = [], []
+  variables = jax.tree.map(jnp.asarray, group.by_seed)
   for batch in _batches(session, split):
-    each.append(run(group.by_seed, batch))
+    each.append(run(variables, batch))
     counted.append(examples(batch))
   where = np.concatenate(counted)
   return jax.tree.map(

@@ -26,6 +26,11 @@ def used_groups(job: Job) -> dict[str, Group]:
   }
 
 
+def start_only(job: Job) -> set[str]:
+  """Groups that the job's nets start from, and whose outputs no step needs."""
+  return used_groups(job).keys() - computed_groups(job).keys()
+
+
 def computed_groups(job: Job) -> dict[str, Group]:
   """Groups that the step runs, as their outputs are not cached."""
   return {

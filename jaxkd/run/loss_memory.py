@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxkd.distill.accumulation import resized
 from jaxkd.distill.step import learner
 from jaxkd.logits import factored
 from jaxkd.logits.chunks import chunk_of
@@ -39,6 +40,8 @@ class Needs(NamedTuple):
 def of_job(session: Session, job: Job) -> dict[str, Needs]:
   """What each term of a job takes that looks at factored logits.
 
+  Where a batch is taken in parts (`train.accumulate`), of one part.
+
   Args:
     session: what the stages have in common.
     job: its nets may be shapes.
@@ -57,9 +60,10 @@ def of_job(session: Session, job: Job) -> dict[str, Needs]:
     look=lambda name, found: contexts.update({name.partition('/')[0]: found}),
   )
   jax.eval_shape(made.init, *initial_shapes(job))
-  found = {}
+  found, size = {}, job.train['batch_size'] // job.train['accumulate']
   for name, term in entries_of(job).items():
-    outputs = contexts[name].student, contexts[name].teachers
+    context = resized(contexts[name], size)
+    outputs = context.student, context.teachers
     seen = set().union(*term.layers)
     logits = [
       x
@@ -69,8 +73,8 @@ def of_job(session: Session, job: Job) -> dict[str, Needs]:
     ]
     if logits:
       found[name] = Needs(
-        _temporaries(term, contexts[name], dense=False),
-        _temporaries(term, contexts[name], dense=True),
+        _temporaries(term, context, dense=False),
+        _temporaries(term, context, dense=True),
         chunk_of(logits),
         logits[0].shape[-1],
       )

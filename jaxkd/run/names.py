@@ -11,6 +11,7 @@ from jaxkd import losses
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.run import terms
+from jaxkd.students import inherit
 
 
 def check(config: Mapping[str, Any], arms: Mapping[str, dict]) -> None:
@@ -68,11 +69,15 @@ def known(
 
 
 def _check_net(entry: Mapping[str, Any], teachers: Collection[str]) -> None:
-  """Checks the groups that a net reads, is made of, or specialises."""
+  """Checks the groups that a net reads, starts from or is made of."""
   for name in entry['reads'][::2]:
     known(name, teachers, 'reads')
   for name in entry.get('made_of', ()):
     known(name, teachers, 'made_of')
+  start = inherit.source(entry['init'])
+  if start and start not in teachers:
+    ways = [inherit.RANDOM, *teachers]
+    raise unknown('way to start', entry['init'], ways, 'init')
   if generalist := entry.get('specialize', {}).get('of', ''):
     known(generalist, teachers, 'specialize.of')
 

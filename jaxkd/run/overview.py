@@ -340,7 +340,9 @@ def explain(console: Console, source: sources.Source, rounds: list) -> None:
         console.print(f'  {_sentence(name, term)}', highlight=False)
         if name in needs:
           console.print(
-            f'    {_memory(needs[name])}', highlight=False, soft_wrap=True
+            f'    {_memory(needs[name], job.train["accumulate"])}',
+            highlight=False,
+            soft_wrap=True,
           )
       batches = train_job.batches_of(session, job)
       for outputs in map(str, batches.outputs.values()):
@@ -379,11 +381,12 @@ def _different(part: Round) -> list[tuple]:
   return found
 
 
-def _memory(needs: loss_memory.Needs) -> str:
+def _memory(needs: loss_memory.Needs, parts: int) -> str:
   """What a loss of factored logits takes in memory."""
+  each = f' for each of the {parts} parts of a batch' if parts > 1 else ''
   return (
-    f'takes {cache.size(needs.chunked)} beside its gradients, in chunks of '
-    f'{needs.chunk:,} of {needs.classes:,} classes; dense logits would take '
+    f'takes {cache.size(needs.chunked)} beside its gradients{each}, in chunks '
+    f'of {needs.chunk:,} of {needs.classes:,} classes; dense logits would take '
     f'{cache.size(needs.dense)}'
   )
 

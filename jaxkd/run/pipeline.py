@@ -259,7 +259,7 @@ def _train_group(
     found = compression.apply_once(role.compression, found)
   else:
     trained = train_job.train(session, job)
-    found, (history, seconds, ran, best) = trained.stored[name], trained[1:]
+    found, (history, seconds, ran, best) = trained.stored[name], trained[1:5]
     export.export(session, directory, stage, entry, role, found, job.train)
   variables = teachers.held(entry, stored.dense(found))
   if role.compression:
@@ -329,5 +329,5 @@ def _train_arm(
   )
   test |= shifts
   name = f'{part.prefix}students/{arm}'
-  *ran, best = trained[1:]
-  return Stage(f'{part.prefix}{arm}', *ran, test, sizes, name, best)
+  *ran, best, notes = trained[1:]
+  return Stage(f'{part.prefix}{arm}', *ran, test, sizes, name, best, notes)

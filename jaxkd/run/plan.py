@@ -25,6 +25,7 @@ from jaxkd.run import (
   softmax,
 )
 from jaxkd.run import config as configs
+from jaxkd.students import inherit
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists, vocabularies
 from jaxkd.types import Metric
@@ -125,7 +126,7 @@ def build_round(
   with _blaming(_locations(config, tuned)):
     taught = _teachers(prefix, config, tuned, source)
     students = _students(tuned, source, taught)
-  metrics, predicts = _measured(config, own_arms, source, taught)
+  metrics, predicts = _measured(config, tuned, source, taught)
   metrics |= _of_outputs(config['report'], metrics, students)
   return Round(
     prefix,
@@ -245,6 +246,8 @@ def _measured(
     metrics |= specialists.metrics(most)
   compared = getattr(task, 'fidelity', fidelity.metrics)
   classify = [name for name in predicts if 'logits' in gives[name]]
+  starts = _start_alone(config, own_arms)
+  classify = [name for name in classify if name not in starts] or classify
   for name in classify:
     suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
@@ -256,6 +259,17 @@ def _measured(
       name = '_'.join(('recall', *map(str, classes)))
       metrics |= {name: task.recall(classes)} if classes else {}
   return metrics, predicts
+
+
+def _start_alone(config: dict, own_arms: Mapping[str, dict]) -> set[str]:
+  """Groups that students start from, and that nothing learns from or reads."""
+  students = [
+    entry for own in own_arms.values() for entry in own['students'].values()
+  ]
+  starts = {inherit.source(entry['init']) for entry in students}
+  return {
+    name for name in starts - {''} if not _looked_at(name, config, own_arms)
+  }
 
 
 def _of_outputs(

@@ -17,15 +17,8 @@ from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
 from jaxkd.errors import within
 from jaxkd.report import wording
-from jaxkd.run import cached_outputs, fault, fitted
+from jaxkd.run import cached_outputs, fault, fitted, job_groups
 from jaxkd.run.evaluate import measure, mesh_of, with_lost
-from jaxkd.run.job_groups import (
-  frozen_of,
-  groups_looked_at,
-  read_groups,
-  used_groups,
-  with_read,
-)
 from jaxkd.run.recipe import (
   augment_of,
   recipe_of,
@@ -70,7 +63,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   )
 
   def validate(population, carry):
-    groups = read_groups(job.students, job.groups)
+    groups = job_groups.read_groups(job.students, job.groups)
     of = session, population, carry, 'validation', groups, job.students
     return measure(*of, may_be_lost=may_diverge)
 
@@ -111,6 +104,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     result.seconds,
     result.execution,
     best,
+    batches.notes(),
   )
 
 
@@ -118,8 +112,8 @@ def _explained(
   session: Session, job: Job, batches: cached_outputs.Batches, found: Fault
 ) -> str:
   """The error for a diverged loss: which net is the cause, and a remedy."""
-  looked_at = groups_looked_at(job)
-  frozen, axes = frozen_of(used_groups(job))
+  looked_at = job_groups.groups_looked_at(job)
+  frozen, axes = job_groups.frozen_of(job_groups.used_groups(job))
   batch = batches.batch(found.step - 1)
   member, axis = found.members[0], axis_of(batch)
   return fault.explained(
@@ -142,12 +136,12 @@ def _explained(
 def _fitted(job: Job, batches: cached_outputs.Batches) -> Trained:
   """The population of models that are fitted to all batches at once."""
   begun = time.perf_counter()
-  groups = used_groups(job)
+  groups = job_groups.used_groups(job)
   with within(f'{job.stage}: '):
     variables = fitted.fit(
       job.students,
       {name: group.role for name, group in job.groups.items()},
-      *frozen_of(groups),
+      *job_groups.frozen_of(groups),
       batches.iterate(0, job.train['steps']),
       job.seeds,
     )
@@ -181,13 +175,13 @@ def batches_of(session: Session, job: Job) -> cached_outputs.Batches:
     at=f'{job.at}train.batch_size',
   )
   outputs = {}
-  for name, group in groups_looked_at(job).items():
+  for name, group in job_groups.groups_looked_at(job).items():
     if group.role.cache:
-      chain = with_read({name}, job.groups)
+      chain = job_groups.with_read({name}, job.groups)
       outputs[name] = cached_outputs.CachedOutputs(
         name,
         {n: g.role for n, g in chain.items()},
-        *frozen_of(chain),
+        *job_groups.frozen_of(chain),
         source=session.source,
         loader=batches,
         seeds=job.seeds,
@@ -202,13 +196,14 @@ def populations_of(
   session: Session, job: Job, batch: dict
 ) -> Callable[..., Population]:
   """Makes the population of the job, given how its members run."""
-  frozen, axes = frozen_of(used_groups(job))
+  frozen, axes = job_groups.frozen_of(job_groups.used_groups(job))
   make = functools.partial(
     Population,
     learner_of(session, job, batch),
     seeds=job.seeds,
     shared=frozen,
     shared_axes=axes,
+    start_only=job_groups.start_only(job),
     hyper=job.hyper,
     given=dict(job.given),
     batch_axis=axis_of(batch),
@@ -258,13 +253,14 @@ def member_shapes(session: Session, job: Job) -> tuple[Learner, tuple]:
   member = learner_of(session, job, batch)
   seed, hyper, frozen, given = initial_shapes(job)
   carry = jax.eval_shape(member.init, seed, hyper, frozen, given)
+  frozen = {name: frozen[name] for name in job_groups.computed_groups(job)}
   batch = shapes_of_one(batch, axis_of(batch))
   return member, (carry, batch, frozen, hyper)
 
 
 def initial_shapes(job: Job) -> tuple:
   """The shapes that a member's initial state is made from."""
-  variables, axes = frozen_of(used_groups(job))
+  variables, axes = job_groups.frozen_of(job_groups.used_groups(job))
   frozen = shapes_of_one(variables, axes)
   hyper = {
     name: jax.ShapeDtypeStruct((), jnp.float32) for name in job.hyper or {}

@@ -118,6 +118,7 @@ class Trained(NamedTuple):
     seconds: time spent in steps.
     execution: how it ran.
     best: at which steps the nets were best; None for those of the last step.
+    notes: for the row.
   """
 
   stored: dict[str, dict]
@@ -125,6 +126,7 @@ class Trained(NamedTuple):
   seconds: float
   execution: Execution
   best: BestSteps | None = None
+  notes: tuple[str, ...] = ()
 
 
 class Stage(NamedTuple):
@@ -139,6 +141,7 @@ class Stage(NamedTuple):
     bytes: the size of each of its nets that is quantised or pruned.
     job: the name of the job that trained it; empty if none did.
     best: see `Trained`.
+    notes: for the row.
   """
 
   name: str
@@ -149,3 +152,4 @@ class Stage(NamedTuple):
   bytes: Mapping[str, int] = MappingProxyType({})
   job: str = ''
   best: BestSteps | None = None
+  notes: tuple[str, ...] = ()

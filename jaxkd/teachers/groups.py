@@ -123,6 +123,7 @@ def restore(
       variables, spec = stored.load(folder)
       check_same(variables, role, spec, at)
       there = spec['members']
+  variables = jax.device_get(variables)  # each job puts them on its devices
   wanted = entry['count'] * (seeds if entry['per_seed'] else 1)
   exactly = entry['per_seed'] or isinstance(folder, Given)
   if there < wanted or (exactly and there != wanted):
@@ -134,7 +135,7 @@ def restore(
     )
   variables = jax.tree.map(lambda x: x[:wanted], variables)
   for path, x in by_path(variables).items():
-    if np.isnan(np.asarray(x)).any():
+    if np.isnan(x).any():
       raise UserError(
         f'{at}: {folder} holds weights that are not a number ({path}); train '
         'that net again, or restore another'

@@ -5,7 +5,7 @@ all in one program or one after another, affects speed only.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +84,8 @@ class Population:
     shared: trees that are constant during training.
     shared_axes: for each entry of `shared`, None where all members get the
       same, 0 where it has a leading axis with one for each member.
+    start_only: the entries of `shared` that `init` takes and `step` does not,
+      so that they leave the devices.
     hyper: entry -> each member's own value [M].
     given: what each member starts with of its own, [M, ...].
     batch_axis: 0 where batches have a leading axis of members, None where
@@ -104,6 +106,7 @@ class Population:
     seeds: list[int],
     shared: Mapping[str, Any] | None = None,
     shared_axes: Mapping[str, int | None] | None = None,
+    start_only: Collection[str] = (),
     hyper: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
     batch_axis: int | None = 0,
@@ -119,15 +122,21 @@ class Population:
     self.batch_axis = batch_axis
     self._learner = learner
     self._seeds = np.asarray(seeds, np.uint32)
-    self._shared = dict(shared or {})
-    self._axes = {name: (shared_axes or {}).get(name) for name in self._shared}
-    self._placed = self._place(self._shared, self._axes)
+    self._starts = starts = dict(shared or {})
+    self._shared = {k: starts[k] for k in starts if k not in start_only}
+    axes = shared_axes or {}
+    self._axes = {name: axes.get(name) for name in self._shared}
+    self._start_axes = {name: axes.get(name) for name in starts}
     self._hyper = {
       name: np.asarray(value, np.float32)
       for name, value in (hyper or {}).items()
     }
     self._given = dict(given or {})
     self._evaluate = {}
+
+  @functools.cached_property
+  def _placed(self):
+    return self._place(self._shared, self._axes)
 
   @functools.cached_property
   def shapes(self) -> Any:
@@ -137,7 +146,7 @@ class Population:
   @functools.cached_property
   def _carry(self):
     """Shapes of the carry of one member, who is traced for all of them."""
-    shared = shapes_of_one(self._shared, self._axes)
+    shared = shapes_of_one(self._starts, self._start_axes)
     seed, hyper, given = shapes_of_one((self._seeds, self._hyper, self._given))
     return jax.eval_shape(self._learner.init, seed, hyper, shared, given)
 
@@ -156,13 +165,16 @@ class Population:
     """
     layouts = self._sharded(member=True)
     init = compilation.once(self._learner.init, out_shardings=layouts)
-    shared = self._placed if self._is_sharded else self._shared
+    shared = self._starts
+    if self._is_sharded:
+      others = {k: v for k, v in shared.items() if k not in self._shared}
+      shared = {**self._placed, **self._place(others, self._start_axes)}
     seeds = self._seeds if seeds is None else np.asarray(seeds, np.uint32)
     carries = [
       init(
         seeds[member],
         take(self._hyper, member),
-        _own(shared, self._axes, member),
+        _own(shared, self._start_axes, member),
         take(self._given, member),
       )
       for member in range(self.members)

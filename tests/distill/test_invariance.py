@@ -3,7 +3,8 @@
 Four texts are one batch in several layouts: in a row each, with more padding,
 packed into two rows, in parts (`accumulate`) and on several devices. Value and
 gradient of every loss are those of the first layout to 1e-6. The lists of
-losses are those that docs/losses.md publishes.
+losses are those that docs/losses.md publishes. Some are tried too with logits
+as factors, and with the largest of a teacher, which come in the batch.
 """
 
 import functools
@@ -18,6 +19,7 @@ import pytest
 from jaxkd import distill, losses
 from jaxkd.distill import accumulation, api
 from jaxkd.errors import UserError
+from jaxkd.logits import Factored, SparseLogits
 from jaxkd.losses import _docs
 from jaxkd.types import Context, Net
 
@@ -104,6 +106,7 @@ def causal(scale, width=WIDTH):
     outputs = {
       'hidden': hidden,
       'logits': hidden @ params['head'],
+      'factors': Factored(hidden, params['head'].T, chunk=3),
       'other': hidden @ params['other'],
     }
     return outputs, {}
@@ -135,6 +138,22 @@ def term(name, mask='valid'):
   )
 
 
+def held(loss, *, of='main', **at):
+  """A term of logits that are not held as a whole array."""
+  at = at.get('student', 'logits'), at.get('teacher', 'logits')
+  teacher = '' if loss is losses.cross_entropy else of
+  return distill.term(loss, teacher=teacher, at=at, mask='valid')
+
+
+FACTORS = {'student': 'factors', 'teacher': 'factors'}
+HELD = {
+  'factors': held(losses.kl, **FACTORS),
+  'factors and labels': held(losses.cross_entropy, **FACTORS),
+  'largest': held(losses.kl, of='cached'),
+  'factors and largest': held(losses.kl, of='cached', student='factors'),
+}
+
+
 def kept(parts):
   """An optimiser that moves nothing and keeps the gradient of each part."""
 
@@ -150,13 +169,29 @@ def kept(parts):
 @functools.cache
 def found(layout):
   """The value of each loss, and the gradient of each kind of losses' sum."""
+  parts = GIVEN.get(layout, KINDS)
+  names = [name for kind in parts.values() for name in kind]
+  return stepped(layout, {name: term(name) for name in names}, parts)
+
+
+@functools.cache
+def found_held(layout):
+  """The same for `HELD`, with the gradient of each."""
+  return stepped(layout, HELD, {name: (name,) for name in HELD})
+
+
+def stepped(layout, terms, parts):
+  """The value of each term, and the gradient of each part of them."""
   batch, accumulate, devices = LAYOUTS[layout]
-  example, parts = batch['inputs'], GIVEN.get(layout, KINDS)
-  teacher = causal(1.0)
+  example, teacher = batch['inputs'], causal(1.0)
+  variables = teacher.init(jax.random.key(1))
+  logits = teacher.apply(variables, example)[0]['logits']
+  largest = SparseLogits.of(logits[:, None], 3)
+  batch = {**batch, 'cached_outputs': {'cached': {'logits': largest}}}
   step = distill.step(
     distill.net(causal(0.5), example),
-    {'main': distill.net((teacher, teacher.init(jax.random.key(1))), example)},
-    {name: term(name) for kind in parts.values() for name in kind},
+    {'main': distill.net((teacher, variables), example)},
+    terms,
     kept(parts),
     parts=parts,
     accumulate=accumulate,
@@ -164,8 +199,7 @@ def found(layout):
     mesh=distill.mesh(1, len(batch['labels']), data=devices),
   )
   state, measured = step(step.init(seed=0), batch)
-  names = [name for kind in parts.values() for name in kind]
-  values = {name: float(measured[f'loss/{name}']) for name in names}
+  values = {name: float(measured[f'loss/{name}']) for name in terms}
   return values, jax.tree.map(np.asarray, state['opt'])
 
 
@@ -237,6 +271,18 @@ def test_gradients_do_not_depend_on_the_layout(layout):
     assert largest > 0
     for one, two in zip(wanted, given, strict=True):
       np.testing.assert_allclose(two, one, rtol=0, atol=1e-6 * largest)
+
+
+@EACH
+def test_logits_that_are_not_whole_arrays_do_not_either(layout):
+  (alone, wanted), (values, given) = found_held('alone'), found_held(layout)
+  assert values == pytest.approx(alone, rel=1e-6) and all(values.values())
+  for name, slopes in given.items():
+    one, two = jax.tree.leaves(wanted[name]), jax.tree.leaves(slopes)
+    largest = max(np.abs(x).max() for x in one)
+    assert largest > 0
+    for x, y in zip(one, two, strict=True):
+      np.testing.assert_allclose(y, x, rtol=0, atol=1e-6 * largest)
 
 
 def drawn(batch):

@@ -20,7 +20,14 @@ VOCABULARY, LENGTH = 11, 7
 SHAPE = jax.ShapeDtypeStruct((LENGTH,), jnp.int32)
 PACKED = dict.fromkeys(('tokens', 'segments', 'positions'), SHAPE)
 SMALL = {'width': 8, 'depth': 2, 'heads': 4, 'mlp_width': 12, 'init': 0.5}
-# Every feature of the families, in one net.
+# What Gemma 3 has besides, in blocks of which the last sees all tokens.
+WINDOWS = {
+  **{**SMALL, 'kv_heads': 2, 'head_width': 6, 'qk_norm': True},
+  **{'activation': 'gelu', 'post_norm': True, 'zero_centered': True},
+  **{'scaled_embedding': True, 'window': 2, 'window_period': 2},
+  **{'window_theta': 10.0, 'query_scalar': 5},
+}
+# Every feature of the other families, in one net.
 ALL = {
   **SMALL,
   **{'kv_heads': 2, 'head_width': 6, 'qkv_bias': True, 'qk_norm': True},
@@ -53,7 +60,16 @@ def own_state(outputs):
 @pytest.fixture(scope='module')
 def made():
   """A net, its variables, its forward pass, and what that gives."""
-  net = build(length=3)
+  return varied(build(length=3))
+
+
+@pytest.fixture(scope='module')
+def windowed():
+  """The same with windows."""
+  return varied(build(WINDOWS, length=3))
+
+
+def varied(net):
   variables = jax.jit(net.init)(KEY)
   # Biases and scales begin at 0 and 1, where many an error would be hidden.
   leaves, structure = jax.tree.flatten(variables)
@@ -126,8 +142,9 @@ def test_does_not_see_what_follows(made):
   assert (found[:, 4:] != outputs['logits'][:, 4:]).any()
 
 
-def test_packed_segments_are_rows_of_their_own(made):
-  _, variables, _, outputs = made
+@pytest.mark.parametrize(('kind', 'kw'), [('made', ALL), ('windowed', WINDOWS)])
+def test_packed_segments_are_rows_of_their_own(kind, kw, request):
+  _, variables, _, outputs = request.getfixturevalue(kind)
   packed = {
     'tokens': [
       [*ROWS[0, :3], *ROWS[1, :3], 0],
@@ -137,7 +154,7 @@ def test_packed_segments_are_rows_of_their_own(made):
     'positions': [[0, 1, 2, 0, 1, 2, 0], [0, 0, 1, 0, 1, 2, 3]],
   }
   packed = {name: np.array(x, np.int32) for name, x in packed.items()}
-  found = compiled(build(shape=PACKED))(variables, packed)['logits']
+  found = compiled(build(kw, shape=PACKED))(variables, packed)['logits']
   one, two = outputs['logits']
   wanted = [[one[:3], two[:3]], [one[:2], two[:4]]]
   for row, begin, parts in zip(found, (0, 1), wanted, strict=True):
@@ -148,10 +165,12 @@ def test_packed_segments_are_rows_of_their_own(made):
   assert np.isfinite(found).all()  # padding too
 
 
-@pytest.mark.parametrize('padding', [0, 2])
-def test_continues_sources_as_it_reads_whole_rows(made, padding):
+@pytest.mark.parametrize(
+  ('kind', 'padding'), [('made', 0), ('made', 2), ('windowed', 2)]
+)
+def test_continues_sources_as_it_reads_whole_rows(kind, padding, request):
   """Sources of 2 and 3 tokens, with a cache and without."""
-  _, variables, apply, outputs = made
+  _, variables, apply, outputs = request.getfixturevalue(kind)
   sources, more = np.zeros((2, 3 + padding), np.int32), []
   for row, number in enumerate((2, 3)):
     sources[row, :number] = ROWS[row, :number]
@@ -169,6 +188,22 @@ def test_continues_sources_as_it_reads_whole_rows(made, padding):
       given['logits'], np.stack(wanted)[:, i], rtol=1e-5, atol=1e-5
     )
     state = own_state(given)
+
+
+def test_a_window_ends_what_a_token_sees(windowed):
+  """Of one block alone; the last one sees the whole text."""
+  _, variables, _, outputs = windowed
+  other = ROWS.copy()
+  other[:, 0] = 1
+  params = variables['params']
+  local = {**params, 'blocks': {'0': params['blocks']['0']}}
+  own = {**variables, 'params': local}
+  apply = compiled(build({**WINDOWS, 'depth': 1}))
+  one, two = (apply(own, x)['logits'] for x in (ROWS, other))
+  assert (one[:, 1] != two[:, 1]).any()
+  np.testing.assert_array_equal(one[:, 2:], two[:, 2:])
+  all_of_it = compiled(build(WINDOWS))(variables, other)['logits']
+  assert (all_of_it[:, -1] != outputs['logits'][:, -1]).any()
 
 
 def test_an_empty_source_begins_with_bos(made):
@@ -323,6 +358,9 @@ def test_llama3_scales_the_long_wavelengths_alone():
     ('llama3_2_1b', 128_256, 1_235_814_400),
     ('llama3_2_3b', 128_256, 3_212_749_824),
     ('llama3_1_8b', 128_256, 8_030_261_248),
+    ('gemma3_270m', 262_144, 268_098_176),
+    ('gemma3_1b', 262_144, 999_885_952),
+    ('gemma3_4b', 262_208, 3_880_263_168),
   ],
 )
 def test_published_names_have_as_many_parameters(name, tokens, number):
@@ -342,6 +380,12 @@ def test_published_names_have_as_many_parameters(name, tokens, number):
     ({'vocabulary': 9}, 'the head has 9 rows, and there are 11 tokens'),
     ({'pad': 11}, 'pad: 11 should be a token, from 0 to below 11'),
     ({'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0}}, 'yarn'),
+    ({'rope_theta': 0.0}, 'rope_theta: 0.0 should be a number above 0'),
+    ({'lora': {'rank': True}}, 'lora.rank: True should be a whole number'),
+    ({'lora': {'rank': 0}}, 'lora.rank: 0 should be a whole number above 0'),
+    ({'window': -1}, 'window: -1 should be 0 or more'),
+    ({'window': 2, 'window_period': 0}, 'window_period: 0 should be 1 or more'),
+    ({'activation': 'relu'}, "no activation 'relu'"),
     ({'rope_scaling': {'rope_type': 'llama3'}}, "'llama3' takes factor, low"),
     (
       {'rope_scaling': {'rope_type': 'linear', 'factor': 0.0}},

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxkd import models
 from jaxkd.errors import UserError
-from jaxkd.models import hugging_face
+from jaxkd.models import decoder, hugging_face
 from jaxkd.paths import by_path
 from jaxkd.run import config
 
@@ -53,12 +53,11 @@ def written(folder, name='llama3'):
   folder.mkdir(exist_ok=True)
   text = json.dumps(REFERENCE.CONFIGS[name])
   (folder / 'config.json').write_text(text)
-  params = build(folder)[1]['params']
+  params = by_path(build(folder)[1]['params'])
+  names = hugging_face.tensor_names(params)
   shapes = {
-    hugging_face.tensor_name(path): x.shape[::-1]
-    if path.endswith('kernel')
-    else x.shape
-    for path, x in by_path(params).items()
+    names[path]: x.shape[::-1] if path.endswith('kernel') else x.shape
+    for path, x in params.items()
   }
   save_file(REFERENCE.fill(shapes), folder / 'model.safetensors')
   return folder
@@ -78,7 +77,12 @@ def test_gives_the_logits_of_transformers(name, tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'dtype', 'shard'),
-  [('llama3', 'float32', 10**9), ('qwen2', 'bfloat16', 1000)],
+  [
+    ('llama3', 'float32', 10**9),
+    ('qwen2', 'bfloat16', 1000),
+    ('gemma3', 'float32', 10**9),
+    ('gemma3_scaled', 'float32', 10**9),
+  ],
 )
 def test_what_is_written_is_what_is_read(name, dtype, shard, tmp_path):
   _, like = build(written(tmp_path / 'a', name))
@@ -156,6 +160,15 @@ NORM = 'model.norm.weight'
     (lambda f: (f / 'config.json').write_text('{'), 'config.json is not JSON'),
     (changed(architectures=['OPTForCausalLM']), 'no architecture .OPTForCau'),
     (changed(hidden_size='-'), 'hidden_size is missing or no whole number'),
+    (changed(num_attention_heads=0), 'num_attention_heads is missing or no'),
+    (changed(num_hidden_layers=True), 'num_hidden_layers is missing or no'),
+    (changed(num_key_value_heads='2'), 'num_key_value_heads is missing or no'),
+    (changed(rms_norm_eps='1e-6'), 'rms_norm_eps is missing or no number'),
+    (changed(rope_scaling=['llama3']), 'rope_scaling is missing or no object'),
+    (
+      changed(rope_parameters={'rope_type': 'default', 'rope_theta': None}),
+      'rope_theta is None, no number',
+    ),
     (changed(hidden_act='gelu'), "hidden_act is 'gelu', which is not computed"),
     (changed(attention_bias=True), 'attention_bias is True'),
     (changed(quantization_config={}), 'quantization_config is {}'),
@@ -177,6 +190,10 @@ NORM = 'model.norm.weight'
     (changed(max_position_embeddings=9), 'reads rows of 9 tokens, and those'),
     (cut_short, 'model.safetensors is damaged or cut short'),
     (indexed, 'a.safetensors of the 2 files that .* lists are missing'),
+    (
+      lambda f: (f / 'model.safetensors').unlink(),
+      'there are no weights in .* or .*index.json; download',
+    ),
     (pickled, 'no weights in .*, and pytorch_model.bin is a pickle'),
     (tensors(lambda t: t.pop(NORM)), 'no tensor model.norm.weight is there'),
     (
@@ -189,6 +206,79 @@ def test_refuses_what_is_not_whole_or_not_computed(folder, change, message):
   change(folder)
   with pytest.raises(UserError, match=message):
     hugging_face.load(folder, build(folder)[1])
+
+
+WINDOW = {'full_attention': {}, 'sliding_attention': {'rope_type': 'linear'}}
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (dict(final_logit_softcapping=30.0), 'final_logit_softcapping is 30.0'),
+    (dict(attn_logit_softcapping=50.0), 'attn_logit_softcapping is 50.0'),
+    (dict(use_bidirectional_attention=True), 'use_bidirectional_attention is'),
+    (dict(hidden_activation='silu'), "hidden_activation is 'silu', which is"),
+    (dict(sliding_window=None), 'sliding_window is None, not a number from 1'),
+    (dict(query_pre_attn_scalar=0), 'query_pre_attn_scalar is 0, not a'),
+    (dict(rope_parameters=WINDOW), 'rope_parameters scale sliding_attention'),
+    (dict(rope_parameters={'rope_theta': 1e6}), 'should have an object for f'),
+    (dict(rope_parameters={'full_attention': 1}), 'should have an object for'),
+    (dict(layer_types='full_attention'), 'layer_types is missing or no list'),
+    (dict(architectures=3), "no architecture '3'"),
+    (dict(layer_types=['full_attention']), 'layer_types should be .* all 3'),
+    (
+      dict(layer_types=['sliding_attention', *['full_attention'] * 2]),
+      'layer_types should be sliding_attention for all 3 layers but each n-th',
+    ),
+  ],
+)
+def test_refuses_a_gemma_that_is_not_computed(change, message, tmp_path):
+  text = json.dumps({**REFERENCE.CONFIGS['gemma3'], **change})
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(UserError, match=message):
+    hugging_face.options(tmp_path)
+
+
+def test_gemma_takes_what_its_config_leaves_out(tmp_path):
+  """As that of the published 4B does."""
+  text = {'hidden_size': 2560, 'intermediate_size': 10240}
+  text |= {'num_hidden_layers': 34, 'sliding_window': 1024}
+  text |= {'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}}
+  name = hugging_face.GEMMA3_IMAGES
+  config = {'architectures': [name], 'text_config': text}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  found = hugging_face.options(tmp_path)
+  assert found['vocabulary'] == 262_208
+  for option, value in decoder.NAMED['gemma3_4b'].items():
+    assert found[option] == value, option
+  assert found['query_scalar'] == found['head_width'] == 256
+  assert (found['window_period'], found['window_theta']) == (6, 1e4)
+
+
+@pytest.mark.parametrize(
+  'renamed',
+  [
+    lambda name: f'language_model.{name}',
+    lambda name: name.replace('model.', 'model.language_model.', 1),
+  ],
+)
+def test_reads_the_language_model_of_a_gemma_with_images(renamed, tmp_path):
+  _, like = build(written(tmp_path, 'gemma3_scaled'))
+  wanted = hugging_face.load(tmp_path, like)
+  config = {'architectures': [hugging_face.GEMMA3_IMAGES]}
+  config['text_config'] = REFERENCE.CONFIGS['gemma3_scaled']
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+
+  def change(held):
+    for name in list(held):
+      held[renamed(name)] = held.pop(name)
+    held['vision_tower.x.weight'] = np.zeros(2, np.float32)
+    held['model.multi_modal_projector.x.weight'] = np.zeros(2, np.float32)
+
+  tensors(change)(tmp_path)
+  _, like = build(tmp_path)
+  found = hugging_face.load(tmp_path, like)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_an_option_that_the_folder_fixes_is_refused(folder):

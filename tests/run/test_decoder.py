@@ -33,12 +33,11 @@ def folder(tmp_path_factory):
   config = {**REFERENCE.CONFIGS['qwen2'], 'vocab_size': 16}
   (path / 'config.json').write_text(json.dumps(config))
   net = models.build(f'hf:{path}', num_classes=9, input_shape=SHAPE)
-  params = jax.eval_shape(net.init, jax.random.key(0))['params']
+  params = by_path(jax.eval_shape(net.init, jax.random.key(0))['params'])
+  names = hugging_face.tensor_names(params)
   shapes = {
-    hugging_face.tensor_name(name): x.shape[::-1]
-    if name.endswith('kernel')
-    else x.shape
-    for name, x in by_path(params).items()
+    names[name]: x.shape[::-1] if name.endswith('kernel') else x.shape
+    for name, x in params.items()
   }
   save_file(REFERENCE.fill(shapes), path / 'model.safetensors')
   return path
@@ -46,13 +45,15 @@ def folder(tmp_path_factory):
 
 def config(folder, **student):
   adapters = dict(rank=2, targets=('query', 'value', 'down'))
-  given = dict(model=f'hf:{folder}', init='main', kw=dict(lora=adapters))
+  given = dict(model=f'hf:{folder}', init='base', kw=dict(lora=adapters))
   return dict(
     task='language',
     data=dict(
       source='markov', kw=dict(size=40, words=8, branching=3, length=8)
     ),
-    teachers=dict(main=dict(restore=f'hf:{folder}')),
+    teachers=dict(
+      main=dict(restore=f'hf:{folder}'), base=dict(restore=f'hf:{folder}')
+    ),
     students=dict(student={**given, **student}),
     distill=dict(
       labels=dict(loss='cross_entropy', mask='valid'),
@@ -60,7 +61,8 @@ def config(folder, **student):
     ),
     train=dict(steps=3, batch_size=4, seeds=1, learning_rate=0.05),
     report=dict(
-      metric='perplexity', compare=dict(better='student', than='teacher')
+      metric='perplexity',
+      compare=dict(better='student', than='teacher main'),
     ),
   )
 
@@ -74,7 +76,9 @@ def ran(folder, tmp_path_factory):
 
 def test_adapters_alone_are_trained_and_are_merged(folder, ran):
   directory, row = ran
-  assert row['metrics']['teacher'].keys() <= row['metrics']['student'].keys()
+  assert (
+    row['metrics']['teacher main'].keys() <= row['metrics']['student'].keys()
+  )
   assert [n for n in row['notes'] if 'have 16 rows, of which the first 12' in n]
   net, variables = jaxkd.load(directory)
   shapes = jax.eval_shape(net.init, jax.random.key(0))
@@ -86,6 +90,17 @@ def test_adapters_alone_are_trained_and_are_merged(folder, ran):
       assert singular[1] > 1e-4 and singular[2:].max() < 1e-6
     else:
       np.testing.assert_array_equal(now, before[path])
+
+
+def test_a_step_takes_no_group_that_nets_only_start_from(folder, ran, tmp_path):
+  _, row = ran
+  assert {'agreement', 'teacher_kl'} <= row['metrics']['student'].keys()
+  assert not [name for name in row['metrics']['student'] if ':' in name]
+  complete = configs.plain(configs.complete(config(folder)))
+  source, (part,) = checks.prepare(complete, tmp_path)
+  needs = overview.memory(part, source, 'student')
+  one = jax.eval_shape(part.teachers['main'].net.init, jax.random.key(0))
+  assert needs['frozen teachers'] == 4 * models.count(one['params'])
 
 
 def test_what_is_exported_gives_the_same_logits(ran, tmp_path):

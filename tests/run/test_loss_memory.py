@@ -1,6 +1,7 @@
 """What a run says of, and refuses for, logits that are kept as factors."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -40,8 +41,13 @@ def explained(config, folder):
 
 
 def test_explains_what_a_loss_takes(tmp_path):
-  text = explained(complete({'logits': 'factored', 'chunk': 8}), tmp_path)
+  given = complete({'logits': 'factored', 'chunk': 8})
+  text = explained(given, tmp_path)
   assert 'kB beside its gradients, in chunks of 8 of 34 classes; dense' in text
+  in_parts = explained(configs.put(given, 'train.accumulate', 8), tmp_path)
+  said = 'takes (.*) kB beside its gradients for each of the 8 parts of a batch'
+  part = re.search(said, in_parts)[1]
+  assert float(part) < float(re.search('takes (.*) kB beside', text)[1]) / 4
   assert 'chunks' not in explained(complete(), tmp_path)
 
 

@@ -78,6 +78,33 @@ def test_all_ways_of_running_give_the_same(data, own_batch, own_offset):
   np.testing.assert_array_equal(totals['loss'][1], 3)
 
 
+@pytest.mark.parametrize('mode', MODES)
+def test_what_members_only_start_from_leaves_the_device(data, mode):
+  learner, batch = sgd_learner(), take(data, 0)
+
+  def init(seed, hyper, shared, given):
+    own = learner.init(seed, hyper, shared, given)
+    return {**own, 'w': shared['start'].sum(0)}
+
+  def step(carry, batch, shared, hyper):
+    assert shared.keys() == {'offset'}
+    return learner.step(carry, batch, shared, hyper)
+
+  population = Population(
+    learner._replace(init=init, step=step),
+    seeds=[3, 4],
+    shared={'offset': np.float32(1), 'start': np.ones((7, 3), np.float32)},
+    start_only={'start'},
+    batch_axis=None,
+    mode=mode,
+  )
+  carry = population.init()
+  np.testing.assert_array_equal(population.stacked(carry)['w'], 7)
+  totals = population.split(population.no_totals(batch))
+  population.step(carry, totals, batch)
+  assert not [x for x in jax.live_arrays() if x.shape[-2:] == (7, 3)]
+
+
 def test_members_start_the_same_in_every_mode(data):
   populations = [trained(mode, data, steps=0) for mode in MODES]
   starts = [p.stacked(carry) for p, carry, _ in populations]
