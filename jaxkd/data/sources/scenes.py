@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from jaxkd.data import coco as coco_lib
-from jaxkd.data import images, objects
+from jaxkd.data import images, listing, objects
 from jaxkd.data import scenes as scenes_lib
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import (
@@ -169,7 +169,7 @@ def coco(
   }
   first_split(name, found)
   coco_lib.check_alike(found)
-  files = [path for own in found.values() for path in own.images]
+  files = listing.of(path for own in found.values() for path in own.images)
   kind = images.kind_of_many(files, resize)
   counts = [len(labels) for own in found.values() for labels, _ in own.found]
   how = kind.mode, resize, most or max(1, *counts)
