@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import gzip
-import hashlib
+import io
 import os
 import struct
 import zlib
@@ -57,6 +57,24 @@ class Found(NamedTuple):
 
   files: Listing
   labels: np.ndarray
+
+
+class Stored(NamedTuple):
+  """The content of an image file that is stored in another file.
+
+  Attributes:
+    name: what to call it in errors.
+    content: its bytes, or a buffer of them.
+  """
+
+  name: str
+  content: Any
+
+  def __str__(self) -> str:
+    return self.name
+
+
+File = str | Path | Stored  # of an image
 
 
 class Files(NamedTuple):
@@ -185,18 +203,24 @@ def seen_twice(found: Mapping[str, Found]) -> tuple[str, ...]:
   )
 
 
-def kind_of_many(files: Listing, resize: Resize) -> Kind:
-  """As `kind`; if the images are many, it is kept until one of them changes."""
-  if len(files.paths) < MANY:
-    return kind(files.paths, resize)
-  name = listing.key(files, 1, PIL.__version__, resize)
+def kind_of_many(files: Sequence[File], resize: Resize, key: str) -> Kind:
+  """As `kind`; if the images are many, it is kept under a key.
+
+  Args:
+    files: of all images.
+    resize: as in `read`.
+    key: changes when one of the files does.
+  """
+  if len(files) < MANY:
+    return kind(files, resize)
+  name = file_cache.key((), 1, key, PIL.__version__, resize)
   found = file_cache.arrays(
-    CACHE / f'{name}.npz', lambda: kind(files.paths, resize)._asdict()
+    CACHE / f'{name}.npz', lambda: kind(files, resize)._asdict()
   )
   return Kind(found['mode'].item(), tuple(found['notes'].tolist()))
 
 
-def kind(paths: Sequence[str | Path], resize: Resize) -> Kind:
+def kind(paths: Sequence[File], resize: Resize) -> Kind:
   """What all images have in common, from their headers.
 
   Raises:
@@ -247,7 +271,7 @@ def kind(paths: Sequence[str | Path], resize: Resize) -> Kind:
 
 
 def read(
-  paths: Sequence[str | Path],
+  paths: Sequence[File],
   labels: np.ndarray,
   mode: str,
   resize: Resize,
@@ -269,15 +293,18 @@ def read(
     images = np.stack([pixels(paths[i], mode, resize) for i in indices])
     return {'inputs': images, 'labels': labels[indices]}
 
+  content = content_key(key, mode, resize)
+  return StreamedExamples(len(paths), fetch, lambda: labels, content=content)
+
+
+def content_key(key: str, mode: str, resize: Resize) -> str:
+  """The key of the pixels of files; empty where their own key is."""
   by = PIL.__version__, features.version('jpg'), mode, resize
-  content = hashlib.sha256(repr((key, *by)).encode()).hexdigest()[:32]
-  return StreamedExamples(
-    len(paths), fetch, lambda: labels, content=key and content
-  )
+  return file_cache.key((), 1, key, *by) if key else ''
 
 
 def pixels(
-  path: str | Path, mode: str, resize: Resize, size: tuple[int, int] = ()
+  path: File, mode: str, resize: Resize, size: tuple[int, int] = ()
 ) -> np.ndarray:
   """An image as it is meant to be shown, turned as its EXIF tag says.
 
@@ -362,12 +389,14 @@ def _ending(path: str | Path) -> str:
   return os.path.splitext(path)[1].lower()
 
 
-def _opened(path: str | Path) -> Image.Image:
+def _opened(path: File) -> Image.Image:
   """An image whose pixels are not read yet.
 
   Pillow tries one format after the other, most of which raise an error inside;
   to begin with that of the ending takes half the time.
   """
+  if isinstance(path, Stored):
+    return Image.open(io.BytesIO(path.content))
   usual = Image.registered_extensions().get(_ending(path))
   if usual:
     with contextlib.suppress(Image.UnidentifiedImageError):
@@ -412,7 +441,7 @@ def _counted(others: Mapping[str, int]) -> str:
   return ', '.join(f'{count:,} {ending}' for ending, count in others.items())
 
 
-def _damaged(path: str | Path, error: Exception) -> UserError:
+def _damaged(path: File, error: Exception) -> UserError:
   return UserError(
     f'{path} is no image, or a damaged one ({error}); replace or remove it',
     entry='data.source',

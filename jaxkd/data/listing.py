@@ -1,8 +1,8 @@
 """Lists of files with what tells whether one of them has changed.
 
-A list is made anew at each start: to ask the file system about a file takes some
-microseconds, so that a million files take some seconds, and a change of any is
-seen. What takes longer, to read the files, is cached under the list's `key`.
+A list is made anew at each start: to ask the file system about one file takes
+microseconds, so that a million take seconds, and a change of any is seen. What
+takes longer, to read the files, is cached under the `key` of the list.
 """
 
 import array

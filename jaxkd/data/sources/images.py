@@ -313,15 +313,15 @@ def folder(
     raise UserError(f'data.source: there is no folder {root}')
   classes, files, left_out = in_class_folders(root, images.IMAGES)
   all_files = listing.joined([found.files for found in files.values()])
-  kind = images.kind_of_many(all_files, resize)
-  many = len(all_files.paths) >= images.MANY
+  key = listing.key(all_files, 1)
+  kind = images.kind_of_many(all_files.paths, resize, key)
   splits = {
     split: images.read(
       found.files.paths,
       found.labels,
       kind.mode,
       resize,
-      key=listing.key(found.files, 1) if many else '',
+      key=listing.key(found.files, 1),
     )
     for split, found in files.items()
   }

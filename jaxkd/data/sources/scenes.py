@@ -170,7 +170,7 @@ def coco(
   first_split(name, found)
   coco_lib.check_alike(found)
   files = listing.of(path for own in found.values() for path in own.images)
-  kind = images.kind_of_many(files, resize)
+  kind = images.kind_of_many(files.paths, resize, listing.key(files, 1))
   counts = [len(labels) for own in found.values() for labels, _ in own.found]
   how = kind.mode, resize, most or max(1, *counts)
   splits = {
