@@ -170,6 +170,11 @@ def test_another_split_may_be_the_one_to_test_on(tmp_path):
   saved(tmp_path / 'set', splits)
   with pytest.raises(UserError, match=r"the split 'test'.* has the label -1"):
     load(tmp_path / 'set', validation=None)
+  saved(tmp_path / 'two', {k: splits[k] for k in ('train', 'validation')})
+  with pytest.raises(
+    UserError, match=r'kw\.test: .* train, validation; say wh'
+  ):
+    load(tmp_path / 'two')
   source = load(tmp_path / 'set', test='validation')
   assert red(source.splits['test']) == EXPECTED['test']
   with pytest.raises(

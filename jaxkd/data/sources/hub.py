@@ -144,6 +144,11 @@ def _images(
 ) -> Source:
   """The images of tables."""
   images.check_resize(resize)
+  if 'train' in tables and 'test' not in tables:
+    raise UserError(
+      f'data.kw.test: {name} has the splits {", ".join(tables)}; say which to '
+      "test on, as in 'validation'"
+    )
   first = first_split(name, tables)
   tables = {first: tables[first], **tables}
   at = {split: split_entry(name, split) for split in tables}
