@@ -68,6 +68,7 @@ def red(split):
   """What tells the images apart, and their labels."""
   found = split.fetch(np.arange(len(split)))
   assert found['inputs'].dtype == np.uint8
+  assert found['labels'].dtype == np.int32
   assert found['inputs'].shape[1:] == (3, 4, 3)
   return found['inputs'][:, 0, 0, 0].tolist(), found['labels'].tolist()
 

@@ -10,6 +10,7 @@ from jaxkd.data import conversations, folders, hub, hub_images, images, listing
 from jaxkd.data import labels as labels_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.corpus import Layout
+from jaxkd.data.examples import as_labels
 from jaxkd.data.source import (
   Source,
   first_split,
@@ -167,7 +168,9 @@ def _images(
   values, notes = {}, ()
   for split, table in tables.items():
     values[split] = hub_images.labels_of(table, found[split][1])
-  if not names:
+  if names:
+    values = {split: as_labels(own, at[split]) for split, own in values.items()}
+  else:
     values, names, notes = labels_lib.read(values, conventions, at)
   files = _listed(where, tables)
   keys = {
