@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import gzip
 import io
 import os
@@ -381,8 +382,12 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
 
 
 def _is_image(path: str | Path) -> bool:
-  ending = _ending(path)
-  return ending in Image.registered_extensions() and ending not in _NO_IMAGES
+  return _ending(path) in _endings()
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+  return frozenset(Image.registered_extensions()) - _NO_IMAGES
 
 
 def _ending(path: str | Path) -> str:
