@@ -80,7 +80,8 @@ def starts(
 NOTES = (
   'Seconds from the name of the folder to data whose checksum is known, after '
   'imports: the median, with quartiles. The first start reads the headers of '
-  'all files, and those that follow find in a cache what they said.',
+  'all files, and those that follow find in a cache what they said, and the '
+  'checksums of images that are read as asked for.',
   'The memory is what the process has taken at most, with all it imports.',
 )
 

@@ -4,6 +4,10 @@ python experiments/benchmark.py [--losses | --convolutions | \
     --vocabulary_chunks | --population | --data | --growth | --peers | \
     --case NAME] [--store | --out FILE]
 
+Images a second beside PyTorch's DataLoader and TFDS, given a Python with them:
+
+python experiments/benchmark.py --data=loading --torch_python=PYTHON
+
 Beside the training steps of PyTorch projects, given clones of them:
 
 python experiments/benchmark.py --peers --torch_python=PYTHON \
@@ -25,6 +29,7 @@ from benchmarks import (
   convolution_speed,
   data_speed,
   growth_speed,
+  loading_speed,
   loss_speed,
   population_speed,
   speed,
@@ -86,7 +91,11 @@ flags.DEFINE_boolean(
 _define_parts('population', population_speed.PARTS, 'measure populations')
 _define_parts('growth', growth_speed.PARTS, 'measure cost as work grows')
 _define_parts('peers', side_by_side.PROGRAMS, 'measure steps beside the peers')
-flags.DEFINE_string('torch_python', '', 'a Python with PyTorch, for --peers')
+flags.DEFINE_string(
+  'torch_python',
+  '',
+  'a Python with PyTorch, for --peers; with PyTorch or TensorFlow, for --data',
+)
 for _peer in PEERS:
   flags.DEFINE_string(_peer, '', f'a clone of {_peer}, for --peers')
 flags.DEFINE_enum(
@@ -109,8 +118,10 @@ flags.DEFINE_float(
   'with what it compiles; what does not fit is left out',
   lower_bound=0,
 )
-flags.DEFINE_boolean(
-  'data', False, 'measure how soon folders of images are ready, and not steps'
+_define_parts(
+  'data',
+  ('starts', 'loading'),
+  'measure how soon folders of images are ready, and images a second',
 )
 flags.DEFINE_integer(
   'steps',
@@ -222,7 +233,14 @@ def _plan(options):
            loss_speed.usual(), FLAGS.steps, **options, **bound)
     ]  # fmt: skip
   if FLAGS.data:
-    return [_job('data', data_speed, data_speed.starts, 'starts', **options)]
+    jobs = {
+      'starts': _job(
+        'data', data_speed, data_speed.starts, 'starts', **options
+      ),
+      'loading': _job('data', loading_speed, loading_speed.measure, 'loading',
+                      FLAGS.torch_python, **options),
+    }  # fmt: skip
+    return [jobs[part] for part in FLAGS.data]
   if FLAGS.growth:
     return [
       _job('growth', growth_speed, growth_speed.measure, f'growth: {part}',

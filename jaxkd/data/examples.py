@@ -94,6 +94,8 @@ class StreamedExamples:
       given numbers, as `fetch` does, but may skip all other fields.
     name: the key of their index in the cache, from
       `jaxkd.data.file_cache.key`; empty for no caching.
+    content: the key of the checksums of their other fields in the cache, which
+      changes with all that ``fetch`` depends on; empty for no caching.
   """
 
   def __init__(
@@ -104,6 +106,7 @@ class StreamedExamples:
     *,
     read_labels: Callable[[np.ndarray], dict[str, Any]] | None = None,
     name: str = '',
+    content: str = '',
   ):
     """Reads nothing yet.
 
@@ -114,9 +117,11 @@ class StreamedExamples:
         labels, if either is known without reading; called once, when needed.
       read_labels: by default ``read``.
       name: of the index in the cache.
+      content: of the checksums in the cache.
     """
     self._size, self.fetch, self._labels = size, read, labels
     self.read_labels, self.name = read_labels or read, name
+    self.content = content
     self._found: dict[str, np.ndarray] = {}
 
   def __len__(self) -> int:
@@ -158,7 +163,10 @@ class StreamedExamples:
     return self._found[name]
 
   def read_by(
-    self, read: Callable[[np.ndarray], dict[str, Any]]
+    self,
+    read: Callable[[np.ndarray], dict[str, Any]],
+    *,
+    content: str = '',
   ) -> 'StreamedExamples':
     """The same examples and labels under another function that reads them."""
     return StreamedExamples(
@@ -167,6 +175,7 @@ class StreamedExamples:
       lambda: self.index,
       read_labels=self.read_labels,
       name=self.name,
+      content=content,
     )
 
   def take(self, indices: np.ndarray) -> 'StreamedExamples':
@@ -175,14 +184,19 @@ class StreamedExamples:
     def labels():
       return None if self.index.each else self.index.classes[indices]
 
-    chosen = np.ascontiguousarray(indices, np.int64)
-    digest = hashlib.sha256(self.name.encode() + chosen.tobytes())
+    chosen = np.ascontiguousarray(indices, np.int64).tobytes()
+
+    def part_of(key):
+      whole = hashlib.sha256(key.encode() + chosen)
+      return key and whole.hexdigest()[:32]
+
     return StreamedExamples(
       len(indices),
       lambda numbers: self.fetch(indices[numbers]),
       labels,
       read_labels=lambda numbers: self.read_labels(indices[numbers]),
-      name=self.name and digest.hexdigest()[:32],
+      name=part_of(self.name),
+      content=part_of(self.content),
     )
 
   def _checked_labels(self, numbers: np.ndarray) -> dict[str, Any]:
@@ -446,7 +460,8 @@ def checked(
     check(batch, numbers, num_classes, at=at, **options)
     return batch
 
-  return streamed(examples).read_by(fetch)
+  found = streamed(examples)
+  return found.read_by(fetch, content=found.content)
 
 
 def check_labels(examples: Examples, num_classes: int, *, at: str) -> None:

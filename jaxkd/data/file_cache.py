@@ -36,15 +36,6 @@ def key(files: Iterable[Path], *made_by: Any) -> str:
   return found.hexdigest()[:32]
 
 
-def sizes(files: Iterable[Path], top: Path) -> str:
-  """A hash of the files' names below a folder, and of their sizes."""
-  found = hashlib.sha256()
-  for path in files:
-    line = f'{path.relative_to(top)} {path.stat().st_size}\n'
-    found.update(line.encode(errors='surrogateescape'))
-  return found.hexdigest()
-
-
 def arrays(
   file: Path, make: Callable[[], Mapping[str, Any]]
 ) -> dict[str, np.ndarray]:

@@ -2,15 +2,17 @@
 
 import hashlib
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxkd.data import cache, passes
+from jaxkd.data import cache, file_cache, passes
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.sources import Source
 from jaxkd.paths import by_path
 
+CACHE = Path('~/.cache/jaxkd/checksums')
 _SAMPLE = 1024  # examples that are hashed where not all are in memory
 _made: weakref.WeakKeyDictionary[Any, dict[str, str]] = (
   weakref.WeakKeyDictionary()
@@ -37,7 +39,8 @@ def of_examples(examples: Examples) -> dict[str, str]:
   """A checksum of each field of the examples, e.g. of their inputs.
 
   All labels are hashed; of the other fields, 1,024 examples where the split is
-  not in memory.
+  not in memory. Where it says what its examples depend on
+  (`StreamedExamples.content`), their checksums are kept until that changes.
   """
   if examples not in _made:
     _made[examples] = _of_examples(examples)
@@ -45,14 +48,13 @@ def of_examples(examples: Examples) -> dict[str, str]:
 
 
 def _of_examples(examples: Examples) -> dict[str, str]:
-  count = len(examples)
-  numbers = np.arange(count)
-  if not isinstance(examples, ArrayExamples) and count > _SAMPLE:
-    numbers = np.linspace(0, count - 1, _SAMPLE).astype(int)
-  found = {}
-  for part in np.array_split(numbers, -(-len(numbers) // _SAMPLE)):
-    _add(found, examples, part)
-  found = {field: each.hexdigest() for field, each in sorted(found.items())}
+  content = getattr(examples, 'content', '')
+  if content:
+    file = CACHE / f'{content}.npz'
+    found = file_cache.arrays(file, lambda: _of_fields(examples))
+    found = {field: checksum.item() for field, checksum in found.items()}
+  else:
+    found = _of_fields(examples)
   labels = examples.labels
   # Label maps and sequences that are streamed were hashed when the index was
   # made, with the same result as in memory.
@@ -60,6 +62,18 @@ def _of_examples(examples: Examples) -> dict[str, str]:
     examples.index.checksum if labels is None else cache.fingerprint([labels])
   )
   return found
+
+
+def _of_fields(examples: Examples) -> dict[str, str]:
+  """The checksum of each field; of labels it may be of some alone."""
+  count = len(examples)
+  numbers = np.arange(count)
+  if not isinstance(examples, ArrayExamples) and count > _SAMPLE:
+    numbers = np.linspace(0, count - 1, _SAMPLE).astype(int)
+  found = {}
+  for part in np.array_split(numbers, -(-len(numbers) // _SAMPLE)):
+    _add(found, examples, part)
+  return {field: each.hexdigest() for field, each in sorted(found.items())}
 
 
 def _add(found: dict[str, Any], examples: Examples, part: np.ndarray) -> None:
@@ -80,9 +94,7 @@ def _add(found: dict[str, Any], examples: Examples, part: np.ndarray) -> None:
       shape = len(part), *leaf.shape[1:]
       found[field].update(cache.header(path, shape, leaf.dtype))
       found[field].update(cache.bytes_of(leaf))
-    for places in passes.parts(
-      len(rest), passes.nbytes(one), 'checking the data', most=_SAMPLE
-    ):
-      batch = examples.fetch(rest[places])
+    places = passes.parts(len(rest), passes.nbytes(one), 'checking the data')
+    for _, batch in passes.read(lambda own: examples.fetch(rest[own]), places):
       for field, path in now.items():
         found[field].update(cache.bytes_of(by_path(batch[field])[path]))

@@ -1,5 +1,6 @@
 """Folders of data: which files in them are data, and of which split."""
 
+import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +29,7 @@ _LEFT_BEHIND = {
 
 def is_data(path: Path) -> bool:
   """Whether a file is data by its name: not hidden, nor a system's own."""
-  return not path.name.startswith('.') and path.name not in _LEFT_BEHIND
+  return _is_data(path.name)
 
 
 def listed(folder: Path) -> list[Path]:
@@ -37,19 +38,7 @@ def listed(folder: Path) -> list[Path]:
   Raises:
     UserError: a folder that cannot be read, or a link that leads nowhere.
   """
-  try:
-    found = sorted(filter(is_data, folder.iterdir()))
-    broken = [path for path in found if path.is_symlink() and not path.exists()]
-  except OSError as error:
-    raise UserError(
-      f'data.source: cannot read the folder {folder}: {error.strerror}'
-    ) from error
-  for path in broken:
-    raise UserError(
-      f'data.source: {path} is a link to {path.readlink()}, which is not '
-      'there; repair or remove the link'
-    )
-  return found
+  return [Path(folder, entry.name) for entry in _entries(folder)]
 
 
 def below(top: Path) -> list[Path]:
@@ -60,22 +49,53 @@ def below(top: Path) -> list[Path]:
   Raises:
     UserError: as `listed`, or links that form a cycle.
   """
-  parent = Path(os.path.abspath(top)).parent.resolve()
-  return sorted(_below(top, frozenset((parent, *parent.parents))))
+  return [Path(path) for path, _ in walk(top)]
 
 
-def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-  real = folder.resolve()
+def walk(top: Path) -> Iterator[tuple[str, os.stat_result]]:
+  """The files of `below`, as texts, with what the file system says of each."""
+  parent = os.path.realpath(os.path.dirname(os.path.abspath(top)))
+  above = {parent, *map(str, Path(parent).parents)}
+  return _walk(os.fspath(top), frozenset(above))
+
+
+def _walk(
+  folder: str, above: frozenset[str]
+) -> Iterator[tuple[str, os.stat_result]]:
+  real = os.path.realpath(folder)
   if real in above:
     raise UserError(
       f'data.source: {folder} is a link to {real}, a folder that it is in '
       'itself; remove the link'
     )
-  for path in listed(folder):
-    if path.is_dir():
-      yield from _below(path, above | {real})
-    elif path.is_file():
-      yield path
+  for entry in _entries(folder):
+    if entry.is_dir():
+      yield from _walk(entry.path, above | {real})
+    elif entry.is_file():
+      yield entry.path, entry.stat()
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry]:
+  """What is in a folder and is data, sorted by name."""
+  try:
+    with os.scandir(folder) as opened:
+      found = [entry for entry in opened if _is_data(entry.name)]
+  except OSError as error:
+    raise UserError(
+      f'data.source: cannot read the folder {folder}: {error.strerror}'
+    ) from error
+  found.sort(key=operator.attrgetter('name'))
+  for entry in found:
+    if entry.is_symlink() and not os.path.exists(entry.path):
+      raise UserError(
+        f'data.source: {entry.path} is a link to {os.readlink(entry.path)}, '
+        'which is not there; repair or remove the link'
+      )
+  return found
+
+
+def _is_data(name: str) -> bool:
+  return not name.startswith('.') and name not in _LEFT_BEHIND
 
 
 def check_no_splits(names: Iterable[str], where: str) -> None:

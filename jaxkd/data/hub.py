@@ -8,38 +8,61 @@ from typing import Any
 from jaxkd import lookup
 from jaxkd.data import folders, text
 from jaxkd.data.conversations import Document, Format
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, unknown
 
 _OFFLINE = 'HF_DATASETS_OFFLINE'
 _AT_ONCE = 1000  # records
 
 
-def read(
-  name: str, place: Path, config: str, form: Format
-) -> dict[str, list[Document]]:
-  """The documents of each split, or of 'all' where there are no splits.
+def tables(
+  name: str, place: Path, config: str, test: str = ''
+) -> dict[str, Any]:
+  """The table of each split, or of 'all' where there are no splits.
 
   Args:
     name: of a data set.
     place: where it is, if it is a path: a file or a folder of parquet, or a
       folder that ``save_to_disk`` has written.
     config: of the data set, where it has several; empty for its default.
-    form: what its records have.
+    test: the split to test on, by the name that the set has for it; empty for
+      one that is called so.
 
   Raises:
-    UserError: it is not there, cannot be read, or has no such records.
+    UserError: it is not there, or cannot be read, or has no such split.
   """
   # The package reads this when it is imported. With 0 it may download.
   os.environ.setdefault(_OFFLINE, '1')
   datasets = lookup.package('datasets', extra='hf', at='data.source')
-  tables = _tables(datasets, name, place, config)
-  named = tables if isinstance(tables, dict) else {'train': tables}
-  found = folders.splits(named, where=name)
+  read = _tables(datasets, name, place, config)
+  named = read if isinstance(read, dict) else {'train': read}
+  if test and test not in named:
+    raise unknown('split', test, named, 'data.kw.test')
+  if test:
+    found = folders.splits({*named} - {test}, where=name)
+    found['test'] = test
+  else:
+    found = folders.splits(named, where=name)
   if found.keys() <= {'train'}:
     found = {'all': found.get('train') or next(iter(named))}
+  return {split: named[own] for split, own in found.items()}
+
+
+def documents(
+  tables: dict[str, Any], name: str, form: Format
+) -> dict[str, list[Document]]:
+  """The documents of each table.
+
+  Args:
+    tables: by split, from `tables`.
+    name: of the data set.
+    form: what its records have.
+
+  Raises:
+    UserError: a table has no such records.
+  """
   return {
-    split: [*_documents(named[own], form, f'the split {own!r} of {name!r}')]
-    for split, own in found.items()
+    split: [*_documents(table, form, f'the split {split!r} of {name!r}')]
+    for split, table in tables.items()
   }
 
 
@@ -73,7 +96,8 @@ def _documents(table: Any, form: Format, where: str) -> Iterator[Document]:
     if field not in table.column_names:
       raise UserError(
         f'data.kw.field: {where} has no field {field!r} but '
-        f'{", ".join(table.column_names)}; name another'
+        f'{", ".join(table.column_names)}; name another, or, of images, say '
+        "data.kw.format='images'"
       )
   table = table.select_columns([*form.fields])
   for start in range(0, len(table), _AT_ONCE):

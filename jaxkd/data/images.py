@@ -1,7 +1,11 @@
 """Images from files: class folders, and IDX files of bytes."""
 
 import collections
+import contextlib
+import functools
 import gzip
+import io
+import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 
-from jaxkd.data import file_cache, folders, passes
+from jaxkd.data import file_cache, folders, listing, passes
 from jaxkd.data.examples import StreamedExamples
+from jaxkd.data.listing import Listing
 from jaxkd.errors import UserError, several
 
 Resize = int | tuple[int, int]  # a side, or height and width; 0 for none
@@ -43,15 +48,45 @@ class Kind(NamedTuple):
   notes: tuple[str, ...]
 
 
+class Found(NamedTuple):
+  """Files in class folders.
+
+  Attributes:
+    files: of a split.
+    labels: the number of the class of each, int32 [N].
+  """
+
+  files: Listing
+  labels: np.ndarray
+
+
+class Stored(NamedTuple):
+  """The content of an image file that is stored in another file.
+
+  Attributes:
+    name: what to call it in errors.
+    content: its bytes, or a buffer of them.
+  """
+
+  name: str
+  content: Any
+
+  def __str__(self) -> str:
+    return self.name
+
+
+File = str | Path | Stored  # of an image
+
+
 class Files(NamedTuple):
   """A kind of files in class folders.
 
   Attributes:
-    are: whether a file is of the kind, by its name.
+    are: whether a file is of the kind, by its path.
     name: what they are called.
   """
 
-  are: Callable[[Path], bool]
+  are: Callable[[str | Path], bool]
   name: str
 
 
@@ -79,7 +114,7 @@ def check_none(top: Path, kind: Files) -> None:
 
 def find(
   top: Path, names: Sequence[str], kind: Files, *, all_of_them: bool
-) -> tuple[list[tuple[Path, int]], collections.Counter[str]]:
+) -> tuple[Found, collections.Counter[str]]:
   """The files of a kind in the class folders, in order, with their labels.
 
   Folders inside a class folder belong to that class.
@@ -107,26 +142,31 @@ def find(
         f'classes of train, {several(names)}; rename, move or remove it'
       )
   check_none(top, kind)
-  found, left_out = [], collections.Counter()
-  for label, name in enumerate(names):
+  found, counts, left_out = [], [], collections.Counter()
+  for name in names:
     folder = top / name
     own, others = [], collections.Counter()
-    for path in folders.below(folder) if folder.is_dir() else ():
+    for path, status in folders.walk(folder) if folder.is_dir() else ():
       if kind.are(path):
-        own.append((path, label))
+        own.append((path, status))
       else:
-        others[path.suffix.lower() or 'without ending'] += 1
-    inner = {path.relative_to(folder).parts[0] for path, _ in own}
+        others[Path(path).suffix.lower() or 'without ending'] += 1
+    own = listing.gathered(own)
+    start = len(os.path.join(folder, ''))
+    parts = (path[start:].partition(os.sep) for path in own.paths)
+    inner = {first for first, inside, _ in parts if inside}
     folders.check_no_splits(inner, where=str(folder))
-    if all_of_them and not own:
+    if all_of_them and not own.paths:
       but = f' but {_counted(others)}' if others else ''
       raise UserError(
         f'data.source: {folder} holds no {kind.name}{but}; add some, or remove '
         'the folder'
       )
-    found += own
+    found.append(own)
+    counts.append(len(own.paths))
     left_out += others
-  return found, left_out
+  labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+  return Found(listing.joined(found), labels), left_out
 
 
 def left_out(others: Mapping[str, int], kind: Files) -> tuple[str, ...]:
@@ -136,41 +176,52 @@ def left_out(others: Mapping[str, int], kind: Files) -> tuple[str, ...]:
   return (f'files that are no {kind.name} are left out: {_counted(others)}',)
 
 
-def seen_twice(
-  found: Mapping[str, Sequence[tuple[Path, int]]],
-) -> tuple[str, ...]:
+def seen_twice(found: Mapping[str, Found]) -> tuple[str, ...]:
   """Notes on files that links put into several splits or classes.
 
   Args:
     found: split -> files and labels, from `find`.
   """
-  first, counts = {}, collections.Counter()
-  for split, group in found.items():
-    for path, label in group:
-      status = path.stat()
-      file = status.st_dev, status.st_ino
-      place = first.setdefault(file, (split, label))
-      if place != (split, label):
-        counts[split, place[0]] += 1
+  splits = [*found]
+  split = np.repeat(
+    np.arange(len(splits)), [len(x.labels) for x in found.values()]
+  )
+  label = np.concatenate([own.labels for own in found.values()])
+  files = np.concatenate([own.files.status[:, 3:] for own in found.values()])
+  _, first, file = np.unique(
+    files, axis=0, return_index=True, return_inverse=True
+  )
+  first = first[file.reshape(-1)]
+  elsewhere = (split != split[first]) | (label != label[first])
+  pairs = zip(
+    split[elsewhere].tolist(), split[first][elsewhere].tolist(), strict=True
+  )
+  counts = collections.Counter(pairs)
   return tuple(
-    f'{count:,} images in {split} are the same files as images in '
-    + (other if other != split else 'another class')
-    for (split, other), count in counts.items()
+    f'{count:,} images in {splits[own]} are the same files as images in '
+    + (splits[other] if other != own else 'another class')
+    for (own, other), count in counts.items()
   )
 
 
-def kind_of_many(paths: Sequence[Path], resize: Resize) -> Kind:
-  """As `kind`; if the images are many, it is kept until one of them changes."""
-  if len(paths) < MANY:
-    return kind(paths, resize)
-  name = file_cache.key(paths, 1, PIL.__version__, resize)
+def kind_of_many(files: Sequence[File], resize: Resize, key: str) -> Kind:
+  """As `kind`; if the images are many, it is kept under a key.
+
+  Args:
+    files: of all images.
+    resize: as in `read`.
+    key: changes when one of the files does.
+  """
+  if len(files) < MANY:
+    return kind(files, resize)
+  name = file_cache.key((), 1, key, PIL.__version__, resize)
   found = file_cache.arrays(
-    CACHE / f'{name}.npz', lambda: kind(paths, resize)._asdict()
+    CACHE / f'{name}.npz', lambda: kind(files, resize)._asdict()
   )
   return Kind(found['mode'].item(), tuple(found['notes'].tolist()))
 
 
-def kind(paths: Sequence[Path], resize: Resize) -> Kind:
+def kind(paths: Sequence[File], resize: Resize) -> Kind:
   """What all images have in common, from their headers.
 
   Raises:
@@ -180,7 +231,7 @@ def kind(paths: Sequence[Path], resize: Resize) -> Kind:
   modes, sizes, losses = set(), {}, collections.Counter()
   for path in passes.over(paths, 'reading headers'):
     try:
-      with Image.open(path) as image:
+      with _opened(path) as image:
         moves = getattr(image, 'is_animated', False)
         losses['frames'] += moves and image.format not in _WHOLE
         losses['alpha'] += _has_alpha(image)
@@ -221,27 +272,40 @@ def kind(paths: Sequence[Path], resize: Resize) -> Kind:
 
 
 def read(
-  found: list[tuple[Path, int]], mode: str, resize: Resize
+  paths: Sequence[File],
+  labels: np.ndarray,
+  mode: str,
+  resize: Resize,
+  key: str = '',
 ) -> StreamedExamples:
   """Images with their labels, to be read when they are asked for.
 
   Args:
-    found: from `find`.
+    paths: of N files.
+    labels: the class of each, int32 [N].
     mode: 'L' or 'RGB'.
     resize: side in pixels to bring all images to, or height and width; 0 to
       leave them.
+    key: changes when a file does, so that checksums of the images are kept
+      until then; empty to keep none.
   """
-  labels = np.array([label for _, label in found], np.int32)
 
   def fetch(indices: np.ndarray) -> dict[str, Any]:
-    images = np.stack([pixels(found[i][0], mode, resize) for i in indices])
+    images = np.stack([pixels(paths[i], mode, resize) for i in indices])
     return {'inputs': images, 'labels': labels[indices]}
 
-  return StreamedExamples(len(found), fetch, lambda: labels)
+  content = content_key(key, mode, resize)
+  return StreamedExamples(len(paths), fetch, lambda: labels, content=content)
+
+
+def content_key(key: str, mode: str, resize: Resize) -> str:
+  """The key of the pixels of files; empty where their own key is."""
+  by = PIL.__version__, features.version('jpg'), mode, resize
+  return file_cache.key((), 1, key, *by) if key else ''
 
 
 def pixels(
-  path: Path, mode: str, resize: Resize, size: tuple[int, int] = ()
+  path: File, mode: str, resize: Resize, size: tuple[int, int] = ()
 ) -> np.ndarray:
   """An image as it is meant to be shown, turned as its EXIF tag says.
 
@@ -258,7 +322,7 @@ def pixels(
     UserError: no image, or one of another size.
   """
   try:
-    with Image.open(path) as file:
+    with _opened(path) as file:
       image = _opaque(_as_shown(file)).convert(mode)
   except Exception as error:  # a damaged file may raise anything
     raise _damaged(path, error) from error
@@ -317,9 +381,32 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     ) from error
 
 
-def _is_image(path: Path) -> bool:
-  ending = path.suffix.lower()
-  return ending in Image.registered_extensions() and ending not in _NO_IMAGES
+def _is_image(path: str | Path) -> bool:
+  return _ending(path) in _endings()
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+  return frozenset(Image.registered_extensions()) - _NO_IMAGES
+
+
+def _ending(path: str | Path) -> str:
+  return os.path.splitext(path)[1].lower()
+
+
+def _opened(path: File) -> Image.Image:
+  """An image whose pixels are not read yet.
+
+  Pillow tries one format after the other, most of which raise an error inside;
+  to begin with that of the ending takes half the time.
+  """
+  if isinstance(path, Stored):
+    return Image.open(io.BytesIO(path.content))
+  usual = Image.registered_extensions().get(_ending(path))
+  if usual:
+    with contextlib.suppress(Image.UnidentifiedImageError):
+      return Image.open(path, formats=[usual])
+  return Image.open(path)
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -359,7 +446,7 @@ def _counted(others: Mapping[str, int]) -> str:
   return ', '.join(f'{count:,} {ending}' for ending, count in others.items())
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: File, error: Exception) -> UserError:
   return UserError(
     f'{path} is no image, or a damaged one ({error}); replace or remove it',
     entry='data.source',

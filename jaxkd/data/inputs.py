@@ -503,7 +503,8 @@ def _image(path: Path, inputs: Inputs, resize: bool) -> np.ndarray:
   mode = _MODES[shape[2]]
   try:
     images.kind([path], inputs.resize)  # refuses what is no image of bytes
-    one = images.read([(path, 0)], mode, inputs.resize).fetch(np.arange(1))
+    one = images.read([path], np.zeros(1, np.int32), mode, inputs.resize)
+    one = one.fetch(np.arange(1))
   except UserError as error:
     raise UserError(error.sentence, entry='net.read') from error
   (pixels,) = one['inputs']

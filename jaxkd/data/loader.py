@@ -6,6 +6,7 @@ which depends only on its seed and the epoch. So a run that is resumed at step
 """
 
 import functools
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -209,18 +210,31 @@ class Loader:
 def ahead(
   batch: Callable[[int], dict[str, Any]], start: int, stop: int
 ) -> Iterator[dict[str, Any]]:
-  """The batches of the steps start, ..., stop - 1, made ahead of time."""
+  """The batches of the steps start, ..., stop - 1, made ahead of time.
+
+  By as many threads as there are cores, from 4 to 16, each of which makes whole
+  batches; they are given in order, whatever the number of threads.
+  """
   import grain  # the import takes a second, and most runs do not need it
+
+  threads = workers()
 
   batches = iter(
     grain.MapDataset.range(start, stop)
     .map(batch)
-    .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    .to_iter_dataset(
+      grain.ReadOptions(threads, prefetch_buffer_size=2 * threads)
+    )
   )
   try:
     yield from batches
   finally:
     batches.close()
+
+
+def workers() -> int:
+  """The number of threads that read batches ahead."""
+  return min(max(os.cpu_count() or 1, 4), 16)
 
 
 def evaluation_batches(

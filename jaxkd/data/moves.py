@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd.data import positions
+from jaxkd.data import positions, rectangles
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 
@@ -152,6 +152,27 @@ def random_crop(key: Array, size: Size, to: int | tuple) -> Move:
   place = jax.random.randint(key, (2,), 0, room + 1)
   shift = -place.astype(jnp.float32)
   return Move(to, jnp.ones(2), shift, loses=to != size)
+
+
+def random_resized_crop(
+  key: Array,
+  size: Size,
+  to: int | tuple,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Move:
+  """A part of random area and shape, resized to ``to`` x ``to`` pixels.
+
+  As the view of that name; or ``to=(height, width)``.
+  """
+  to = to if isinstance(to, tuple) else (to, to)
+  if len(to) != 2 or not all(type(new) is int and new >= 1 for new in to):
+    raise UserError(f'to={to} should be a height and a width of at least 1')
+  rectangles.check(scale, ratio, 'random_resized_crop')
+  part = rectangles.crop(key, size, scale, ratio)
+  stretch = jnp.array(to, jnp.float32) / part.size.astype(jnp.float32)
+  shift = -part.start.astype(jnp.float32) * stretch
+  return Move(to, stretch, shift, resamples=True, loses=True)
 
 
 def scale(key: Array, size: Size, low: float, high: float) -> Move:

@@ -12,10 +12,11 @@ import numpy as np
 from jaxkd import files as files_lib
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
-from jaxkd.data import file_cache, images, pixels, positions, targets
+from jaxkd.data import images, listing, pixels, positions, targets
 from jaxkd.data import labels as labels_lib
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.data.listing import Listing
 from jaxkd.data.vocabulary import Vocabulary
 from jaxkd.errors import UserError
 
@@ -347,18 +348,16 @@ def in_memory(
   }
 
 
-def with_sizes(source: Source, paths: Sequence[Path], top: Path) -> Source:
+def with_sizes(source: Source, files: Listing, top: Path) -> Source:
   """The source with the hash of its files' sizes, unless it is in memory.
 
   Args:
     source: the data.
-    paths: of its files.
+    files: all that it has.
     top: the folder that they are in.
   """
   held = [isinstance(own, ArrayExamples) for own in source.splits.values()]
-  return source._replace(
-    sizes='' if all(held) else file_cache.sizes(paths, top)
-  )
+  return source._replace(sizes='' if all(held) else listing.sizes(files, top))
 
 
 def first_split(name: str, splits: Mapping[str, Any]) -> str:

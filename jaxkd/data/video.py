@@ -115,9 +115,9 @@ def wanted(parts: Sequence[str], count: int, group: int, resize: int) -> Wanted:
 # Files.
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: str | Path) -> bool:
   """Whether a file is a video by its ending."""
-  return path.suffix.lower() in ENDINGS
+  return Path(path).suffix.lower() in ENDINGS
 
 
 VIDEOS = images.Files(is_video, 'videos')

@@ -26,16 +26,30 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import calls, lookup, shapes
+from jaxkd.data import colours, policies, rectangles
+from jaxkd.data.view_checks import (
+  fits,
+  require,
+  require_array,
+  require_colours,
+  size_of,
+)
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
 
 # Ops that move pixels, away from labels that are given for each place.
 MOVING = {
   *('shift', 'pad_and_crop', 'random_crop', 'centre', 'flip', 'rotate'),
-  *('dihedral', 'resize', 'haar'),
+  *('dihedral', 'resize', 'haar', 'random_resized_crop'),
+  *('rand_augment', 'trivial_augment'),
 }
 # Of these, the ops that turn or mirror what is in an image.
-TURNING = {'flip', 'rotate', 'dihedral', 'dihedral_all'}
+TURNING = {
+  *('flip', 'rotate', 'dihedral', 'dihedral_all'),
+  *('rand_augment', 'trivial_augment'),
+}
+# Ops that take pixels from 0 to 1, which they are no more behind `standardize`.
+OF_COLOURS = {'color_jitter', 'rand_augment', 'trivial_augment'}
 # Renamed ops: new name -> old name. Keys are still folded from the old one, so
 # that an op draws what it drew before it was renamed.
 RENAMED = {
@@ -121,6 +135,11 @@ def parse(text: str, *, at: str = 'view', stored: bool = False) -> View:
         stacklevel=2,
       )
     function = _find(name, at)
+    if name in OF_COLOURS and 'standardize' in (op.name for op in ops):
+      raise UserError(
+        f'{at}: {name} stands behind standardize and changes the colours of '
+        'pixels from 0 to 1; put it in front'
+      )
     arguments = calls.bind(
       function, name, args, kwargs, kind='view', at=at, skip=2
     )
@@ -248,15 +267,15 @@ def part(key: Array, image: Any, name: str) -> Array:
 
 def noise(key: Array, image: Array, std: float) -> Array:
   """Adds Gaussian noise of standard deviation ``std`` to any array."""
-  _require_array('noise', image)
-  _require(std >= 0, f'noise(std={std}) needs a std of at least 0')
+  require_array('noise', image)
+  require(std >= 0, f'noise(std={std}) needs a std of at least 0')
   return image + std * jax.random.normal(key, image.shape, image.dtype)
 
 
 def shift(key: Array, image: Array, pixels: int) -> Array:
   """Shifts by up to ``pixels`` each way along both axes, filled with zeros."""
-  _size('shift', image)
-  _require(pixels >= 0, f'shift(pixels={pixels}) needs at least 0 pixels')
+  size_of('shift', image)
+  require(pixels >= 0, f'shift(pixels={pixels}) needs at least 0 pixels')
   padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
   return dm_pix.random_crop(key, padded, image.shape)
 
@@ -272,13 +291,11 @@ def pad_and_crop(
     padding: pixels; with the mode 'reflect' less than either side.
     mode: 'constant' (zeros), 'edge' or 'reflect'.
   """
-  height, width = _size('pad_and_crop', image)
+  height, width = size_of('pad_and_crop', image)
   modes = ('constant', 'edge', 'reflect')
-  _require(
-    mode in modes, f'pad_and_crop(mode={mode!r}) knows the modes {modes}'
-  )
+  require(mode in modes, f'pad_and_crop(mode={mode!r}) knows the modes {modes}')
   most = min(height, width) - 1 if mode == 'reflect' else sys.maxsize
-  _require(
+  require(
     0 <= padding <= most,
     f'pad_and_crop(padding={padding}, mode={mode!r}) of images of '
     f'{height}x{width} needs a padding of at least 0 and, to reflect, less '
@@ -290,28 +307,28 @@ def pad_and_crop(
 
 def random_crop(key: Array, image: Array, size: int) -> Array:
   """Takes a random crop of size x size pixels."""
-  _fits('random_crop', image, size)
+  fits('random_crop', image, size)
   return dm_pix.random_crop(key, image, (size, size, image.shape[2]))
 
 
 def centre(key: Array, image: Array, size: int) -> Array:
   """Takes the central crop of size x size pixels."""
   del key
-  height, width = _fits('centre', image, size)
+  height, width = fits('centre', image, size)
   top, left = (height - size) // 2, (width - size) // 2
   return image[top : top + size, left : left + size]
 
 
 def flip(key: Array, image: Array) -> Array:
   """Flips left and right with probability 1/2."""
-  _size('flip', image)
+  size_of('flip', image)
   return dm_pix.random_flip_left_right(key, image)
 
 
 def rotate(key: Array, image: Array, degrees: float) -> Array:
   """Rotates by up to ``degrees`` each way, filled with zeros."""
-  _size('rotate', image)
-  _require(degrees >= 0, f'rotate(degrees={degrees}) needs at least 0 degrees')
+  size_of('rotate', image)
+  require(degrees >= 0, f'rotate(degrees={degrees}) needs at least 0 degrees')
   most = math.radians(degrees)
   angle = jax.random.uniform(key, (), image.dtype, -most, most)
   # dm-pix mixes dtypes, and multiplies coordinates, which bfloat16 products
@@ -339,8 +356,8 @@ def dihedral_all(key: Array, image: Array) -> Array:
   all eight, and the predictions are fused, i.e. test-time augmentation.
   """
   del key
-  height, width = _size('dihedral', image)
-  _require(
+  height, width = size_of('dihedral', image)
+  require(
     height == width, f'dihedral needs square images, got {height} by {width}'
   )
   turned = [jnp.rot90(image, count) for count in range(4)]
@@ -349,14 +366,14 @@ def dihedral_all(key: Array, image: Array) -> Array:
 
 def brightness(key: Array, image: Array, delta: float) -> Array:
   """Adds one number, drawn from [-delta, delta), to all pixels."""
-  _require(delta >= 0, f'brightness(delta={delta}) needs a delta of at least 0')
+  require(delta >= 0, f'brightness(delta={delta}) needs a delta of at least 0')
   return dm_pix.random_brightness(key, image, delta)
 
 
 def contrast(key: Array, image: Array, lo: float, hi: float) -> Array:
   """Scales the distance from each channel's mean by a draw of [lo, hi)."""
-  _size('contrast', image)
-  _require(0 <= lo <= hi, f'contrast(lo={lo}, hi={hi}) needs 0 <= lo <= hi')
+  size_of('contrast', image)
+  require(0 <= lo <= hi, f'contrast(lo={lo}, hi={hi}) needs 0 <= lo <= hi')
   return dm_pix.random_contrast(key, image, lo, hi)
 
 
@@ -366,8 +383,8 @@ def cutout(key: Array, image: Array, size: int) -> Array:
   DeVries and Taylor, `Improved Regularization of Convolutional Neural
   Networks with Cutout <https://arxiv.org/abs/1708.04552>`_, 2017.
   """
-  height, width = _size('cutout', image)
-  _require(size >= 1, f'cutout(size={size}) needs a size of at least 1')
+  height, width = size_of('cutout', image)
+  require(size >= 1, f'cutout(size={size}) needs a size of at least 1')
   centre = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
   top, left = centre - size // 2
   rows, columns = jnp.arange(height), jnp.arange(width)
@@ -377,9 +394,208 @@ def cutout(key: Array, image: Array, size: int) -> Array:
   return jnp.where(hole, jnp.zeros_like(image), image)
 
 
+def random_resized_crop(
+  key: Array,
+  image: Array,
+  size: int,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Array:
+  """A part of random area and shape, resized to size x size pixels.
+
+  Bilinear with antialiasing. How the part is drawn is that of torchvision; at
+  its edges the filter sees what lies beside it, as that of Pillow does.
+
+  Szegedy et al., `Going Deeper with Convolutions
+  <https://arxiv.org/abs/1409.4842>`_, 2015.
+
+  Args:
+    key: of the part.
+    image: [H, W, C].
+    size: of the result in pixels.
+    scale: the least and the largest area of the part, as shares of the image.
+    ratio: the least and the largest width over height of the part.
+  """
+  whole = size_of('random_resized_crop', image)
+  require(size >= 1, f'random_resized_crop(size={size}) needs a size above 0')
+  rectangles.check(scale, ratio, 'random_resized_crop')
+  part = rectangles.crop(key, whole, scale, ratio)
+  stretch = size / part.size.astype(jnp.float32)
+  return jax.image.scale_and_translate(
+    image,
+    (size, size, image.shape[2]),
+    (0, 1),
+    stretch,
+    -part.start.astype(jnp.float32) * stretch,
+    'linear',
+  )
+
+
+def color_jitter(
+  key: Array,
+  image: Array,
+  brightness: float = 0.0,
+  contrast: float = 0.0,
+  saturation: float = 0.0,
+  hue: float = 0.0,
+) -> Array:
+  """Changes brightness, contrast, saturation and hue, in a random order.
+
+  As torchvision does. The first three are factors from 1 - x, or 0, to 1 + x
+  of mixtures with black, with the mean in grey and with the image in grey; a
+  hue is turned by up to the share ``hue`` of the circle each way.
+
+  Args:
+    key: of the factors and of the order.
+    image: grey or RGB from 0 to 1; grey has neither saturation nor hue.
+    brightness: x, at least 0.
+    contrast: likewise.
+    saturation: likewise.
+    hue: from 0 to 0.5.
+  """
+  require_colours('color_jitter', image)
+  given = {
+    'brightness': brightness,
+    'contrast': contrast,
+    'saturation': saturation,
+    'hue': hue,
+  }
+  for name, most in given.items():
+    end = 0.5 if name == 'hue' else math.inf
+    require(
+      0 <= most <= end,
+      f'color_jitter({name}={most}) needs a number from 0 '
+      + ('to 0.5' if name == 'hue' else 'on'),
+    )
+  require(
+    any(given.values()),
+    'color_jitter changes nothing where all of its numbers are 0; give one, or '
+    'leave it out',
+  )
+  require(
+    image.shape[2] == 3 or not (saturation or hue),
+    'color_jitter of grey images has no saturation and no hue to change; set '
+    'both to 0',
+  )
+  changes = []
+  for name, most in given.items():
+    if most:
+      ends = (-most, most) if name == 'hue' else (max(0.0, 1 - most), 1 + most)
+      drawn = jax.random.uniform(fold(key, name), (), image.dtype, *ends)
+      change = getattr(colours, name)
+      changes.append(lambda x, change=change, drawn=drawn: change(x, drawn))
+  order = jax.random.permutation(fold(key, 'order'), len(changes))
+  for i in range(len(changes)):
+    image = jax.lax.switch(order[i], changes, image)
+  return image
+
+
+def rand_augment(
+  key: Array, image: Array, count: int = 2, magnitude: int = 9
+) -> Array:
+  """RandAugment: some ops of fourteen, drawn anew each time, of one magnitude.
+
+  Ops and ranges are those of torchvision: shears, translations and rotations,
+  brightness, saturation, contrast and sharpness, posterizing, solarizing,
+  automatic contrast, equalized bytes, or nothing.
+
+  Cubuk et al., `RandAugment <https://arxiv.org/abs/1909.13719>`_, 2019.
+
+  Args:
+    key: of the draws.
+    image: grey or RGB from 0 to 1.
+    count: how many ops, one after the other.
+    magnitude: from 0, the least, to 30.
+  """
+  height, width = require_colours('rand_augment', image)
+  require(count >= 1, f'rand_augment(count={count}) needs an op or more')
+  require(
+    0 <= magnitude <= policies.STEPS,
+    f'rand_augment(magnitude={magnitude}) needs a magnitude from 0 to '
+    f'{policies.STEPS}',
+  )
+  most = 150 / 331 * height, 150 / 331 * width
+  ranges = policies.Ranges(0.3, most, 30.0, 0.9, 4)
+  for i in range(count):
+    op, sign = _drawn_op(fold(key, i))
+    image = policies.apply(image, op, jnp.array(magnitude), sign, ranges)
+  return image
+
+
+def trivial_augment(key: Array, image: Array) -> Array:
+  """TrivialAugment: one op of fourteen, of a random magnitude.
+
+  Of the ops of `rand_augment` with the wide ranges of torchvision's
+  TrivialAugmentWide.
+
+  Müller and Hutter, `TrivialAugment <https://arxiv.org/abs/2103.10158>`_, 2021.
+
+  Args:
+    key: of the draws.
+    image: grey or RGB from 0 to 1.
+  """
+  require_colours('trivial_augment', image)
+  ranges = policies.Ranges(0.99, (32.0, 32.0), 135.0, 0.99, 6)
+  op, sign = _drawn_op(key)
+  magnitude = jax.random.randint(
+    fold(key, 'magnitude'), (), 0, policies.STEPS + 1
+  )
+  return policies.apply(image, op, magnitude, sign, ranges)
+
+
+def _drawn_op(key: Array) -> tuple[Array, Array]:
+  """The number of an op, and a sign."""
+  op = jax.random.randint(fold(key, 'op'), (), 0, len(policies.OPS))
+  return op, jax.random.rademacher(fold(key, 'sign'), (), jnp.float32)
+
+
+def random_erasing(
+  key: Array,
+  image: Array,
+  probability: float = 0.5,
+  scale: tuple[float, float] = (0.02, 0.33),
+  ratio: tuple[float, float] = (0.3, 3.3),
+  value: float | str = 0.0,
+) -> Array:
+  """Overwrites a random rectangle, with some probability.
+
+  Zhong et al., `Random Erasing Data Augmentation
+  <https://arxiv.org/abs/1708.04896>`_, 2017.
+
+  Args:
+    key: of the draws.
+    image: [H, W, C].
+    probability: that there is one.
+    scale: its least and its largest area, as shares of the image.
+    ratio: its least and its largest width over height.
+    value: what is put there; or 'noise' of mean 0 and standard deviation 1, for
+      images behind `standardize`.
+  """
+  height, width = size_of('random_erasing', image)
+  require(
+    0 <= probability <= 1,
+    f'random_erasing(probability={probability}) needs one from 0 to 1',
+  )
+  require(
+    value == 'noise' or not isinstance(value, str),
+    f"random_erasing(value={value!r}) needs a number, or 'noise'",
+  )
+  rectangles.check(scale, ratio, 'random_erasing')
+  hole = rectangles.draw(fold(key, 'hole'), (height, width), scale, ratio)
+  (top, left), (down, right) = hole.start, hole.start + hole.size
+  rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
+  inside = (rows >= top) & (rows < down) & (columns >= left) & (columns < right)
+  inside &= hole.found & jax.random.bernoulli(fold(key, 'erased'), probability)
+  if value == 'noise':
+    new = jax.random.normal(fold(key, 'noise'), image.shape, image.dtype)
+  else:
+    new = jnp.full_like(image, value)
+  return jnp.where(inside[..., None], new, image)
+
+
 def resolution(key: Array, image: Array, size: int) -> Array:
   """Resizes to size x size pixels and back: low resolution, the old shape."""
-  _fits('resolution', image, size)
+  fits('resolution', image, size)
   small = resize(key, image, size)
   return jax.image.resize(small, image.shape, 'linear')
 
@@ -387,16 +603,16 @@ def resolution(key: Array, image: Array, size: int) -> Array:
 def resize(key: Array, image: Array, size: int) -> Array:
   """Resizes to size x size pixels, bilinear with antialiasing."""
   del key
-  _size('resize', image)
-  _require(size >= 1, f'resize(size={size}) needs a size of at least 1')
+  size_of('resize', image)
+  require(size >= 1, f'resize(size={size}) needs a size of at least 1')
   return jax.image.resize(image, (size, size, image.shape[2]), 'linear')
 
 
 def blur(key: Array, image: Array, sigma: float) -> Array:
   """Gaussian blur with a std of ``sigma`` pixels; edge pixels are repeated."""
   del key
-  _size('blur', image)
-  _require(sigma > 0, f'blur(sigma={sigma}) needs a sigma above 0')
+  size_of('blur', image)
+  require(sigma > 0, f'blur(sigma={sigma}) needs a sigma above 0')
   radius = math.ceil(3 * sigma)
   widths = ((radius, radius), (radius, radius), (0, 0))
   padded = jnp.pad(image, widths, 'edge')
@@ -406,8 +622,8 @@ def blur(key: Array, image: Array, sigma: float) -> Array:
 def gradient(key: Array, image: Array) -> Array:
   """The magnitude of the gradient at each pixel, by central differences."""
   del key
-  height, width = _size('gradient', image)
-  _require(
+  height, width = size_of('gradient', image)
+  require(
     min(height, width) > 1,
     f'gradient needs two pixels or more each way, got {height} by {width}',
   )
@@ -425,8 +641,8 @@ def haar(key: Array, image: Array) -> Array:
   <https://doi.org/10.1007/BF01456326>`_, 1910.
   """
   del key
-  height, width = _size('haar', image)
-  _require(
+  height, width = size_of('haar', image)
+  require(
     min(height, width) > 1,
     f'haar needs two pixels or more each way, got {height} by {width}',
   )
@@ -441,9 +657,9 @@ def haar(key: Array, image: Array) -> Array:
 def channel(key: Array, image: Array, index: int) -> Array:
   """One channel of an image, e.g. one of several registered modalities."""
   del key
-  _size('channel', image)
+  size_of('channel', image)
   count = image.shape[2]
-  _require(
+  require(
     0 <= index < count,
     f'channel(index={index}) of images of {count} channels needs 0 to '
     f'{count - 1}',
@@ -463,8 +679,8 @@ def segments(key: Array, image: Array, count: int) -> Array:
     [count, H, W, C].
   """
   del key
-  height, width = _size('segments', image)
-  _require(
+  height, width = size_of('segments', image)
+  require(
     count >= 1 and not image.shape[2] % count,
     f'segments(count={count}) does not divide {image.shape[2]} channels',
   )
@@ -476,11 +692,11 @@ def standardize(
 ) -> Array:
   """Subtracts ``mean``, divides by ``std``: numbers, or one per channel."""
   del key
-  _require_array('standardize', image)
+  require_array('standardize', image)
   shape = (1,) * (image.ndim - 1) + (-1,)
   for name, value in (('mean', mean), ('std', std)):
     values = value if isinstance(value, tuple) else (value,)
-    _require(
+    require(
       all(isinstance(x, int | float) for x in values)
       and len(values) in (1, image.shape[-1])
       and (name == 'mean' or min(values) > 0),
@@ -494,8 +710,8 @@ def standardize(
 def grayscale(key: Array, image: Array) -> Array:
   """The luma of an RGB image, as one channel."""
   del key
-  _size('grayscale', image)
-  _require(
+  size_of('grayscale', image)
+  require(
     image.shape[2] == 3,
     f'grayscale needs images of 3 channels, got {image.shape[2]}',
   )
@@ -529,7 +745,7 @@ def spec_augment(
   """
   if isinstance(example, dict):
     source = example.get('source')
-    _require(
+    require(
       isinstance(source, dict) and {'frames', 'valid'} <= source.keys(),
       'spec_augment needs frames of speech, and an example has none',
     )
@@ -537,7 +753,7 @@ def spec_augment(
   else:
     frames, count = example, jnp.shape(example)[:1]
     count = jnp.asarray(*count) if count else 0
-  _require(
+  require(
     jnp.ndim(frames) == 2,
     'spec_augment needs frames of speech, [frames, features], got '
     f'{jnp.shape(frames)}',
@@ -545,7 +761,7 @@ def spec_augment(
   given = {'bands': bands, 'widest': widest, 'gaps': gaps, 'longest': longest}
   most = {'widest': frames.shape[1], 'longest': frames.shape[0]}
   for name, value in given.items():
-    _require(
+    require(
       0 <= value <= most.get(name, value),
       f'spec_augment({name}={value}) of {frames.shape[0]} frames of '
       f'{frames.shape[1]} features needs 0 or more, and no more than there are',
@@ -580,7 +796,7 @@ def with_hint(key: Array, example: Any) -> dict[str, Array]:
   """
   del key
   parts = example if isinstance(example, Mapping) else {}
-  _require(
+  require(
     {'tokens', 'segments', 'positions'} <= parts.keys(),
     'with_hint needs rows of tokens with their segments and positions; pack '
     'them, with the hint in front as segment 0',
@@ -602,38 +818,6 @@ def with_hint(key: Array, example: Any) -> dict[str, Array]:
 
 def _to_float(x: Array) -> Array:
   return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-
-
-def _require(condition: bool, message: str) -> None:
-  if not condition:
-    raise UserError(message)
-
-
-def _fits(op: str, image: Any, size: int) -> tuple[int, int]:
-  height, width = _size(op, image)
-  _require(
-    1 <= size <= min(height, width),
-    f'{op}(size={size}) of images of {height}x{width} needs a size from 1 to '
-    'the shorter side',
-  )
-  return height, width
-
-
-def _require_array(op: str, example: Any) -> None:
-  _require(
-    hasattr(example, 'shape'),
-    f'{op} needs one array, and an example has several; leave it out',
-  )
-
-
-def _size(op: str, image: Any) -> tuple[int, int]:
-  shape = getattr(image, 'shape', None)
-  if shape is None or len(shape) != 3:
-    got = type(image).__name__ if shape is None else shape
-    raise UserError(
-      f'{op} needs an image of shape (height, width, channels), got {got}'
-    )
-  return shape[:2]
 
 
 def _find(name: str, at: str) -> Callable:

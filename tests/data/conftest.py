@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from jaxkd.data import glyphs, images, index, speech_frames, voices
+from jaxkd.data import (
+  fingerprint,
+  glyphs,
+  images,
+  index,
+  speech_frames,
+  voices,
+)
 from jaxkd.data.sources import images as image_sources
 
 CHAT = """{% for message in messages %}
@@ -27,6 +34,7 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
   monkeypatch.setattr(speech_frames, 'CACHE', tmp_path / 'speech')
   monkeypatch.setattr(images, 'CACHE', tmp_path / '.headers')
   monkeypatch.setattr(index, 'CACHE', tmp_path / '.labels')
+  monkeypatch.setattr(fingerprint, 'CACHE', tmp_path / '.checksums')
   monkeypatch.setattr(voices, 'CACHE', tmp_path / '.voices')
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
 

@@ -59,8 +59,8 @@ def load_all(top, resize=0):
   found, _ = images.find(
     top, images.classes(top), images.IMAGES, all_of_them=True
   )
-  kind = images.kind([path for path, _ in found], resize)
-  return images.read(found, kind.mode, resize)
+  kind = images.kind(found.files.paths, resize)
+  return images.read(found.files.paths, found.labels, kind.mode, resize)
 
 
 class TestWhatCounts:
@@ -425,6 +425,33 @@ class TestHeadersOfManyImages:
     Image.new('L', (5, 6)).save(file)
     with pytest.raises(UserError, match=r'5x6'):
       load(tmp_path)
+
+  def test_their_checksums_are_kept_until_a_change(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+    fill(tmp_path)
+    first = load(tmp_path)
+    found = fingerprint.of_source(first)
+    read, decode = [], images.pixels
+    monkeypatch.setattr(
+      images,
+      'pixels',
+      lambda path, *how: read.append(path) or decode(path, *how),
+    )
+    again = load(tmp_path)
+    count = len(read)
+    assert fingerprint.of_source(again) == found
+    assert len(read) == count
+    assert fingerprint.of_source(load(tmp_path, resize=2)) != found
+    assert len(read) > 10
+    for file in tmp_path.glob('ant/*.png'):
+      Image.new('L', (4, 3), 200).save(file)
+    changed = fingerprint.of_source(load(tmp_path))
+    own = 'data.source (inputs of train)'
+    assert changed[own] != found[own]
+    # What a function makes of the images has no checksum kept under their name.
+    half = lambda batch, numbers: {**batch, 'inputs': batch['inputs'] // 2}  # noqa: E731
+    other = examples.changed(load(tmp_path).splits['train'], half)
+    assert fingerprint.of_examples(other)['inputs'] != changed[own]
 
 
 @pytest.mark.parametrize('limit', [0, 2**30])

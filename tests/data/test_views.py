@@ -36,6 +36,11 @@ OPS = {
   'haar': ('haar', (4, 4, 9)),
   'channel': ('channel(1)', (8, 8, 1)),
   'segments': ('segments(3)', (3, 8, 8, 1)),
+  'random_resized_crop': ('random_resized_crop(5)', (5, 5, 3)),
+  'color_jitter': ('color_jitter(0.4, 0.4, 0.4, 0.1)', (8, 8, 3)),
+  'rand_augment': ('rand_augment(2, 20)', (8, 8, 3)),
+  'trivial_augment': ('trivial_augment', (8, 8, 3)),
+  'random_erasing': ('random_erasing(1.0)', (8, 8, 3)),
 }
 IMAGES = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
 

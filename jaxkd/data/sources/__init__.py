@@ -58,7 +58,7 @@ NAMES = {
   'npz': 'images',
   'parallel': 'pairs',
   'text': 'text',
-  'hf': 'text',
+  'hf': 'hub',
   'tfds': 'prepared',
   'translation': 'pairs',
   'two_tokenizers': 'two_tokenizers',

@@ -13,7 +13,7 @@ from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, prepared
+from jaxkd.data import images, listing, prepared
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import (
   Source,
@@ -312,25 +312,30 @@ def folder(
   if not root.is_dir():
     raise UserError(f'data.source: there is no folder {root}')
   classes, files, left_out = in_class_folders(root, images.IMAGES)
-  kind = images.kind_of_many(
-    [file for group in files.values() for file, _ in group], resize
-  )
+  all_files = listing.joined([found.files for found in files.values()])
+  key = listing.key(all_files, 1)
+  kind = images.kind_of_many(all_files.paths, resize, key)
   splits = {
-    split: images.read(group, kind.mode, resize)
-    for split, group in files.items()
+    split: images.read(
+      found.files.paths,
+      found.labels,
+      kind.mode,
+      resize,
+      key=listing.key(found.files, 1),
+    )
+    for split, found in files.items()
   }
   source = make_source(name, splits, validation, classes=classes)
   splits = in_memory(source, splits)
   notes = *images.seen_twice(files), *kind.notes, *left_out
   notes = *source.notes, *notes
-  paths = [file for group in files.values() for file, _ in group]
   source = source._replace(splits=splits, resize=resize, notes=notes)
-  return with_sizes(source, paths, root)
+  return with_sizes(source, all_files, root)
 
 
 def in_class_folders(
   root: Path, kind: images.Files
-) -> tuple[list[str], dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
+) -> tuple[list[str], dict[str, images.Found], tuple[str, ...]]:
   """The classes, the files of each split with their labels, and notes.
 
   Args:

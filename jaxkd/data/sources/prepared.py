@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
-from jaxkd.data import images, objects, prepared
+from jaxkd.data import images, listing, objects, prepared
 from jaxkd.data.source import Source, make_source, with_sizes
 from jaxkd.data.sources import NAMES
 from jaxkd.errors import UserError, unknown
@@ -119,4 +119,4 @@ def tfds(
   folder = Path(builder.data_path)
   shards = [path for path in sorted(folder.iterdir()) if path.is_file()]
   source = source._replace(resize=resize, notes=notes)
-  return with_sizes(source, shards, folder)
+  return with_sizes(source, listing.of(shards), folder)

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from jaxkd.data import coco as coco_lib
-from jaxkd.data import images, objects
+from jaxkd.data import images, listing, objects
 from jaxkd.data import scenes as scenes_lib
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import (
@@ -169,8 +169,8 @@ def coco(
   }
   first_split(name, found)
   coco_lib.check_alike(found)
-  files = [path for own in found.values() for path in own.images]
-  kind = images.kind_of_many(files, resize)
+  files = listing.of(path for own in found.values() for path in own.images)
+  kind = images.kind_of_many(files.paths, resize, listing.key(files, 1))
   counts = [len(labels) for own in found.values() for labels, _ in own.found]
   how = kind.mode, resize, most or max(1, *counts)
   splits = {

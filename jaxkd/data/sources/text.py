@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxkd.data import conversations, corpus, hub, positions, sentences
+from jaxkd.data import conversations, corpus, positions, sentences
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import kjv as kjv_lib
 from jaxkd.data import markov as markov_lib
@@ -63,7 +63,7 @@ def markov(
       '2 or more that follow, and more words than these'
     )
   documents, least = markov_lib.documents(size, words, branching, seed)
-  source = _texts(
+  source = texts(
     'markov',
     {'all': documents},
     validation,
@@ -110,7 +110,7 @@ def kjv(
     validation: how many of the others to validate on, or which share.
   """
   chapters = kjv_lib.chapters(passage)
-  source = _texts(
+  source = texts(
     'kjv',
     {'all': list(chapters.values())},
     validation,
@@ -203,7 +203,7 @@ def text(
       splits = {'all': splits['train']}
   else:
     splits = text_lib.read(place(dir, path), form)
-  return _texts(
+  return texts(
     f'text:{path}',
     splits,
     validation,
@@ -217,73 +217,14 @@ def text(
   )
 
 
-def hf(
-  path: str,
-  *,
-  dir: str = '',
-  config: str = '',
-  format: str = 'text',
-  field: str | tuple[str, ...] = '',
-  tokens: str = 'words',
-  vocabulary: int | None = None,
-  eos: str = '',
-  template: str = '',
-  learn: str = '',
-  length: int = 64,
-  packing: str = 'windows',
-  context: int = 0,
-  too_long: str = 'refuse',
-  prompt: int = 0,
-  test: int | float | None = None,
-  validation: int | float | None = None,
-) -> Source:
-  """Text of Hugging Face ``datasets``: parquet, saved folders, or by name.
-
-  It is read from disk alone: of a name, what the package has in its cache.
-
-  Args:
-    path: of a parquet file, a folder of them or a folder that
-      ``save_to_disk`` wrote, absolute or in ``dir``; or the name of a data set.
-    dir: a folder.
-    config: of the data set, where it has several.
-    format: as in `text`.
-    field: likewise.
-    tokens: likewise.
-    vocabulary: likewise.
-    eos: likewise.
-    template: likewise.
-    learn: likewise.
-    length: likewise.
-    packing: likewise.
-    context: likewise.
-    too_long: likewise.
-    prompt: likewise.
-    test: likewise.
-    validation: likewise.
-  """
-  form = conversations.format_of(format, field)
-  return _texts(
-    f'hf:{path}',
-    hub.read(path, place(dir, path), config, form),
-    validation,
-    test,
-    kind=format,
-    tokens=tokens,
-    vocabulary=vocabulary,
-    eos=eos,
-    template=template,
-    layout=Layout(length, packing, context, too_long, prompt, learn),
-  )
-
-
-def _texts(
+def texts(
   name: str,
   splits: Mapping[str, Sequence[Document]],
   validation: int | float | None,
   test: int | float | None,
   **options: Any,
 ) -> Source:
-  """As `make_source`; whole documents are held out, and then made into rows.
+  """A source of documents, which are held out whole and then made into rows.
 
   Args:
     name: of the source.

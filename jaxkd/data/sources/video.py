@@ -2,12 +2,13 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from jaxkd.data import clips as clips_lib
 from jaxkd.data import examples as examples_lib
-from jaxkd.data import file_cache, positions
+from jaxkd.data import file_cache, listing, positions
 from jaxkd.data import scenes as scenes_lib
 from jaxkd.data import video as video_lib
 from jaxkd.data.examples import StreamedExamples
@@ -95,7 +96,7 @@ def clips(
     root = clips_lib.written(
       made, file_cache.key((), *on), group=length, quantizer=quantizer
     )
-    classes, files, _ = image_sources.in_class_folders(root, video_lib.VIDEOS)
+    classes, files, _ = _in_class_folders(root)
     splits = video_lib.read(files, how)
   else:
     classes = clips_lib.ACTIONS
@@ -161,14 +162,24 @@ def video(
         f'data.kw.fold: {root} has no lists of folds, as UCF-101 has; remove '
         'the entry'
       )
-    classes, files, notes = image_sources.in_class_folders(
-      root, video_lib.VIDEOS
-    )
+    classes, files, notes = _in_class_folders(root)
   source = _clips(
     name, video_lib.read(files, how), how, classes, validation, notes
   )
   paths = [file for group in files.values() for file, _ in group]
-  return with_sizes(source, paths, root)
+  return with_sizes(source, listing.of(paths), root)
+
+
+def _in_class_folders(
+  root: Path,
+) -> tuple[list[str], dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
+  """As that of images, with the paths and labels of each split."""
+  classes, found, notes = image_sources.in_class_folders(root, video_lib.VIDEOS)
+  files = {
+    split: [*zip(map(Path, own.files.paths), own.labels.tolist(), strict=True)]
+    for split, own in found.items()
+  }
+  return classes, files, notes
 
 
 def _clips(
