@@ -28,7 +28,7 @@ if TYPE_CHECKING:
   from jaxkd.run.workdir import load
   from jaxkd.types import Context, Net, Term
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = [
   'losses',
   'distill',
