@@ -167,7 +167,8 @@ def test_another_version_of_jaxkd(folder, monkeypatch):
   monkeypatch.setattr(provenance.record, 'commit', lambda: 'abc')
   row, _ = run(small(folder), folder / 'half')
   (note,) = [note for note in row['notes'] if 'it began with' in note]
-  assert note.endswith('and ended with jaxkd 0.1.0 at commit abc')
+  ended = f'and ended with jaxkd {jaxkd.__version__} at commit abc'
+  assert note.endswith(ended)
 
 
 def test_a_teacher_that_has_trained_anew(folder, no_training):
