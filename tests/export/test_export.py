@@ -158,7 +158,10 @@ def test_weights_of_another_program_are_not_ours(tmp_path):
 
 
 def test_it_is_traced_with_operations_of_xla_alone(runs):
-  traced = program.trace(given.of(runs['quantised']))
+  loaded = given.of(jaxkd.load(runs['quantised']))
+  assert loaded.net.classes == tuple(CLASSES)
+  assert given.examples(loaded)[1] == 'drawn examples'
+  traced = program.trace(loaded, ('logits',))
   shapes = (
     jax.ShapeDtypeStruct((3, *x.shape[1:]), x.dtype)
     for x in traced.inputs.values()
