@@ -17,16 +17,8 @@ from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
 from jaxkd.errors import within
 from jaxkd.report import wording
-from jaxkd.run import cached_outputs, fault, fitted, job_groups
+from jaxkd.run import cached_outputs, fault, fitted, job_groups, recipe
 from jaxkd.run.evaluate import measure, mesh_of, with_lost
-from jaxkd.run.recipe import (
-  augment_of,
-  recipe_of,
-  rollout_of,
-  seen_by,
-  selection_of,
-  without_optimizer,
-)
 from jaxkd.run.types import BestSteps, Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
@@ -59,7 +51,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     members=job.train['members'],
     steps_per_execution=job.train['steps_per_execution'],
     may_diverge=may_diverge,
-    best=selection_of(session, job),
+    best=recipe.selection_of(session, job),
   )
 
   def validate(population, carry):
@@ -90,7 +82,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
     session.say(f'{job.stage}: {wording.best_steps(*best)}')
     carry = result.best
   else:
-    carry = without_optimizer(result.population.stacked(result.carry))
+    carry = recipe.without_optimizer(result.population.stacked(result.carry))
   carry = sharding.fetch(carry)
   finished = {
     name: compression.finish(
@@ -128,7 +120,7 @@ def _explained(
     },
     batch=batch if axis is None else take(batch, member),
     seed=job.seeds[member],
-    augment=augment_of(session, job),
+    augment=recipe.augment_of(session, job),
     at=job.at,
   )
 
@@ -225,7 +217,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   roles = {name: group.role for name, group in job.groups.items()}
   description = (
     *(session.metrics, job.students, roles, job.distill, job.train),
-    *(seen_by(job), shapes, job.augment, job.rollout),
+    *(recipe.seen_by(job), shapes, job.augment, job.rollout),
   )
   return session.memo.get(
     description,
@@ -238,11 +230,11 @@ def system_of(session: Session, job: Job, batch: dict) -> System:
   return System(
     job.students,
     {name: group.role for name, group in job.groups.items()},
-    recipe_of(job),
+    recipe.recipe_of(job),
     shapes_of_one(batch, axis_of(batch)),
     with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
-    augment=augment_of(session, job),
-    rollout=rollout_of(session, job),
+    augment=recipe.augment_of(session, job),
+    rollout=recipe.rollout_of(session, job),
     decode=session.decode,
   )
 
