@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ RATE = 16_000  # samples a second, which sounds are converted to
 # Columns of a list, by their usual names.
 _SOUND = 'audio', 'path', 'file', 'audio_filepath', 'wav'
 _TEXT = 'text', 'transcript', 'sentence', 'transcription'
+_SPEAKER = 'speaker', 'speaker_id', 'client_id'
+_READER = re.compile(r'(\d+)-\d+\.trans\.txt')  # reader and chapter
 _LISTS = '.csv', '.tsv', '.jsonl'
 _FRAME, _SHIFT = 0.025, 0.01  # seconds
 _UNKNOWN = 2**30  # samples from which on a header does not know the length
 _LOOKED_AT = 256  # sounds of which it is known how they were converted
 
-Lines = Iterator[tuple[Path, str]]  # sounds and what is said in them
+Lines = Iterator[tuple[Path, str, str]]  # sounds, what is said, by whom
 
 
 def read(
@@ -37,7 +40,8 @@ def read(
   layout, ``*.trans.txt`` at any depth with lines of a name and what is said, a
   single list of files, or sounds with a text of the same name beside each. A
   list is CSV or TSV with a header, or JSON lines. Its columns are ``audio`` and
-  ``text``, or have other usual names, and paths are relative to its folder.
+  ``text``, or have other usual names, and paths are relative to its folder. A
+  column ``speaker`` says who speaks; in LibriSpeech's layout names of files do.
 
   Args:
     root: the folder of the parts.
@@ -78,8 +82,8 @@ def read(
           '*.trans.txt, nor a list of files, nor sounds with a .txt of the '
           'same name beside each'
         )
-      found[split] += [_of_file(path, text, bins) for path, text in lines]
-      sounds += [path for path, _ in lines]
+      found[split] += [_of_file(*line, bins) for line in lines]
+      sounds += [path for path, *_ in lines]
   for split in ('train', 'test'):
     if split not in found:
       raise UserError(
@@ -136,6 +140,7 @@ def prepared(
             record['text'].decode(),
             frames_of(size, rate),
             functools.partial(_features, get, bins, rate, where),
+            str(record.get('speaker_id', '')),
           )
         )
   return found
@@ -172,12 +177,12 @@ def _converted(paths: Sequence[Path]) -> tuple[str, ...]:
   return audio.notes([own._replace(wave=np.zeros(0)) for own in looked_at])
 
 
-def _of_file(path: Path, text: str, bins: int) -> Utterance:
+def _of_file(path: Path, text: str, speaker: str, bins: int) -> Utterance:
   if not path.is_file():
     raise UserError(f'data.source: there is no sound file {path}')
   get = functools.partial(audio.read, path, RATE)
   read = functools.partial(_features, get, bins, RATE, str(path))
-  return Utterance(str(path), text, frames_of(_samples(path)), read)
+  return Utterance(str(path), text, frames_of(_samples(path)), read, speaker)
 
 
 def _samples(path: Path) -> int:
@@ -212,6 +217,7 @@ def _lines(part: Path) -> Lines:
       )
   if transcripts:
     for file in transcripts:
+      reader = _READER.fullmatch(file.name)
       for number, line in enumerate(_text(file).split('\n'), 1):
         name, _, said = line.strip().partition(' ')
         if not name:
@@ -221,7 +227,7 @@ def _lines(part: Path) -> Lines:
             f'data.source: line {number} of {file} is of {name}, and there is '
             'no sound file of that name beside it'
           )
-        yield by_stem[file.parent, name], said
+        yield by_stem[file.parent, name], said, reader[1] if reader else ''
   elif len(lists) == 1:
     yield from _listed(lists[0])
   elif lists:
@@ -246,7 +252,7 @@ def _lines(part: Path) -> Lines:
           f'data.source: {file} has no transcript: there is no '
           f'{key[1]}.txt beside it'
         )
-      yield file, _text(texts[key])
+      yield file, _text(texts[key]), ''
 
 
 def _listed(file: Path) -> Lines:
@@ -278,7 +284,10 @@ def _listed(file: Path) -> Lines:
         f'{", ".join(map(repr, row)) or "nothing"}; give each '
         "'audio', the path of a sound file, and 'text', what is said"
       )
-    yield file.parent / found[0], found[1]
+    speaker = next(
+      (str(row[n]) for n in _SPEAKER if row.get(n) is not None), ''
+    )
+    yield file.parent / found[0], found[1], speaker
 
 
 def _json_lines(text: str, file: Path) -> Iterator[dict]:

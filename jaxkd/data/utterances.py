@@ -25,12 +25,14 @@ class Utterance(NamedTuple):
     text: what is said.
     count: the number of its frames.
     read: gives its frames, float32 [count, D].
+    speaker: whose voice it is; empty where that is not known.
   """
 
   name: str
   text: str
   count: int
   read: Callable[[], np.ndarray]
+  speaker: str = ''
 
 
 class Spoken(NamedTuple):
@@ -41,7 +43,7 @@ class Spoken(NamedTuple):
       and ``valid`` [N, F], which of them are more than padding, and ``prefix``,
       what comes before each token of the transcript; with ``labels``, its
       tokens and `EOS`; and with ``valid``, where the labels are not `PAD`; both
-      [N, length].
+      [N, length]. Where all speakers are known, ``speaker`` numbers them, [N].
     pieces: what each token stands for.
     notes: sentences about the data, for the row.
   """
@@ -109,6 +111,7 @@ def assembled(
     'length': length or max(len(x) for own in tokens.values() for x in own),
     'frames': frames or max(x.count for own in splits.values() for x in own),
   }
+  speakers = _numbers(splits)
   made = {}
   for split, utterances in splits.items():
     sizes = {
@@ -142,8 +145,9 @@ def assembled(
       [tokens[split][i] for i in kept],
       most['length'],
       most['frames'],
+      speakers,
     )
-  return Spoken(made, pieces, (*notes, *_seen(splits)))
+  return Spoken(made, pieces, (*notes, *_seen(splits), *_unknown(splits)))
 
 
 def hold_out(
@@ -192,14 +196,36 @@ def _tokenizer(lines, vocabulary, alphabet):
   return encode, pieces, known
 
 
-def _examples(utterances, tokens, length, most):
+def _numbers(splits):
+  """Speaker -> number; empty where some are not known."""
+  names = {own.speaker for utterances in splits.values() for own in utterances}
+  return {} if '' in names else {x: i for i, x in enumerate(sorted(names))}
+
+
+def _unknown(splits):
+  known = [bool(own.speaker) for part in splits.values() for own in part]
+  if any(known) and not all(known):
+    yield (
+      f'the speakers of {known.count(False):,} of the {len(known):,} '
+      'utterances are not known, so that there is no field speaker'
+    )
+
+
+def _examples(utterances, tokens, length, most, speakers):
   labels = np.full((len(tokens), length), PAD, np.int32)
   for row, line in zip(labels, tokens, strict=True):
     row[: len(line)] = line
 
+  whose = {}
+  if speakers:
+    whose['speaker'] = np.array(
+      [speakers[own.speaker] for own in utterances], np.int32
+    )
+
   def read_labels(numbers):
     own = labels[numbers]
-    return {'labels': own, 'valid': own != PAD}
+    more = {name: x[numbers] for name, x in whose.items()}
+    return {'labels': own, 'valid': own != PAD, **more}
 
   def read(numbers):
     found = [utterances[i].read() for i in numbers]

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxkd.data import audio, prepared, sources, speech
+from jaxkd.data import audio, examples, prepared, sources, speech
 from jaxkd.data.tokenizer import text
 from jaxkd.errors import UserError
 
@@ -98,6 +98,35 @@ def test_layouts(layout, tmp_path):
   assert source.vocabulary == len(source.classes) == 7
 
 
+@pytest.mark.parametrize('suffix', ['csv', 'jsonl'])
+def test_speakers_are_units(suffix, tmp_path):
+  """Numbered over all splits; no field where one of them is not known."""
+  listed(tmp_path, suffix)
+  file = tmp_path / f'train.{suffix}'
+  first, *lines = file.read_text().split('\n')
+  if suffix == 'csv':
+    lines = [f'{line},{who}' for line, who in zip(lines, 'cbbc', strict=True)]
+    file.write_text('\n'.join([f'{first},speaker', *lines]))
+  else:
+    rows = map(json.loads, [first, *lines])
+    rows = [row | {'speaker_id': n} for row, n in zip(rows, [7, 5, 5, 7])]
+    file.write_text('\n'.join(map(json.dumps, rows)))
+  source = sources.load(f'speech:{tmp_path}', validation=0, bins=8)
+  assert 'speaker' not in source.splits['train'].fetch(np.arange(1))
+  assert 'speakers of 2 of the 6 utterances are not known' in source.notes[-1]
+  (tmp_path / f'test.{suffix}').write_text(file.read_text())
+  source = sources.load(f'speech:{tmp_path}', validation=0, bins=8)
+  units = examples.units(source.splits['train'], 'speaker', 'data.unit')
+  np.testing.assert_array_equal(units, [1, 0, 0, 1])
+
+
+def test_readers_of_librispeech_are_speakers(tmp_path):
+  librispeech(tmp_path)
+  source = sources.load(f'speech:{tmp_path}', validation=0, bins=8)
+  units = examples.units(source.splits['train'], 'speaker', 'data.unit')
+  assert sorted(units) == [0, 0, 1, 1]
+
+
 def test_parts_can_be_named(tmp_path):
   librispeech(tmp_path)
   (tmp_path / 'train').rename(tmp_path / 'clean-100')
@@ -119,11 +148,11 @@ def test_what_is_counted_is_what_is_read(tmp_path):
   for rate in (8000, 16_000, 22_050, 44_100):
     for seconds in (0.0251, 0.1, 0.377):
       path = write(tmp_path / 'a.wav', tone(seconds, rate), rate)
-      made = speech._of_file(path, 'a', 4)
+      made = speech._of_file(path, 'a', '', 4)
       assert made.read().shape == (made.count, 4)
   # Shorter than a frame, it is refused when utterances are assembled.
   path = write(tmp_path / 'a.wav', tone(0.02))
-  assert speech._of_file(path, 'a', 4).count == 0
+  assert speech._of_file(path, 'a', '', 4).count == 0
 
 
 @pytest.mark.parametrize(
