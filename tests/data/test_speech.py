@@ -109,7 +109,9 @@ def test_speakers_are_units(suffix, tmp_path):
     file.write_text('\n'.join([f'{first},speaker', *lines]))
   else:
     rows = map(json.loads, [first, *lines])
-    rows = [row | {'speaker_id': n} for row, n in zip(rows, [7, 5, 5, 7])]
+    rows = [
+      row | {'speaker_id': n} for row, n in zip(rows, (7, 5, 5, 7), strict=True)
+    ]
     file.write_text('\n'.join(map(json.dumps, rows)))
   source = sources.load(f'speech:{tmp_path}', validation=0, bins=8)
   assert 'speaker' not in source.splits['train'].fetch(np.arange(1))
