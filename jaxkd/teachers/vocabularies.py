@@ -14,7 +14,7 @@ from jaxkd.data import views
 from jaxkd.data.alignment import STUDENT
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
-from jaxkd.models import hugging_face_vision, pytorch
+from jaxkd.models import pytorch
 from jaxkd.models.given import Given
 from jaxkd.students import stored
 
@@ -89,8 +89,7 @@ def pieces_of(restore: str, folder: Path | Given) -> Sequence[str]:
   if restore.startswith(pytorch.PREFIX) or isinstance(folder, Given):
     return ()
   if restore.startswith(HUGGING_FACE):
-    is_vision = bool(hugging_face_vision.family(folder))
-    return () if is_vision else of_folder(folder)
+    return of_folder(folder)
   return stored.description(folder).get('classes', ())
 
 
