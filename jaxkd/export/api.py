@@ -14,6 +14,7 @@ from jaxkd.export import card, check, program
 from jaxkd.export import given as given_lib
 from jaxkd.export.given import Given
 from jaxkd.models import hugging_face
+from jaxkd.students import single_file
 from jaxkd.types import Net
 
 FEW = 3  # examples of a second batch, of another size
@@ -104,9 +105,8 @@ def written(
       f'jaxkd.export: dtype={dtype!r} is for weights in folders of Hugging '
       f'Face; leave it out with to={to!r}'
     )
-  empty = to == 'hf' and path.is_dir() and not any(path.iterdir())
-  if path.exists() and not empty:
-    raise UserError(f'{path}: something is there; name another, or remove it')
+  with writing(path):
+    _check_free(path, to)
   given = given_lib.of(where, inputs=inputs, **which)
   options = {'dtype': dtype} if to == 'hf' else {}
   with writing(path.parent):
@@ -122,6 +122,7 @@ def written(
       card.write(path, about)
     except BaseException:
       _remove(path)
+      _remove(card.beside(path))
       raise
   return path, about
 
@@ -139,8 +140,13 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
   if not text and isinstance(where, tuple):
     raise UserError('jaxkd.export: name the file to write, path=')
   endings = {m.ENDING: name for name, m in formats().items() if m.ENDING}
-  if not to:
-    to = endings.get(Path(text).suffix, '')
+  said = endings.get(Path(text).suffix, '')
+  if to and said and to != said:
+    raise UserError(
+      f'jaxkd.export: the name {text!r} ends as files of {said} do, and to='
+      f'{to!r} is another format; leave to= (--to) out, or name another file'
+    )
+  to = to or said
   if not to:
     what = f'{text!r} does not say the format' if text else 'name the format'
     raise UserError(
@@ -153,8 +159,20 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
     where = files.path(where, at='jaxkd.export', remote=True)
     remote = files.is_remote(where)
     name = where.name if remote else where.resolve().name
+    if single_file.is_file(where):
+      name = Path(name).stem
     return Path(f'{name}{ending or "_hf"}'), to
   return files.path(text, at='jaxkd.export'), to
+
+
+def _check_free(path: Path, to: str) -> None:
+  """Refuses to write over what is there; an empty folder is nothing."""
+  if not path.name:  # this folder or the root
+    raise UserError(f'jaxkd.export: {path} is no name to write; give one')
+  empty = to == 'hf' and path.is_dir() and not any(path.iterdir())
+  for own in (path, card.beside(path)):
+    if own.exists() and not (own == path and empty):
+      raise UserError(f'{own}: something is there; name another, or remove it')
 
 
 def _check_installed(form: ModuleType, to: str) -> None:

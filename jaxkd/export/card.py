@@ -68,7 +68,12 @@ def of(
 def write(path: Path, card: Mapping[str, Any]) -> None:
   """Writes the description of a file beside it."""
   text = json.dumps(card, indent=2, ensure_ascii=False)
-  path.with_name(path.name + SUFFIX).write_text(f'{text}\n')
+  beside(path).write_text(f'{text}\n')
+
+
+def beside(path: Path) -> Path:
+  """Where the description of a file is."""
+  return path.with_name(path.name + SUFFIX)
 
 
 def said(path: Path, card: Mapping[str, Any]) -> list[str]:
@@ -91,7 +96,7 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     f'{path}: {card["format"]}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
     compared,
-    f'{path}{SUFFIX}: {classes}what it takes and gives, and this check',
+    f'{beside(path)}: {classes}what it takes and gives, and this check',
   ]
 
 

@@ -20,8 +20,9 @@ from safetensors.numpy import save_file
 from jaxkd import files, models, shapes
 from jaxkd.data import views
 from jaxkd.errors import UserError
+from jaxkd.export import hf_images
 from jaxkd.export.given import Given
-from jaxkd.models import hugging_face, hugging_face_images
+from jaxkd.models import hugging_face
 
 ENDING = ''  # a folder
 RUNTIME = 'what is read from the folder'
@@ -93,7 +94,7 @@ def _model(given: Given) -> tuple[str, dict[str, Any]]:
   spec = given.spec
   name = spec.get('model', '')
   constructor, fixed = models.resolve(name) if name else (None, {})
-  known = (models.HUGGING_FACE, *hugging_face_images.FAMILIES)
+  known = (models.HUGGING_FACE, *hf_images.FAMILIES)
   changed = [
     entry
     for entry in ('quantize', 'logit_shift', 'specialist')
@@ -132,14 +133,14 @@ def _write_classifier(
       f'{family}'
     )
   files_of = {
-    hugging_face.CONFIG: hugging_face_images.config_of(
+    hugging_face.CONFIG: hf_images.config_of(
       family, kw, shape, given.net.classes, at=at
     ),
-    'preprocessor_config.json': hugging_face_images.preprocessor_of(
+    'preprocessor_config.json': hf_images.preprocessor_of(
       given.net.view, shape, at=at
     ),
   }
-  tensors = hugging_face_images.tensors_of(family, given.variables)
+  tensors = hf_images.tensors_of(family, given.variables)
   path.mkdir(exist_ok=True)
   for name, value in files_of.items():
     (path / name).write_text(json.dumps(value, indent=2) + '\n')

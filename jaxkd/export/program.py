@@ -100,7 +100,7 @@ def chosen(found: dict, wanted: Sequence[str]) -> list[str]:
   for name in wanted:
     if name not in found:
       raise unknown('output', name, found, 'jaxkd.export')
-  return list(wanted or found)
+  return list(dict.fromkeys(wanted or found))
 
 
 def _dense(x: Array) -> Array:

@@ -52,7 +52,7 @@ def write(
       converter.run_convert_to_tfl_passes(
         module, passmanager.PassManager(), converter.ConvertToTFLConfig()
       )
-      path.write_bytes(converter.export_flatbuffer_to_bytes(module.operation))
+      made = converter.export_flatbuffer_to_bytes(module.operation)
   except Exception as error:  # of MLIR's kinds
     left = module.operation.get_asm(large_elements_limit=1) if module else ''
     missing = _OPERATION.search(f'{error} {left}')
@@ -63,6 +63,7 @@ def write(
       f'{given.name}: LiteRT cannot say in TFLite what the net does ({what}); '
       'export it with --to stablehlo or --to onnx'
     ) from error
+  path.write_bytes(made)
   return program, {'signature': SIGNATURE}
 
 

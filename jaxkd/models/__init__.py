@@ -11,7 +11,6 @@ that is named is imported.
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from jaxkd import lookup, options, registry, shapes
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, unknown, within
 from jaxkd.models import (
   external,
   frozen,
@@ -234,7 +233,7 @@ def resolve(
 ) -> tuple[Callable, Mapping[str, Any]]:
   """What builds a model, and the options that its name fixes."""
   if hugging_face.is_folder(name):
-    family, fixed = _of_folder(hugging_face.folder(name, at=at))
+    family, fixed = _of_folder(name, at)
     return families()[family].Model, fixed
   if torch_module.is_named(name):
     return torch_module.constructor(name, at=at), {}
@@ -267,20 +266,22 @@ def explicit(
   """
   if not hugging_face.is_folder(name):
     return name, dict(kw)
-  family, fixed = _of_folder(hugging_face.folder(name, at=at))
+  family, fixed = _of_folder(name, at)
   return family, {**fixed, **kw}
 
 
 def family_of(name: str, *, at: str = 'model') -> str:
   """The family of the net in a folder of Hugging Face, ``hf:FOLDER``."""
-  return _of_folder(hugging_face.folder(name, at=at))[0]
+  return _of_folder(name, at)[0]
 
 
-def _of_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+def _of_folder(name: str, at: str) -> tuple[str, dict[str, Any]]:
   """The family of the net in a folder of Hugging Face, and its options."""
-  if family := hugging_face_vision.family(folder):
-    return family, hugging_face_vision.options(folder)
-  return HUGGING_FACE, hugging_face.options(folder)
+  folder = hugging_face.folder(name, at=at)
+  with within(f'{at}: '):
+    if family := hugging_face_vision.family(folder):
+      return family, hugging_face_vision.options(folder)
+    return HUGGING_FACE, hugging_face.options(folder)
 
 
 def merged(

@@ -12,7 +12,7 @@ Their weights are placed by the names that the families know, see
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,12 +109,14 @@ def check(path: Path, shape: Sequence[int], count: int) -> None:
       f'{path}: it takes images of {channels} channels, and is shown '
       f'{tuple(shape)}; give it such images'
     )
-  size = _image_size(config)
+  size = _image_size(config, path / CONFIG)
   if size and tuple(shape[:2]) != size:
+    remedy = f'write resize({size[0]}) into both of its views'
+    if size[0] != size[1]:  # which no view makes
+      remedy = 'give it such images'
     raise UserError(
       f'{path}: it takes images of {size[0]} × {size[1]}, of which it has the '
-      f'positions of patches, and is shown {shape[0]} × {shape[1]}; write '
-      f'resize({size[0]}) into both of its views'
+      f'positions of patches, and is shown {shape[0]} × {shape[1]}; {remedy}'
     )
 
 
@@ -213,7 +215,8 @@ def _vit(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     'patch_size': 'patch',
     'intermediate_size': 'hidden',
   }
-  _whole_numbers(config, [*numbers, 'image_size'], file)
+  _whole_numbers(config, numbers, file)
+  _sides(config, file)
   _neutral(
     config,
     {'hidden_act': 'gelu', 'qkv_bias': True},
@@ -302,14 +305,11 @@ def _neutral(
 
 
 def _whole_numbers(
-  config: Mapping[str, Any], entries: Sequence[str], file: Path
+  config: Mapping[str, Any], entries: Iterable[str], file: Path
 ) -> None:
   for entry in entries:
     if not isinstance(config.get(entry), int):
-      raise UserError(
-        f'{file}: {entry} is missing or no whole number; copy the file again '
-        'from where the model comes from'
-      )
+      raise _no_whole_number(entry, file)
 
 
 def _channels(config: Mapping[str, Any]) -> int:
@@ -318,14 +318,32 @@ def _channels(config: Mapping[str, Any]) -> int:
   return config.get('num_channels', 3)
 
 
-def _image_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
+def _image_size(
+  config: Mapping[str, Any], file: Path
+) -> tuple[int, int] | None:
   """The height and width that a ViT has positions for."""
   if _find(config)[0] != 'vit':
     return None
   if size := (config.get('pretrained_cfg') or {}).get('input_size'):
     return size[1], size[2]
-  size = config['image_size']
-  return size, size
+  return _sides(config, file)
+
+
+def _sides(config: Mapping[str, Any], file: Path) -> tuple[int, int]:
+  """The height and width in ``image_size``, a number or both."""
+  match config.get('image_size'):
+    case int(side):
+      return side, side
+    case [int(height), int(width)]:
+      return height, width
+  raise _no_whole_number('image_size', file)
+
+
+def _no_whole_number(entry: str, file: Path) -> UserError:
+  return UserError(
+    f'{file}: {entry} is missing or no whole number; copy the file again '
+    'from where the model comes from'
+  )
 
 
 _ARCHITECTURES = {

@@ -229,8 +229,13 @@ def linen_variables(variables: Mapping, net: Net) -> dict:
     net: from `from_linen`.
 
   Raises:
-    UserError: a collection is missing.
+    UserError: a collection is missing, or they are no dict.
   """
+  if not isinstance(variables, Mapping):
+    raise UserError(
+      f'the variables of a Linen module are {variables!r:.60}; give a dict of '
+      'collections, as its init returns it'
+    )
   shapes = jax.eval_shape(net.init, jax.random.key(0))
   for name in ('params', *shapes['state']):
     if name not in variables and (name != 'params' or shapes['params']):

@@ -3,7 +3,7 @@
 Tensors are called by their path, ``params/stages/0/conv/kernel``, and laid out
 as in Flax: kernels are [height, width, in, out] or [in, out]. The description,
 which the folders below a run's ``nets`` have too, stands in the file's header
-under `SPEC`, as JSON.
+under `SPEC`, as JSON, and beside it the checksum of all this under `CHECKSUM`.
 """
 
 import json
@@ -16,11 +16,14 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from jaxkd.data import cache
 from jaxkd.errors import UserError
 from jaxkd.paths import flattened, nested
 
 ENDING = '.safetensors'
-SPEC = 'jaxkd'  # the entry of the header
+# Entries of the header.
+SPEC = 'jaxkd'
+CHECKSUM = 'sha256'
 
 
 def is_file(path: str | Path) -> bool:
@@ -39,7 +42,9 @@ def write(path: Path, variables: Mapping[str, Any], spec: dict) -> None:
   tensors = {
     name: np.asarray(x, order='C') for name, x in flattened(variables).items()
   }
-  save_file(tensors, path, metadata={SPEC: json.dumps(spec)})
+  said = json.dumps(spec)
+  header = {SPEC: said, CHECKSUM: _checksum(tensors, said)}
+  save_file(tensors, path, metadata=header)
 
 
 def load(path: Path) -> tuple[dict, dict]:
@@ -50,11 +55,12 @@ def load(path: Path) -> tuple[dict, dict]:
   """
   spec = description(path)
   with _opened(path) as file:
-    tensors = {
-      name: jnp.asarray(file.get_tensor(name))[None]
-      for name in file.keys()  # noqa: SIM118
-    }
-  return {'params': {}, 'state': {}, **nested(tensors)}, spec
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header = file.metadata()
+  if header.get(CHECKSUM) != _checksum(tensors, header[SPEC]):
+    raise _damaged(path, 'its bytes have changed')
+  variables = {name: jnp.asarray(x)[None] for name, x in tensors.items()}
+  return {'params': {}, 'state': {}, **nested(variables)}, spec
 
 
 def description(path: Path) -> dict:
@@ -70,7 +76,13 @@ def description(path: Path) -> dict:
       f'{path} does not say which model its weights are of, as files that '
       'jaxkd exports do; for weights of PyTorch write pytorch:FILE'
     )
-  return json.loads(found)
+  try:
+    spec = json.loads(found)
+  except ValueError as error:
+    raise _damaged(path, error) from error
+  if missing := {'model', 'kw', 'members'} - spec.keys():
+    raise _damaged(path, f'its header lacks {min(missing)}')
+  return spec
 
 
 def _opened(path: Path) -> Any:
@@ -79,6 +91,12 @@ def _opened(path: Path) -> Any:
   try:
     return safetensors.safe_open(path, framework='numpy')
   except Exception as error:  # of many kinds
-    raise UserError(
-      f'{path} is damaged or cut short ({error}); export it again'
-    ) from error
+    raise _damaged(path, error) from error
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], spec: str) -> str:
+  return cache.fingerprint([tensors, np.frombuffer(spec.encode(), np.uint8)])
+
+
+def _damaged(path: Path, said: Any) -> UserError:
+  return UserError(f'{path} is damaged or cut short ({said}); export it again')

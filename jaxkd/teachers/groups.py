@@ -331,5 +331,5 @@ def check_same(variables: dict, role: Role, spec: Mapping, at: str) -> None:
   raise UserError(
     f'{at}: what is stored there is a {spec["model"]} with {spec["kw"]}, '
     f'another architecture: {path} is {there.get(path, "missing")} there and '
-    f'{here.get(path, "missing")} here'
+    f'{here.get(path, "missing")} here; set model and kw to what is there'
   )

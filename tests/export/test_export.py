@@ -1,5 +1,6 @@
 """Exported files give what the net gives and say what they take."""
 
+import errno
 import importlib.util
 import json
 from types import SimpleNamespace
@@ -142,9 +143,41 @@ def test_a_file_of_weights_is_loaded_again(runs, images, tmp_path):
   assert stored.description(path)['members'] == 1
   with pytest.raises(UserError, match='holds 1 members, so member 1'):
     jaxkd.load(path, member=1)
-  path.write_bytes(path.read_bytes()[:-10])
-  with pytest.raises(UserError, match='damaged or cut short'):
-    jaxkd.load(path)
+  whole = path.read_bytes()
+  for damaged, said in (
+    (whole[:-10], 'not fully covered'),
+    (whole[:-1] + bytes([whole[-1] ^ 1]), 'its bytes have changed'),
+    (whole.replace(b'\\"model\\"', b'\\"midel\\"'), 'its header lacks model'),
+    (whole.replace(b'\\"model\\":', b'\\"model\\" '), 'Expecting'),
+  ):
+    assert damaged != whole
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=f'damaged or cut short.*{said}'):
+      jaxkd.load(path)
+
+
+def test_nothing_is_written_over_or_left_behind(runs, tmp_path, monkeypatch):
+  (tmp_path / 'a.stablehlo').write_text('mine')
+  (tmp_path / 'b.stablehlo.json').write_text('mine')
+  for name, to, message in (
+    ('a.stablehlo', '', 'a.stablehlo: something is there'),
+    ('b.stablehlo', '', 'b.stablehlo.json: something is there'),
+    ('x.tflite', 'stablehlo', "ends as files of tflite do, and to='stablehlo'"),
+    ('x' * 300 + '.stablehlo', '', 'cannot be written: File name too long'),
+    ('/', 'hf', 'no name to write'),
+  ):
+    with pytest.raises(UserError, match=message):
+      jaxkd.export(runs['plain'], tmp_path / name, to)
+
+  def full(path, about):
+    api.card.beside(path).write_text('{')
+    raise OSError(errno.ENOSPC, 'no room')
+
+  monkeypatch.setattr(api.card, 'write', full)
+  with pytest.raises(UserError, match='No space left on device'):
+    jaxkd.export(runs['plain'], tmp_path / 'c.safetensors')
+  left = {file.name: file.read_text() for file in tmp_path.iterdir()}
+  assert left == {'a.stablehlo': 'mine', 'b.stablehlo.json': 'mine'}
 
 
 def test_weights_of_another_program_are_not_ours(tmp_path):

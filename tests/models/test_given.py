@@ -161,6 +161,7 @@ def test_a_function_is_called_once_while_its_nets_are_in_use(named):
       'net 1 of those .* is built otherwise',
     ),
     ((Linen().bind({}), {}), 'is bound; return what its unbind'),
+    ((Linen(), None), 'variables of a Linen module are None; give a dict'),
     ((Linen(), {'params': {}}), 'batch_stats'),
     ((lambda v, x: x, {'a': 'text'}), 'text'),
   ],

@@ -2,8 +2,8 @@
 
 These are the two families here that compute what one of transformers does:
 ``vit`` with a class token, and ``resnet_imagenet`` with the stem for large
-images. Such a folder is written and not read; tensors have the names that all
-versions of transformers know.
+images. Tensors have the names that all versions of transformers know. What is
+written here, `jaxkd.models.hugging_face_vision` reads.
 """
 
 import re
@@ -57,7 +57,7 @@ def config_of(
   Raises:
     UserError: options that transformers does not have.
   """
-  *sides, channels = shape
+  height, width, channels = shape
   found = {
     'num_channels': channels,
     'id2label': dict(enumerate(classes)),
@@ -73,14 +73,14 @@ def config_of(
     return found | {
       'architectures': ['ViTForImageClassification'],
       'model_type': 'vit',
-      'image_size': list(sides),
+      'image_size': height if height == width else [height, width],
       'patch_size': kw['patch'],
       'hidden_size': kw['width'],
       'num_hidden_layers': kw['depth'],
       'num_attention_heads': kw['heads'],
       'intermediate_size': int(kw['mlp_ratio'] * kw['width']),
       'hidden_act': 'gelu',
-      'layer_norm_eps': 1e-6,
+      'layer_norm_eps': kw['norm_eps'],
       'qkv_bias': True,
     }
   if kw['stem'] != 'imagenet':
