@@ -214,7 +214,14 @@ def _checked(
     if found is None:
       return {'check': None}
     own = {name: ours[name][batch] for name in found}
-    compared = check.compare(own, found, of, rounded=rounded, at=str(path))
+    compared = check.compare(
+      own,
+      found,
+      of,
+      rounded=rounded,
+      one_class=given.net.logits == 'softmax',
+      at=str(path),
+    )
   return {'check': {**compared._asdict(), 'by': form.RUNTIME}}
 
 

@@ -83,7 +83,8 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     found = dict(card['check'])
     by = found.pop('by')
     compared = Compared(**found).said(by)
-  classes = f'its {len(card["classes"])} classes, ' if card['classes'] else ''
+  kind = 'values' if 'standardized by' in card else 'classes'
+  classes = f'its {len(card["classes"])} {kind}, ' if card['classes'] else ''
   arrows = [
     '; '.join(
       f'{name} [{", ".join(map(str, x["shape"]))}] of {x["dtype"]}'

@@ -25,7 +25,7 @@ class Compared(NamedTuple):
     difference: the largest of all outputs.
     largest: the largest magnitude of an output of the net.
     agree: the examples, tokens or pixels whose first choice of class is the
-      same; None where there are no logits.
+      same; None where no class is chosen.
     counted: of how many.
   """
 
@@ -54,6 +54,7 @@ def compare(
   of: str,
   *,
   rounded: bool,
+  one_class: bool = True,
   at: str,
 ) -> Compared:
   """Compares outputs by name, each [N, ...].
@@ -63,6 +64,7 @@ def compare(
     theirs: of the file.
     of: what the examples are, in words.
     rounded: whether the net rounds values as it computes.
+    one_class: whether the largest logit is the net's choice of class.
     at: the file, for errors.
 
   Raises:
@@ -90,7 +92,7 @@ def compare(
       )
     difference, largest = max(difference, worst), max(largest, most)
   agree, counted = None, 0
-  if 'logits' in ours:
+  if one_class and 'logits' in ours:
     choices = [x['logits'].argmax(-1) for x in (ours, theirs)]
     agree, counted = int((choices[0] == choices[1]).sum()), choices[0].size
   count = len(next(iter(ours.values())))

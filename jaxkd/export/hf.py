@@ -30,6 +30,11 @@ TRANSFORMERS = ('transformers', 'torch')  # that classifiers are compared with
 NEEDS: dict[str, str] = {}
 TOKENIZER = 'tokenizer:'  # of the path of one, in data.kw.tokens
 
+# What transformers makes of logits: their softmax, or the sigmoid of each.
+_PROBLEMS = {
+  'softmax': 'single_label_classification',
+  'sigmoids': 'multi_label_classification',
+}
 # What a tokenizer of Hugging Face may consist of.
 _TOKENIZER = (
   *('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'),
@@ -132,10 +137,14 @@ def _write_classifier(
       f'jaxkd.export: dtype={dtype!r} is for decoders; leave it out with a '
       f'{family}'
     )
+  if given.net.logits not in _PROBLEMS:
+    raise UserError(
+      f'{at}: it predicts standardised values, whose means and deviations such '
+      'a folder does not have; export it with --to onnx or --to safetensors'
+    )
+  config = hf_images.config_of(family, kw, shape, given.net.classes, at=at)
   files_of = {
-    hugging_face.CONFIG: hf_images.config_of(
-      family, kw, shape, given.net.classes, at=at
-    ),
+    hugging_face.CONFIG: config | {'problem_type': _PROBLEMS[given.net.logits]},
     'preprocessor_config.json': hf_images.preprocessor_of(
       given.net.view, shape, at=at
     ),

@@ -57,7 +57,9 @@ def load(path: Path) -> tuple[dict, dict]:
   with _opened(path) as file:
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header = file.metadata()
-  if header.get(CHECKSUM) != _checksum(tensors, header[SPEC]):
+  if CHECKSUM not in header:
+    raise _damaged(path, 'its header has no checksum')
+  if header[CHECKSUM] != _checksum(tensors, header[SPEC]):
     raise _damaged(path, 'its bytes have changed')
   variables = {name: jnp.asarray(x)[None] for name, x in tensors.items()}
   return {'params': {}, 'state': {}, **nested(variables)}, spec

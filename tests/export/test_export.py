@@ -443,6 +443,8 @@ def test_differences_are_measured_against_the_largest_output():
   theirs = {'logits': ours['logits'] + [[0.5, 0.0], [0.0, 0.0]]}
   found = check.compare(ours, theirs, 'rows', rounded=False, at='x')
   assert (found.difference, found.largest, found.agree) == (0.5, 1000.0, 2)
+  given = dict(rounded=False, at='x')
+  assert check.compare(ours, theirs, '', one_class=False, **given).agree is None
   ours['logits'][0, 1] = 100.0
   with pytest.raises(UserError, match=r'x: .*differs by 9e\+02'):
     check.compare(ours, theirs, 'rows', rounded=True, at='x')

@@ -1,5 +1,7 @@
 """Classifiers as transformers has them: names, layouts, and what it lacks."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def test_what_transformers_lacks_is_refused(make, message):
     make()
 
 
-def folder_of_a_run(directory, family, kw, shape):
+def folder_of_a_run(directory, family, kw, shape, **more):
   """A folder as a run leaves it, of a net whose variables are all drawn."""
   net = models.build(family, num_classes=3, input_shape=shape, **kw)
   draw = np.random.default_rng(0)
@@ -115,7 +117,7 @@ def folder_of_a_run(directory, family, kw, shape):
   spec |= dict(inputs=inputs.as_json(taken), input_shape=list(shape))
   spec |= dict(dtype='float32', param_dtype='float32', members=1)
   spec |= dict(specialist=False, quantize='', logit_shift=False)
-  stored.export(directory, variables, {**spec, 'view': VIEW})
+  stored.export(directory, variables, {**spec, 'view': VIEW, **more})
   return directory
 
 
@@ -152,3 +154,15 @@ def test_a_folder_is_read_as_it_was_written(
     net.apply(variables, each)[0]['logits'],
     rtol=1e-4,
   )
+
+
+def test_what_logits_are_is_said_or_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(hf, 'TRANSFORMERS', ('no_such_package',))
+  net = folder_of_a_run(tmp_path / 'a', 'vit', VIT, SHAPE, logits='sigmoids')
+  out = jaxkd.export(net, f'hf:{tmp_path / "out"}')
+  found = json.loads((out / 'config.json').read_text())
+  assert found['problem_type'] == 'multi_label_classification'
+  net = folder_of_a_run(tmp_path / 'b', 'vit', VIT, SHAPE, logits='values')
+  with pytest.raises(UserError, match='it predicts standardised values'):
+    jaxkd.export(net, f'hf:{tmp_path / "none"}')
+  assert not (tmp_path / 'none').exists()
