@@ -68,7 +68,8 @@ def test_examples_that_fill_up_count_for_nothing_and_nan_is_nan(name):
   padded = {k: np.concatenate([x, 9 * x[:3]]) for k, x in BATCH.items()}
   padded['where'] = np.arange(N + 3) < N
   predicted = np.concatenate([PREDICTED, np.full((3, D), np.nan, np.float32)])
-  assert value(name, predicted, padded) == pytest.approx(value(name), 1e-6, 1e-6)
+  same = pytest.approx(value(name), 1e-6, 1e-6)
+  assert value(name, predicted, padded) == same
   assert np.isnan(
     value(name, np.where(np.arange(N)[:, None], PREDICTED, np.nan))
   )
