@@ -176,9 +176,9 @@ def _number_of(error: Exception) -> int | None:
   """The number of an error of the operating system; None if it is none."""
   if isinstance(error, OSError):
     return error.errno
-  # TensorStore's errors are ValueErrors that quote it.
-  quoted = re.search(r"os_error_code='(\d+)'", str(error))
-  return int(quoted[1]) if quoted and isinstance(error, ValueError) else None
+  # Errors of TensorStore and of safetensors quote it.
+  quoted = re.search(r"os_error_code='(\d+)'|\(os error (\d+)\)", str(error))
+  return int(quoted[1] or quoted[2]) if quoted else None
 
 
 def is_remote(where: str | os.PathLike) -> bool:

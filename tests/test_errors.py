@@ -4,8 +4,16 @@ import copy
 import pickle
 
 import pytest
+from safetensors import SafetensorError
 
-from jaxkd.errors import UnknownName, UserError, blamed, unknown, within
+from jaxkd.errors import (
+  UnknownName,
+  UserError,
+  blamed,
+  unknown,
+  within,
+  writing,
+)
 
 
 def test_an_entry_is_said_before_the_sentence():
@@ -61,3 +69,19 @@ def test_any_exception_becomes_one_that_names_the_entry():
   ):
     raise KeyError('x')
   assert caught.value.entry == 'data'
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(28, 'full'),
+    SafetensorError('I/O error: no room (os error 28)'),
+    ValueError("RESOURCE_EXHAUSTED: no room [os_error_code='28']"),
+  ],
+)
+def test_a_full_disk_is_told_by_whatever_writes_to_it(error):
+  with (
+    pytest.raises(UserError, match=r'^x cannot be written: No space left'),
+    writing('x'),
+  ):
+    raise error
