@@ -71,7 +71,7 @@ def of_split(labels: Any, at: str) -> Labels:
   for i in np.flatnonzero(fractions & (labels % 1 != 0)):
     raise UserError(
       f'{at}: example {i} has the label {labels[i]:g}, which is no class '
-      "number; set data.kw.labels='values' if labels are measured values"
+      "number; data.kw.labels='values' reads arrays of measured values"
     )
   return Labels(as_labels(labels, at), 'numbers')
 
