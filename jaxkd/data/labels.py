@@ -67,6 +67,12 @@ def of_split(labels: Any, at: str) -> Labels:
     return Labels(found, f'one-hot rows of {columns}', columns)
   if labels.dtype == bool:
     return Labels(labels.astype(np.int32), 'booleans')
+  fractions = np.isfinite(labels) & (labels != np.floor(labels))
+  for i in np.flatnonzero(fractions):
+    raise UserError(
+      f'{at}: example {i} has the label {labels[i]:g}, which is no class '
+      "number; data.kw.labels='values' reads arrays of measured values"
+    )
   return Labels(as_labels(labels, at), 'numbers')
 
 

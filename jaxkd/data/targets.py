@@ -17,6 +17,9 @@ from jaxkd.data.positions import FIXED
 from jaxkd.errors import UserError, several
 
 MULTILABEL, VALUES = 'multilabel', 'values'
+# Deviations of values whose squared errors float32 holds; others become 0 or
+# infinite.
+_UNITS = 1e-12, 1e12
 UNKNOWN = -1
 # Of no positions in an image, however many there are.
 FIELDS = {'labels': FIXED, 'valid': FIXED, SCALE: FIXED}
@@ -101,6 +104,11 @@ def _of_values(labels: Any, at: str) -> dict[str, np.ndarray]:
       f'{at} has labels of shape {values.shape}; measured values are '
       '[examples], or [examples, values]'
     )
+  for i in np.flatnonzero(~np.isfinite(values).all(1)):
+    raise UserError(
+      f'{at}: example {i} has a label that is NaN or infinite; repair it or '
+      'leave it out'
+    )
   return {'labels': values, SCALE: np.ones(values.shape, np.float32)}
 
 
@@ -133,15 +141,23 @@ def standardized(
     for the row.
 
   Raises:
-    UserError: a value that is the same in all training examples.
+    UserError: a value that is the same in all training examples, or whose
+      deviation in its unit is too small or too large for float32.
   """
   values = np.asarray(splits['train'].labels, np.float64)
   middle, scales = values.mean(0), values.std(0)
   means = centre + middle
   for d in np.flatnonzero(scales <= 1e-12 * np.abs(means)):
     raise UserError(
-      f'{at} has the same value {names[d]} in all examples, {means[d]:g}; '
-      'leave it out'
+      f'{at} has measured values {names[d]!r} that are {means[d]:g} in all '
+      'examples, of which nothing can be learnt; leave them out'
+    )
+  low, high = _UNITS
+  for d in np.flatnonzero((scales < low) | (scales > high)):
+    raise UserError(
+      f'{at} has measured values {names[d]!r} whose standard deviation is '
+      f'{scales[d]:g}; give them in a unit in which it is from {low:g} to '
+      f'{high:g}'
     )
 
   def change(batch, numbers):
@@ -165,7 +181,7 @@ def standardized(
 def lacking(
   splits: Mapping[str, Examples], classes: tuple[str, ...]
 ) -> tuple[str, ...]:
-  """Notes on labels of several classes: unknown ones, classes without a 1."""
+  """Notes on labels of several classes: unknown, or of one value."""
   notes = []
   for split, examples in splits.items():
     batch = examples.fetch(np.arange(len(examples)))
@@ -180,6 +196,14 @@ def lacking(
       notes.append(
         f'{split} has no example of {absent.size:,} of the {len(classes):,} '
         f'classes: {names}'
+      )
+    certain = np.flatnonzero(valid.any(0) & (labels | ~valid).all(0))
+    if certain.size:
+      names = several([classes[k] for k in certain])
+      notes.append(
+        f'all examples of {split} are of {certain.size:,} of the '
+        f'{len(classes):,} classes, whose average precision is 1 for every '
+        f'net: {names}'
       )
   return tuple(notes)
 

@@ -138,7 +138,7 @@ def weights(count: int, *, above: bool = False, **option) -> jax.Array | None:
     **option: ``name=value``.
 
   Raises:
-    ValueError: not so many numbers, or one below 0, NaN or infinite.
+    ValueError: not so many numbers, one below 0, NaN or infinite, or all 0.
   """
   ((name, given),) = option.items()
   if given is None:
@@ -154,6 +154,8 @@ def weights(count: int, *, above: bool = False, **option) -> jax.Array | None:
     fits = values > 0 if above else values >= 0
     if not (np.isfinite(values) & fits).all():
       raise ValueError(f'{name} must be {expected}, not {given!r}')
+    if values.size and not values.any():
+      raise ValueError(f'{name} must be {expected}, not all of them 0')
   if np.shape(given) != (count,):
     found = f'an array of shape {np.shape(given)}'
     raise ValueError(f'{name} must be {expected}, not {found}')

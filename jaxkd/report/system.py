@@ -74,7 +74,12 @@ def page(
   if row.get('summary') or shown:
     parts.append('## Along the way')
   if row.get('summary'):
-    parts.append('Means over the seeds; no step was chosen by them.')
+    chose = (
+      'each net is of the step that the notes name'
+      if row.get('best_steps')
+      else 'no step was chosen by them'
+    )
+    parts.append(f'Means over the seeds; {chose}.')
     parts += map(_along_the_way, row['summary'])
   parts += shown
   notes = [*row.get('notes', ()), *_weights(row)]

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxkd import options
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
+from jaxkd.distill.arguments import find_loss
 from jaxkd.errors import UserError, several
 from jaxkd.run.types import Job
 
@@ -27,7 +29,10 @@ def resolved(job: Job, source: Source) -> Job:
   """
   distill = dict(job.distill)
   for name, option in asked(job.distill):
-    entry = f'{job.at}distill.{name}.kw.{option}'
+    at = f'{job.at}distill.{name}'
+    if not _takes(distill[name]['loss'], option, f'{at}.loss'):
+      continue  # to be refused with all options that a loss does not take
+    entry = f'{at}.kw.{option}'
     weights = _weights(option, job, source, entry)
     kw = {**distill[name]['kw'], option: weights}
     distill[name] = {**distill[name], 'kw': kw}
@@ -68,6 +73,11 @@ def notes(
       f'training labels ({said})'
     )
   return found
+
+
+def _takes(loss: str, option: str, at: str) -> bool:
+  """Whether a loss, if one is named, has an option."""
+  return not loss or option in options.parameters_of(find_loss(loss, at=at))
 
 
 def _weights(

@@ -112,7 +112,7 @@ def of_students_alone(
         own = configs.get(config, there)
         if own != value:
           yield (
-            f'note: --config.{entry} is for the students; {there} is {own} '
+            f'note: --config.{entry} is for the students; {there} is {own!r} '
             f'(--config.{_ALL}.{name} is for all)'
           )
 

@@ -44,6 +44,9 @@ from jaxkd.errors import UserError
 if TYPE_CHECKING:
   from jaxkd.data.sources import Source
 
+# What logits are -> how data.kw.labels reads arrays for them.
+_LABELS = {'sigmoids': 'multilabel', 'values': 'values'}
+
 
 def find(name: str) -> ModuleType:
   """The task of that name: a file here, or ``package.module:attribute``.
@@ -86,6 +89,8 @@ def check(name: str, source: 'Source') -> None:
   each = ' × '.join(axes) or 'example'
   shape = list(first['labels'].shape[1:])
   choose = 'choose another task or data.source'
+  if kind := _LABELS.get(logits_of(name)):
+    choose = f'set data.kw.labels={kind!r} if these are arrays, or {choose}'
   if len(shape) != len(axes):
     raise UserError(
       f'task: {name} needs labels by {each}, and those of an example of '
@@ -98,9 +103,12 @@ def check(name: str, source: 'Source') -> None:
       f'{source.name} does not have; {choose}'
     )
   if field and field not in first:
+    add = 'add it, a bool of their shape'
+    if kind:
+      add = f'set data.kw.labels={kind!r} if these are arrays, or {add}'
     raise UserError(
       f'data.source: {source.name} has no field {field!r}, by which the task '
-      f'{name} knows which labels count; add it, a bool of their shape'
+      f'{name} knows which labels count; {add}'
     )
   for field in getattr(task, 'FIELDS', ()):
     if field not in first:

@@ -93,7 +93,7 @@ def same(what: str, found: Mapping[str, Any]) -> None:
     other = json.loads(text) if text != said[0] else first
     for entry in sorted({*first, *other}):
       there, here = (x.get(entry, 'absent') for x in (other, first))
-      if there != here:
+      if json.dumps(there) != json.dumps(here):  # NaN is not equal to itself
         raise UserError(
           f'host {host} has another {what} than host 0: {entry} is {there} on '
           f'host {host} and {here} on host 0; start the same command, with the '

@@ -207,7 +207,7 @@ def one(tmp_path_factory):
     ({'num_classes': 3}, r'kw\.num_classes: .* names its 2 classes; remove'),
     ({'tokens': 'bytes'}, r'kw\.tokens: hf:\S+ is read as images, of which'),
     ({'format': 'text', 'resize': 3}, r'kw\.resize: hf:\S+ is read as texts'),
-    ({'format': 'sound'}, r"kw\.format: 'sound' should be one of"),
+    ({'format': 'sound'}, r"kw\.format: 'sound' should be one of images, "),
     ({'resize': -1}, r'kw\.resize: -1 is not a side'),
   ],
 )  # fmt: skip

@@ -67,6 +67,15 @@ class TestMultilabel:
     told = [note for note in source.notes if note.startswith('train has no')]
     assert told == ['train has no example of 1 of the 4 classes: d']
 
+  def test_a_class_without_a_0_is_told(self):
+    labels = np.concatenate([SEVERAL, np.ones((N, 1), int)], axis=1)
+    labels[::2, 3] = -1
+    notes = made(labels, labels='multilabel', classes=tuple('abcd')).notes
+    (told,) = [
+      note for note in notes if note.startswith('all examples of test')
+    ]
+    assert told.endswith('precision is 1 for every net: d')
+
   @pytest.mark.parametrize(
     ('labels', 'message'),
     [
@@ -131,8 +140,11 @@ class TestValues:
   @pytest.mark.parametrize(
     ('labels', 'message'),
     [
-      (np.where(np.arange(N) == 3, np.nan, VALUES), 'NaN or infinite'),
-      (np.zeros(N), 'the same value 0 in all examples'),
+      (np.where(np.arange(N) == 3, np.nan, VALUES), 'example 3 .*NaN or inf'),
+      (np.where(np.arange(N) == 7, np.inf, VALUES), 'example 7 .*NaN or inf'),
+      (np.zeros(N), "values '0' that are 0 in all examples"),
+      (VALUES * 1e-30, 'standard deviation is .*; give them in a unit'),
+      (VALUES * 1e30, 'standard deviation is .*; give them in a unit'),
       (np.zeros((N, 2, 2)), 'measured values are'),
       (np.full(N, 'a'), 'must be numbers'),
     ],
@@ -142,7 +154,7 @@ class TestValues:
       made(labels, labels='values')
 
   def test_classes_are_not_guessed_at(self):
-    with pytest.raises(UserError, match='whole numbers'):
+    with pytest.raises(UserError, match=r"data\.kw\.labels='values'"):
       made(VALUES)
 
   def test_splits_must_be_alike(self, tmp_path):

@@ -1026,6 +1026,7 @@ def test_binary_cross_entropy_is_binary_kl_to_the_labels(evaluate):
   [
     ((1.0,) * (K - 1), f'must be {K} numbers from 0 on'),
     ((-1.0,) * K, 'from 0 on'),
+    ((0.0,) * K, 'not all of them 0'),
     ((float('nan'),) * K, 'from 0 on'),
     ('balanced', 'from 0 on'),
   ],

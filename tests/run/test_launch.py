@@ -78,6 +78,15 @@ def test_a_flag_for_students_says_what_teachers_have(capsys):
   )
 
 
+def test_a_config_with_nan_is_the_same_on_its_own_host():
+  hosts.same('config', {'distill.labels.kw.label_smoothing': float('nan')})
+
+
+def test_a_flag_for_students_says_that_teachers_have_none(capsys):
+  parse('--config.train.early_stopping.metric=nll')
+  assert "early_stopping.metric is '' (" in capsys.readouterr().err
+
+
 def test_another_model_brings_its_own_options_and_takes_more():
   got = parse(
     '--config.students.student.kw.width=8',

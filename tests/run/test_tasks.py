@@ -184,6 +184,16 @@ def test_a_net_of_classes_has_no_values():
       r'class_weights must be 3 numbers',
     ),
     (
+      multilabel,
+      dict(data__kw__labels='values'),
+      r"which labels count; set data\.kw\.labels='multilabel'",
+    ),
+    (
+      multilabel,
+      dict(task='regression'),
+      r"label_scale.*; set data\.kw\.labels='values'",
+    ),
+    (
       regression,
       dict(data__augment__students='mixup(0.2)'),
       r'mixes examples of one class each',
@@ -237,10 +247,16 @@ def test_positive_weights_are_the_negatives_over_the_positives(tmp_path):
   assert class_weights.asked(job.distill) == []
 
 
-def test_positive_weights_need_labels_of_each_class(tmp_path):
-  made = balanced()
-  made['distill']['labels']['kw'] = dict(positive_weights='balanced')
-  with pytest.raises(UserError, match=r'labels\.kw\.positive_weights: pos'):
+@pytest.mark.parametrize(
+  ('make', 'option'),
+  [(balanced, 'positive_weights'), (regression, 'class_weights')],
+)
+def test_balanced_weights_that_a_loss_does_not_take(tmp_path, make, option):
+  made = make()
+  made['distill']['labels']['kw'] = {option: 'balanced'}
+  with pytest.raises(
+    UserError, match=rf"labels\.kw: .* no option .*'{option}'"
+  ):
     checks.prepare(made, tmp_path)
 
 

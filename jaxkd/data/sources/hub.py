@@ -105,6 +105,11 @@ def hf(
       name, where, tables, inputs, labels, resize, conventions, validation
     )
   _check_unused(given, _OF_IMAGES, 'texts')
+  known = ('images', *conversations.FIELDS)
+  if format and format not in known:
+    raise UserError(
+      f'data.kw.format: {format!r} should be one of {", ".join(known)}'
+    )
   form = conversations.format_of(format or 'text', field)
   return texts(
     name,
