@@ -33,6 +33,7 @@ _LAST = _MAPS[-1]
 # What `student` and `teacher` are, by module; and the losses that differ.
 _PLACES = {
   'responses': 'logits',
+  'regression': 'logits',
   'sampled': 'logits',
   'features': _LAST,
   'relations': 'embedding',
@@ -87,6 +88,7 @@ def inputs(case: Case) -> dict[str, Any]:
   spoken = jax.random.randint(next(draws), (batch, SPOKEN), 4, max(5, classes))
   width = student['embedding'].shape[-1]
   weights = normal(width, width) / width**0.5
+  values = jax.random.normal(jax.random.key(5), (batch, classes))
   return {
     'student': student,
     'teacher': teacher,
@@ -115,6 +117,9 @@ def inputs(case: Case) -> dict[str, Any]:
     'fake': student['embedding'],
     # What has the name of another's and another shape, by loss.
     'ctc': {'logits': normal(batch, FRAMES, classes), 'labels': spoken},
+    'binary_cross_entropy': {'labels': (values > 0).astype(jnp.float32)},
+    'squared_error': {'labels': values},
+    'teacher_bounded': {'labels': values},
     # Options without which a loss has nothing to compare, by loss.
     'top_k_kl': {'k': 10},
   }

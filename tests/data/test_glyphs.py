@@ -316,4 +316,4 @@ def test_the_row_names_the_families(fonts):
     'data': {'order': 'own'},
   }
   source = sources.load('glyphs')
-  assert record._notes(config, source, [], [])[:3] == [*source.notes]
+  assert record._notes(config, source, [], [], [])[:3] == [*source.notes]

@@ -762,14 +762,17 @@ def test_any_leading_axes(evaluate):
   names = [n for n in CASES if n not in (*coupled, *own_teacher)]
 
   @quick
-  def all_of(z, v, labels):
+  def all_of(z, v, labels, several):
     given = {id(STUDENT): z, id(TEACHER): v, id(LABELS): labels}
+    given[id(SEVERAL)] = several
     return [
       loss(*(given[id(x)] for x in arrays), **options)
       for loss, _, arrays, options in (CASES[name] for name in names)
     ]
 
-  two = all_of(*(jnp.stack([x, x[::-1]]) for x in (Z, V, Y)))
+  two = all_of(
+    *(jnp.stack([x, x[::-1]]) for x in (Z, V, Y, jnp.array(SEVERAL)))
+  )
   for name, found in zip(names, two, strict=True):
     loss, _, arrays, options = CASES[name]
     expected, _ = evaluate(loss, arrays, options)
