@@ -15,7 +15,6 @@ safetensors file, a table or a group has, says what the arrays were made of.
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from jaxkd import lookup
+from jaxkd import files, lookup
 from jaxkd.errors import UserError, within
 
 CHECKSUM = 'checksum'
@@ -197,8 +196,7 @@ def _zarr_arrays(path: Path) -> Iterator[tuple[str, Any]]:
         continue
       kind = json.loads((folder / file).read_text()).get('node_type', 'array')
       if kind == 'array':
-        store = {'driver': 'file', 'path': os.path.realpath(folder)}
-        spec = {'driver': driver, 'kvstore': store}
+        spec = {'driver': driver, 'kvstore': files.kvstore(folder)}
         found = ts.open(spec, open=True, read=True).result()
         yield ('' if folder == path else folder.name), found
 

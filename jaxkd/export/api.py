@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -121,8 +120,8 @@ def written(
       about = card.of(given, path, to, traced, found | more)
       card.write(path, about)
     except BaseException:
-      _remove(path)
-      _remove(card.beside(path))
+      files.remove(path)
+      files.remove(card.beside(path))
       raise
   return path, about
 
@@ -223,10 +222,3 @@ def _checked(
       at=str(path),
     )
   return {'check': {**compared._asdict(), 'by': form.RUNTIME}}
-
-
-def _remove(path: Path) -> None:
-  if path.is_dir():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)

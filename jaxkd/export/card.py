@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import jaxkd
+from jaxkd import files
 from jaxkd.data import images
 from jaxkd.data.inputs import Array
 from jaxkd.export.check import Compared
@@ -105,7 +106,7 @@ def size(path: Path) -> int:
   """The bytes of a file, or of the files in a folder."""
   if path.is_file():
     return path.stat().st_size
-  return sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
+  return sum(files.below(path).values())
 
 
 def _input(array: Array) -> dict[str, Any]:
