@@ -69,6 +69,11 @@ def path(
     ) from error
 
 
+def expanded(text: str) -> str:
+  """A text that may be a path, with ``~`` and set variables replaced."""
+  return os.path.expanduser(os.path.expandvars(text))
+
+
 def refuse_remote(text: str, *, at: str, buckets: bool = False) -> None:
   """Refuses ``scheme://...``, which would become a local folder of that name.
 

@@ -125,11 +125,13 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       teachers.restore(name, entry, role, len(part.seeds), found)
       notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
-    if arm == part.first(arm):
-      job_checks.check(session, jobs.of_arm(part, arm, source, shapes))
+    is_first = arm == part.first(arm)
     distill = terms.in_use(part.arms[arm]['distill'])
-    if class_weights.asked(distill):
-      job, shown = jobs.of_arm(part, arm, source, shapes), f'{part.prefix}{arm}'
+    if is_first or class_weights.asked(distill):
+      job = jobs.of_arm(part, arm, source, shapes)
+      if is_first:
+        job_checks.check(session, job)
+      shown = f'{part.prefix}{arm}'
       notes += class_weights.notes(distill, job, source, shown)
     for name, role in part.students[arm].items():
       shifted.classes_of(part, arm, name, role, source)

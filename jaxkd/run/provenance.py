@@ -135,18 +135,14 @@ def _paths(entry: str, value: Any) -> list[str]:
 
 
 def _is_path(text: str) -> bool:
-  path = _expanded(text)
+  path = files.expanded(text)
   # A word may also be the name of a folder that is there by chance.
   return os.path.isfile(path) or ('/' in text and os.path.isdir(path))
 
 
-def _expanded(text: str) -> str:
-  return os.path.expanduser(os.path.expandvars(text))
-
-
 def _of_path(text: str, at: str) -> str:
   """A checksum of a file, or of all that is in a folder."""
-  path = Path(_expanded(text))
+  path = Path(files.expanded(text))
   if path.is_file():
     return _of_file(path, at)
   found = hashlib.sha256()

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd import options
+from jaxkd import files, options
 from jaxkd.data import array_files
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.models import external as names
@@ -134,7 +134,7 @@ def _checksum(restore: str, kw: Mapping[str, Any], at: str) -> str:
   Its code is among what cached outputs are compared by anyway.
   """
   texts = [x for x in jax.tree.leaves(dict(kw)) if isinstance(x, str)]
-  expanded = (os.path.expanduser(os.path.expandvars(x)) for x in texts)
-  paths = [Path(x) for x in expanded if os.path.isfile(x)]
+  named = (Path(files.expanded(x)) for x in texts)
+  paths = [path for path in named if os.path.isfile(path)]
   found = [restore, *(array_files.fingerprint(path, at=at) for path in paths)]
   return hashlib.sha256(repr(found).encode()).hexdigest()
