@@ -111,6 +111,16 @@ def get_config(arg=None):
     of_clips=taught(mse=1.0, mmd_of_clips=0.001),
     soft=taught(labels=0.5, soft=0.5),
   )
+  # Each arm has three runs on the validation split.
+  c.tune = (
+    'student:train.learning_rate=2e-3,5e-3,1e-2',
+    'mse:distill.mse.weight=0.1,1.0,10.0',
+    'mmd:distill.mmd.weight=1e-4,1e-3,1e-2',
+    'distilled:distill.mse.weight=0.1,1.0,10.0',
+    'of_clips:distill.mmd_of_clips.weight=1e-4,1e-3,1e-2',
+    'soft:distill.soft.weight=0.3,1.0,3.0',
+  )
+  c.tune_seeds = 1
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=5e-3,
@@ -133,6 +143,8 @@ def get_config(arg=None):
       at_50_per_cent=dict(better='distilled', than='student', metric='at_50'),
     ),
   )
+  if size != '':
+    c.tune = ()
   if size == 'tiny':
     c.data.kw = dict(
       objects='digits', size=16, codec=False, train=40, test=20, validation=20,
