@@ -125,7 +125,7 @@ def get_config(arg=None):
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=5e-3,
     clip=5.0,
-    steps=3000,
+    steps=1500,
     batch_size=64,
     seeds=5,
   )

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxkd import lookup
-from jaxkd.data import audio, file_cache, speech
+from jaxkd.data import audio, file_cache, passes, speech
 from jaxkd.data.utterances import Utterance
 from jaxkd.errors import UserError
 
@@ -203,7 +203,7 @@ def _features(every: list[_Spoken], bins: int) -> dict[str, np.ndarray]:
       pool.submit(_speak, one, Path(folder) / f'{i}.wav', bins)
       for i, one in enumerate(every)
     ]
-    found = [job.result() for job in jobs]
+    found = [job.result() for job in passes.over(jobs, 'speaking')]
   return {
     'frames': np.concatenate(found).astype(np.float16),
     'lengths': np.array([len(frames) for frames in found]),
