@@ -67,7 +67,7 @@ def get_config(arg=None):
       count=3, resize=32,
     ),
   )  # fmt: skip
-  large = dict(model='resnet', kw=dict(depth=8, widths=(16, 16, 32, 64)))
+  large = dict(model='resnet', kw=dict(depth=8, widths=(12, 12, 24, 48)))
   small = dict(model='resnet', kw=dict(depth=8, widths=(4, 4, 8, 16)))
   nets = {part: large if part == 'image' else small for part in PARTS}
   student = dict.fromkeys(PARTS, small)
@@ -96,7 +96,13 @@ def get_config(arg=None):
     return dict(made_of=tuple(p for p in parts for _ in range(WEIGHTS[p])))
 
   c.teachers = {
-    part: dict(**nets[part], views=seen(part), per_seed=True) for part in PARTS
+    part: dict(
+      **nets[part],
+      views=seen(part),
+      per_seed=True,
+      cache=dict(outputs=('logits',)),
+    )
+    for part in PARTS
   }
   c.teachers.update(
     fused=fused(*PARTS),
@@ -153,10 +159,11 @@ def get_config(arg=None):
       }
     ),
   )
+  c.tune, c.tune_seeds = ('train.learning_rate=2e-3,5e-3,1e-2',), 1
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=5e-3,
-    steps=3000,
+    steps=1500,
     batch_size=64,
     seeds=5,
   )
@@ -177,6 +184,8 @@ def get_config(arg=None):
       ),
     ),
   )
+  if size != '':
+    c.tune = ()
   if size == 'tiny':
     c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
   if size == 'paper':
