@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
-from jaxkd.models import layers
+from jaxkd.models import layers, pooling
 
 NAMED = {
   'alexnet_half': {'widths': (24, 64, 96, 96, 64, 256, 128)},
@@ -37,7 +37,7 @@ class Conv(nnx.Module):
   def __call__(self, x: Array) -> Array:
     x = nnx.relu(self.conv(x))
     if self.pool:
-      x = nnx.max_pool(x, (3, 3), strides=(2, 2))
+      x = pooling.max_pool(x, (3, 3), strides=(2, 2))
     return self.norm(x)
 
 

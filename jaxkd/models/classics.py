@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
-from jaxkd.models import layers
+from jaxkd.models import layers, pooling
 from jaxkd.models.convolution import conv_general_dilated
 
 # Convolutions are (number, channels, kernel, stride); numbers are poolings.
@@ -119,7 +119,7 @@ class Model(nnx.Module):
     for step in self.plan:
       if isinstance(step, int):
         window = (self.window, self.window)
-        x = nnx.max_pool(x, window, strides=(2, 2))
+        x = pooling.max_pool(x, window, strides=(2, 2))
       else:
         x = nnx.relu(self.features[str(step[0])](x))
     x = x.transpose(0, 3, 1, 2)  # as PyTorch lays it out

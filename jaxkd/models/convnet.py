@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
-from jaxkd.models import layers, mlp
+from jaxkd.models import layers, mlp, pooling
 
 STUDENT = {'stages': ((75,), (50, 50), (25,)), 'hidden': (500,)}
 NAMED = {
@@ -55,7 +55,7 @@ class Stage(nnx.Module):
     for conv in self.convs:
       x = nnx.relu(conv(x))
     if self.pool:
-      x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+      x = pooling.max_pool(x, (2, 2), strides=(2, 2))
     return self.dropout(x)
 
 

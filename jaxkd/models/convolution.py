@@ -40,16 +40,21 @@ _is_plain = contextvars.ContextVar('plain', default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-  """What is traced within has XLA's convolutions alone.
+  """What is traced within has XLA's convolutions and max pooling alone.
 
-  For programs that leave JAX: other tools know XLA's convolution, and none of
-  the forms here.
+  For programs that leave JAX: other tools know what XLA has for them, and none
+  of the forms here and in `jaxkd.models.pooling`.
   """
   token = _is_plain.set(True)
   try:
     yield
   finally:
     _is_plain.reset(token)
+
+
+def is_plain() -> bool:
+  """Whether what is traced now is to have XLA's own operations alone."""
+  return _is_plain.get()
 
 
 class Window(NamedTuple):
@@ -117,7 +122,7 @@ def conv_general_dilated(
     and set(lhs_dilation or [1]) == set(rhs_dilation or [1]) == {1}
     and batch_group_count == 1
     and not any(options.values())
-    and not _is_plain.get()
+    and not is_plain()
     and _is_untold(x)
     and _is_untold(kernel)
   )

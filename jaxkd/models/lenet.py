@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
-from jaxkd.models import layers, mlp
+from jaxkd.models import layers, mlp, pooling
 
 NAMED = {
   'lenet5': {'widths': (6, 16, 120, 84)},
@@ -30,7 +30,7 @@ class ConvPool(nnx.Module):
     )
 
   def __call__(self, x: Array) -> Array:
-    return nnx.max_pool(nnx.relu(self.conv(x)), (2, 2), strides=(2, 2))
+    return pooling.max_pool(nnx.relu(self.conv(x)), (2, 2), strides=(2, 2))
 
 
 class Model(nnx.Module):

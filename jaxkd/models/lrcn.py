@@ -20,7 +20,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
-from jaxkd.models import layers, seq2seq
+from jaxkd.models import layers, pooling, seq2seq
 
 
 class LSTM(nnx.Module):
@@ -126,7 +126,7 @@ class Model(nnx.Module):
     batch, count = x.shape[:2]
     x = x.reshape(batch * count, *x.shape[2:])
     for conv in self.convs:
-      x = nnx.max_pool(nnx.relu(conv(x)), (2, 2), strides=(2, 2))
+      x = pooling.max_pool(nnx.relu(conv(x)), (2, 2), strides=(2, 2))
     x = self.dropout(x.reshape(batch, count, -1))
     features = jnp.concatenate([lstm(x) for lstm in self.lstms], axis=-1)
     levels = self.head(self.dropout(features))

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import unknown
-from jaxkd.models import layers
+from jaxkd.models import layers, pooling
 from jaxkd.models.layers import ConvNorm
 from jaxkd.models.resnet import PYTORCH as _TORCHVISION
 from jaxkd.models.resnet import BasicBlock, Bottleneck, make_stages
@@ -102,7 +102,7 @@ class Model(nnx.Module):
   def __call__(self, x: Array) -> dict[str, Array]:
     x = nnx.relu(self.stem(x))
     if self.pools:
-      x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+      x = pooling.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     for stage in self.stages:
       x = stage(x)
     x = x.mean((1, 2))

@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxkd.errors import UserError, unknown
 from jaxkd.losses import _pooling
-from jaxkd.models import layers
+from jaxkd.models import layers, pooling
 from jaxkd.models.layers import ConvNorm
 from jaxkd.models.resnet import BasicBlock, Bottleneck
 
@@ -226,7 +226,7 @@ class Model(nnx.Module):
     size = x.shape[1:3]
     x = self.stem(x)
     if self.pools:
-      x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+      x = pooling.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     *stages, last = self.stages
     for stage in stages:
       x = stage(x)

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 
 from jaxkd.errors import UserError
-from jaxkd.models import layers
+from jaxkd.models import layers, pooling
 from jaxkd.models.layers import ConvNorm
 from jaxkd.models.segmenter import upsampled
 
@@ -73,7 +73,7 @@ class Model(nnx.Module):
     kept = []
     for stage in self.encoder:
       if kept:
-        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+        x = pooling.max_pool(x, (2, 2), strides=(2, 2))
       x = stage(x)
       kept.append(x)
     for stage, skip in zip(self.decoder, kept[-2::-1], strict=True):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxkd.models import layers
+from jaxkd.models import layers, pooling
 from jaxkd.models.layers import ConvNorm
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -77,6 +77,6 @@ class Model(nnx.Module):
     for i, stage in enumerate(self.stages):
       x = stage(x)
       if i < min(self.pools, len(self.stages) - 1):
-        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+        x = pooling.max_pool(x, (2, 2), strides=(2, 2))
     x = x.mean((1, 2))
     return {'logits': self.head(x), 'embedding': x}
