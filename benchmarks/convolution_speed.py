@@ -1,10 +1,11 @@
-"""How fast convolutions are: those of `jaxkd.models.convolution` and XLA's.
+"""How fast convolutions and max pooling are: ours and XLA's.
 
-Each is timed forwards and backwards, as a layer of a net has it: alone, in a
-loop, and for the members of a population. On an accelerator both are the same
-program.
+Ours are in `jaxkd.models.convolution` and `jaxkd.models.pooling`. Each is timed
+forwards and backwards, as a layer of a net has it: alone, in a loop, and for
+the members of a population. On an accelerator both are the same program.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from flax import nnx
+from jax import Array, lax
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks import speed
 from jaxkd import compilation
-from jaxkd.models import convolution
+from jaxkd.models import convolution, pooling
 from jaxkd.report import wording
 
 SECONDS = 10  # that a row may take, or about that
@@ -33,11 +35,14 @@ _PLACES = {'alone': 1, 'loop': ROUNDS, 'members': MEMBERS}
 
 
 class Layer(NamedTuple):
-  """A convolution: pixels along a side, channels, and how the kernel moves."""
+  """A convolution: pixels along a side, channels, and how the kernel moves.
+
+  Without `width_out` it is max pooling.
+  """
 
   size: int
   width_in: int
-  width_out: int
+  width_out: int | None
   kernel: int = 3
   stride: int = 1
   groups: int = 1
@@ -58,6 +63,8 @@ LAYERS = (
   Layer(16, 96, 96, groups=96),
   Layer(16, 96, 96, stride=2, groups=96),
   Layer(16, 240, 240, kernel=1, groups=3),
+  Layer(32, 64, None, kernel=2, stride=2),
+  Layer(56, 64, None, kernel=3, stride=2),
 )
 
 
@@ -102,47 +109,64 @@ def measure(
   )
 
 
-def _programs(layer: Layer, batch: int) -> dict[str, speed.Program]:
-  """XLA's convolution and ours, in each place."""
-  draw = np.random.default_rng(0)
+def _convolution(layer: Layer, batch: int) -> tuple[dict, list[Array]]:
+  """The two convolutions, and an input and a kernel."""
+
+  def bound(function):
+    return functools.partial(
+      function,
+      window_strides=(layer.stride, layer.stride),
+      padding=((layer.kernel // 2,) * 2,) * 2,
+      dimension_numbers=LAYOUT,
+      feature_group_count=layer.groups,
+    )
+
+  width_in = layer.width_in // layer.groups
   shapes = (
     (batch, layer.size, layer.size, layer.width_in),
-    (
-      *(layer.kernel, layer.kernel),
-      *(layer.width_in // layer.groups, layer.width_out),
-    ),
+    (layer.kernel, layer.kernel, width_in, layer.width_out),
   )
-  one = tuple(jnp.float32(draw.normal(size=shape)) for shape in shapes)
-  padding = ((layer.kernel // 2,) * 2,) * 2
+  draw = np.random.default_rng(0)
+  given = [jnp.float32(draw.normal(size=shape)) for shape in shapes]
+  return {
+    'XLA': bound(lax.conv_general_dilated),
+    'ours': bound(convolution.conv_general_dilated),
+  }, given
 
-  def gradient(function):
-    def loss(x, kernel):
-      strides = (layer.stride, layer.stride)
-      y = function(
-        x,
-        kernel,
-        strides,
-        padding,
-        dimension_numbers=LAYOUT,
-        feature_group_count=layer.groups,
-      )
-      return jnp.square(y).sum()
 
-    return jax.value_and_grad(loss, (0, 1))
+def _pooling(layer: Layer, batch: int) -> tuple[dict, list[Array]]:
+  """Both ways of max pooling, and an input."""
 
-  x, kernel = one
+  def bound(function):
+    return functools.partial(
+      function,
+      window_shape=(layer.kernel, layer.kernel),
+      strides=(layer.stride, layer.stride),
+      padding=(((layer.kernel - 1) // 2,) * 2,) * 2,
+    )
+
+  shape = (batch, layer.size, layer.size, layer.width_in)
+  x = jnp.float32(np.random.default_rng(0).normal(size=shape))
+  return {'XLA': bound(nnx.max_pool), 'ours': bound(pooling.max_pool)}, [x]
+
+
+def _programs(layer: Layer, batch: int) -> dict[str, speed.Program]:
+  """XLA's operation and ours, in each place."""
+  made = _convolution if layer.width_out else _pooling
+  functions, given = made(layer, batch)
   several = lambda x, number: jnp.stack([x] * number)  # noqa: E731
-  rounds = several(x[:IN_LOOP], ROUNDS), several(kernel, ROUNDS)
-  members = several(x, MEMBERS), several(kernel, MEMBERS)
+  rounds = [several(x, ROUNDS) for x in (given[0][:IN_LOOP], *given[1:])]
+  members = [several(x, MEMBERS) for x in given]
 
   programs = {}
-  for whose, function, jit in (
-    ('XLA', lax.conv_general_dilated, jax.jit),
-    ('ours', convolution.conv_general_dilated, compilation.jit),
-  ):
-    run = gradient(function)
-    looped = lambda x, k, run=run: lax.map(lambda pair: run(*pair), (x, k))  # noqa: E731
-    programs[f'alone, {whose}'] = speed.again(run, *one, jit=jit)
+  for whose, jit in (('XLA', jax.jit), ('ours', compilation.jit)):
+
+    def loss(*given, function=functions[whose]):
+      return jnp.square(function(*given)).sum()
+
+    run = jax.value_and_grad(loss, tuple(range(len(given))))
+    looped = lambda *xs, run=run: lax.map(lambda one: run(*one), xs)  # noqa: E731
+    programs[f'alone, {whose}'] = speed.again(run, *given, jit=jit)
     programs[f'loop, {whose}'] = speed.again(looped, *rounds, jit=jit)
     programs[f'members, {whose}'] = speed.again(
       jax.vmap(run), *members, jit=jit
@@ -155,7 +179,11 @@ def _row(
 ) -> dict[str, Any]:
   row = {
     'layer': speed.by(layer.kernel, layer.kernel)
-    + f', {layer.width_in} → {layer.width_out}'
+    + (
+      f', {layer.width_in} → {layer.width_out}'
+      if layer.width_out
+      else f' max pooling, {layer.width_in}'
+    )
     + f', stride {layer.stride}' * (layer.stride > 1)
     + f', {layer.groups} groups' * (layer.groups > 1),
     'shapes': speed.by(batch, layer.size, layer.size, layer.width_in),

@@ -20,7 +20,7 @@ from jaxkd.models import convolution
 
 def max_pool(
   x: Array,
-  window: tuple[int, int],
+  window_shape: tuple[int, int],
   strides: tuple[int, int],
   padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
 ) -> Array:
@@ -28,7 +28,7 @@ def max_pool(
 
   Args:
     x: [..., H, W, C].
-    window: height and width of a window.
+    window_shape: height and width of a window.
     strides: of windows, along height and width.
     padding: before and after, along height and width; less than the window.
 
@@ -36,9 +36,10 @@ def max_pool(
     [..., H', W', C], where H' and W' are the numbers of whole windows.
   """
   if convolution.is_plain() or jax.default_backend() != 'cpu':
-    return nnx.max_pool(x, window, strides, tuple(padding))
+    return nnx.max_pool(x, window_shape, strides, tuple(padding))
   for axis in (1, 0):
-    x = _along(x, x.ndim - 3 + axis, window[axis], strides[axis], padding[axis])
+    at = x.ndim - 3 + axis
+    x = _along(x, at, window_shape[axis], strides[axis], padding[axis])
   return x
 
 

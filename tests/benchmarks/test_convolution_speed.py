@@ -10,7 +10,11 @@ from benchmarks import convolution_speed
 from benchmarks.convolution_speed import Layer
 from jaxkd.train.fit import Stopped
 
-LAYERS = Layer(4, 2, 4, stride=2), Layer(4, 2, 2, groups=2)
+LAYERS = (
+  Layer(4, 2, 4, stride=2),
+  Layer(4, 2, 2, groups=2),
+  Layer(4, 2, None, kernel=2, stride=2),
+)
 
 
 @pytest.fixture(scope='module')
@@ -19,9 +23,10 @@ def measured():
 
 
 def test_a_row_compares_ours_with_xlas_in_three_places(measured):
-  row, depthwise = measured['rows']
+  row, depthwise, pooling = measured['rows']
   assert row['layer'] == '3×3, 2 → 4, stride 2'
   assert depthwise['layer'] == '3×3, 2 → 2, 2 groups'
+  assert pooling['layer'] == '2×2 max pooling, 2, stride 2'
   assert row['shapes'] == '2×4×4×2'
   for place in 'alone', 'loop', 'members':
     for what in 'XLA ms', 'ours ms', 'ratio':
