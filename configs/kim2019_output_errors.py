@@ -57,7 +57,10 @@ def get_config(arg=None):
     url='https://ieeexplore.ieee.org/document/8682775',
   )
   c.task = 'transcription'
-  c.data = dict(source='voices')
+  c.data = dict(
+    source='voices',
+    kw=dict(size=12_000, frames=402, too_long='drop'),
+  )
   labels = dict(loss='cross_entropy', mask='valid')
   ctc = dict(
     loss='ctc',
@@ -72,7 +75,7 @@ def get_config(arg=None):
       **net,
       kw=dict(width=64, depth=2, dropout=0.1),
       distill=dict(labels=labels, ctc=ctc),
-      train=dict(steps=4000),
+      train=dict(steps=10_000),
     )
   )
   c.students = dict(student=dict(**net, kw=dict(width=24, depth=2)))
@@ -101,9 +104,9 @@ def get_config(arg=None):
     schedule='warmup_cosine',
     schedule_kw=dict(warmup_steps=200),
     clip=1.0,
-    steps=8000,
+    steps=4000,
     batch_size=32,
-    seeds=5,
+    seeds=3,
     members='sequence',
     eval_every=2000,
     save_every=2000,

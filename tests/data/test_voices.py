@@ -93,6 +93,7 @@ def test_they_speak_once(silent):
     ({'held_out': 0}, r'kw\.held_out: 0 should be from 1 to 45'),
     ({'size': 7}, '7 utterances with 4 to test'),
     ({'size': 20_000}, r'use up to 12,000'),
+    ({'frames': 2}, r"kw\.frames: .*kw\.too_long='drop'"),
   ],
 )
 def test_what_cannot_be_made(options, message, silent):

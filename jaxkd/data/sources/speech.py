@@ -234,6 +234,8 @@ def voices(
   bins: int = 40,
   held_out: int = 8,
   vocabulary: int = 120,
+  frames: int = 0,
+  too_long: str = 'refuse',
   test: int = 600,
   validation: int | None = None,
   seed: int = 0,
@@ -250,6 +252,9 @@ def voices(
     held_out: how many voices are heard in the test alone.
     vocabulary: number of pieces, learnt from the training split: most are
       words; 0 for characters.
+    frames: the most frames of an utterance; 0 for that of the longest. A step
+      costs as much as if all were that long.
+    too_long: what becomes of longer utterances: 'refuse' or 'drop'.
     test: utterances to test on.
     validation: utterances to validate on, 500 by default.
     seed: of what is said, by whom and how fast.
@@ -273,6 +278,8 @@ def voices(
     splits,
     left,
     vocabulary=vocabulary,
+    frames=frames,
+    too_long=too_long,
     alphabet=voices_lib.ALPHABET,
   )
   return source._replace(notes=(*notes, *source.notes))
