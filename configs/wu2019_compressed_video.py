@@ -12,7 +12,7 @@ fused teachers' probabilities at a temperature, is the usual one.)
 
 Simplified: clips of 12 frames, made of clothes of Fashion-MNIST that do one of
 ten things before a panning camera, encoded as MPEG-4 with one key frame each; a
-key frame, and the vectors and residuals of three P-frames, at 32×32 pixels. The
+key frame, and the vectors and residuals of three P-frames, at 16×16 pixels. The
 three students are one net with three branches, whose fused prediction is what
 is compared; `top1_image` and so on are those of each. The arm `validated` fuses
 the teachers with weights found on the validation split in place of 2 : 1 : 1;
@@ -64,10 +64,10 @@ def get_config(arg=None):
     source='clips',
     kw=dict(
       train=5000, test=2000, validation=1000, pan=1.5, quantizer=6,
-      count=3, resize=32,
+      count=3, resize=16,
     ),
   )  # fmt: skip
-  large = dict(model='resnet', kw=dict(depth=8, widths=(12, 12, 24, 48)))
+  large = dict(model='resnet', kw=dict(depth=8, widths=(16, 16, 32, 64)))
   small = dict(model='resnet', kw=dict(depth=8, widths=(4, 4, 8, 16)))
   nets = {part: large if part == 'image' else small for part in PARTS}
   student = dict.fromkeys(PARTS, small)
@@ -163,7 +163,7 @@ def get_config(arg=None):
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=5e-3,
-    steps=1500,
+    steps=1000,
     batch_size=64,
     seeds=5,
   )
