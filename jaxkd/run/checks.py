@@ -113,16 +113,15 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       shown = f'{part.prefix}{called(name, part)}'
       notes += class_weights.notes(entry['distill'], job, source, shown)
       continue
-    found = role.given or earlier.restored_from(
-      entry['restore'], part, rounds, at
-    )
+    found = earlier.restored_from(name, part, rounds)
     if isinstance(found, earlier.Made):
-      earlier.check_made(found, entry, role, len(part.seeds), at)
+      earlier.check_made(found, name, part)
     else:
       with within(f'{at}: '):
         pieces = vocabularies.pieces_of(entry['restore'], found)
       notes += vocabularies.check_restored(name, entry, pieces, source)
       teachers.restore(name, entry, role, len(part.seeds), found)
+      notes += earlier.choice(name, part, found)
       notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
     is_first = arm == part.first(arm)

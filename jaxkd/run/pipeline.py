@@ -249,13 +249,8 @@ def _train_group(
     )
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
-    at = f'teachers.{name}.restore'
-    folder = role.given or earlier.restored_from(
-      entry['restore'], part, rounds, at
-    )
-    if isinstance(folder, earlier.Made):
-      folder = workdir.net_folder(directory, folder.stage)
-    found = teachers.restore(name, entry, role, seeds, folder)
+    nets = earlier.nets_of(name, part, rounds, directory)
+    found = teachers.restore(name, entry, role, seeds, nets)
     found = compression.apply_once(role.compression, found)
   else:
     trained = train_job.train(session, job)

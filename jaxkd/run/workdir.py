@@ -260,8 +260,9 @@ def find_net(
 ) -> Path:
   """The folder of an exported net, in a workdir or given itself.
 
-  Of a workdir it is the student of the arm, by default of the one that the
-  run's report claims to be better.
+  Of a workdir it is a student of the last round: of the arm, by default the one
+  that the run's report claims to be better, and of the role, by default
+  'student', or the first by name where none is called so.
 
   Raises:
     UserError: there is none.
@@ -296,6 +297,19 @@ def find_net(
   return students / arm / role
 
 
+def other_students(where: str | Path, found: Path) -> list[str]:
+  """Those that `find_net` has passed over in a workdir, each as ARM/ROLE.
+
+  Args:
+    where: what it was given.
+    found: what it gave.
+  """
+  if files.as_path(files.expanded(str(where))) not in found.parents:
+    return []  # no workdir was given, but the net itself
+  students = found.parents[1].glob('*/*')
+  return sorted(f'{p.parent.name}/{p.name}' for p in students if p != found)
+
+
 def load(
   where: str | Path, *, arm: str = '', role: str = '', member: int = 0
 ) -> tuple[LoadedNet, dict]:
@@ -309,7 +323,7 @@ def load(
   Args:
     where: a finished workdir, or one of the folders below its ``nets``.
     arm: the arm of a workdir; by default the one claimed to be better.
-    role: the role in that arm; by default the student.
+    role: the role in that arm; by default 'student', or the first by name.
     member: which of the trained members: by default that of the first seed.
 
   Returns:
