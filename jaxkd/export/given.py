@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import shapes, tasks
+from jaxkd import run_files, shapes, tasks
 from jaxkd.data import inputs as inputs_lib
 from jaxkd.data.inputs import Inputs
 from jaxkd.errors import UserError
@@ -206,7 +206,7 @@ def _noun(array: inputs_lib.Array) -> str:
 
 def _config(folder: Path) -> Mapping[str, Any]:
   """The config of the run that a net is of; empty where there is none."""
-  files = (parent / workdir.CONFIG for parent in folder.parents)
+  files = (parent / run_files.CONFIG for parent in folder.parents)
   file = next((each for each in files if each.is_file()), None)
   try:
     found = json.loads(file.read_text()) if file else {}

@@ -8,6 +8,8 @@ from jaxkd.report import rows as row_files
 from jaxkd.report import statistics, wording
 from jaxkd.report.intervals import Line, Panel
 
+TUNED = '_tuned'  # how an arm's name ends beside the one that is not tuned
+
 
 def table(
   row: Mapping, title: str, metrics: Sequence[str] = ()

@@ -429,7 +429,7 @@ def of_split(
       seeds=[0],
       weights=weights,
       steps=1,
-      root=session.directory.parent / 'outputs',
+      root=session.outputs,
       split=split,
     )
     found.keep(session.progress, session.say, session.stop)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from jaxkd import run_files
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
@@ -104,7 +105,7 @@ def make(
       raise Stopped(f'stopped while examples for {stage} were made')
 
   progress = functools.partial(session.progress, f'generated/{stage}')
-  root = directory / 'generated'
+  root = directory / run_files.GENERATED
   examples = generator.make(root, progress, session.say, leave)
   generated.picture(examples, generator.rows, root / f'{stage}.png')
   return examples

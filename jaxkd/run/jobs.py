@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import files, keys, tasks
+from jaxkd import files, keys, run_files, tasks
 from jaxkd.data import augment, partition, sources
 from jaxkd.data import examples as examples_lib
 from jaxkd.data.examples import Examples
@@ -37,7 +37,7 @@ def session_of(
   return Session(
     source,
     part.metrics,
-    files.as_path(directory) / 'checkpoints',
+    files.as_path(directory) / run_files.CHECKPOINTS,
     progress,
     stop,
     say,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, source_code
+from jaxkd import files, run_files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.report import progress, record
@@ -107,7 +107,7 @@ def run_complete(
   begun = time.perf_counter()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
   _check_same(text)
-  finished, first = directory / workdir.ROW, hosts.is_first()
+  finished, first = directory / run_files.ROW, hosts.is_first()
   if not first:
     console = Console(quiet=True)
   goes_on = workdir.holds(directory, text) and not overwrite
@@ -131,7 +131,7 @@ def run_complete(
         check = held.enter_context(workdir.locked(directory))
         began = workdir.enter(directory, text, origin, overwrite=overwrite)
     workdir.check_shared(directory)
-    resumed = (directory / 'checkpoints').exists()
+    resumed = (directory / run_files.CHECKPOINTS).exists()
     steps = overview.describe(console, source, rounds)
     made = held.enter_context(programs.kept(console))
     writers = progress.writers(config, directory, check) if first else []

@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from rich.console import Console
 
-from jaxkd import files, keys
+from jaxkd import files, keys, run_files
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
@@ -239,7 +239,7 @@ def choose(
   Raises:
     UserError: every trial of an arm did.
   """
-  file = directory / 'tuning.json'
+  file = directory / run_files.TUNING
   found = _found(file, grids, part.arms) if hosts.is_first() else {}
   found = hosts.broadcast_from_host0('what was tuned', found)
   earlier = configs.plain(part.config['tuned'])

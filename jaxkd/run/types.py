@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd import run_files
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
@@ -45,6 +46,11 @@ class Session(NamedTuple):
   learners: Memo | None = None
   decode: Callable[..., dict] | None = None
   logits: str = 'softmax'
+
+  @property
+  def outputs(self) -> Path:
+    """The folder for cached outputs whose entry names none."""
+    return self.directory.parent / run_files.OUTPUTS
 
   @property
   def memo(self) -> Memo:

@@ -16,32 +16,13 @@ from jaxkd.data import views
 from jaxkd.errors import UserError, reading, unknown, within, writing
 from jaxkd.models import precision
 from jaxkd.run.loaded import LoadedNet
+from jaxkd.run_files import COMPUTED, CONFIG, MADE, NETS, PROVENANCE, ROW
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import specialists
 from jaxkd.train import hosts
 
-CONFIG = 'config.json'
-PROVENANCE = 'provenance.json'
-ROW = 'row.json'
 # What a run's provenance says of jaxkd, beside checksums of data and code.
 VERSION, COMMIT = 'jaxkd', 'commit of jaxkd'
-# What is trained or computed, and must not be gone on with by another run.
-_COMPUTED = ('tuning.json', 'checkpoints', 'nets', 'outputs', 'generated')
-# All that a run makes; what --overwrite removes, and nothing else.
-MADE = (
-  ROW,
-  'tuning.json',
-  'curves.png',
-  'costs.png',
-  'shown',
-  'checkpoints',
-  'nets',
-  'outputs',
-  'generated',
-  'events',
-  PROVENANCE,
-  CONFIG,  # last: what is left by a removal cut short is still known as ours
-)
 
 
 def locked(
@@ -195,7 +176,7 @@ def _has_computed(path: Path) -> bool:
   return (path / ROW).is_file() or any(
     (path / name).is_file()
     or any(not locks.is_lock(each) for each in files.below(path / name))
-    for name in _COMPUTED
+    for name in COMPUTED
   )
 
 
@@ -252,7 +233,7 @@ def flat(tree: Any, at: str = '') -> dict[str, Any]:
 
 def net_folder(path: Path, stage: str) -> Path:
   """Where the nets of a stage are exported."""
-  return path / 'nets' / stage
+  return path / NETS / stage
 
 
 def find_net(
@@ -269,7 +250,7 @@ def find_net(
   """
   at_ = at.rstrip(': ') or 'jaxkd.load'
   path = files.path(where, at=at_, remote=True)
-  nets = path / 'nets'
+  nets = path / NETS
   with within(at), reading(nets):
     if not nets.is_dir():
       return path
