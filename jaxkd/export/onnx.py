@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, summary
 from jaxkd.export.given import Given
 from jaxkd.export.program import BATCH, Program, trace
 from jaxkd.students import quantize
@@ -91,8 +91,8 @@ def run(
     found = session.run(list(names), dict(zip(own, inputs, strict=True)))
   except Exception as error:  # of its own kinds
     raise UserError(
-      f'{path}: ONNX Runtime does not run it ({_first(error)}); export the net '
-      'with --to stablehlo'
+      f'{path}: ONNX Runtime does not run it ({summary(error)}); export the '
+      'net with --to stablehlo'
     ) from error
   return dict(zip(names, found, strict=True))
 
@@ -121,10 +121,10 @@ def _converted(given: Given, program: Program) -> Any:
     )
   except NotImplementedError as error:
     missing = _MISSING.search(str(error))
-    what = f'the operation {missing[1]}' if missing else _first(error)
+    what = f'the operation {missing[1]}' if missing else summary(error)
     raise _lacking(given, what) from error
   except Exception as error:  # of many kinds, deep within it
-    raise _lacking(given, _first(error)) from error
+    raise _lacking(given, summary(error)) from error
   examples = (x for x in model.graph.input if x.name in program.inputs)
   for value in (*examples, *model.graph.output):
     value.type.tensor_type.shape.dim[0].dim_param = BATCH
@@ -136,11 +136,6 @@ def _lacking(given: Given, what: str) -> UserError:
     f'{given.name}: jax2onnx {VERSION} cannot say in ONNX what the net does '
     f'({what}); export it with --to stablehlo'
   )
-
-
-def _first(error: Exception) -> str:
-  lines = str(error).strip().splitlines() or ['without a word']
-  return f'{type(error).__name__}: {lines[0]}'
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, first_line, unknown
 from jaxkd.export.given import Given, outputs_of
 from jaxkd.logits.factored import is_factored
 from jaxkd.models import convolution
@@ -85,7 +85,7 @@ def trace(
     raise UserError(
       f'jaxkd.export: {given.name}: its model needs the number of examples of '
       'a batch as an integer, which an exported net does not know; write '
-      f'x.shape[0] in place of len(x) ({str(error).splitlines()[0]})'
+      f'x.shape[0] in place of len(x) ({first_line(error)})'
     ) from error
   live = _live(traced)
   shapes = dict(zip(names, traced.out_avals, strict=True))

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, first_line
 from jaxkd.export.given import Given
 from jaxkd.export.program import Program, trace
 
@@ -48,10 +48,10 @@ def write(
     )(*program.inputs.values())
     path.write_bytes(exported.serialize())
   except (NotImplementedError, ValueError) as error:
-    said = str(error).strip().partition('\n')[0]
     raise UserError(
       f'{given.name}: jax.export cannot say what the net does for '
-      f'{", ".join(PLATFORMS)} ({said}); export it with --to safetensors'
+      f'{", ".join(PLATFORMS)} ({first_line(error)}); export it with --to '
+      'safetensors'
     ) from error
   return program, {}
 
