@@ -116,7 +116,7 @@ def run_complete(
   # Checked before the folder is touched: a mistake leaves no trace.
   with progress.shows_passes(console), hosts.raise_everywhere('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
-    origin = provenance.of(config, source)
+    origin = provenance.of(config, source, rounds)
     if goes_on:
       provenance.check_imported(config)
   hosts.same('provenance', provenance.checksums(origin))
