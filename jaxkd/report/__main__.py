@@ -160,7 +160,7 @@ def _pages(arguments: list[str]) -> int:
       )
     return 1 if stale or left else 0
   for path in stale:
-    _write(path, pages[path])
+    files.write_text(path, pages[path])
   for path in left:
     path.unlink()
   return 0
@@ -224,14 +224,6 @@ def _names_page(check: bool) -> dict[Path, str]:
 
 def _is(path: Path, page: str) -> bool:
   return path.is_file() and path.read_text('utf-8', 'replace') == page
-
-
-def _write(path: Path, page: str) -> None:
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding='utf-8')
-  except OSError as error:
-    raise UserError(f'{path} cannot be written: {error.strerror}') from error
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def save(
   directory: str | Path,
   predicts: str = '',
 ) -> None:
-  """Writes the page of a run into its folder, whole or not at all.
+  """Writes the page of a run into its folder.
 
   Args:
     row: a valid row.

@@ -175,7 +175,7 @@ def _interval(row: Mapping, arm: str, metric: str) -> tuple[float, float]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-  """Writes a picture, whole or not at all."""
+  """Writes a picture as PNG."""
   with files.replacing(path) as draft:
     figure.savefig(draft, format='png', dpi=150)
 
