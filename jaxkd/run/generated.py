@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxkd import run_files
+from jaxkd import run_files, shapes
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
@@ -114,11 +114,4 @@ def make(
 def _first(group: Group) -> dict:
   """The variables of the first of the T nets of each seed, or their shapes."""
   own = group.per_member
-
-  def first(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      lead, rest = (x.shape[0], x.shape[2:]) if own else (1, x.shape[1:])
-      return jax.ShapeDtypeStruct((lead, *rest), x.dtype)
-    return x[:, 0] if own else x[:1]
-
-  return jax.tree.map(first, group.variables)
+  return shapes.mapped(lambda x: x[:, 0] if own else x[:1], group.variables)

@@ -18,12 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from rich.console import Console
 
-from jaxkd import files, keys, run_files
+from jaxkd import files, keys, run_files, shapes
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
@@ -394,7 +393,8 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
   for name, group in groups.items():
     if group.per_member:
       seed = np.arange(len(trials) * count) % count % len(part.seeds)
-      group = group._replace(variables=_taken(group.variables, seed))
+      own = shapes.mapped(lambda x, seed=seed: x[seed], group.variables)
+      group = group._replace(variables=own)
     teaching[name] = group
   job = arms.job(
     config,
@@ -407,17 +407,6 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
   )
   job = class_weights.resolved(job, source)
   return job._replace(over=f'{len(trials)} trial{"s" * (len(trials) > 1)}')
-
-
-def _taken(tree, index):
-  """Rows of arrays, or the shapes of them."""
-
-  def take(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      return jax.ShapeDtypeStruct((len(index), *x.shape[1:]), x.dtype)
-    return x[index]
-
-  return jax.tree.map(take, tree)
 
 
 def _trials(grid: Grid, config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ import optax
 from jax import Array
 from matplotlib import image
 
-from jaxkd import compilation, files, lookup, source_code
+from jaxkd import compilation, files, lookup, shapes, source_code
 from jaxkd import options as options_lib
 from jaxkd.data import cache, fingerprint, tokens
 from jaxkd.data.examples import (
@@ -587,7 +587,7 @@ class Generator:
     Args:
       root: where they are kept.
       progress: ``(steps) -> context manager``, see `Session` of
-        `jaxkd.run.train_job`.
+        `jaxkd.run.types`.
       say: prints a line.
       stop: called after each shard but the last; raises where the run should
         end.
@@ -654,13 +654,7 @@ class Generator:
 
   def _of(self, line: int) -> dict:
     """The variables of the teacher of one seed."""
-
-    def own(x):
-      if isinstance(x, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-      return x[line % len(x)]
-
-    return jax.tree.map(own, self._variables)
+    return shapes.mapped(lambda x: x[line % len(x)], self._variables)
 
   def _examples(
     self, fields: Mapping[str, np.ndarray], *, known: bool = True
