@@ -10,6 +10,7 @@ from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import (
   class_weights,
+  config_values,
   earlier,
   job_checks,
   jobs,
@@ -17,7 +18,6 @@ from jaxkd.run import (
   shifted,
   terms,
 )
-from jaxkd.run import config as configs
 from jaxkd.run.plan import (
   Round,
   build_round,
@@ -48,7 +48,7 @@ def prepare(
   Raises:
     UserError: the config asks for something that does not fit together.
   """
-  configs.check_numbers(config)
+  config_values.check(config)
   progress.check_wandb(config['report']['wandb'])
   source = load(config)
   rounds = []

@@ -16,6 +16,7 @@ from jaxkd.models.external import is_external
 from jaxkd.run import (
   arms,
   build,
+  config_values,
   external,
   joined,
   names,
@@ -112,7 +113,7 @@ def build_round(
   """
   own_arms = arms.configs_of(config)
   for own in own_arms.values():
-    configs.check_numbers(own)
+    config_values.check(own)
   tuned = {
     arm: {**own, 'distill': _with_tuned(own['distill'], grids.get(arm, {}))}
     for arm, own in own_arms.items()

@@ -31,6 +31,7 @@ from jaxkd.run import (
   arms,
   checks,
   class_weights,
+  config_values,
   job_checks,
   jobs,
   terms,
@@ -210,7 +211,7 @@ def check(
   for arm, grid in grids.items():
     own = part.arms[arm]
     for trial in _trials(grid, own):
-      configs.check_numbers(_with(own, trial))
+      config_values.check(_with(own, trial))
     for _, _, job in _jobs(session, part, arm, grid, groups):
       job_checks.check(session, job)
 
