@@ -14,13 +14,13 @@ from jaxkd.run import config as configs
 from jaxkd.run import evaluate, names
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Session
-from jaxkd.teachers import generated
+from jaxkd.teachers import generator as generator_lib
 from jaxkd.train.fit import Stopped
 
 
 def generator_of(
   part: Round, arm: str, source: Source, groups: dict[str, Group]
-) -> generated.Generator | None:
+) -> generator_lib.Generator | None:
   """The generator of an arm's examples; None where it sees the data.
 
   Raises:
@@ -64,7 +64,7 @@ def generator_of(
       f'{at}.teacher: {name} must read the data and output logits; choose '
       'another'
     )
-  return generated.Generator(
+  return generator_lib.Generator(
     entry,
     evaluate.predicted_by(group.role),
     group.role.net.apply,
@@ -107,7 +107,7 @@ def make(
   progress = functools.partial(session.progress, f'generated/{stage}')
   root = directory / run_files.GENERATED
   examples = generator.make(root, progress, session.say, leave)
-  generated.picture(examples, generator.rows, root / f'{stage}.png')
+  generator_lib.picture(examples, generator.rows, root / f'{stage}.png')
   return examples
 
 
