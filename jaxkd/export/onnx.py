@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxkd.errors import UserError, summary
-from jaxkd.export.given import Given
+from jaxkd.export.exportable import Exportable
 from jaxkd.export.program import BATCH, Program, trace
 from jaxkd.students import quantize
 
@@ -35,7 +35,7 @@ _MISSING = re.compile(r"primitive '([^']+)'")
 
 
 def write(
-  given: Given, outputs: Sequence[str], path: Path
+  given: Exportable, outputs: Sequence[str], path: Path
 ) -> tuple[Program, dict]:
   """Writes the file; returns what it holds, and what else is to be said of it.
 
@@ -75,7 +75,7 @@ def write(
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What ONNX Runtime makes of the file, on the CPU."""
   import onnxruntime
@@ -97,7 +97,7 @@ def run(
   return dict(zip(names, found, strict=True))
 
 
-def _converted(given: Given, program: Program) -> Any:
+def _converted(given: Exportable, program: Program) -> Any:
   """The model in ONNX, checked."""
   import jax2onnx
 
@@ -131,7 +131,7 @@ def _converted(given: Given, program: Program) -> Any:
   return model
 
 
-def _lacking(given: Given, what: str) -> UserError:
+def _lacking(given: Exportable, what: str) -> UserError:
   return UserError(
     f'{given.name}: jax2onnx {VERSION} cannot say in ONNX what the net does '
     f'({what}); export it with --to stablehlo'

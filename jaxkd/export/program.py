@@ -14,7 +14,7 @@ from jax import Array
 from jax.extend import core
 
 from jaxkd.errors import UserError, first_line, unknown
-from jaxkd.export.given import Given, outputs_of
+from jaxkd.export.exportable import Exportable, outputs_of
 from jaxkd.logits.factored import is_factored
 from jaxkd.models import convolution
 from jaxkd.paths import flattened, nested
@@ -40,7 +40,7 @@ class Program(NamedTuple):
 
 
 def trace(
-  given: Given, outputs: Sequence[str] = (), weights: Sequence[str] = ()
+  given: Exportable, outputs: Sequence[str] = (), weights: Sequence[str] = ()
 ) -> Program:
   """Traces a net for a batch of unknown size.
 

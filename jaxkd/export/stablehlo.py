@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxkd.errors import UserError, first_line
-from jaxkd.export.given import Given
+from jaxkd.export.exportable import Exportable
 from jaxkd.export.program import Program, trace
 
 ENDING = '.stablehlo'
@@ -38,7 +38,7 @@ numpy.savez(found, **{str(i): x for i, x in enumerate(out)})
 
 
 def write(
-  given: Given, outputs: Sequence[str], path: Path
+  given: Exportable, outputs: Sequence[str], path: Path
 ) -> tuple[Program, dict]:
   """Writes the file; returns what it holds, and nothing more to say of it."""
   program = trace(given, outputs)
@@ -57,7 +57,7 @@ def write(
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What the file gives, in a process of its own."""
   del given
