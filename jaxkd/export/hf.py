@@ -165,8 +165,7 @@ def _run_classifier(
   from transformers import AutoModelForImageClassification
 
   view = views.parse(given.net.view, stored=True)
-  index = jax.numpy.arange(len(inputs[0]))
-  seen = views.apply(view, inputs[0], seed=0, epoch=0 * index, id=index)
+  seen = views.apply_in_evaluation(view, inputs[0])
   pixels = torch.from_numpy(np.array(seen).transpose(0, 3, 1, 2))
   try:
     model = AutoModelForImageClassification.from_pretrained(path).eval()

@@ -75,7 +75,7 @@ def nets_of(
   return found
 
 
-def choice(name: str, part: Round, found: Given | Path | Made) -> list[str]:
+def choice(name: str, part: Round, found: Given | Path) -> list[str]:
   """The note that says which student of a run is restored, if it has several.
 
   Args:
@@ -83,9 +83,9 @@ def choice(name: str, part: Round, found: Given | Path | Made) -> list[str]:
     part: the round of that group.
     found: what `restored_from` gave.
   """
-  restore = part.config['teachers'][name]['restore']
-  if isinstance(found, Given | Made):
+  if isinstance(found, Given):
     return []
+  restore = part.config['teachers'][name]['restore']
   others = workdir.other_students(restore, found)
   if not others:
     return []

@@ -30,8 +30,8 @@ class Session(NamedTuple):
       `jaxkd.report.progress.Reporter.stage`.
     stop: set when the run should save its state and leave.
     say: prints a line.
-    learners: the learners made so far; equal jobs share one, so that its step
-      is traced once.
+    learners: what was made so far: learners, of which equal jobs share one, so
+      that its step is traced once, and what else is dear to make again.
     decode: a further measurement of nets, e.g. BLEU of decoded text; see
       `jaxkd.tasks`.
     logits: what the logits of the task are; see there.
@@ -54,7 +54,7 @@ class Session(NamedTuple):
 
   @property
   def memo(self) -> Memo:
-    """The learners; an empty one where none are kept."""
+    """What was made so far; an empty one where nothing is kept."""
     return Memo() if self.learners is None else self.learners
 
 

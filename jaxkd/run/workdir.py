@@ -350,9 +350,7 @@ def load(
   known = _inputs(spec, view, folder)
 
   def forward(variables, inputs, *, key=None, train=False):
-    count = jax.tree.leaves(inputs)[0].shape[0]
-    index = jax.numpy.arange(count)
-    seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
+    seen = views.apply_in_evaluation(view, inputs)
     return net.apply(variables, seen, key=key, train=train)
 
   loaded = LoadedNet(
