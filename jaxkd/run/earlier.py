@@ -90,8 +90,9 @@ def choice(name: str, part: Round, found: Given | Path) -> list[str]:
   if not others:
     return []
   return [
-    f'the restored teachers {name} are {found.parent.name}/{found.name} of the '
-    f'students in {restore}, which has {several(others)} too'
+    f'the restored teachers {name} are the student '
+    f'{found.parent.name}/{found.name} of {restore}, which has '
+    f'{several(others)} too'
   ]
 
 

@@ -178,7 +178,8 @@ def _teachers(
           locations={*asked},
           steps=0 if entry['restore'] else entry['train']['steps'],
         )
-    # What has no net is looked up whether it is to be cached or not.
+    # What has no net is looked up whether it is to be cached or not; logits
+    # too, as weights of teachers may look at them.
     wanted = ()
     if role.external:
       wanted = tuple(sorted(role.external.shapes.keys() & {*asked, *learns}))

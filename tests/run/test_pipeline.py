@@ -374,7 +374,7 @@ def test_which_student_of_a_run_is_restored_is_said(finished, tmp_path):
     said = [note for note in source.notes if str(directory) in note]
     if folder == directory:
       assert said == [
-        'the restored teachers main are distilled/student of the students in '
+        'the restored teachers main are the student distilled/student of '
         f'{directory}, which has student/student too'
       ]
     else:  # named itself
