@@ -633,7 +633,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (
       dict(distill__hint={**HINT, 'at': ('layers/0', 'layers/0')},
            distill__soft__at=('logits', 'layers/7')),
-      ('distill.soft.at: teachers.main.model: ', "'layers/7'"),
+      ('distill.soft.at: teachers.main: ', "'layers/7'"),
     ),
     (
       dict(distill__soft=dict(loss='kl', teacher='main',
