@@ -10,6 +10,7 @@ import sys
 from absl import flags
 from rich.console import Console
 
+from jaxkd.errors import UserError
 from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
@@ -45,7 +46,7 @@ def main(stop):
     tuning.explain(console, grids)
     return
   if not FLAGS.workdir:
-    raise launch.UserError('--workdir: say where the run is to be kept')
+    raise UserError('--workdir: say where the run is to be kept')
   try:
     row = pipeline.run_complete(
       config,

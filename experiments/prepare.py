@@ -11,6 +11,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxkd.data import builder, prepared, sources
+from jaxkd.errors import UserError
 from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
@@ -20,7 +21,7 @@ flags.DEFINE_string('data_dir', '', "TFDS's data directory; '' for its default")
 
 def main(stop):
   if not FLAGS.name:
-    raise launch.UserError('--name: say what the data set is to be called')
+    raise UserError('--name: say what the data set is to be called')
   place = prepared.folder(FLAGS.data_dir, at='--data_dir')
   data = launch.config()['data']
   source = sources.load(data['source'], dir=data['dir'], **data['kw'])

@@ -10,13 +10,14 @@ goes for the others, for a student that has not trained and for the one named.
 """
 
 import json
-from pathlib import Path
 
 import jax
 from absl import flags
 from rich.console import Console
 
 from benchmarks import sparse_tails
+from jaxkd import files
+from jaxkd.errors import UserError
 from jaxkd.run import checks, launch, workdir
 
 FLAGS = flags.FLAGS
@@ -30,9 +31,9 @@ flags.DEFINE_string('out', '', 'a JSON file to write what was measured to')
 def main(stop):
   del stop
   if not FLAGS.teacher:
-    raise launch.UserError('--teacher: name a folder below the nets of a run')
+    raise UserError('--teacher: name a folder below the nets of a run')
   if not all(k.isdigit() and int(k) for k in FLAGS.k):
-    raise launch.UserError(
+    raise UserError(
       f'--k: {",".join(FLAGS.k)} should be numbers from 1, e.g. 4,16,64'
     )
   folders = {'teacher': FLAGS.teacher, sparse_tails.TRAINED: FLAGS.student}
@@ -45,7 +46,8 @@ def main(stop):
   )
   Console().print(sparse_tails.table(found), soft_wrap=True, markup=False)
   if FLAGS.out:
-    Path(FLAGS.out).write_text(json.dumps(found, indent=1))
+    out = files.path(FLAGS.out, at='--out')
+    files.write_text(out, json.dumps(found, indent=1))
 
 
 def _logits(folder):

@@ -12,6 +12,7 @@ goes on from, and `data.generated.kw` says how. Students read the file as
 from absl import flags
 from rich.console import Console
 
+from jaxkd.errors import UserError
 from jaxkd.run import launch, written
 
 FLAGS = flags.FLAGS
@@ -24,7 +25,7 @@ flags.DEFINE_integer('seed', 0, 'of the draws', lower_bound=0)
 def main(stop):
   for name in ('net', 'out'):
     if not FLAGS[name].value:
-      raise launch.UserError(f'--{name}: {FLAGS[name].help}; name it')
+      raise UserError(f'--{name}: {FLAGS[name].help}; name it')
   say = lambda text: Console().print(text, soft_wrap=True)  # noqa: E731
   written.write(
     launch.config()['data'],

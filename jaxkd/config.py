@@ -1,4 +1,4 @@
-"""`jaxkd.run.config`, under its old name for one release."""
+"""`jaxkd.run.config`, under its old name until jaxkd 0.3."""
 
 import sys
 import warnings

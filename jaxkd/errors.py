@@ -73,6 +73,16 @@ def several(values: Sequence[Any], most: int = 10) -> str:
   return f'{said} and {more:,} more' if more > 0 else said
 
 
+def first_line(error: BaseException) -> str:
+  """What an exception says of itself, in its first line."""
+  return (str(error).strip().splitlines() or ['without a word'])[0]
+
+
+def summary(error: BaseException) -> str:
+  """The kind of an exception, and its first line."""
+  return f'{type(error).__name__}: {first_line(error)}'
+
+
 @contextlib.contextmanager
 def blamed(at: str) -> Iterator[None]:
   """Re-raises any exception as a `UserError` that names the config entry.
@@ -90,10 +100,8 @@ def blamed(at: str) -> Iterator[None]:
   except SyntaxError as error:  # which says itself where it is
     raise UserError(f'{at}: {type(error).__name__}: {error}') from error
   except (Exception, SystemExit) as error:
-    said = (str(error).strip().splitlines() or ['without a word'])[0]
-    raise UserError(
-      f'{type(error).__name__}: {said} ({_place(error)})', entry=at
-    ) from error
+    said = f'{summary(error)} ({_place(error)})'
+    raise UserError(said, entry=at) from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ there whole or not at all.
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -215,6 +216,25 @@ def below(folder: str | os.PathLike) -> dict[str, int]:
     for name, info in found.items()
     if name.startswith(root)  # not the folder, where it is a file
   }
+
+
+def checksum(where: str | os.PathLike, *, at: str) -> str:
+  """SHA-256 of a file on a local disk.
+
+  Args:
+    where: its path.
+    at: the config entry that names it, for errors.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  try:
+    with open(where, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    raise UserError(
+      f'{at}: {where} cannot be read ({error.strerror})'
+    ) from error
 
 
 def kvstore(folder: str | os.PathLike) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""Shapes of one example: what nets and views are built for.
+"""Shapes of one example: what nets and views are built for; and of variables.
 
 The shape of an array of float32, which images become, is a tuple; that of any
 other is a ``jax.ShapeDtypeStruct``. Inputs of several arrays are a pytree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,21 @@ def zeros(shapes: Any, size: int = 1) -> Any:
   return jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype), batch(shapes, size)
   )
+
+
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+  """What a function makes of each array of a tree, or of each shape.
+
+  Args:
+    function: ``array -> array``, whose shape does not depend on values.
+    tree: of arrays, or of ``jax.ShapeDtypeStruct``, as variables are before
+      there are any.
+  """
+  run = lambda tree: jax.tree.map(function, tree)  # noqa: E731
+  leaves = jax.tree.leaves(tree)
+  if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
+    return jax.eval_shape(run, tree)
+  return run(tree)
 
 
 def said(shapes: Any) -> str:

@@ -35,3 +35,19 @@ def test_zeros_are_of_the_types():
 def test_in_words():
   assert shapes.said((28, 28, 1)) == '28 × 28 × 1'
   assert shapes.said({'b': TOKENS, 'a': (3,)}) == 'a 3, b 5'
+
+
+def test_a_function_of_arrays_tells_of_shapes_what_it_does_to_them():
+  arrays = {'a': np.zeros((4, 2), np.int8), 'b': [np.zeros((4,), np.float32)]}
+  like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+  for function in (
+    lambda x: x[1],
+    lambda x: x[:1],
+    lambda x: x[np.arange(9) % 4],
+  ):
+    made = shapes.mapped(function, arrays)
+    told = shapes.mapped(function, like)
+    assert isinstance(told['a'], jax.ShapeDtypeStruct)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), told) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), made
+    )

@@ -111,18 +111,12 @@ def fingerprint(path: Path, *, at: str) -> str:
   Raises:
     UserError: one of them cannot be read.
   """
+  if not path.is_dir():
+    return files.checksum(path, at=at)
   found = hashlib.sha256()
   for own in paths(path):
-    try:
-      with own.open('rb') as file:
-        each = hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-      raise UserError(
-        f'{at}: {own} cannot be read ({error.strerror})'
-      ) from error
-    if own == path:
-      return each
-    found.update(f'{own.relative_to(path)} {each}\n'.encode())
+    line = f'{own.relative_to(path)} {files.checksum(own, at=at)}\n'
+    found.update(line.encode())
   return found.hexdigest()
 
 

@@ -183,6 +183,13 @@ def apply(view: View, inputs: Any, *, seed, epoch: Array, id: Array) -> Any:
   return jax.vmap(one)(inputs, epoch, id)
 
 
+def apply_in_evaluation(view: View, inputs: Any) -> Any:
+  """A batch as seen through a view that draws nothing; see `apply`."""
+  # Not `len`: where a net is exported, the number is not known.
+  id = jnp.arange(jax.tree.leaves(inputs)[0].shape[0])
+  return apply(view, inputs, seed=0, epoch=0 * id, id=id)
+
+
 def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
   """The shape of one example after the view; runs every check of its ops.
 

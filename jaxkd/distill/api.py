@@ -26,18 +26,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxkd.distill.given import (
-  cached_in,
-  check_adds_up,
-  check_kinds,
-  check_names,
-  check_numbers,
-  check_parts,
-  check_weights,
-  checked_batch,
-  numbered,
-  seeds_of,
-)
 from jaxkd.distill.measured import Measured
 from jaxkd.distill.model import (
   STUDENT,
@@ -59,6 +47,18 @@ from jaxkd.distill.prepare import (
 )
 from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
+from jaxkd.distill.step_checks import (
+  cached_in,
+  check_adds_up,
+  check_kinds,
+  check_names,
+  check_numbers,
+  check_parts,
+  check_weights,
+  checked_batch,
+  numbered,
+  seeds_of,
+)
 from jaxkd.distill.system import Recipe, System
 from jaxkd.errors import UserError, blamed, unknown
 from jaxkd.train import sharding

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd.distill import masks
-from jaxkd.distill.given import checked_batch
 from jaxkd.distill.model import Model, PyTree, dtype_of
 from jaxkd.distill.roles import AVERAGE, Role
+from jaxkd.distill.step_checks import checked_batch
 from jaxkd.errors import UnknownName, UserError, blamed, within
 from jaxkd.models import frozen, idle
 from jaxkd.types import Metric, Term

@@ -9,9 +9,8 @@ from typing import Any
 
 from jaxkd import files, registry
 from jaxkd.errors import UserError, writing
-from jaxkd.export import card, check, program
-from jaxkd.export import given as given_lib
-from jaxkd.export.given import Given
+from jaxkd.export import card, check, exportable, program
+from jaxkd.export.exportable import Exportable
 from jaxkd.models import hugging_face
 from jaxkd.students import single_file
 from jaxkd.types import Net
@@ -106,7 +105,7 @@ def written(
     )
   with writing(path):
     _check_free(path, to)
-  given = given_lib.of(where, inputs=inputs, **which)
+  given = exportable.of(where, inputs=inputs, **which)
   options = {'dtype': dtype} if to == 'hf' else {}
   with writing(path.parent):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +183,7 @@ def _check_installed(form: ModuleType, to: str) -> None:
 
 
 def _checked(
-  given: Given,
+  given: Exportable,
   form: ModuleType,
   path: Path,
   outputs: Sequence[str],
@@ -196,9 +195,9 @@ def _checked(
   Returns:
     What is said of it beside the file.
   """
-  arrays, of = given_lib.examples(given, inputs)
+  arrays, of = exportable.examples(given, inputs)
   ours = given.outputs(arrays)
-  names = program.chosen(ours, outputs or given_lib.outputs_of(given))
+  names = program.chosen(ours, outputs or exportable.outputs_of(given))
   ours = {name: ours[name] for name in names}
   rounded = dtype != 'float32' or any(
     (

@@ -12,7 +12,7 @@ from jaxkd import files
 from jaxkd.data import images
 from jaxkd.data.inputs import Array
 from jaxkd.export.check import Compared
-from jaxkd.export.given import Given
+from jaxkd.export.exportable import Exportable
 from jaxkd.export.program import BATCH, Program
 
 SUFFIX = '.json'  # behind the name of the file
@@ -27,7 +27,7 @@ _MEANS = {
 
 
 def of(
-  given: Given,
+  given: Exportable,
   path: Path,
   to: str,
   program: Program | None,
@@ -119,7 +119,7 @@ def _input(array: Array) -> dict[str, Any]:
   return {**found, 'from': ends[0], 'to': ends[1]}
 
 
-def _preprocessing(given: Given, *, inside: bool) -> dict[str, Any]:
+def _preprocessing(given: Exportable, *, inside: bool) -> dict[str, Any]:
   """What is done to examples before they are given, and what the file does."""
   steps = []
   if any(array.dtype == 'uint8' for array in given.arrays().values()):

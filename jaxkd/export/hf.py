@@ -21,7 +21,7 @@ from jaxkd import files, models, shapes
 from jaxkd.data import views
 from jaxkd.errors import UserError
 from jaxkd.export import hf_images
-from jaxkd.export.given import Given
+from jaxkd.export.exportable import Exportable
 from jaxkd.models import hugging_face
 
 ENDING = ''  # a folder
@@ -44,7 +44,7 @@ _TOKENIZER = (
 
 
 def write(
-  given: Given,
+  given: Exportable,
   outputs: Sequence[str],
   path: Path,
   *,
@@ -71,7 +71,7 @@ def write(
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray] | None:
   """What the net gives that is read from the folder.
 
@@ -90,7 +90,7 @@ def run(
   return {name: found[name] for name in names}
 
 
-def _model(given: Given) -> tuple[str, dict[str, Any]]:
+def _model(given: Exportable) -> tuple[str, dict[str, Any]]:
   """The family of a net, and all of its options.
 
   Raises:
@@ -115,7 +115,7 @@ def _model(given: Given) -> tuple[str, dict[str, Any]]:
   )
 
 
-def _write_decoder(given: Given, kw: dict, path: Path, dtype: str) -> None:
+def _write_decoder(given: Exportable, kw: dict, path: Path, dtype: str) -> None:
   spec = given.spec
   rows = jax.tree.leaves(shapes.from_json(spec['input_shape']))
   hugging_face.write(
@@ -129,7 +129,7 @@ def _write_decoder(given: Given, kw: dict, path: Path, dtype: str) -> None:
 
 
 def _write_classifier(
-  given: Given, family: str, kw: dict, path: Path, dtype: str
+  given: Exportable, family: str, kw: dict, path: Path, dtype: str
 ) -> None:
   shape, at = given.spec['input_shape'], given.name
   if dtype != 'float32':
@@ -157,7 +157,7 @@ def _write_classifier(
 
 
 def _run_classifier(
-  given: Given, path: Path, inputs: list[np.ndarray]
+  given: Exportable, path: Path, inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray] | None:
   if any(importlib.util.find_spec(name) is None for name in TRANSFORMERS):
     return None
@@ -165,8 +165,7 @@ def _run_classifier(
   from transformers import AutoModelForImageClassification
 
   view = views.parse(given.net.view, stored=True)
-  index = jax.numpy.arange(len(inputs[0]))
-  seen = views.apply(view, inputs[0], seed=0, epoch=0 * index, id=index)
+  seen = views.apply_in_evaluation(view, inputs[0])
   pixels = torch.from_numpy(np.array(seen).transpose(0, 3, 1, 2))
   try:
     model = AutoModelForImageClassification.from_pretrained(path).eval()
@@ -179,7 +178,7 @@ def _run_classifier(
     return {'logits': model(pixels).logits.numpy()}
 
 
-def _add_tokenizer(path: Path, given: Given) -> None:
+def _add_tokenizer(path: Path, given: Exportable) -> None:
   """Copies the files of the tokenizer that the run's data name, if any."""
   data = given.config.get('data', {})
   name = str(data.get('kw', {}).get('tokens', ''))

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxkd.errors import UserError
-from jaxkd.export.given import Given
+from jaxkd.errors import UserError, summary
+from jaxkd.export.exportable import Exportable
 from jaxkd.export.program import BATCH, Program, trace
 from jaxkd.students import quantize
 
@@ -35,7 +35,7 @@ _MISSING = re.compile(r"primitive '([^']+)'")
 
 
 def write(
-  given: Given, outputs: Sequence[str], path: Path
+  given: Exportable, outputs: Sequence[str], path: Path
 ) -> tuple[Program, dict]:
   """Writes the file; returns what it holds, and what else is to be said of it.
 
@@ -75,7 +75,7 @@ def write(
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What ONNX Runtime makes of the file, on the CPU."""
   import onnxruntime
@@ -91,13 +91,13 @@ def run(
     found = session.run(list(names), dict(zip(own, inputs, strict=True)))
   except Exception as error:  # of its own kinds
     raise UserError(
-      f'{path}: ONNX Runtime does not run it ({_first(error)}); export the net '
-      'with --to stablehlo'
+      f'{path}: ONNX Runtime does not run it ({summary(error)}); export the '
+      'net with --to stablehlo'
     ) from error
   return dict(zip(names, found, strict=True))
 
 
-def _converted(given: Given, program: Program) -> Any:
+def _converted(given: Exportable, program: Program) -> Any:
   """The model in ONNX, checked."""
   import jax2onnx
 
@@ -121,26 +121,21 @@ def _converted(given: Given, program: Program) -> Any:
     )
   except NotImplementedError as error:
     missing = _MISSING.search(str(error))
-    what = f'the operation {missing[1]}' if missing else _first(error)
+    what = f'the operation {missing[1]}' if missing else summary(error)
     raise _lacking(given, what) from error
   except Exception as error:  # of many kinds, deep within it
-    raise _lacking(given, _first(error)) from error
+    raise _lacking(given, summary(error)) from error
   examples = (x for x in model.graph.input if x.name in program.inputs)
   for value in (*examples, *model.graph.output):
     value.type.tensor_type.shape.dim[0].dim_param = BATCH
   return model
 
 
-def _lacking(given: Given, what: str) -> UserError:
+def _lacking(given: Exportable, what: str) -> UserError:
   return UserError(
     f'{given.name}: jax2onnx {VERSION} cannot say in ONNX what the net does '
     f'({what}); export it with --to stablehlo'
   )
-
-
-def _first(error: Exception) -> str:
-  lines = str(error).strip().splitlines() or ['without a word']
-  return f'{type(error).__name__}: {lines[0]}'
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
-from jaxkd.errors import UserError, unknown
-from jaxkd.export.given import Given, outputs_of
+from jaxkd.errors import UserError, first_line, unknown
+from jaxkd.export.exportable import Exportable, outputs_of
 from jaxkd.logits.factored import is_factored
 from jaxkd.models import convolution
 from jaxkd.paths import flattened, nested
@@ -40,7 +40,7 @@ class Program(NamedTuple):
 
 
 def trace(
-  given: Given, outputs: Sequence[str] = (), weights: Sequence[str] = ()
+  given: Exportable, outputs: Sequence[str] = (), weights: Sequence[str] = ()
 ) -> Program:
   """Traces a net for a batch of unknown size.
 
@@ -85,7 +85,7 @@ def trace(
     raise UserError(
       f'jaxkd.export: {given.name}: its model needs the number of examples of '
       'a batch as an integer, which an exported net does not know; write '
-      f'x.shape[0] in place of len(x) ({str(error).splitlines()[0]})'
+      f'x.shape[0] in place of len(x) ({first_line(error)})'
     ) from error
   live = _live(traced)
   shapes = dict(zip(names, traced.out_avals, strict=True))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxkd.errors import UserError
-from jaxkd.export import given as given_lib
-from jaxkd.export.given import Given
+from jaxkd.export import exportable
+from jaxkd.export.exportable import Exportable
 from jaxkd.students import single_file
 
 ENDING = single_file.ENDING
@@ -20,7 +20,7 @@ NEEDS: dict[str, str] = {}
 
 
 def write(
-  given: Given, outputs: Sequence[str], path: Path
+  given: Exportable, outputs: Sequence[str], path: Path
 ) -> tuple[None, dict]:
   """Writes the file; returns nothing that is to be said of it.
 
@@ -39,10 +39,10 @@ def write(
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What the net gives that is read from the file."""
   del given
-  again = given_lib.of(path)
+  again = exportable.of(path)
   found = again.outputs(inputs)
   return {name: found[name] for name in names}

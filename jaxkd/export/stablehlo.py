@@ -15,8 +15,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxkd.errors import UserError
-from jaxkd.export.given import Given
+from jaxkd.errors import UserError, first_line
+from jaxkd.export.exportable import Exportable
 from jaxkd.export.program import Program, trace
 
 ENDING = '.stablehlo'
@@ -38,7 +38,7 @@ numpy.savez(found, **{str(i): x for i, x in enumerate(out)})
 
 
 def write(
-  given: Given, outputs: Sequence[str], path: Path
+  given: Exportable, outputs: Sequence[str], path: Path
 ) -> tuple[Program, dict]:
   """Writes the file; returns what it holds, and nothing more to say of it."""
   program = trace(given, outputs)
@@ -48,16 +48,16 @@ def write(
     )(*program.inputs.values())
     path.write_bytes(exported.serialize())
   except (NotImplementedError, ValueError) as error:
-    said = str(error).strip().partition('\n')[0]
     raise UserError(
       f'{given.name}: jax.export cannot say what the net does for '
-      f'{", ".join(PLATFORMS)} ({said}); export it with --to safetensors'
+      f'{", ".join(PLATFORMS)} ({first_line(error)}); export it with --to '
+      'safetensors'
     ) from error
   return program, {}
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What the file gives, in a process of its own."""
   del given

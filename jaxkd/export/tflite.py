@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxkd.errors import UserError
-from jaxkd.export.given import Given
+from jaxkd.export.exportable import Exportable
 from jaxkd.export.program import Program, trace
 
 ENDING = '.tflite'
@@ -21,7 +21,7 @@ _OPERATION = re.compile(r'\b(?:stablehlo|vhlo|chlo)\.\w+')
 
 
 def write(
-  given: Given, outputs: Sequence[str], path: Path
+  given: Exportable, outputs: Sequence[str], path: Path
 ) -> tuple[Program, dict]:
   """Writes the file; returns what it holds, and nothing more to say of it.
 
@@ -68,7 +68,7 @@ def write(
 
 
 def run(
-  given: Given, path: Path, names: Sequence[str], inputs: list[np.ndarray]
+  given: Exportable, path: Path, names: Sequence[str], inputs: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
   """What LiteRT's interpreter makes of the file."""
   from ai_edge_litert.interpreter import Interpreter

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import lookup, options
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, summary, unknown
 from jaxkd.models.net import Adapter
 from jaxkd.paths import by_path
 
@@ -241,11 +241,10 @@ def _packages(at: str) -> tuple[Any, Any]:
     import torch
     import torchax
   except (Exception, SystemExit) as error:
-    said = (str(error).strip().splitlines() or ['without a word'])[0]
     raise UserError(
       f'{at}: PyTorch modules need torchax, which cannot be imported '
-      f"({type(error).__name__}: {said}); pip install 'jaxkd[torch]' brings "
-      'versions of it and of PyTorch that go together'
+      f"({summary(error)}); pip install 'jaxkd[torch]' brings versions of it "
+      'and of PyTorch that go together'
     ) from error
   return torch, torchax
 
@@ -271,12 +270,10 @@ def _said(name: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    said = (str(error).strip().splitlines() or ['without a word'])[0]
     raise UserError(
-      f'JAX cannot trace the PyTorch module {name} '
-      f'({type(error).__name__}: {said}); its forward must consist of '
-      'operations of PyTorch on its inputs, parameters and buffers, with no '
-      'branch that depends on their values'
+      f'JAX cannot trace the PyTorch module {name} ({summary(error)}); its '
+      'forward must consist of operations of PyTorch on its inputs, parameters '
+      'and buffers, with no branch that depends on their values'
     ) from error
 
 

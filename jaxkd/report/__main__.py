@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxkd import files
+from jaxkd import files, run_files
 from jaxkd.errors import UserError
 from jaxkd.report import (
   benchmarks,
@@ -76,7 +76,7 @@ def _compare(arguments: list[str]) -> int:
   found = {}
   runs = [files.path(run, at='RUN', remote=True) for run in flags.runs]
   for name, path in zip(_told_apart(runs), runs, strict=True):
-    found[name] = rows.load(path / 'row.json' if path.is_dir() else path)
+    found[name] = rows.load(path / run_files.ROW if path.is_dir() else path)
   compare.show(compare.compared(found, flags.metric), flags.format, Console())
   return 0
 
@@ -160,7 +160,7 @@ def _pages(arguments: list[str]) -> int:
       )
     return 1 if stale or left else 0
   for path in stale:
-    _write(path, pages[path])
+    files.write_text(path, pages[path])
   for path in left:
     path.unlink()
   return 0
@@ -172,12 +172,12 @@ def _add(run: Path, to: Path, root: Path) -> None:
   Raises:
     UserError: it has no row, or one whose numbers mean nothing.
   """
-  if not (run / 'row.json').is_file():
+  if not (run / run_files.ROW).is_file():
     raise UserError(
-      f'--add: there is no row.json in {run}; name the workdir of a run that '
-      'has finished'
+      f'--add: there is no {run_files.ROW} in {run}; name the workdir of a run '
+      'that has finished'
     )
-  row = rows.load(run / 'row.json')
+  row = rows.load(run / run_files.ROW)
   if wording.TINY in row.get('notes', ()):
     raise UserError(f'--add: the row of {run} is of a :tiny form; run it whole')
   name = row['system']
@@ -224,14 +224,6 @@ def _names_page(check: bool) -> dict[Path, str]:
 
 def _is(path: Path, page: str) -> bool:
   return path.is_file() and path.read_text('utf-8', 'replace') == page
-
-
-def _write(path: Path, page: str) -> None:
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding='utf-8')
-  except OSError as error:
-    raise UserError(f'{path} cannot be written: {error.strerror}') from error
 
 
 if __name__ == '__main__':

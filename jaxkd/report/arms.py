@@ -8,6 +8,14 @@ from jaxkd.report import rows as row_files
 from jaxkd.report import statistics, wording
 from jaxkd.report.intervals import Line, Panel
 
+TUNED = '_tuned'  # how an arm's name ends beside the one that is not tuned
+# Of panels of differences, by whether more of the metric is better.
+_TITLES = {
+  True: 'difference in {}, what is better to the right',
+  False: 'decrease in {}, better to the right; the figures have the opposite '
+  'sign',
+}
+
 
 def table(
   row: Mapping, title: str, metrics: Sequence[str] = ()
@@ -48,7 +56,11 @@ def comparisons(row: Mapping) -> dict[str, Mapping]:
 
 
 def difference(pair: Mapping, row: Mapping, label: str) -> Line:
-  """A comparison as an interval to draw, what is better to the right."""
+  """A comparison as an interval to draw, what is better to the right.
+
+  Where less of a metric is better, that is the decrease; the words behind it
+  have the difference with its own sign.
+  """
   metric = row_files.metric_of(pair, row)
   sign = 1 if row_files.is_up(pair, row) else -1
   sign *= 100 if wording.is_fraction(metric) else 1
@@ -66,7 +78,7 @@ def difference(pair: Mapping, row: Mapping, label: str) -> Line:
 def differences(
   compared: Sequence[tuple[str, Mapping, Mapping]],
 ) -> list[Panel]:
-  """Comparisons to be drawn, a panel for each unit.
+  """Comparisons to be drawn, a panel for each unit and way up.
 
   Args:
     compared: what each is called, the comparison, and its row.
@@ -74,10 +86,11 @@ def differences(
   found = {}
   for label, pair, row in compared:
     unit = wording.unit(row_files.metric_of(pair, row))
-    found.setdefault(unit, []).append(difference(pair, row, label))
+    kind = unit, row_files.is_up(pair, row)
+    found.setdefault(kind, []).append(difference(pair, row, label))
   return [
-    Panel(f'difference in {unit}, what is better to the right', drawn, True)
-    for unit, drawn in found.items()
+    Panel(_TITLES[is_up].format(unit), drawn, True)
+    for (unit, is_up), drawn in found.items()
   ]
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from jaxkd import files
+from jaxkd import files, run_files
 from jaxkd.report import intervals, system, terminal, wording
 
-FILE = 'report.html'
 _HERE = '@@arms@@'  # where the picture of the arms goes
 # Colours that the page's style has, so that it is light or dark as a whole.
 _COLOURS = intervals.Palette(
@@ -26,7 +25,7 @@ def save(
   directory: str | Path,
   predicts: str = '',
 ) -> None:
-  """Writes the page of a run into its folder, whole or not at all.
+  """Writes the page of a run into its folder.
 
   Args:
     row: a valid row.
@@ -38,7 +37,7 @@ def save(
     UserError: the file cannot be written.
   """
   text = page(row, config, directory, predicts)
-  files.write_text(files.as_path(directory) / FILE, text)
+  files.write_text(files.as_path(directory) / run_files.REPORT, text)
 
 
 def page(

@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from jaxkd import files
-from jaxkd.report import rows, statistics, wording
+from jaxkd.report import arms, rows, statistics, wording
 
 _COLUMNS = 3
-_TUNED = '_tuned'  # what an arm is called beside the one that was not tuned
 
 
 def curves(
@@ -62,7 +61,7 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
   points = {}
   for arm in wording.arms(row):
     time = rows.step_ms(row, arm)
-    if time is None or f'{arm}{_TUNED}' in row['arms']:
+    if time is None or f'{arm}{arms.TUNED}' in row['arms']:
       continue
     values = rows.values_of(row, arm, row['metric'])
     mean, half = (scale * x for x in statistics.interval(values))
@@ -70,7 +69,7 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
       continue
     error = half if math.isfinite(half) else None
     axes.errorbar(time, mean, error, fmt='o', markersize=4, linewidth=0.8)
-    points[arm.removesuffix(_TUNED)] = time, mean
+    points[arm.removesuffix(arms.TUNED)] = time, mean
   axes.set_xscale('log')
   for formatter in (
     axes.xaxis.set_major_formatter,
@@ -176,7 +175,7 @@ def _interval(row: Mapping, arm: str, metric: str) -> tuple[float, float]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-  """Writes a picture, whole or not at all."""
+  """Writes a picture as PNG."""
   with files.replacing(path) as draft:
     figure.savefig(draft, format='png', dpi=150)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, lookup
+from jaxkd import files, lookup, run_files
 from jaxkd.data import passes
 from jaxkd.errors import UserError, blamed, writing
 from jaxkd.report import displays, time_left
@@ -140,7 +140,7 @@ def writers(
   def checked(stage):
     yield lambda step, values: check()
 
-  events, project = directory / 'events', config['report']['wandb']
+  events, project = directory / run_files.EVENTS, config['report']['wandb']
   found = [checked, tensorboard(events)]
   if project:
     found.append(wandb(project, events, dict(config)))

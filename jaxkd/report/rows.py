@@ -99,7 +99,7 @@ SCHEMA = {
 
 
 def save(path: str | Path, row: Mapping[str, Any]) -> None:
-  """Checks a row and writes it, whole or not at all.
+  """Checks a row and writes it.
 
   Raises:
     UserError: an entry is missing, unknown or of a wrong type, or the file

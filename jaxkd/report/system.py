@@ -4,19 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxkd import files
+from jaxkd import files, run_files
 from jaxkd.report import arms, markdown, speed, statistics, wording
 from jaxkd.report import rows as row_files
 from jaxkd.report.intervals import Panel
 
-EXAMPLES = 'shown'  # the folder of a run that has pictures of examples
 _UNTUNED = 'Not tuned: the values of the config.'
-_TUNED = '_tuned'  # what an arm is called beside the one that was not tuned
 ARMS = 'arms'  # the picture of these and of their comparisons
 _PICTURES = {  # of runs, by the names of their files, and what they show
-  'curves': 'Training loss and metrics on the validation split, step by step',
-  'costs': 'Each arm against the time of its step',
-  'series': 'Along a series of the same metric',
+  run_files.CURVES: 'Training loss and metrics on the validation split, step '
+  'by step',
+  run_files.COSTS: 'Each arm against the time of its step',
+  run_files.SERIES: 'Along a series of the same metric',
 }
 _COLUMNS = {  # of the survey's tables
   'objective': 'Objective',
@@ -111,8 +110,8 @@ def panels(row: Mapping[str, Any]) -> list[Panel]:
 def pictures(run: str | Path) -> Iterator[str]:
   """What a run drew, by paths in its workdir; examples come last."""
   run = files.as_path(run)
-  yield from (f'{n}.png' for n in _PICTURES if (run / f'{n}.png').is_file())
-  for file in sorted((run / EXAMPLES).glob('*.png')):
+  yield from (name for name in _PICTURES if (run / name).is_file())
+  for file in sorted((run / run_files.EXAMPLES).glob('*.png')):
     yield file.relative_to(run).as_posix()
 
 
@@ -124,8 +123,9 @@ def title(row: Mapping[str, Any]) -> str:
 
 def _shown(path: str) -> str:
   """A picture of a run, with what it shows."""
-  name = path.rpartition('/')[2].rpartition('.')[0]
-  said = _PICTURES.get(name, f'Examples: {name.replace("_", " ")}')
+  name = path.rpartition('/')[2]
+  examples = name.removesuffix('.png').replace('_', ' ')
+  said = _PICTURES.get(name, f'Examples: {examples}')
   return f'{said}:\n\n![{said}]({path})'
 
 
@@ -138,11 +138,11 @@ def _twice(row: Mapping) -> tuple[dict, dict]:
   """Comparisons made without tuning and with it, and the rest."""
   pairs = arms.comparisons(row)
   twice = {
-    name: (pair, pairs[name + _TUNED])
+    name: (pair, pairs[name + arms.TUNED])
     for name, pair in pairs.items()
-    if name and name + _TUNED in pairs
+    if name and name + arms.TUNED in pairs
   }
-  known = {*twice, *(name + _TUNED for name in twice)}
+  known = {*twice, *(name + arms.TUNED for name in twice)}
   return twice, {n: pair for n, pair in pairs.items() if n not in known}
 
 
@@ -183,9 +183,9 @@ what is kept between steps, without activations)."""
 def _in_order(row: Mapping, twice: Mapping) -> str:
   """The tuned arms and their rival, with the cost of their steps."""
   metric = row['metric']
-  arms = [pair['better'] for _, pair in twice.values()]
-  arms += dict.fromkeys(pair['than'] for _, pair in twice.values())
-  values = {arm: row_files.values_of(row, arm, metric) for arm in arms}
+  tuned = [pair['better'] for _, pair in twice.values()]
+  tuned += dict.fromkeys(pair['than'] for _, pair in twice.values())
+  values = {arm: row_files.values_of(row, arm, metric) for arm in tuned}
   ranks = statistics.ranks(values, higher_is_better=row['higher_is_better'])
   flops, kept = (row['cost'].get(f'step_{k}', {}) for k in ('flops', 'bytes'))
 

@@ -14,7 +14,7 @@ from rich.markdown import Markdown, TableElement
 from rich.table import Table
 from rich.text import Text
 
-from jaxkd import files
+from jaxkd import files, run_files
 from jaxkd.report import arms, wording
 
 
@@ -148,15 +148,17 @@ def directions(
   place, directory = str(directory), files.as_path(directory)
   if isinstance(directory, Path):
     place = min(place, os.path.relpath(directory), key=len)
-  shown = 'shown/, ' if (directory / 'shown').is_dir() else ''
+  examples = run_files.EXAMPLES
+  shown = f'{examples}/, ' if (directory / examples).is_dir() else ''
   publish = (
     'Or put the row and its pictures into the benchmarks:',
     f'  python -m jaxkd.report --add {shlex.quote(place)}',
   )
   next_ = 'predict for an image of your own' if predicts else 'use the student'
   return [
-    f'Files: {place}/ with report.html, row.json, curves.png, {shown}events/ '
-    'for TensorBoard and nets/.',
+    f'Files: {place}/ with {run_files.REPORT}, {run_files.ROW}, '
+    f'{run_files.CURVES}, {shown}{run_files.EVENTS}/ for TensorBoard and '
+    f'{run_files.NETS}/.',
     f'Next, {next_} in Python:',
     'import jaxkd',  # at the margin, where Python wants it
     f'net, variables = jaxkd.load({place!r})',

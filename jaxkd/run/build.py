@@ -11,7 +11,7 @@ from jaxkd.data import positions, views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
 from jaxkd.distill.roles import AVERAGE, CacheSpec, Role
-from jaxkd.errors import UserError, blamed, within
+from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.logits import factored
 from jaxkd.models import given, half, precision, torch_module
 from jaxkd.models.external import is_external
@@ -248,6 +248,8 @@ def _read(groups, reads: tuple[tuple[str, str], ...], at: str) -> Any:
   each = []
   for group, location in reads:
     outputs = output_shapes(groups[group].net, groups[group].shape)
+    if location not in outputs:  # of a group that is made of others
+      raise unknown('output', location, outputs, f'{at}.reads')
     factored.check_dense(
       outputs[location], 'a net that reads', entry=f'{at}.reads'
     )
@@ -381,22 +383,34 @@ def layers(
 
 def locations(
   distill: Mapping[str, Any], name: str, *, teacher: bool
-) -> set[str]:
-  """Names of the outputs of a net that the terms in use look at."""
-  used = [*terms.in_use(distill).values()]
-  used += [distill[t['otherwise']] for t in used if t['otherwise'] in distill]
-  found = set()
-  for term in used:
-    groups = terms.groups_of(term)
+) -> dict[str, str]:
+  """The outputs of a net that the terms in use look at.
+
+  Args:
+    distill: the complete terms.
+    name: of the net.
+    teacher: whether it teaches, or trains by these terms.
+
+  Returns:
+    Output -> the entry of a term that looks at it, e.g. ``'distill.hint.at'``.
+  """
+  used, found = terms.in_use(distill), {}
+  others = [term['otherwise'] for term in used.values()]
+  used |= {other: distill[other] for other in others if other in distill}
+  for called, term in used.items():
+    groups, seen = terms.groups_of(term), set()
     student, taught = terms.outputs_of(term)
     if teacher and name in groups:
-      found |= taught
+      seen |= taught
     if not teacher and term['of'] in ('', name):
-      found |= student
+      seen |= student
     # A peer is seen as a teacher is, and so is the net's own running mean.
     own = AVERAGE in groups and term['of'] in ('', name)
     if not teacher and (name in groups or own):
-      found |= taught
+      seen |= taught
+    for output in seen - found.keys():
+      part = '.at' if output in jax.tree.leaves(term['at']) else ''
+      found[output] = f'distill.{called}{part}'
   return found
 
 

@@ -258,15 +258,9 @@ class CachedOutputs:
 
   def _of(self, line: int) -> dict:
     """The variables that a line was computed with."""
-    member = self._member[line]
-
-    def own(x):
-      if isinstance(x, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-      return x[member]
-
+    own = lambda x: x[self._member[line]]  # noqa: E731
     return {
-      name: tree if self._axes[name] is None else jax.tree.map(own, tree)
+      name: tree if self._axes[name] is None else shapes.mapped(own, tree)
       for name, tree in self._variables.items()
     }
 
@@ -429,7 +423,7 @@ def of_split(
       seeds=[0],
       weights=weights,
       steps=1,
-      root=session.directory.parent / 'outputs',
+      root=session.outputs,
       split=split,
     )
     found.keep(session.progress, session.say, session.stop)

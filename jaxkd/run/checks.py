@@ -10,6 +10,7 @@ from jaxkd.errors import UserError, blamed, unknown, within
 from jaxkd.report import progress, rows, wording
 from jaxkd.run import (
   class_weights,
+  config_values,
   earlier,
   job_checks,
   jobs,
@@ -17,7 +18,6 @@ from jaxkd.run import (
   shifted,
   terms,
 )
-from jaxkd.run import config as configs
 from jaxkd.run.plan import (
   Round,
   build_round,
@@ -48,7 +48,7 @@ def prepare(
   Raises:
     UserError: the config asks for something that does not fit together.
   """
-  configs.check_numbers(config)
+  config_values.check(config)
   progress.check_wandb(config['report']['wandb'])
   source = load(config)
   rounds = []
@@ -113,16 +113,15 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       shown = f'{part.prefix}{called(name, part)}'
       notes += class_weights.notes(entry['distill'], job, source, shown)
       continue
-    found = role.given or earlier.restored_from(
-      entry['restore'], part, rounds, at
-    )
+    found = earlier.restored_from(name, part, rounds)
     if isinstance(found, earlier.Made):
-      earlier.check_made(found, entry, role, len(part.seeds), at)
+      earlier.check_made(found, name, part)
     else:
       with within(f'{at}: '):
         pieces = vocabularies.pieces_of(entry['restore'], found)
       notes += vocabularies.check_restored(name, entry, pieces, source)
       teachers.restore(name, entry, role, len(part.seeds), found)
+      notes += earlier.choice(name, part, found)
       notes += teachers.differences(name, entry, role, found, source)
   for arm in part.arms:
     is_first = arm == part.first(arm)

@@ -8,8 +8,9 @@ import jax
 
 from jaxkd import files, models
 from jaxkd.distill.roles import Role
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import UserError, several, unknown
 from jaxkd.models import hugging_face, pytorch
+from jaxkd.models.given import Given
 from jaxkd.run import workdir
 from jaxkd.run.plan import Round
 from jaxkd.teachers import groups as teachers
@@ -25,16 +26,28 @@ class Made(NamedTuple):
 
 
 def restored_from(
-  restore: str, part: Round, rounds: list[Round], at: str
-) -> Path | Made:
-  """Where nets are restored from: a path, or a stage of an earlier round.
+  name: str, part: Round, rounds: list[Round]
+) -> Given | Path | Made:
+  """Where a group of teachers is restored from.
 
+  Nets that a function gives, a path, or a stage of an earlier round:
   ``pytorch:PATH`` is a file of weights, see `jaxkd.models.pytorch`, and
   ``hf:PATH`` a folder of them, see `jaxkd.models.hugging_face`;
   ``r01/teachers/main`` is a group of teachers, ``r01/students/student`` the
   role `student` of that round's better arm, ``r01/students/ARM/student`` that
   of another arm.
+
+  Args:
+    name: the group's.
+    part: the round that it is of.
+    rounds: those of the run, in order.
+
+  Raises:
+    UserError: there is no such file, folder or net.
   """
+  if part.teachers[name].given:
+    return part.teachers[name].given
+  restore, at = part.config['teachers'][name]['restore'], _entry(name)
   if restore.startswith(pytorch.PREFIX):
     return files.path(restore.removeprefix(pytorch.PREFIX), at=at)
   if hugging_face.is_folder(restore):
@@ -50,6 +63,37 @@ def restored_from(
   ):
     raise unknown('folder or net of an earlier round', restore, made, at)
   return workdir.find_net(folder, at=f'{at}: ')
+
+
+def nets_of(
+  name: str, part: Round, rounds: list[Round], directory: Path
+) -> Given | Path:
+  """The same, once earlier rounds have left their nets in the workdir."""
+  found = restored_from(name, part, rounds)
+  if isinstance(found, Made):
+    return workdir.net_folder(directory, found.stage)
+  return found
+
+
+def choice(name: str, part: Round, found: Given | Path) -> list[str]:
+  """The note that says which student of a run is restored, if it has several.
+
+  Args:
+    name: of the group that it is to be.
+    part: the round of that group.
+    found: what `restored_from` gave.
+  """
+  if isinstance(found, Given):
+    return []
+  restore = part.config['teachers'][name]['restore']
+  others = workdir.other_students(restore, found)
+  if not others:
+    return []
+  return [
+    f'the restored teachers {name} are the student '
+    f'{found.parent.name}/{found.name} of {restore}, which has '
+    f'{several(others)} too'
+  ]
 
 
 def _made(part: Round) -> dict[str, Made]:
@@ -74,9 +118,19 @@ def _made(part: Round) -> dict[str, Made]:
   return made
 
 
-def check_made(made: Made, entry, role, seeds, at):
-  """Refuses nets of an earlier round of another number or other shapes."""
-  count = entry['count'] * (seeds if entry['per_seed'] else 1)
+def check_made(made: Made, name: str, part: Round) -> None:
+  """Refuses nets of an earlier round of another number or other shapes.
+
+  Args:
+    made: what is restored.
+    name: of the group that it is to be.
+    part: the round of that group.
+
+  Raises:
+    UserError: it cannot be that group.
+  """
+  entry, at = part.config['teachers'][name], _entry(name)
+  count = entry['count'] * (len(part.seeds) if entry['per_seed'] else 1)
   short = made.members < count
   if short or (entry['per_seed'] and made.members != count):
     raise UserError(
@@ -90,4 +144,9 @@ def check_made(made: Made, entry, role, seeds, at):
   variables = jax.eval_shape(
     lambda v: models.merged(model, kw, v)[1], shapes.variables
   )
-  teachers.check_same(variables, role, made.entry, at)
+  teachers.check_same(variables, part.teachers[name], made.entry, at)
+
+
+def _entry(name: str) -> str:
+  """The config entry that says where a group is restored from."""
+  return f'teachers.{name}.restore'

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxkd import models, shapes, tasks
+from jaxkd import models, run_files, shapes, tasks
 from jaxkd.data import inputs
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Role
@@ -99,7 +99,7 @@ def show(
     return jax.jit(lambda inputs: net.apply(variables, inputs)[0])
 
   task.show(
-    directory / 'shown',
+    directory / run_files.EXAMPLES,
     test.fetch(np.arange(min(SHOWN, len(test)))),
     {name: applied(stage) for name, stage in stages.items()},
     source.classes,

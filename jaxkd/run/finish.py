@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from jaxkd import tasks
+from jaxkd import run_files, tasks
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models import cost
@@ -74,13 +74,13 @@ def write(
   row['wall_s'] = None if since is None else time.perf_counter() - since
   row['cost']['compile_s'] = round(compiled, 3)
   histories = {s.name: s.history for s in found.stages if s.history}
-  plots.curves(histories, directory / 'curves.png')
+  plots.curves(histories, directory / run_files.CURVES)
   row = rows.plain(row)
-  rows.save(directory / workdir.ROW, row)
+  rows.save(directory / run_files.ROW, row)
   if config['report']['rank']:
-    plots.costs(row, directory / 'costs.png')
+    plots.costs(row, directory / run_files.COSTS)
   if series := getattr(tasks.find(config['task']), 'SERIES', None):
-    plots.series(row, series, directory / 'series.png')
+    plots.series(row, series, directory / run_files.SERIES)
   export.show(config, source, rounds, directory)
   predicts = workdir.prediction(directory, config['task'])
   html.save(row, config, directory, predicts)
@@ -95,7 +95,7 @@ def shown_again(
   Raises:
     UserError: data or code have changed since, or cannot be read.
   """
-  file, first = directory / workdir.ROW, hosts.is_first()
+  file, first = directory / run_files.ROW, hosts.is_first()
   row, how = None, ''
   with (
     progress.shows_passes(console),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from jaxkd import run_files, shapes
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
@@ -13,13 +14,13 @@ from jaxkd.run import config as configs
 from jaxkd.run import evaluate, names
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Session
-from jaxkd.teachers import generated
+from jaxkd.teachers import generator as generator_lib
 from jaxkd.train.fit import Stopped
 
 
 def generator_of(
   part: Round, arm: str, source: Source, groups: dict[str, Group]
-) -> generated.Generator | None:
+) -> generator_lib.Generator | None:
   """The generator of an arm's examples; None where it sees the data.
 
   Raises:
@@ -63,7 +64,7 @@ def generator_of(
       f'{at}.teacher: {name} must read the data and output logits; choose '
       'another'
     )
-  return generated.Generator(
+  return generator_lib.Generator(
     entry,
     evaluate.predicted_by(group.role),
     group.role.net.apply,
@@ -104,20 +105,13 @@ def make(
       raise Stopped(f'stopped while examples for {stage} were made')
 
   progress = functools.partial(session.progress, f'generated/{stage}')
-  root = directory / 'generated'
+  root = directory / run_files.GENERATED
   examples = generator.make(root, progress, session.say, leave)
-  generated.picture(examples, generator.rows, root / f'{stage}.png')
+  generator_lib.picture(examples, generator.rows, root / f'{stage}.png')
   return examples
 
 
 def _first(group: Group) -> dict:
   """The variables of the first of the T nets of each seed, or their shapes."""
   own = group.per_member
-
-  def first(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      lead, rest = (x.shape[0], x.shape[2:]) if own else (1, x.shape[1:])
-      return jax.ShapeDtypeStruct((lead, *rest), x.dtype)
-    return x[:, 0] if own else x[:1]
-
-  return jax.tree.map(first, group.variables)
+  return shapes.mapped(lambda x: x[:, 0] if own else x[:1], group.variables)

@@ -10,16 +10,14 @@ from jaxkd.data.sources import Source
 from jaxkd.distill import accumulation
 from jaxkd.distill.arguments import Arguments, find_loss
 from jaxkd.distill.contexts import shown
-from jaxkd.distill.roles import AVERAGE, Group
+from jaxkd.distill.roles import AVERAGE
 from jaxkd.distill.step import learner
-from jaxkd.errors import UserError, blamed, unknown, within
+from jaxkd.errors import UserError, blamed, first_line, unknown, within
 from jaxkd.run import build, fitted, terms
 from jaxkd.run.build import locations
 from jaxkd.run.evaluate import mesh_of, reported
 from jaxkd.run.job_groups import groups_looked_at
-from jaxkd.run.recipe import (
-  entries_of,
-)
+from jaxkd.run.recipe import entries_of
 from jaxkd.run.train_job import (
   axis_of,
   batches_of,
@@ -154,18 +152,7 @@ def _check_augment(session: Session, job: Job, batch: dict) -> None:
   at = job.augment.at
   if not job.augment.text:
     return
-  for name, group in groups_looked_at(job).items():
-    if group.role.cache:
-      raise UserError(
-        f'{at}: the cached outputs of {name} are of the examples as they are, '
-        f'not as augmented; leave this empty{_or_uncached(name, group)}'
-      )
-  if fitted.is_fitted(job.students):
-    role = next(iter(job.students.values()))
-    raise UserError(
-      f'{at}: {role.at}.model is fitted to the examples as they are; leave it '
-      'empty'
-    )
+  _check_unchanged(job, at, 'the examples as they are', 'as augmented')
   one = shapes_of_one(batch, axis_of(batch))
   source = session.source
   made = augment.check(job.augment, one, source.num_classes, source.fields)
@@ -176,18 +163,9 @@ def _check_rollout(job: Job) -> None:
   """Refuses what students write where what is taken is of the data."""
   if not job.rollout:
     return
-  for name, group in groups_looked_at(job).items():
-    if group.role.cache:
-      raise UserError(
-        f'data.rollout.name: the cached outputs of {name} are of the data, not '
-        f'of what students write; leave this empty{_or_uncached(name, group)}'
-      )
-  if fitted.is_fitted(job.students):
-    role = next(iter(job.students.values()))
-    raise UserError(
-      f'data.rollout.name: {role.at}.model is fitted to the data at once; '
-      'leave it empty'
-    )
+  _check_unchanged(
+    job, 'data.rollout.name', 'the data', 'of what students write'
+  )
   if job.rollout['name'] != on_policy.on_policy.__name__:
     return
   for name, entry in terms.in_use(job.distill).items():
@@ -201,11 +179,29 @@ def _check_rollout(job: Job) -> None:
       on_policy.check_term(fields, mask, job.rollout['kw'])
 
 
-def _or_uncached(name: str, group: Group) -> str:
-  """What else to do about a group whose outputs are cached, in an error."""
-  if group.role.external:
-    return ', or name a teacher that is a net'
-  return f', or teachers.{name}.cache.outputs'
+def _check_unchanged(job: Job, at: str, of: str, now: str) -> None:
+  """Refuses cached outputs and fitted models where steps change the examples.
+
+  Args:
+    job: the population.
+    at: the entry by which its steps do.
+    of: what such outputs and models are of, in words.
+    now: what the steps are of.
+
+  Raises:
+    UserError: there are such outputs, or is such a model.
+  """
+  for name, group in groups_looked_at(job).items():
+    if group.role.cache:
+      other = f'teachers.{name}.cache.outputs'
+      other = 'name a teacher that is a net' if group.role.external else other
+      raise UserError(
+        f'{at}: the cached outputs of {name} are of {of}, not {now}; leave '
+        f'this empty, or {other}'
+      )
+  if fitted.is_fitted(job.students):
+    role = next(iter(job.students.values()))
+    raise UserError(f'{at}: {role.at}.model is fitted to {of}; leave it empty')
 
 
 def _check_sizes(job: Job, batch: dict, source: Source) -> None:
@@ -234,7 +230,7 @@ def _check_sizes(job: Job, batch: dict, source: Source) -> None:
       raise UserError(
         f'{job.augment.at}: it gives examples of {shape_lib.said(shape)}, and '
         f'{role.at}.model takes those of {shape_lib.said(source.input_shape)} '
-        f'alone ({str(error).splitlines()[0]}); keep their size'
+        f'alone ({first_line(error)}); keep their size'
       ) from error
 
 

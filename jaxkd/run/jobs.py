@@ -4,11 +4,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import files, keys, tasks
+from jaxkd import files, keys, run_files, shapes, tasks
 from jaxkd.data import augment, partition, sources
 from jaxkd.data import examples as examples_lib
 from jaxkd.data.examples import Examples
@@ -37,7 +36,7 @@ def session_of(
   return Session(
     source,
     part.metrics,
-    files.as_path(directory) / 'checkpoints',
+    files.as_path(directory) / run_files.CHECKPOINTS,
     progress,
     stop,
     say,
@@ -231,13 +230,8 @@ def _shared_out(group: Group, entry, at: str, other: str) -> Group:
       f'it must too; set it, or unset teachers.{other}.per_seed'
     )
 
-  def repeated(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      members = x.shape[0] * entry['count']
-      return jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype)
-    return jnp.repeat(x, entry['count'], axis=0)
-
-  return group._replace(variables=jax.tree.map(repeated, group.variables))
+  repeated = lambda x: jnp.repeat(x, entry['count'], axis=0)  # noqa: E731
+  return group._replace(variables=shapes.mapped(repeated, group.variables))
 
 
 def subsets_of(

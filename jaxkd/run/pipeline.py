@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, source_code
+from jaxkd import files, run_files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.report import progress, record
@@ -107,7 +107,7 @@ def run_complete(
   begun = time.perf_counter()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
   _check_same(text)
-  finished, first = directory / workdir.ROW, hosts.is_first()
+  finished, first = directory / run_files.ROW, hosts.is_first()
   if not first:
     console = Console(quiet=True)
   goes_on = workdir.holds(directory, text) and not overwrite
@@ -116,7 +116,7 @@ def run_complete(
   # Checked before the folder is touched: a mistake leaves no trace.
   with progress.shows_passes(console), hosts.raise_everywhere('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
-    origin = provenance.of(config, source)
+    origin = provenance.of(config, source, rounds)
     if goes_on:
       provenance.check_imported(config)
   hosts.same('provenance', provenance.checksums(origin))
@@ -131,7 +131,7 @@ def run_complete(
         check = held.enter_context(workdir.locked(directory))
         began = workdir.enter(directory, text, origin, overwrite=overwrite)
     workdir.check_shared(directory)
-    resumed = (directory / 'checkpoints').exists()
+    resumed = (directory / run_files.CHECKPOINTS).exists()
     steps = overview.describe(console, source, rounds)
     made = held.enter_context(programs.kept(console))
     writers = progress.writers(config, directory, check) if first else []
@@ -249,13 +249,8 @@ def _train_group(
     )
   job = jobs.of_teachers(part, name, session.source, groups, subsets)
   if entry['restore']:
-    at = f'teachers.{name}.restore'
-    folder = role.given or earlier.restored_from(
-      entry['restore'], part, rounds, at
-    )
-    if isinstance(folder, earlier.Made):
-      folder = workdir.net_folder(directory, folder.stage)
-    found = teachers.restore(name, entry, role, seeds, folder)
+    nets = earlier.nets_of(name, part, rounds, directory)
+    found = teachers.restore(name, entry, role, seeds, nets)
     found = compression.apply_once(role.compression, found)
   else:
     trained = train_job.train(session, job)

@@ -3,11 +3,9 @@
 import contextlib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
-
-import jax
 
 from jaxkd import tasks
 from jaxkd.data import partition, sources
@@ -18,6 +16,7 @@ from jaxkd.models.external import is_external
 from jaxkd.run import (
   arms,
   build,
+  config_values,
   external,
   joined,
   names,
@@ -29,6 +28,9 @@ from jaxkd.students import inherit
 from jaxkd.tasks import fidelity
 from jaxkd.teachers import many, specialists, vocabularies
 from jaxkd.types import Metric
+
+# What is the run's own, not a round's: all rounds are reported in one row.
+_OF_THE_RUN = ('survey', *arms.OF_THE_RUN)
 
 
 class Round(NamedTuple):
@@ -91,10 +93,6 @@ def configs_of(config: dict) -> dict[str, dict]:
   return made
 
 
-# What is the run's own, not a round's: all rounds are reported in one row.
-_OF_THE_RUN = ('survey', *arms.OF_THE_RUN)
-
-
 def build_round(
   prefix: str,
   config: dict,
@@ -115,7 +113,7 @@ def build_round(
   """
   own_arms = arms.configs_of(config)
   for own in own_arms.values():
-    configs.check_numbers(own)
+    config_values.check(own)
   tuned = {
     arm: {**own, 'distill': _with_tuned(own['distill'], grids.get(arm, {}))}
     for arm, own in own_arms.items()
@@ -123,9 +121,8 @@ def build_round(
   names.check(config, tuned)
   external.check_references(config, tuned)
   softmax.check(config, tuned)
-  with _blaming(_locations(config, tuned)):
-    taught = _teachers(prefix, config, tuned, source)
-    students = _students(tuned, source, taught)
+  taught = _teachers(prefix, config, tuned, source)
+  students = _students(tuned, source, taught)
   metrics, predicts = _measured(config, tuned, source, taught)
   metrics |= _of_outputs(config['report'], metrics, students)
   return Round(
@@ -152,32 +149,40 @@ def _teachers(
   built = {}
   for name in schedule.in_order(entries):
     entry, at = entries[name], f'teachers.{name}'
-    locations = _looked_at(name, config, own_arms)
-    if entry['cache']['outputs'] and not locations:
+    looked_at = _looked_at(name, config, own_arms)
+    if entry['cache']['outputs'] and not looked_at:
       raise UserError(
         f'{at}.cache.outputs: nothing that trains looks at {name}, so nothing '
         'would be cached; leave it empty'
       )
-    locations |= build.locations(entry['distill'], name, teacher=False)
-    locations |= set(entry['cache']['outputs'])
+    cached = dict.fromkeys(entry['cache']['outputs'], f'{at}.cache.outputs')
+    asked = {**cached, **looked_at}
+    own = build.locations(entry['distill'], name, teacher=False)
+    learns = {output: f'{at}.{term}' for output, term in own.items()}
     vocabularies.check_own_tokens(at, entry, source)
-    if is_external(entry['restore']):
-      role = external.role(entry, source, locations, at=at)
+    if is_external(entry['restore']):  # which does not learn by its terms
+      with _blaming(asked):
+        role = external.role(entry, source, {*asked}, at=at)
     elif entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:
-      role = build.role(
-        entry,
-        source,
-        built,
-        at=at,
-        dtype=entry['train']['dtype'],
-        param_dtype=entry['train']['param_dtype'],
-        locations=locations,
-        steps=0 if entry['restore'] else entry['train']['steps'],
-      )
-    # What has no net is looked up whether it is to be cached or not.
-    wanted = tuple(sorted(locations)) if role.external else ()
+      asked = {**learns, **asked}
+      with _blaming(asked):
+        role = build.role(
+          entry,
+          source,
+          built,
+          at=at,
+          dtype=entry['train']['dtype'],
+          param_dtype=entry['train']['param_dtype'],
+          locations={*asked},
+          steps=0 if entry['restore'] else entry['train']['steps'],
+        )
+    # What has no net is looked up whether it is to be cached or not; logits
+    # too, as weights of teachers may look at them.
+    wanted = ()
+    if role.external:
+      wanted = tuple(sorted(role.external.shapes.keys() & {*asked, *learns}))
     cache = build.cache_spec(name, entries, f'{prefix}{name}', wanted)
     built[name] = role._replace(cache=cache)
   return built
@@ -185,15 +190,26 @@ def _teachers(
 
 def _looked_at(
   name: str, config: dict, own_arms: Mapping[str, dict]
-) -> set[str]:
-  """The outputs of a group that terms compare with or nets read."""
-  distills = [own['distill'] for own in own_arms.values()]
-  distills += [entry['distill'] for entry in config['teachers'].values()]
-  found = [build.locations(each, name, teacher=True) for each in distills]
-  for _, entry in _nets(config, own_arms):
-    pairs = build.pairs(entry['reads'])
-    found.append({location for group, location in pairs if group == name})
-  return set().union(*found)
+) -> dict[str, str]:
+  """The outputs of a group that terms compare with or nets read.
+
+  Returns:
+    Output -> an entry that asks for it.
+  """
+  found = {}
+  for at, entry in _nets(config, own_arms):
+    for group, output in build.pairs(entry['reads']):
+      if group == name:
+        found[output] = f'{at}.reads'
+  distills = [
+    (f'teachers.{other}.', entry['distill'])
+    for other, entry in config['teachers'].items()
+  ]
+  distills += [('', own['distill']) for own in own_arms.values()]
+  for at, distill in distills:
+    asked = build.locations(distill, name, teacher=True)
+    found |= {output: f'{at}{entry}' for output, entry in asked.items()}
+  return found
 
 
 def _students(
@@ -205,15 +221,17 @@ def _students(
   nets = Memo()
 
   def student(name, entry, own):
+    looked_at = build.locations(own['distill'], name, teacher=False)
     asked = dict(
       at=f'students.{name}',
       dtype=own['train']['dtype'],
       param_dtype=own['train']['param_dtype'],
-      locations=build.locations(own['distill'], name, teacher=False),
+      locations={*looked_at},
       steps=own['train']['steps'],
     )
     make = functools.partial(build.role, entry, source, groups, **asked)
-    return nets.get((entry, asked), make)
+    with _blaming(looked_at):
+      return nets.get((entry, asked), make)
 
   return {
     arm: {
@@ -321,42 +339,19 @@ def _nets(
       yield f'students.{name}', entry
 
 
-def _locations(
-  config: dict, own_arms: Mapping[str, dict]
-) -> list[tuple[str, Any]]:
-  """All outputs that are needed, each with the config entry that needs it."""
-  distills = [('', own['distill']) for own in own_arms.values()]
-  distills += [
-    (f'teachers.{name}.', entry['distill'])
-    for name, entry in config['teachers'].items()
-  ]
-  return [
-    *(
-      (f'{at}distill.{name}.at', term['at'])
-      for at, distill in distills
-      for name, term in distill.items()
-    ),
-    *(
-      (f'{at}.reads', entry['reads'][1::2])
-      for at, entry in _nets(config, own_arms)
-    ),
-    *(
-      (f'teachers.{name}.cache.outputs', entry['cache']['outputs'])
-      for name, entry in config['teachers'].items()
-    ),
-  ]
-
-
 @contextlib.contextmanager
-def _blaming(locations: Iterable[tuple[str, Any]]) -> Iterator[None]:
-  """Errors about a missing layer name the term that needs it."""
+def _blaming(asked: Mapping[str, str]) -> Iterator[None]:
+  """Errors about a missing layer name the entry that asks for it.
+
+  Args:
+    asked: output of a net -> an entry that asks for it.
+  """
   try:
     yield
   except UnknownName as error:
-    for at, location in locations if error.kind == 'layer' else ():
-      if error.name in jax.tree.leaves(location):
-        raise UserError(str(error), entry=at) from error
-    raise
+    if error.kind != 'layer' or error.name not in asked:
+      raise
+    raise UserError(str(error), entry=asked[error.name]) from error
 
 
 def _with_tuned(distill: dict, grid: Mapping[str, tuple]) -> dict:

@@ -7,7 +7,7 @@ another run. Each of these has a checksum in the workdir and in the row.
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxkd.errors import UserError, within
 from jaxkd.models import external, given, hugging_face, pytorch
 from jaxkd.report import record
 from jaxkd.run import build, workdir
-from jaxkd.run.plan import configs_of
+from jaxkd.run.plan import Round, configs_of
 from jaxkd.students import stored
 from jaxkd.teachers import recorded
 
@@ -30,12 +30,16 @@ _QUOTED = re.compile(r"""'([^']+)'|"([^"]+)\"""")  # texts among arguments
 _TOLD = ('name', 'survey', 'report')
 
 
-def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
+def of(
+  config: Mapping[str, Any], source: Source, rounds: Iterable[Round] = ()
+) -> dict[str, str]:
   """The provenance of a run of a config, by name.
 
   Args:
     config: complete.
     source: the data that it names.
+    rounds: its plan, if there is one: files of outputs that it has read are not
+      read once more.
 
   Returns:
     The version and commit of jaxkd, and SHA-256 checksums of the data, of what
@@ -55,7 +59,8 @@ def of(config: Mapping[str, Any], source: Source) -> dict[str, str]:
     for text in _paths(entry, value):
       name = entry if text == value else f'{entry} ({text})'
       found[name] = _of_path(text, entry)
-  known: dict[str, str] = {}
+  read = [r.external for part in rounds for r in part.teachers.values()]
+  known = {each.name: each.checksum for each in read if each}
   for prefix, own in configs_of(dict(config)).items():
     for name, teacher in own['teachers'].items():
       restore, at = teacher['restore'], f'teachers.{name}.restore'
@@ -98,7 +103,7 @@ def _restored(restore: str, at: str) -> str:
     return recorded.checksum(restore, at=at)
   if restore.startswith(pytorch.PREFIX):
     path = files.path(restore.removeprefix(pytorch.PREFIX), at=at)
-    return _of_file(path, at)
+    return files.checksum(path, at=at)
   if hugging_face.is_folder(restore):
     return _of_weights(hugging_face.folder(restore, at=at), at)
   with within(f'{at}: '):
@@ -116,7 +121,7 @@ def _of_weights(path: Path, at: str) -> str:
   """A checksum of a folder of Hugging Face: of what `restore` reads there."""
   with within(f'{at}: '):
     read = [path / hugging_face.CONFIG, *hugging_face.weight_files(path)]
-  found = ''.join(_of_file(file, at) for file in read)
+  found = ''.join(files.checksum(file, at=at) for file in read)
   return hashlib.sha256(found.encode()).hexdigest()
 
 
@@ -144,20 +149,10 @@ def _of_path(text: str, at: str) -> str:
   """A checksum of a file, or of all that is in a folder."""
   path = Path(files.expanded(text))
   if path.is_file():
-    return _of_file(path, at)
+    return files.checksum(path, at=at)
   found = hashlib.sha256()
   with within(f'{at}: '):
     for file in folders.below(path):
-      line = f'{file.relative_to(path)} {_of_file(file, at)}\n'
+      line = f'{file.relative_to(path)} {files.checksum(file, at=at)}\n'
       found.update(line.encode())
   return found.hexdigest()
-
-
-def _of_file(path: str | Path, at: str) -> str:
-  try:
-    with open(path, 'rb') as file:
-      return hashlib.file_digest(file, 'sha256').hexdigest()
-  except OSError as error:
-    raise UserError(
-      f'{at}: {path} cannot be read ({error.strerror})'
-    ) from error

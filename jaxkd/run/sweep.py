@@ -25,8 +25,7 @@ from rich.text import Text
 from jaxkd import files, models
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.report import compare, wording
-from jaxkd.run import arms, launch, pipeline, terms, tuning
-from jaxkd.run import config as configs
+from jaxkd.run import arms, config_values, launch, pipeline, terms, tuning
 from jaxkd.train import optimizer
 
 _LONGEST = 200  # characters of a folder's name, of 255 that systems take
@@ -258,7 +257,7 @@ def _combination(
 
 def _check(config: dict) -> None:
   """Refuses errors that can be found without loading data or building nets."""
-  configs.check_numbers(config)
+  config_values.check(config)
   for own in arms.configs_of(config).values():
     terms.build(own['distill'], list(own['students']))
     optimizer.optimizer(own['train'])

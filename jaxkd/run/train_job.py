@@ -179,7 +179,7 @@ def batches_of(session: Session, job: Job) -> cached_outputs.Batches:
         seeds=job.seeds,
         weights=job.weights,
         steps=job.train['steps'],
-        root=session.directory.parent / 'outputs',
+        root=session.outputs,
       )
   return cached_outputs.Batches(batches, outputs, len(job.seeds))
 

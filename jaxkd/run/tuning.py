@@ -18,12 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from rich.console import Console
 
-from jaxkd import files, keys
+from jaxkd import files, keys, run_files, shapes
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError, unknown
@@ -32,6 +31,7 @@ from jaxkd.run import (
   arms,
   checks,
   class_weights,
+  config_values,
   job_checks,
   jobs,
   terms,
@@ -211,7 +211,7 @@ def check(
   for arm, grid in grids.items():
     own = part.arms[arm]
     for trial in _trials(grid, own):
-      configs.check_numbers(_with(own, trial))
+      config_values.check(_with(own, trial))
     for _, _, job in _jobs(session, part, arm, grid, groups):
       job_checks.check(session, job)
 
@@ -239,7 +239,7 @@ def choose(
   Raises:
     UserError: every trial of an arm did.
   """
-  file = directory / 'tuning.json'
+  file = directory / run_files.TUNING
   found = _found(file, grids, part.arms) if hosts.is_first() else {}
   found = hosts.broadcast_from_host0('what was tuned', found)
   earlier = configs.plain(part.config['tuned'])
@@ -394,7 +394,8 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
   for name, group in groups.items():
     if group.per_member:
       seed = np.arange(len(trials) * count) % count % len(part.seeds)
-      group = group._replace(variables=_taken(group.variables, seed))
+      own = shapes.mapped(lambda x, seed=seed: x[seed], group.variables)
+      group = group._replace(variables=own)
     teaching[name] = group
   job = arms.job(
     config,
@@ -407,17 +408,6 @@ def _job(config, part, arm, groups, source: Source, trials, mapped, stage):
   )
   job = class_weights.resolved(job, source)
   return job._replace(over=f'{len(trials)} trial{"s" * (len(trials) > 1)}')
-
-
-def _taken(tree, index):
-  """Rows of arrays, or the shapes of them."""
-
-  def take(x):
-    if isinstance(x, jax.ShapeDtypeStruct):
-      return jax.ShapeDtypeStruct((len(index), *x.shape[1:]), x.dtype)
-    return x[index]
-
-  return jax.tree.map(take, tree)
 
 
 def _trials(grid: Grid, config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxkd import run_files
 from jaxkd.data.augment import Augment
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
@@ -29,8 +30,8 @@ class Session(NamedTuple):
       `jaxkd.report.progress.Reporter.stage`.
     stop: set when the run should save its state and leave.
     say: prints a line.
-    learners: the learners made so far; equal jobs share one, so that its step
-      is traced once.
+    learners: what was made so far: learners, of which equal jobs share one, so
+      that its step is traced once, and what else is dear to make again.
     decode: a further measurement of nets, e.g. BLEU of decoded text; see
       `jaxkd.tasks`.
     logits: what the logits of the task are; see there.
@@ -47,8 +48,13 @@ class Session(NamedTuple):
   logits: str = 'softmax'
 
   @property
+  def outputs(self) -> Path:
+    """The folder for cached outputs whose entry names none."""
+    return self.directory.parent / run_files.OUTPUTS
+
+  @property
   def memo(self) -> Memo:
-    """The learners; an empty one where none are kept."""
+    """What was made so far; an empty one where nothing is kept."""
     return Memo() if self.learners is None else self.learners
 
 

@@ -16,32 +16,13 @@ from jaxkd.data import views
 from jaxkd.errors import UserError, reading, unknown, within, writing
 from jaxkd.models import precision
 from jaxkd.run.loaded import LoadedNet
+from jaxkd.run_files import COMPUTED, CONFIG, MADE, NETS, PROVENANCE, ROW
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import specialists
 from jaxkd.train import hosts
 
-CONFIG = 'config.json'
-PROVENANCE = 'provenance.json'
-ROW = 'row.json'
 # What a run's provenance says of jaxkd, beside checksums of data and code.
 VERSION, COMMIT = 'jaxkd', 'commit of jaxkd'
-# What is trained or computed, and must not be gone on with by another run.
-_COMPUTED = ('tuning.json', 'checkpoints', 'nets', 'outputs', 'generated')
-# All that a run makes; what --overwrite removes, and nothing else.
-MADE = (
-  ROW,
-  'tuning.json',
-  'curves.png',
-  'costs.png',
-  'shown',
-  'checkpoints',
-  'nets',
-  'outputs',
-  'generated',
-  'events',
-  PROVENANCE,
-  CONFIG,  # last: what is left by a removal cut short is still known as ours
-)
 
 
 def locked(
@@ -195,7 +176,7 @@ def _has_computed(path: Path) -> bool:
   return (path / ROW).is_file() or any(
     (path / name).is_file()
     or any(not locks.is_lock(each) for each in files.below(path / name))
-    for name in _COMPUTED
+    for name in COMPUTED
   )
 
 
@@ -252,7 +233,7 @@ def flat(tree: Any, at: str = '') -> dict[str, Any]:
 
 def net_folder(path: Path, stage: str) -> Path:
   """Where the nets of a stage are exported."""
-  return path / 'nets' / stage
+  return path / NETS / stage
 
 
 def find_net(
@@ -260,15 +241,16 @@ def find_net(
 ) -> Path:
   """The folder of an exported net, in a workdir or given itself.
 
-  Of a workdir it is the student of the arm, by default of the one that the
-  run's report claims to be better.
+  Of a workdir it is a student of the last round: of the arm, by default the one
+  that the run's report claims to be better, and of the role, by default
+  'student', or the first by name where none is called so.
 
   Raises:
     UserError: there is none.
   """
   at_ = at.rstrip(': ') or 'jaxkd.load'
   path = files.path(where, at=at_, remote=True)
-  nets = path / 'nets'
+  nets = path / NETS
   with within(at), reading(nets):
     if not nets.is_dir():
       return path
@@ -296,6 +278,19 @@ def find_net(
   return students / arm / role
 
 
+def other_students(where: str | Path, found: Path) -> list[str]:
+  """Those that `find_net` has passed over in a workdir, each as ARM/ROLE.
+
+  Args:
+    where: what it was given.
+    found: what it gave.
+  """
+  if files.as_path(files.expanded(str(where))) not in found.parents:
+    return []  # no workdir was given, but the net itself
+  students = found.parents[1].glob('*/*')
+  return sorted(f'{p.parent.name}/{p.name}' for p in students if p != found)
+
+
 def load(
   where: str | Path, *, arm: str = '', role: str = '', member: int = 0
 ) -> tuple[LoadedNet, dict]:
@@ -309,7 +304,7 @@ def load(
   Args:
     where: a finished workdir, or one of the folders below its ``nets``.
     arm: the arm of a workdir; by default the one claimed to be better.
-    role: the role in that arm; by default the student.
+    role: the role in that arm; by default 'student', or the first by name.
     member: which of the trained members: by default that of the first seed.
 
   Returns:
@@ -355,9 +350,7 @@ def load(
   known = _inputs(spec, view, folder)
 
   def forward(variables, inputs, *, key=None, train=False):
-    count = jax.tree.leaves(inputs)[0].shape[0]
-    index = jax.numpy.arange(count)
-    seen = views.apply(view, inputs, seed=0, epoch=0 * index, id=index)
+    seen = views.apply_in_evaluation(view, inputs)
     return net.apply(variables, seen, key=key, train=train)
 
   loaded = LoadedNet(

@@ -19,6 +19,7 @@ from jaxkd.data import sources
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
+from jaxkd.models import hugging_face
 from jaxkd.run import workdir
 from jaxkd.teachers import generated, vocabularies
 from jaxkd.types import Net
@@ -79,9 +80,8 @@ def write(
   special = tokenizer.special
   given = dict(stop=special.eos, pad=special.pad)
   rows = _rows(made, variables, source, split, seed, {**given, **options})
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft, count, passed = path.with_name(f'{path.name}.part'), 0, 0
-  with draft.open('w', encoding='utf-8') as file:
+  count = passed = 0
+  with files.replacing(path) as draft, draft.open('w', encoding='utf8') as file:
     for tokens, labels, valid in rows:
       texts = {
         'prompt': tokenizer.decode(tokens[: 1 + valid.argmax()]),
@@ -92,7 +92,6 @@ def write(
         continue
       file.write(json.dumps(texts, ensure_ascii=False) + '\n')
       count += 1
-  draft.replace(path)
   left = (
     f', {passed:,} rows in which nothing is written left out' if passed else ''
   )
@@ -143,9 +142,7 @@ def _rows(
 def _loaded(net: str, source: Source) -> tuple[Net, dict]:
   """A net that writes the tokens of a source, and its variables."""
   at = '--net'
-  if net.startswith(vocabularies.HUGGING_FACE):
-    from jaxkd.models import hugging_face
-
+  if hugging_face.is_folder(net):
     folder = hugging_face.folder(net, at=at)
     made = models.build(
       net, num_classes=source.num_classes, input_shape=source.input_shape, at=at

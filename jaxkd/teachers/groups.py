@@ -51,13 +51,11 @@ def join(role: Role, parts: Mapping[str, Group], seeds: int) -> Group:
     """[1, T, ...], or [S, 1, T, ...] where some part is each seed's own."""
     shape = (*x.shape[:1], 1, *x.shape[1:]) if own else (1, *x.shape)
     whole = (seeds, *shape) if per_member and not own else shape
-    if isinstance(x, jax.ShapeDtypeStruct):
-      return jax.ShapeDtypeStruct(whole, x.dtype)
     return jnp.broadcast_to(jnp.reshape(x, shape), whole)
 
   variables = {
     kind: {
-      name: jax.tree.map(
+      name: shape_lib.mapped(
         lambda x, own=group.per_member: lift(x, own), group.variables[kind]
       )
       for name, group in parts.items()

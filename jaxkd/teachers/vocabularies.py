@@ -14,11 +14,10 @@ from jaxkd.data import views
 from jaxkd.data.alignment import STUDENT
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
-from jaxkd.models import pytorch
+from jaxkd.models import hugging_face, pytorch
 from jaxkd.models.given import Given
 from jaxkd.students import stored
 
-HUGGING_FACE = 'hf:'
 TOKENIZER = 'tokenizer.json'
 CHOICES = (
   'restore a teacher of this tokenizer, or let the students learn texts that '
@@ -88,7 +87,7 @@ def pieces_of(restore: str, folder: Path | Given) -> Sequence[str]:
   """
   if restore.startswith(pytorch.PREFIX) or isinstance(folder, Given):
     return ()
-  if restore.startswith(HUGGING_FACE):
+  if hugging_face.is_folder(restore):
     return of_folder(folder)
   return stored.description(folder).get('classes', ())
 

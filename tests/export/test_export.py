@@ -18,7 +18,15 @@ from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import sources
 from jaxkd.errors import UserError
 from jaxkd.export import __main__ as command
-from jaxkd.export import api, check, given, hf, onnx, program, safetensors
+from jaxkd.export import (
+  api,
+  check,
+  exportable,
+  hf,
+  onnx,
+  program,
+  safetensors,
+)
 from jaxkd.run import checks, provenance, workdir
 from jaxkd.run import config as configs
 from jaxkd.students import compression, stored
@@ -139,7 +147,7 @@ def test_a_file_of_weights_is_loaded_again(runs, images, tmp_path):
     logits(runs['quantised'], images, member=1),
   )
   assert net.classes == tuple(CLASSES)
-  assert given.of(path).task == 'classification'
+  assert exportable.of(path).task == 'classification'
   assert stored.description(path)['members'] == 1
   with pytest.raises(UserError, match='holds 1 members, so member 1'):
     jaxkd.load(path, member=1)
@@ -191,9 +199,9 @@ def test_weights_of_another_program_are_not_ours(tmp_path):
 
 
 def test_it_is_traced_with_operations_of_xla_alone(runs):
-  loaded = given.of(jaxkd.load(runs['quantised']))
+  loaded = exportable.of(jaxkd.load(runs['quantised']))
   assert loaded.net.classes == tuple(CLASSES)
-  assert given.examples(loaded)[1] == 'drawn examples'
+  assert exportable.examples(loaded)[1] == 'drawn examples'
   traced = program.trace(loaded, ('logits',))
   shapes = (
     jax.ShapeDtypeStruct((3, *x.shape[1:]), x.dtype)
@@ -456,16 +464,16 @@ def test_differences_are_measured_against_the_largest_output():
 def test_a_run_whose_data_is_not_here_is_checked_on_drawn_examples(
   runs, tmp_path
 ):
-  one = given.of(runs['plain'])
+  one = exportable.of(runs['plain'])
   data = {**one.config['data'], 'source': f'folder:{tmp_path}'}
-  (drawn,), said = given.examples(
+  (drawn,), said = exportable.examples(
     one._replace(config={**one.config, 'data': data})
   )
   assert drawn.shape == (64, 8, 8, 1) and 'not here' in said
   assert drawn.min() >= 0 and 0.9 < drawn.max() <= 1
   words = inputs_lib.Array((3,), 'int32', 0, 6)
   tokens = SimpleNamespace(arrays=lambda: {'tokens': words}, config={})
-  (drawn,), _ = given.examples(tokens)
+  (drawn,), _ = exportable.examples(tokens)
   assert {*np.unique(drawn)} == {*range(7)} and drawn.dtype == np.int32
 
 

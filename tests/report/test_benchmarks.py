@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jaxkd.errors import UserError
-from jaxkd.report import benchmarks, rows, speed, system, wording
+from jaxkd.report import arms, benchmarks, rows, speed, system, wording
 from jaxkd.report.__main__ import main
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
@@ -53,6 +53,21 @@ def test_a_row_without_a_claim_has_no_heading_for_it(row):
   assert '\n- distilled beats student by 4.00 ± 0.88 points' in page
   assert '****' not in page
   assert '| distilled - student |' in benchmarks.overview([row])
+
+
+def test_what_should_fall_is_drawn_as_a_decrease(row):
+  own = dict(metric='nll', higher_is_better=False)
+  pair = row['comparison'] | own
+  pair |= dict(mean_difference=-0.2, ci95=[-0.3, -0.1], holds=True)
+  rise, fall = arms.differences(
+    [('top1', row['comparison'], row), ('nll', pair, row)]
+  )
+  assert rise.title == 'difference in points, what is better to the right'
+  assert fall.title.startswith('decrease in nll')
+  assert 'the figures have the opposite sign' in fall.title
+  (line,) = fall.lines
+  assert line[1:4] == (0.2, 0.1, 0.3)
+  assert line.words == '-0.200 ± 0.100 nll'
 
 
 def test_a_page_says_whether_steps_were_chosen(row):

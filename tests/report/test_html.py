@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from jaxkd import run_files
 from jaxkd.errors import UserError
 from jaxkd.report import html, wording
 
@@ -49,7 +50,7 @@ def run(tmp_path, row):
 def test_the_page_has_everything_in_one_file(run, row):
   row['notes'] = ['a note with <script>alert(1)</script> & more']
   html.save(row, {'task': 'classification', 'name': '<b>'}, run, 'print(1)')
-  found = Checked((run / html.FILE).read_text())
+  found = Checked((run / run_files.REPORT).read_text())
   outside = [link for link in found.links if not link.startswith('data:')]
   assert outside == ['https://arxiv.org/abs/1503.02531']
   assert len([link for link in found.links if link.startswith('data:')]) == 2
@@ -65,7 +66,7 @@ def test_the_page_has_everything_in_one_file(run, row):
 
 def test_a_run_without_pictures_or_controls(tmp_path, plain_row):
   html.save(plain_row, {}, tmp_path)
-  Checked((tmp_path / html.FILE).read_text())
+  Checked((tmp_path / run_files.REPORT).read_text())
 
 
 def test_a_page_that_cannot_be_written(tmp_path, row):

@@ -626,6 +626,16 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.both.cache.outputs', "'layers/0'", 'known: logits'),
     ),
     (
+      dict(teachers__both=dict(made_of=('main',)),
+           students__student__reads=('both', 'layers/0')),
+      ('students.student.reads: there is no output', 'known: logits'),
+    ),
+    (
+      dict(distill__hint={**HINT, 'at': ('layers/0', 'layers/0')},
+           distill__soft__at=('logits', 'layers/7')),
+      ('distill.soft.at: teachers.main: ', "'layers/7'"),
+    ),
+    (
       dict(distill__soft=dict(loss='kl', teacher='main',
                               when='teacher_is_correct', otherwise='')),
       ('distill.soft.otherwise: name the term of the other examples', 'labels'),

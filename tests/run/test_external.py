@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxkd.data import sources
 from jaxkd.errors import UserError
-from jaxkd.run import checks, pipeline
+from jaxkd.run import checks, pipeline, provenance
 from jaxkd.run import config as configs
 from jaxkd.teachers import groups, recorded
 
@@ -174,6 +174,16 @@ def test_a_changed_file_is_another_run(files, tmp_path):
     run(config, tmp_path / 'run')
 
 
+def test_a_plan_that_has_read_a_file_says_its_checksum(
+  files, tmp_path, monkeypatch
+):
+  config = small(f'outputs:{files}')
+  source, rounds = checks.prepare(config, tmp_path)
+  alone = provenance.of(config, source)
+  monkeypatch.setattr(recorded, 'checksum', None)  # would read it once more
+  assert provenance.of(config, source, rounds) == alone
+
+
 def test_a_function_that_fails_goes_on_where_it_was(mine, tmp_path):
   views = dict(train='noise(0.3)', eval='')
   config = small('host:mine:host', views=views)
@@ -212,6 +222,9 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
   both = dict(loss='kl', teacher=('main', 'other'), fuse='mean_logits')
   weighed = dict(both=both | dict(fuse_weights='validation'))
   other = dict(other=OTHER)
+  named = tmp_path / 'named.npz'
+  with np.load(files / 'train.npz') as known:
+    np.savez(named, predicted=known['logits'])
   for config, said in (
     (small(host, count=2), r'teachers\.main\.count: '),
     (small(host, per_seed=True), r'teachers\.main\.per_seed: '),
@@ -228,6 +241,10 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
       r'students\.student\.init: main has',
     ),
     (small(file, terms=hint), r"distill\.hint\.at: .*no layer 'stem'"),
+    (
+      small(f'outputs:{named}'),
+      r'distill\.soft\.at: teachers\.main\.restore: .*known: predicted',
+    ),
     (small(file, terms=weighed, more=other), r'distill\.both\.fuse_weights: '),
     (
       small(file, more=dict(both=dict(made_of=('main', 'other')), **other)),
@@ -255,6 +272,16 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
       checks.prepare(config, tmp_path / 'run')
     assert '\n' not in str(error.value)
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_file_needs_no_logits_where_nothing_looks_at_them(files, tmp_path):
+  with np.load(files / 'train.npz') as known:
+    np.savez(tmp_path / 'layer.npz', layer=known['layer'])
+  hint = dict(hint=dict(loss='hint', at=('layers/0', 'layer'), teacher='main'))
+  config = small(f'outputs:{tmp_path}/layer.npz', terms=hint)
+  config = configs.put(config, 'distill.soft.weight', 0.0)
+  _, (part,) = checks.prepare(config, tmp_path / 'run')
+  assert part.teachers['main'].cache.outputs == ('layer',)
 
 
 def test_a_model_that_another_replaces_leaves_its_options(mine):

@@ -365,6 +365,22 @@ def test_several_groups_each_seed_its_own_and_rounds(tmp_path):
   assert 'agreement:one' in row['metrics']['r02/each']
 
 
+def test_which_student_of_a_run_is_restored_is_said(finished, tmp_path):
+  directory, _ = finished
+  teacher = dict(kw=dict(widths=(4,)))
+  for folder in (directory, directory / 'nets/students/distilled/student'):
+    own = dict(main=dict(**teacher, restore=str(folder)))
+    source, _ = checks.prepare(small(teachers=own), tmp_path)
+    said = [note for note in source.notes if str(directory) in note]
+    if folder == directory:
+      assert said == [
+        'the restored teachers main are the student distilled/student of '
+        f'{directory}, which has student/student too'
+      ]
+    else:  # named itself
+      assert not said
+
+
 def test_nets_of_another_architecture_are_not_restored(finished, tmp_path):
   directory, _ = finished
   where = str(directory / 'nets' / 'teachers' / 'main')

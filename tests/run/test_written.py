@@ -79,7 +79,7 @@ def test_what_is_written_is_read_as_text_again(folder):
   assert sum(len(split) for split in read.splits.values()) == len(lines)
   again = written.write(data(folder), str(folder / 'net'), f'{folder}/b.jsonl')
   assert again.read_text() == path.read_text()
-  assert not [*folder.glob('*.part')]
+  assert not [*folder.glob('*.draft')]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from jaxkd.data.examples import ArrayExamples, StreamedExamples
 from jaxkd.errors import UserError
 from jaxkd.teachers import generated
+from jaxkd.teachers import generator as generator_lib
 
 SHAPE, CLASSES = (2, 2, 1), 3
 KEY = jax.random.key(0)
@@ -45,7 +46,7 @@ def teacher(own=None):
 def generator(own=None, *, seeds=(0, 1), **entry):
   given = {'name': 'impressions', 'count': 6, 'dir': '', 'kw': {'steps': 3}}
   own = variables((len(seeds),)) if own is None else own
-  return generated.Generator(
+  return generator_lib.Generator(
     {**given, **entry},
     logits,
     lambda variables, x: ({'logits': logits(variables, x)}, {}),
@@ -293,7 +294,7 @@ class TestHypotheses:
     monkeypatch.setattr(generated.decoding, 'beam', beam)
 
     def make(seeds=(0, 1), **kw):
-      own = generated.Generator(
+      own = generator_lib.Generator(
         {'name': 'hypotheses', 'count': 0, 'dir': '', 'kw': {'beam': 2, **kw}},
         lambda variables, inputs: jnp.zeros((len(inputs['prefix']), 4, 7)),
         lambda variables, inputs: ({}, {}),
@@ -429,9 +430,9 @@ def test_a_picture_has_a_line_for_each_class(tmp_path):
   inputs = np.linspace(-1, 2, 4 * 64, dtype=np.float32).reshape(4, 8, 8, 1)
   examples = ArrayExamples(inputs, labels)
   path = tmp_path / 'r01' / 'arm.png'
-  generated.picture(examples, 3, path, columns=4)
+  generator_lib.picture(examples, 3, path, columns=4)
   pixels = matplotlib.image.imread(path)
   assert pixels.shape[:2] == (3 * 10 * 4, 4 * 10 * 4)
   flat = ArrayExamples(inputs.reshape(4, 64), labels)
-  generated.picture(flat, 4, tmp_path / 'none.png')
+  generator_lib.picture(flat, 4, tmp_path / 'none.png')
   assert not (tmp_path / 'none.png').exists()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkd import shapes, tasks
+from jaxkd import run_files, shapes, tasks
 from jaxkd.data import inputs as inputs_lib
 from jaxkd.data.inputs import Inputs
 from jaxkd.errors import UserError
@@ -21,7 +21,7 @@ from jaxkd.types import Net
 EXAMPLES = 64  # that an exported file is checked on
 
 
-class Given(NamedTuple):
+class Exportable(NamedTuple):
   """A net with its variables, and what is known of it.
 
   Attributes:
@@ -79,7 +79,7 @@ class Given(NamedTuple):
     )
     return jax.tree.unflatten(structure, leaves)
 
-  def like(self, net: Net, variables: dict) -> 'Given':
+  def like(self, net: Net, variables: dict) -> 'Exportable':
     """The same of another net that takes the same."""
     other = loaded.LoadedNet(net.init, net.apply, (), self.inputs)
     return self._replace(net=other, variables=variables)
@@ -105,7 +105,7 @@ def of(
   role: str = '',
   member: int = 0,
   inputs: Any = None,
-) -> Given:
+) -> Exportable:
   """Finds what is to be exported.
 
   Args:
@@ -131,15 +131,17 @@ def of(
       f'jaxkd.export: {folder} does not say what the net takes, as it is of an '
       'earlier version of jaxkd; run its config again'
     )
-  return Given(net, variables, known, spec, member, folder, _config(folder))
+  return Exportable(
+    net, variables, known, spec, member, folder, _config(folder)
+  )
 
 
-def _of_net(net: Net, variables: dict, inputs: Any) -> Given:
+def _of_net(net: Net, variables: dict, inputs: Any) -> Exportable:
   """A net of one's own, or one that `jaxkd.load` gave."""
   if isinstance(net, loaded.LoadedNet) and net.inputs is not None:
     classes = list(net.classes)
     spec = {'classes': classes, 'num_classes': len(classes), 'view': net.view}
-    return Given(net, variables, net.inputs, spec)
+    return Exportable(net, variables, net.inputs, spec)
   if inputs is None:
     raise UserError(
       'jaxkd.export: this net does not say what it takes; give inputs=, a '
@@ -147,10 +149,12 @@ def _of_net(net: Net, variables: dict, inputs: Any) -> Given:
     )
   arrays = jax.tree.map(np.asarray, inputs)
   known = inputs_lib.unknown(shapes.example(arrays), 'float32')
-  return Given(net, variables, known, {}).like(net, variables)
+  return Exportable(net, variables, known, {}).like(net, variables)
 
 
-def examples(given: Given, inputs: Any = None) -> tuple[list[np.ndarray], str]:
+def examples(
+  given: Exportable, inputs: Any = None
+) -> tuple[list[np.ndarray], str]:
   """Examples that a file is checked on, and what they are in words.
 
   Args:
@@ -177,7 +181,7 @@ def examples(given: Given, inputs: Any = None) -> tuple[list[np.ndarray], str]:
   return [np.asarray(x) for x in jax.tree.leaves(batch)], 'test examples'
 
 
-def outputs_of(given: Given) -> tuple[str, ...]:
+def outputs_of(given: Exportable) -> tuple[str, ...]:
   """The outputs that the run's task looks at; empty for all there are."""
   if not given.task:
     return ()
@@ -206,7 +210,7 @@ def _noun(array: inputs_lib.Array) -> str:
 
 def _config(folder: Path) -> Mapping[str, Any]:
   """The config of the run that a net is of; empty where there is none."""
-  files = (parent / workdir.CONFIG for parent in folder.parents)
+  files = (parent / run_files.CONFIG for parent in folder.parents)
   file = next((each for each in files if each.is_file()), None)
   try:
     found = json.loads(file.read_text()) if file else {}
