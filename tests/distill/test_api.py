@@ -432,7 +432,7 @@ def test_a_state_is_used_once():
     lambda: step.evaluate(used, batch),
     lambda: distill.variables_of(used),
   ):
-    with pytest.raises(UserError, match='this state is used up'):
+    with pytest.raises(UserError, match='this state was donated'):
       use()
   with pytest.raises(UserError, match='is of 2 members, and this step of 1'):
     step(labelled(members=2).init(), batch)
