@@ -434,7 +434,7 @@ def test_a_state_is_used_once():
   ):
     with pytest.raises(UserError, match='this state was donated'):
       use()
-  with pytest.raises(UserError, match='is of 2 members, and this step of 1'):
+  with pytest.raises(UserError, match='has 2 members, and this step 1'):
     step(labelled(members=2).init(), batch)
   with pytest.raises(UserError, match='NoneType is no state'):
     step(None, batch)

@@ -164,7 +164,7 @@ def test_nothing_is_written_over_or_left_behind(runs, tmp_path, monkeypatch):
     ('b.stablehlo', '', 'b.stablehlo.json exists already'),
     ('x.tflite', 'stablehlo', "is that of tflite, and to='stablehlo'"),
     ('x' * 300 + '.stablehlo', '', 'cannot be written: File name too long'),
-    ('/', 'hf', 'no name to write'),
+    ('/', 'hf', 'is not the name of a file'),
   ):
     with pytest.raises(UserError, match=message):
       jaxkd.export(runs['plain'], tmp_path / name, to)
