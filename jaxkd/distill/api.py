@@ -150,9 +150,8 @@ class Step:
     Args:
       state: it is donated: use the returned state from now on.
       batch: ``inputs`` [B, ...] and what terms take by name, such as
-        ``labels`` [B]; with ``own_batches`` each [M, B, ...]. If it has ``id``
-        [B], int, views draw by (seed, epoch, id), and otherwise by the position
-        in the batch and the step. For cached outputs see `step`.
+        ``labels`` [B]; with ``own_batches`` each [M, B, ...]. Views draw by
+        (seed, epoch, ``id`` [B]), or without ``id`` by place and step.
 
     Returns:
       The new state, and the metrics ``loss``, ``loss/TERM`` and
@@ -188,8 +187,7 @@ class Step:
     """The metrics over all examples of some batches.
 
     Args:
-      state: of the step; it can be used again. If it has a running mean, that
-        is evaluated.
+      state: not donated; if it has a running mean, that is evaluated.
       batches: one, or several, which all members see. ``where`` [B], bool, says
         which examples count, if some only pad a batch.
 
@@ -308,8 +306,8 @@ def step(
     rollout: ``(student, batch, key) -> batch``, the batch that is trained on,
       such as what the student generates; ``student(inputs)`` gives its outputs.
       No gradient flows through it.
-    example: a batch of arrays or shapes, if terms need to know the shapes of
-      more than the inputs before the first step, as with cached outputs.
+    example: a batch of arrays or shapes; needed if terms look at more of the
+      batch than the inputs before the first step, as with cached outputs.
     mode: how members run: 'vmap', 'unroll' or 'sequence'; affects speed only.
     mesh: devices, from `mesh`. By default members are divided over all devices,
       and remaining devices share batches of the size of the example.

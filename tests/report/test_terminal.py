@@ -51,7 +51,7 @@ def test_an_arm_is_not_compared_with_itself(row, comparison):
       'mean ± half the width of its 95 % interval; of fewer than 3 seeds, the '
       'value of each',
     ),
-    ((1, 2), 'of fewer than 3 seeds, the value of each'),
+    ((1, 2), 'with fewer than 3 seeds, the value of each is shown'),
   ],
 )
 def test_what_the_cells_hold_is_said(seeds, said):
