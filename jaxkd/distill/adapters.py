@@ -389,7 +389,7 @@ def map_to_tokens(
 
 
 def embed(student: Shape, teacher: Shape, *, width: int = 0) -> Adapter:
-  """A linear map, with a bias, of all features to length 1 (CRD).
+  """A linear map of all features, with a bias, normalised to length 1 (CRD).
 
   Args:
     student: shape of the student's layer, [B, ...]; or of the teacher's, for
@@ -577,7 +577,7 @@ def standardize_features(student: Shape, teacher: Shape) -> Adapter:
 
 
 def margin(student: Shape, teacher: Shape) -> Adapter:
-  """The teacher's side of ``losses.overhaul`` (OFD): it brings the margin.
+  """The teacher's side of ``losses.overhaul`` (OFD), with its margin.
 
   The margin of a channel is the mean of its negative pre-activations, which
   the paper lets one compute from BatchNorm's parameters or while training.

@@ -65,9 +65,9 @@ OPTIONS = {
   'teacher_adapter': ('teacher_adapter_kw',),
 }
 
-# Entries by the name that they had before, and that they have now; `*` stands
-# for any one name. The old ones are read, with a warning, for one release.
 CONFIGS = Path(__file__).parents[1] / 'configs'  # those of jaxkd
+# Renamed entries, old name -> new; `*` stands for any one name. Old names are
+# read for one release, with a warning.
 OLD = {'students.*.correct': 'students.*.logit_shift'}
 
 CACHE_DTYPES = ('float16', 'bfloat16', 'float32')  # of the largest logits
