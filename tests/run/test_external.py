@@ -231,7 +231,7 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
     (small(file, terms=weighed, more=other), r'distill\.both\.fuse_weights: '),
     (
       small(file, more=dict(both=dict(made_of=('main', 'other')), **other)),
-      r'teachers\.both\.made_of: main has outputs alone',
+      r'teachers\.both\.made_of: main has only outputs',
     ),
     (
       configs.put(small(file), 'data.augment.students', 'flip'),

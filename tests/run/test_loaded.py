@@ -281,7 +281,7 @@ def test_nets_of_earlier_versions_are_loaded_with_a_word(
     assert isinstance(nets[view], loaded.LoadedNet)
     for images in (np.zeros((1, SIDE, SIDE, 3), t) for t in (np.uint8, 'f4')):
       assert nets[view].apply(own, images)[0]['logits'].shape == (1, 2)
-    with pytest.raises(UserError, match='it was not kept how'):
+    with pytest.raises(UserError, match='did not record how'):
       nets[view].read(tmp_path / 'x.png')
   assert nets[''].input_shape == (SIDE, SIDE, 3)
   assert nets['noise(0)'].input_shape is None
