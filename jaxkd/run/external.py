@@ -56,8 +56,8 @@ def role(
   for name, value in {**_OF_NETS, 'specialize.of': ''}.items():
     if own[name] != value:
       raise UserError(
-        f'{at}.{name}: {restore} gives outputs of one net, and not the net; set '
-        f'it to {value!r}'
+        f'{at}.{name}: {restore} gives outputs of one net, not the net; set it '
+        f'to {value!r}'
       )
   if jax.process_count() > 1:
     raise UserError(
