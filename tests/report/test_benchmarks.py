@@ -58,7 +58,7 @@ def test_a_row_without_a_claim_has_no_heading_for_it(row):
 def test_a_page_says_whether_steps_were_chosen(row):
   assert 'no step was chosen by them.' in system.page(row)
   row['best_steps'] = {'student': [100] * 5}
-  assert 'each net is of the step that the notes name.' in system.page(row)
+  assert 'each net is from the step that the notes name.' in system.page(row)
 
 
 def folders(tmp_path, *held):
