@@ -438,7 +438,7 @@ def test_a_state_is_used_once():
     step(labelled(members=2).init(), batch)
   with pytest.raises(UserError, match='NoneType is no state'):
     step(None, batch)
-  with pytest.raises(UserError, match='take the functions of step'):
+  with pytest.raises(UserError, match='use the functions of step'):
     jax.jit(step)(step.init(), batch)
 
 
