@@ -219,7 +219,7 @@ def test_methods_stand_beside_their_tuned_selves(row, comparison):
     'step_flops': {'map_tuned': 12_345_678},
     'step_bytes': {'map_tuned': 3 * 2**19},
   }
-  page = system.page(row).partition('Each with its published')[2]
+  page = system.page(row).partition('Each method with its published')[2]
   wide = [line for line in page.splitlines() if line.count('|') == 9][2:]
   wide, order = wide[:2], wide[4:]
   assert [line.split(' | ')[0] for line in wide] == ['| map', '| hint']

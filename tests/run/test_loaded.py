@@ -165,7 +165,7 @@ def test_images_of_any_size_are_predicted(photographs, finished):
 def test_what_is_no_image_is_not_predicted(photographs, finished, tmp_path):
   net, variables = jaxkd.load(finished[0])
   for given, message in (
-    ((), 'name one file, or give one array'),
+    ((), 'pass one file or array'),
     ((tmp_path / 'x.png',), 'there is no file'),
     ((np.zeros((2, 9, 9, 3), np.uint8),), '2 × 9 × 9 × 3 is no image'),
     ((np.zeros((9, 9), np.uint8),), r'each image by itself, RGB, \[H, W, 3\]'),

@@ -319,7 +319,7 @@ def test_factors_and_values_make_their_product():
 @pytest.mark.parametrize(
   ('texts', 'message'),
   [
-    ((f'{WEIGHTS}=1,2',), r'several entries take factors; write \*= for ='),
+    ((f'{WEIGHTS}=1,2',), r'several entries take factors; write \*= instead'),
     ((f'{WEIGHTS}*=1', 'distill.hint.weight=1'), 'weight .* is given twice'),
     (('distill.soft.weight,distill.sotf.weight*=1',), "'sotf'.*'soft'"),
     (('distill.soft.weight,train.steps*=1,2',), 'not the budget'),
