@@ -70,7 +70,7 @@ class _Parts(flags.ArgumentParser):
 
 def _define_parts(flag, parts, what):
   """A flag that is given alone, or with some of the parts."""
-  some = f'{what}, and not steps; or some of --{flag}={",".join(parts)}'
+  some = f'{what} instead of steps; or only some, --{flag}={",".join(parts)}'
   parser = _Parts(flag, parts)
   flags.DEFINE_flag(flags.Flag(parser, None, flag, '', some, boolean=True))
 
@@ -79,14 +79,14 @@ PEERS = side_by_side.PEERS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string('case', [], 'nets to measure; all if none is named')
-flags.DEFINE_boolean('losses', False, 'measure each loss, and not steps')
+flags.DEFINE_boolean('losses', False, 'measure each loss instead of steps')
 flags.DEFINE_boolean(
-  'convolutions', False, 'measure convolutions, and not steps'
+  'convolutions', False, 'measure convolutions instead of steps'
 )
 flags.DEFINE_boolean(
   'vocabulary_chunks',
   False,
-  'measure losses over large vocabularies, and not steps',
+  'measure losses over large vocabularies instead of steps',
 )
 _define_parts('population', population_speed.PARTS, 'measure populations')
 _define_parts('growth', growth_speed.PARTS, 'measure cost as work grows')
@@ -126,11 +126,15 @@ _define_parts(
 flags.DEFINE_integer(
   'steps',
   100,
-  'how often each program is timed, at most but for steps',
+  'how often each program is timed; an upper bound, except for steps',
   lower_bound=1,
 )
-flags.DEFINE_string('out', '', 'a JSON file to write what was measured to')
-flags.DEFINE_boolean('store', False, 'keep it in benchmarks/ for BENCHMARKS.md')
+flags.DEFINE_string('out', '', 'a JSON file to write the results to')
+flags.DEFINE_boolean(
+  'store',
+  False,
+  'keep the results in benchmarks/speed for docs/benchmarks/speed.md',
+)
 
 
 def main(stop):

@@ -14,15 +14,22 @@ from jaxkd.errors import UserError
 from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('workdir', '', 'where the run is kept')
+flags.DEFINE_string(
+  'workdir', '', 'folder of the run, on a disk or gs://BUCKET/FOLDER'
+)
 flags.DEFINE_boolean(
   'overwrite',
   False,
-  'remove what has finished there, or is of another config, data or code',
+  'remove a run there that has finished, or has another config, data or code, '
+  'and run again',
 )
-flags.DEFINE_boolean('explain', False, 'print the loss and all layers; no run')
+flags.DEFINE_boolean(
+  'explain', False, 'print the loss, all layers and the memory; train nothing'
+)
 flags.DEFINE_multi_string(
-  'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched on the validation split'
+  'tune',
+  [],
+  '[ARM:]ENTRY=VALUE,VALUE,...: a grid to search on the validation split',
 )
 flags.adopt_module_key_flags(launch)  # of hosts, for --help
 
@@ -46,7 +53,7 @@ def main(stop):
     tuning.explain(console, grids)
     return
   if not FLAGS.workdir:
-    raise UserError('--workdir: say where the run is to be kept')
+    raise UserError('--workdir: name a folder for the run')
   try:
     row = pipeline.run_complete(
       config,

@@ -3,8 +3,8 @@ r"""Writes the images of a config into TFDS's data directory.
 python experiments/prepare.py --config configs/liu2019_structured.py \
     --name scenes
 
-They are the TFDS data set of that name then, which the source ``tfds:scenes``
-reads, and so does whoever has TFDS. TensorFlow is not needed.
+This makes a TFDS data set of that name, which the source ``tfds:scenes`` reads,
+and TFDS itself too. TensorFlow is not needed.
 """
 
 from absl import flags
@@ -15,13 +15,13 @@ from jaxkd.errors import UserError
 from jaxkd.run import launch
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('name', '', 'what the TFDS data set is to be called')
+flags.DEFINE_string('name', '', 'name of the TFDS data set')
 flags.DEFINE_string('data_dir', '', "TFDS's data directory; '' for its default")
 
 
 def main(stop):
   if not FLAGS.name:
-    raise UserError('--name: say what the data set is to be called')
+    raise UserError('--name: give the data set a name')
   place = prepared.folder(FLAGS.data_dir, at='--data_dir')
   data = launch.config()['data']
   source = sources.load(data['source'], dir=data['dir'], **data['kw'])

@@ -20,14 +20,18 @@ from jaxkd.run import launch
 FLAGS = flags.FLAGS
 flags.DEFINE_list('configs', [], 'config files, each FILE or FILE:SIZE')
 flags.DEFINE_multi_string(
-  'set', [], 'ENTRY=VALUE,VALUE,... or ENTRY=VALUE;VALUE;...'
+  'set',
+  [],
+  'values of an entry, ENTRY=VALUE,VALUE,... or ENTRY=VALUE;VALUE;...',
 )
-flags.DEFINE_integer('seeds', None, 'of every run; short for train.seeds')
+flags.DEFINE_integer(
+  'seeds', None, 'seeds of every run; short for --set train.seeds=N'
+)
 flags.DEFINE_multi_string(
-  'tune', [], '[ARM:]ENTRY=VALUE,VALUE,... searched in every run'
+  'tune', [], '[ARM:]ENTRY=VALUE,VALUE,...: a grid to search in every run'
 )
-flags.DEFINE_string('workdir', '', 'where the runs are kept')
-flags.DEFINE_string('part', '', 'I/N: the I-th of N parts of the runs')
+flags.DEFINE_string('workdir', '', 'folder of the runs')
+flags.DEFINE_string('part', '', 'I/N: do only the I-th of N parts of the runs')
 flags.DEFINE_boolean(
   'overwrite', False, 'remove the runs there and start again'
 )
@@ -39,7 +43,7 @@ def main(stop):
 
   console = Console()
   if not FLAGS.workdir:
-    raise UserError('--workdir: say where the runs are to be kept')
+    raise UserError('--workdir: name a folder for the runs')
   sets = list(FLAGS.set)
   if FLAGS.seeds is not None:
     sets.append(f'train.seeds={FLAGS.seeds}')

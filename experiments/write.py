@@ -4,8 +4,8 @@ python experiments/write.py --config configs/kd_language_models.py \
     --config.data.kw.tokens=tokenizer:/models/large \
     --net hf:/models/large --out texts/train.jsonl
 
-The data of the config, in the tokens of the net, are the beginnings that it
-goes on from, and `data.generated.kw` says how. Students read the file as
+The net continues the beginnings of the config's texts, in its own tokens;
+`data.generated.kw` says how. Students read the file as
 ``text:texts/train.jsonl`` with ``data.kw.format='completions'``.
 """
 
@@ -16,16 +16,18 @@ from jaxkd.errors import UserError
 from jaxkd.run import launch, written
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('net', '', 'what writes: a folder of a run, or hf:FOLDER')
-flags.DEFINE_string('out', '', 'the file, NAME.jsonl')
-flags.DEFINE_string('split', 'train', 'of the data')
-flags.DEFINE_integer('seed', 0, 'of the draws', lower_bound=0)
+flags.DEFINE_string(
+  'net', '', "the net that writes: a folder below a run's nets, or hf:FOLDER"
+)
+flags.DEFINE_string('out', '', 'the file to write, NAME.jsonl')
+flags.DEFINE_string('split', 'train', 'split of the data to continue')
+flags.DEFINE_integer('seed', 0, 'seed for drawing tokens', lower_bound=0)
 
 
 def main(stop):
   for name in ('net', 'out'):
     if not FLAGS[name].value:
-      raise UserError(f'--{name}: {FLAGS[name].help}; name it')
+      raise UserError(f'--{name}: name {FLAGS[name].help}')
   say = lambda text: Console().print(text, soft_wrap=True)  # noqa: E731
   written.write(
     launch.config()['data'],

@@ -1,19 +1,21 @@
 """Knowledge distillation in JAX and Flax.
 
-The public names, which semantic versioning is about:
+The public API, to which semantic versioning applies:
 
 - `losses`: pure functions on arrays.
-- `distill`: `net`, `term`, `weighted`, `conditional`, `fused` and `step`, for a
-  loop of one's own; `mesh` and `variables_of` beside them.
-- `adapters`: maps between the student's layers and the teacher's.
-- `models.build`, also as `build`: any model as a `Net`.
-- `data`: the sources, views and partitions by name.
-- `run(config, workdir)`: a config to its row. `load(workdir)`: a net of it;
-  `export(workdir, 'mine.onnx')`: the same for other tools.
-- `Net`, `Context`, `Term`: what these are made of.
+- `distill`: for your own loop, `net`, `term`, `weighted`, `conditional`,
+  `fused` and `step`, with `mesh` and `variables_of`.
+- `adapters`: maps from the student's layers to the shapes of the teacher's.
+- `models.build`, also `build`: any model as a `Net`.
+- `data`: sources, views and partitions by name.
+- `run(config, workdir)` trains what a config describes and returns its row of
+  results. `load(workdir)` returns a trained net with its weights, and
+  `export(workdir, 'mine.onnx')` writes it for other tools.
+- `Net`, `Context`, `Term`: the types of models, of what a loss may look at, and
+  of parts of the loss.
 
-What is public is loaded when it is first used, so that `import jaxkd.losses`
-costs no more than JAX and Optax do.
+Public names are imported on first use, so `import jaxkd.losses` imports only
+JAX and Optax.
 """
 
 import importlib

@@ -8,14 +8,14 @@ from jax import Array
 
 
 class Idle(NamedTuple):
-  """What of a net does nothing in training of what it is there to do.
+  """Parts of a net that have no effect in training although they should.
 
-  Frozen layers, which are meant to do nothing, are left out.
+  Frozen layers, which should have none, are left out.
 
   Attributes:
-    statistics: what BatchNorm remembers, where it depends on neither inputs nor
-      parameters, by paths like those of the parameters.
-    dropout: layers that should drop units, where nothing is drawn.
+    statistics: running statistics of BatchNorm that do not change, by paths
+      like those of the parameters.
+    dropout: dropout layers that draw nothing.
   """
 
   statistics: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Net(NamedTuple):
       (outputs, state)``. Outputs are a dict of arrays with a leading batch
       axis; ``state`` is the new value of ``variables['state']``. In evaluation
       the outputs of an example do not depend on the others, or on a key.
-    idle: ``() -> Idle``, traced and not computed.
+    idle: ``() -> Idle``, found by tracing, without computing.
   """
 
   init: Callable[..., dict]
@@ -40,13 +40,13 @@ class Net(NamedTuple):
 
 
 class Compression(NamedTuple):
-  """A net on its way to a smaller one: quantised, pruned or both.
+  """How a net is quantised or pruned while it trains.
 
-  It trains over variables of its own, beside those of the net itself, which
-  it starts from and ends with.
+  It trains with variables of its own, which are made from those of the net
+  before training and converted to them afterwards.
 
   Attributes:
-    apply: as that of the `Net`, over the variables that it trains with.
+    apply: as that of the `Net`, with the variables that it trains with.
     start: ``(variables of the net) -> variables that it trains with``.
     update: ``(variables, step) -> state``, before each step of training.
     finish: ``(variables) -> variables of the net``, in which arrays that are
@@ -68,12 +68,12 @@ class Context(NamedTuple):
     teachers: outputs of each teacher group (and of the other roles), with a
       leading axis of its T members. No gradient flows into them.
     step: the number of steps taken, int32 [].
-    key: fresh for each step, member and term.
+    key: a new one for each step, member and term.
     inputs: what that net sees of the examples, [B, ...].
-    totals: where the batch is one of several parts, what the term's `count`
-      gives on average over the parts; else None.
-    unfused: `teachers` before a fusion. Under one, `teachers` has the fused
-      net for the first of the groups, and an empty dict for the others.
+    totals: if the batch is one of several parts, the mean over the parts of
+      what the term's `count` returns; else None.
+    unfused: `teachers` before a fusion. Under a fusion, `teachers` has the
+      fused net in place of the first group, and empty dicts for the others.
   """
 
   batch: dict[str, Any]
@@ -87,7 +87,7 @@ class Context(NamedTuple):
 
 
 def nothing(context: Context) -> tuple[()]:
-  """What a term counts that takes plain means over examples."""
+  """The `count` of a term with a plain mean over examples."""
   del context
   return ()
 
@@ -97,25 +97,25 @@ class Term(NamedTuple):
 
   Attributes:
     init: ``(key, context) -> (params, state)``, from a context of shapes.
-      ``params`` are adapters that train with the student, ``state`` is what
-      the term remembers.
+      ``params`` train with the student, such as those of adapters; ``state``
+      is what the term remembers.
     loss: ``(params, state, context) -> (loss of each example [B], state)``.
     count: ``(context) -> sums``, the denominators of the loss's means, such as
       how many tokens are valid, as a tree of sums over the batch. They do not
       depend on parameters. Where a batch is taken in parts, they are counted
       over all of it first, and the loss finds their mean over the parts in
       ``context.totals``.
-    of: the role whose net it trains; the only one if empty.
+    of: the role that it trains; the only one if empty.
     teachers: the groups, or roles, of which it looks at all nets.
-    draws: of groups of which it looks at one net in each step; see
+    draws: for groups of which one net is drawn in each step; see
       `jaxkd.distill.fusion.Draw`.
     layers: the names of the outputs that it looks at, of the student and of
       the teachers.
     mask: the name of its mask, as `jaxkd.distill.masks.find` takes it, so that
       what wraps the term can apply it too.
-    temperature: the one at which it looks at logits, for a fusion of teachers.
-    sigmoid: whether each class has a probability of its own, the sigmoid of its
-      logit, likewise.
+    temperature: of the logits that it compares, for a fusion of teachers.
+    sigmoid: whether each class has its own probability, the sigmoid of its
+      logit, for a fusion of teachers.
   """
 
   init: Callable[..., tuple[dict, dict]]
@@ -131,7 +131,7 @@ class Term(NamedTuple):
 
   @property
   def groups(self) -> set[str]:
-    """All groups that it looks at, drawn from or whole."""
+    """All groups that it looks at, including those with a drawn net."""
     drawn = (group for draw in self.draws for group in draw.groups)
     return {*self.teachers, *drawn}
 
@@ -150,16 +150,16 @@ class Metric(NamedTuple):
       and counts of batches add up.
     value: ``(sum, count) -> value``, on arrays with any leading axes.
     higher_is_better: which way is up.
-    teacher: the group that it compares with; such a metric is left out where
-      that group's outputs are not at hand.
+    teacher: the group that it compares with; the metric is left out if that
+      group's outputs are not available.
     output: the output that it measures; nets without it are not measured.
       Empty for one that every net has or that it finds itself.
-    whole: for what no sum over batches can tell, such as a rank among all
-      examples: ``(*fields) -> (sum, count)`` on the host, of the examples of a
-      whole split that count. ``measure`` then gives the fields instead, arrays
-      [B, ...]. Metrics of the same ``measure`` and ``whole`` share what it
-      gives. Of a net that diverged the fields may be nan.
-    finished: whether it is for finished nets alone, as it takes long.
+    whole: for metrics that are no sum over batches, such as a rank among all
+      examples: ``(*fields) -> (sum, count)`` on the host, for the examples of a
+      whole split that count. ``measure`` then returns the fields instead,
+      arrays [B, ...]. Metrics with the same ``measure`` and ``whole`` share
+      its result. The fields of a net that diverged may be nan.
+    finished: whether it is measured of finished nets only, as it takes long.
   """
 
   measure: Callable[[dict, dict, dict], tuple[Array, ...]]

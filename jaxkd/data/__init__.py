@@ -1,1 +1,1 @@
-"""Stage 1: the data, who sees which of it, and how it looks to them."""
+"""Stage 1: data sources, which examples each net sees, and their views."""

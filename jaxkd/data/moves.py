@@ -161,7 +161,7 @@ def random_resized_crop(
   scale: tuple[float, float] = (0.08, 1.0),
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Move:
-  """A part of random area and shape, resized to ``to`` x ``to`` pixels.
+  """A crop of random area and shape, resized to ``to`` x ``to`` pixels.
 
   As the view of that name; or ``to=(height, width)``.
   """

@@ -252,7 +252,7 @@ def draws(view: View, input_shape: Any) -> bool:
 
 
 def redraw(key: Array, image: Array) -> Array:
-  """Leaves the example as it is; the ops after it have draws of their own.
+  """Leaves the example as it is; the ops after it draw anew.
 
   Two views share the draws of ops that both name. Ops after this one in one of
   the views draw independently of the other, e.g. for a teacher that sees noise
@@ -408,7 +408,7 @@ def random_resized_crop(
   scale: tuple[float, float] = (0.08, 1.0),
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Array:
-  """A part of random area and shape, resized to size x size pixels.
+  """A crop of random area and shape, resized to size x size pixels.
 
   Bilinear with antialiasing. How the part is drawn is that of torchvision; at
   its edges the filter sees what lies beside it, as that of Pillow does.
@@ -500,7 +500,7 @@ def color_jitter(
 def rand_augment(
   key: Array, image: Array, count: int = 2, magnitude: int = 9
 ) -> Array:
-  """RandAugment: some ops of fourteen, drawn anew each time, of one magnitude.
+  """RandAugment: `count` random ops of fourteen, all of one magnitude.
 
   Ops and ranges are those of torchvision: shears, translations and rotations,
   brightness, saturation, contrast and sharpness, posterizing, solarizing,
@@ -601,7 +601,7 @@ def random_erasing(
 
 
 def resolution(key: Array, image: Array, size: int) -> Array:
-  """Resizes to size x size pixels and back: low resolution, the old shape."""
+  """Resizes to size x size pixels and back: less detail, the same shape."""
   fits('resolution', image, size)
   small = resize(key, image, size)
   return jax.image.resize(small, image.shape, 'linear')
@@ -675,7 +675,7 @@ def channel(key: Array, image: Array, index: int) -> Array:
 
 
 def segments(key: Array, image: Array, count: int) -> Array:
-  """Images that lie behind each other along the channels, as a sequence.
+  """Images that are stacked along the channels, as a sequence.
 
   Args:
     key: not used.
@@ -733,7 +733,7 @@ def spec_augment(
   gaps: int,
   longest: int,
 ) -> Any:
-  """Zeros in some bands and for some times of frames of speech.
+  """SpecAugment: zeroes random bands and time spans of speech features.
 
   Of an array [frames, features], or of the source of an utterance, which has
   ``frames`` and ``valid``: then times are within what is said. How wide a band

@@ -1,7 +1,7 @@
-"""Distillation: terms of the loss, and the step that learns by them."""
+"""Distillation: terms of the loss, and the step that trains on them."""
 
-# `step` and `term` are functions, and the files that they are made of too. The
-# functions are what the package gives: internal code imports from the files.
+# `step` and `term` are also the names of files. Here they are the functions;
+# internal code imports from the files.
 from jaxkd.distill.api import Step, mesh, step
 from jaxkd.distill.fusion import fused
 from jaxkd.distill.model import Model, net, variables_of

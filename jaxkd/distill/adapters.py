@@ -1,20 +1,20 @@
-"""Small maps between the student's layer and the teacher's, mostly trained.
+"""Adapters: small maps from the student's layer to the teacher's shape.
 
-They train with the student and are thrown away after it. Each function here
-takes the two shapes and returns an `Adapter`; the config names it, for the
-student's side (``adapter``) or the teacher's (``teacher_adapter``).
+Most of them train with the student; all are discarded after training. Each
+function here takes the two shapes and returns an `Adapter`. A config names it
+for the student's side (``adapter``) or for the teacher's (``teacher_adapter``).
 
-Where a map has another height or width than the teacher's, and no convolution
-of the adapter's own sees to it, it is averaged down (adaptive average pooling)
-or interpolated up (bilinearly) along each axis. Tokens [B, N, C] of a vision
-transformer and maps meet on the grid of patches: an adapter with an argument
-``image`` gets the shape of the examples, whose proportions the grid has.
+If a map has another height or width than the teacher's, and the adapter has no
+convolution that changes it, it is averaged down (adaptive average pooling) or
+interpolated up (bilinearly) along each axis. Tokens [B, N, C] of a vision
+transformer and maps are compared on the grid of patches: an adapter with an
+argument ``image`` gets the shape of the examples, which has the proportions of
+that grid.
 
-BatchNorm here takes the statistics of the whole batch and keeps no running
-ones: those are for nets that are evaluated, and an adapter never is. A
-convolution or linear map before it has no bias, which it would subtract again.
-Parameters are float32; what is computed has the dtype of the student's layer,
-statistics and lengths at least float32.
+BatchNorm here uses the statistics of the whole batch and keeps no running ones,
+since adapters are never evaluated. A convolution or linear map before it has no
+bias, which it would subtract again. Parameters are float32; outputs have the
+dtype of the student's layer, statistics and norms at least float32.
 """
 
 import functools
@@ -389,7 +389,7 @@ def map_to_tokens(
 
 
 def embed(student: Shape, teacher: Shape, *, width: int = 0) -> Adapter:
-  """A linear map, with a bias, of all features to length 1 (CRD).
+  """A linear map of all features, with a bias, normalised to length 1 (CRD).
 
   Args:
     student: shape of the student's layer, [B, ...]; or of the teacher's, for
@@ -577,7 +577,7 @@ def standardize_features(student: Shape, teacher: Shape) -> Adapter:
 
 
 def margin(student: Shape, teacher: Shape) -> Adapter:
-  """The teacher's side of ``losses.overhaul`` (OFD): it brings the margin.
+  """The teacher's side of ``losses.overhaul`` (OFD), with its margin.
 
   The margin of a channel is the mean of its negative pre-activations, which
   the paper lets one compute from BatchNorm's parameters or while training.

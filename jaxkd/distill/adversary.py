@@ -53,7 +53,7 @@ def adversary(
   entry: str = 'term',
   **options: Any,
 ) -> Term:
-  """A loss of which one option trains against the student; see `Adversary`.
+  """A loss with an option that is trained against the student (CTKD).
 
   The parameter θ is called ``adversary``, beside those of the adapters.
 

@@ -1,4 +1,4 @@
-"""Distillation in a loop of one's own: nets, and the step that trains them.
+"""Distillation in your own loop: nets, and the step that trains them.
 
 Examples::
 
@@ -73,16 +73,16 @@ from jaxkd.types import Metric, Term
 
 
 class Step:
-  """A step of training, compiled; `step` makes it.
+  """A compiled training step, made by `step`.
 
   Attributes:
-    system: who learns what from whom, as `jaxkd.distill.step` takes it.
-    learner: the pure functions of one member, for transformations of one's
-      own. Their batches need ``id`` and ``epoch``; the teachers' variables are
+    system: students, teachers, terms and optimiser, see `jaxkd.distill.system`.
+    learner: the pure functions of one member, for your own transformations.
+      Their batches need ``id`` and ``epoch``; the teachers' variables are
       `frozen`. Nets that were given weights start from them.
     frozen: group -> the variables of its nets, [T, ...].
     members: how many train side by side.
-    mesh: the devices that they share; None for the default one.
+    mesh: the devices that they share; None for the default device.
   """
 
   def __init__(
@@ -131,12 +131,12 @@ class Step:
     """The state before the first step.
 
     Args:
-      seed: of the first member; the others have the seeds that follow. Or the
-        seeds of all, no two of them alike where all see the same batches.
+      seed: of the first member; the others have the seeds that follow. Or a
+        list with the seed of each, all different if all see the same batches.
 
     Returns:
-      A pytree of arrays with a leading axis of members, to be kept as any other
-      (a list of them, one for each member, where they run in sequence).
+      A pytree of arrays with a leading axis of members, which any checkpointer
+      can save. With ``mode='sequence'`` a list, one pytree for each member.
     """
     seeds = seeds_of(seed, self.members, alike=self._own_batches)
     with blamed('step.init'):
@@ -148,18 +148,18 @@ class Step:
     """Trains on a batch.
 
     Args:
-      state: it is used up: keep the new one.
+      state: it is donated: use the returned state from now on.
       batch: ``inputs`` [B, ...] and what terms take by name, such as
-        ``labels`` [B]; with ``own_batches`` each [M, B, ...]. With ``id`` [B],
-        int, views draw by (seed, epoch, id); without it by place and step. For
-        cached outputs see `step`.
+        ``labels`` [B]; with ``own_batches`` each [M, B, ...]. Views draw by
+        (seed, epoch, ``id`` [B]), or without ``id`` by place and step.
 
     Returns:
-      The new state, and ``loss``, ``loss/TERM`` and ``gradient_norm``.
+      The new state, and the metrics ``loss``, ``loss/TERM`` and
+      ``gradient_norm``, fetched from the device when first read.
 
     Raises:
-      UserError: a batch or a state that does not fit, a state that is used up
-        already, or a call within ``jax.jit``.
+      UserError: a batch or state that does not fit, a state that was already
+        given to a step, or a call inside ``jax.jit``.
     """
     axes = 1 + self._own_batches
     batch = checked_batch(
@@ -187,16 +187,16 @@ class Step:
     """The metrics over all examples of some batches.
 
     Args:
-      state: it is looked at only; where there is a running mean, at that.
-      batches: one, or many, which all members see. ``where`` [B], bool, says
-        which examples count where some only pad a batch.
+      state: not donated; if it has a running mean, that is evaluated.
+      batches: one, or several, which all members see. ``where`` [B], bool, says
+        which examples count, if some only pad a batch.
 
     Raises:
       UserError: the step has no metrics, or no example counts.
     """
     if not self.system.metrics:
       raise UserError(
-        'step.evaluate: name what it measures in distill.step(metrics=...)'
+        'step.evaluate: name what to measure in distill.step(metrics=...)'
       )
     batches = [batches] if isinstance(batches, Mapping) else batches
 
@@ -217,24 +217,24 @@ class Step:
     return Measured(found, self._metric)
 
   def _check(self, state: State, batch: PyTree) -> None:
-    """Refuses a state that is none of this step's, and what is traced."""
+    """Refuses a state of another step, and traced arrays."""
     members = members_of(state)
     parts = state if isinstance(state, list) else [state]
     leaves = jax.tree.leaves((batch, [part['seed'] for part in parts]))
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
       raise UserError(
-        'a step is compiled already; within a transformation of JAX take the '
+        'a step is compiled already; inside a transformation of JAX, use the '
         'functions of step.learner'
       )
     if members != self.members:
       raise UserError(
-        f'the state is of {members} members, and this step of {self.members}; '
-        'give a state of this step'
+        f'the state has {members} members, and this step {self.members}; pass '
+        'a state of this step'
       )
     mode = self._population.mode
     if isinstance(state, list) != (mode == 'sequence'):
       raise UserError(
-        f'the state is of a step of another mode than {mode!r}; give a state '
+        f'the state is of a step with another mode than {mode!r}; pass a state '
         'of this step'
       )
 
@@ -246,7 +246,7 @@ class Step:
       if jax.tree.map(np.shape, part) != like:
         raise UserError(
           'the state is of a step with other nets, terms or another optimiser; '
-          'give a state of this step, restored to the shape of step.init()'
+          'pass a state of this step, restored to the shapes of step.init()'
         )
 
   def _metric(self, name: str, found: Any) -> np.ndarray:
@@ -280,37 +280,37 @@ def step(
   mode: str = 'vmap',
   mesh: Mesh | None = None,
 ) -> Step:
-  """A step that trains students on terms, with frozen teachers.
+  """Makes the training step of students, with frozen teachers.
 
   Args:
     student: the net that trains; or several by name, which terms choose by
-      ``of`` and may name as each other's ``teacher`` (mutual learning).
+      ``of`` and can name as each other's ``teacher`` (mutual learning).
     teachers: group -> a net with weights, or several of one architecture. A
-      group may be left out whose outputs come in the batch, as
+      group can be left out if its outputs come with the batch, as
       ``cached_outputs[group][output]`` [B, T, ...].
-    terms: the loss, term by term; see `jaxkd.distill.term`.
+    terms: name -> term of the loss; see `jaxkd.distill.term`.
     optimizer: any optax transformation, of the parameters
       ``{'nets': ..., 'terms': ...}``.
-    members: how many independent copies train side by side, one seed each.
-    own_batches: whether batches have a leading axis with one for each member;
-      otherwise all see the same.
-    same_start: allows members to start from the same given weights.
-    metrics: name -> `Metric`, or a function ``(outputs, batch) -> [B]``, of
-      which the mean is taken.
-    accumulate: the batch is taken in this many parts, one after another, which
-      terms that look at the whole batch refuse; BatchNorm sees a part.
-    average: decay of a running mean of the parameters, which is then what is
-      evaluated and written back, and a teacher called ``average``.
+    members: how many independent training runs, one seed each, side by side.
+    own_batches: whether batches have a leading axis with one batch for each
+      member; otherwise all members see the same batch.
+    same_start: allows several members to start from the same given weights.
+    metrics: for `Step.evaluate`, name -> `Metric`, or a function ``(outputs,
+      batch) -> [B]``, of which the mean is taken.
+    accumulate: into how many parts a batch is divided. Terms that look at the
+      whole batch are refused then, and BatchNorm sees one part at a time.
+    average: decay of a running mean of the parameters, which is then evaluated
+      and written back, and is a teacher called ``average``.
     parts: part of the loss -> its terms, for optimisers that take the gradient
       of each, such as `jaxkd.distill.dot.dot`.
-    rollout: ``(student, batch, key) -> batch``: what the student writes and
-      then learns from, outside of the gradient; ``student(inputs)`` gives its
-      outputs.
-    example: a batch of arrays or shapes; needed where a term looks at the batch
-      before its first step, as at cached outputs.
-    mode: how members run: 'vmap', 'unroll' or 'sequence'; for speed only.
-    mesh: of devices, from `mesh`. By default members are shared out over all,
-      and devices that are left share batches of the size of the example.
+    rollout: ``(student, batch, key) -> batch``, the batch that is trained on,
+      such as what the student generates; ``student(inputs)`` gives its outputs.
+      No gradient flows through it.
+    example: a batch of arrays or shapes; needed if terms look at more of the
+      batch than the inputs before the first step, as with cached outputs.
+    mode: how members run: 'vmap', 'unroll' or 'sequence'; affects speed only.
+    mesh: devices, from `mesh`. By default members are divided over all devices,
+      and remaining devices share batches of the size of the example.
 
   Raises:
     UserError: names, layers, weights or numbers that do not fit together.
@@ -378,13 +378,13 @@ def step(
 
 
 def mesh(members: int, batch_size: int, **sizes: int) -> Mesh:
-  """Devices for `step`: a mesh with the axes ``member`` and ``data``.
+  """Devices for `step`, as a mesh with the axes ``member`` and ``data``.
 
   Args:
-    members: how many there are.
+    members: how many members train.
     batch_size: examples in a member's batch.
-    **sizes: ``member`` and ``data``, how many devices lie along each axis; by
-      default as many as divide members and batches.
+    **sizes: ``member`` and ``data``, the number of devices along each axis; by
+      default as many as divide the members and the batch.
   """
   return sharding.mesh(members, batch_size, **sizes, at='distill.mesh')
 

@@ -33,7 +33,7 @@ def critic(
   entry: str = 'term',
   **options: Any,
 ) -> Term:
-  """The game of a critic D with the student s, for each example.
+  """A critic D, trained with the student s: adversarial distillation.
 
   The critic descends ``loss(D(t), D(s)) + penalty · gradient_penalty``, the
   student stopped; the student descends ``-D(s)``, the critic stopped. The value

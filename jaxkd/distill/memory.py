@@ -26,7 +26,7 @@ def memory(
   entry: str = 'term',
   **options: Any,
 ) -> Term:
-  """A contrastive loss, in both directions, with negatives from a memory.
+  """A contrastive loss in both directions, with a memory of negatives (CRD).
 
   The term's state is a memory of each side's embedding of every example, a
   running mean of length 1, which examples were seen, and the normaliser Z of

@@ -1,4 +1,4 @@
-"""A model of one's own, as a teacher or a student."""
+"""Your own models, as teachers and students of a step."""
 
 import dataclasses
 import functools
@@ -25,15 +25,15 @@ State = Any  # a pytree of arrays
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A model as a step takes it; `net` makes it.
+  """A model as `jaxkd.distill.step` takes it, made by `net`.
 
   Attributes:
-    build: ``(taps) -> Net``, which gives the outputs of these layers too.
+    build: ``(taps) -> Net``, which outputs these layers too.
     example: shapes of a batch of inputs.
-    variables: the weights that it has already; None if it draws them.
-    taps: layers whose outputs are wanted, in evaluation too.
-    view: how it sees the inputs in training; see docs/config.md.
-    eval_view: how it sees them in evaluation, and as a teacher's student.
+    variables: its weights; None if they are drawn from the seed.
+    taps: layers that are outputs too, also in evaluation.
+    view: its view of the inputs in training; see docs/config.md.
+    eval_view: its view in evaluation.
     freeze: a glob of the parameters that do not train.
     write: ``(module, variables) -> module`` with these weights.
   """
@@ -55,14 +55,14 @@ class Model:
     name: str = STUDENT,
     member: int | None = None,
   ) -> Any:
-    """Writes trained weights back to where they came from.
+    """Writes trained weights to a module.
 
     Args:
-      module: the ``nnx.Module``, which is changed. For Linen and for a `Net`,
-        which hold no weights, it is not looked at.
-      state: of the step; where it keeps a running mean, that is written.
-      name: of the net in the step, where several train.
-      member: which of several members; may be left out where there is one.
+      module: the ``nnx.Module``, which is changed. Linen modules and `Net`
+        hold no weights and are ignored.
+      state: of the step; if it has a running mean, that is written.
+      name: of the net, if several train.
+      member: which of several members; can be left out if there is one.
 
     Returns:
       The module; for Linen its variables, and for a `Net` the dict of
@@ -84,25 +84,25 @@ def net(
   eval_view: str = '',
   freeze: str = '',
 ) -> Model:
-  """A model of one's own as a teacher or a student.
+  """Your own model as a teacher or a student.
 
   Args:
-    model: an ``nnx.Module``, whose weights it has; a function from ``nnx.Rngs``
-      to one, which draws weights for each seed; ``(linen_module, variables)``,
-      or an unbound Linen module, which draws them; or a `Net`, as
-      `jaxkd.models.build` gives, alone or as ``(net, variables)``, as
-      `jaxkd.load` does.
+    model: an ``nnx.Module`` with its weights; a function from ``nnx.Rngs`` to
+      one, which draws weights for each seed; ``(linen_module, variables)``; an
+      unbound Linen module, whose weights are drawn; or a `Net`, as
+      `jaxkd.models.build` returns, or ``(net, variables)``, as `jaxkd.load`
+      returns.
     example: a batch of inputs, any pytree of arrays or shapes [B, ...]; or a
       dict with such a batch as ``inputs``.
-    taps: layers whose outputs metrics look at, by path or glob, e.g.
-      ``'stages/*'``. What terms look at need not be named.
-    view: how it sees the inputs in training, e.g. ``'noise(0.1)'``.
-    eval_view: how it sees them in evaluation.
-    freeze: a glob of the parameters that do not train, e.g. ``'stem'``;
-      their layers run as in evaluation.
+    taps: layers that metrics look at, by path or glob, e.g. ``'stages/*'``.
+      Layers that terms look at need not be named.
+    view: its view of the inputs in training, e.g. ``'noise(0.1)'``.
+    eval_view: its view in evaluation.
+    freeze: a glob of the parameters that do not train, e.g. ``'stem'``; their
+      layers run in evaluation mode.
 
   Raises:
-    UserError: something else is given, or a layer that is not there.
+    UserError: something that is no model, or an unknown layer.
   """
   inputs = _inputs(example)
   views.parse(view, at='distill.net: view')
@@ -159,20 +159,20 @@ def variables_of(
   """The variables of a net that trains, ``{'params': ..., 'state': ...}``.
 
   Args:
-    state: of the step; where it keeps a running mean, that is given.
+    state: of the step; if it has a running mean, that is returned.
     name: of the net.
-    member: which of several; may be left out where there is one.
+    member: which of several members; can be left out if there is one.
 
   Raises:
-    UserError: no such net or member, or a state that is used up.
+    UserError: no such net or member, or a state that was given to a step.
   """
   members = members_of(state)
   if member is None and members > 1:
-    raise UserError(f'there are {members} members; choose one, as by member=0')
+    raise UserError(f'there are {members} members; choose one, e.g. member=0')
   member = 0 if member is None else member
   if not (is_int(member) and 0 <= member < members):  # JAX would take the last
     raise UserError(
-      f'there is no member {member!r}; choose one of {members}, from 0'
+      f'there is no member {member!r}; choose one from 0 to {members - 1}'
     )
   own = state[member] if isinstance(state, list) else take(state, member)
   found = running_mean.result(own)
@@ -191,15 +191,15 @@ def members_of(state: State) -> int:
   for part in parts or [None]:
     if not isinstance(part, Mapping) or not {'seed', 'train'} <= part.keys():
       raise UserError(
-        f'this {type(state).__name__} is no state; give what step.init() gave, '
-        'or the first of the two that a step gives'
+        f'this {type(state).__name__} is no state; pass what step.init() '
+        'returned, or the first of the two values that a step returns'
       )
     seed = part['seed']
     traced = isinstance(seed, jax.core.Tracer)
     if isinstance(seed, jax.Array) and not traced and seed.is_deleted():
       raise UserError(
-        'this state is used up by a step; keep the one that the step gave, as '
-        'in state, metrics = step(state, batch)'
+        'this state was donated to a step; keep the one that the step '
+        'returned, as in state, metrics = step(state, batch)'
       )
   return len(state) if isinstance(state, list) else len(state['seed'])
 

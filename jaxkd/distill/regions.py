@@ -29,7 +29,7 @@ __all__ = ['in_boxes', 'near_anchors']
 def near_anchors(
   anchors: Array, boxes: Array, valid: Array, psi: float = 0.5
 ) -> Array:
-  """Positions with an anchor that overlaps an object nearly as much as any.
+  """Positions with an anchor whose overlap with an object is near the largest.
 
   Wang et al., `Distilling Object Detectors with Fine-grained Feature Imitation
   <https://arxiv.org/abs/1906.03609>`_, 2019: of each object, those with an

@@ -56,46 +56,46 @@ def term(
   kw: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Term:
-  """A loss between the student and its teachers, as a term of a step.
+  """Makes a term from a loss between the student and its teachers.
 
   With several teachers the term is the mean of the losses to each of their
   nets, unless the loss itself takes all `teachers` at once.
 
   Args:
-    loss: a function, or the name of one of `jaxkd.losses`; see `Arguments` for
-      where its arguments come from.
-    teacher: the group of teachers that it looks at, or several; empty for a
-      loss that looks at none.
+    loss: a function, or the name of one of `jaxkd.losses`. Its arguments are
+      found by their names; see docs/terms.md.
+    teacher: the group of teachers, or several; empty for a loss without.
     at: the output of the student and that of the teachers; one name stands for
-      both, and a tuple in place of a name for several outputs.
+      both. In place of a name, a tuple names several outputs.
     weight: what `jaxkd.distill.weighted` takes.
     of: the student that it trains; the only one if empty.
     adapter: a function of `jaxkd.distill.adapters`, or its name, applied to the
-      student's output and sized from the shapes of both sides.
+      student's output. Its sizes follow from the shapes of both sides.
     adapter_kw: its options.
     teacher_adapter: an adapter of the teachers' output.
     teacher_adapter_kw: its options.
     mask: the field of the batch, the output or the region that says what
       counts; see `masks.find`. The mean is then over what counts in the whole
       batch. The mask has the shape of the loss's value, or the loss takes
-      `valid`. A batch with a field `valid` needs one; 'all' is everything.
+      `valid`. A batch with a field `valid` needs a mask; 'all' for everything.
     inputs: where arguments of the loss come from if their names do not say so:
       argument -> 'batch.FIELD', 'student.OUTPUT' or 'teacher.OUTPUT'.
     fuse_weights: how much the loss to each teacher counts; see `weights` of
       `jaxkd.distill.fused`. By default they count equally.
     example_weight: a function of the teacher's output, such as
-      'teacher_confidence', that multiplies the loss of each example.
-    top: compares the teacher's so many most likely classes alone, and the
-      others together; 0 for all. For losses in `losses.OF_SPARSE`.
-    tail: what goes for the others, also where logits come sparse, as of a
-      cache: 'bucket' by default, or another of `jaxkd.logits.sparse`. A loss of
-      one's own needs it said.
+      'teacher_confidence', or 'batch.FIELD'; multiplies the loss of each
+      example.
+    top: compares only the teacher's `top` most likely classes, and all others
+      as one; 0 for all classes. For losses in `losses.OF_SPARSE`.
+    tail: how the other classes are treated, also in logits that are sparse
+      already, as from a cache: 'bucket' by default, or another tail of
+      `jaxkd.logits.sparse`. Required for your own losses.
     entry: the config entry, for error messages.
-    kw: options of the loss, by keyword.
-    options: the same, written out.
+    kw: options of the loss, as a dict.
+    options: options of the loss, as keywords.
 
   Raises:
-    UserError: a name that is not there, or shapes that do not match.
+    UserError: an unknown name, or shapes that do not match.
   """
   function = find_loss(loss, at=f'{entry}.loss')
   groups, kw = groups_of(teacher), {**(kw or {}), **options}

@@ -14,22 +14,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Writes a net and says what was written; returns the exit code."""
   parser = argparse.ArgumentParser(
     prog='python -m jaxkd.export',
-    description='Writes a net of a finished run for other tools, with its view '
-    'and for a batch of any size; compares what the file gives with the net.',
+    description='Writes a net of a finished run as a file for other tools, '
+    'with its view and for batches of any size, and checks that the file gives '
+    'the same outputs.',
   )
   parser.add_argument(
-    'run', metavar='RUN', help='a workdir, or a folder below its nets'
+    'run',
+    metavar='RUN',
+    help='a workdir, a folder below its nets, or an exported .safetensors file',
   )
   parser.add_argument(
     '--to', default='', metavar='FORMAT',
-    help=f'one of {", ".join(api.formats())} (default: what --out ends in)',
+    help=f'one of {", ".join(api.formats())} (default: by the ending of --out)',
   )  # fmt: skip
   parser.add_argument(
     '--out', default='', metavar='FILE',
-    help='what to write (default: in this folder, called as the run is)',
+    help='what to write (default: in this folder, with the name of the run)',
   )  # fmt: skip
   parser.add_argument(
-    '--arm', default='', help='of the run (default: the one claimed to be best)'
+    '--arm',
+    default='',
+    help='of the run (default: the one claimed to be better)',
   )
   parser.add_argument(
     '--role', default='', help='of that arm (default: the student)'
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )  # fmt: skip
   parser.add_argument(
     '--outputs', default='', metavar='NAME,NAME',
-    help="what the file gives (default: what the run's task looks at)",
+    help="outputs of the file (default: those that the run's task uses)",
   )  # fmt: skip
   parser.add_argument(
     '--dtype', default='float32',

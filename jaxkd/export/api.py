@@ -1,4 +1,4 @@
-"""Writes a net as a file, compares what it gives, and says what it is."""
+"""Exports a net as a file for other tools, and checks the file's outputs."""
 
 import functools
 import importlib.util
@@ -32,33 +32,34 @@ def export(
 ) -> Path:
   """Writes a net for other tools, and checks that the file gives its outputs.
 
-  Beside it lies ``FILE.json``: the classes, what the file takes and gives, how
-  images are brought to its size, and what the check has found. What is written
-  is the net in evaluation with its view, so it takes examples as the data has
-  them; a batch has any size.
+  The file holds the net in evaluation mode with its view. It takes examples as
+  the data has them, in batches of any size. ``FILE.json`` beside it has the
+  classes, inputs and outputs, how images must be resized, and the result of the
+  check.
 
   Args:
-    where: a workdir, one of the folders below its ``nets``, or a pair ``(net,
-      variables)``, from `jaxkd.load` or of one's own.
-    path: the file, or for 'hf' the folder; by default one in this folder that
-      is called as the run is. ``'hf:FOLDER'`` says ``to`` as well.
-    to: 'stablehlo', 'onnx', 'tflite', 'safetensors' or 'hf'; by default what
-      the ending of the path says.
-    arm: as `jaxkd.load` takes it.
-    role: as `jaxkd.load` takes it.
-    member: as `jaxkd.load` takes it.
+    where: a workdir, one of the folders below its ``nets``, an exported
+      safetensors file, or a pair ``(net, variables)``, from `jaxkd.load` or
+      your own.
+    path: the file, or for 'hf' the folder; by default in the working directory,
+      with the name of the run. ``'hf:FOLDER'`` implies ``to='hf'``.
+    to: 'stablehlo', 'onnx', 'tflite', 'safetensors' or 'hf'; by default
+      according to the ending of the path.
+    arm: as for `jaxkd.load`.
+    role: as for `jaxkd.load`.
+    member: as for `jaxkd.load`.
     dtype: of the weights of 'hf', 'float32' or 'bfloat16'.
-    outputs: the names of those that the file gives; by default what the run's
-      task looks at, as the logits.
-    inputs: a batch to check the file on, by default of the run's test split;
-      needed for a net of one's own, which it is made for.
+    outputs: names of the outputs of the file; by default those that the run's
+      task uses, such as the logits.
+    inputs: a batch to check the file on, by default from the run's test split;
+      required for your own net, whose input shapes it gives.
 
   Returns:
     The path.
 
   Raises:
-    UserError: there is no such net, it cannot be said in that format, a package
-      is missing, something is in the path, or the file gives other outputs.
+    UserError: there is no such net, the format cannot express it, a package is
+      missing, the path exists already, or the file gives other outputs.
 
   Examples::
 
@@ -94,7 +95,7 @@ def written(
   inputs: Any = None,
   **which: Any,
 ) -> tuple[Path, dict]:
-  """As `export`; returns what lies beside the file, too."""
+  """As `export`; also returns the content of the JSON file beside it."""
   path, to = _target(where, path, to)
   form = formats().find(to, kind='format', at='jaxkd.export: to')
   _check_installed(form, to)
@@ -113,7 +114,7 @@ def written(
       traced, more = form.write(given, outputs, path, **options)
       if given.spec.get('quantize') and 'notes' not in more:
         more['notes'] = [
-          'quantised weights are floats here, of the same values'
+          'quantised weights are written as floats of the same values'
         ]
       found = _checked(given, form, path, outputs, inputs, dtype)
       about = card.of(given, path, to, traced, found | more)
@@ -132,24 +133,24 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
     if to not in ('', 'hf'):
       raise UserError(
         f'jaxkd.export: {text!r} is a folder of Hugging Face, and to={to!r} '
-        'is another format; leave one of them out'
+        'another format; leave one of them out'
       )
     return hugging_face.folder(text, at='jaxkd.export'), 'hf'
   if not text and isinstance(where, tuple):
-    raise UserError('jaxkd.export: name the file to write, path=')
+    raise UserError('jaxkd.export: name the file to write in path=')
   endings = {m.ENDING: name for name, m in formats().items() if m.ENDING}
   said = endings.get(Path(text).suffix, '')
   if to and said and to != said:
     raise UserError(
-      f'jaxkd.export: the name {text!r} ends as files of {said} do, and to='
-      f'{to!r} is another format; leave to= (--to) out, or name another file'
+      f'jaxkd.export: the ending of {text!r} is that of {said}, and to={to!r} '
+      'is another format; leave to= (--to) out, or name another file'
     )
   to = to or said
   if not to:
     what = f'{text!r} does not say the format' if text else 'name the format'
     raise UserError(
-      f'jaxkd.export: {what}; give to= (--to) as one of '
-      f'{", ".join(formats())}, or a file that ends in '
+      f'jaxkd.export: {what}; set to= (--to) to one of '
+      f'{", ".join(formats())}, or name a file that ends in '
       f'{" or ".join(endings)}'
     )
   if not text:
@@ -164,13 +165,17 @@ def _target(where: Any, path: str | Path, to: str) -> tuple[Path, str]:
 
 
 def _check_free(path: Path, to: str) -> None:
-  """Refuses to write over what is there; an empty folder is nothing."""
+  """Refuses to overwrite what is there, except for an empty folder."""
   if not path.name:  # this folder or the root
-    raise UserError(f'jaxkd.export: {path} is no name to write; give one')
+    raise UserError(
+      f'jaxkd.export: {str(path)!r} is not the name of a file; give one'
+    )
   empty = to == 'hf' and path.is_dir() and not any(path.iterdir())
   for own in (path, card.beside(path)):
     if own.exists() and not (own == path and empty):
-      raise UserError(f'{own}: something is there; name another, or remove it')
+      raise UserError(
+        f'{own} exists already; choose another path, or remove it'
+      )
 
 
 def _check_installed(form: ModuleType, to: str) -> None:
@@ -190,10 +195,10 @@ def _checked(
   inputs: Any,
   dtype: str,
 ) -> dict[str, Any]:
-  """Compares what was written with the net, on batches of two sizes.
+  """Compares the file's outputs with the net's, on batches of two sizes.
 
   Returns:
-    What is said of it beside the file.
+    The entry about it in the JSON file.
   """
   arrays, of = exportable.examples(given, inputs)
   ours = given.outputs(arrays)

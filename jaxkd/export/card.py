@@ -98,7 +98,7 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     f'{path}: {card["format"]}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
     compared,
-    f'{beside(path)}: {classes}what it takes and gives, and this check',
+    f'{beside(path)}: {classes}inputs, outputs and this check',
   ]
 
 

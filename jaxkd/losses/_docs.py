@@ -82,29 +82,29 @@ _INTRO = """\
 
 <!-- Written by `python -m jaxkd.losses._docs`; edit the docstrings. -->
 
-Pure functions on arrays, to import into any loop:
-`from jaxkd.losses import kl`. Predictions come first, targets second, options
-by keyword. What comes back is not reduced over the batch, so that weights,
-masks and means are yours to take. No function stops a gradient that its
-documentation does not name: stop the teacher's once, where you compute it.
+Pure functions on arrays, to import into any loop: `from jaxkd.losses import
+kl`. Predictions come first and targets second; options are keywords. Losses are
+not reduced over the batch, so that you can apply weights, masks and means of
+your own. Unless its documentation says so, no function stops a gradient: stop
+the teacher's where you compute its outputs.
 
 Layouts are `[B, H, W, C]` for maps, `[B, D]` for embeddings and `[..., K]` for
-logits. Input may be float32, bfloat16 or float64; softmaxes and sums of
-squares are computed, and losses returned, in float32 at least. Options that
-are numbers may be traced, so a population can map over them. Functions whose
-value couples the batch need all of it: under `jit` on sharded data they see
-the global batch, under gradient accumulation or `vmap` over examples they do
-not. Most of them take `where`, a bool for each example, and give with padding
-what they would give without it.
+logits. Inputs may be float32, bfloat16 or float64; softmaxes and sums of
+squares are computed, and losses returned, in float32 or better. Options that
+are numbers may be traced, so a population can map over them.
 
-Features that are all zero are safe, in value and gradient. NaN and infinity
-are not hidden: a value that depends on NaN is NaN. A class that does not exist
-has the logit -inf on both sides, or on the one side that there is; the module
+Losses that compare the examples of a batch need the whole batch: under `jit` on
+sharded data they see the global batch, under gradient accumulation or `vmap`
+over examples they do not. Most of them take `where`, a bool for each example,
+and their values do not depend on padding that it excludes.
+
+Features that are all zero have finite values and gradients. NaN and infinity
+are not hidden: a value that depends on NaN is NaN. The logit of a class that
+does not exist is -inf, on both sides if there are two; the module
 `jaxkd.losses.responses` says what follows from that.
 
-Implementations of the same paper disagree, often by a constant that belongs
-to the weight. *Variants* lists, for each loss, which definition this is and
-what others do.
+Implementations of the same paper differ, often by a constant factor. For each
+loss, *Variants* says which definition this is and what others do.
 """
 
 

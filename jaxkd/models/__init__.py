@@ -80,7 +80,7 @@ def build(
   made: Any = None,
   **kw: Any,
 ) -> Net:
-  """Any model as a Net.
+  """Builds any model as a Net.
 
   Args:
     name: a family (``resnet``), a published name (``resnet8x4``),
@@ -93,18 +93,18 @@ def build(
       shapes, see `jaxkd.shapes`.
     taps: layers whose outputs are wanted too, e.g. ``('stages/*',)``; see
       ``jaxkd.models.net``.
-    remat: layers of an NNX module whose insides are computed again in the
-      backward pass rather than kept, e.g. ``'blocks/*'``.
-    before: layers of an NNX module, by name or glob, each with a function of
-      what goes into them.
-    after: the same of what comes out.
-    freeze: a pattern of the parameters that do not train; layers of which it
-      matches all run as in evaluation, see `jaxkd.models.frozen`.
-    dtype: what the model computes in. Parameters and outputs are float32. One
-      that computes in float16 does not train; see `jaxkd.models.half`.
+    remat: layers of an NNX module whose activations are recomputed in the
+      backward pass instead of kept, e.g. ``'blocks/*'``.
+    before: layers of an NNX module, by name or glob, each with a function that
+      is applied to its inputs.
+    after: the same for outputs.
+    freeze: a pattern of the parameters that do not train; layers all of whose
+      parameters match run in evaluation mode, see `jaxkd.models.frozen`.
+    dtype: what the model computes in; parameters and outputs are float32. A
+      model that computes in float16 cannot train; see `jaxkd.models.half`.
     at: the config entry of the name, for error messages.
     made: a model that exists already, see `jaxkd.models.given`; by default it
-      is made of its name and options.
+      is built from its name and options.
     **kw: the model's own options; see ``defaults``.
 
   Raises:

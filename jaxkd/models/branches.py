@@ -1,4 +1,4 @@
-"""Branches on a shared trunk, of which a gate makes one teacher (ONE).
+"""Branches on a shared trunk; a gate combines them to a teacher (ONE).
 
 Lan et al., `Knowledge Distillation by On-the-Fly Native Ensemble
 <https://arxiv.org/abs/1806.04606>`_, 2018, with MLPs. The first branch is what

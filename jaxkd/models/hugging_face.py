@@ -295,7 +295,7 @@ def write(
     raise unknown('type of weights', dtype, DTYPES, 'dtype')
   config = config_of(kw, params, length=length, dtype=dtype)
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise UserError(f'{path}: something is there; name a new folder')
+    raise UserError(f'{path} exists already; choose a new folder')
   tensors, values = {}, by_path(params)
   names = tensor_names(values)
   for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Transformers that transcribe speech, with connectionist classification.
+"""Transformers that transcribe speech, with attention and CTC.
 
 The decoder attends to the encoder, and a linear layer on the encoder predicts
 tokens frame by frame, for the auxiliary loss `jaxkd.losses.ctc` (Watanabe et

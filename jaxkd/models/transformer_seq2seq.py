@@ -1,4 +1,4 @@
-"""Transformers that write sequences (Vaswani et al., 2017).
+"""Encoder-decoder transformers (Vaswani et al., 2017).
 
 `Transformer` is all but how the source is read; `Model` reads tokens, and
 `jaxkd.models.speech_transformer` frames. Blocks normalise before attention and

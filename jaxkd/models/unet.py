@@ -1,4 +1,4 @@
-"""U-Net: a class for each pixel, by way of maps of all sizes.
+"""U-Net: a class for each pixel, from maps of all sizes.
 
 Ronneberger et al., `U-Net: Convolutional networks for biomedical image
 segmentation <https://arxiv.org/abs/1505.04597>`_, 2015; with BatchNorm, padded

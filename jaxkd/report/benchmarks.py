@@ -95,18 +95,23 @@ def _drawn(name: str, panels: Sequence[Panel]) -> dict[Path, str]:
 _PROTOCOL = f"""\
 # Benchmarks
 
-Made by `python -m jaxkd.report` from the rows in `benchmarks/rows/`; every
-number comes from a run, none is typed. `python -m jaxkd.report --check` fails
-when this page and the rows disagree. Each system has a page of its own, with
-its arms, controls, tuning, costs and pictures, to which its name leads.
-[Another](docs/benchmarks/speed.md) has what steps, losses and populations cost,
-and [a third](docs/claims.md) says whether the survey's claims hold.
+A *row* is the result of one run: the test metrics of every seed, comparisons,
+costs and notes. This page shows the claim of each row. The name of a system
+leads to its page, with arms, controls, tuning, costs and pictures.
+
+Further pages: [what steps, losses and populations
+cost](docs/benchmarks/speed.md), and [whether the survey's claims
+hold](docs/claims.md).
+
+All pages are made by `python -m jaxkd.report` from `benchmarks/rows/`. Every
+number comes from a run, and `python -m jaxkd.report --check` fails if pages and
+rows disagree.
 
 ## How to read it
 
 - **Paired seeds.** A seed gives every arm the same initialisation, the same
-  order of examples and the same views, so arms are compared seed by seed. What
-  the seeds of a row share, e.g. one teacher, is said in its notes.
+  order of examples and the same views, so arms are compared seed by seed. The
+  notes of a row say what its seeds share, e.g. one teacher.
 - **Intervals.** A mean ± half the width of its {wording.CONFIDENCE} interval,
   Student's t over the seeds. A difference is the mean of the paired
   differences with their own interval, which tends to be narrower than the
@@ -114,8 +119,9 @@ and [a third](docs/claims.md) says whether the survey's claims hold.
 - **Verdicts.** A claim *holds* if the whole interval of its difference is on
   the better side of zero, *does not hold* if it is on the other side, and is
   *undecided* if the interval spans zero. Claims that do not hold stay here,
-  with what was tried. Fewer than {wording.ENOUGH_SEEDS} seeds are pointed out;
-  fewer than {statistics.FEWEST} have no verdict: their values are shown.
+  with what was tried. Rows with fewer than {wording.ENOUGH_SEEDS} seeds are
+  marked; with fewer than {statistics.FEWEST} there is no verdict, and the
+  values are shown.
 - **Controls.** The teacher and the student trained alone stand beside every
   distilled student; controls leave out or replace the part of the method that
   is said to matter.

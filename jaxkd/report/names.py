@@ -65,11 +65,12 @@ _INTRODUCTION = """\
 
 <!-- Made by `python -m jaxkd.report`; edit the docstrings. -->
 
-What a config can name, and the options that go with each: those of views in
-brackets, `noise(0.1)`; of models, sources, losses and all others in the entry
-`kw` beside the name. `package.module:attribute` names your own in place of any
-of them. An option without a value must be given. Optimisers and schedules are
-those of optax {version}."""
+The names that a config can use, with their options. Options of views are
+written in brackets, `noise(0.1)`; those of models, sources, losses and all
+others go into the entry `kw` beside the name. Options are shown with their
+defaults; one without a default is required. In place of any of these names,
+`package.module:attribute` names your own. Optimisers and schedules are those of
+optax {version}."""
 
 
 def _functions(found: Mapping[str, Callable], filled: int) -> Iterator:

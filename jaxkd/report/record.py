@@ -283,8 +283,8 @@ def _notes(config, source, stages, students, rounds) -> list[str]:
     if kept:
       some = _sparse(entry['cache'])
       notes.append(
-        f'what the teachers {name} give was kept on disk '
-        f'({", ".join(kept)}{some}) and not computed in the step'
+        f'outputs of the teachers {name} ({", ".join(kept)}{some}) were cached '
+        'on disk and not computed in the step'
       )
   for part in rounds:
     for arm, own in part.arms.items():
@@ -302,8 +302,8 @@ def _notes(config, source, stages, students, rounds) -> list[str]:
   for stage in students:
     if share := _unfinished(stage):
       notes.append(
-        f'of the rows that the students of {stage.name} wrote at the end of '
-        f'training, {share:.0%} reached no token that stops them'
+        f'{share:.0%} of the rows that the students of {stage.name} wrote at '
+        'the end of training reached no stop token'
       )
   for stage in stages:
     if stage.best:

@@ -25,13 +25,13 @@ SCHEMA = [
 _INTRODUCTION = """\
 # Speed
 
-Made by `python -m jaxkd.report` from `benchmarks/speed/`.
+Steady-state times, without compilation and warm-up: medians over many steps,
+measured by `python experiments/benchmark.py`. `--peers` measures steps of other
+projects beside ours (shown first), `--losses` each loss by itself,
+`--population` members, devices and seeds, `--growth` cost as the work grows.
+Compare only numbers from the same device.
 
-Steady-state times, compilation and warm-up excluded: medians over many steps,
-from `python experiments/benchmark.py`, with `--losses` for each loss by itself,
-`--population` for many members, devices and seeds, `--growth` for cost as work
-grows, and `--peers` for steps of other projects beside ours, which come first.
-Compare numbers of one device only."""
+This page is made by `python -m jaxkd.report` from `benchmarks/speed/`."""
 
 
 def load(directory: str | Path) -> list[dict]:

@@ -424,31 +424,32 @@ _HEADER = ['Work', 'Objective', 'Data', 'Teacher', 'Knowledge', 'Student']
 _SURVEY = """\
 # The survey
 
-Made by `python -m jaxkd.report` from `jaxkd/report/survey.toml` and the
-configs; `python -m jaxkd.report --survey` prints it.
-
 {survey},
-puts the works that it models into two tables. Here they are in its own words,
-and below each work our configs in ours. [claims.md](claims.md) has what the
-survey claims, and whether that holds here.
+models published works in two tables. Here are its entries in its own words, and
+below each work the configs of jaxkd that reproduce it. [claims.md](claims.md)
+lists the claims of the survey and whether they hold here.
 
-*Data* is how it is modified, where it is, then the dataset; *knowledge* is its
-type, then how it is transferred."""
+*Data* is the modification of the data, if any, and the data set; *knowledge* is
+its type and how it is transferred.
+
+This page is made by `python -m jaxkd.report` from `jaxkd/report/survey.toml`
+and the configs; `python -m jaxkd.report --survey` prints it."""
 
 _CLAIMS = """\
 # The survey's claims
 
-Made by `python -m jaxkd.report` from `jaxkd/report/survey.toml` and the rows;
-`python -m jaxkd.report --claims` prints it.
-
 These are the claims of
 {survey},
-what the source of each shows, and what our rows say. Of a source, *(read)* was
-read in the work itself, in its code or in an account of it, *(derived)* follows
-from what was read, and *(memory)* was not checked and has no figures.
+with what their sources show and what our rows show. *(read)* marks what was
+read in the work itself, its code or an account of it, *(derived)* what follows
+from that, and *(memory)* what was not checked; the last has no figures.
 
-A claim holds if all comparisons that it needs have their whole interval on its
-side, does not hold if one has it on the other side, and cannot be told if one
-spans zero. Our data and nets are far smaller than those of the works: what can
-be repeated is the direction, not the figure. [survey.md](survey.md) has the
-works, [BENCHMARKS.md](../BENCHMARKS.md) the rows and how to read them."""
+A claim holds if the intervals of all comparisons that it needs lie on its side
+of zero. It does not hold if one interval lies on the other side. Otherwise, if
+one spans zero, it cannot be told. Our data and nets are far smaller than those
+of the works, so we can reproduce the direction of a difference, not its size.
+[survey.md](survey.md) lists the works; [BENCHMARKS.md](../BENCHMARKS.md) has
+the rows and explains how to read them.
+
+This page is made by `python -m jaxkd.report` from `jaxkd/report/survey.toml`
+and the rows; `python -m jaxkd.report --claims` prints it."""

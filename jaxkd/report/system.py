@@ -74,7 +74,7 @@ def page(
     parts.append('## Along the way')
   if row.get('summary'):
     chose = (
-      'each net is of the step that the notes name'
+      'each net is from the step that the notes name'
       if row.get('best_steps')
       else 'no step was chosen by them'
     )
@@ -130,8 +130,9 @@ def _shown(path: str) -> str:
 
 
 _TWICE = """\
-Each with its published weights, and with the best factor on them that the
-validation split has chosen, against a rival that had as many trials:"""
+Each method with its published weights, and with these weights times a factor
+that was chosen on the validation split. It is compared with a rival that had
+equally many trials:"""
 
 
 def _twice(row: Mapping) -> tuple[dict, dict]:
@@ -174,10 +175,10 @@ def _with_and_without_tuning(row: Mapping, twice: Mapping) -> str:
 
 
 _ORDER = f"""\
-In order, all of them tuned: the place by the mean, its {wording.CONFIDENCE}
-interval, and how often it is among the first three if the seeds are drawn anew
-with replacement, the same for all; and what a step of one seed costs (memory:
-what is kept between steps, without activations)."""
+The tuned methods in order: the rank by the mean, its {wording.CONFIDENCE}
+interval, and how often the method is among the first three, by a bootstrap over
+the seeds; and what a step of one seed costs (memory: what is kept between
+steps, without activations)."""
 
 
 def _in_order(row: Mapping, twice: Mapping) -> str:

@@ -13,7 +13,7 @@ from jaxkd.report import statistics
 CONFIDENCE = f'{100 * statistics.CONFIDENCE:.0f} %'
 ENOUGH_SEEDS = 5
 TINY = (  # a note of rows
-  'this is the :tiny form, which shows that all runs; its numbers mean nothing'
+  'this is a :tiny run, to see that all of it works; its numbers mean nothing'
 )
 STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
 EARLY_STOPPING = 'early_stopping_'  # what it would gain of a metric
@@ -177,7 +177,7 @@ def brief(note: str, most: int = 240) -> str:
 def cells(rows: Iterable[Mapping[str, Any]]) -> str:
   """What a table of the arms of some rows has in its cells; see `mean`."""
   counts = {len(arm['values']) for row in rows for arm in row['arms'].values()}
-  few = f'of fewer than {statistics.FEWEST} seeds, the value of each'
+  few = f'with fewer than {statistics.FEWEST} seeds, the value of each is shown'
   said = [f'mean ± half the width of its {CONFIDENCE} interval', few]
   if min(counts) >= statistics.FEWEST:
     return said[0]

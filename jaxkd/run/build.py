@@ -139,8 +139,8 @@ def given_nets(
   if entry['reads'] or _is_special(entry):
     part = 'reads' if entry['reads'] else 'specialize.of'
     raise UserError(
-      f'{at}.{part}: the nets that {restore} gives are what they are, and see '
-      'the examples; leave it empty'
+      f'{at}.{part}: {restore} returns finished nets, which see the examples; '
+      'leave it empty'
     )
   return given.find(
     restore,

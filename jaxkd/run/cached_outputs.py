@@ -203,9 +203,9 @@ class CachedOutputs:
     if spec.top_p == 1:
       return []
     return [
-      f'of {spec.top} classes at most of the teachers {self._name}, '
-      f'{self._kept(read):.1f} are kept on average for a mass of '
-      f'{spec.top_p:g}, in {read:,} of {self.layout.rows:,} examples'
+      f'of the teachers {self._name}, {self._kept(read):.1f} classes are kept '
+      f'on average (at most {spec.top}, for a probability of {spec.top_p:g}), '
+      f'in {read:,} of {self.layout.rows:,} examples'
     ]
 
   def look(self, step: int, id: np.ndarray) -> dict[str, np.ndarray]:

@@ -116,10 +116,7 @@ def _of_classes(
   index = examples.index
   if index.each:  # of tokens or pixels: those of the whole split
     if not index.values.size:
-      raise UserError(
-        f'{entry}: the labels are no classes, of which there could be weights; '
-        'remove the entry'
-      )
+      raise UserError(f'{entry}: the labels are not classes; remove the entry')
     counts = np.zeros(classes)
     counts[index.values] = index.counts
   else:

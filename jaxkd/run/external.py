@@ -56,28 +56,28 @@ def role(
   for name, value in {**_OF_NETS, 'specialize.of': ''}.items():
     if own[name] != value:
       raise UserError(
-        f'{at}.{name}: {restore} gives the outputs of one net, which is not '
-        f'there itself; set it to {value!r}'
+        f'{at}.{name}: {restore} gives outputs of one net, not the net; set it '
+        f'to {value!r}'
       )
   if jax.process_count() > 1:
     raise UserError(
-      f'{at}.restore: outputs are kept and looked up on a single host only; '
-      'run on one host'
+      f'{at}.restore: cached outputs work on a single host only; run on one '
+      'host'
     )
   if restore.startswith(OUTPUTS):
     options.check(entry['kw'], {}, name=restore, at=f'{at}.kw')
     for use, text in entry['views'].items():
       if text:
         raise UserError(
-          f'{at}.views.{use}: the outputs in a file are what they are, '
-          'whatever a view shows; leave it empty'
+          f'{at}.views.{use}: the outputs in a file do not depend on a view; '
+          'leave it empty'
         )
     found = Recorded(restore, source, classes, at)
   else:
     if views.draws(views.parse(entry['views']['eval']), source.input_shape):
       raise UserError(
-        f'{at}.views.eval: it draws, and what {restore} gives in evaluation is '
-        'kept for each example; take a view that does not'
+        f'{at}.views.eval: it is random, and in evaluation one output of '
+        f'{restore} is cached for each example; choose a view without draws'
       )
     build.input_shape(entry, source, at)
     found = HostFunction(
@@ -126,7 +126,7 @@ def check_references(
     restore = teachers.get(name, {}).get('restore', '')
     if is_external(restore):
       raise UserError(
-        f'{at}: {name} has outputs alone ({restore}), and this needs its net; '
+        f'{at}: {name} has only outputs ({restore}), and this needs a net; '
         'name a group that has one'
       )
 

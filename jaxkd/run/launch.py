@@ -29,14 +29,20 @@ _CONFIG = (
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-  'hosts', '', "how many hosts share the run, or 'auto' where a cluster tells"
+  'hosts',
+  '',
+  "number of hosts of the run, or 'auto' on Cloud TPU, SLURM, Open MPI and "
+  'Kubernetes',
 )
-flags.DEFINE_integer('host', None, 'which of the hosts this is: 0, 1, ...')
+flags.DEFINE_integer('host', None, 'number of this host: 0, 1, ...')
 flags.DEFINE_string(
-  'coordinator', '', 'HOST:PORT on which host 0 waits for the others'
+  'coordinator', '', 'HOST:PORT, the address of host 0 and a free port there'
 )
 flags.DEFINE_integer(
-  'hosts_timeout', 300, 'seconds to wait until all are there', lower_bound=1
+  'hosts_timeout',
+  300,
+  'seconds to wait at the start for all hosts',
+  lower_bound=1,
 )
 flags.DEFINE_boolean(
   'compilation_cache',

@@ -99,7 +99,7 @@ class LoadedNet(Net):
     """
     if self.inputs is None or not self.inputs.is_known:
       raise UserError(
-        'net.read: it was not kept how the run has read its files; run its '
+        'net.read: the run did not record how it read its files; run its '
         'config again with this version of jaxkd'
       )
     return inputs_lib.read(self.inputs, paths, resize=resize)
@@ -127,19 +127,19 @@ class LoadedNet(Net):
     """
     if self.logits != 'softmax':
       instead = {
-        'sigmoids': 'take the sigmoids of the logits that net.apply gives',
-        'values': 'give the logits that net.apply gives to net.values',
+        'sigmoids': 'take the sigmoids of the logits of net.apply',
+        'values': 'pass the logits of net.apply to net.values',
       }
       raise UserError(
-        'net.predict: it names one class of each example, and this net was not '
-        f'trained to tell one; {instead[self.logits]}'
+        'net.predict: it is for one class for each example, and this net has '
+        f'another task; {instead[self.logits]}'
       )
     if not examples:
-      raise UserError('net.predict: name one file, or give one array, or more')
+      raise UserError('net.predict: pass one file or array, or several')
     if self.inputs is None:
       raise UserError(
-        'net.predict: it was not kept what the examples of this net are; run '
-        'its config again with this version of jaxkd'
+        'net.predict: the run did not record what its examples are; run its '
+        'config again with this version of jaxkd'
       )
     found = []
     for start in range(0, len(examples), AT_ONCE):
@@ -151,8 +151,8 @@ class LoadedNet(Net):
       if logits is None or logits.shape[1:] != (len(self.classes),):
         gives = 'none' if logits is None else f'of {list(logits.shape)}'
         raise UserError(
-          'net.predict: it names one class of each example, and this net gives '
-          f'logits {gives}; use net.apply'
+          'net.predict: it is for one class for each example, and this net '
+          f'gives logits {gives}; use net.apply'
         )
       found += [self._prediction(each) for each in np.asarray(logits)]
     return found

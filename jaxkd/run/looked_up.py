@@ -37,9 +37,9 @@ def check(part: Round, name: str) -> list[str]:
     for split in ('validation', 'test'):
       if split not in role.external.splits:
         raise UserError(
-          f'{reader.at}.reads: {name} has outputs of '
-          f'{" and ".join(sorted(role.external.splits))} alone, and what reads '
-          f'it is evaluated on {split}; name a file of these too'
+          f'{reader.at}.reads: {name} has only outputs for '
+          f'{" and ".join(sorted(role.external.splits))}, and what reads it is '
+          f'evaluated on {split}; name a file with these too'
         )
   found, text = [*role.external.notes], role.external.name
   own = f' as {role.view} shows them' if role.view else ''

@@ -132,7 +132,7 @@ def in_parts(rounds: list) -> list[str]:
     found.setdefault(how, []).append(stage)
   return [
     f'{several(stages)}: a batch of {size} is taken in {parts} parts; '
-    'BatchNorm has the statistics of a part, and dropout is drawn for each'
+    'BatchNorm has the statistics of a part, and dropout draws for each part'
     for (size, parts), stages in found.items()
     if parts > 1
   ]
@@ -148,9 +148,9 @@ def rounded(rounds: list) -> list[str]:
   if not found:
     return []
   return [
-    f'{several(found)}: parameters are used in {precision.HALF}; the ones that '
-    f'an optimiser moves are {precision.FULL}, as are those that are exported '
-    'and whose bytes are given'
+    f'{several(found)}: parameters are used in {precision.HALF}; those that '
+    f'the optimiser updates, and that are exported and whose bytes are given, '
+    f'are {precision.FULL}'
   ]
 
 

@@ -57,26 +57,25 @@ def run(
   console: Console | None = None,
   command: str = '',
 ) -> dict:
-  """Runs a config, or goes on with a run of it that was cut short.
+  """Trains what a config describes, or resumes a run that was cut short.
 
   Args:
-    config: see docs/config.md; what it leaves out is as by default.
-    directory: the workdir; it is left with config.json, checkpoints/, nets/,
-      events/, curves.png, row.json and, where the task has something to show,
-      shown/.
-    overwrite: whether to remove a finished run there, or one of another config,
-      other data or other code; without it a finished run is shown again, and
-      the others are refused.
+    config: see docs/config.md; entries that are not set have their defaults.
+    directory: the workdir, on a disk or ``gs://BUCKET/FOLDER``; docs/config.md
+      lists what a run leaves there.
+    overwrite: whether to remove a run there that has finished, or that has
+      another config, data or code. Without it, a finished run of the same is
+      shown again, and others are refused.
     tune: grids to search on the validation split; see `jaxkd.run.tuning`.
     stop: when set, the run saves its state and raises `Stopped`.
     console: where to print.
-    command: what starts the run, for the row.
+    command: the command that started the run, for the row.
 
   Returns:
-    The row.
+    The row: test metrics of every seed, comparisons, costs and notes.
 
   Raises:
-    UserError: something that the user can put right.
+    UserError: a mistake that the user can correct.
     Stopped: `stop` was set.
   """
   return run_complete(

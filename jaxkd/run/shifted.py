@@ -27,18 +27,18 @@ def classes_of(
     return None
   if role.reads or 'logits' not in build.output_shapes(role.net, role.shape):
     raise UserError(
-      f'{at}: only a net that sees the examples itself and gives logits can '
-      f'have them shifted, and {name} is none; leave it empty'
+      f'{at}: it needs a net that reads the examples and outputs logits, which '
+      f'{name} does not; leave it empty'
     )
   if source.splits['train'].index.each:
     raise UserError(
-      f'{at}: it is about the classes of examples, and in {source.name} an '
+      f'{at}: it needs one class for each example, and in {source.name} an '
       'example has many; leave it empty'
     )
   if part.arms[arm]['data']['generated']['name']:
     raise UserError(
-      f'{at}: the arm {arm} sees examples that are generated, of which no '
-      'class is known to be missing; leave it empty'
+      f'{at}: the arm {arm} sees generated examples, so it is not known which '
+      'classes are missing; leave it empty'
     )
   return logit_shift.classes(
     entry['logit_shift'],

@@ -86,7 +86,9 @@ def parse(
     if arm and arm not in own:
       raise unknown('arm', arm, own, at)
     if ',' in entries and not factor:
-      raise UserError(f'{at}: several entries take factors; write *= for =')
+      raise UserError(
+        f'{at}: several entries take factors; write *= instead of ='
+      )
     tuned = [arm] if arm else _arms_with(entries.split(','), own, at)
     spared |= set() if arm else own.keys() - set(tuned)
     for name in tuned:
@@ -159,7 +161,7 @@ def _checked(entry, values, config, factors, at) -> list:
     )
   typed = [configs.typed(value, default, at) for value in values]
   if factors and not isinstance(default, int | float):
-    raise UserError(f'{at}: {entry} is no number, so write = for *=')
+    raise UserError(f'{at}: {entry} is no number; write = instead of *=')
   if any(typed.count(value) > 1 for value in typed):
     raise UserError(f'{at}: give every value once')
   return typed

@@ -294,22 +294,23 @@ def other_students(where: str | Path, found: Path) -> list[str]:
 def load(
   where: str | Path, *, arm: str = '', role: str = '', member: int = 0
 ) -> tuple[LoadedNet, dict]:
-  """A net that a run has exported, ready to predict.
+  """Loads a trained net and its weights.
 
-  Its inputs are examples as the source of the data gives them, e.g. images of
-  the same size as uint8 or as floats from 0 to 1, and it applies the view of
-  evaluation itself. Other inputs are refused; ``net.read`` reads files as the
-  run did.
+  The net takes examples as the source of the data has them, e.g. images of the
+  same size as uint8 or as floats from 0 to 1, and applies its evaluation view
+  itself. Other inputs are refused. ``net.predict`` takes images of any size,
+  and ``net.read`` reads files as the run did.
 
   Args:
-    where: a finished workdir, or one of the folders below its ``nets``.
+    where: a finished workdir, one of the folders below its ``nets``, or an
+      exported safetensors file.
     arm: the arm of a workdir; by default the one claimed to be better.
     role: the role in that arm; by default 'student', or the first by name.
     member: which of the trained members: by default that of the first seed.
 
   Returns:
-    ``(net, variables)``. The net also has ``classes``, ``input_shape`` and
-    ``read``, see `jaxkd.run.loaded.LoadedNet`.
+    ``(net, variables)``. The net also has ``classes``, ``input_shape``,
+    ``read`` and ``predict``, see `jaxkd.run.loaded.LoadedNet`.
 
   Raises:
     UserError: there is no such net.

@@ -68,7 +68,7 @@ def write(
   tokenizer = getattr(source, 'tokenizer', None)
   if tokenizer is None:
     raise UserError(
-      f'data.source: the tokens of {source.name} cannot become text again; '
+      f'data.source: the tokens of {source.name} cannot be decoded to text; '
       "take a source of text with data.kw.tokens='tokenizer:PATH'"
     )
   if split not in source.splits:

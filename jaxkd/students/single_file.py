@@ -75,7 +75,7 @@ def description(path: Path) -> dict:
     found = (file.metadata() or {}).get(SPEC)
   if found is None:
     raise UserError(
-      f'{path} does not say which model its weights are of, as files that '
+      f'{path} does not say which model its weights belong to, as files that '
       'jaxkd exports do; for weights of PyTorch write pytorch:FILE'
     )
   try:

@@ -1,4 +1,4 @@
-"""Language models: the next token, after those before it.
+"""Language models: the next token, given those before it.
 
 Logits are [B, L, K], labels the tokens that follow the inputs, [B, L], of which
 ``valid`` of the batch says which count (all of a text, or the completions of

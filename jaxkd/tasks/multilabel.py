@@ -1,4 +1,4 @@
-"""Classification into several classes: a label of 0 or 1 for each class.
+"""Multi-label classification: a label of 0 or 1 for each class.
 
 Logits are [B, K], whose sigmoids are the probabilities of the classes, labels
 [B, K], and ``valid`` of the batch says which labels are known.

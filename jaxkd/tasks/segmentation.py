@@ -1,4 +1,4 @@
-"""Segmentation: a class for each pixel, of those that count.
+"""Segmentation: a class for each pixel that counts.
 
 Logits are [B, H, W, K], labels [B, H, W], and ``valid`` of the batch says which
 pixels count.

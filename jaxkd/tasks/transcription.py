@@ -1,4 +1,4 @@
-"""Transcription: from speech to the words that are said.
+"""Transcription: from speech to words.
 
 What is written, and how it is decoded, is in `jaxkd.tasks.sequences`.
 """

@@ -67,7 +67,7 @@ def net(checksum: str) -> Net:
   def apply(variables, inputs, *, key=None, train=False):
     del key, train
     if not isinstance(inputs, Mapping):
-      raise UserError('outputs that are kept are of the data, and of no others')
+      raise UserError('cached outputs are of the examples of the data only')
     return dict(inputs), variables['state']
 
   return Net(init, apply)

@@ -73,7 +73,7 @@ def impressions(
   clip: bool = True,
   head: str = 'head/kernel',
 ) -> dict[str, Array]:
-  """Data impressions: inputs whose predictions by the teacher are drawn first.
+  """Data impressions: inputs that give drawn predictions of the teacher.
 
   The target predictions are drawn from a Dirichlet distribution for each class;
   its concentration is the similarity of the classes, by the weights of the
@@ -125,7 +125,7 @@ def translations(
   *,
   beam: int = 5,
 ) -> dict[str, Any]:
-  """The training examples, translated by the teacher: sequence-level knowledge.
+  """The training examples, as translated by the teacher (sequence-level).
 
   Found by beam search, as in evaluation (Kim & Rush, 2016).
 
@@ -152,7 +152,7 @@ def closest_translations(
   *,
   beam: int = 35,
 ) -> dict[str, Any]:
-  """The one of the teacher's best translations that is closest to the label's.
+  """Of the teacher's best translations, the one that is closest to the label.
 
   Closeness is smoothed sentence BLEU (sequence-level interpolation, Kim & Rush,
   2016); of several as close the likeliest.
@@ -199,7 +199,7 @@ def continuations(
   stop: int | Sequence[int] = tokens.EOS,
   pad: int = tokens.PAD,
 ) -> dict[str, Any]:
-  """The training texts, continued by the teacher: sequence-level knowledge.
+  """The training texts, continued by the teacher: sequence-level distillation.
 
   For language models: the teacher goes on from the beginning of each row, and
   what it has written are the labels that count (Kim & Rush, 2016). Texts are

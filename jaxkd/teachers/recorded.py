@@ -256,7 +256,7 @@ def save(
   """
   path = files.path(path, at='path')
   if path.suffix != '.npz':
-    raise UserError(f'{path} should end in .npz, which it is going to be')
+    raise UserError(f'{path} should end in .npz, the format that is written')
   made = {}
   for name, values in outputs.items():
     values = np.asarray(values)

@@ -50,8 +50,8 @@ def gather(what: str, text: str) -> list[str]:
   client = distributed.global_state.client
   if client is None:
     raise UserError(
-      f'--hosts: there are {count()} hosts here and they do not know of each '
-      'other; start every one of them with --hosts=auto'
+      f'--hosts: there are {count()} hosts, which are not connected; start '
+      'each of them with --hosts=auto'
     )
   key = f'jaxkd/{next(_numbers)}/{what}'
   client.key_value_set(f'{key}/{jax.process_index()}', text)
@@ -59,7 +59,7 @@ def gather(what: str, text: str) -> list[str]:
     client.wait_at_barrier(key, LIMIT * 1000)
   except jax.errors.JaxRuntimeError as error:
     raise UserError(
-      f'--hosts: not all {count()} hosts have come to "{what}" in {LIMIT} '
+      f'--hosts: not all {count()} hosts reached "{what}" within {LIMIT} '
       'seconds; see what the others print, and start the run again on all'
     ) from error
   found = client.key_value_dir_get(f'{key}/')
@@ -186,8 +186,8 @@ def join(
     )
   except ValueError as error:
     raise UserError(
-      '--hosts=auto: nothing here tells of other hosts, as Cloud TPU, SLURM, '
-      'MPI and Kubernetes do; write --hosts=N --host=I --coordinator=HOST:PORT'
+      '--hosts=auto: this is no Cloud TPU, SLURM, Open MPI or Kubernetes job; '
+      'write --hosts=N --host=I --coordinator=HOST:PORT'
     ) from error
   except (RuntimeError, OSError) as error:
     raise UserError(f'--hosts: {error}') from error

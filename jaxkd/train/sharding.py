@@ -117,7 +117,7 @@ def mesh(
     )
   if member * data > len(there):
     raise UserError(
-      f'{at}: {member} × {data} devices are asked for and {len(there)} are '
+      f'{at}: {member} × {data} devices are requested and {len(there)} are '
       'there; lower member or data, or set them to -1'
     )
   if member * data % hosts:
@@ -132,7 +132,7 @@ def mesh(
       chosen.append(device)
   if len(chosen) < member * data:
     raise UserError(
-      f'{at}: {member} × {data} devices are asked for, and not all of the '
+      f'{at}: {member} × {data} devices are requested, and not all of the '
       f'{hosts} hosts have {member * data // hosts}; lower member or data, or '
       'set them to -1'
     )

@@ -432,13 +432,13 @@ def test_a_state_is_used_once():
     lambda: step.evaluate(used, batch),
     lambda: distill.variables_of(used),
   ):
-    with pytest.raises(UserError, match='this state is used up'):
+    with pytest.raises(UserError, match='this state was donated'):
       use()
-  with pytest.raises(UserError, match='is of 2 members, and this step of 1'):
+  with pytest.raises(UserError, match='has 2 members, and this step 1'):
     step(labelled(members=2).init(), batch)
   with pytest.raises(UserError, match='NoneType is no state'):
     step(None, batch)
-  with pytest.raises(UserError, match='take the functions of step'):
+  with pytest.raises(UserError, match='use the functions of step'):
     jax.jit(step)(step.init(), batch)
 
 

@@ -168,11 +168,11 @@ def test_nothing_is_written_over_or_left_behind(runs, tmp_path, monkeypatch):
   (tmp_path / 'a.stablehlo').write_text('mine')
   (tmp_path / 'b.stablehlo.json').write_text('mine')
   for name, to, message in (
-    ('a.stablehlo', '', 'a.stablehlo: something is there'),
-    ('b.stablehlo', '', 'b.stablehlo.json: something is there'),
-    ('x.tflite', 'stablehlo', "ends as files of tflite do, and to='stablehlo'"),
+    ('a.stablehlo', '', 'a.stablehlo exists already'),
+    ('b.stablehlo', '', 'b.stablehlo.json exists already'),
+    ('x.tflite', 'stablehlo', "is that of tflite, and to='stablehlo'"),
     ('x' * 300 + '.stablehlo', '', 'cannot be written: File name too long'),
-    ('/', 'hf', 'no name to write'),
+    ('/', 'hf', 'is not the name of a file'),
   ):
     with pytest.raises(UserError, match=message):
       jaxkd.export(runs['plain'], tmp_path / name, to)
@@ -317,7 +317,7 @@ def test_a_classifier_is_compared_where_transformers_is(
   assert card(out)['check'] is None
   names = ('config.json', 'model.safetensors', 'preprocessor_config.json')
   assert {file.name for file in out.iterdir()} == {*names}
-  with pytest.raises(UserError, match='something is there'):
+  with pytest.raises(UserError, match='exists already'):
     jaxkd.export(run, f'hf:{out}')
   with pytest.raises(UserError, match='is for decoders; leave it out'):
     jaxkd.export(run, tmp_path / 'half', 'hf', dtype='bfloat16')
@@ -384,7 +384,7 @@ def test_a_net_of_ones_own_needs_examples(images, tmp_path):
 @pytest.mark.parametrize(
   ('path', 'options', 'message'),
   [
-    ('', {}, 'name the format; give to= .* one of hf, onnx, safetensors,'),
+    ('', {}, 'name the format; set to= .* one of hf, onnx, safetensors,'),
     ('x', {}, "'.*x' does not say the format"),
     ('x.onnxx', {}, 'does not say the format'),
     ('x', {'to': 'onxx'}, "no format 'onxx'; did you mean 'onnx'"),
@@ -393,7 +393,7 @@ def test_a_net_of_ones_own_needs_examples(images, tmp_path):
     ('x.stablehlo', {'dtype': 'bfloat16'}, 'leave it out'),
     ('x.stablehlo', {'outputs': ('logit',)}, "no output 'logit'.*'logits'"),
     ('x', {'to': 'hf'}, 'it is a mlp, and folders of Hugging Face .*vit'),
-    ('there.stablehlo', {}, 'something is there; name another'),
+    ('there.stablehlo', {}, 'exists already; choose another'),
   ],
 )
 def test_what_cannot_be_exported_leaves_nothing(

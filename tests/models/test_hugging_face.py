@@ -102,7 +102,7 @@ def test_what_is_written_is_what_is_read(name, dtype, shard, tmp_path):
   again = hugging_face.load(tmp_path / 'b', like, dtype=dtype)
   jax.tree.map(np.testing.assert_array_equal, again, variables)
   assert {x.dtype.name for x in jax.tree.leaves(again)} == {dtype}
-  with pytest.raises(UserError, match='something is there'):
+  with pytest.raises(UserError, match='exists already'):
     hugging_face.write(tmp_path / 'b', kw, variables['params'], length=9)
 
 

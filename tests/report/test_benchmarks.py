@@ -73,7 +73,7 @@ def test_what_should_fall_is_drawn_as_a_decrease(row):
 def test_a_page_says_whether_steps_were_chosen(row):
   assert 'no step was chosen by them.' in system.page(row)
   row['best_steps'] = {'student': [100] * 5}
-  assert 'each net is of the step that the notes name.' in system.page(row)
+  assert 'each net is from the step that the notes name.' in system.page(row)
 
 
 def folders(tmp_path, *held):
@@ -234,7 +234,7 @@ def test_methods_stand_beside_their_tuned_selves(row, comparison):
     'step_flops': {'map_tuned': 12_345_678},
     'step_bytes': {'map_tuned': 3 * 2**19},
   }
-  page = system.page(row).partition('Each with its published')[2]
+  page = system.page(row).partition('Each method with its published')[2]
   wide = [line for line in page.splitlines() if line.count('|') == 9][2:]
   wide, order = wide[:2], wide[4:]
   assert [line.split(' | ')[0] for line in wide] == ['| map', '| hint']

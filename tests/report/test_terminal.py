@@ -48,10 +48,10 @@ def test_an_arm_is_not_compared_with_itself(row, comparison):
     ((5, 5), 'mean ± half the width of its 95 % interval'),
     (
       (1, 5),
-      'mean ± half the width of its 95 % interval; of fewer than 3 seeds, the '
-      'value of each',
+      'mean ± half the width of its 95 % interval; with fewer than 3 seeds, '
+      'the value of each is shown',
     ),
-    ((1, 2), 'of fewer than 3 seeds, the value of each'),
+    ((1, 2), 'with fewer than 3 seeds, the value of each is shown'),
   ],
 )
 def test_what_the_cells_hold_is_said(seeds, said):

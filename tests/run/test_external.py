@@ -232,7 +232,7 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
     (small(file, views=dict(train='flip')), r'teachers\.main\.views\.train: '),
     (
       small(host, views=dict(eval='noise(0.1)')),
-      r'teachers\.main\.views\.eval: it draws',
+      r'teachers\.main\.views\.eval: it is random',
     ),
     (small(file, kw=dict(a=1)), r'teachers\.main\.kw: .*a'),
     (small(host, kw=dict(a=1)), r'teachers\.main\.kw: .*a'),
@@ -248,7 +248,7 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
     (small(file, terms=weighed, more=other), r'distill\.both\.fuse_weights: '),
     (
       small(file, more=dict(both=dict(made_of=('main', 'other')), **other)),
-      r'teachers\.both\.made_of: main has outputs alone',
+      r'teachers\.both\.made_of: main has only outputs',
     ),
     (
       configs.put(small(file), 'data.augment.students', 'flip'),
@@ -260,7 +260,7 @@ def test_entries_that_need_a_net_are_refused(mine, files, tmp_path):
     ),
     (
       small('mine:module', reads=('other', 'head'), more=other),
-      r'teachers\.main\.reads: the nets that mine:module gives',
+      r'teachers\.main\.reads: mine:module returns finished nets',
     ),
     (
       configs.put(small(host), 'teachers.main.model', 'mlp'),

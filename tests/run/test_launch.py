@@ -313,7 +313,7 @@ def test_the_script_says_one_sentence_and_exits_with_2(tmp_path):
   assert "'steps'" in done.stderr
   done = run(f'--config={DEMO}:tiny')
   assert done.returncode == 2
-  assert done.stderr == 'error: --workdir: say where the run is to be kept\n'
+  assert done.stderr == 'error: --workdir: name a folder for the run\n'
   assert not list(tmp_path.iterdir())
 
 

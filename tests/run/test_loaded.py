@@ -165,7 +165,7 @@ def test_images_of_any_size_are_predicted(photographs, finished):
 def test_what_is_no_image_is_not_predicted(photographs, finished, tmp_path):
   net, variables = jaxkd.load(finished[0])
   for given, message in (
-    ((), 'name one file, or give one array'),
+    ((), 'pass one file or array'),
     ((tmp_path / 'x.png',), 'there is no file'),
     ((np.zeros((2, 9, 9, 3), np.uint8),), '2 × 9 × 9 × 3 is no image'),
     ((np.zeros((9, 9), np.uint8),), r'each image by itself, RGB, \[H, W, 3\]'),
@@ -281,7 +281,7 @@ def test_nets_of_earlier_versions_are_loaded_with_a_word(
     assert isinstance(nets[view], loaded.LoadedNet)
     for images in (np.zeros((1, SIDE, SIDE, 3), t) for t in (np.uint8, 'f4')):
       assert nets[view].apply(own, images)[0]['logits'].shape == (1, 2)
-    with pytest.raises(UserError, match='it was not kept how'):
+    with pytest.raises(UserError, match='did not record how'):
       nets[view].read(tmp_path / 'x.png')
   assert nets[''].input_shape == (SIDE, SIDE, 3)
   assert nets['noise(0)'].input_shape is None

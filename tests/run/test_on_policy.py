@@ -109,7 +109,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_last_bit(tmp_path):
     'of 6 rows, in 4 passes of one token each, of which 75% take the place of '
     'the data'
   )
-  assert any('reached no token that stops them' in n for n in row['notes'])
+  assert any('reached no stop token' in n for n in row['notes'])
 
 
 def riddles():

@@ -91,5 +91,5 @@ def test_parts_of_a_batch_are_told_once_for_all_that_take_it_so(tmp_path):
   _, rounds = checks.prepare(config, tmp_path)
   assert overview.notes(rounds) == [
     'students/again, students/student: a batch of 8 is taken in 2 parts; '
-    'BatchNorm has the statistics of a part, and dropout is drawn for each'
+    'BatchNorm has the statistics of a part, and dropout draws for each part'
   ]

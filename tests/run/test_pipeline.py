@@ -1034,7 +1034,7 @@ def test_generated_examples_take_the_place_of_the_data(tmp_path, monkeypatch):
     ('data.fraction.students', 0.5, r'set data\.fraction\.students=1\.0'),
     ('teachers.main.count', 2, 'examples are made of one'),
     ('teachers.main.cache.outputs', ('logits',), 'leave this empty'),
-    ('students.student.logit_shift', 'missing', 'examples that are generated'),
+    ('students.student.logit_shift', 'missing', 'sees generated examples'),
     ('tune', ('distill.soft.weight=0.5,1.0',), 'no data to be tuned on'),
   ],
 )

@@ -319,11 +319,11 @@ def test_factors_and_values_make_their_product():
 @pytest.mark.parametrize(
   ('texts', 'message'),
   [
-    ((f'{WEIGHTS}=1,2',), r'several entries take factors; write \*= for ='),
+    ((f'{WEIGHTS}=1,2',), r'several entries take factors; write \*= instead'),
     ((f'{WEIGHTS}*=1', 'distill.hint.weight=1'), 'weight .* is given twice'),
     (('distill.soft.weight,distill.sotf.weight*=1',), "'sotf'.*'soft'"),
     (('distill.soft.weight,train.steps*=1,2',), 'not the budget'),
-    (('train.schedule*=cosine',), 'is no number, so write = for'),
+    (('train.schedule*=cosine',), 'is no number; write = instead'),
     (('distill.soft.weight*=a',), 'should be a number'),
     (('distill.soft.weight*=-1,1',), r'weight: -2\.0 should be'),
   ],

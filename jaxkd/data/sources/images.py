@@ -125,7 +125,7 @@ def glyphs(
   validation: int | float | None = None,
   seed: int = 0,
 ) -> Source:
-  """0-9, A-Z and a-z in the fonts of the machine, in white on black.
+  """0-9, A-Z and a-z in the fonts of the machine, white on black.
 
   62 classes, some of them nearly alike: O, 0 and o, or I, l and 1. A family of
   fonts, with all of its styles, is in one split, 60 : 20 : 20 by default.

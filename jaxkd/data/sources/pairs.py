@@ -119,7 +119,7 @@ def translation(
   too_long: str = 'refuse',
   validation: int | float | None = None,
 ) -> Source:
-  """Sentences and their translations, of a data set that TFDS has prepared.
+  """Sentences and their translations, from a data set that TFDS has prepared.
 
   Args:
     path: its name, perhaps with config and version, as in `tfds`.

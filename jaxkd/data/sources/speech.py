@@ -37,7 +37,7 @@ def speech_frames(
   validation: float | None = None,
   seed: int = 0,
 ) -> Source:
-  """Frames of speech, and of which third of which of 39 phones each is.
+  """Frames of speech, each labelled with one of three states of 39 phones.
 
   Log-Mel features of 10 ms with those around them, of mean 0 and variance 1 in
   each band over the training frames; silence is no class and is left out, see
@@ -136,7 +136,7 @@ def spelled(
   validation: int | float | None = None,
   seed: int = 0,
 ) -> Source:
-  """Sentences of made-up words, of which each letter is a pattern of frames.
+  """Sentences of made-up words; each letter is a pattern of frames.
 
   A task of transcription without sound, see `jaxkd.data.spelled`. All sentences
   differ, within and between splits, which are 80 : 10 : 10 by default.
@@ -182,7 +182,7 @@ def speech(
   too_long: str = 'refuse',
   validation: int | float | None = None,
 ) -> Source:
-  """Recorded speech and what is said, from a folder or from TFDS.
+  """Recorded speech and its transcripts, from a folder or from TFDS.
 
   Sounds are converted to 16,000 samples a second and to log-Mel features every
   10 ms, each of which has the mean 0 and the deviation 1 in an utterance. See

@@ -23,7 +23,7 @@ def two_tokenizers(
   align: str = 'bytes',
   validation: int | float | None = None,
 ) -> Source:
-  """Text for a student and a teacher that have tokens of their own.
+  """Text for a student and a teacher with different tokenizers.
 
   Inputs have the parts ``student`` and ``teacher``, which the nets' views show
   by ``part('student')`` and ``part('teacher')``. The teacher's outputs are

@@ -42,7 +42,7 @@ def clips(
   seed: int = 0,
   validation: int | None = None,
 ) -> Source:
-  """Clothes or digits that do one of ten things before a panning camera.
+  """Clothes or digits that do one of ten things, before a panning camera.
 
   Clips are encoded once as MPEG-4, one group of pictures each, and read back as
   `video` reads them; see `jaxkd.data.clips`. The objects of a split come from
