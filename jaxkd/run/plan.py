@@ -162,7 +162,8 @@ def _teachers(
     locations |= set(entry['cache']['outputs'])
     vocabularies.check_own_tokens(at, entry, source)
     if is_external(entry['restore']):
-      role = external.role(entry, source, locations, at=at)
+      kind = tasks.logits_of(config['task'])
+      role = external.role(entry, source, locations, at=at, kind=kind)
     elif entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:

@@ -21,6 +21,7 @@ from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models.external import OUTPUTS
+from jaxkd.tasks import mistaken
 from jaxkd.teachers import external
 
 SPLIT = '{split}'  # in a path, stands for the name of a split
@@ -56,12 +57,20 @@ class Recorded:
     source: the data.
     classes: of the logits.
     at: the config entry of the group, as ``teachers.main``.
+    kind: what logits are, see `jaxkd.tasks`.
 
   Raises:
     UserError: there is no such file, or what it holds is not for these data.
   """
 
-  def __init__(self, restore: str, source: Source, classes: int, at: str):
+  def __init__(
+    self,
+    restore: str,
+    source: Source,
+    classes: int,
+    at: str,
+    kind: str = 'softmax',
+  ):
     self.name, self._at = restore, f'{at}.restore'
     paths = paths_of(restore, at=self._at)
     self._tables: dict[str, _Table] = {}
@@ -91,6 +100,7 @@ class Recorded:
     if 'logits' in self.shapes:
       shape = self.shapes['logits'].shape
       external.check_logits(shape, classes, each, self._at)
+    self._sign = mistaken.sign(kind, source.standardized)
     self._judged = (
       'logits' in self.shapes and not each and classes == source.num_classes
     )
@@ -188,19 +198,20 @@ class Recorded:
     table = self._tables[split]
     labels = examples.index.classes
     size = sum(4 * int(np.prod(x.shape[1:])) for x in table.arrays.values())
-    guesses, are_shares = np.zeros(len(labels), int), True
+    guesses, total = np.zeros(len(labels), int), 0
     for numbers in passes.parts(len(labels), size, 'reading outputs'):
       found = self.outputs(split, numbers)
       if 'logits' in found:
         logits = found['logits']
-        are_shares &= external.are_probabilities(logits)
+        if self._sign:
+          own = examples.labels
+          own = own if own is None else own[numbers]
+          total += self._sign.sums(logits, own)
         if self._judged:
           guesses[numbers] = logits.argmax(-1)
-    if 'logits' in table.arrays and are_shares:
-      raise UserError(
-        f'{self._at}: the logits in {table.path} are probabilities, of which '
-        'a softmax would be taken; write their logarithms'
-      )
+    sign = self._sign if 'logits' in table.arrays else None
+    if sign and sign.holds(total, len(labels)):
+      raise UserError(f'{self._at}: the logits in {table.path} {sign.said}')
     if not self._judged:
       return None
     agreement = float((guesses == labels).mean())

@@ -148,6 +148,23 @@ def test_outputs_of_other_examples_are_refused(digits, tmp_path):
   refused('are probabilities', logits=odds / odds.sum(-1, keepdims=True))
 
 
+@pytest.mark.parametrize(
+  ('labels', 'kind'), [('values', 'values'), ('multilabel', 'sigmoids')]
+)
+def test_outputs_are_those_that_the_task_takes(labels, kind, tmp_path):
+  random = np.random.default_rng(0)
+  y = random.random((60, 2))
+  given = 7 + 50 * y if labels == 'values' else y > 0.5
+  np.savez(tmp_path / 'd.npz', inputs=np.zeros((60, 2)), labels=given)
+  source = sources.load(f'npz:{tmp_path}/d.npz', labels=labels)
+  of = f'outputs:{tmp_path}/a.npy', source, 2, 'teachers.main', kind
+  np.save(tmp_path / 'a.npy', random.normal(size=y.shape))
+  assert 'in the order of the data' in Recorded(*of).notes[0]
+  np.save(tmp_path / 'a.npy', given if labels == 'values' else 0.9 * y)
+  with pytest.raises(UserError, match=f'{AT}.* (in the unit|probabilities)'):
+    Recorded(*of)
+
+
 def test_a_class_may_be_ruled_out(digits, tmp_path):
   values = logits(digits.splits['train'].labels)
   values[:, 3] = -np.inf
