@@ -74,7 +74,7 @@ def sign(
     '(value - mean) / deviation, by the means and deviations '
     f'{several([f"{mean:.6g} and {scale:.6g}" for mean, scale in pairs])}'
   )
-  return Sign(errors, _are_measured, said, False)
+  return Sign(errors, _are_measured, said, True)
 
 
 def metric(found: Sign) -> Metric:

@@ -160,11 +160,17 @@ def test_how_restored_teachers_were_shown_their_data_is_told(tmp_path):
   named = source._replace(classes=('a', 'c', 'b'))
   with pytest.raises(UserError, match="class 1 is 'b' there and 'c' in synth"):
     groups.differences('main', made, here, tmp_path / '5', named)
+  checkpoint.export(tmp_path / 'x', variables, {**like, 'logits': 'sigmoids'})
+  of = 'main', made, here, tmp_path / 'x', source
+  with pytest.raises(UserError, match='a sigmoid for each class, and nets of'):
+    groups.differences(*of)
+  groups.differences(*of, 'sigmoids')
   theirs, _ = entry(restore='pytorch:x')
   (note,) = groups.differences('main', theirs, here, tmp_path / 'x', source)
   assert 'no standardize in teachers.main.views.eval' in note
   other, _ = entry(restore='x', classes=3)
   assert not groups.differences('main', other, here, tmp_path / '0', named)
+  groups.differences('main', other, here, tmp_path / 'x', source)
 
 
 def test_restores_what_pytorch_has_trained(tmp_path):
