@@ -3,8 +3,8 @@
 The rows of a file are the examples of a split, in their order or by their
 numbers, ``id``. A file may have beside the outputs what confirms that: the
 ``checksum`` of the inputs, which `save` writes, or ``labels``. Where it has
-neither, rows are refused whose largest logit is that of the label no more often
-than in a random order.
+neither, rows are refused that agree with the labels no better than in a random
+order.
 """
 
 from collections.abc import Callable, Mapping
@@ -100,7 +100,7 @@ class Recorded:
     if 'logits' in self.shapes:
       shape = self.shapes['logits'].shape
       external.check_logits(shape, classes, each, self._at)
-    self._sign = mistaken.sign(kind, source.standardized)
+    self._kind, self._sign = kind, mistaken.sign(kind, source.standardized)
     self._judged = (
       'logits' in self.shapes and not each and classes == source.num_classes
     )
@@ -188,58 +188,63 @@ class Recorded:
       )
     return _Table(path, arrays, rows, tuple(told_by), is_confirmed)
 
-  def _agreement(self, split: str, examples: Examples) -> float | None:
-    """Reads all outputs, and finds how often the largest logit is the label's.
+  def _agreement(self, split: str, examples: Examples) -> str:
+    """Reads all outputs, and says how well they agree with the labels.
 
     Raises:
-      UserError: values that are not numbers, probabilities in place of logits,
-        or an agreement that any order would have.
+      UserError: values that are not numbers, or are no logits, or an agreement
+        that any order would have.
     """
-    table = self._tables[split]
-    labels = examples.index.classes
+    table, labels = self._tables[split], examples.index.classes
     size = sum(4 * int(np.prod(x.shape[1:])) for x in table.arrays.values())
-    guesses, total = np.zeros(len(labels), int), 0
+    guesses, total, moments = np.zeros(len(labels), int), 0, None
     for numbers in passes.parts(len(labels), size, 'reading outputs'):
       found = self.outputs(split, numbers)
       if 'logits' in found:
-        logits = found['logits']
+        logits, own = found['logits'], examples.labels
+        own = own if own is None else own[numbers]
         if self._sign:
-          own = examples.labels
-          own = own if own is None else own[numbers]
           total += self._sign.sums(logits, own)
         if self._judged:
           guesses[numbers] = logits.argmax(-1)
+        elif self._kind != 'softmax' and np.shape(own) == logits.shape:
+          added = _moments(logits, own, _known(examples, numbers))
+          moments = added if moments is None else moments + added
     sign = self._sign if 'logits' in table.arrays else None
     if sign and sign.holds(total, len(labels)):
       raise UserError(f'{self._at}: the logits in {table.path} {sign.said}')
-    if not self._judged:
-      return None
-    agreement = float((guesses == labels).mean())
-    chance, spread = _chance(guesses, labels)
-    if not table.is_confirmed and agreement <= chance + _FAR * spread:
+    if self._judged:
+      found = float((guesses == labels).mean())
+      chance, spread = _chance(guesses, labels)
+      said = f'the largest logit is that of the label for {found:.1%} of them'
+      other = f'{chance:.1%}'
+    elif moments is not None:
+      found, chance, spread = _correlation(moments), 0, len(labels) ** -0.5
+      said = f'their correlation with the labels is {found:.2f}'
+      other = f'{chance:.2f}'
+    else:
+      return ''
+    # Of few examples no more than half of what is above chance can be asked.
+    least = min(chance + _FAR * spread, (1 + chance) / 2)
+    if not table.is_confirmed and found <= least:
       raise UserError(
-        f'{self._at}: the largest logit in {table.path} is that of the label '
-        f'for {agreement:.1%} of {split}, and rows in a random order would '
-        f'have {chance:.1%}, so they seem to be of other examples; write them '
-        'in the order of the data, or with their numbers as id, or with '
-        'their labels or a checksum if they are right (docs/teachers.md)'
+        f'{self._at}: of the rows of {split} in {table.path} {said}, and '
+        f'rows in a random order would have {other}, so they seem to be of '
+        'other examples; write them in the order of the data, or with their '
+        'numbers as id, or with their labels or a checksum if they are right '
+        '(docs/teachers.md)'
       )
-    return agreement
+    return said
 
-  def _notes(
-    self, name: str, agreement: Mapping[str, float | None]
-  ) -> tuple[str, ...]:
+  def _notes(self, name: str, agreement: Mapping[str, str]) -> tuple[str, ...]:
     notes = []
     for split, table in self._tables.items():
       by = ' and '.join(table.told_by)
       said = (
         f'matched by {by}' if by else 'taken to be in the order of the data'
       )
-      if agreement[split] is not None:
-        said += (
-          f', and the largest logit is that of the label for '
-          f'{agreement[split]:.1%} of them'
-        )
+      if agreement[split]:
+        said += f', and {agreement[split]}'
       notes.append(
         f'the outputs of the teachers {name} for {split}, '
         f'{_said(self.shapes)}, are in {table.path}; its rows are {said}'
@@ -412,3 +417,29 @@ def _chance(guesses: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
   shares = [np.bincount(x, minlength=size) / len(x) for x in (guesses, labels)]
   chance = float(shares[0] @ shares[1])
   return chance, float(np.sqrt(chance * (1 - chance) / len(labels)))
+
+
+def _known(examples: Examples, numbers: np.ndarray) -> np.ndarray:
+  """Which labels of examples in memory are known, bool [n, K] or [n, 1]."""
+  valid = examples.fetch(numbers[:1]).get('valid')
+  if valid is None:
+    return np.ones((len(numbers), 1), bool)
+  return examples.fetch(numbers)['valid']
+
+
+def _moments(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """Sums over examples that correlations are computed from, [6, K]."""
+  x, y = x.astype(np.float64), y.astype(np.float64)
+  with np.errstate(invalid='ignore'):  # of classes that are ruled out
+    each = np.ones_like(x), x, y, x * x, y * y, x * y
+    return np.stack([np.where(counts, value, 0).sum(0) for value in each])
+
+
+def _correlation(moments: np.ndarray) -> float:
+  """The mean over the columns of that of x and y; NaN if none varies."""
+  n, x, y, xx, yy, xy = moments
+  both = (n * xx - x * x) * (n * yy - y * y)
+  varies = both > 0
+  if not varies.any():
+    return float('nan')
+  return float(np.mean((n * xy - x * y)[varies] / np.sqrt(both[varies])))

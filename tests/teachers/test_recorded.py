@@ -158,11 +158,24 @@ def test_outputs_are_those_that_the_task_takes(labels, kind, tmp_path):
   np.savez(tmp_path / 'd.npz', inputs=np.zeros((60, 2)), labels=given)
   source = sources.load(f'npz:{tmp_path}/d.npz', labels=labels)
   of = f'outputs:{tmp_path}/a.npy', source, 2, 'teachers.main', kind
-  np.save(tmp_path / 'a.npy', random.normal(size=y.shape))
-  assert 'in the order of the data' in Recorded(*of).notes[0]
+  logits = 4 * y - 2 + 0.3 * random.normal(size=y.shape)
+  np.save(tmp_path / 'a.npy', logits)
+  assert 'their correlation with the labels is 0.' in Recorded(*of).notes[0]
+  np.save(tmp_path / 'a.npy', np.roll(logits, 7, axis=0))
+  with pytest.raises(UserError, match=f'{AT}.* in a random order would have 0'):
+    Recorded(*of)
   np.save(tmp_path / 'a.npy', given if labels == 'values' else 0.9 * y)
   with pytest.raises(UserError, match=f'{AT}.* (in the unit|probabilities)'):
     Recorded(*of)
+
+
+def test_a_few_examples_can_agree(tmp_path):
+  labels = np.arange(30) % 2
+  np.savez(tmp_path / 'd.npz', inputs=np.zeros((30, 2)), labels=labels)
+  source = sources.load(f'npz:{tmp_path}/d.npz')
+  np.save(tmp_path / 'a.npy', 3.0 * np.eye(2)[labels])
+  notes = taught(tmp_path / 'a.npy', source, 2).notes
+  assert all('of the label for 100.0% of them' in note for note in notes)
 
 
 def test_a_class_may_be_ruled_out(digits, tmp_path):
