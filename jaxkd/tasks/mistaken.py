@@ -91,9 +91,10 @@ def metric(found: Sign) -> Metric:
 
 
 def _are_shares(logits, labels):
-  """Of 1, over the classes."""
-  is_one = abs(logits.sum(-1) - 1) < _ROUNDING
-  return [_everywhere((logits >= 0).all(-1) & is_one)]
+  """Of 1 or of 100, over the classes."""
+  whole = logits.sum(-1)
+  one, hundred = (abs(whole / of - 1) < _ROUNDING for of in (1, 100))
+  return [_everywhere((logits >= 0).all(-1) & (one | hundred))]
 
 
 def _are_parts(logits, labels):

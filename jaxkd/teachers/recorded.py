@@ -28,6 +28,7 @@ SPLIT = '{split}'  # in a path, stands for the name of a split
 SPLITS = ('train', 'validation', 'test')
 _ID, _LABELS = 'id', 'labels'
 _FAR = 4.0  # standard deviations from chance
+_SAME = 1e-3  # of a standard deviation, by which equal values may differ
 
 
 class _Table(NamedTuple):
@@ -394,16 +395,25 @@ def _check_labels(
     ours = examples.labels
     ours = examples.fetch(numbers)[_LABELS] if ours is None else ours[numbers]
     theirs = array_files.rows(labels, rows[numbers], at=where)
+    if theirs.dtype.kind not in 'biuf':
+      raise UserError(
+        f'{where} has labels of {theirs.dtype}; write the numbers of the '
+        'classes, or leave them out'
+      )
+    if source.standardized:  # the file has them in their own unit
+      means, scales = map(np.asarray, source.standardized)
+      ours = ours * scales + means
+      theirs = theirs[:, None] if theirs.shape == ours.shape[:1] else theirs
     if theirs.shape != ours.shape:
       raise UserError(
         f'{where} has labels of {list(theirs.shape[1:])} for an example, and '
         f'{source.name} of {list(ours.shape[1:])}; leave them out, or write '
         'those of the data'
       )
-    if ours.dtype.kind == 'f':  # measured values
-      theirs = theirs.astype(ours.dtype)
-    differs = (theirs != ours).reshape(len(ours), -1).any(1)
-    for i in np.flatnonzero(differs)[:1]:
+    gap = theirs != ours
+    if source.standardized:
+      gap = ~(np.abs(theirs - ours) <= _SAME * scales)
+    for i in np.flatnonzero(gap.reshape(len(ours), -1).any(1))[:1]:
       raise UserError(
         f'{where} has the label {theirs[i]} for example {numbers[i]} of '
         f'{split}, and {source.name} has {ours[i]}: the rows are of other '

@@ -36,6 +36,8 @@ def holds(kind, logits, labels=LABELS, where=None):
   [
     ('softmax', SHARES, True),
     ('softmax', SHARES[:, None], True),
+    ('softmax', 100 * SHARES, True),
+    ('softmax', 10 * SHARES, False),
     ('softmax', LOGITS, False),
     ('softmax', np.log(SHARES), False),
     ('softmax', PARTS, False),

@@ -120,6 +120,7 @@ def test_outputs_of_other_examples_are_refused(digits, tmp_path):
   refused('1,078 rows of a and 3 of b', a=values, b=values[:3])
   refused('rows in a random order would have', logits=values[order])
   refused('rows in a random order would have', logits=values, id=order)
+  refused('has labels of <U', logits=values, labels=labels.astype(str))
   refused('label 9 for example 0', logits=values, labels=np.roll(labels, 1))
   refused(
     'labels of .2. for an example', logits=values, labels=np.zeros((count, 2))
@@ -164,6 +165,13 @@ def test_outputs_are_those_that_the_task_takes(labels, kind, tmp_path):
   np.save(tmp_path / 'a.npy', np.roll(logits, 7, axis=0))
   with pytest.raises(UserError, match=f'{AT}.* in a random order would have 0'):
     Recorded(*of)
+  path = tmp_path / 'b.npz'
+  of_labels = f'outputs:{path}', *of[1:]
+  np.savez(path, logits=logits, labels=given)
+  assert 'matched by their labels' in Recorded(*of_labels).notes[0]
+  np.savez(path, logits=logits, labels=given[::-1])
+  with pytest.raises(UserError, match='the rows are of other examples'):
+    Recorded(*of_labels)
   np.save(tmp_path / 'a.npy', given if labels == 'values' else 0.9 * y)
   with pytest.raises(UserError, match=f'{AT}.* (in the unit|probabilities)'):
     Recorded(*of)
