@@ -179,6 +179,7 @@ def differences(
       are of another kind, or its labels were standardised otherwise.
   """
   if isinstance(folder, Given):
+    _check_given(name, entry, role, folder.made, source, kind)
     seen = inputs.said(inputs.of(source))
     view = f'{seen} through {role.eval_view}' if role.eval_view else seen
     return [
@@ -242,6 +243,35 @@ def differences(
         'here'
       )
   return notes
+
+
+def _check_given(
+  name: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  made: Any,
+  source: Source,
+  kind: str,
+) -> None:
+  """Refuses a net that says of itself, as `jaxkd.load` gives it, what differs.
+
+  Such a net has its view within.
+  """
+  classes = getattr(made, 'classes', ())
+  spec = {
+    'classes': classes,
+    'num_classes': len(classes),
+    'standardized': getattr(made, 'standardized', source.standardized),
+  }
+  _check_classes(name, entry, spec, source)
+  _check_kind(name, entry, getattr(made, 'logits', kind), kind)
+  _check_standardized(name, spec, source)
+  own = getattr(made, 'view', '')
+  if 'standardize' in own and 'standardize' in role.eval_view:
+    raise UserError(
+      f'teachers.{name}.views.eval: the net standardises what it is given '
+      f'itself, by its view {own!r}; leave standardize out of both views here'
+    )
 
 
 def _of_images(

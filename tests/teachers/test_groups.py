@@ -11,8 +11,9 @@ from jaxkd.data import inputs, sources
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError
+from jaxkd.models import given
 from jaxkd.run import config as configs
-from jaxkd.run import jobs
+from jaxkd.run import jobs, loaded
 from jaxkd.teachers import groups
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
@@ -202,3 +203,35 @@ def test_restores_what_pytorch_has_trained(tmp_path):
   at = r'^teachers\.main\.restore: '
   with pytest.raises(UserError, match=f'{at}.*does not fit.*no tensor there'):
     groups.restore('main', made, Role(net), 5, file)
+
+
+@pytest.mark.parametrize(
+  ('said', 'message'),
+  [
+    ({}, ''),
+    ({'classes': ('a', 'b', 'c')}, ''),
+    ({'classes': ('a', 'c', 'b')}, "class 1 is 'c' there and 'b' in synth"),
+    ({'logits': 'sigmoids'}, 'logits of a sigmoid for each class, and nets of'),
+    (
+      {'logits': 'softmax', 'standardized': ((1.0,), (2.0,))},
+      r'standardised by the means \(1.0,\) and .* by nothing',
+    ),
+    (
+      {'view': 'standardize(0.5, 0.5)'},
+      'views.eval: the net standardises what it is given itself',
+    ),
+  ],
+)
+def test_a_net_of_a_function_may_say_what_it_is(said, message):
+  source = sources.load('synthetic', shape=(4, 4, 1), num_classes=3, size=60)
+  source = source._replace(classes=('a', 'b', 'c'))
+  net = loaded.LoadedNet(lambda key: {}, lambda *x, **kw: ({}, {}), **said)
+  made = given.Given('mine:net', net, {'params': {'w': np.ones(1)}})
+  here = role()._replace(shape=(4, 4, 1), eval_view='standardize(0.5, 0.5)')
+  of = 'main', entry(restore='x')[0], here, made, source
+  if not message:
+    (note,) = groups.differences(*of)
+    assert 'that mine:net gives' in note
+    return
+  with pytest.raises(UserError, match=rf'^teachers\.main\..*{message}'):
+    groups.differences(*of)
