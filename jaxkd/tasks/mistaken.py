@@ -84,7 +84,8 @@ def metric(found: Sign) -> Metric:
     logits = outputs['logits']
     if is_factored(logits):  # a product, which has no softmax behind it
       return jnp.zeros(1), jnp.float32(0)
-    sums = [counted(x, batch) for x in found.of(logits, batch.get('labels'))]
+    numbers = found.of(logits.astype(jnp.float32), batch.get('labels'))
+    sums = [counted(x, batch) for x in numbers]
     return jnp.stack([total for total, _ in sums]), sums[0][1]
 
   return Metric(measure, found.holds)

@@ -937,6 +937,9 @@ def test_detectors_are_measured_one_by_one(tmp_path):
   )
   with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
     checks.prepare(config, tmp_path)
+  config['distill']['soft']['fuse'] = 'mean_probabilities'
+  with pytest.raises(UserError, match=r'soft\.fuse: it takes a softmax over'):
+    checks.prepare(config, tmp_path)
 
 
 def test_equal_arms_are_found(tmp_path):
