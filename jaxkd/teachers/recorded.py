@@ -28,6 +28,7 @@ SPLIT = '{split}'  # in a path, stands for the name of a split
 SPLITS = ('train', 'validation', 'test')
 _ID, _LABELS = 'id', 'labels'
 _FAR = 4.0  # standard deviations from chance
+_SOME = 256  # examples of tokens or pixels whose order is looked at
 _SAME = 1e-3  # of a standard deviation, by which equal values may differ
 
 
@@ -102,9 +103,8 @@ class Recorded:
       shape = self.shapes['logits'].shape
       external.check_logits(shape, classes, each, self._at)
     self._kind, self._sign = kind, mistaken.sign(kind, source.standardized)
-    self._judged = (
-      'logits' in self.shapes and not each and classes == source.num_classes
-    )
+    self._are_ours = 'logits' in self.shapes and classes == source.num_classes
+    self._judged = self._are_ours and not each
     agreement = {
       split: self._agreement(split, source.splits[split])
       for split in self._tables
@@ -223,19 +223,57 @@ class Recorded:
       found, chance, spread = _correlation(moments), 0, len(labels) ** -0.5
       said = f'their correlation with the labels is {found:.2f}'
       other = f'{chance:.2f}'
+    elif self._kind == 'softmax' and self._are_ours:
+      return self._agreement_of_positions(split, examples)
     else:
       return ''
     # Of few examples no more than half of what is above chance can be asked.
     least = min(chance + _FAR * spread, (1 + chance) / 2)
     if not table.is_confirmed and found <= least:
-      raise UserError(
-        f'{self._at}: of the rows of {split} in {table.path} {said}, and '
-        f'rows in a random order would have {other}, so they seem to be of '
-        'other examples; write them in the order of the data, or with their '
-        'numbers as id, or with their labels or a checksum if they are right '
-        '(docs/teachers.md)'
-      )
+      raise self._of_others(split, said, other)
     return said
+
+  def _agreement_of_positions(self, split: str, examples: Examples) -> str:
+    """The same of tokens or pixels: of some examples, against their neighbours.
+
+    Raises:
+      UserError: rows that agree with other examples as well as with their own.
+    """
+    numbers = np.linspace(0, len(examples) - 1, min(len(examples), _SOME))
+    numbers = np.unique(numbers.astype(int))
+    guesses = self.outputs(split, numbers)['logits'].argmax(-1)
+    batch = examples.fetch(numbers)
+    labels = batch[_LABELS]
+    if guesses.shape != labels.shape:
+      return ''
+    valid = batch.get('valid', np.ones(labels.shape, bool))
+    labels, guesses, valid = (
+      x.reshape(len(numbers), -1) for x in (labels, guesses, valid)
+    )
+
+    def agreement(by):
+      other, counts = np.roll(guesses, by, 0), valid & np.roll(valid, by, 0)
+      right = ((other == labels) & counts).sum(1)
+      return right / np.maximum(counts.sum(1), 1)
+
+    own, others = agreement(0), agreement(1)
+    gap, spread = own - others, max(len(numbers) - 1, 1) ** -0.5
+    said = (
+      f'the largest logit is that of the label for {own.mean():.1%} of them'
+    )
+    is_confirmed = self._tables[split].is_confirmed
+    if not is_confirmed and gap.mean() <= _FAR * spread * gap.std():
+      raise self._of_others(split, said, f'{others.mean():.1%}')
+    return said
+
+  def _of_others(self, split: str, said: str, other: str) -> UserError:
+    return UserError(
+      f'{self._at}: of the rows of {split} in {self._tables[split].path} '
+      f'{said}, and rows in a random order would have {other}, so they seem to '
+      'be of other examples; write them in the order of the data, or with '
+      'their numbers as id, or with their labels or a checksum if they are '
+      'right (docs/teachers.md)'
+    )
 
   def _notes(self, name: str, agreement: Mapping[str, str]) -> tuple[str, ...]:
     notes = []

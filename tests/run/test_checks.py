@@ -214,6 +214,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('students.student.views', '(8, 8, 1)', '(4, 4, 1)'),
     ),
     (
+      dict(students__student__views__train='flip|standardize(123.7, 58.4)'),
+      ('students.student.views.train', '123.7', 'from 0 to 1', 'by 255'),
+    ),
+    (
       dict(train__optimizer__name='adamx'),
       ('train.optimizer.name', "'adamx'", "'adamax'"),
     ),

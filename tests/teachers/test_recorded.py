@@ -1,10 +1,14 @@
 """Outputs in files find their examples, or are refused."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from jaxkd.data import sources
+from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.teachers import recorded
 from jaxkd.teachers.recorded import Recorded
@@ -175,6 +179,23 @@ def test_outputs_are_those_that_the_task_takes(labels, kind, tmp_path):
   np.save(tmp_path / 'a.npy', given if labels == 'values' else 0.9 * y)
   with pytest.raises(UserError, match=f'{AT}.* (in the unit|probabilities)'):
     Recorded(*of)
+
+
+@pytest.mark.parametrize('size', [8, 200])
+def test_maps_in_another_order_are_refused(size, tmp_path):
+  """Most pixels are background, so that most agree in any order."""
+  random = np.random.default_rng(0)
+  labels = (random.random((size, 6, 5)) < 0.1).astype(np.int32)
+  valid = random.random(labels.shape) < 0.8
+  train = ArrayExamples(np.zeros((size, 6, 5, 1)), labels, valid=valid)
+  source = Source('maps', {'train': train}, 2, (6, 5, 1), ('0', '1'))
+  logits = 4 * np.eye(2)[labels] + random.normal(size=(*labels.shape, 2))
+  np.save(tmp_path / 'a.npy', logits)
+  (note,) = taught(tmp_path / 'a.npy', source, 2).notes
+  assert re.search('that of the label for (99|100)', note)
+  np.save(tmp_path / 'b.npy', np.roll(logits, 3, 0))
+  with pytest.raises(UserError, match=f'{AT}.*in a random order would have [78]'):
+    taught(tmp_path / 'b.npy', source, 2)
 
 
 def test_a_few_examples_can_agree(tmp_path):
