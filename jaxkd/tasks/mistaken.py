@@ -50,14 +50,14 @@ def sign(
   """
   if kind == 'softmax':
     said = (
-      'are probabilities, of which a softmax would be taken; give '
-      'logits, or the logarithms of these'
+      'are probabilities, of which a softmax would be taken; give logits, or '
+      'the logarithms of these'
     )
     return Sign(_are_shares, _in_all, said, True)
   if kind == 'sigmoids':
     said = (
-      'are probabilities, of which a sigmoid would be taken; give '
-      'logits, log(p / (1 - p))'
+      'are probabilities, of which a sigmoid would be taken; give logits, '
+      'log(p / (1 - p))'
     )
     return Sign(_are_parts, _in_all, said, False)
   if not any(standardized):
@@ -74,7 +74,7 @@ def sign(
     '(value - mean) / deviation, by the means and deviations '
     f'{several([f"{mean:.6g} and {scale:.6g}" for mean, scale in pairs])}'
   )
-  return Sign(errors, _are_measured, said, True)
+  return Sign(errors, _are_measured, said, False)
 
 
 def metric(found: Sign) -> Metric:

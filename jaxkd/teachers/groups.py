@@ -187,13 +187,19 @@ def differences(
       f'(SHA-256 {folder.checksum[:12]}...), and in evaluation see {view}'
     ]
   if entry['restore'].startswith(pytorch.PREFIX):
-    if 'standardize' in role.eval_view:
-      return []  # how, such a file does not tell
-    return [
-      f'the teachers {name} come from PyTorch, where inputs are mostly '
-      'standardised, and see values as the data have them, for there is no '
-      f'standardize in teachers.{name}.views.eval'
-    ]
+    notes = []
+    if any(source.standardized):
+      notes.append(
+        f'the teachers {name} come from PyTorch, and what they predict is '
+        'taken for labels that are standardised as those of this run are'
+      )
+    if 'standardize' not in role.eval_view:  # else how is not known
+      notes.append(
+        f'the teachers {name} come from PyTorch, where inputs are mostly '
+        'standardised, and see values as the data have them, for there is no '
+        f'standardize in teachers.{name}.views.eval'
+      )
+    return notes
   if hugging_face.is_folder(entry['restore']) and hugging_face_vision.family(
     folder
   ):
@@ -300,6 +306,7 @@ def _differences_of_images(
   spec = {'classes': there, 'num_classes': len(there)}
   _check_classes(name, entry, spec, source)
   _check_kind(name, entry, hugging_face_vision.kind(folder) or kind, kind)
+  _check_standardized(name, {}, source)  # such a folder does not say how
   shown = hugging_face_vision.view(folder)
   own, wanted = (views.parse(t).text for t in (role.eval_view, shown.text))
   notes = [f'the net of the teachers {name} {note}' for note in shown.notes]

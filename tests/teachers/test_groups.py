@@ -169,6 +169,9 @@ def test_how_restored_teachers_were_shown_their_data_is_told(tmp_path):
   theirs, _ = entry(restore='pytorch:x')
   (note,) = groups.differences('main', theirs, here, tmp_path / 'x', source)
   assert 'no standardize in teachers.main.views.eval' in note
+  of_values = source._replace(standardized=((1.0,), (2.0,)))
+  notes = groups.differences('main', theirs, here, tmp_path / 'x', of_values)
+  assert 'taken for labels that are standardised as' in notes[0]
   other, _ = entry(restore='x', classes=3)
   assert not groups.differences('main', other, here, tmp_path / '0', named)
   groups.differences('main', other, here, tmp_path / 'x', source)

