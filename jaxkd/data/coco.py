@@ -1,5 +1,6 @@
 """Images with annotations in COCO's format: JSON files of boxes."""
 
+import collections
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -182,9 +183,15 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       f'data.source: {file} has {len(given["annotations"])} annotations{left}, '
       'and no object is left in any image; add some, or remove the file'
     )
+  _check_pixels(own, known, file)
   where = _folder_of(next(iter(known.values()))['file_name'], file, root)
   paths = [where / image['file_name'] for image in known.values()]
-  for path in paths:
+  for path, times in collections.Counter(paths).items():
+    if times > 1:
+      raise UserError(
+        f'data.source: {file} lists the image {path} {times} times; list it '
+        'once, with all of its objects'
+      )
     if not path.is_file():
       raise UserError(
         f'data.source: {file} has an image {path}, which is not there; add it, '
@@ -241,12 +248,21 @@ def examples(
 
 
 def check_alike(splits: Mapping[str, Annotated]) -> None:
-  """Refuses splits of other classes than the first.
+  """Refuses splits of other classes than the first, or of the same images.
 
   Raises:
     UserError: naming the files.
   """
   first, *others = splits.values()
+  seen: dict[Path, Path] = {}
+  for own in splits.values():
+    for path in own.images:
+      if path in seen:
+        raise UserError(
+          f'data.source: {own.file} and {seen[path]} have the image {path} '
+          'both; leave it out of one'
+        )
+    seen |= dict.fromkeys(own.images, own.file)
   for other in others:
     if other.categories != first.categories:
       raise UserError(
@@ -370,6 +386,22 @@ def _box(
       f'{width}x{height} pixels; repair it or leave it out'
     )
   return ends if there else None
+
+
+def _check_pixels(
+  own: Mapping[Any, list], known: Mapping[Any, dict], file: Path
+) -> None:
+  """Refuses boxes that are shares of the image's sides: all in one pixel."""
+  ends = [
+    (box[2] * known[id]['height'], box[3] * known[id]['width'])
+    for id, found in own.items()
+    for _, box in found
+  ]
+  if np.max(ends) <= 1:
+    raise UserError(
+      f'data.source: all boxes of {file} end within the first pixel, as shares '
+      'of the sides would; write [left, top, width, height] in pixels'
+    )
 
 
 def _folder_of(first: str, file: Path, root: Path) -> Path:

@@ -7,6 +7,7 @@ and exactly the tokens of the answers count.
 """
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -170,6 +171,30 @@ def writer(kind: str, vocabulary: Vocabulary, template: str) -> Writer:
   eos = vocabulary.pieces[vocabulary.special.eos]
   parts = functools.partial(_rendered, render=render, eos=eos)
   return Writer(parts, begins=False, markup=True)
+
+
+def jinja(template: str, vocabulary: Vocabulary) -> str:
+  """A template in Jinja that writes conversations as `writer` does.
+
+  Args:
+    template: as there.
+    vocabulary: as there.
+
+  Returns:
+    Its text; empty for that of the vocabulary.
+  """
+  if template != CHATML:
+    return files.path(template, at=_AT).read_text('utf-8') if template else ''
+  pieces, special = vocabulary.pieces, vocabulary.special
+  begin = pieces[special.bos] if vocabulary.begins else ''
+  begin, end = map(json.dumps, (begin, pieces[special.eos]))
+  return (
+    f'{{{{ {begin} }}}}{{% for message in messages %}}'
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
+    f"{{{{ {end} if message['role'] == 'assistant' else '<|im_end|>' }}}}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\\n' }}{% endif %}"
+  )
 
 
 def _whole(document):

@@ -211,9 +211,13 @@ def streamed(examples: Examples) -> StreamedExamples:
   """A user's own examples as `StreamedExamples`."""
   if isinstance(examples, StreamedExamples):
     return examples
-  return StreamedExamples(
-    len(examples), examples.fetch, lambda: getattr(examples, 'labels', None)
-  )
+
+  def labels():
+    if measured(examples):  # which are no classes
+      return index_lib.of(examples.labels)
+    return getattr(examples, 'labels', None)
+
+  return StreamedExamples(len(examples), examples.fetch, labels)
 
 
 def units(examples: Examples, field: str, at: str) -> np.ndarray | None:

@@ -20,7 +20,8 @@ from jaxkd.data.vocabulary import Vocabulary
 from jaxkd.errors import UserError, unknown
 
 AT = 'data.kw.tokens'
-FILE = 'tokenizer.json'
+FILE, SAID = 'tokenizer.json', 'tokenizer_config.json'
+TEMPLATE = 'chat_template.jinja'
 MOST = 2**24  # tokens
 ROLES = ('pad', 'bos', 'eos', 'unk')
 _SAMPLE = (
@@ -295,7 +296,7 @@ def _length(piece: str, of_bytes: bool) -> int:
 def _spelt(folder: Path) -> dict[str, str]:
   """How special tokens are written, by what is beside a tokenizer."""
   found = {}
-  for name in ('special_tokens_map.json', 'tokenizer_config.json'):
+  for name in ('special_tokens_map.json', SAID):
     said = _json(folder / name, {})
     for role in ROLES:
       token = said.get(f'{role}_token')
@@ -306,10 +307,10 @@ def _spelt(folder: Path) -> dict[str, str]:
 
 
 def _template(folder: Path) -> str:
-  file = folder / 'chat_template.jinja'
+  file = folder / TEMPLATE
   if file.is_file():
     return file.read_text(encoding='utf-8')
-  said = _json(folder / 'tokenizer_config.json', {}).get('chat_template')
+  said = _json(folder / SAID, {}).get('chat_template')
   if isinstance(said, list):  # several, by name
     named = {own.get('name'): own.get('template') for own in said}
     said = named.get('default')

@@ -225,6 +225,13 @@ def part_of(view: View) -> str:
   return next(parts, '')
 
 
+def means(view: View) -> tuple[float, ...]:
+  """The largest number that each `standardize` of a view subtracts."""
+  of = [op.apply.keywords for op in view.ops if op.name == 'standardize']
+  each = [own['mean'] for own in of]
+  return tuple(max(x) if isinstance(x, tuple) else x for x in each)
+
+
 def draws(view: View, input_shape: Any) -> bool:
   """Whether a view is random: its outputs depend on seed and epoch.
 

@@ -8,7 +8,7 @@ are a ViT or a ResNet of transformers.
 import importlib.util
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from absl import logging
 from safetensors.numpy import save_file
 
 from jaxkd import files, models, shapes
-from jaxkd.data import views
+from jaxkd.data import conversations, pretrained, views, vocabularies
 from jaxkd.errors import UserError
 from jaxkd.export import hf_images
 from jaxkd.export.exportable import Exportable
@@ -190,8 +190,31 @@ def _add_tokenizer(path: Path, given: Exportable) -> None:
     return
   origin = files.path(name.removeprefix(TOKENIZER), at='data.kw.tokens')
   if origin.is_file():
-    shutil.copy(origin, path / 'tokenizer.json')
-    return
+    shutil.copy(origin, path / pretrained.FILE)
   for part in _TOKENIZER:
     if (origin / part).is_file():
       shutil.copy(origin / part, path / part)
+  say(path, name, data['kw'])
+
+
+def say(path: Path, name: str, kw: Mapping[str, Any]) -> None:
+  """Writes what the data say about a tokenizer over what it says itself.
+
+  So what a net is asked is written as in its training, and ends as there.
+
+  Args:
+    path: the folder that holds it.
+    name: of the vocabulary, as ``data.kw.tokens`` has it.
+    kw: ``data.kw``.
+  """
+  eos, template = kw.get('eos', ''), kw.get('template', '')
+  changes = {'eos_token': eos} if eos else {}
+  if template:
+    vocabulary = vocabularies.of(name, None, eos=eos)
+    text = conversations.jinja(template, vocabulary)
+    (path / pretrained.TEMPLATE).write_text(text, encoding='utf-8')
+    changes['chat_template'] = text
+  file = path / pretrained.SAID
+  if changes and file.is_file():
+    said = json.loads(file.read_text('utf-8')) | changes
+    file.write_text(json.dumps(said, indent=2, ensure_ascii=False) + '\n')

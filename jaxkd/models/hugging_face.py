@@ -33,6 +33,7 @@ PREFIX = 'hf:'  # of such a folder, in a config
 DTYPES = ('float32', 'bfloat16')  # that weights are written in
 
 CONFIG = 'config.json'
+ADAPTER = 'adapter_config.json'  # of peft
 WEIGHTS = 'model.safetensors'
 INDEX = f'{WEIGHTS}.index.json'
 SHARD = 5 * 10**9  # bytes, the most in a file
@@ -395,7 +396,7 @@ def weight_files(path: Path) -> list[Path]:
   """The files of a folder's weights.
 
   Raises:
-    UserError: there are none, or not all that the index lists.
+    UserError: there are none, not all that the index lists, or others too.
   """
   if not (path / INDEX).is_file():
     if (path / WEIGHTS).is_file():
@@ -413,6 +414,11 @@ def weight_files(path: Path) -> list[Path]:
     raise UserError(
       f'{path / INDEX} has no weight_map; copy the file again from where the '
       'model comes from'
+    )
+  if WEIGHTS not in places.values() and (path / WEIGHTS).is_file():
+    raise UserError(
+      f'{path} has both {WEIGHTS} and {INDEX}, which lists other files, so it '
+      'is not known which weights are meant; remove one of them'
     )
   found = [path / name for name in sorted(set(places.values()))]
   missing = [file.name for file in found if not file.is_file()]
@@ -593,8 +599,13 @@ def read_config(path: Path) -> dict[str, Any]:
   """What a folder's ``config.json`` says.
 
   Raises:
-    UserError: there is none, or it is no JSON.
+    UserError: there is none, it is no JSON, or an adapter is beside it.
   """
+  if (path / ADAPTER).is_file():
+    raise UserError(
+      f'{path}: {ADAPTER} says that an adapter belongs to the weights, which '
+      'is not added here; save what merge_and_unload() of peft gives'
+    )
   if not (path / CONFIG).is_file():
     raise UserError(
       f'{path}: there is no {CONFIG}; name a folder of Hugging Face, as '

@@ -85,6 +85,11 @@ def classes(path: Path) -> tuple[str, ...]:
   return tuple(map(str, names))
 
 
+def kind(path: Path) -> str:
+  """What its logits are, see `jaxkd.tasks`; empty where it does not say."""
+  return _KINDS.get(hugging_face.read_config(path).get('problem_type'), '')
+
+
 def check(path: Path, shape: Sequence[int], count: int) -> None:
   """Refuses images, or numbers of classes, that are not those of the folder.
 
@@ -346,6 +351,11 @@ def _no_whole_number(entry: str, file: Path) -> UserError:
   )
 
 
+_KINDS = {
+  'single_label_classification': 'softmax',
+  'multi_label_classification': 'sigmoids',
+  'regression': 'values',
+}
 _ARCHITECTURES = {
   'ViTForImageClassification': ('vit', _vit),
   'ResNetForImageClassification': ('resnet_imagenet', _resnet),

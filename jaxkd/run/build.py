@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxkd import models, shapes
+from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import positions, views
 from jaxkd.data.sources import Source
 from jaxkd.distill import fusion
@@ -25,6 +26,7 @@ _NOT_OPTIONS = (
   'name', 'num_classes', 'input_shape', 'taps', 'remat', 'before', 'after',
   'freeze', 'dtype', 'at',
 )  # fmt: skip
+_LARGEST = 2.0  # that ops in front of it make of pixels from 0 to 1
 
 
 def role(
@@ -283,7 +285,21 @@ def viewed_shape(text: str, source: Source, at: str) -> Any:
       'their directions as they are; leave it out, and write it in '
       'data.augment, which turns them too'
     )
-  return views.output_shape(view, source.input_shape, at=at)
+  found = views.output_shape(view, source.input_shape, at=at)
+  _check_unit(view, source, at)
+  return found
+
+
+def _check_unit(view: views.View, source: Source, at: str) -> None:
+  """Refuses to standardise pixels from 0 to 1 by what bytes have."""
+  for mean in views.means(view):
+    arrays = inputs_lib.of(source).arrays if mean > _LARGEST else None
+    if inputs_lib.is_array(arrays) and arrays.is_unit:
+      raise UserError(
+        f'{at}: standardize subtracts {mean:g}, and the inputs of '
+        f'{source.name} are from 0 to 1 when a view sees them; divide its mean '
+        'and its std by 255'
+      )
 
 
 def input_shape(entry: Mapping[str, Any], source: Source, at: str) -> Any:

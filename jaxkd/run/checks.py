@@ -122,7 +122,9 @@ def _check(part: Round, source, directory, rounds) -> list[str]:
       notes += vocabularies.check_restored(name, entry, pieces, source)
       teachers.restore(name, entry, role, len(part.seeds), found)
       notes += earlier.choice(name, part, found)
-      notes += teachers.differences(name, entry, role, found, source)
+      notes += teachers.differences(
+        name, entry, role, found, source, session.logits
+      )
   for arm in part.arms:
     is_first = arm == part.first(arm)
     distill = terms.in_use(part.arms[arm]['distill'])

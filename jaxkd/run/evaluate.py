@@ -20,6 +20,7 @@ from jaxkd.errors import UserError
 from jaxkd.run import cached_outputs
 from jaxkd.run.job_groups import frozen_of
 from jaxkd.run.types import Session
+from jaxkd.tasks import mistaken
 from jaxkd.tasks.metrics import not_a_number
 from jaxkd.teachers import many
 from jaxkd.train import hosts, sharding
@@ -28,7 +29,8 @@ from jaxkd.types import Metric
 
 EVALUATED = 512  # examples at once
 LOGITS = 2**25  # of one net at once, where an example has many labels
-_LOST = 'nan of output '  # how many examples; beside the metrics of a net
+# Beside the metrics of a net: of how many examples, and whether.
+_LOST, _MISTAKEN = 'nan of output ', 'no logits'
 
 
 def evaluate(
@@ -75,7 +77,7 @@ def evaluate(
         compared,
         recipe=lambda hyper: Recipe({}, optax.identity()),
         example={},
-        metrics=with_lost(session.metrics),
+        metrics=with_checks(session),
         decode=session.decode,
       )
     ),
@@ -180,10 +182,21 @@ def mesh_of(mode: str, members: int, batch_size: int, **options):
   return sharding.mesh(members, batch_size, **options)
 
 
-def with_lost(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-  """Metrics, and for each output that they look at, how much of it is NaN."""
+def with_checks(session: Session, finished: bool = True) -> dict[str, Metric]:
+  """The metrics, and what tells outputs that they are meaningless for.
+
+  Args:
+    session: what the stages have in common.
+    finished: whether nets are finished; else without what takes long.
+  """
+  metrics = {
+    k: m for k, m in session.metrics.items() if finished or not m.finished
+  }
   outputs = dict.fromkeys(metric.output for metric in metrics.values())
   lost = {f'{_LOST}{i}': not_a_number(out) for i, out in enumerate(outputs)}
+  sign = mistaken.sign(session.logits, session.source.standardized)
+  if sign and 'logits' in outputs:
+    lost[_MISTAKEN] = mistaken.metric(sign)
   return {**metrics, **lost}
 
 
@@ -199,6 +212,7 @@ def measure(
     name: group for name, group in groups.items() if not group.role.external
   }
   totals = population.evaluate(carry, batches, *frozen_of(nets))
+  _check_logits(session, totals, roles)
   lost = _taken_lost(totals)
   if not may_be_lost:
     _check_lost(lost, roles, split)
@@ -217,6 +231,17 @@ def measure(
       of_role.setdefault(metric, []).append(found[name])
   means = {metric: np.mean(values, 0) for metric, values in of_role.items()}
   return {f'{split}/{name}': v for name, v in {**means, **found}.items()}
+
+
+def _check_logits(session, totals, roles):
+  """Refuses nets whose outputs are something else; takes what tells it out."""
+  sign = mistaken.sign(session.logits, session.source.standardized)
+  for name in [name for name in totals if name.endswith(_MISTAKEN)]:
+    net = name.rpartition('/')[0]
+    role = roles[net.partition('/')[0]] if net else next(iter(roles.values()))
+    found = sign.holds(*totals.pop(name)).any()
+    if found and (sign.is_rare or role.given or role.external):
+      raise UserError(f'{role.at}: the outputs logits of the net {sign.said}')
 
 
 def _taken_lost(totals: dict) -> dict[str, np.ndarray]:

@@ -37,6 +37,7 @@ def role(
   locations: set[str],
   *,
   at: str,
+  kind: str,
 ) -> Role:
   """The role of a group that a file or a function of the host is.
 
@@ -45,6 +46,7 @@ def role(
     source: the data.
     locations: names of the outputs that terms and nets look at.
     at: the entry's name.
+    kind: what logits are, see `jaxkd.tasks`.
 
   Raises:
     UserError: an entry or an output that such a group cannot have, or outputs
@@ -72,7 +74,7 @@ def role(
           f'{at}.views.{use}: the outputs in a file do not depend on a view; '
           'leave it empty'
         )
-    found = Recorded(restore, source, classes, at)
+    found = Recorded(restore, source, classes, at, kind)
   else:
     if views.draws(views.parse(entry['views']['eval']), source.input_shape):
       raise UserError(
@@ -88,6 +90,7 @@ def role(
       classes=classes,
       each=source.splits['train'].index.each,
       at=at,
+      kind=kind,
     )
   for location in sorted(locations - found.shapes.keys()):
     raise unknown('layer', location, found.shapes, f'{at}.restore')

@@ -161,8 +161,9 @@ def _teachers(
     learns = {output: f'{at}.{term}' for output, term in own.items()}
     vocabularies.check_own_tokens(at, entry, source)
     if is_external(entry['restore']):  # which does not learn by its terms
+      kind = tasks.logits_of(config['task'])
       with _blaming(asked):
-        role = external.role(entry, source, {*asked}, at=at)
+        role = external.role(entry, source, {*asked}, at=at, kind=kind)
     elif entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:

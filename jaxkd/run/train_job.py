@@ -18,7 +18,7 @@ from jaxkd.distill.system import System
 from jaxkd.errors import within
 from jaxkd.report import wording
 from jaxkd.run import cached_outputs, fault, fitted, job_groups, recipe
-from jaxkd.run.evaluate import measure, mesh_of, with_lost
+from jaxkd.run.evaluate import measure, mesh_of, with_checks
 from jaxkd.run.types import BestSteps, Job, Session, Trained
 from jaxkd.students import compression
 from jaxkd.train import sharding
@@ -232,7 +232,7 @@ def system_of(session: Session, job: Job, batch: dict) -> System:
     {name: group.role for name, group in job.groups.items()},
     recipe.recipe_of(job),
     shapes_of_one(batch, axis_of(batch)),
-    with_lost({k: m for k, m in session.metrics.items() if not m.finished}),
+    with_checks(session, finished=False),
     augment=recipe.augment_of(session, job),
     rollout=recipe.rollout_of(session, job),
     decode=session.decode,

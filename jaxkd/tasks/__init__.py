@@ -44,8 +44,8 @@ from jaxkd.errors import UserError
 if TYPE_CHECKING:
   from jaxkd.data.sources import Source
 
-# What logits are -> how data.kw.labels reads arrays for them.
-_LABELS = {'sigmoids': 'multilabel', 'values': 'values'}
+# The axes of labels -> how data.kw.labels reads arrays for them.
+_LABELS = {('classes',): 'multilabel', ('values',): 'values'}
 
 
 def find(name: str) -> ModuleType:
@@ -89,7 +89,7 @@ def check(name: str, source: 'Source') -> None:
   each = ' × '.join(axes) or 'example'
   shape = list(first['labels'].shape[1:])
   choose = 'choose another task or data.source'
-  if kind := _LABELS.get(logits_of(name)):
+  if kind := _LABELS.get(axes):
     choose = f'set data.kw.labels={kind!r} if these are arrays, or {choose}'
   if len(shape) != len(axes):
     raise UserError(

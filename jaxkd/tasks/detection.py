@@ -30,6 +30,8 @@ GROUND_TRUTH = 'jaxkd.tasks.detection:focal_and_boxes'
 OUTPUT = ('logits', 'offsets', 'anchors')
 LABELS = ('objects',)
 FIELDS = ('valid', 'boxes')
+LOGITS = 'sigmoids'
+ensemble = log_mean_sigmoids
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
 BETA = 1 / 9  # up to which difference the loss of offsets is a square

@@ -16,8 +16,6 @@ import numpy as np
 from jaxkd.errors import UserError
 from jaxkd.types import Net
 
-_ROUNDING = 1e-2  # of sums of probabilities
-
 
 class External(Protocol):
   """What gives the outputs.
@@ -93,12 +91,6 @@ def check_logits(
       f'{classes} classes; give a logit for each, in their order, or set '
       f'{at.removesuffix("restore")}classes if it tells others apart'
     )
-
-
-def are_probabilities(logits: np.ndarray) -> bool:
-  """Whether these, [B, ..., K], are shares of 1 and no logits."""
-  sums = logits.sum(-1)
-  return bool((logits >= 0).all() and (np.abs(sums - 1) < _ROUNDING).all())
 
 
 def checked(

@@ -156,6 +156,7 @@ def differences(
   role: Role,
   folder: Path | Given,
   source: Source,
+  kind: str = 'softmax',
 ) -> list[str]:
   """How the data and views of a restored group differ from those of this run.
 
@@ -166,15 +167,17 @@ def differences(
     folder: where the nets were exported to, a file of PyTorch's weights, a
       folder of Hugging Face, or nets that exist with their weights.
     source: the data that it is shown here.
+    kind: what logits are in this run, see `jaxkd.tasks`.
 
   Returns:
     Notes for the row.
 
   Raises:
-    UserError: its classes have other names than those of the data, or its
-      labels were standardised otherwise.
+    UserError: its classes have other names than those of the data, its logits
+      are of another kind, or its labels were standardised otherwise.
   """
   if isinstance(folder, Given):
+    _check_given(name, entry, role, folder.made, source, kind)
     seen = inputs.said(inputs.of(source))
     view = f'{seen} through {role.eval_view}' if role.eval_view else seen
     return [
@@ -182,17 +185,23 @@ def differences(
       f'(SHA-256 {folder.checksum[:12]}...), and in evaluation see {view}'
     ]
   if entry['restore'].startswith(pytorch.PREFIX):
-    if 'standardize' in role.eval_view:
-      return []  # how, such a file does not tell
-    return [
-      f'the teachers {name} come from PyTorch, where inputs are mostly '
-      'standardised, and see values as the data have them, for there is no '
-      f'standardize in teachers.{name}.views.eval'
-    ]
+    notes = []
+    if any(source.standardized):
+      notes.append(
+        f'the teachers {name} come from PyTorch, and what they predict is '
+        'taken for labels that are standardised as those of this run are'
+      )
+    if 'standardize' not in role.eval_view:  # else how is not known
+      notes.append(
+        f'the teachers {name} come from PyTorch, where inputs are mostly '
+        'standardised, and see values as the data have them, for there is no '
+        f'standardize in teachers.{name}.views.eval'
+      )
+    return notes
   if hugging_face.is_folder(entry['restore']) and hugging_face_vision.family(
     folder
   ):
-    return _differences_of_images(name, entry, role, folder, source)
+    return _differences_of_images(name, entry, role, folder, source, kind)
   if hugging_face.is_folder(entry['restore']):
     rows = hugging_face.options(folder)['vocabulary']
     classes = entry['classes'] or source.num_classes
@@ -205,6 +214,7 @@ def differences(
     ]
   spec = stored.description(folder)
   _check_classes(name, entry, spec, source)
+  _check_kind(name, entry, spec.get('logits', kind), kind)
   _check_standardized(name, spec, source)
   notes, here = [], shape_lib.as_json(role.shape)
   if role.reads:
@@ -239,6 +249,35 @@ def differences(
   return notes
 
 
+def _check_given(
+  name: str,
+  entry: Mapping[str, Any],
+  role: Role,
+  made: Any,
+  source: Source,
+  kind: str,
+) -> None:
+  """Refuses a net that says of itself, as `jaxkd.load` gives it, what differs.
+
+  Such a net has its view within.
+  """
+  classes = getattr(made, 'classes', ())
+  spec = {
+    'classes': classes,
+    'num_classes': len(classes),
+    'standardized': getattr(made, 'standardized', source.standardized),
+  }
+  _check_classes(name, entry, spec, source)
+  _check_kind(name, entry, getattr(made, 'logits', kind), kind)
+  _check_standardized(name, spec, source)
+  own = getattr(made, 'view', '')
+  if 'standardize' in own and 'standardize' in role.eval_view:
+    raise UserError(
+      f'teachers.{name}.views.eval: the net standardises what it is given '
+      f'itself, by its view {own!r}; leave standardize out of both views here'
+    )
+
+
 def _of_images(
   entry: Mapping[str, Any], role: Role, like: Any, folder: Path
 ) -> dict:
@@ -258,11 +297,14 @@ def _differences_of_images(
   role: Role,
   folder: Path,
   source: Source,
+  kind: str,
 ) -> list[str]:
   """The same of a net for images in a folder of Hugging Face."""
   there = hugging_face_vision.classes(folder)
   spec = {'classes': there, 'num_classes': len(there)}
   _check_classes(name, entry, spec, source)
+  _check_kind(name, entry, hugging_face_vision.kind(folder) or kind, kind)
+  _check_standardized(name, {}, source)  # such a folder does not say how
   shown = hugging_face_vision.view(folder)
   own, wanted = (views.parse(t).text for t in (role.eval_view, shown.text))
   notes = [f'the net of the teachers {name} {note}' for note in shown.notes]
@@ -296,6 +338,27 @@ def _check_classes(
         f'{source.name}; restore a teacher of the same classes, or set '
         f'teachers.{name}.classes={len(here)} if they mean the same'
       )
+
+
+# What logits are, see `jaxkd.tasks`.
+_KINDS = {
+  'softmax': 'a softmax over the classes',
+  'sigmoids': 'a sigmoid for each class',
+  'values': 'measured values',
+}
+
+
+def _check_kind(
+  name: str, entry: Mapping[str, Any], there: str, here: str
+) -> None:
+  """Refuses a group whose logits mean something else than those of the run."""
+  if there != here and not entry['classes']:
+    raise UserError(
+      f'teachers.{name}.restore: it gives logits of {_KINDS[there]}, and nets '
+      f'of this task of {_KINDS[here]}; restore a teacher of the same task, or '
+      f'set teachers.{name}.classes to the number that it tells apart and '
+      'compare its layers alone'
+    )
 
 
 def _check_standardized(name: str, spec: Mapping, source: Source) -> None:

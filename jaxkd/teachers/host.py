@@ -18,6 +18,7 @@ from jaxkd import files, options
 from jaxkd.data import array_files
 from jaxkd.errors import UserError, blamed, within
 from jaxkd.models import external as names
+from jaxkd.tasks import mistaken
 from jaxkd.teachers import external
 
 _TOLERANCE = 1e-2  # of the largest output, for sums in half precision
@@ -36,6 +37,7 @@ class HostFunction:
     classes: of the logits.
     each: the shape of the labels of one example.
     at: the config entry of the group, as ``teachers.main``.
+    kind: what logits are, see `jaxkd.tasks`.
 
   Raises:
     UserError: the function fails, gives something else than outputs, or its
@@ -52,6 +54,7 @@ class HostFunction:
     classes: int,
     each: tuple[int, ...],
     at: str,
+    kind: str = 'softmax',
   ):
     self.name, self._at, self.splits = restore, f'{at}.restore', splits
     function = names.function(restore, at=self._at)
@@ -69,10 +72,10 @@ class HostFunction:
       external.check_logits(
         self.shapes['logits'].shape, classes, each, self._at
       )
-      if external.are_probabilities(whole['logits']):
+      sign = mistaken.sign(kind)
+      if sign and sign.holds(sign.sums(whole['logits']), size):
         raise UserError(
-          f'{self._at}: the logits that {restore} gives are probabilities, of '
-          'which a softmax would be taken; return their logarithms'
+          f'{self._at}: the logits that {restore} gives {sign.said}'
         )
     self._check_alone(inputs, whole)
     self.checksum = _checksum(restore, kw, self._at)

@@ -3,8 +3,8 @@
 The rows of a file are the examples of a split, in their order or by their
 numbers, ``id``. A file may have beside the outputs what confirms that: the
 ``checksum`` of the inputs, which `save` writes, or ``labels``. Where it has
-neither, rows are refused whose largest logit is that of the label no more often
-than in a random order.
+neither, rows are refused that agree with the labels no better than in a random
+order.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +21,15 @@ from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models.external import OUTPUTS
+from jaxkd.tasks import mistaken
 from jaxkd.teachers import external
 
 SPLIT = '{split}'  # in a path, stands for the name of a split
 SPLITS = ('train', 'validation', 'test')
 _ID, _LABELS = 'id', 'labels'
 _FAR = 4.0  # standard deviations from chance
+_SOME = 256  # examples of tokens or pixels whose order is looked at
+_SAME = 1e-3  # of a standard deviation, by which equal values may differ
 
 
 class _Table(NamedTuple):
@@ -56,12 +59,20 @@ class Recorded:
     source: the data.
     classes: of the logits.
     at: the config entry of the group, as ``teachers.main``.
+    kind: what logits are, see `jaxkd.tasks`.
 
   Raises:
     UserError: there is no such file, or what it holds is not for these data.
   """
 
-  def __init__(self, restore: str, source: Source, classes: int, at: str):
+  def __init__(
+    self,
+    restore: str,
+    source: Source,
+    classes: int,
+    at: str,
+    kind: str = 'softmax',
+  ):
     self.name, self._at = restore, f'{at}.restore'
     paths = paths_of(restore, at=self._at)
     self._tables: dict[str, _Table] = {}
@@ -91,9 +102,9 @@ class Recorded:
     if 'logits' in self.shapes:
       shape = self.shapes['logits'].shape
       external.check_logits(shape, classes, each, self._at)
-    self._judged = (
-      'logits' in self.shapes and not each and classes == source.num_classes
-    )
+    self._kind, self._sign = kind, mistaken.sign(kind, source.standardized)
+    self._are_ours = 'logits' in self.shapes and classes == source.num_classes
+    self._judged = self._are_ours and not each
     agreement = {
       split: self._agreement(split, source.splits[split])
       for split in self._tables
@@ -178,57 +189,101 @@ class Recorded:
       )
     return _Table(path, arrays, rows, tuple(told_by), is_confirmed)
 
-  def _agreement(self, split: str, examples: Examples) -> float | None:
-    """Reads all outputs, and finds how often the largest logit is the label's.
+  def _agreement(self, split: str, examples: Examples) -> str:
+    """Reads all outputs, and says how well they agree with the labels.
 
     Raises:
-      UserError: values that are not numbers, probabilities in place of logits,
-        or an agreement that any order would have.
+      UserError: values that are not numbers, or are no logits, or an agreement
+        that any order would have.
     """
-    table = self._tables[split]
-    labels = examples.index.classes
+    table, labels = self._tables[split], examples.index.classes
     size = sum(4 * int(np.prod(x.shape[1:])) for x in table.arrays.values())
-    guesses, are_shares = np.zeros(len(labels), int), True
+    guesses, total, moments = np.zeros(len(labels), int), 0, None
     for numbers in passes.parts(len(labels), size, 'reading outputs'):
       found = self.outputs(split, numbers)
       if 'logits' in found:
-        logits = found['logits']
-        are_shares &= external.are_probabilities(logits)
+        logits, own = found['logits'], examples.labels
+        own = own if own is None else own[numbers]
+        if self._sign:
+          total += self._sign.sums(logits, own)
         if self._judged:
           guesses[numbers] = logits.argmax(-1)
-    if 'logits' in table.arrays and are_shares:
-      raise UserError(
-        f'{self._at}: the logits in {table.path} are probabilities, of which '
-        'a softmax would be taken; write their logarithms'
-      )
-    if not self._judged:
-      return None
-    agreement = float((guesses == labels).mean())
-    chance, spread = _chance(guesses, labels)
-    if not table.is_confirmed and agreement <= chance + _FAR * spread:
-      raise UserError(
-        f'{self._at}: the largest logit in {table.path} is that of the label '
-        f'for {agreement:.1%} of {split}, and rows in a random order would '
-        f'have {chance:.1%}, so they seem to be of other examples; write them '
-        'in the order of the data, or with their numbers as id, or with '
-        'their labels or a checksum if they are right (docs/teachers.md)'
-      )
-    return agreement
+        elif self._kind != 'softmax' and np.shape(own) == logits.shape:
+          added = _moments(logits, own, _known(examples, numbers))
+          moments = added if moments is None else moments + added
+    sign = self._sign if 'logits' in table.arrays else None
+    if sign and sign.holds(total, len(labels)):
+      raise UserError(f'{self._at}: the logits in {table.path} {sign.said}')
+    if self._judged:
+      found = float((guesses == labels).mean())
+      chance, spread = _chance(guesses, labels)
+      said = f'the largest logit is that of the label for {found:.1%} of them'
+      other = f'{chance:.1%}'
+    elif moments is not None:
+      found, chance, spread = _correlation(moments), 0, len(labels) ** -0.5
+      said = f'their correlation with the labels is {found:.2f}'
+      other = f'{chance:.2f}'
+    elif self._kind == 'softmax' and self._are_ours:
+      return self._agreement_of_positions(split, examples)
+    else:
+      return ''
+    # Of few examples no more than half of what is above chance can be asked.
+    least = min(chance + _FAR * spread, (1 + chance) / 2)
+    if not table.is_confirmed and found <= least:
+      raise self._of_others(split, said, other)
+    return said
 
-  def _notes(
-    self, name: str, agreement: Mapping[str, float | None]
-  ) -> tuple[str, ...]:
+  def _agreement_of_positions(self, split: str, examples: Examples) -> str:
+    """The same of tokens or pixels: of some examples, against their neighbours.
+
+    Raises:
+      UserError: rows that agree with other examples as well as with their own.
+    """
+    numbers = np.linspace(0, len(examples) - 1, min(len(examples), _SOME))
+    numbers = np.unique(numbers.astype(int))
+    guesses = self.outputs(split, numbers)['logits'].argmax(-1)
+    batch = examples.fetch(numbers)
+    labels = batch[_LABELS]
+    if guesses.shape != labels.shape:
+      return ''
+    valid = batch.get('valid', np.ones(labels.shape, bool))
+    labels, guesses, valid = (
+      x.reshape(len(numbers), -1) for x in (labels, guesses, valid)
+    )
+
+    def agreement(by):
+      other, counts = np.roll(guesses, by, 0), valid & np.roll(valid, by, 0)
+      right = ((other == labels) & counts).sum(1)
+      return right / np.maximum(counts.sum(1), 1)
+
+    own, others = agreement(0), agreement(1)
+    gap, spread = own - others, max(len(numbers) - 1, 1) ** -0.5
+    said = (
+      f'the largest logit is that of the label for {own.mean():.1%} of them'
+    )
+    is_confirmed = self._tables[split].is_confirmed
+    if not is_confirmed and gap.mean() <= _FAR * spread * gap.std():
+      raise self._of_others(split, said, f'{others.mean():.1%}')
+    return said
+
+  def _of_others(self, split: str, said: str, other: str) -> UserError:
+    return UserError(
+      f'{self._at}: of the rows of {split} in {self._tables[split].path} '
+      f'{said}, and rows in a random order would have {other}, so they seem to '
+      'be of other examples; write them in the order of the data, or with '
+      'their numbers as id, or with their labels or a checksum if they are '
+      'right (docs/teachers.md)'
+    )
+
+  def _notes(self, name: str, agreement: Mapping[str, str]) -> tuple[str, ...]:
     notes = []
     for split, table in self._tables.items():
       by = ' and '.join(table.told_by)
       said = (
         f'matched by {by}' if by else 'taken to be in the order of the data'
       )
-      if agreement[split] is not None:
-        said += (
-          f', and the largest logit is that of the label for '
-          f'{agreement[split]:.1%} of them'
-        )
+      if agreement[split]:
+        said += f', and {agreement[split]}'
       notes.append(
         f'the outputs of the teachers {name} for {split}, '
         f'{_said(self.shapes)}, are in {table.path}; its rows are {said}'
@@ -378,16 +433,25 @@ def _check_labels(
     ours = examples.labels
     ours = examples.fetch(numbers)[_LABELS] if ours is None else ours[numbers]
     theirs = array_files.rows(labels, rows[numbers], at=where)
+    if theirs.dtype.kind not in 'biuf':
+      raise UserError(
+        f'{where} has labels of {theirs.dtype}; write the numbers of the '
+        'classes, or leave them out'
+      )
+    if source.standardized:  # the file has them in their own unit
+      means, scales = map(np.asarray, source.standardized)
+      ours = ours * scales + means
+      theirs = theirs[:, None] if theirs.shape == ours.shape[:1] else theirs
     if theirs.shape != ours.shape:
       raise UserError(
         f'{where} has labels of {list(theirs.shape[1:])} for an example, and '
         f'{source.name} of {list(ours.shape[1:])}; leave them out, or write '
         'those of the data'
       )
-    if ours.dtype.kind == 'f':  # measured values
-      theirs = theirs.astype(ours.dtype)
-    differs = (theirs != ours).reshape(len(ours), -1).any(1)
-    for i in np.flatnonzero(differs)[:1]:
+    gap = theirs != ours
+    if source.standardized:
+      gap = ~(np.abs(theirs - ours) <= _SAME * scales)
+    for i in np.flatnonzero(gap.reshape(len(ours), -1).any(1))[:1]:
       raise UserError(
         f'{where} has the label {theirs[i]} for example {numbers[i]} of '
         f'{split}, and {source.name} has {ours[i]}: the rows are of other '
@@ -401,3 +465,29 @@ def _chance(guesses: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
   shares = [np.bincount(x, minlength=size) / len(x) for x in (guesses, labels)]
   chance = float(shares[0] @ shares[1])
   return chance, float(np.sqrt(chance * (1 - chance) / len(labels)))
+
+
+def _known(examples: Examples, numbers: np.ndarray) -> np.ndarray:
+  """Which labels of examples in memory are known, bool [n, K] or [n, 1]."""
+  valid = examples.fetch(numbers[:1]).get('valid')
+  if valid is None:
+    return np.ones((len(numbers), 1), bool)
+  return examples.fetch(numbers)['valid']
+
+
+def _moments(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """Sums over examples that correlations are computed from, [6, K]."""
+  x, y = x.astype(np.float64), y.astype(np.float64)
+  with np.errstate(invalid='ignore'):  # of classes that are ruled out
+    each = np.ones_like(x), x, y, x * x, y * y, x * y
+    return np.stack([np.where(counts, value, 0).sum(0) for value in each])
+
+
+def _correlation(moments: np.ndarray) -> float:
+  """The mean over the columns of that of x and y; NaN if none varies."""
+  n, x, y, xx, yy, xy = moments
+  both = (n * xx - x * x) * (n * yy - y * y)
+  varies = both > 0
+  if not varies.any():
+    return float('nan')
+  return float(np.mean((n * xy - x * y)[varies] / np.sqrt(both[varies])))

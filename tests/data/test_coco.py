@@ -2,6 +2,8 @@
 
 import copy
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -132,9 +134,11 @@ def test_large_sets_are_read_as_asked_for(folder, monkeypatch):
 def test_the_usual_layouts(tmp_path, layout, options, splits):
   for file, images in layout.items():
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / file).write_text(json.dumps(GIVEN))
-    for name in 'abc':
-      picture(tmp_path / images / f'{name}.png', 9)
+    given = copy.deepcopy(GIVEN)
+    for i, image in enumerate(given['images']):
+      image['file_name'] = f'{pathlib.Path(file).stem}{i}.png'
+      picture(tmp_path / images / image['file_name'], 9)
+    (tmp_path / file).write_text(json.dumps(given))
   found = coco.find(tmp_path, options.get('test', ''))
   assert {*found} == splits
   for file in found.values():
@@ -201,6 +205,14 @@ def of(i, **changes):
       lambda g: g['images'][0].update(file_name=None),
       'has the file_name None, which must be a text',
     ),
+    (
+      lambda g: [x.update(bbox=[0.1, 0.1, 0.5, 0.3]) for x in g['annotations']],
+      'all boxes of .*train.json end within the first pixel, as shares',
+    ),
+    (
+      lambda g: g['images'][1].update(file_name='a.png'),
+      'lists the image .*a.png 2 times; list it once',
+    ),
     (lambda g: g['images'][0].pop('width'), "'a.png'.* has no 'width'"),
     (lambda g: g['annotations'][0].pop('bbox'), "has no 'bbox'"),
     (lambda g: g['images'][1].update(id=5), 'has two of the image 5; number'),
@@ -228,6 +240,19 @@ def test_bad_annotations_are_named(folder, change, message):
   with pytest.raises(UserError, match=f'^data.source: .*{message}') as caught:
     load(folder)
   assert '\n' not in str(caught.value)
+
+
+def test_an_image_is_in_one_split(folder):
+  for name in 'abc':
+    (folder / name).with_suffix('.png').write_bytes(
+      (folder / 'train' / f'{name}.png').read_bytes()
+    )
+  for split in ('train', 'test'):
+    shutil.rmtree(folder / split)
+  with pytest.raises(
+    UserError, match=r'test.json and .*train.json have the im'
+  ):
+    load(folder)
 
 
 def test_boxes_may_be_cut_off(folder):

@@ -8,6 +8,7 @@ import pytest
 
 from jaxkd.data import sources
 from jaxkd.errors import UserError
+from jaxkd.export import hf
 
 ASK, ANSWER = 'What? a', 'bc'  # 'ab' is a token, too
 TURNS = [
@@ -153,6 +154,23 @@ class TestChat:
     assert source.tokenizer.decode(row['inputs']) == 'U: a|A: bc\n|U: b|A: c'
     learnt = source.tokenizer.decode(row['labels'][row['valid']])
     assert learnt == 'bc\nc'
+
+  def test_an_export_asks_as_in_training(self, tmp_path, byte_level):
+    tokens, out = f'tokenizer:{byte_level}', tmp_path / 'out'
+    options = {**CHAT, 'tokens': tokens, 'eos': '<|endoftext|>'}
+    ours = first(load(tmp_path, [chat()], **options, template='chatml'))
+    out.mkdir()
+    for name in ('tokenizer.json', 'tokenizer_config.json'):
+      (out / name).write_bytes((byte_level / name).read_bytes())
+    kw = {'template': 'chatml', 'eos': '<|endoftext|>'}
+    hf.say(out, tokens, kw)
+    theirs = load(tmp_path, [chat()], **{**CHAT, 'tokens': f'tokenizer:{out}'})
+    row = first(theirs)
+    for name in ('inputs', 'prompt', 'valid'):
+      np.testing.assert_array_equal(row[name], ours[name])
+    said = json.loads((out / 'tokenizer_config.json').read_text())
+    assert said['chat_template'] == theirs.tokenizer.template
+    assert said['eos_token'] == '<|endoftext|>'
 
   @pytest.mark.parametrize(
     ('template', 'said'),

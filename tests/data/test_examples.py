@@ -242,6 +242,15 @@ class TestExamplesOfOnesOwn:
     with pytest.raises(UserError, match='the field valid of example 0'):
       _ = examples.streamed(own).index
 
+  def test_measured_values_are_no_classes_when_read_otherwise(self):
+    values = np.linspace(0, 1, 6)[:, None]
+    own = examples.ArrayExamples(
+      np.zeros((6, 2)), values, **{examples.SCALE: np.ones((6, 1))}
+    )
+    made = examples.streamed(own).read_by(own.fetch)
+    assert made.index.each == (1,)
+    assert not made.index.values.size
+
   def test_some_label_counts(self):
     labels = np.arange(6)
     own = self.Own(inputs=labels, labels=labels, valid=labels > 9)

@@ -146,6 +146,11 @@ def indexed(folder):
   (folder / 'model.safetensors.index.json').write_text(text)
 
 
+def stale(folder):
+  text = json.dumps({'weight_map': {'model.norm.weight': 'a.safetensors'}})
+  (folder / 'model.safetensors.index.json').write_text(text)
+
+
 def pickled(folder):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
 
@@ -193,6 +198,11 @@ NORM = 'model.norm.weight'
     (
       lambda f: (f / 'model.safetensors').unlink(),
       'there are no weights in .* or .*index.json; download',
+    ),
+    (stale, 'has both model.safetensors and model.safetensors.index.json, w'),
+    (
+      lambda f: (f / 'adapter_config.json').write_text('{}'),
+      'adapter_config.json says that an adapter belongs to the weights',
     ),
     (pickled, 'no weights in .*, and pytorch_model.bin is a pickle'),
     (tensors(lambda t: t.pop(NORM)), 'no tensor model.norm.weight is there'),

@@ -272,3 +272,16 @@ def test_classes_are_the_labels_that_have_names(tmp_path):
   )
   folder = written(tmp_path / 'net')
   assert vision.classes(folder) == ('0', '1', '2', '3')
+
+
+@pytest.mark.parametrize(
+  ('problem', 'wanted'),
+  [
+    ('single_label_classification', 'softmax'),
+    ('multi_label_classification', 'sigmoids'),
+    ('regression', 'values'),
+    (None, ''),
+  ],
+)
+def test_logits_are_what_the_net_was_trained_for(problem, wanted, tmp_path):
+  assert vision.kind(written(tmp_path / 'net', problem_type=problem)) == wanted

@@ -214,6 +214,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('students.student.views', '(8, 8, 1)', '(4, 4, 1)'),
     ),
     (
+      dict(students__student__views__train='flip|standardize(123.7, 58.4)'),
+      ('students.student.views.train', '123.7', 'from 0 to 1', 'by 255'),
+    ),
+    (
       dict(train__optimizer__name='adamx'),
       ('train.optimizer.name', "'adamx'", "'adamax'"),
     ),
@@ -946,6 +950,9 @@ def test_detectors_are_measured_one_by_one(tmp_path):
     report__compare=dict(better='student', than='teacher ensemble'),
   )
   with pytest.raises(UserError, match=r"no arm 'teacher ensemble'"):
+    checks.prepare(config, tmp_path)
+  config['distill']['soft']['fuse'] = 'mean_probabilities'
+  with pytest.raises(UserError, match=r'soft\.fuse: it takes a softmax over'):
     checks.prepare(config, tmp_path)
 
 

@@ -190,3 +190,16 @@ def test_fewer_examples_at_once_where_each_has_many_logits(run, monkeypatch):
     np.testing.assert_allclose(parts[name], value, atol=1e-5)
   monkeypatch.setattr(evaluate, 'LOGITS', 1)
   assert evaluate._at_once(session, 'test') == 1
+
+
+def test_a_net_that_gives_probabilities_has_no_result(run):
+  session, roles, variables = run
+
+  def probabilities(path, x):
+    if 'head' not in jax.tree_util.keystr(path):
+      return x
+    return jnp.full_like(x, 0.25 if x.ndim == 2 else 0.0)  # of four classes
+
+  bad = jax.tree_util.tree_map_with_path(probabilities, variables)
+  with pytest.raises(UserError, match=r'student: .* are probabilities'):
+    evaluate.evaluate(session, roles, bad, 'test')

@@ -11,8 +11,9 @@ from jaxkd.data import inputs, sources
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError
+from jaxkd.models import given
 from jaxkd.run import config as configs
-from jaxkd.run import jobs
+from jaxkd.run import jobs, loaded
 from jaxkd.teachers import groups
 from jaxkd.train import checkpoint
 from jaxkd.types import Net
@@ -160,11 +161,20 @@ def test_how_restored_teachers_were_shown_their_data_is_told(tmp_path):
   named = source._replace(classes=('a', 'c', 'b'))
   with pytest.raises(UserError, match="class 1 is 'b' there and 'c' in synth"):
     groups.differences('main', made, here, tmp_path / '5', named)
+  checkpoint.export(tmp_path / 'x', variables, {**like, 'logits': 'sigmoids'})
+  of = 'main', made, here, tmp_path / 'x', source
+  with pytest.raises(UserError, match='a sigmoid for each class, and nets of'):
+    groups.differences(*of)
+  groups.differences(*of, 'sigmoids')
   theirs, _ = entry(restore='pytorch:x')
   (note,) = groups.differences('main', theirs, here, tmp_path / 'x', source)
   assert 'no standardize in teachers.main.views.eval' in note
+  of_values = source._replace(standardized=((1.0,), (2.0,)))
+  notes = groups.differences('main', theirs, here, tmp_path / 'x', of_values)
+  assert 'taken for labels that are standardised as' in notes[0]
   other, _ = entry(restore='x', classes=3)
   assert not groups.differences('main', other, here, tmp_path / '0', named)
+  groups.differences('main', other, here, tmp_path / 'x', source)
 
 
 def test_restores_what_pytorch_has_trained(tmp_path):
@@ -196,3 +206,35 @@ def test_restores_what_pytorch_has_trained(tmp_path):
   at = r'^teachers\.main\.restore: '
   with pytest.raises(UserError, match=f'{at}.*does not fit.*no tensor there'):
     groups.restore('main', made, Role(net), 5, file)
+
+
+@pytest.mark.parametrize(
+  ('said', 'message'),
+  [
+    ({}, ''),
+    ({'classes': ('a', 'b', 'c')}, ''),
+    ({'classes': ('a', 'c', 'b')}, "class 1 is 'c' there and 'b' in synth"),
+    ({'logits': 'sigmoids'}, 'logits of a sigmoid for each class, and nets of'),
+    (
+      {'logits': 'softmax', 'standardized': ((1.0,), (2.0,))},
+      r'standardised by the means \(1.0,\) and .* by nothing',
+    ),
+    (
+      {'view': 'standardize(0.5, 0.5)'},
+      'views.eval: the net standardises what it is given itself',
+    ),
+  ],
+)
+def test_a_net_of_a_function_may_say_what_it_is(said, message):
+  source = sources.load('synthetic', shape=(4, 4, 1), num_classes=3, size=60)
+  source = source._replace(classes=('a', 'b', 'c'))
+  net = loaded.LoadedNet(lambda key: {}, lambda *x, **kw: ({}, {}), **said)
+  made = given.Given('mine:net', net, {'params': {'w': np.ones(1)}})
+  here = role()._replace(shape=(4, 4, 1), eval_view='standardize(0.5, 0.5)')
+  of = 'main', entry(restore='x')[0], here, made, source
+  if not message:
+    (note,) = groups.differences(*of)
+    assert 'that mine:net gives' in note
+    return
+  with pytest.raises(UserError, match=rf'^teachers\.main\..*{message}'):
+    groups.differences(*of)

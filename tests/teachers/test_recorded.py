@@ -1,10 +1,14 @@
 """Outputs in files find their examples, or are refused."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from jaxkd.data import sources
+from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.teachers import recorded
 from jaxkd.teachers.recorded import Recorded
@@ -120,6 +124,7 @@ def test_outputs_of_other_examples_are_refused(digits, tmp_path):
   refused('1,078 rows of a and 3 of b', a=values, b=values[:3])
   refused('rows in a random order would have', logits=values[order])
   refused('rows in a random order would have', logits=values, id=order)
+  refused('has labels of <U', logits=values, labels=labels.astype(str))
   refused('label 9 for example 0', logits=values, labels=np.roll(labels, 1))
   refused(
     'labels of .2. for an example', logits=values, labels=np.zeros((count, 2))
@@ -146,6 +151,60 @@ def test_outputs_of_other_examples_are_refused(digits, tmp_path):
   refused('layer of example 5 is not', logits=values, layer=layer)
   odds = np.exp(values)
   refused('are probabilities', logits=odds / odds.sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+  ('labels', 'kind'), [('values', 'values'), ('multilabel', 'sigmoids')]
+)
+def test_outputs_are_those_that_the_task_takes(labels, kind, tmp_path):
+  random = np.random.default_rng(0)
+  y = random.random((60, 2))
+  given = 7 + 50 * y if labels == 'values' else y > 0.5
+  np.savez(tmp_path / 'd.npz', inputs=np.zeros((60, 2)), labels=given)
+  source = sources.load(f'npz:{tmp_path}/d.npz', labels=labels)
+  of = f'outputs:{tmp_path}/a.npy', source, 2, 'teachers.main', kind
+  logits = 4 * y - 2 + 0.3 * random.normal(size=y.shape)
+  np.save(tmp_path / 'a.npy', logits)
+  assert 'their correlation with the labels is 0.' in Recorded(*of).notes[0]
+  np.save(tmp_path / 'a.npy', np.roll(logits, 7, axis=0))
+  with pytest.raises(UserError, match=f'{AT}.* in a random order would have 0'):
+    Recorded(*of)
+  path = tmp_path / 'b.npz'
+  of_labels = f'outputs:{path}', *of[1:]
+  np.savez(path, logits=logits, labels=given)
+  assert 'matched by their labels' in Recorded(*of_labels).notes[0]
+  np.savez(path, logits=logits, labels=given[::-1])
+  with pytest.raises(UserError, match='the rows are of other examples'):
+    Recorded(*of_labels)
+  np.save(tmp_path / 'a.npy', given if labels == 'values' else 0.9 * y)
+  with pytest.raises(UserError, match=f'{AT}.* (in the unit|probabilities)'):
+    Recorded(*of)
+
+
+@pytest.mark.parametrize('size', [8, 200])
+def test_maps_in_another_order_are_refused(size, tmp_path):
+  """Most pixels are background, so that most agree in any order."""
+  random = np.random.default_rng(0)
+  labels = (random.random((size, 6, 5)) < 0.1).astype(np.int32)
+  valid = random.random(labels.shape) < 0.8
+  train = ArrayExamples(np.zeros((size, 6, 5, 1)), labels, valid=valid)
+  source = Source('maps', {'train': train}, 2, (6, 5, 1), ('0', '1'))
+  logits = 4 * np.eye(2)[labels] + random.normal(size=(*labels.shape, 2))
+  np.save(tmp_path / 'a.npy', logits)
+  (note,) = taught(tmp_path / 'a.npy', source, 2).notes
+  assert re.search('that of the label for (99|100)', note)
+  np.save(tmp_path / 'b.npy', np.roll(logits, 3, 0))
+  with pytest.raises(UserError, match=f'{AT}.*in a random order would h'):
+    taught(tmp_path / 'b.npy', source, 2)
+
+
+def test_a_few_examples_can_agree(tmp_path):
+  labels = np.arange(30) % 2
+  np.savez(tmp_path / 'd.npz', inputs=np.zeros((30, 2)), labels=labels)
+  source = sources.load(f'npz:{tmp_path}/d.npz')
+  np.save(tmp_path / 'a.npy', 3.0 * np.eye(2)[labels])
+  notes = taught(tmp_path / 'a.npy', source, 2).notes
+  assert all('of the label for 100.0% of them' in note for note in notes)
 
 
 def test_a_class_may_be_ruled_out(digits, tmp_path):
