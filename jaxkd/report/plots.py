@@ -1,8 +1,9 @@
 """Pictures of a run: curves of training, and accuracy against cost."""
 
+import io
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 from jaxkd import files
 from jaxkd.report import arms, rows, statistics, wording
@@ -19,7 +21,10 @@ _COLUMNS = 3
 
 
 def curves(
-  histories: Mapping[str, Mapping[str, Any]], path: str | Path
+  histories: Mapping[str, Mapping[str, Any]],
+  path: str | Path,
+  *,
+  without: Collection[str] = (),
 ) -> None:
   """Draws one panel for each metric, one colour for each stage.
 
@@ -29,11 +34,12 @@ def curves(
   Args:
     histories: stage -> ``{'step': [P], 'metrics': {name: [P][members]}}``.
     path: the PNG file to write.
+    without: metrics that have a picture of their own.
 
   Raises:
     UserError: the file cannot be written.
   """
-  _save(draw(histories), path)
+  _save(draw(histories, without), path)
 
 
 def costs(row: Mapping[str, Any], path: str | Path) -> None:
@@ -175,14 +181,21 @@ def _interval(row: Mapping, arm: str, metric: str) -> tuple[float, float]:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-  """Writes a picture as PNG."""
+  """Writes a picture as PNG; 256 colours are enough, and a third as large."""
+  full = io.BytesIO()
+  figure.savefig(full, format='png', dpi=150)
+  picture = Image.open(full).convert('RGB')
+  picture = picture.quantize(256, dither=Image.Dither.NONE)
   with files.replacing(path) as draft:
-    figure.savefig(draft, format='png', dpi=150)
+    picture.save(draft, format='png', optimize=True)
 
 
-def draw(histories: Mapping[str, Mapping[str, Any]]) -> Figure:
+def draw(
+  histories: Mapping[str, Mapping[str, Any]], without: Collection[str] = ()
+) -> Figure:
   """The picture of `curves`."""
-  metrics = sorted({m for h in histories.values() for m in h['metrics']})
+  known = {m for h in histories.values() for m in h['metrics']}
+  metrics = sorted(m for m in known if m.rpartition('/')[2] not in without)
   columns = max(1, min(_COLUMNS, len(metrics)))
   lines = max(1, math.ceil(len(metrics) / columns))
   figure = Figure(

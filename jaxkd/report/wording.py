@@ -18,6 +18,7 @@ TINY = (  # a note of rows
 STEPS_TO = 'steps_to_'  # a value of the row's metric on the validation split
 EARLY_STOPPING = 'early_stopping_'  # what it would gain of a metric
 # Metrics that are fractions, and read better in percent.
+_NUMBER = re.compile(r'\d+')
 _FRACTION = re.compile(
   r'(top\d+(_.*)?|accuracy|agreement|error|ece|f1|auc|nmi|m?iou|m?ap\d*|recall.*'
   r'|precision.*|covered|(generalist_)?top1_covered|(in|at)_\d+|improvement.*)'
@@ -129,9 +130,22 @@ def arms(row: Mapping) -> list[str]:
 
 
 def metrics(row: Mapping) -> list[str]:
-  """The row's own metric, then all others that some arm has."""
+  """The row's own metric, then all others that some arm has.
+
+  Those that differ in a number alone are in its order.
+
+  >>> metrics({'metric': 'auc', 'metrics': {'a': {'at_100': [], 'at_20': []}}})
+  ['auc', 'at_20', 'at_100']
+  """
   others = (name for arm in row.get('metrics', {}).values() for name in arm)
-  return list(dict.fromkeys([row['metric'], *others]))
+  found = list(dict.fromkeys([row['metric'], *others]))
+  kinds = [_NUMBER.sub('0', name) for name in found]
+
+  def place(name):
+    numbers = [int(number) for number in _NUMBER.findall(name)]
+    return kinds.index(_NUMBER.sub('0', name)), numbers
+
+  return [found[0], *sorted(found[1:], key=place)]
 
 
 def is_fraction(metric: str) -> bool:

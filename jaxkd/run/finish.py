@@ -73,13 +73,15 @@ def write(
     row['weights'] = found.weights
   row['wall_s'] = None if since is None else time.perf_counter() - since
   row['cost']['compile_s'] = round(compiled, 3)
+  series = getattr(tasks.find(config['task']), 'SERIES', {})
+  along = {m for _, places in series.values() for m in places.values()}
   histories = {s.name: s.history for s in found.stages if s.history}
-  plots.curves(histories, directory / run_files.CURVES)
+  plots.curves(histories, directory / run_files.CURVES, without=along)
   row = rows.plain(row)
   rows.save(directory / run_files.ROW, row)
   if config['report']['rank']:
     plots.costs(row, directory / run_files.COSTS)
-  if series := getattr(tasks.find(config['task']), 'SERIES', None):
+  if series:
     plots.series(row, series, directory / run_files.SERIES)
   export.show(config, source, rounds, directory)
   predicts = workdir.prediction(directory, config['task'])

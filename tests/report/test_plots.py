@@ -45,6 +45,11 @@ def test_panels_lines_bands_and_legend():
   assert [text.get_text() for text in legend.texts] == list(HISTORIES)
 
 
+def test_metrics_with_a_picture_of_their_own_are_left_out():
+  panels = plots.draw(HISTORIES, {'top1', 'soft'}).axes
+  assert [axes.get_title() for axes in panels] == ['train/loss']
+
+
 LATER = ('hint_tuned', 'lost')
 
 
