@@ -57,7 +57,8 @@ def page() -> str:
 
 def is_of_here(text: str) -> bool:
   """Whether a page was made with the optax that is installed here."""
-  return f'those of optax {optax.__version__}.' in text
+  words = ' '.join(text.split())
+  return f'those of optax {optax.__version__}.' in words
 
 
 _INTRODUCTION = """\

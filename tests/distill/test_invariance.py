@@ -258,7 +258,8 @@ def test_losses_do_not_depend_on_the_layout(layout):
   kinds = GIVEN.get(layout, KINDS)
   assert other.keys() == {name for names in kinds.values() for name in names}
   for name, value in other.items():
-    assert value == pytest.approx(alone[name], rel=1e-6), name
+    # Some are small differences of large numbers, hence nats and not shares.
+    assert value == pytest.approx(alone[name], rel=1e-6, abs=1e-6), name
     assert value, name
 
 
