@@ -604,7 +604,7 @@ def training_step(
     teachers: how many the group has, all with the same variables.
   """
   seen = {
-    section: build.locations(distill, name, teacher=section == 'teachers')
+    section: {*build.locations(distill, name, teacher=section == 'teachers')}
     for section, name in (('students', 'student'), ('teachers', 'main'))
   }
   role = role_of(case, 'teachers', 'main', seen['teachers'])
@@ -685,7 +685,7 @@ def _losses(case: Case, distill: dict, batch: dict) -> tuple[Program, str, int]:
   key = jax.random.key(2)
 
   def looked_at(section, name):
-    wanted = build.locations(distill, name, teacher=section == 'teachers')
+    wanted = {*build.locations(distill, name, teacher=section == 'teachers')}
     return outputs(case, section, name, wanted)
 
   student = looked_at('students', 'student')
