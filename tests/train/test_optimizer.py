@@ -6,7 +6,7 @@ import pytest
 
 from jaxkd.distill.dot import dot
 from jaxkd.errors import UserError
-from jaxkd.run import config
+from jaxkd.run import config, config_values
 from jaxkd.train import optimizer
 
 
@@ -297,7 +297,7 @@ def test_entries_of_a_path_that_make_no_sense(entry, message):
   def check():
     given = {'train': {'by_path': {'terms': entry}}}
     made = config.plain(config.complete(given))
-    config.check_numbers(made)
+    config_values.check(made)
     optimizer.optimizer(made['train'])
 
   with pytest.raises(UserError, match=message):
