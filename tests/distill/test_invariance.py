@@ -252,14 +252,18 @@ def test_every_loss_of_tokens_is_published():
     assert not takes_tokens(getattr(losses, name)), name
 
 
+# Nats: T² = 400 times a small difference of large numbers.
+ROUNDED = {'virtual_teacher': 1e-6}
+
+
 @EACH
 def test_losses_do_not_depend_on_the_layout(layout):
   alone, other = found('alone')[0], found(layout)[0]
   kinds = GIVEN.get(layout, KINDS)
   assert other.keys() == {name for names in kinds.values() for name in names}
   for name, value in other.items():
-    # Some are small differences of large numbers, hence nats and not shares.
-    assert value == pytest.approx(alone[name], rel=1e-6, abs=1e-6), name
+    near = pytest.approx(alone[name], rel=1e-6, abs=ROUNDED.get(name, 1e-12))
+    assert value == near, name
     assert value, name
 
 
