@@ -87,20 +87,24 @@ def get_config(arg=None):
     }
     student = {part: dict(model='resnet18', kw={}) for part in PARTS}
 
+  kept = dict(cache=dict(outputs=('logits',)))
+
   def seen(part):
     centred = '|standardize(0.502, 0.25)' if part in SIGNED else ''
     return dict.fromkeys(('train', 'eval'), f"part('{part}'){centred}")
 
   def fused(*parts):
     # Named twice, a net counts twice.
-    return dict(made_of=tuple(p for p in parts for _ in range(WEIGHTS[p])))
+    return dict(
+      made_of=tuple(p for p in parts for _ in range(WEIGHTS[p])), **kept
+    )
 
   c.teachers = {
     part: dict(
       **nets[part],
       views=seen(part),
       per_seed=True,
-      cache=dict(outputs=('logits',)),
+      **kept,
     )
     for part in PARTS
   }

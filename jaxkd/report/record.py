@@ -280,7 +280,7 @@ def _notes(config, source, stages, students, rounds) -> list[str]:
     else:
       notes.append(f'all seeds share the teachers {name}')
     kept = entry['cache']['outputs']
-    if kept:
+    if kept and any(part.teachers[name].cache for part in rounds):
       some = _sparse(entry['cache'])
       notes.append(
         f'outputs of the teachers {name} ({", ".join(kept)}{some}) were cached '

@@ -22,6 +22,7 @@ from jaxkd.run import (
   names,
   schedule,
   softmax,
+  terms,
 )
 from jaxkd.run import config as configs
 from jaxkd.students import inherit
@@ -150,12 +151,13 @@ def _teachers(
   for name in schedule.in_order(entries):
     entry, at = entries[name], f'teachers.{name}'
     looked_at = _looked_at(name, config, own_arms)
-    if entry['cache']['outputs'] and not looked_at:
+    kept = entry['cache']['outputs']
+    if kept and not looked_at and not _is_named(name, own_arms):
       raise UserError(
         f'{at}.cache.outputs: nothing that trains looks at {name}, so nothing '
         'would be cached; leave it empty'
       )
-    cached = dict.fromkeys(entry['cache']['outputs'], f'{at}.cache.outputs')
+    cached = dict.fromkeys(kept, f'{at}.cache.outputs')
     asked = {**cached, **looked_at}
     own = build.locations(entry['distill'], name, teacher=False)
     learns = {output: f'{at}.{term}' for output, term in own.items()}
@@ -185,6 +187,9 @@ def _teachers(
     if role.external:
       wanted = tuple(sorted(role.external.shapes.keys() & {*asked, *learns}))
     cache = build.cache_spec(name, entries, f'{prefix}{name}', wanted)
+    # The arms whose terms look at it may be left out, and then none needs it.
+    if kept and not looked_at:
+      cache = None
     built[name] = role._replace(cache=cache)
   return built
 
@@ -211,6 +216,15 @@ def _looked_at(
     asked = build.locations(distill, name, teacher=True)
     found |= {output: f'{at}{entry}' for output, entry in asked.items()}
   return found
+
+
+def _is_named(name: str, own_arms: Mapping[str, dict]) -> bool:
+  """Whether a term names a group, be its weight 0 in all arms that run."""
+  return any(
+    name in terms.groups_of(term)
+    for own in own_arms.values()
+    for term in own['distill'].values()
+  )
 
 
 def _students(

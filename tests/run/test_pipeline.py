@@ -560,7 +560,7 @@ def test_a_run_that_keeps_what_its_teachers_give(tmp_path):
   chosen = [r['tuning']['distilled']['chosen'] for r in (live, row)]
   assert chosen[0] == chosen[1]
   assert row['cost']['teacher_share'] == 0 < live['cost']['teacher_share']
-  assert any('kept on disk (logits)' in note for note in row['notes'])
+  assert any('(logits) were cached on disk' in note for note in row['notes'])
   # Of the seeds of the trials, and of those of the run.
   there = sorted((tmp_path / 'kept' / 'main').iterdir())
   assert len(there) == 2
