@@ -29,7 +29,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import CacheSpec, Group, Role
 from jaxkd.errors import UserError
 from jaxkd.models import cost
-from jaxkd.report import record, rows, wording
+from jaxkd.report import made_with, rows, wording
 from jaxkd.report import speed as report
 from jaxkd.run import build, job_groups, terms, train_job
 from jaxkd.run import config as configs
@@ -236,9 +236,9 @@ def measurement(
   """
   return {
     'name': name,
-    'device': record.device(),
-    'versions': record.versions(),
-    'commit': record.commit(),
+    'device': made_with.device(),
+    'versions': made_with.versions(),
+    'commit': made_with.commit(),
     'notes': list(notes),
     'rows': list(table),
   }
@@ -432,7 +432,7 @@ def stored(
       f'--store: there is no folder {directory.parent} here; run this where '
       'the repository is, or write to a file with --out'
     )
-  device = re.sub(r'[^a-z0-9]+', '-', record.device().lower()).strip('-')
+  device = re.sub(r'[^a-z0-9]+', '-', made_with.device().lower()).strip('-')
   path = directory / f'{device}_{kind}.json'
   held = {}
   if path.exists():

@@ -39,7 +39,7 @@ def main(stop):
   from jaxkd import files
   from jaxkd.data import passes
   from jaxkd.report import progress, terminal
-  from jaxkd.run import overview, pipeline, tuning, workdir
+  from jaxkd.run import overview, pipeline, stored_nets, tuning
   from jaxkd.train import hosts
 
   console = Console(quiet=not hosts.is_first())
@@ -68,7 +68,7 @@ def main(stop):
     console.print(f'{stopped}; run the same command to go on')
     sys.exit(launch.STOPPED)
   # Soft wrapping leaves commands whole, to be copied.
-  predicts = workdir.prediction(directory, config['task'])
+  predicts = stored_nets.prediction(directory, config['task'])
   shown = terminal.console(row, directory, predicts)
   console.print(shown, soft_wrap=True)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks import sparse_tails
 from jaxkd import files
 from jaxkd.errors import UserError
-from jaxkd.run import checks, launch, workdir
+from jaxkd.run import checks, launch, stored_nets
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('teacher', '', 'a folder below the nets of a run')
@@ -52,7 +52,7 @@ def main(stop):
 
 def _logits(folder):
   """The logits of an exported net, as a function of inputs."""
-  net, variables = workdir.load(folder)
+  net, variables = stored_nets.load(folder)
   return jax.jit(lambda inputs: net.apply(variables, inputs)[0]['logits'])
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
   from jaxkd.export.api import export
   from jaxkd.models import build
   from jaxkd.run.pipeline import run
-  from jaxkd.run.workdir import load
+  from jaxkd.run.stored_nets import load
   from jaxkd.types import Context, Net, Term
 
 __version__ = '0.2.0'
@@ -56,7 +56,7 @@ def __getattr__(name: str):
     case 'build':
       module = 'jaxkd.models'
     case 'load':
-      module = 'jaxkd.run.workdir'
+      module = 'jaxkd.run.stored_nets'
     case 'Net' | 'Context' | 'Term':
       module = 'jaxkd.types'
     case _:

@@ -14,7 +14,7 @@ from jaxkd.data import inputs as inputs_lib
 from jaxkd.data.inputs import Inputs
 from jaxkd.errors import UserError
 from jaxkd.logits.factored import is_factored
-from jaxkd.run import checks, loaded, workdir
+from jaxkd.run import checks, loaded, stored_nets
 from jaxkd.students import stored
 from jaxkd.types import Net
 
@@ -122,8 +122,8 @@ def of(
   if isinstance(where, tuple):
     net, variables = where
     return _of_net(net, variables, inputs)
-  folder = workdir.find_net(where, arm=arm, role=role, at='jaxkd.export: ')
-  net, variables = workdir.load(folder, member=member)
+  folder = stored_nets.find_net(where, arm=arm, role=role, at='jaxkd.export: ')
+  net, variables = stored_nets.load(folder, member=member)
   spec = stored.description(folder)
   known = net.inputs
   if known is None:

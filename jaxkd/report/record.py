@@ -1,27 +1,17 @@
 """The row of a finished run, as `row.json` holds it."""
 
-import datetime
 import hashlib
-import importlib.metadata
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxkd import tasks
 from jaxkd.data.sources import Source
 from jaxkd.models import cost
-from jaxkd.report import statistics, wording
+from jaxkd.report import made_with, row_notes, statistics, wording
 from jaxkd.run import config as configs
 from jaxkd.run import overview
-from jaxkd.teachers import generated
-
-PACKAGES = ('jaxkd', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 
 # Beside the row's own metric, shown on the validation split along the way.
 ALONG_THE_WAY = ('nll',)
@@ -49,31 +39,10 @@ def row(
   """
   report = config['report']
   metric = report['metric']
-  reached = {stage.name: _reached(stage) for stage in stages}
-  # What cannot be measured, such as a paraphraser of features, is no arm.
-  reached = {name: found for name, found in reached.items() if metric in found}
-  ways_up = {k: m.higher_is_better for k, m in rounds[0].metrics.items()}
-  higher = ways_up[metric]
   names = {f'{part.prefix}{arm}' for part in rounds for arm in part.arms}
   students = [stage for stage in stages if stage.name in names]
-  if report['reach']:
-    steps = wording.steps_to(report['reach'])
-    ways_up[steps] = False
-    for stage in students:
-      reached[stage.name][steps] = steps_to(
-        report['reach'],
-        stage.history['step'],
-        stage.history['metrics'][f'validation/{metric}'],
-        higher_is_better=higher,
-      )
-  for seen in report['early_stopping']:
-    name = wording.early_stopping(seen)
-    for stage in students:
-      reached[stage.name][name] = early_stopping(
-        stage.history['metrics'][f'validation/{seen}'],
-        higher_is_better=ways_up[seen],
-      )
-    ways_up[name] = False
+  reached, ways_up = _reached(stages, students, rounds, report)
+  higher = ways_up[metric]
 
   def values(name, seen):
     if factors := report['derived'].get(name):
@@ -96,13 +65,9 @@ def row(
   better = next(stage for stage in stages if stage.name == last)
   nets = overview.nets(rounds[-1])
   costs = {name: cost.cost(net, shape) for name, _, net, shape in nets}
-  sizes = {name: found.bytes for name, found in costs.items()}
-  for stage in stages:
-    other = stage.name in names and stage is not better
-    arm = f'{stage.name}/' if other else ''
-    sizes |= {f'{arm}{name}': size for name, size in stage.bytes.items()}
-  claim = config['survey'].get('claim', '')
   of_students = {stage.name: reached[stage.name][metric] for stage in students}
+  measured = rounds[0].metrics
+  along = (better if better in students else students[-1]).history.get('step')
   return {
     'system': config['name'],
     'survey': dict(config['survey']),
@@ -116,7 +81,9 @@ def row(
       name: {k: v for k, v in found.items() if k != metric}
       for name, found in reached.items()
     },
-    'comparison': compared(report['compare'], claim),
+    'comparison': compared(
+      report['compare'], config['survey'].get('claim', '')
+    ),
     'comparisons': {
       name: compared(pair, name) for name, pair in report['controls'].items()
     },
@@ -127,38 +94,31 @@ def row(
       'step_ms': _step_ms(better),
       'teacher_share': _of_step(step_costs, better.name, 'teachers'),
       'flops': {name: found.flops for name, found in costs.items()},
-      'bytes': sizes,
+      'bytes': _bytes(costs, stages, students, better),
       'bit_operations': overview.bit_operations(rounds[-1], source),
       'latency_ms': {
         name: round(cost.latency(net, shape), 4) for name, _, net, shape in nets
       },
       **_decoded_per_s(config, nets),
-      **{
-        f'step_{kind}': {
-          stage.name: _of_step(step_costs, stage.name, kind)
-          for stage in students
-        }
-        for kind in ('flops', 'bytes')
-      },
+      **_step_costs(step_costs, students),
       'train_s': {stage.name: round(stage.seconds, 3) for stage in stages},
     },
     'summary': [
-      _summary(
-        students,
-        (better if better in students else students[-1]).history.get('step'),
-        name,
-        rounds[0].metrics[name].higher_is_better,
-      )
+      _summary(students, along, name, measured[name].higher_is_better)
       for name in dict.fromkeys((metric, *ALONG_THE_WAY))
-      if name in rounds[0].metrics
+      if name in measured
     ],
     'notes': [
-      *([ranked(of_students, metric, higher)] if report['rank'] else []),
-      *_notes(config, source, stages, students, rounds),
+      *(
+        [row_notes.ranked(of_students, metric, higher)]
+        if report['rank']
+        else []
+      ),
+      *row_notes.notes(config, source, stages, students, rounds),
     ],
     **_best_steps(stages),
-    'device': device(),
-    'versions': versions(),
+    'device': made_with.device(),
+    'versions': made_with.versions(),
     'config_sha256': hashlib.sha256(
       configs.as_json(config).encode()
     ).hexdigest(),
@@ -200,12 +160,63 @@ def early_stopping(measured: Any, *, higher_is_better: bool) -> list[float]:
   return (measured.max(0) - measured[-1]).tolist()
 
 
-def _reached(stage) -> dict[str, list[float]]:
+def _reached(stages, students, rounds, report) -> tuple[dict, dict]:
+  """What each population reached, and of each metric which way is up.
+
+  What cannot be measured, such as a paraphraser of features, is no arm.
+  """
+  found = {stage.name: _on_test(stage) for stage in stages}
+  found = {
+    name: each for name, each in found.items() if report['metric'] in each
+  }
+  ways_up = {k: m.higher_is_better for k, m in rounds[0].metrics.items()}
+  if report['reach']:
+    steps = wording.steps_to(report['reach'])
+    for stage in students:
+      found[stage.name][steps] = steps_to(
+        report['reach'],
+        stage.history['step'],
+        stage.history['metrics'][f'validation/{report["metric"]}'],
+        higher_is_better=ways_up[report['metric']],
+      )
+    ways_up[steps] = False
+  for seen in report['early_stopping']:
+    gain = wording.early_stopping(seen)
+    for stage in students:
+      found[stage.name][gain] = early_stopping(
+        stage.history['metrics'][f'validation/{seen}'],
+        higher_is_better=ways_up[seen],
+      )
+    ways_up[gain] = False
+  return found, ways_up
+
+
+def _on_test(stage) -> dict[str, list[float]]:
   """Metric -> value of each member, of the role that the row is about."""
   return {
     name.removeprefix('test/'): np.asarray(values).tolist()
     for name, values in sorted(stage.test.items())
     if name.count('/') == 1
+  }
+
+
+def _bytes(costs, stages, students, better) -> dict[str, int]:
+  """The bytes of each net, as it is stored where it is compressed."""
+  sizes = {name: found.bytes for name, found in costs.items()}
+  others = {stage.name for stage in students} - {better.name}
+  for stage in stages:
+    arm = f'{stage.name}/' if stage.name in others else ''
+    sizes |= {f'{arm}{name}': size for name, size in stage.bytes.items()}
+  return sizes
+
+
+def _step_costs(step_costs, students) -> dict[str, dict]:
+  """The FLOPs and bytes of a step of one seed, by arm."""
+  return {
+    f'step_{kind}': {
+      stage.name: _of_step(step_costs, stage.name, kind) for stage in students
+    }
+    for kind in ('flops', 'bytes')
   }
 
 
@@ -256,128 +267,7 @@ def _summary(
   }
 
 
-def ranked(
-  values: Mapping[str, Sequence[float]], metric: str, higher_is_better: bool
-) -> str:
-  """Arms from best to worst, by their means."""
-  means = {name: float(np.mean(each)) for name, each in values.items()}
-  order = sorted(means, key=means.get, reverse=higher_is_better)
-  said = (f'{name} {wording.number(means[name], metric)}' for name in order)
-  return f'by their mean {wording.heading(metric)}: {", ".join(said)}'
-
-
-def _notes(config, source, stages, students, rounds) -> list[str]:
-  """Notes on the data, and on how seeds and teachers relate."""
-  notes = [*config['report']['notes'], *source.notes, *overview.notes(rounds)]
-  for name, factors in config['report']['derived'].items():
-    terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
-    notes.append(f'{name} is {" ".join(terms)}, seed by seed')
-  for name, entry in config['teachers'].items():
-    if entry['made_of']:
-      pass  # as its parts, which have notes of their own
-    elif entry['per_seed']:
-      notes.append(f'each seed has its own teachers {name}')
-    else:
-      notes.append(f'all seeds share the teachers {name}')
-    kept = entry['cache']['outputs']
-    if kept and any(part.teachers[name].cache for part in rounds):
-      some = _sparse(entry['cache'])
-      notes.append(
-        f'outputs of the teachers {name} ({", ".join(kept)}{some}) were cached '
-        'on disk and not computed in the step'
-      )
-  for part in rounds:
-    for arm, own in part.arms.items():
-      made = own['data']['generated']
-      if made['name']:
-        of = made['teacher'] or next(iter(part.teachers))
-        some = f'{made["count"]:,}' if made['count'] else 'as many'
-        keeps = generated.keeps_data(made['name'])
-        beside = 'beside the data' if keeps else 'and no data'
-        notes.append(
-          f'the students of {part.prefix}{arm} see {some} examples made by '
-          f'{made["name"]} of the teacher {of}, {beside}'
-        )
-  notes += dict.fromkeys(note for stage in students for note in stage.notes)
-  for stage in students:
-    if share := _unfinished(stage):
-      notes.append(
-        f'{share:.0%} of the rows that the students of {stage.name} wrote at '
-        'the end of training reached no stop token'
-      )
-  for stage in stages:
-    if stage.best:
-      notes.append(f'{stage.name}: {wording.best_steps(*stage.best)}')
-  ways = sorted({_way(stage.execution) for stage in students})
-  notes.append(f'the seeds trained as one population ({"; ".join(ways)})')
-  if config['data']['order'] == 'shared':
-    notes.append('all seeds see the examples in the same order')
-  return notes
-
-
 def _best_steps(stages) -> dict:
   """Of the nets that are not those of the last step, the steps they are of."""
   found = {s.name: list(s.best.steps) for s in stages if s.best}
   return {'best_steps': found} if found else {}
-
-
-def _unfinished(stage) -> float:
-  """The share of what students wrote, at the last look, that did not end."""
-  metrics = (stage.history or {}).get('metrics', {})
-  written, unfinished = (
-    np.sum(metrics.get(f'train/rollout/{name}', [[0.0]])[-1])
-    for name in ('written', 'unfinished')
-  )
-  return float(unfinished / written) if written > 0 else 0.0
-
-
-def _sparse(cache) -> str:
-  """What is kept of the logits, in words; empty for all of them."""
-  if not cache['top']:
-    return ''
-  some = f', of the logits the {cache["top"]} largest'
-  if cache['top_p'] < 1:
-    some += f' or as many as have {cache["top_p"]:g} of the mass'
-  if cache['temperature'] != 1:
-    some += f', at temperature {cache["temperature"]:g}'
-  return some
-
-
-def _way(execution) -> str:
-  """The execution mode of a population, in words."""
-  steps = execution.steps
-  return execution.mode + (f', {steps} steps at once' if steps > 1 else '')
-
-
-def device() -> str:
-  """The accelerator, or the processor and its number of cores."""
-  found = jax.devices()[0]
-  if found.platform != 'cpu':
-    return f'{len(jax.devices())} × {found.device_kind}'
-  return f'CPU, {os.cpu_count()} cores, {platform.machine()}'
-
-
-def versions() -> dict[str, str]:
-  """Of Python and of the packages that decide what is computed."""
-  found = {name: importlib.metadata.version(name) for name in PACKAGES}
-  return {'python': platform.python_version(), **found}
-
-
-def now() -> str:
-  """The time, for a reader, e.g. ``2026-03-01 14:05 +0100``."""
-  return datetime.datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %z')
-
-
-def commit() -> str:
-  """The commit of the source tree; empty for an installed package."""
-  try:
-    done = subprocess.run(
-      ['git', 'describe', '--always', '--dirty', '--abbrev=12'],
-      cwd=Path(__file__).parent,
-      capture_output=True,
-      text=True,
-      timeout=10,
-    )
-  except (OSError, subprocess.TimeoutExpired):
-    return ''
-  return done.stdout.strip()

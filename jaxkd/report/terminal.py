@@ -29,7 +29,7 @@ def console(
     row: a valid row.
     directory: where the run has left its files, to be named.
     predicts: the line of Python that predicts for a file with ``net`` and
-      ``variables``, if there is one; see `jaxkd.run.workdir.prediction`.
+      ``variables``, if there is one; see `jaxkd.run.stored_nets.prediction`.
 
   Returns:
     A rich renderable: the arms with their intervals, the verdict in words,

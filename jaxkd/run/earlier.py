@@ -11,7 +11,7 @@ from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, several, unknown
 from jaxkd.models import hugging_face, pytorch
 from jaxkd.models.given import Given
-from jaxkd.run import workdir
+from jaxkd.run import stored_nets
 from jaxkd.run.plan import Round
 from jaxkd.teachers import groups as teachers
 
@@ -62,7 +62,7 @@ def restored_from(
     made and not folder.exists()
   ):
     raise unknown('folder or net of an earlier round', restore, made, at)
-  return workdir.find_net(folder, at=f'{at}: ')
+  return stored_nets.find_net(folder, at=f'{at}: ')
 
 
 def nets_of(
@@ -71,7 +71,7 @@ def nets_of(
   """The same, once earlier rounds have left their nets in the workdir."""
   found = restored_from(name, part, rounds)
   if isinstance(found, Made):
-    return workdir.net_folder(directory, found.stage)
+    return stored_nets.net_folder(directory, found.stage)
   return found
 
 
@@ -86,7 +86,7 @@ def choice(name: str, part: Round, found: Given | Path) -> list[str]:
   if isinstance(found, Given):
     return []
   restore = part.config['teachers'][name]['restore']
-  others = workdir.other_students(restore, found)
+  others = stored_nets.other_students(restore, found)
   if not others:
     return []
   return [

@@ -11,7 +11,7 @@ from jaxkd import models, run_files, shapes, tasks
 from jaxkd.data import inputs
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Role
-from jaxkd.run import build, workdir
+from jaxkd.run import build, stored_nets
 from jaxkd.run.evaluate import reported
 from jaxkd.run.plan import Round, called
 from jaxkd.run.types import Session
@@ -37,7 +37,7 @@ def export(
   with hosts.raise_everywhere('the nets'):
     if hosts.is_first():
       stored.export(
-        workdir.net_folder(directory, stage),
+        stored_nets.net_folder(directory, stage),
         variables,
         {
           'model': model,
@@ -95,7 +95,7 @@ def show(
   test = source.splits['test']
 
   def applied(stage):
-    net, variables = workdir.load(workdir.net_folder(directory, stage))
+    net, variables = stored_nets.load(stored_nets.net_folder(directory, stage))
     return jax.jit(lambda inputs: net.apply(variables, inputs)[0])
 
   task.show(

@@ -11,8 +11,8 @@ from jaxkd import run_files, tasks
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models import cost
-from jaxkd.report import progress, record, rows
-from jaxkd.run import checks, export, provenance, workdir
+from jaxkd.report import made_with, progress, record, rows
+from jaxkd.run import checks, export, provenance, stored_nets, workdir
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Stage
 from jaxkd.train import hosts
@@ -84,7 +84,7 @@ def write(
   if series:
     plots.series(row, series, directory / run_files.SERIES)
   export.show(config, source, rounds, directory)
-  predicts = workdir.prediction(directory, config['task'])
+  predicts = stored_nets.prediction(directory, config['task'])
   html.save(row, config, directory, predicts)
   return row
 
@@ -124,7 +124,7 @@ def _origin(origin: Mapping[str, str]) -> dict:
   """What a row says of when and from what it was made."""
   return {
     'commit': origin[workdir.COMMIT],
-    'finished': record.now(),
+    'finished': made_with.now(),
     'provenance': provenance.checksums(origin),
   }
 

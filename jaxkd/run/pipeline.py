@@ -15,7 +15,7 @@ from rich.console import Console
 from jaxkd import files, run_files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
-from jaxkd.report import progress, record
+from jaxkd.report import made_with, progress
 from jaxkd.run import config as configs
 from jaxkd.run import (
   earlier,
@@ -189,7 +189,7 @@ def _train_rounds(
 
 def _check_same(text: str) -> None:
   """Refuses hosts that have another config or other packages."""
-  versions = {f'the version of {k}': v for k, v in record.versions().items()}
+  versions = {f'the version of {k}': v for k, v in made_with.versions().items()}
   hosts.same('config', {**workdir.flat(json.loads(text)), **versions})
 
 

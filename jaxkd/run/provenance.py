@@ -19,8 +19,8 @@ from jaxkd.data import cache, fingerprint, folders
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError, within
 from jaxkd.models import external, given, hugging_face, pytorch
-from jaxkd.report import record
-from jaxkd.run import build, workdir
+from jaxkd.report import made_with
+from jaxkd.run import build, stored_nets, workdir
 from jaxkd.run.plan import Round, configs_of
 from jaxkd.students import stored
 from jaxkd.teachers import recorded
@@ -51,7 +51,7 @@ def of(
   """
   found = {
     workdir.VERSION: jaxkd.__version__,
-    workdir.COMMIT: record.commit(),
+    workdir.COMMIT: made_with.commit(),
     **fingerprint.of_source(source),
   }
   computed = {k: v for k, v in config.items() if k not in _TOLD}
@@ -107,7 +107,7 @@ def _restored(restore: str, at: str) -> str:
   if hugging_face.is_folder(restore):
     return _of_weights(hugging_face.folder(restore, at=at), at)
   with within(f'{at}: '):
-    variables, _ = stored.load(workdir.find_net(restore, at=f'{at}: '))
+    variables, _ = stored.load(stored_nets.find_net(restore, at=f'{at}: '))
   return cache.fingerprint([variables])
 
 

@@ -20,7 +20,7 @@ from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import hugging_face
-from jaxkd.run import workdir
+from jaxkd.run import stored_nets
 from jaxkd.teachers import generated, vocabularies
 from jaxkd.types import Net
 
@@ -151,7 +151,7 @@ def _loaded(net: str, source: Source) -> tuple[Net, dict]:
     variables = hugging_face.load(folder, like)
     pieces = vocabularies.of_folder(folder) or source.classes
   else:
-    made, variables = workdir.load(net)
+    made, variables = stored_nets.load(net)
     pieces = made.classes
   if tuple(pieces)[: len(source.classes)] != tuple(source.classes):
     raise UserError(

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks import data_speed
 from jaxkd.errors import UserError
-from jaxkd.report import record, rows
+from jaxkd.report import made_with, rows
 from jaxkd.report import speed as report
 from jaxkd.train.fit import Stopped
 
@@ -22,7 +22,7 @@ def test_each_folder_starts_for_the_first_time_and_again(measured):
   found = [(row['images'], row['start']) for row in measured['rows']]
   sizes = ('4×4×3', '8×8×3')
   assert found == [(size, kind) for size in sizes for kind in ('first', 'next')]
-  assert measured['device'] == record.device()
+  assert measured['device'] == made_with.device()
   for row in measured['rows']:
     assert 0 < row['lower quartile'] <= row['s'] <= row['upper quartile']
     assert row['memory, MB'] >= 0

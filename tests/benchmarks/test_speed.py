@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import speed
 from jaxkd.errors import UserError
-from jaxkd.report import record
+from jaxkd.report import made_with
 from jaxkd.report import speed as report
 from jaxkd.run import config as configs
 from jaxkd.train.fit import Stopped
@@ -42,7 +42,7 @@ def test_each_program_has_its_row(measured):
   assert len(steps) == 3
   assert len(losses) == 2
   assert len(found) == 7
-  assert measured['device'] == record.device()
+  assert measured['device'] == made_with.device()
   for row in found.values():
     assert 0 < row['lower quartile'] <= row['ms'] <= row['upper quartile']
     assert row['MFLOPs'] > 0

@@ -27,7 +27,7 @@ from jaxkd.export import (
   program,
   safetensors,
 )
-from jaxkd.run import checks, provenance, workdir
+from jaxkd.run import checks, provenance, stored_nets
 from jaxkd.run import config as configs
 from jaxkd.students import compression, stored
 
@@ -479,6 +479,6 @@ def test_a_run_whose_data_is_not_here_is_checked_on_drawn_examples(
 
 def test_export_is_a_function_and_a_package(runs, tmp_path):
   assert jaxkd.export.api is api
-  assert workdir.find_net(tmp_path) == tmp_path
+  assert stored_nets.find_net(tmp_path) == tmp_path
   with pytest.raises(UserError, match='no exported network'):
     jaxkd.export(tmp_path, tmp_path / 'x.stablehlo')

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxkd.report import record
+from jaxkd.report import record, row_notes
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,9 @@ def test_what_early_stopping_would_gain(higher_is_better, expected):
 
 def test_arms_in_order():
   values = {'a': [0.5, 0.7], 'b': [0.9, 0.8], 'c': [0.1, 0.1]}
-  said = record.ranked(values, 'top1', higher_is_better=True)
+  said = row_notes.ranked(values, 'top1', higher_is_better=True)
   assert said == 'by their mean top1 (%): b 85.00, a 60.00, c 10.00'
-  said = record.ranked({'a': [2.0], 'b': [1.0]}, 'nll', higher_is_better=False)
+  said = row_notes.ranked(
+    {'a': [2.0], 'b': [1.0]}, 'nll', higher_is_better=False
+  )
   assert said == 'by their mean nll: b 1.000, a 2.000'

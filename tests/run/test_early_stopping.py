@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from jaxkd.errors import UserError
-from jaxkd.run import checks, pipeline, workdir
+from jaxkd.run import checks, pipeline, stored_nets
 from jaxkd.run import config as configs
 from jaxkd.train import checkpoint
 
@@ -45,7 +45,7 @@ def run(config, directory, **kw):
 
 
 def net(directory):
-  folder = workdir.net_folder(directory, 'students/student/student')
+  folder = stored_nets.net_folder(directory, 'students/student/student')
   return checkpoint.load(folder)[0]
 
 

@@ -14,7 +14,7 @@ import jaxkd
 from jaxkd.data import sources
 from jaxkd.errors import UserError
 from jaxkd.report import terminal
-from jaxkd.run import checks, loaded, workdir
+from jaxkd.run import checks, loaded, stored_nets
 from jaxkd.run import config as configs
 from jaxkd.train import checkpoint
 
@@ -186,7 +186,7 @@ def test_the_lines_at_the_end_of_a_run_predict(
 ):
   directory, row, _ = finished
   monkeypatch.chdir(tmp_path)
-  predicts = workdir.prediction(directory, 'classification')
+  predicts = stored_nets.prediction(directory, 'classification')
   console = Console(width=80)
   console.print(terminal.console(row, directory, predicts), soft_wrap=True)
   said = capsys.readouterr().out.splitlines()
@@ -208,8 +208,8 @@ def test_the_lines_at_the_end_of_a_run_predict(
 
 def test_what_takes_no_files_has_no_such_line(finished, tmp_path):
   for task in ('retrieval', 'segmentation', 'translation', 'detection'):
-    assert workdir.prediction(finished[0], task) == ''
-  assert workdir.prediction(tmp_path, 'classification') == ''
+    assert stored_nets.prediction(finished[0], task) == ''
+  assert stored_nets.prediction(tmp_path, 'classification') == ''
 
 
 def test_jobs_have_runs_of_weights_and_biases(finished):

@@ -14,7 +14,7 @@ from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import make_source
 from jaxkd.data.tokens import EOS
 from jaxkd.errors import UserError
-from jaxkd.run import checks, jobs, pipeline, train_job, workdir
+from jaxkd.run import checks, jobs, pipeline, stored_nets, train_job
 from jaxkd.run import config as configs
 from jaxkd.students import stored
 
@@ -101,7 +101,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_last_bit(tmp_path):
   with pytest.raises(pipeline.Stopped, match='after step 1 of 4'):
     trained(*broken, stop=After(1))
   again = trained(*broken)
-  whole, _ = stored.load(workdir.find_net(tmp_path / 'whole'))
+  whole, _ = stored.load(stored_nets.find_net(tmp_path / 'whole'))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   (said,) = (n for n in row['notes'] if 'the student writes' in n)
   assert said == (

@@ -164,7 +164,7 @@ def test_another_version_of_jaxkd(folder, monkeypatch):
   with pytest.raises(UserError, match=r'began with jaxkd 0.* and this is jaxk'):
     run(small(folder), folder / 'half')
   monkeypatch.undo()
-  monkeypatch.setattr(provenance.record, 'commit', lambda: 'abc')
+  monkeypatch.setattr(provenance.made_with, 'commit', lambda: 'abc')
   row, _ = run(small(folder), folder / 'half')
   (note,) = [note for note in row['notes'] if 'it began with' in note]
   ended = f'and ended with jaxkd {jaxkd.__version__} at commit abc'
