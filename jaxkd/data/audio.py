@@ -16,6 +16,8 @@ CLIPPED = 1e-3  # the share of samples at full scale above which it is said
 _FULL = 0.999  # of samples that count as clipped
 _OVERSHOOT = 2.0  # what codecs may add to full scale; beyond is another unit
 _STREAMED = 2**31 - 2**20  # lengths from here on mean an unknown one
+_LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of an Ogg page
+_END_OF_STREAM = 4  # among the flags of one
 _FEWEST_BINS, _MOST_BINS = 3, 128  # Kaldi makes no fewer
 
 
@@ -209,6 +211,8 @@ def _samples(path: Path, at: str) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(path) as file:
       found = file.read(dtype='float32', always_2d=True)
       _check_length(file.extra_info, path, at)
+      if file.format == 'OGG':
+        _check_last_page(path, at)
       if len(found) < file.frames < _STREAMED:  # an MP3 that was cut short
         raise _unreadable(
           path, f'{len(found)} of {file.frames} samples are there', at
@@ -252,6 +256,22 @@ def _check_length(log: str, path: Path, at: str) -> None:
     raise _unreadable(
       path, f'{found[2]} of {found[1]} bytes are there: it is truncated', at
     )
+
+
+def _check_last_page(path: Path, at: str) -> None:
+  """Refuses an Ogg file that stops before its stream does (RFC 3533, §6).
+
+  The last page is whole, and has the flag of the end of a stream. libsndfile
+  takes what is there for all of it.
+  """
+  with path.open('rb') as file:
+    file.seek(max(0, path.stat().st_size - _LARGEST_PAGE))
+    read = file.read()
+  page = read[max(read.rfind(b'OggS'), 0) :]
+  flags, lengths = page[5:6], page[27 : 27 + sum(page[26:27])]
+  whole = len(page) >= 27 + len(lengths) + sum(lengths)
+  if not whole or not sum(flags) & _END_OF_STREAM:
+    raise _unreadable(path, 'its stream has no end: it is truncated', at)
 
 
 def _unreadable(path: Path, why: str, at: str) -> UserError:

@@ -52,6 +52,9 @@ _LISTS = 'ucfTrainTestlist'  # the folder of UCF-101's splits
 _ENCODE = (
   'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
 )
+# Bytes of a packet of MPEG-TS, which says no length: plain, in M2TS, and with
+# bytes to correct errors.
+_PACKETS = (188, 192, 204)
 _VERSION = 1  # of the arrays in the cache
 _LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
@@ -440,7 +443,7 @@ def _decoded(path: Path) -> tuple[list, str]:
       context.thread_count = 1  # many files are read at the same time
       context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
       frames, said, codec = [], stream.frames, context.name
-      seconds = _seconds(stream)
+      seconds, container = _seconds(stream), file.format.name
       for number, packet in enumerate(file.demux(stream)):
         if not number and packet.size and not packet.is_keyframe:
           raise _no_key_frame(path)
@@ -453,6 +456,11 @@ def _decoded(path: Path) -> tuple[list, str]:
       f'({getattr(error, "strerror", None) or error}); replace or remove it',
       entry='data.source',
     ) from error
+  if container == 'mpegts' and all(path.stat().st_size % n for n in _PACKETS):
+    raise UserError(
+      f'{path} is cut short: it ends within a packet; replace or remove it',
+      entry='data.source',
+    )
   if _cut_short(frames, said, seconds):
     more = said or (f'{seconds:.3g} seconds of' if seconds else 'some')
     raise UserError(

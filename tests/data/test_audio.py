@@ -97,10 +97,20 @@ def flac(wave):
   return file.getvalue()
 
 
+def ogg(wave):
+  file = io.BytesIO()
+  soundfile.write(file, wave, RATE, format='OGG')
+  return file.getvalue()
+
+
 def mp3(wave):
   file = io.BytesIO()
   soundfile.write(file, wave, RATE, format='MP3')
   return file.getvalue()
+
+
+def last_page_cut(content):
+  return content[: content.rindex(b'OggS')]
 
 
 def floats(wave):
@@ -119,6 +129,8 @@ def floats(wave):
     ('a.wav', wav(tone())[:9000], '8956 of 16000 bytes .* truncated'),
     ('a.flac', flac(tone())[:4000], r'\(.*\); get it again'),
     ('a.mp3', mp3(tone())[:1000], 'of 8000 samples are there'),
+    ('a.ogg', ogg(tone())[:-40], 'truncated'),
+    ('a.ogg', last_page_cut(ogg(tone(seconds=5))), 'truncated'),
     ('a.wav', b'no sound' * 100, r'\(.*\); get it again'),
     ('a.txt', b'no sound' * 100, 'has no sound'),
     ('a.wav', floats(tone() * 2**15), 'samples of up to 16384'),

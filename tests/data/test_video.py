@@ -388,6 +388,14 @@ def test_matroska_is_as_long_as_it_says(tmp_path):
     video.of_file(path, HOW)
 
 
+def test_a_transport_stream_ends_with_a_packet(tmp_path):
+  path = write(tmp_path / 'a.ts', moving(1, 0, 24), g='6')
+  assert video.of_file(path, HOW).any()
+  path.write_bytes(path.read_bytes()[:-1000])
+  with pytest.raises(UserError, match=r'a\.ts is cut short: it ends within'):
+    video.of_file(path, HOW)
+
+
 def test_videos_of_several_sizes(folder):
   path = folder / 'test' / 'still' / '0.avi'
   write(path, moving(0, 0, height=24, width=16))
