@@ -10,7 +10,8 @@ and TFDS itself too. TensorFlow is not needed.
 from absl import flags
 from rich.console import Console
 
-from jaxkd.data import builder, prepared, sources
+from jaxkd.data import prepared, sources
+from jaxkd.data.images import builder
 from jaxkd.errors import UserError
 from jaxkd.run import launch
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd import lookup
-from jaxkd.data import folders, text
-from jaxkd.data.conversations import Document, Format
+from jaxkd.data import folders
+from jaxkd.data.text import text_files
+from jaxkd.data.text.conversations import Document, Format
 from jaxkd.errors import UserError, unknown
 
 _OFFLINE = 'HF_DATASETS_OFFLINE'
@@ -106,5 +107,5 @@ def _documents(table: Any, form: Format, where: str) -> Iterator[Document]:
       record = {field: part[field][i] for field in form.fields}
       here = f'data.source: record {start + i} of {where}'
       document = form.read(record, here)
-      if text.lines(document):
+      if text_files.lines(document):
         yield document

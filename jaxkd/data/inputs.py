@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from jaxkd import files, shapes
-from jaxkd.data import images, passes
+from jaxkd.data import passes
 from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.data.images import image_files
 from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 
@@ -315,7 +316,7 @@ def _bring(inputs: Inputs) -> str:
   height, width, channels = inputs.arrays.shape
   colours = {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels')
   if inputs.resize:
-    down, across = images.sides(inputs.resize)
+    down, across = image_files.sides(inputs.resize)
     return (
       f'bring images to {down} × {across} pixels, {colours}, as data.kw.resize='
       f'{inputs.resize} did in the run: net.read(FILE) does so'
@@ -502,8 +503,8 @@ def _image(path: Path, inputs: Inputs, resize: bool) -> np.ndarray:
     raise UserError(f'net.read: there is no file {path}')
   mode = _MODES[shape[2]]
   try:
-    images.kind([path], inputs.resize)  # refuses what is no image of bytes
-    one = images.read([path], np.zeros(1, np.int32), mode, inputs.resize)
+    image_files.kind([path], inputs.resize)  # refuses what is no image of bytes
+    one = image_files.read([path], np.zeros(1, np.int32), mode, inputs.resize)
     one = one.fetch(np.arange(1))
   except UserError as error:
     raise UserError(error.sentence, entry='net.read') from error

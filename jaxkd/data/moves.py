@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd.data import positions, rectangles
+from jaxkd.data import positions
+from jaxkd.data.view_ops import rectangles
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 

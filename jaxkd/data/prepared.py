@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image
 
 from jaxkd import files
-from jaxkd.data import file_cache, images, objects
-from jaxkd.data import text as text_lib
+from jaxkd.data import file_cache
 from jaxkd.data.conventions import Conventions
-from jaxkd.data.conversations import Document, Format
 from jaxkd.data.examples import StreamedExamples, as_labels
+from jaxkd.data.images import image_files, objects
 from jaxkd.data.pixels import as_inputs
-from jaxkd.data.sentences import Pair, is_blank
+from jaxkd.data.text import text_files as text_lib
+from jaxkd.data.text.conversations import Document, Format
+from jaxkd.data.text.sentences import Pair, is_blank
 from jaxkd.errors import UserError, unknown
 
 _LEFT_OUT = ('is_crowd', 'is_difficult')  # marks of objects, as TFDS has them
@@ -91,7 +92,7 @@ def read(
   split: str,
   inputs: str,
   labels: str,
-  resize: images.Resize,
+  resize: image_files.Resize,
   ignore: Sequence[int] | None,
   conventions: Conventions,
   boxed: 'Boxed | None' = None,
@@ -203,7 +204,7 @@ class Boxed(NamedTuple):
   def fields(
     self, found: list[dict], at: str, numbers: np.ndarray
   ) -> dict[str, np.ndarray]:
-    """The objects of records, see `jaxkd.data.objects.padded`."""
+    """The objects of records, see `jaxkd.data.images.objects.padded`."""
     made = []
     for record in found:
       own = record[self.feature]
@@ -411,7 +412,9 @@ def _from(start: int, end: int) -> np.ndarray:
   return np.arange(start, min(start + 4096, end))
 
 
-def _resize(pixels: np.ndarray, side: images.Resize, at: str) -> np.ndarray:
+def _resize(
+  pixels: np.ndarray, side: image_files.Resize, at: str
+) -> np.ndarray:
   if pixels.dtype != np.uint8 or pixels.ndim != 3:
     raise UserError(
       f'data.kw.resize: {at.partition(": ")[2]} holds arrays of shape '
@@ -419,7 +422,7 @@ def _resize(pixels: np.ndarray, side: images.Resize, at: str) -> np.ndarray:
     )
   grey = pixels.shape[2] == 1
   image = Image.fromarray(pixels[..., 0] if grey else pixels)
-  resized = images.resized(image, side)
+  resized = image_files.resized(image, side)
   return resized[..., None] if grey else resized
 
 
@@ -432,11 +435,11 @@ def _check_map(target: np.ndarray, image: np.ndarray, at: str) -> None:
     )
 
 
-def _shrunk(target: np.ndarray, side: images.Resize) -> np.ndarray:
+def _shrunk(target: np.ndarray, side: image_files.Resize) -> np.ndarray:
   """A map of classes, resized by the nearest pixel."""
   rows, columns = (
     ((np.arange(new) + 0.5) * old / new).astype(int)
-    for new, old in zip(images.sides(side), target.shape[:2], strict=True)
+    for new, old in zip(image_files.sides(side), target.shape[:2], strict=True)
   )
   return target[np.ix_(rows, columns)]
 

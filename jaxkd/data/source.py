@@ -12,12 +12,13 @@ import numpy as np
 from jaxkd import files as files_lib
 from jaxkd import shapes as shapes_lib
 from jaxkd.data import examples as examples_lib
-from jaxkd.data import images, listing, pixels, positions, targets
 from jaxkd.data import labels as labels_lib
+from jaxkd.data import listing, pixels, positions, targets
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
+from jaxkd.data.images import image_files
 from jaxkd.data.listing import Listing
-from jaxkd.data.vocabulary import Vocabulary
+from jaxkd.data.text.vocabulary import Vocabulary
 from jaxkd.errors import UserError
 
 
@@ -68,7 +69,7 @@ class Source(NamedTuple):
   input_shape: Any
   classes: tuple[str, ...]
   notes: tuple[str, ...] = ()
-  resize: images.Resize = 0
+  resize: image_files.Resize = 0
   vocabulary: int = 0
   range: tuple[float, ...] = ()
   fields: Mapping[str, str] = MappingProxyType({})

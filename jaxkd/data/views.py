@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd import calls, lookup, shapes
-from jaxkd.data import colours, policies, rectangles
-from jaxkd.data.view_checks import (
+from jaxkd.data.view_ops import colours, policies, rectangles
+from jaxkd.data.view_ops.view_checks import (
   fits,
   require,
   require_array,

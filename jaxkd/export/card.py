@@ -9,7 +9,7 @@ import numpy as np
 
 import jaxkd
 from jaxkd import files
-from jaxkd.data import images
+from jaxkd.data.images import image_files
 from jaxkd.data.inputs import Array
 from jaxkd.export.check import Compared
 from jaxkd.export.exportable import Exportable
@@ -128,7 +128,7 @@ def _preprocessing(given: Exportable, *, inside: bool) -> dict[str, Any]:
     steps.append(f'the view of evaluation is applied: {given.net.view}')
   before = {}
   if given.inputs.resize:
-    height, width = images.sides(given.inputs.resize)
+    height, width = image_files.sides(given.inputs.resize)
     before['resize'] = {'height': height, 'width': width}
     before['filter'] = "Pillow's bilinear one, of the whole image"
   if given.inputs.range:

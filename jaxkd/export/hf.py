@@ -18,7 +18,8 @@ from absl import logging
 from safetensors.numpy import save_file
 
 from jaxkd import files, models, shapes
-from jaxkd.data import conversations, pretrained, views, vocabularies
+from jaxkd.data import views
+from jaxkd.data.text import conversations, pretrained, vocabularies
 from jaxkd.errors import UserError
 from jaxkd.export import hf_images
 from jaxkd.export.exportable import Exportable

@@ -32,7 +32,7 @@ def ctc(
     blank: the class that stands for no label.
     ignored: classes that are no labels, such as padding and the end of a
       sentence; from the first of them on, nothing follows that is one. The
-      defaults are those of `jaxkd.data.tokens`.
+      defaults are those of `jaxkd.data.text.tokens`.
     zero_infinity: whether sequences that have too few frames cost 0, with no
       gradient, in place of infinity.
 

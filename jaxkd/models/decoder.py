@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError, unknown
 from jaxkd.logits.factored import check_kind, product
 from jaxkd.models import layers, translator
@@ -397,7 +397,7 @@ class Model(translator.Translator):
     pad: the token that fills sources up.
     bos: the token with which an empty source begins.
     eos: the token with which a text ends. None of these three for that of the
-      data's tokenizer, or of `jaxkd.data.tokens`.
+      data's tokenizer, or of `jaxkd.data.text.tokens`.
     lora: adapters of low rank, which train in place of all else: their
       ``rank``, ``alpha``, a factor over the rank (twice the rank if it is left
       out), and ``targets``, those of `LINEAR` that have one (all of them).

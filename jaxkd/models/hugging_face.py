@@ -25,7 +25,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from jaxkd import files
-from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError, unknown
 from jaxkd.paths import by_path
 

@@ -3,7 +3,7 @@
 A teacher with another tokenizer than the student's reads the text in its own
 tokens [B, M]. What it gives is compared with what a student gives of its
 tokens [B, L], so its outputs are those at the positions `PLACE` [B, L] that
-come with its inputs; see `jaxkd.data.alignment`.
+come with its inputs; see `jaxkd.data.text.alignment`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxkd.data.alignment import PLACE
+from jaxkd.data.text.alignment import PLACE
 from jaxkd.types import Net
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxkd.data.tokens import PAD
+from jaxkd.data.text.tokens import PAD
 from jaxkd.models import layers, translator
 
 NAMED = {

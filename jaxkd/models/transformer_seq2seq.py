@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxkd.data.tokens import PAD
+from jaxkd.data.text.tokens import PAD
 from jaxkd.errors import UserError
 from jaxkd.models import layers, translator
 from jaxkd.models.vit import MLP, layer_norm, linear

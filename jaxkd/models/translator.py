@@ -23,18 +23,18 @@ class Translator(nnx.Module):
   What it is given says what it gives:
 
   - ``source`` and ``prefix`` [B, Lt], what comes before each token that it
-    writes (`jaxkd.data.tokens.shifted`): ``logits`` [B, Lt, V] and, where the
-    state has a ``mask``, ``source_valid`` [B, Ls], bool: which positions of the
-    encoder's layers are more than padding. An encoder that shortens its input
-    has fewer of them than the input;
+    writes (`jaxkd.data.text.tokens.shifted`): ``logits`` [B, Lt, V] and, where
+    the state has a ``mask``, ``source_valid`` [B, Ls], bool: which positions of
+    the encoder's layers are more than padding. An encoder that shortens its
+    input has fewer of them than the input;
   - ``source``: ``state``, a dict of arrays [B, ...], before the first token;
   - ``state`` and ``token`` [B], the one before: ``logits`` [B, V] and, as
     ``state``, those entries of the state that have changed.
 
   Tokens are int32. A ``source`` of tokens, [B, Ls], is filled up with
-  `jaxkd.data.tokens.PAD`; one of frames is a dict of ``frames`` [B, F, D] and
-  ``valid`` [B, F], bool. What a net gives does not depend on how much padding
-  there is.
+  `jaxkd.data.text.tokens.PAD`; one of frames is a dict of ``frames`` [B, F, D]
+  and ``valid`` [B, F], bool. What a net gives does not depend on how much
+  padding there is.
 
   A family has ``start``, ``(source) -> state``, and ``advance``, ``(state,
   tokens [B, n]) -> (logits [B, n, V], what has changed of the state)``.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd.data.tokens import BOS, EOS, PAD, shifted
+from jaxkd.data.text.tokens import BOS, EOS, PAD, shifted
 
 STATE = 'state/'
 NEVER = -1e9  # the log probability of tokens that are ruled out

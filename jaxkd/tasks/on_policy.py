@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd.data.source import Source
-from jaxkd.data.tokens import EOS, PAD
+from jaxkd.data.text.tokens import EOS, PAD
 from jaxkd.distill.step import MEASURED
 from jaxkd.errors import UserError, unknown
 from jaxkd.keys import fold
@@ -144,7 +144,8 @@ def tokens_of(source: Source) -> dict[str, int]:
   """The special tokens of the data's tokenizer, as options of `on_policy`.
 
   Args:
-    source: the data; one without a tokenizer has those of `jaxkd.data.tokens`.
+    source: the data; one without a tokenizer has those of
+      `jaxkd.data.text.tokens`.
   """
   special = getattr(getattr(source, 'tokenizer', None), 'special', None)
   if special is None:

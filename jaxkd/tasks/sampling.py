@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError
 from jaxkd.tasks.decoding import Apply, state_of
 

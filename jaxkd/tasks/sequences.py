@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxkd.data.tokenizer import text
+from jaxkd.data.text.tokenizer import text
 from jaxkd.files import replacing
 from jaxkd.losses import _numerics
 from jaxkd.tasks import decoding

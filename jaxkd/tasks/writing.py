@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxkd.data.tokens import PAD
-from jaxkd.data.words import SPECIAL
+from jaxkd.data.text.tokens import PAD
+from jaxkd.data.text.words import SPECIAL
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.tasks import decoding, language, sampling

@@ -23,7 +23,7 @@ import optax
 from jax import Array
 
 from jaxkd import lookup
-from jaxkd.data import tokens
+from jaxkd.data.text import tokens
 from jaxkd.errors import UserError, unknown, within
 from jaxkd.keys import fold
 from jaxkd.paths import by_path

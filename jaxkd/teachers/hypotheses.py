@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from jaxkd import losses
-from jaxkd.data.tokenizer import text
+from jaxkd.data.text.tokenizer import text
 from jaxkd.errors import UserError
 from jaxkd.lookup import package
 

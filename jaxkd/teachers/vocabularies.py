@@ -11,8 +11,8 @@ from typing import Any
 
 from jaxkd import models
 from jaxkd.data import views
-from jaxkd.data.alignment import STUDENT
 from jaxkd.data.sources import Source
+from jaxkd.data.text.alignment import STUDENT
 from jaxkd.errors import UserError
 from jaxkd.models import hugging_face, pytorch
 from jaxkd.models.given import Given

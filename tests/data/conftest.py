@@ -4,15 +4,10 @@ import json
 
 import pytest
 
-from jaxkd.data import (
-  fingerprint,
-  glyphs,
-  images,
-  index,
-  speech_frames,
-  voices,
-)
+from jaxkd.data import fingerprint, index
+from jaxkd.data.images import glyphs, image_files
 from jaxkd.data.sources import images as image_sources
+from jaxkd.data.speech import frames, voices
 
 CHAT = """{% for message in messages %}
 <|im_start|>{{ message.role }}
@@ -30,9 +25,9 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
   )
   monkeypatch.setattr(glyphs, 'FONTS', tmp_path / 'fonts')
   monkeypatch.setattr(glyphs, 'CACHE', tmp_path / 'glyphs')
-  monkeypatch.setattr(speech_frames, 'SOUNDS', tmp_path / 'prompts')
-  monkeypatch.setattr(speech_frames, 'CACHE', tmp_path / 'speech')
-  monkeypatch.setattr(images, 'CACHE', tmp_path / '.headers')
+  monkeypatch.setattr(frames, 'SOUNDS', tmp_path / 'prompts')
+  monkeypatch.setattr(frames, 'CACHE', tmp_path / 'speech')
+  monkeypatch.setattr(image_files, 'CACHE', tmp_path / '.headers')
   monkeypatch.setattr(index, 'CACHE', tmp_path / '.labels')
   monkeypatch.setattr(fingerprint, 'CACHE', tmp_path / '.checksums')
   monkeypatch.setattr(voices, 'CACHE', tmp_path / '.voices')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxkd import models
-from jaxkd.data.tokens import shifted
+from jaxkd.data.text.tokens import shifted
 from jaxkd.errors import UserError
 from jaxkd.logits import Factored
 from jaxkd.models import decoder

@@ -8,7 +8,7 @@ from flax import nnx
 from scipy import special
 
 from jaxkd import models
-from jaxkd.data.tokens import PAD
+from jaxkd.data.text.tokens import PAD
 from jaxkd.errors import UserError
 from jaxkd.models import transformer_seq2seq
 

@@ -12,7 +12,7 @@ import jaxkd
 from jaxkd.data import positions
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import make_source
-from jaxkd.data.tokens import EOS
+from jaxkd.data.text.tokens import EOS
 from jaxkd.errors import UserError
 from jaxkd.run import checks, jobs, pipeline, stored_nets, train_job
 from jaxkd.run import config as configs

@@ -14,7 +14,7 @@ from jaxkd.run import written
 from jaxkd.students import stored
 
 pytest.importorskip('jaxkd.tasks.on_policy')
-pytest.importorskip('jaxkd.data.vocabulary')
+pytest.importorskip('jaxkd.data.text.vocabulary')
 SIZES = dict(width=8, depth=1, heads=2, mlp_width=8, init=0.5)
 KW = dict(tokens='bytes', length=16, packing='none')
 TEXTS = ['ab ba', 'abba', 'a b a', 'bb aa', 'ba ab', 'ab ab a'] * 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from jaxkd.data.tokens import BOS, EOS, PAD, shifted
+from jaxkd.data.text.tokens import BOS, EOS, PAD, shifted
 from jaxkd.tasks import decoding
 
 KINDS, LENGTH = 7, 3

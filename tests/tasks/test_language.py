@@ -5,7 +5,7 @@ import pytest
 
 from jaxkd import tasks
 from jaxkd.data import sources
-from jaxkd.data.tokens import UNK
+from jaxkd.data.text.tokens import UNK
 from jaxkd.errors import UserError
 from jaxkd.tasks import language
 

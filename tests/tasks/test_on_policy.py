@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jaxkd import distill
-from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError
 from jaxkd.models import decoder
 from jaxkd.tasks.on_policy import on_policy

@@ -6,7 +6,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from jaxkd.data.tokens import EOS, PAD
+from jaxkd.data.text.tokens import EOS, PAD
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
 from jaxkd.tasks import sequences, transcription

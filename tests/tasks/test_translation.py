@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from jaxkd.data.tokens import BOS, EOS, PAD
+from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
 from jaxkd.tasks import decoding, translation

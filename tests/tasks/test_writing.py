@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxkd import models
-from jaxkd.data.tokens import PAD
-from jaxkd.data.words import SPECIAL
+from jaxkd.data.text.tokens import PAD
+from jaxkd.data.text.words import SPECIAL
 from jaxkd.errors import UserError
 from jaxkd.tasks import language, writing
 

@@ -6,7 +6,7 @@ import pytest
 
 import jaxkd
 from jaxkd import models
-from jaxkd.data.tokens import BOS, EOS
+from jaxkd.data.text.tokens import BOS, EOS
 from jaxkd.errors import UserError
 from jaxkd.teachers import generated
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxkd import distill, losses
-from jaxkd.data.tokenizer import text
-from jaxkd.data.tokens import EOS, PAD
+from jaxkd.data.text.tokenizer import text
+from jaxkd.data.text.tokens import EOS, PAD
 from jaxkd.errors import UserError
 from jaxkd.teachers import hypotheses
 from jaxkd.types import Context

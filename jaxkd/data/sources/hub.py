@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxkd.data import conventions as conventions_lib
-from jaxkd.data import conversations, folders, hub, hub_images, images, listing
+from jaxkd.data import folders, hub, listing
 from jaxkd.data import labels as labels_lib
 from jaxkd.data.conventions import Conventions
-from jaxkd.data.corpus import Layout
 from jaxkd.data.examples import as_labels
+from jaxkd.data.images import hub_images, image_files
 from jaxkd.data.source import (
   Source,
   first_split,
@@ -21,6 +21,8 @@ from jaxkd.data.source import (
   with_sizes,
 )
 from jaxkd.data.sources.text import texts
+from jaxkd.data.text import conversations
+from jaxkd.data.text.corpus import Layout
 from jaxkd.errors import UserError
 
 _OF_IMAGES = ('inputs', 'labels', 'resize', 'num_classes', 'classes')
@@ -144,12 +146,12 @@ def _images(
   tables: Mapping[str, Any],
   inputs: str,
   labels: str,
-  resize: images.Resize,
+  resize: image_files.Resize,
   conventions: Conventions,
   validation: int | float | None,
 ) -> Source:
   """The images of tables."""
-  images.check_resize(resize)
+  image_files.check_resize(resize)
   if 'train' in tables and 'test' not in tables:
     raise UserError(
       f'data.kw.test: {name} has the splits {", ".join(tables)}; say which to '
@@ -186,7 +188,8 @@ def _images(
     for split, table in tables.items()
   }
   kinds = [
-    images.kind_of_many(records[split], resize, keys[split]) for split in tables
+    image_files.kind_of_many(records[split], resize, keys[split])
+    for split in tables
   ]
   mode = 'L' if all(kind.mode == 'L' for kind in kinds) else 'RGB'
   splits = {

@@ -12,9 +12,10 @@ from jaxkd import files as files_lib
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
-from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, listing, prepared
+from jaxkd.data import listing, prepared
 from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.images import glyphs as glyphs_lib
+from jaxkd.data.images import image_files
 from jaxkd.data.source import (
   Source,
   check_dir,
@@ -94,7 +95,7 @@ def fashion_mnist(
         'be there'
       )
   train, train_labels, test, test_labels = map(
-    images.read_idx, paths, (3, 1, 3, 1)
+    image_files.read_idx, paths, (3, 1, 3, 1)
   )
   splits = {'train': (train, train_labels), 'test': (test, test_labels)}
   classes = (
@@ -307,16 +308,16 @@ def folder(
       no resizing.
     validation: as in `load`.
   """
-  images.check_resize(resize)
+  image_files.check_resize(resize)
   name, root = f'folder:{path}', place(dir, path)
   if not root.is_dir():
     raise UserError(f'data.source: there is no folder {root}')
-  classes, files, left_out = in_class_folders(root, images.IMAGES)
+  classes, files, left_out = in_class_folders(root, image_files.IMAGES)
   all_files = listing.joined([found.files for found in files.values()])
   key = listing.key(all_files, 1)
-  kind = images.kind_of_many(all_files.paths, resize, key)
+  kind = image_files.kind_of_many(all_files.paths, resize, key)
   splits = {
-    split: images.read(
+    split: image_files.read(
       found.files.paths,
       found.labels,
       kind.mode,
@@ -327,15 +328,15 @@ def folder(
   }
   source = make_source(name, splits, validation, classes=classes)
   splits = in_memory(source, splits)
-  notes = *images.seen_twice(files), *kind.notes, *left_out
+  notes = *image_files.seen_twice(files), *kind.notes, *left_out
   notes = *source.notes, *notes
   source = source._replace(splits=splits, resize=resize, notes=notes)
   return with_sizes(source, all_files, root)
 
 
 def in_class_folders(
-  root: Path, kind: images.Files
-) -> tuple[list[str], dict[str, images.Found], tuple[str, ...]]:
+  root: Path, kind: image_files.Files
+) -> tuple[list[str], dict[str, image_files.Found], tuple[str, ...]]:
   """The classes, the files of each split with their labels, and notes.
 
   Args:
@@ -345,7 +346,7 @@ def in_class_folders(
   Raises:
     UserError: folders or files that are in no split or no class.
   """
-  folders = images.classes(root)
+  folders = image_files.classes(root)
   found = folders_lib.splits(folders, where=str(root))
   odd = [name for name in folders if name not in found.values()]
   if found and odd:
@@ -356,15 +357,15 @@ def in_class_folders(
       'class'
     )
   if found:
-    images.check_none(root, kind)
+    image_files.check_none(root, kind)
   else:
     folders_lib.check_no_splits(folders, where=str(root))
   roots = {split: root / own for split, own in found.items()} or {'all': root}
-  classes = images.classes(next(iter(roots.values())))
+  classes = image_files.classes(next(iter(roots.values())))
   files, left_out = {}, collections.Counter()
   for split, top in roots.items():
-    files[split], others = images.find(
+    files[split], others = image_files.find(
       top, classes, kind, all_of_them=split in ('train', 'all')
     )
     left_out += others
-  return classes, files, images.left_out(left_out, kind)
+  return classes, files, image_files.left_out(left_out, kind)

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxkd.data import folders as folders_lib
-from jaxkd.data import parallel as parallel_lib
-from jaxkd.data import phrases as phrases_lib
-from jaxkd.data import prepared, sentences
+from jaxkd.data import prepared
 from jaxkd.data.source import (
   Source,
   held_out_size,
@@ -16,6 +14,9 @@ from jaxkd.data.source import (
   with_validation,
 )
 from jaxkd.data.sources import NAMES
+from jaxkd.data.text import parallel as parallel_lib
+from jaxkd.data.text import phrases as phrases_lib
+from jaxkd.data.text import sentences
 from jaxkd.errors import UserError
 
 
@@ -34,9 +35,9 @@ def phrases(
   """Numbers, dates, times, money and lists, in two languages.
 
   The contents are random, the wordings real. Each language draws one of several
-  wordings, with the shares of `jaxkd.data.phrases`, so that a source sentence
-  has several right targets. All contents and all source sentences differ,
-  within and between splits, which are 80 : 10 : 10 by default.
+  wordings, with the shares of `jaxkd.data.text.phrases`, so that a source
+  sentence has several right targets. All contents and all source sentences
+  differ, within and between splits, which are 80 : 10 : 10 by default.
 
   Args:
     languages: to translate from and to, as CLDR and num2words know them.
@@ -44,7 +45,7 @@ def phrases(
     vocabulary: number of pieces, learnt from the training split.
     length: the most tokens of a sentence.
     too_long: what becomes of longer pairs: 'refuse', 'cut' or 'drop'.
-    kinds: of contents, some of `jaxkd.data.phrases.KINDS`; all by default.
+    kinds: of contents, some of `jaxkd.data.text.phrases.KINDS`; all by default.
     test: how many pairs to test on, or which share.
     validation: how many of the others to validate on, or which share.
     seed: of contents and wordings.

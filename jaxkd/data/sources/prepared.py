@@ -5,7 +5,8 @@ from pathlib import Path
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
-from jaxkd.data import images, listing, objects, prepared
+from jaxkd.data import listing, prepared
+from jaxkd.data.images import image_files, objects
 from jaxkd.data.source import Source, make_source, with_sizes
 from jaxkd.data.sources import NAMES
 from jaxkd.errors import UserError, unknown
@@ -59,7 +60,7 @@ def tfds(
   conventions = conventions_lib.of(
     num_classes=num_classes, classes=classes, range=range, layout=layout
   )
-  images.check_resize(resize)
+  image_files.check_resize(resize)
   name, builder = f'tfds:{path}', prepared.find(path, dir, NAMES)
   keys = tuple(builder.info.supervised_keys or ('image', 'label'))[:2]
   inputs, labels = inputs or keys[0], labels or keys[1]

@@ -4,10 +4,11 @@ import zlib
 
 import numpy as np
 
-from jaxkd.data import coco as coco_lib
-from jaxkd.data import images, listing, objects
-from jaxkd.data import scenes as scenes_lib
+from jaxkd.data import listing
 from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.images import coco as coco_lib
+from jaxkd.data.images import image_files, objects
+from jaxkd.data.images import scenes as scenes_lib
 from jaxkd.data.source import (
   Source,
   first_split,
@@ -38,8 +39,8 @@ def scenes(
   """Digits or clothes pasted on coloured canvases, with maps or boxes.
 
   Objects of many scales and colours occlude one another on textures and
-  strokes; see `jaxkd.data.scenes`. The objects of a split come from the same
-  split of their source.
+  strokes; see `jaxkd.data.images.scenes`. The objects of a split come from the
+  same split of their source.
 
   With maps, each pixel has a class: 0 is the background, and the classes of the
   objects follow; a ring of one pixel around each object does not count. With
@@ -158,7 +159,7 @@ def coco(
       where they have no area; else such boxes are refused.
     validation: as in `load`.
   """
-  images.check_resize(resize)
+  image_files.check_resize(resize)
   objects.check_most(most, least=0)
   name, root = f'coco:{path}', place(dir, path)
   if not root.is_dir():
@@ -170,7 +171,7 @@ def coco(
   first_split(name, found)
   coco_lib.check_alike(found)
   files = listing.of(path for own in found.values() for path in own.images)
-  kind = images.kind_of_many(files.paths, resize, listing.key(files, 1))
+  kind = image_files.kind_of_many(files.paths, resize, listing.key(files, 1))
   counts = [len(labels) for own in found.values() for labels, _ in own.found]
   how = kind.mode, resize, most or max(1, *counts)
   splits = {

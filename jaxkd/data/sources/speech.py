@@ -5,14 +5,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxkd.data import audio, prepared
 from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import labels as labels_lib
-from jaxkd.data import speech as speech_lib
-from jaxkd.data import speech_frames as speech_frames_lib
-from jaxkd.data import spelled as spelled_lib
-from jaxkd.data import utterances as utterances_lib
-from jaxkd.data import voices as voices_lib
+from jaxkd.data import prepared
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import (
   Source,
@@ -22,6 +17,12 @@ from jaxkd.data.source import (
   with_validation,
 )
 from jaxkd.data.sources import NAMES
+from jaxkd.data.speech import audio
+from jaxkd.data.speech import frames as speech_frames_lib
+from jaxkd.data.speech import recordings as speech_lib
+from jaxkd.data.speech import spelled as spelled_lib
+from jaxkd.data.speech import utterances as utterances_lib
+from jaxkd.data.speech import voices as voices_lib
 from jaxkd.errors import UserError, unknown
 
 
@@ -41,7 +42,7 @@ def speech_frames(
 
   Log-Mel features of 10 ms with those around them, of mean 0 and variance 1 in
   each band over the training frames; silence is no class and is left out, see
-  `jaxkd.data.speech_frames`. All frames of an utterance, and of all that say
+  `jaxkd.data.speech.frames`. All frames of an utterance, and of all that say
   the same, are in one split. The field ``utterance`` is for ``data.unit``.
 
   Args:
@@ -138,8 +139,9 @@ def spelled(
 ) -> Source:
   """Sentences of made-up words; each letter is a pattern of frames.
 
-  A task of transcription without sound, see `jaxkd.data.spelled`. All sentences
-  differ, within and between splits, which are 80 : 10 : 10 by default.
+  A task of transcription without sound, see `jaxkd.data.speech.spelled`. All
+  sentences differ, within and between splits, which are 80 : 10 : 10 by
+  default.
 
   Args:
     size: sentences in all.
@@ -186,7 +188,7 @@ def speech(
 
   Sounds are converted to 16,000 samples a second and to log-Mel features every
   10 ms, each of which has the mean 0 and the deviation 1 in an utterance. See
-  `jaxkd.data.speech.read` for what a folder may look like.
+  `jaxkd.data.speech.recordings.read` for what a folder may look like.
 
   Args:
     path: of the folder, absolute or in ``dir``; or 'tfds:NAME' for a data set
@@ -243,8 +245,8 @@ def voices(
   """Spoken numbers, dates and times by synthetic voices, eSpeak NG and Flite.
 
   All that is said differs, within and between splits, and so do the voices of
-  the test from the others; see `jaxkd.data.voices`. The features are as in
-  `speech`, and are kept in ``~/.cache/jaxkd/voices`` in half precision.
+  the test from the others; see `jaxkd.data.speech.voices`. The features are as
+  in `speech`, and are kept in ``~/.cache/jaxkd/voices`` in half precision.
 
   Args:
     size: utterances in all.

@@ -3,14 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxkd.data import conversations, corpus, positions, sentences
 from jaxkd.data import folders as folders_lib
-from jaxkd.data import kjv as kjv_lib
-from jaxkd.data import markov as markov_lib
+from jaxkd.data import positions
 from jaxkd.data import prepared as prepared_lib
-from jaxkd.data import text as text_lib
-from jaxkd.data.conversations import Document
-from jaxkd.data.corpus import Layout
 from jaxkd.data.source import (
   Source,
   first_split,
@@ -20,6 +15,12 @@ from jaxkd.data.source import (
   split_entry,
 )
 from jaxkd.data.sources import NAMES
+from jaxkd.data.text import conversations, corpus, sentences
+from jaxkd.data.text import kjv as kjv_lib
+from jaxkd.data.text import markov as markov_lib
+from jaxkd.data.text import text_files as text_lib
+from jaxkd.data.text.conversations import Document
+from jaxkd.data.text.corpus import Layout
 from jaxkd.errors import UserError
 
 _FIELDS = {
@@ -147,12 +148,12 @@ def text(
   """Text for language models, from files of text or of JSON Lines, or of TFDS.
 
   A file, a folder of files, or a folder with train, test and perhaps validation
-  as files or folders; see `jaxkd.data.text`. Where there are no splits, whole
-  documents are held out, or the last lines of a single one, a tenth each by
-  default.
+  as files or folders; see `jaxkd.data.text.text_files`. Where there are no
+  splits, whole documents are held out, or the last lines of a single one, a
+  tenth each by default.
 
   Examples are rows of `length` tokens, whose labels are the tokens that follow
-  them; see `jaxkd.data.rows.Rows.fetch`.
+  them; see `jaxkd.data.text.rows.Rows.fetch`.
 
   Args:
     path: of the file or the folder, absolute or in ``dir``; or 'tfds:NAME' for
@@ -232,7 +233,7 @@ def texts(
     validation: how many of the documents to train on to hold out, or which
       share.
     test: how many of all documents, where there is no such split.
-    **options: see `jaxkd.data.corpus.tokenized`.
+    **options: see `jaxkd.data.text.corpus.tokenized`.
   """
   splits = {split: [*filter(None, own)] for split, own in splits.items()}
   first = first_split(name, splits)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxkd import shapes
-from jaxkd.data import alignment, positions, sources
+from jaxkd.data import positions, sources
 from jaxkd.data.source import Source
+from jaxkd.data.text import alignment
 from jaxkd.errors import UserError
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxkd.data import clips as clips_lib
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import file_cache, listing, positions
-from jaxkd.data import scenes as scenes_lib
-from jaxkd.data import video as video_lib
 from jaxkd.data.examples import StreamedExamples
+from jaxkd.data.images import scenes as scenes_lib
 from jaxkd.data.source import (
   Source,
   given_dir,
@@ -20,6 +18,8 @@ from jaxkd.data.source import (
   with_sizes,
 )
 from jaxkd.data.sources import images as image_sources
+from jaxkd.data.video import clips as clips_lib
+from jaxkd.data.video import compressed as video_lib
 from jaxkd.errors import UserError, unknown
 
 
@@ -45,8 +45,8 @@ def clips(
   """Clothes or digits that do one of ten things, before a panning camera.
 
   Clips are encoded once as MPEG-4, one group of pictures each, and read back as
-  `video` reads them; see `jaxkd.data.clips`. The objects of a split come from
-  the same split of their source.
+  `video` reads them; see `jaxkd.data.video.clips`. The objects of a split come
+  from the same split of their source.
 
   Args:
     dir: where the objects' files are, as for their source.
@@ -127,10 +127,10 @@ def video(
 
   Videos are in one folder for each class, as in `folder`, or as UCF-101 is
   published: ``UCF-101/CLASS/*.avi`` beside ``ucfTrainTestlist``. See
-  `jaxkd.data.video` for what they must be, and for what the parts mean. Inputs
-  are a dict of the parts, which the view ``part(NAME)`` takes one of; or, of
-  one part, its array alone. All are uint8 [H, W, C], with the P-frames along
-  the channels; 'frames' is [count, H, W, 3].
+  `jaxkd.data.video.compressed` for what they must be, and for what the parts
+  mean. Inputs are a dict of the parts, which the view ``part(NAME)`` takes one
+  of; or, of one part, its array alone. All are uint8 [H, W, C], with the
+  P-frames along the channels; 'frames' is [count, H, W, 3].
 
   Args:
     path: of the folder, absolute or in ``dir``.

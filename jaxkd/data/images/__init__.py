@@ -1,0 +1,1 @@
+"""Images from files and tables, drawn ones, and annotations."""

@@ -1,0 +1,1 @@
+"""Sounds, utterances with transcripts, and frames of speech."""

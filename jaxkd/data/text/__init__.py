@@ -1,0 +1,1 @@
+"""Texts: documents, conversations, vocabularies, rows of tokens."""

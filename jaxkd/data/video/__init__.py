@@ -1,0 +1,1 @@
+"""Clips of compressed video, from files and made in code."""

@@ -1,0 +1,1 @@
+"""The ops of views, beside the simplest ones in views.py."""

@@ -1,0 +1,345 @@
+"""Annotations in COCO's format."""
+
+import copy
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxkd.data import examples, sources
+from jaxkd.data.images import coco
+from jaxkd.errors import UserError
+
+# Two images of 20 by 10 pixels; the numbers of the classes have gaps.
+GIVEN = {
+  'categories': [{'id': 7, 'name': 'dog'}, {'id': 3, 'name': 'cat'}],
+  'images': [
+    {'id': 5, 'file_name': 'a.png', 'width': 20, 'height': 10},
+    {'id': 9, 'file_name': 'b.png', 'width': 20, 'height': 10},
+    {'id': 2, 'file_name': 'c.png', 'width': 20, 'height': 10},
+  ],
+  'annotations': [
+    # Left, top, width and height.
+    {'id': 1, 'image_id': 5, 'category_id': 7, 'bbox': [2, 1, 4, 5]},
+    {'id': 2, 'image_id': 9, 'category_id': 3, 'bbox': [0, 0, 20, 10]},
+    {'id': 3, 'image_id': 5, 'category_id': 3, 'bbox': [10, 5, 10, 5]},
+    {
+      'id': 4, 'image_id': 9, 'category_id': 3, 'bbox': [0, 0, 9, 9],
+      'iscrowd': 1,
+    },
+  ],
+}  # fmt: skip
+BOXES = [[0.1, 0.1, 0.6, 0.3], [0.5, 0.5, 1, 1]]  # of a.png, in shares
+
+
+def picture(path, shade, size=(20, 10)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new('RGB', size, (shade, 0, 255 - shade)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Annotations of train and test, and their images."""
+  for split in ('train', 'test'):
+    (tmp_path / f'{split}.json').write_text(json.dumps(GIVEN))
+    for i, name in enumerate('abc'):
+      picture(tmp_path / split / f'{name}.png', 50 * i)
+  return tmp_path
+
+
+def load(folder, **options):
+  return sources.load(f'coco:{folder}', **{'validation': 0, **options})
+
+
+def changed(folder, change, split='train'):
+  """Writes other annotations of a split."""
+  given = copy.deepcopy(GIVEN)
+  change(given)
+  (folder / f'{split}.json').write_text(json.dumps(given))
+
+
+def test_boxes_classes_and_images(folder):
+  source = load(folder)
+  assert source.classes == ('cat', 'dog')
+  assert source.input_shape == (10, 20, 3)
+  batch = source.splits['test'].fetch(np.arange(3))
+  assert batch['inputs'].dtype == np.uint8
+  assert batch['inputs'][:, 0, 0, 0].tolist() == [0, 50, 100]
+  assert batch['valid'].tolist() == [[1, 1], [1, 0], [0, 0]]
+  assert batch['labels'].tolist() == [[1, 0], [0, 0], [0, 0]]
+  np.testing.assert_allclose(batch['boxes'][0], BOXES)
+  np.testing.assert_allclose(batch['boxes'][1], [[0, 0, 1, 1], [0] * 4])
+  assert not batch['boxes'][2].any()  # an image without objects is right
+  assert [n for n in source.notes if 'crowds' in n] == [
+    f'1 annotations in {split} are crowds, which are left out; what a net '
+    'finds there is false'
+    for split in ('train', 'test')
+  ]
+
+
+def test_boxes_stay_where_they_are_when_images_are_resized(folder):
+  source = load(folder, resize=(30, 40))
+  assert source.input_shape == (30, 40, 3) and source.resize == (30, 40)
+  batch = source.splits['test'].fetch(np.arange(1))
+  np.testing.assert_allclose(batch['boxes'][0], BOXES)
+  with pytest.raises(
+    UserError, match=r'resize: \(0, 4\) is not a side in pixels'
+  ):
+    load(folder, resize=(0, 4))
+
+
+def test_large_sets_are_read_as_asked_for(folder, monkeypatch):
+  small = load(folder).splits['train']
+  monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+  large = load(folder).splits['train']
+  assert isinstance(large, examples.StreamedExamples)
+  order = np.array([2, 0])
+  for name, x in small.fetch(order).items():
+    np.testing.assert_array_equal(large.fetch(order)[name], x)
+  np.testing.assert_array_equal(large.index.counts, small.index.counts)
+
+
+@pytest.mark.parametrize(
+  ('layout', 'options', 'splits'),
+  [
+    (
+      {
+        'annotations/instances_train2017.json': 'train2017',
+        'annotations/instances_val2017.json': 'val2017',
+        'annotations/captions_val2017.json': 'val2017',
+      },
+      {'test': 'val2017'},
+      {'train', 'test'},
+    ),
+    (
+      {
+        'train/_annotations.coco.json': 'train',
+        'valid/_annotations.coco.json': 'valid',
+        'test/_annotations.coco.json': 'test',
+      },
+      {'validation': None},
+      {'train', 'validation', 'test'},
+    ),
+    (
+      {'train.json': 'images/train', 'test.json': 'images/test'},
+      {},
+      {'train', 'test'},
+    ),
+    ({'train.json': 'images', 'test.json': 'images'}, {}, {'train', 'test'}),
+    ({'boxes.json': '.'}, {'validation': None}, {'all'}),
+  ],
+)
+def test_the_usual_layouts(tmp_path, layout, options, splits):
+  for file, images in layout.items():
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    given = copy.deepcopy(GIVEN)
+    for i, image in enumerate(given['images']):
+      image['file_name'] = f'{pathlib.Path(file).stem}{i}.png'
+      picture(tmp_path / images / image['file_name'], 9)
+    (tmp_path / file).write_text(json.dumps(given))
+  found = coco.find(tmp_path, options.get('test', ''))
+  assert {*found} == splits
+  for file in found.values():
+    assert len(coco.read(file, tmp_path, clip=False).images) == 3
+  if 'all' not in splits:
+    assert {*load(tmp_path, **options).splits} == splits
+
+
+def of(i, **changes):
+  def change(given):
+    given['annotations'][i].update(changes)
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      of(0, bbox=[2, 1, 0, 5]),
+      'annotation 1 has the box .*, which has no area',
+    ),
+    (
+      of(0, bbox=[6, 1, -4, 5]),
+      'annotation 1 .*, which has no area; repair it',
+    ),
+    (of(0, bbox=[2, 6, 4, -5]), 'annotation 1 .*, which has no area'),
+    (of(0, bbox=[15, 1, 9, 5]), 'annotation 1 .*out of its image of 20x10 pix'),
+    (of(0, bbox=[-3, 1, 9, 5]), 'annotation 1 .* reaches out of its image'),
+    (
+      of(0, bbox=[2, 1, 4]),
+      r'has the box \[2, 1, 4\], which must be \[left, t',
+    ),
+    (of(0, bbox=[2, 1, 4, None]), 'which must be .left, top'),
+    (of(0, bbox=[2, 1, 4, float('nan')]), 'which must be .left, top'),
+    (
+      of(0, category_id=4),
+      'annotation 1 has the category 4, which is not among',
+    ),
+    (of(0, image_id=4), 'annotation 1 is of the image 4, which is not among'),
+    (lambda g: g.pop('categories'), 'has no list of categories, as the format'),
+    (lambda g: g.update(images=[]), 'lists no image'),
+    (lambda g: g.update(categories=[]), 'lists no category'),
+    (
+      lambda g: g['categories'][0].update(name='cat'),
+      "several categories called 'cat'; give each a name",
+    ),
+    (
+      lambda g: g.update(annotations=g['annotations'][3:]),
+      'has 1 annotations, of which 1 are crowds, and no object is left in any',
+    ),
+    (lambda g: g.update(annotations=[]), 'has 0 annotations, and no object is'),
+    (of(0, category_id=[7]), r'the category_id \[7\], which must be a num'),
+    (of(0, image_id='5'), 'annotation 1 is of the image 5, which is not among'),
+    (
+      lambda g: g['categories'][0].update(name=3),
+      'has the name 3, which must be a text',
+    ),
+    (
+      lambda g: g['images'][0].update(width=0),
+      'has the width 0, which must be a number of pixels',
+    ),
+    (
+      lambda g: g['images'][0].update(file_name=None),
+      'has the file_name None, which must be a text',
+    ),
+    (
+      lambda g: [x.update(bbox=[0.1, 0.1, 0.5, 0.3]) for x in g['annotations']],
+      'all boxes of .*train.json end within the first pixel, as shares',
+    ),
+    (
+      lambda g: g['images'][1].update(file_name='a.png'),
+      'lists the image .*a.png 2 times; list it once',
+    ),
+    (lambda g: g['images'][0].pop('width'), "'a.png'.* has no 'width'"),
+    (lambda g: g['annotations'][0].pop('bbox'), "has no 'bbox'"),
+    (lambda g: g['images'][1].update(id=5), 'has two of the image 5; number'),
+    (lambda g: g['categories'][1].update(id=7), 'has two of the category 7'),
+    (
+      lambda g: g['images'][1].update(file_name='d.png'),
+      r'train.json has an image .*d.png, which is not there; add it, or',
+    ),
+    (
+      lambda g: g['images'][0].update(file_name='d.png'),
+      r'train.json has an image d.png, which is in none of .*put the images',
+    ),
+    (
+      lambda g: g['images'][0].update(width=40, height=20),
+      'a.png has 20x10 pixels, and its annotations are for 40x20; repair',
+    ),
+    (
+      lambda g: g['categories'][1].update(name='cow'),
+      'test.json has the categories cat, dog and .*train.json cow, dog; they',
+    ),
+  ],
+)
+def test_bad_annotations_are_named(folder, change, message):
+  changed(folder, change)
+  with pytest.raises(UserError, match=f'^data.source: .*{message}') as caught:
+    load(folder)
+  assert '\n' not in str(caught.value)
+
+
+def test_an_image_is_in_one_split(folder):
+  for name in 'abc':
+    (folder / name).with_suffix('.png').write_bytes(
+      (folder / 'train' / f'{name}.png').read_bytes()
+    )
+  for split in ('train', 'test'):
+    shutil.rmtree(folder / split)
+  with pytest.raises(
+    UserError, match=r'test.json and .*train.json have the im'
+  ):
+    load(folder)
+
+
+def test_boxes_may_be_cut_off(folder):
+  def change(given):
+    of(0, bbox=[-2, 1, 4, 50])(given)
+    of(1, bbox=[3, 3, 0, 5])(given)
+    of(2, bbox=[25, 1, 4, 4])(given)
+
+  changed(folder, change)
+  source = load(folder, clip=True)
+  batch = source.splits['train'].fetch(np.arange(3))
+  assert batch['valid'].tolist() == [[1, 0], [0, 0], [0, 0]]
+  np.testing.assert_allclose(batch['boxes'][0, 0], [0.1, 0, 1, 0.1])
+  assert (
+    '2 annotations in train have no area in their image and are left out'
+    in (source.notes)
+  )
+
+
+def test_a_rounding_out_of_the_image_is_cut_off(folder):
+  changed(folder, of(0, bbox=[-0.4, 1, 21, 5]))
+  batch = load(folder).splits['train'].fetch(np.arange(1))
+  np.testing.assert_allclose(batch['boxes'][0, 0], [0.1, 0, 0.6, 1])
+
+
+def test_more_objects_than_there_is_room_for(folder):
+  assert load(folder, most=5).splits['train'].fetch(np.arange(1))[
+    'valid'
+  ].tolist() == [[True, True, False, False, False]]
+  with pytest.raises(
+    UserError,
+    match=r'example 0 has 2 objects, and 1 is the most; set data.kw.most=2',
+  ):
+    load(folder, most=1)
+  with pytest.raises(
+    UserError, match=r'data.kw.most: -1 should be a number of'
+  ):
+    load(folder, most=-1)
+
+
+def test_one_class_will_do(folder):
+  def change(given):
+    given['categories'] = given['categories'][1:]
+    of(0, category_id=3)(given)
+
+  for split in ('train', 'test'):
+    changed(folder, change, split)
+  assert load(folder).classes == ('cat',)
+
+
+@pytest.mark.parametrize(
+  ('files', 'options', 'message'),
+  [
+    ({}, {}, 'data.source: .* holds no annotations; it must hold train.json'),
+    ({'train.json': '{'}, {}, r'data.source: cannot read .*train.json: '),
+    ({'train.json': '[]'}, {}, r'data.source: .*json has no list of images'),
+    (
+      {'train.json': '{}', 'instances_train2017.json': '{}'},
+      {},
+      'has annotations of train2017 and of train; remove those of one',
+    ),
+    (
+      {'train.json': '{}', 'annotations/train.json': '{}'},
+      {},
+      'have files of one name; remove one',
+    ),
+    (
+      {'train.json': '{}'},
+      {'test': 'val2017'},
+      "data.kw.test: .* has no annotations of 'val2017' but of train",
+    ),
+  ],
+)
+def test_folders_that_hold_something_else(tmp_path, files, options, message):
+  for name, text in files.items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+  with pytest.raises(UserError, match=message):
+    load(tmp_path, **options)
+
+
+def test_a_split_is_missing(folder):
+  (folder / 'test.json').unlink()
+  with pytest.raises(
+    UserError, match='has the splits train; it must have train'
+  ):
+    load(folder)
+  with pytest.raises(UserError, match=r'data.source: there is no folder'):
+    load(folder / 'x')

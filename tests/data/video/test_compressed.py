@@ -1,0 +1,458 @@
+"""Compressed video: what is read of it, and what is refused."""
+
+import struct
+import sys
+
+import av
+import numpy as np
+import pytest
+
+from jaxkd.data import sources
+from jaxkd.data.images import image_files
+from jaxkd.data.video import compressed
+from jaxkd.errors import UserError
+
+SIDE, LENGTH = 32, 6
+HOW = compressed.Wanted(count=2, group=LENGTH)
+SMALL = {'count': 2, 'group': LENGTH}
+
+
+def texture(seed=0, side=128):
+  coarse = np.random.default_rng(seed).integers(
+    0, 256, (side // 4, side // 4, 3)
+  )
+  return coarse.astype(np.uint8).repeat(4, 0).repeat(4, 1)
+
+
+def moving(right, down, length=LENGTH, height=SIDE, width=SIDE, seed=0):
+  """Frames in which everything moves by so much in each."""
+  whole = texture(seed)
+  return np.stack([
+    whole[40 - t * down :, 40 - t * right :][:height, :width]
+    for t in range(length)
+  ])  # fmt: skip
+
+
+def write(path, frames, codec='mpeg4', pix_fmt='yuv420p', skip=0, **options):
+  """Encodes frames; the first packets may be left out."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  given = {
+    'g': str(len(frames)),
+    'bf': '0',
+    'qmin': '2',
+    'qmax': '2',
+    **options,
+  }
+  with av.open(str(path), 'w') as file:
+    stream = file.add_stream(codec, rate=25, options=given)
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt, stream.codec_context.thread_count = pix_fmt, 1
+    packets = []
+    for pixels in frames:
+      frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+      packets += stream.encode(frame)
+    for packet in [*packets, *stream.encode()][skip:]:
+      file.mux(packet)
+  return path
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+  monkeypatch.setattr(compressed, 'CACHE', tmp_path / 'cache')
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two classes: what moves right, and what stays."""
+  root = tmp_path / 'clips'
+  for split, count in (('train', 3), ('test', 1)):
+    for name, speed in (('right', 2), ('still', 0)):
+      for i in range(count):
+        path = root / split / name / f'{i}.avi'
+        write(path, moving(speed, 0, seed=i))
+  return root
+
+
+def signed(array, part, how=HOW):
+  return array[..., how.channels()[part]].astype(float) - compressed.ZERO
+
+
+@pytest.mark.parametrize(('right', 'down'), [(2, 1), (-2, 0), (0, -1)])
+def test_vectors_are_accumulated_back_to_the_key_frame(tmp_path, right, down):
+  frames = moving(right, down)
+  path = write(tmp_path / 'a.avi', frames)
+  found = compressed.of_file(path, HOW)
+  assert found.shape == (SIDE, SIDE, 3 + 2 * 2 + 2 * 3)
+  motion = signed(found, 'motion') / compressed.VECTOR_STEPS
+  inside = motion[12:20, 12:20]
+  for i, t in enumerate(compressed.spaced(HOW)):
+    want = np.broadcast_to((right * t, down * t), (8, 8, 2))
+    np.testing.assert_array_equal(inside[..., 2 * i : 2 * i + 2], want)
+  # The key frame moved so is the frame, but for what the codec loses.
+  left = (
+    compressed.RESIDUAL_STEP * np.abs(signed(found, 'residual'))[12:20, 12:20]
+  )
+  last = frames[compressed.spaced(HOW)[-1]].astype(float)
+  assert left[..., -3:].mean() < np.abs(last - frames[0]).mean() / 3
+  image = found[..., :3].astype(int)
+  assert np.abs(image - frames[0]).mean() < 24  # colours are subsampled
+
+
+def test_a_pixel_follows_the_vectors_of_its_own_past():
+  """A block moves into the place of another, which had moved before."""
+
+  def blocks(*rows):
+    kind = [(k, int) for k in ('w', 'h', 'dst_x', 'dst_y', 'motion_x')]
+    kind += [('motion_y', int), ('motion_scale', int)]
+    return np.array(list(rows), kind)
+
+  first = blocks((8, 8, 4, 4, 16, 0, 2))  # its content came from 8 pixels right
+  second = blocks((8, 8, 12, 4, -16, 0, 2))  # and this from 8 pixels left
+  one, both = compressed.accumulated([first, second], (8, 16))
+  np.testing.assert_array_equal(one[:, :8], np.broadcast_to((-8, 0), (8, 8, 2)))
+  np.testing.assert_array_equal(one[:, 8:], np.zeros((8, 8, 2)))
+  # Right after left: it is where it was in the key frame.
+  np.testing.assert_array_equal(both[:, 8:], np.zeros((8, 8, 2)))
+  image = np.arange(16.0).reshape(1, 16, 1).repeat(8, 0)
+  warped = compressed.warped(image, one)
+  np.testing.assert_array_equal(warped[0, :, 0], [*range(8, 16), *range(8, 16)])
+
+
+def test_a_folder_of_clips(folder):
+  source = sources.load(f'video:{folder}', **SMALL, validation=2)
+  assert source.classes == ('right', 'still')
+  assert source.input_shape == {
+    'image': (SIDE, SIDE, 3),
+    'motion': (SIDE, SIDE, 4),
+    'residual': (SIDE, SIDE, 6),
+  }
+  assert {s: len(own) for s, own in source.splits.items()} == {
+    'train': 4, 'validation': 2, 'test': 2
+  }  # fmt: skip
+  assert source.fields == {
+    'image': 'map', 'motion': 'vectors', 'residual': 'map'
+  }  # fmt: skip
+  assert not source.notes
+  batch = source.splits['test'].fetch(np.arange(2))
+  assert {x.dtype.name for x in batch['inputs'].values()} == {'uint8'}
+  assert batch['labels'].tolist() == [0, 1]
+  # What stays is 128 all over, in vectors and nearly so in residuals.
+  np.testing.assert_array_equal(batch['inputs']['motion'][1], compressed.ZERO)
+  assert (
+    np.abs(batch['inputs']['residual'][1] - float(compressed.ZERO)).max() < 4
+  )
+  right = (
+    batch['inputs']['motion'][0, 12:20, 12:20, 2:].astype(int) - compressed.ZERO
+  )
+  np.testing.assert_array_equal(right, np.broadcast_to((40, 0), (8, 8, 2)))
+
+
+@pytest.mark.parametrize(
+  ('parts', 'shape'),
+  [
+    (('motion',), (16, 16, 4)),
+    (('frames',), (2, 16, 16, 3)),
+    (('image', 'residual'), {'image': (16, 16, 3), 'residual': (16, 16, 6)}),
+  ],
+)
+def test_some_parts_and_another_size(folder, parts, shape):
+  source = sources.load(f'video:{folder}', **SMALL, parts=parts, resize=16)
+  assert source.input_shape == shape
+  kind = 'vectors' if parts == ('motion',) else 'map'
+  alone = {'inputs': kind}
+  assert source.fields == (
+    alone if len(parts) == 1 else dict.fromkeys(parts, kind)
+  )
+
+
+def test_frames_are_spaced_over_the_whole_clip(tmp_path):
+  grey = np.arange(10, 210, 20, dtype=np.uint8)[:, None, None, None]
+  frames = np.broadcast_to(grey, (10, SIDE, SIDE, 3))
+  how = compressed.Wanted(('frames',), 5)
+  found = compressed.of_file(write(tmp_path / 'a.avi', frames, g='3'), how)
+  means = found.reshape(SIDE, SIDE, 5, 3).mean((0, 1, 3))
+  np.testing.assert_allclose(means, grey.ravel()[1::2], atol=3)
+
+
+def test_vectors_that_are_clipped_are_told_of():
+  how = compressed.Wanted(('motion',), 1, 4)
+  image = np.zeros((2, 4, 3), np.uint8)
+  far = np.full((2, 4, 2), [-3.0, 40.0], np.float32)
+  found = compressed.array(how, image=image, motion=[far])
+  np.testing.assert_array_equal(found[0, 0], [compressed.ZERO - 12, 255])
+  split = compressed.examples(
+    np.stack([found, found]), np.zeros(2, np.int32), how
+  )
+  (note,) = compressed.clipped(split, how)
+  assert note.startswith('50 % of the components of vectors of 2 training')
+  near = compressed.array(how, image=image, motion=[far / 40])
+  split = compressed.examples(near[None], np.zeros(1, np.int32), how)
+  assert not compressed.clipped(split, how)
+
+
+def test_the_middle_group_is_taken(tmp_path):
+  frames = np.concatenate([moving(2, 0, 4), moving(0, 2, 4), moving(-2, 0, 4)])
+  path = write(tmp_path / 'a.avi', frames, g='4')
+  how = compressed.Wanted(('motion',), 1, 4)
+  moved = (
+    compressed.of_file(path, how)[12:20, 12:20].astype(int) - compressed.ZERO
+  )
+  np.testing.assert_array_equal(moved, np.broadcast_to((0, 24), (8, 8, 2)))
+
+
+def test_what_was_read_is_kept_until_a_file_changes(folder, monkeypatch):
+  read, decode = [], compressed.of_file
+
+  def counted(path, how):
+    read.append(path)
+    return decode(path, how)
+
+  monkeypatch.setattr(compressed, 'of_file', counted)
+  first = sources.load(f'video:{folder}', **SMALL)
+  assert len(read) == 1 + 8  # the first tells the shape of all
+  again = sources.load(f'video:{folder}', **SMALL)
+  assert len(read) == 1 + 8 + 1
+  one, two = (
+    s.splits['test'].fetch(np.arange(2))['inputs']['motion']
+    for s in (first, again)
+  )
+  np.testing.assert_array_equal(one, two)
+  assert len([*compressed.CACHE.iterdir()]) == 1
+  write(folder / 'test' / 'right' / '0.avi', moving(0, 2))
+  changed = sources.load(f'video:{folder}', **SMALL)
+  assert len(read) == 1 + 8 + 1 + 9
+  two = changed.splits['test'].fetch(np.arange(2))['inputs']['motion']
+  assert (one[0] != two[0]).any()
+
+
+def test_odd_sizes_can_be_read(tmp_path):
+  path = write(tmp_path / 'a.avi', moving(1, 0, height=21, width=27))
+  assert compressed.of_file(path, HOW).shape == (21, 27, 13)
+
+
+@pytest.fixture
+def ucf(tmp_path):
+  """As UCF-101 is published, with two classes."""
+  root, lists = tmp_path / 'ucf', tmp_path / 'ucf' / 'ucfTrainTestlist'
+  lists.mkdir(parents=True)
+  names = {'Archery': 1, 'Biking': 2}
+  (lists / 'classInd.txt').write_text('1 Archery\n2 Biking\n')
+  train, test = [], []
+  for name, number in names.items():
+    for clip in range(3):
+      file = f'{name}/v_{name}_g01_c0{clip}.avi'
+      write(root / 'UCF-101' / file, moving(number, 0))
+      (test if clip == 2 else train).append((file, number))
+  text = ''.join(f'{file} {number}\n' for file, number in train)
+  (lists / 'trainlist02.txt').write_text(text)
+  (lists / 'testlist02.txt').write_text(''.join(f'{f}\r\n' for f, _ in test))
+  return root
+
+
+def test_ucf_101(ucf):
+  source = sources.load(f'video:{ucf}', **SMALL, fold=2, validation=0)
+  assert source.classes == ('Archery', 'Biking')
+  splits = {split: own.labels.tolist() for split, own in source.splits.items()}
+  assert splits == {'train': [0, 0, 1, 1], 'test': [0, 1]}
+  assert any('same recording' in note for note in source.notes)
+
+
+def test_lists_of_ucf_101_must_be_whole(ucf):
+  def refused(message, **options):
+    with pytest.raises(UserError, match=message):
+      sources.load(f'video:{ucf}', **SMALL, **options)
+
+  refused(r'^data\.source: cannot read .*trainlist01\.txt')
+  refused(r'^data\.kw\.fold: 4 should be 1, 2 or 3', fold=4)
+  lists = ucf / 'ucfTrainTestlist'
+  whole = (lists / 'testlist02.txt').read_text()
+  (lists / 'testlist02.txt').write_text('Archery/other.avi\n')
+  refused(r'testlist02\.txt names Archery/other\.avi, and there is', fold=2)
+  (lists / 'testlist02.txt').write_text('Bikin/a.avi\n')
+  refused(r"'Bikin'; did you mean 'Biking'", fold=2)
+  (lists / 'testlist02.txt').write_text(whole)
+  (lists / 'classInd.txt').write_text('1 Archery\n3 Biking\n')
+  refused(r'should number the classes from 1 on', fold=2)
+  (lists / 'classInd.txt').write_text('1 Archery 7\n')
+  refused(r'line 1 of .* should have 2 words', fold=2)
+
+
+# What cannot be read as it is.
+
+
+def bidirectional(path):
+  write(path, moving(2, 0, 12), bf='2')
+
+
+def without_vectors(path):
+  write(path, moving(2, 0), 'mjpeg', 'yuvj420p')
+
+
+def of_any_frame(path):
+  write(path, moving(2, 0), 'libx264', qmin='10', qmax='20')
+
+
+def short(path):
+  write(path, moving(2, 0, 4))
+
+
+def without_key_frame(path):
+  write(path, moving(2, 0, 8), skip=1)
+
+
+def cut(path):
+  whole = write(path, moving(2, 0, 12)).read_bytes()
+  path.write_bytes(whole[: len(whole) // 2])
+
+
+def cut_in_the_header(path):
+  path.write_bytes(write(path, moving(2, 0)).read_bytes()[:300])
+
+
+def empty(path):
+  path.write_bytes(b'')
+
+
+def text(path):
+  path.write_text('no video')
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'message'),
+  [
+    (
+      bidirectional,
+      r'^data\.source: \S+0\.avi has B-frames, .* encode it',
+    ),
+    (
+      without_vectors,
+      r'^data\.source: \S+ is coded as mjpeg, .* encode it',
+    ),
+    (of_any_frame, r'^data\.source: \S+ is coded as h264, .* encode it'),
+    (
+      short,
+      r'^data\.kw\.group: \S+ has no group of 6 pictures, .* 4; lower',
+    ),
+    (
+      without_key_frame,
+      r'^data\.source: \S+ does not begin with a key frame',
+    ),
+    (cut, r'^data\.source: \S+0\.avi is (cut short|no video, or a damaged)'),
+    (cut_in_the_header, r'^data\.source: \S+0\.avi is no video, or a damaged'),
+    (empty, r'^data\.source: \S+0\.avi is no video, or a damaged'),
+    (text, r'^data\.source: \S+0\.avi is no video, or a damaged'),
+  ],
+)
+def test_videos_that_cannot_be_read(folder, spoil, message):
+  spoil(folder / 'test' / 'right' / '0.avi')
+  with pytest.raises(UserError, match=message):
+    sources.load(f'video:{folder}', **SMALL)
+  assert not [*compressed.CACHE.glob('*')]  # nothing that is half written
+
+
+def test_fields_give_other_vectors_than_frames(tmp_path):
+  path = write(
+    tmp_path / 'a.mpg', moving(2, 0), 'mpeg2video', flags='+ildct+ilme'
+  )
+  with pytest.raises(UserError, match=r'a\.mpg is interlaced, .* encode it'):
+    compressed.of_file(path, HOW)
+  assert compressed.of_file(path, compressed.Wanted(('frames',), 2)).shape == (
+    32,
+    32,
+    6,
+  )
+
+
+def test_sizes_that_change_within_a_file(tmp_path):
+  parts = [
+    write(
+      tmp_path / f'{side}.mpg',
+      moving(1, 0, height=side, width=side),
+      'mpeg1video',
+    )
+    for side in (32, 16)
+  ]
+  path = tmp_path / 'both.mpg'
+  path.write_bytes(b''.join(part.read_bytes() for part in parts))
+  with pytest.raises(UserError, match=r'both\.mpg has frames of several sizes'):
+    compressed.of_file(path, HOW)
+
+
+def test_what_players_turn(tmp_path):
+  """As the clips of telephones that are held upright."""
+  path = write(tmp_path / 'a.mp4', moving(2, 0))
+  content = bytearray(path.read_bytes())
+  matrix = content.find(b'tkhd') + 44  # of the header of the track
+  turn = struct.pack('>9i', 0, 2**16, 0, -(2**16), 0, 0, 0, 0, 2**30)
+  content[matrix : matrix + 36] = turn
+  path.write_bytes(content)
+  with pytest.raises(
+    UserError, match=r'a\.mp4 is to be turned by -?90 degrees'
+  ):
+    compressed.of_file(path, HOW)
+
+
+def test_matroska_is_as_long_as_it_says(tmp_path):
+  path = write(tmp_path / 'a.mkv', moving(1, 0, 24), g='6')
+  assert compressed.of_file(path, HOW).any()
+  whole = path.read_bytes()
+  path.write_bytes(whole[: len(whole) * 6 // 10])
+  message = r'a\.mkv is cut short: it should have 0\.96 seconds of frames'
+  with pytest.raises(UserError, match=message):
+    compressed.of_file(path, HOW)
+
+
+def test_a_transport_stream_ends_with_a_packet(tmp_path):
+  path = write(tmp_path / 'a.ts', moving(1, 0, 24), g='6')
+  assert compressed.of_file(path, HOW).any()
+  path.write_bytes(path.read_bytes()[:-1000])
+  with pytest.raises(UserError, match=r'a\.ts is cut short: it ends within'):
+    compressed.of_file(path, HOW)
+
+
+def test_videos_of_several_sizes(folder):
+  path = folder / 'test' / 'still' / '0.avi'
+  write(path, moving(0, 0, height=24, width=16))
+  message = r'has 32x32 pixels and \S+ has 16x24; .*data\.kw\.resize=16'
+  with pytest.raises(UserError, match=message):
+    sources.load(f'video:{folder}', **SMALL)
+  source = sources.load(f'video:{folder}', **SMALL, resize=16)
+  assert source.input_shape['image'] == (16, 16, 3)
+
+
+def test_pyav_must_be_there(folder, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'av', None)
+  message = r"^data\.source: the package av .* pip install 'jaxkd\[video\]'"
+  with pytest.raises(UserError, match=message):
+    sources.load(f'video:{folder}', **SMALL)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'parts': ('images',)}, r"^data\.kw\.parts: .*did you mean 'image'"),
+    ({'parts': ('image', 'frames')}, r"^data\.kw\.parts: .*'frames' alone"),
+    ({'parts': ()}, r'^data\.kw\.parts: \(\) should be'),
+    ({'count': 0}, r'^data\.kw\.count: 0 should be 1 or more'),
+    ({'count': 6}, r'^data\.kw\.count: a group of 6 frames has 5 P-frames'),
+    ({'group': 1}, r'^data\.kw\.group: 1 should be 2 or more'),
+    ({'resize': -1}, r'^data\.kw\.resize: -1 should be 0 or more'),
+    ({'fold': 2}, r'^data\.kw\.fold: .* has no lists of folds'),
+    (
+      {'parts': ('frames',), 'count': 7},
+      r'^data\.kw\.count: \S+ has 6 frames, fewer than 7',
+    ),
+  ],
+)
+def test_options_must_make_sense(folder, options, message):
+  with pytest.raises(UserError, match=message):
+    sources.load(f'video:{folder}', **{**SMALL, **options})
+
+
+def test_there_must_be_a_folder_with_videos(tmp_path):
+  with pytest.raises(UserError, match=r'^data\.source: there is no folder'):
+    sources.load(f'video:{tmp_path}/none')
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'a.txt').write_text('')
+  with pytest.raises(UserError, match=r'holds no videos but 1 \.txt; add some'):
+    image_files.find(tmp_path, ['a'], compressed.VIDEOS, all_of_them=True)
