@@ -13,7 +13,12 @@ loss and GroupNorm; a third of the teacher's channels. The arms imitate the
 whole map, the inside of the boxes or what is near the anchors, for three ψ, or
 learn the teacher's probabilities of the classes (soft targets). A loss is the
 mean over the positions that it compares, whose scale differs with these, so
-that the weight of each arm is tuned on the validation split.
+that the weight of each arm is tuned on the validation split, with one seed.
+
+The rates were chosen on the validation split before: after 2,000 steps labels
+alone gave the student an AP50 of .12, .18, .36, .44 and .35 at rates of
+1e-3, 2e-3, 5e-3, 1e-2 and 2e-2, and the teacher had .55 after half of its steps
+at 2e-3.
 
 The paper's loss is half of the sum over C channels, so that its λ is 2 / C of
 the weight here; it is 0 for the first 400 steps there, and never here.
@@ -70,6 +75,7 @@ def get_config(arg=None):
       model='detector',
       kw=dict(widths=(24, 48, 96)),
       distill=dict(labels=labels),
+      train=dict(learning_rate=2e-3, steps=3000),
       cache=dict(outputs=('features', 'logits')),
     )
   )
@@ -100,17 +106,18 @@ def get_config(arg=None):
     psi_80=imitation(NEAR.format(psi=0.8)),
   )
   # Of each arm the weight of the term that it has.
+  c.tune_seeds = 1
   c.tune = (
     f'distill.imitation.weight={WEIGHTS}',
     f'distill.soft.weight={WEIGHTS}',
   )
   c.train = dict(
     optimizer=dict(name='adam'),
-    learning_rate=5e-3,
+    learning_rate=1e-2,
     clip=10.0,
-    steps=3000,
+    steps=2000,
     batch_size=16,
-    seeds=5,
+    seeds=3,
     members='sequence',
     eval_every=500,
     save_every=500,
@@ -134,6 +141,7 @@ def get_config(arg=None):
     for net in (c.teachers.main, c.students.student):
       net.kw = dict(widths=(4, 4, 8), blocks=0, anchors=shapes)
     c.teachers.main.kw.widths = (4, 8, 12)
+    c.teachers.main.train.steps = 4
     c.train.update(steps=4, batch_size=8, seeds=2, members='vmap', eval_every=4)
     c.tune = ()
   if size == 'paper':
