@@ -253,6 +253,7 @@ def npz(
     with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as archive:
       arrays = dict(archive)
   except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
+    files_lib.refuse_pointer(file, at='data.source')
     raise UserError(
       f'data.source: cannot read {file}: {e}; it must be an undamaged .npz of '
       'arrays of numbers, as numpy.savez makes'
