@@ -10,10 +10,10 @@ import numpy as np
 
 from jaxkd import files as files_lib
 from jaxkd.data import conventions as conventions_lib
+from jaxkd.data import copies, images, listing, prepared
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
 from jaxkd.data import glyphs as glyphs_lib
-from jaxkd.data import images, listing, prepared
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.source import (
   Source,
@@ -328,7 +328,10 @@ def folder(
   }
   source = make_source(name, splits, validation, classes=classes)
   splits = in_memory(source, splits)
-  notes = *images.seen_twice(files), *kind.notes, *left_out
+  # Of what is not in memory, only links are known.
+  held = all(isinstance(own, ArrayExamples) for own in splits.values())
+  twice = copies.said(splits) if held else images.seen_twice(files)
+  notes = *twice, *kind.notes, *left_out
   notes = *source.notes, *notes
   source = source._replace(splits=splits, resize=resize, notes=notes)
   return with_sizes(source, all_files, root)
