@@ -27,6 +27,7 @@ from jaxkd.errors import UserError, is_remote, writing
 _SCHEME = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
 _VARIABLE = re.compile(r'\$(?:(\w+)|\{([^}]*)\})')
 _BUCKET = 'gs://'
+_POINTER = b'version https://git-lfs.github.com/spec/'
 
 
 def path(
@@ -73,6 +74,24 @@ def path(
 def expanded(text: str) -> str:
   """A text that may be a path, with ``~`` and set variables replaced."""
   return os.path.expanduser(os.path.expandvars(text))
+
+
+def refuse_pointer(file: Path, *, at: str = '') -> None:
+  """Refuses a file that only stands for another, which Git LFS is to fetch.
+
+  A clone without Git LFS has such files under the names of the others.
+
+  Args:
+    file: on a local disk; one that cannot be read is left to others.
+    at: the config entry that holds it, for errors.
+  """
+  with contextlib.suppress(OSError), file.open('rb') as opened:
+    if opened.read(len(_POINTER)) == _POINTER:
+      raise UserError(
+        f'{file} is a pointer of Git LFS and not the file itself; fetch that '
+        'by `git lfs pull`, or download it',
+        entry=at,
+      )
 
 
 def refuse_remote(text: str, *, at: str, buckets: bool = False) -> None:

@@ -8,9 +8,9 @@ import pytest
 import jaxkd
 from benchmarks import speed
 from jaxkd import files
-from jaxkd.data import prepared, sources
+from jaxkd.data import array_files, prepared, pretrained, sources
 from jaxkd.errors import UserError
-from jaxkd.models import pytorch
+from jaxkd.models import hugging_face, pytorch
 from jaxkd.report import __main__ as report
 from jaxkd.report import rows
 from jaxkd.run import config as configs
@@ -33,6 +33,26 @@ def test_what_a_path_stands_for(monkeypatch, tmp_path):
   ):
     assert files.path(text, at='--workdir') == meant
     assert files.path(Path(text), at='--workdir') == meant
+
+
+def test_pointers_of_git_lfs_are_told_from_damaged_files(tmp_path):
+  text = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
+  for name in ('a/0.jpg', 'b/0.jpg', 'x.npz', 'model.safetensors', 'x.json'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+  x, net = tmp_path / 'x.npz', tmp_path / 'model.safetensors'
+  for read, place in (
+    (lambda: sources.load(f'folder:{tmp_path}'), r'^data\.source: .*a.0\.jpg'),
+    (lambda: sources.load(f'npz:{x}'), r'^data\.source: .*x\.npz'),
+    (lambda: array_files.read(x, unnamed='', at='here'), r'^here: .*x\.npz'),
+    (lambda: pytorch.load(net, 'resnet8', {}), 'model.safetensors'),
+    (lambda: [*hugging_face.tensors(tmp_path)], 'model.safetensors'),
+    (lambda: hugging_face.read_json(tmp_path / 'x.json'), r'x\.json'),
+    (lambda: pretrained.tokenizer(tmp_path / 'x.json'), r'tokens: .*x\.json'),
+    (lambda: pretrained.sentencepiece(net), 'tokens: .*model.safetensors'),
+  ):
+    with pytest.raises(UserError, match=f'{place} is a pointer of Git LFS'):
+      read()
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def read(path: Path, *, unnamed: str, at: str) -> ArrayFile:
   except UserError:
     raise
   except Exception as error:  # of many kinds
+    files.refuse_pointer(path, at=at)
     said = (str(error).splitlines() or [type(error).__name__])[0]
     if 'pickle' in said or 'Python objects' in said:
       said = 'it is no array of numbers that NumPy wrote'

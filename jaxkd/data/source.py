@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxkd import files as files_lib
 from jaxkd import shapes as shapes_lib
+from jaxkd.data import copies, listing, pixels, positions, targets
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import labels as labels_lib
-from jaxkd.data import listing, pixels, positions, targets
 from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.images import image_files
@@ -196,8 +196,8 @@ def make_source(
   one, *others = splits[first].index.values[:2].tolist() or [None]
   if one is not None and not others and not _has_objects(splits[first], fields):
     raise UserError(
-      f'{at[first]} only has examples of the class {one}; there must be two '
-      'classes or more'
+      f'{at[first]} only has examples of the class {_named(one, classes)}; '
+      'there must be two classes or more'
     )
   if unnamed and not (conventions.num_classes or conventions.classes):
     labels_lib.check_gaps(splits, at)
@@ -253,7 +253,8 @@ def source_of_arrays(
   source = make_source(
     name, made, validation, classes=classes, conventions=conventions, unit=unit
   )
-  return source._replace(notes=(*notes, *source.notes))
+  notes = *notes, *source.notes, *copies.said(source.splits)
+  return source._replace(notes=notes)
 
 
 def _of_targets(name, splits, validation, conventions, unit) -> Source:
@@ -273,6 +274,8 @@ def _of_targets(name, splits, validation, conventions, unit) -> Source:
     fields=targets.FIELDS,
     unit=unit,
   )
+  told = copies.said(source.splits)
+  source = source._replace(notes=(*source.notes, *told))
   if conventions.labels == targets.MULTILABEL:
     notes = targets.lacking(source.splits, classes)
     return source._replace(notes=(*source.notes, *notes))
@@ -456,6 +459,12 @@ def check_dir(dir: str) -> None:
   """Refuses a folder that is not there."""
   if dir and not files_lib.path(dir, at='data.dir').is_dir():
     raise UserError(f'data.dir: there is no folder {dir}')
+
+
+def _named(number: int, classes: Sequence[str]) -> str:
+  """A class by its number, and by its name if it has another one."""
+  name = classes[number]
+  return str(number) if name == str(number) else f'{number}, {name!r}'
 
 
 def _hold_out(

@@ -42,6 +42,7 @@ from jaxkd.distill.prepare import (
   role_of,
   stacked,
   traced,
+  warn_of_bytes,
   warn_of_idle,
   written,
 )
@@ -237,6 +238,7 @@ class Step:
         f'the state is of a step with another mode than {mode!r}; pass a state '
         'of this step'
       )
+    warn_of_bytes(batch['inputs'])
 
   def _check_structure(self, state: State) -> None:
     """Refuses the state of a step of other nets, terms or optimiser."""

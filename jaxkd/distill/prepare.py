@@ -153,8 +153,12 @@ def role_of(model: Model, name: str, layers: Mapping[str, str]) -> Role:
     with blamed(name):
       return made.apply(*args, **kwargs)
 
+  def own_idle():
+    with blamed(name):
+      return made.idle()
+
   return Role(
-    made._replace(init=init, apply=apply),
+    made._replace(init=init, apply=apply, idle=own_idle),
     model.view,
     model.eval_view,
     untrained=functools.partial(
@@ -247,6 +251,17 @@ def as_metric(name: str, metric: Metric | Callable) -> Metric:
     return total, where.sum().astype(jnp.float32)
 
   return Metric(measure, output='')
+
+
+def warn_of_bytes(inputs: PyTree) -> None:
+  """Warns of inputs that nets do not see as they are; see `views.apply`."""
+  if any(x.dtype == np.uint8 for x in jax.tree.leaves(inputs)):
+    warnings.warn(
+      'the inputs of the batch hold bytes (uint8), which nets are shown as '
+      'floats from 0 to 1; give these floats if that is meant, and int32 if '
+      'the bytes are no pixels',
+      stacklevel=4,
+    )
 
 
 def warn_of_idle(roles: Mapping[str, Role]) -> None:

@@ -87,6 +87,17 @@ from jaxkd.losses.targets import (
 
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
+# How many examples a batch needs, for losses that compare them: of fewer they
+# are the same whatever the student does.
+LEAST = {
+  rkd_distance: 3,
+  rkd_angle: 3,
+  similarity_preserving: 2,
+  probabilistic_transfer: 2,
+  info_nce: 2,
+  triplet: 3,
+  triplet_votes: 3,
+}
 # Losses of logits whose sigmoids, and not whose softmax, are probabilities.
 OF_SIGMOIDS = (binary_kl, binary_cross_entropy)
 

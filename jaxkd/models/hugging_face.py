@@ -561,6 +561,7 @@ def tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     try:
       reader = safetensors.safe_open(file, framework='numpy')
     except Exception as error:  # of many kinds
+      files.refuse_pointer(file)
       raise UserError(
         f'{file} is damaged or cut short ({error}); copy it again'
       ) from error
@@ -651,6 +652,7 @@ def read_json(file: Path) -> dict[str, Any]:
   try:
     found = json.loads(file.read_text())
   except ValueError as error:
+    files.refuse_pointer(file)
     raise UserError(
       f'{file} is not JSON ({error}); copy it again from where the model comes '
       'from'

@@ -275,6 +275,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
   """The tensors of a safetensors file by name, as they are called alone."""
   if not path.is_file():
     raise UserError(f'there is no file {path}')
+  files.refuse_pointer(path)
   with path.open('rb') as file:
     start = file.read(9)  # the length of a header in JSON, and its brace
   if start[8:] != b'{':

@@ -1,9 +1,12 @@
 """The checks of one job, before anything trains."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
+from jaxkd import losses
 from jaxkd import shapes as shape_lib
 from jaxkd.data import augment
 from jaxkd.data.sources import Source
@@ -71,6 +74,7 @@ def _check_terms(job: Job) -> None:
         f'distill.{name}.teacher: {of} has no peers and would be compared with '
         f'itself; set students.{of}.count=2 or compare two of its layers'
       )
+    _check_size(name, entry, job.train['batch_size'])
   parts = job.train['parts']
   if not parts:
     return
@@ -90,6 +94,20 @@ def _check_terms(job: Job) -> None:
         f'train.parts: the term {name} is in {named.count(name)} of the parts '
         f'{", ".join(parts)}; put it into one'
       )
+
+
+def _check_size(name: str, entry: Mapping[str, Any], size: int) -> None:
+  """Refuses batches of fewer examples than a loss compares."""
+  if not entry['loss']:
+    return
+  loss = find_loss(entry['loss'], at=f'distill.{name}.loss')
+  least = next((n for known, n in losses.LEAST.items() if known is loss), 1)
+  if size < least:
+    raise UserError(
+      f'train.batch_size: {entry["loss"]} compares the examples of a batch, '
+      f'and of {size} it would teach nothing; set it to {least} or more, or '
+      f'choose another distill.{name}.loss'
+    )
 
 
 def _check_early_stopping(session: Session, job: Job) -> None:

@@ -655,3 +655,43 @@ def test_a_student_that_is_not_told_that_it_trains_is_told_of():
   student = distill.net(Forgetful(), inputs)
   with pytest.warns(UserWarning, match='student: the statistics of norm do'):
     distill.step(student, {}, terms, optax.sgd(0.1))
+
+
+def test_what_fails_in_training_alone_is_said_to_be_of_the_net():
+  class Keyless(nnx.Module):
+    def __init__(self, rngs):
+      self.drop, self.head = nnx.Dropout(0.5), nnx.Linear(D, K, rngs=rngs)
+
+    def __call__(self, x):
+      return self.head(self.drop(x))
+
+  student = distill.net(Keyless(nnx.Rngs(0)), EXAMPLE)
+  labels = {'labels': distill.term('cross_entropy')}
+  with pytest.raises(UserError, match=r'^student: ValueError: .*no `rngs`'):
+    distill.step(student, {}, labels, optax.sgd(0.1))
+
+
+def test_bytes_are_shown_as_floats_which_is_told_of():
+  labels = {'labels': distill.term('cross_entropy')}
+
+  def right(outputs, batch):
+    return outputs['logits'].argmax(-1) == batch['labels']
+
+  step = distill.step(
+    distill.net(Small(), EXAMPLE),
+    {},
+    labels,
+    optax.sgd(0.0),
+    metrics={'top1': right},
+  )
+  images = np.arange(B * D, dtype=np.uint8).reshape(B, D)
+  batch = {'inputs': images, 'labels': np.zeros(B, np.int32)}
+  floats = {**batch, 'inputs': images.astype(np.float32) / 255}
+  state, expected = step(step.init(seed=0), floats)
+  with pytest.warns(
+    UserWarning, match=r'hold bytes \(uint8\), .* from 0 to 1;'
+  ):
+    state, found = step(state, batch)
+  np.testing.assert_allclose(found['loss'], expected['loss'], rtol=1e-6)
+  with pytest.warns(UserWarning, match='hold bytes'):
+    step.evaluate(state, batch)

@@ -655,3 +655,22 @@ def test_triplet_votes_need_teachers():
     losses.triplet_votes(ZEROS, (ZEROS, ZEROS[:3]))
   with pytest.raises(ValueError, match='margin must'):
     losses.triplet_votes(ZEROS, (ZEROS,), margin=-1.0)
+
+
+@pytest.mark.parametrize('loss', losses.LEAST)
+def test_fewer_examples_than_are_compared_teach_nothing(loss):
+  least = losses.LEAST[loss]
+  random = np.random.default_rng(0)
+  student, teacher = random.normal(size=(2, least, 4)).astype(np.float32)
+
+  def slope(count):
+    targets = {
+      losses.triplet: jnp.array([0, 0, 1])[:count],
+      losses.triplet_votes: (jnp.asarray(teacher[:count]),),
+    }.get(loss, teacher[:count])
+    total = lambda s: loss(s, targets, **margin).sum()  # noqa: E731
+    return np.abs(jax.grad(total)(jnp.asarray(student[:count]))).max()
+
+  margin = {'margin': 9.0} if loss.__name__.startswith('triplet') else {}
+  assert slope(least - 1) < 1e-6
+  assert slope(least) > 1e-3

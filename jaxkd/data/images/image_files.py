@@ -16,6 +16,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps, features
 
+from jaxkd import files as files_lib
 from jaxkd.data import file_cache, folders, listing, passes
 from jaxkd.data.examples import StreamedExamples
 from jaxkd.data.listing import Listing
@@ -447,6 +448,8 @@ def _counted(others: Mapping[str, int]) -> str:
 
 
 def _damaged(path: File, error: Exception) -> UserError:
+  if not isinstance(path, Stored):
+    files_lib.refuse_pointer(Path(path), at='data.source')
   return UserError(
     f'{path} is no image, or a damaged one ({error}); replace or remove it',
     entry='data.source',

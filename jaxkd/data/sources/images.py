@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxkd import files as files_lib
 from jaxkd.data import conventions as conventions_lib
+from jaxkd.data import copies, listing, prepared
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
-from jaxkd.data import listing, prepared
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.images import glyphs as glyphs_lib
 from jaxkd.data.images import image_files
@@ -254,6 +254,7 @@ def npz(
     with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as archive:
       arrays = dict(archive)
   except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
+    files_lib.refuse_pointer(file, at='data.source')
     raise UserError(
       f'data.source: cannot read {file}: {e}; it must be an undamaged .npz of '
       'arrays of numbers, as numpy.savez makes'
@@ -328,7 +329,10 @@ def folder(
   }
   source = make_source(name, splits, validation, classes=classes)
   splits = in_memory(source, splits)
-  notes = *image_files.seen_twice(files), *kind.notes, *left_out
+  # Of what is not in memory, only links are known.
+  held = all(isinstance(own, ArrayExamples) for own in splits.values())
+  twice = copies.said(splits) if held else image_files.seen_twice(files)
+  notes = *twice, *kind.notes, *left_out
   notes = *source.notes, *notes
   source = source._replace(splits=splits, resize=resize, notes=notes)
   return with_sizes(source, all_files, root)

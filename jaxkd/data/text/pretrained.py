@@ -217,6 +217,7 @@ def sentencepiece(path: str, eos: str = '') -> Pieces:
     raise UserError(f'{AT}: cannot read {file}: {error.strerror}') from error
   if not model:
     raise UserError(f'{AT}: {file} is empty; name another file')
+  files.refuse_pointer(file, at=AT)
   return Pieces(model, f'sentencepiece:{path}', eos)
 
 
@@ -254,6 +255,7 @@ def _json(file: Path, missing: Any = None) -> dict[str, Any]:
   except OSError as error:
     raise UserError(f'{AT}: cannot read {file}: {error.strerror}') from error
   except ValueError as error:
+    files.refuse_pointer(file, at=AT)
     raise UserError(
       f'{AT}: {file} is not JSON: {_first_line(error)}; repair it, or name '
       'another file'
