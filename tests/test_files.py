@@ -8,7 +8,8 @@ import pytest
 import jaxkd
 from benchmarks import speed
 from jaxkd import files
-from jaxkd.data import array_files, prepared, pretrained, sources
+from jaxkd.data import array_files, prepared, sources
+from jaxkd.data.text import pretrained
 from jaxkd.errors import UserError
 from jaxkd.models import hugging_face, pytorch
 from jaxkd.report import __main__ as report

@@ -6,6 +6,7 @@ import functools
 import gzip
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -215,7 +216,7 @@ def kind_of_many(files: Sequence[File], resize: Resize, key: str) -> Kind:
   """
   if len(files) < MANY:
     return kind(files, resize)
-  name = file_cache.key((), 1, key, PIL.__version__, resize)
+  name = file_cache.key((), 2, key, PIL.__version__, resize)
   found = file_cache.arrays(
     CACHE / f'{name}.npz', lambda: kind(files, resize)._asdict()
   )
@@ -236,6 +237,7 @@ def kind(paths: Sequence[File], resize: Resize) -> Kind:
         moves = getattr(image, 'is_animated', False)
         losses['frames'] += moves and image.format not in _WHOLE
         losses['alpha'] += _has_alpha(image)
+        losses['bits'] += _is_cut(image)
         if not resize:
           sizes.setdefault(_size_as_shown(image), path)
     except Exception as error:  # a damaged file may raise anything
@@ -263,6 +265,7 @@ def kind(paths: Sequence[File], resize: Resize) -> Kind:
   said = {
     'alpha': 'have a channel of transparency, which is dropped',
     'frames': 'have several frames or pages, of which the first is read',
+    'bits': 'have colours of sixteen bits, of which the first eight are kept',
   }
   notes = (
     f'{losses[loss]:,} of the {len(paths):,} images {what}'
@@ -335,6 +338,13 @@ def pixels(
     )
   found = resized(image, resize)
   return found[..., None] if mode == 'L' else found
+
+
+def _is_cut(image: Image.Image) -> bool:
+  """Whether colours have sixteen bits, of which Pillow keeps eight."""
+  if image.mode.startswith('I'):
+    return False
+  return any(re.search(r';16[BLN]', str(tile.args)) for tile in image.tile)
 
 
 def check_resize(resize: Resize) -> None:

@@ -1,6 +1,8 @@
 """Class folders as people have them: files, formats, orientation, splits."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -362,6 +364,26 @@ class TestFormats:
         one(deep, '0.tif')
     with pytest.raises(UserError, match=r'0\.pgm has pixels of more than eigh'):
       one(Image.fromarray(self.GREY.astype(np.uint16) * 250), '0.pgm')
+
+  def test_colours_of_16_bits_are_cut_to_8_which_is_told_of(self, tmp_path):
+    fill(tmp_path, size=(4, 3))
+    rows = np.full((3, 1 + 4 * 3 * 2), 200, np.uint8)
+    rows[:, 0] = 0  # how a row is filtered: not at all
+    header = struct.pack('>IIBBBBB', 4, 3, 16, 2, 0, 0, 0)
+    parts = (b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')
+    png = b'\x89PNG\r\n\x1a\n' + b''.join(
+      struct.pack('>I', len(data))
+      + kind
+      + data
+      + struct.pack('>I', zlib.crc32(kind + data))
+      for kind, data in parts
+    )
+    (tmp_path / 'ant' / 'x.png').write_bytes(png)
+    assert load(tmp_path).notes[-1:] == (
+      '1 of the 11 images have colours of sixteen bits, of which the first '
+      'eight are kept',
+    )
+    assert (pixels(load_all(tmp_path)) == 200).all((1, 2, 3)).any()
 
   def test_of_other_colours_are_refused(self, one):
     image = Image.fromarray(self.COLOURS).convert('RGB').copy()
