@@ -227,7 +227,7 @@ def examples(
   Args:
     annotated: from `read`.
     mode: 'L' or 'RGB'.
-    resize: as in `images.read`.
+    resize: as in `image_files.read`.
     most: objects in an image.
     at: what to call the split in errors.
 

@@ -197,7 +197,7 @@ def made(
 def as_arrays(
   clip: Callable[[int], Clip], count: int, how: compressed.Wanted
 ) -> np.ndarray:
-  """Clips as `video.of_file` gives them, of true motion and without a codec.
+  """Clips as `compressed.of_file` gives them, of true motion and no codec.
 
   Returns:
     uint8 [count, H, W, C].

@@ -1,5 +1,6 @@
 """Sound files as waves, and waves as features."""
 
+import functools
 import io
 
 import numpy as np
@@ -85,38 +86,21 @@ class TestRead:
     assert len(audio.read(tmp_path / 'a.wav')) == len(tone())
 
 
-def wav(wave):
+def encoded(wave, **how):
   file = io.BytesIO()
-  soundfile.write(file, wave, RATE, format='WAV', subtype='PCM_16')
+  soundfile.write(file, wave, RATE, **how)
   return file.getvalue()
 
 
-def flac(wave):
-  file = io.BytesIO()
-  soundfile.write(file, wave, RATE, format='FLAC')
-  return file.getvalue()
-
-
-def ogg(wave):
-  file = io.BytesIO()
-  soundfile.write(file, wave, RATE, format='OGG')
-  return file.getvalue()
-
-
-def mp3(wave):
-  file = io.BytesIO()
-  soundfile.write(file, wave, RATE, format='MP3')
-  return file.getvalue()
+wav = functools.partial(encoded, format='WAV', subtype='PCM_16')
+floats = functools.partial(encoded, format='WAV', subtype='FLOAT')
+flac = functools.partial(encoded, format='FLAC')
+ogg = functools.partial(encoded, format='OGG')
+mp3 = functools.partial(encoded, format='MP3')
 
 
 def last_page_cut(content):
   return content[: content.rindex(b'OggS')]
-
-
-def floats(wave):
-  file = io.BytesIO()
-  soundfile.write(file, wave, RATE, format='WAV', subtype='FLOAT')
-  return file.getvalue()
 
 
 @pytest.mark.parametrize(
