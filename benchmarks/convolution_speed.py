@@ -1,8 +1,9 @@
-"""How fast convolutions and max pooling are: ours and XLA's.
+"""How fast convolutions, max pooling and linear maps are: ours and XLA's.
 
-Ours are in `jaxkd.models.convolution` and `jaxkd.models.pooling`. Each is timed
-forwards and backwards, as a layer of a net has it: alone, in a loop, and for
-the members of a population. On an accelerator both are the same program.
+Ours are in `jaxkd.models.convolution`, `jaxkd.models.pooling` and
+`jaxkd.models.layers`. Each is timed forwards and backwards, as a layer of a net
+has it: alone, in a loop, and for the members of a population. On an accelerator
+both are the same program.
 """
 
 import functools
@@ -21,6 +22,7 @@ from rich.text import Text
 from benchmarks import speed
 from jaxkd import compilation
 from jaxkd.models import convolution, pooling
+from jaxkd.models.layers import rows_dot_general
 from jaxkd.report import wording
 
 SECONDS = 10  # that a row may take, or about that
@@ -34,10 +36,14 @@ _WHOSE = 'XLA', 'ours'
 _PLACES = {'alone': 1, 'loop': ROUNDS, 'members': MEMBERS}
 
 
+TOKENS = 0
+
+
 class Layer(NamedTuple):
   """A convolution: pixels along a side, channels, and how the kernel moves.
 
-  Without `width_out` it is max pooling.
+  Without `width_out` it is max pooling; with `TOKENS` as the kernel, a linear
+  map of as many tokens as `size` says.
   """
 
   size: int
@@ -48,7 +54,8 @@ class Layer(NamedTuple):
   groups: int = 1
 
 
-# Of residual nets with 16 and with 64 channels, MobileNet and ShuffleNet.
+# Of residual nets with 16 and with 64 channels, MobileNet and ShuffleNet; and
+# of transformers for small images and for text.
 LAYERS = (
   Layer(32, 3, 16),
   Layer(32, 16, 16),
@@ -65,6 +72,9 @@ LAYERS = (
   Layer(16, 240, 240, kernel=1, groups=3),
   Layer(32, 64, None, kernel=2, stride=2),
   Layer(56, 64, None, kernel=3, stride=2),
+  Layer(16, 32, 96, kernel=TOKENS),
+  Layer(16, 64, 192, kernel=TOKENS),
+  Layer(128, 80, 192, kernel=TOKENS),
 )
 
 
@@ -150,9 +160,25 @@ def _pooling(layer: Layer, batch: int) -> tuple[dict, list[Array]]:
   return {'XLA': bound(nnx.max_pool), 'ours': bound(pooling.max_pool)}, [x]
 
 
+def _linear(layer: Layer, batch: int) -> tuple[dict, list[Array]]:
+  """Both linear maps, and an input and a kernel."""
+  shapes = (
+    (batch, layer.size, layer.width_in),
+    (layer.width_in, layer.width_out),
+  )
+  draw = np.random.default_rng(0)
+  given = [jnp.float32(draw.normal(size=shape)) for shape in shapes]
+  last = dict(dimension_numbers=(((2,), (0,)), ((), ())))
+  return {
+    'XLA': functools.partial(lax.dot_general, **last),
+    'ours': functools.partial(rows_dot_general, **last),
+  }, given
+
+
 def _programs(layer: Layer, batch: int) -> dict[str, speed.Program]:
   """XLA's operation and ours, in each place."""
   made = _convolution if layer.width_out else _pooling
+  made = _linear if layer.kernel == TOKENS else made
   functions, given = made(layer, batch)
   several = lambda x, number: jnp.stack([x] * number)  # noqa: E731
   rounds = [several(x, ROUNDS) for x in (given[0][:IN_LOOP], *given[1:])]
@@ -177,8 +203,9 @@ def _programs(layer: Layer, batch: int) -> dict[str, speed.Program]:
 def _row(
   layer: Layer, batch: int, times: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
+  image = layer.kernel != TOKENS
   row = {
-    'layer': speed.by(layer.kernel, layer.kernel)
+    'layer': (speed.by(layer.kernel, layer.kernel) if image else 'linear')
     + (
       f', {layer.width_in} → {layer.width_out}'
       if layer.width_out
@@ -186,7 +213,7 @@ def _row(
     )
     + f', stride {layer.stride}' * (layer.stride > 1)
     + f', {layer.groups} groups' * (layer.groups > 1),
-    'shapes': speed.by(batch, layer.size, layer.size, layer.width_in),
+    'shapes': speed.by(batch, *(layer.size,) * (1 + image), layer.width_in),
   }
   for place, number in _PLACES.items():
     for whose in _WHOSE:

@@ -69,11 +69,13 @@ class Factored:
       return jax.vmap(Factored.dense)(self)
     equal = self.hidden.dtype == self.head.dtype
     both = self.hidden.dtype if equal else self.dtype
+    # As rows, since XLA:CPU is slow to sum the head's gradient over more axes.
+    rows = jax.lax.collapse(self.hidden, 0, -1)
     logits = jnp.matmul(
-      self.hidden.astype(both),
+      rows.astype(both),
       self.head.astype(both).T,
       preferred_element_type=self.dtype,
-    )
+    ).reshape(self.shape)
     if self.bias is not None:
       bias = self.bias.astype(self.dtype)
       logits += jnp.expand_dims(bias, tuple(range(logits.ndim - 1)))

@@ -48,9 +48,9 @@ class Attention(nnx.Module):
 
   def __init__(self, width: int, **options: Any):
     narrow = max(1, width // 8)
-    self.query = nnx.Linear(width, narrow, **options)
-    self.key = nnx.Linear(width, narrow, **options)
-    self.value = nnx.Linear(width, width, **options)
+    self.query = layers.linear(width, narrow, **options)
+    self.key = layers.linear(width, narrow, **options)
+    self.value = layers.linear(width, width, **options)
     self.gamma = nnx.Param(jnp.zeros((), jnp.float32))
 
   def __call__(self, x: Array) -> Array:

@@ -156,7 +156,14 @@ class Adapted(nnx.Linear):
     rngs: nnx.Rngs,
     **options: Any,
   ):
-    super().__init__(width_in, width_out, dtype=dtype, rngs=rngs, **options)
+    super().__init__(
+      width_in,
+      width_out,
+      dtype=dtype,
+      dot_general=layers.rows_dot_general,
+      rngs=rngs,
+      **options,
+    )
     self.scale = alpha / rank
     self.adapter = nnx.LoRA(width_in, rank, width_out, dtype=dtype, rngs=rngs)
 
@@ -787,7 +794,7 @@ def linear(
     'kernel_init': nnx.initializers.normal(init),
   }
   if name not in lora.get('targets', ()):
-    return nnx.Linear(width_in, width_out, **options)
+    return layers.linear(width_in, width_out, **options)
   sizes = {'rank': lora['rank'], 'alpha': lora['alpha']}
   return Adapted(width_in, width_out, **sizes, **options)
 

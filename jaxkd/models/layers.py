@@ -13,10 +13,11 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from jaxkd import shapes
 from jaxkd.errors import UserError
+from jaxkd.models import convolution
 from jaxkd.models.convolution import conv_general_dilated
 
 he_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -142,9 +143,41 @@ class _Statistic(nnx.BatchStat):
       super().__setitem__(key, value)
 
 
+def linear(width_in: int, width_out: int, **options: Any) -> nnx.Linear:
+  """A linear map of the last axis, for inputs of any rank."""
+  return nnx.Linear(
+    width_in, width_out, dot_general=rows_dot_general, **options
+  )
+
+
+def rows_dot_general(
+  x: Array, kernel: Array, dimension_numbers: Any, **options: Any
+) -> Array:
+  """`jax.lax.dot_general` of [..., D] and [D, O], as one product of matrices.
+
+  On a CPU, XLA is slow to sum the gradient of a kernel over more than one axis:
+  a step of a small transformer takes a third less time this way.
+
+  Args:
+    x: [..., D].
+    kernel: [D, O].
+    dimension_numbers: that the last axis of `x` and the first of the kernel are
+      summed, as `jax.lax` has it.
+    **options: as `jax.lax` takes them.
+
+  Returns:
+    [..., O].
+  """
+  if x.ndim < 3 or convolution.is_plain():
+    return lax.dot_general(x, kernel, dimension_numbers, **options)
+  rows = lax.collapse(x, 0, -1)
+  product = lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+  return product.reshape(*x.shape[:-1], product.shape[-1])
+
+
 def head(width: int, num_classes: int, *, rngs: nnx.Rngs) -> nnx.Linear:
   """The classifier, in float32 whatever the rest computes in."""
-  return nnx.Linear(width, num_classes, dtype=jnp.float32, rngs=rngs)
+  return linear(width, num_classes, dtype=jnp.float32, rngs=rngs)
 
 
 def image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:

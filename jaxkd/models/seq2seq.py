@@ -265,7 +265,7 @@ def linear(
   width_in: int, width_out: int, *, bias: bool, init, **options: Any
 ) -> nnx.Linear:
   """A linear map whose bias has initial values as its kernel has."""
-  return nnx.Linear(
+  return layers.linear(
     width_in,
     width_out,
     use_bias=bias,

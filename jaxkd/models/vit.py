@@ -230,7 +230,7 @@ class Model(nnx.Module):
 def linear(width_in: int, width_out: int, **options: Any) -> nnx.Linear:
   """A linear map with the initial values of transformers."""
   xavier = nnx.initializers.xavier_uniform()
-  return nnx.Linear(width_in, width_out, kernel_init=xavier, **options)
+  return layers.linear(width_in, width_out, kernel_init=xavier, **options)
 
 
 def layer_norm(

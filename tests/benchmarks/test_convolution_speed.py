@@ -14,6 +14,7 @@ LAYERS = (
   Layer(4, 2, 4, stride=2),
   Layer(4, 2, 2, groups=2),
   Layer(4, 2, None, kernel=2, stride=2),
+  Layer(4, 2, 3, kernel=0),
 )
 
 
@@ -23,11 +24,13 @@ def measured():
 
 
 def test_a_row_compares_ours_with_xlas_in_three_places(measured):
-  row, depthwise, pooling = measured['rows']
+  row, depthwise, pooling, linear = measured['rows']
   assert row['layer'] == '3×3, 2 → 4, stride 2'
   assert depthwise['layer'] == '3×3, 2 → 2, 2 groups'
   assert pooling['layer'] == '2×2 max pooling, 2, stride 2'
+  assert linear['layer'] == 'linear, 2 → 3'
   assert row['shapes'] == '2×4×4×2'
+  assert linear['shapes'] == '2×4×2'
   for place in 'alone', 'loop', 'members':
     for what in 'XLA ms', 'ours ms', 'ratio':
       assert row[f'{place}, {what}'] > 0
