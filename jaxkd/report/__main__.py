@@ -181,6 +181,10 @@ def _add(run: Path, to: Path, root: Path) -> None:
   if wording.TINY in row.get('notes', ()):
     raise UserError(f'--add: the row of {run} is of a :tiny form; run it whole')
   name = row['system']
+  if not name:
+    raise UserError(
+      f"--add: the row of {run} has no system; set the config's name"
+    )
   folder = root / benchmarks.FOLDER / name
   try:
     shutil.rmtree(folder, ignore_errors=True)

@@ -189,6 +189,23 @@ def plain(value: Any) -> Any:
   return value
 
 
+def check_name(name: str, at: str) -> None:
+  """Refuses a name of a row that files and folders cannot have.
+
+  Args:
+    name: of the system.
+    at: what to call it in a message.
+
+  Raises:
+    UserError: it has a slash, or begins with a dot.
+  """
+  if name.startswith('.') or set(name) & {'/', '\\', '\0'}:
+    raise UserError(
+      f'{at}: {name!r} names files; let it have no slash, and no dot at the '
+      'beginning'
+    )
+
+
 def check(row: Any, at: str) -> None:
   """Checks a row against `SCHEMA`, and that it agrees with itself.
 
@@ -200,6 +217,7 @@ def check(row: Any, at: str) -> None:
     UserError: the first entry at fault, and what should be there.
   """
   check_shape(row, SCHEMA, at)
+  check_name(row['system'], f'{at}: system')
   for name, arm in row['arms'].items():
     if not arm['values']:
       raise UserError(f'{at}: arms.{name}.values is empty; give one a seed')

@@ -49,6 +49,7 @@ def prepare(
     UserError: the config asks for something that does not fit together.
   """
   config_values.check(config)
+  rows.check_name(config['name'], 'name')
   progress.check_wandb(config['report']['wandb'])
   source = load(config)
   rounds = []
@@ -186,6 +187,12 @@ def _check_report(config, parts):
     if pair.get('metric', report['metric']) not in known:
       raise unknown('metric', pair['metric'], known, f'{at}.metric')
     nets = {name: there[name] for name in arms_of.values()}
+    # A run of one arm has no other to name.
+    if len(nets) == 1 and sum(len(part.arms) for part in parts) > 1:
+      raise UserError(
+        f'{at}: {pair["better"]} would be compared with itself; name two arms '
+        f'of {", ".join(sorted(there))}'
+      )
     if len(set(nets.values())) > 1:
       raise UserError(
         f'{at}: {nets} nets cannot be compared seed by seed; set per_seed and '

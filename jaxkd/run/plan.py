@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jaxkd import tasks
 from jaxkd.data import partition, sources
 from jaxkd.distill.roles import Role
-from jaxkd.errors import UnknownName, UserError, unknown
+from jaxkd.errors import UnknownName, UserError, unknown, within
 from jaxkd.memo import Memo
 from jaxkd.models.external import is_external
 from jaxkd.run import (
@@ -113,8 +113,9 @@ def build_round(
     UserError: the config asks for something that does not fit together.
   """
   own_arms = arms.configs_of(config)
-  for own in own_arms.values():
-    config_values.check(own)
+  for arm, own in own_arms.items():
+    with within(f'arms.{arm}: ' if config['arms'] else ''):
+      config_values.check(own)
   tuned = {
     arm: {**own, 'distill': _with_tuned(own['distill'], grids.get(arm, {}))}
     for arm, own in own_arms.items()

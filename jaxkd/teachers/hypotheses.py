@@ -47,10 +47,10 @@ def weights(
     float32 [N, 2K].
 
   Raises:
-    UserError: a γ below 0, or no hypothesis with a weight above 0.
+    UserError: a γ below 0 or infinite, or no hypothesis with a weight above 0.
   """
-  if gamma < 0:
-    raise UserError(f'{AT}.gamma: {gamma} should be 0 or more')
+  if not 0 <= gamma < np.inf:
+    raise UserError(f'{AT}.gamma: {gamma} should be 0 or more, and finite')
   count = labels.shape[1] // 2
   errors = error_rates(labels[:, 0], labels[:, count:], classes, unit)
   found = np.array(losses.error_weights(errors, gamma=gamma))

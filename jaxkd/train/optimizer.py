@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,17 @@ BY_PATH = (
   'clip',
 )
 _OTHERS = 'others'
+# Of options of optax's optimisers, what makes sense.
+_NOT_NEGATIVE = lambda x: 0 <= x < math.inf, '0 or more, and finite'
+_SHARE = lambda x: 0 <= x < 1, 'from 0 to below 1'
+_CONSTANTS = {
+  'weight_decay': _NOT_NEGATIVE,
+  'eps': _NOT_NEGATIVE,
+  'b1': _SHARE,
+  'b2': _SHARE,
+  'decay': _SHARE,
+  'momentum': (lambda x: -1 < x < 1, 'above -1 and below 1'),
+}
 # Optimisers, by their states, that train other parameters than their result.
 _OTHER_RESULTS = {
   optax.contrib.ScheduleFreeState: (
@@ -207,6 +219,8 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
   options_lib.check(
     options, takes, name=name, at=f'{at}.optimizer.kw', filled=takes
   )
+  if ':' not in name:
+    _check_constants(options, f'{at}.optimizer.kw')
   with blamed(f'{at}.optimizer.kw: {_shown(make, name)}'):
     made = make(rate, **options)
   check_result(made, f'{at}.optimizer.name')
@@ -216,6 +230,14 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
   if train['weight_decay']:
     before.append(optax.add_decayed_weights(train['weight_decay']))
   return optax.chain(*before, made) if before else made
+
+
+def _check_constants(options: Mapping[str, Any], at: str) -> None:
+  """Refuses what optax would take, and with which no optimiser can learn."""
+  for name, (holds, should) in _CONSTANTS.items():
+    value = options.get(name)
+    if isinstance(value, (int, float)) and not holds(value):
+      raise UserError(f'{at}.{name}: {value} should be {should}')
 
 
 def check_result(made: optax.GradientTransformation, at: str) -> None:

@@ -137,6 +137,10 @@ def test_a_run_is_added_with_its_pictures(tmp_path, row, capsys):
   rows.save(run / 'row.json', row)
   assert main([*flags, '--add', str(run)]) == 2
   assert 'is of a :tiny form' in capsys.readouterr().err
+  row['notes'], row['system'] = [], ''
+  rows.save(run / 'row.json', row)
+  assert main([*flags, '--add', str(run)]) == 2
+  assert "has no system; set the config's name" in capsys.readouterr().err
 
 
 def test_without_any_rows(tmp_path):

@@ -92,6 +92,8 @@ CONTROL = {'claim': '', 'better': 'distilled', 'than': 'student', 'seeds': 3,
   ('path', 'value', 'said'),
   [
     ('metric', 3, r'metric must be text, not 3'),
+    ('system', '..', r"system: '\.\.' names files"),
+    ('system', 'a/b', r"system: 'a/b' names files; let it have no slash"),
     ('higher_is_better', 1, r'higher_is_better must be true or false, not 1'),
     ('wall_s', '60', r'wall_s must be a number or null, not "60"'),
     ('wall_s', True, r'wall_s must be a number or null, not true'),

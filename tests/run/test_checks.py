@@ -265,6 +265,10 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('report.compare', 'seed by seed'),
     ),
     (
+      dict(report__compare=dict(better='student', than='student')),
+      ('report.compare', 'student would be compared with itself'),
+    ),
+    (
       dict(teachers__main__train__batch_size=4096),
       ('teachers.main.train.batch_size', '4096'),
     ),
@@ -373,6 +377,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
     (dict(task='os.path:sep'), ('task', "'os.path:sep'")),
     (dict(train__members='vamp'), ('train.members', "'vmap'")),
     (dict(task='clasification'), ('task', "'classification'")),
+    (dict(name='../mine'), ('name', 'let it have no slash')),
     (dict(report__metric='top2'), ('report.metric', "'top1'")),
     (
       dict(report__compare=dict(better='distiled', than='student')),

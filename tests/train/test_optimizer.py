@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,6 +150,21 @@ def test_an_optimiser_whose_result_is_not_what_it_trains_is_refused():
 def test_names_that_optax_does_not_have(given, message):
   with pytest.raises(UserError, match=message):
     optimizer.optimizer(train(**given))
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'message'),
+  [
+    ('adamw', dict(weight_decay=-1e-4), 'weight_decay: -0.0001 .* 0 or more'),
+    ('adam', dict(b2=1.0), 'b2: 1.0 .* from 0 to below 1'),
+    ('adam', dict(eps=math.nan), 'eps: nan should be 0 or more'),
+    ('sgd', dict(momentum=9), 'momentum: 9 should be above -1 and below 1'),
+  ],
+)
+def test_constants_with_which_no_optimiser_learns(name, options, message):
+  given = train(optimizer=dict(name=name, kw=options))
+  with pytest.raises(UserError, match=rf'^train\.optimizer\.kw\.{message}'):
+    optimizer.optimizer(given)
 
 
 NETS, TERMS = np.array([3.0, 4.0]), np.array([0.6, 0.8])  # of length 5 and 1
