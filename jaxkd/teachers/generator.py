@@ -126,6 +126,9 @@ class Generator:
     }
     self.layout = cache.Layout(rows, len(self._seeds), self._count, _NEAR)
     self._each = rows['labels'].shape[0] if self._weigh else 1
+    if self._weigh:  # options are refused here, before a teacher trains
+      right = np.repeat(self._fetch(one)[0]['labels'][:, None], self._each, 1)
+      self._weigh(right, self._classes, **self._weighing)
     self.rows = self._count * self._each  # examples of a seed
 
   def __str__(self) -> str:

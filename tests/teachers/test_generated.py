@@ -402,6 +402,15 @@ class TestHypotheses:
     with pytest.raises(UserError, match=message):
       made(**kw)
 
+  @pytest.mark.parametrize('kw', [{'gamma': -1.0}, {'unit': 'letter'}])
+  def test_options_are_refused_before_anything_is_made(
+    self, kw, made, monkeypatch
+  ):
+    make = lambda *_: pytest.fail('hypotheses were made')  # noqa: E731
+    monkeypatch.setattr(generator_lib.Generator, 'make', make)
+    with pytest.raises(UserError, match=next(iter(kw))):
+      made(**kw)
+
 
 @pytest.mark.parametrize(
   ('change', 'message'),
