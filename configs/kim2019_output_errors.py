@@ -24,10 +24,17 @@ weights as an exponential function of the word error rate; their constants, and
 the sizes of the nets, are not known to us. `:paper` has LibriSpeech, with sizes
 that are usual for it.
 
+What came out says little of the claim. The teacher's word error rate is 5 % on
+the test, and 79 % of its hypotheses of the training utterances are the
+transcripts; after 4,000 steps the students, which still learn, have 54 %, and
+no two arms can be told apart. A setting that could tell has students that have
+stopped improving, and a teacher that is more often wrong where they learn.
+
   python experiments/distill.py --config configs/kim2019_output_errors.py \
       --workdir runs/kim2019_output_errors
 
-It needs `apt-get install espeak-ng flite` and `pip install 'jaxkd[speech]'`.
+It needs `apt-get install espeak-ng flite` and `pip install 'jaxkd[speech]'`,
+and takes 95 minutes on one CPU core.
 """
 
 from ml_collections import ConfigDict

@@ -30,6 +30,12 @@ clips, and in four of five the object goes with the action. Key frames are best
 learned at a rate of 5e-3, motion at 2e-2, residuals at 1e-2; students' rate is
 searched.
 
+What came out: the large net of key frames is right in 55 % of the clips where
+the small one of a student that learns from labels is in 37 %, but motion tells
+more (69 %), so that a double weight of key frames makes the three teachers
+together (76 %) no better than that student (76 %). Nothing is left to gain from
+them; students fused with equal weights are better than all (79 %).
+
 `:paper` has the nets of the paper, ResNet-152 and ResNet-18, and UCF-101 from
 data/ucf101, one group of pictures of each clip. The paper starts from ImageNet,
 takes three segments of a clip in training and 25 in the test, and has other
