@@ -227,6 +227,7 @@ def test_arms_and_sizes_of_batches_share_what_is_kept(tmp_path):
   given['arms'] = dict(
     student={}, colder=dict(distill=dict(soft=dict(weight=0.5)))
   )
+  given['report']['compare']['better'] = 'colder'
   run = Run(given, tmp_path / 'a')
   first, second = outputs(run, 'student'), outputs(run, 'colder')
   np.testing.assert_equal(first.batch(2), second.batch(2))
