@@ -121,11 +121,25 @@ HALF = """
 """
 
 
+NUMBERS = """
+  from orbax.checkpoint._src.futures import synchronization
+  from jaxkd.train import checkpoint
+  save = checkpoint.Checkpoints.save
+  def numbered(self, step, tree, meta):
+    save(self, step, tree, meta)
+    if 'network' not in meta:  # which one host exports alone
+      number = synchronization.OperationIdGenerator.get_current_operation_id()
+      print('saved', step, 'as', number, file=sys.stderr)
+  checkpoint.Checkpoints.save = numbered
+"""
+
+
 @pytest.fixture(scope='module')
 def unbroken(file, tmp_path_factory):
   directory = tmp_path_factory.mktemp('unbroken')
+  hooks = (HALF + NUMBERS,) * 2
   return directory, both(
-    f'--config={file}', f'--workdir={directory}', hooks=(HALF, HALF)
+    f'--config={file}', f'--workdir={directory}', hooks=hooks
   )
 
 
@@ -152,6 +166,16 @@ def test_the_first_host_alone_prints_and_writes(unbroken):
   for stage in ('teachers/main', 'students/student'):
     assert len(list((directory / 'events' / stage).iterdir())) == 1
   assert (directory / 'curves.png').exists()
+
+
+def test_hosts_number_their_saves_alike(unbroken):
+  _, done = unbroken
+  first, second = (
+    [line for line in errors.splitlines() if line.startswith('saved')]
+    for _, _, errors in done
+  )
+  assert first == second
+  assert len(first) == len(set(first)) == 2 * 3  # of both stages
 
 
 def test_a_host_fetches_what_its_devices_need(unbroken):

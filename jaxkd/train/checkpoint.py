@@ -80,6 +80,7 @@ class Checkpoints:
     if keep < 1:
       raise ValueError(f'keep must be at least 1, got {keep}')
     self._directory = _absolute(directory)
+    self._alone = alone
     self._damaged: set[int] = set()
     self._open = contextlib.ExitStack()
     processes = _processes(alone)
@@ -143,6 +144,8 @@ class Checkpoints:
     with writing(self._directory):
       while self._damaged:  # else they would count among those to keep
         self._manager.delete(self._damaged.pop())
+      if not self._alone:
+        _number_alike()
       with _SAVING:
         self._manager.save(step, args=items, force=True)
 
@@ -522,6 +525,26 @@ def _barrier(
     wait(key=key, timeout_ms=timeout_ms)
 
   return barrier
+
+
+def _number_alike() -> None:
+  """Lets the hosts give the same number to their next save; all must call it.
+
+  The threads that write a checkpoint wait for each other by its number, and
+  each host counts by itself. One that has exported a network alone is ahead:
+  the others would take what it said then for what they wait for now, and write
+  into a folder that is not there yet.
+  """
+  if hosts.count() == 1:
+    return
+  # Orbax has no other way to it.
+  from orbax.checkpoint._src.futures import synchronization
+
+  of_saves = synchronization.OperationIdGenerator
+  own = of_saves.get_current_operation_id()
+  furthest = max(map(int, hosts.gather('the number of a save', own)))
+  for _ in range(furthest - int(own)):
+    of_saves.next_operation_id()
 
 
 def _absolute(directory: str | os.PathLike) -> epath.Path:
