@@ -187,8 +187,8 @@ def _check_report(config, parts):
     if pair.get('metric', report['metric']) not in known:
       raise unknown('metric', pair['metric'], known, f'{at}.metric')
     nets = {name: there[name] for name in arms_of.values()}
-    # A run of one arm has no other to name.
-    if len(nets) == 1 and sum(len(part.arms) for part in parts) > 1:
+    # A round of one arm has no other to name.
+    if len(nets) == 1 and any(len(part.arms) > 1 for part in parts):
       raise UserError(
         f'{at}: {pair["better"]} would be compared with itself; name two arms '
         f'of {", ".join(sorted(there))}'

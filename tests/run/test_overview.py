@@ -35,13 +35,14 @@ class Told(nnx.Module):
 
 
 def complete(student, **changes):
+  arms = changes.get('arms', dict(student={}))
   given = dict(
     data=dict(source='synthetic', kw=dict(shape=(4,), num_classes=3, size=120)),
     students=dict(student=student),
     distill=dict(labels=dict(loss='cross_entropy')),
-    arms=dict(student={}),
+    arms=arms,
     train=dict(steps=2, seeds=2, batch_size=8, members='vmap'),
-    report=dict(compare=dict(better='student', than='student')),
+    report=dict(compare=dict(better=[*arms][-1], than='student')),
   )
   return configs.plain(configs.complete({**given, **changes}))
 
