@@ -35,8 +35,7 @@ _WHOSE = 'XLA', 'ours'
 # How many values and gradients a call has.
 _PLACES = {'alone': 1, 'loop': ROUNDS, 'members': MEMBERS}
 
-
-TOKENS = 0
+TOKENS = 0  # in place of a kernel's size
 
 
 class Layer(NamedTuple):
@@ -177,9 +176,12 @@ def _linear(layer: Layer, batch: int) -> tuple[dict, list[Array]]:
 
 def _programs(layer: Layer, batch: int) -> dict[str, speed.Program]:
   """XLA's operation and ours, in each place."""
-  made = _convolution if layer.width_out else _pooling
-  made = _linear if layer.kernel == TOKENS else made
-  functions, given = made(layer, batch)
+  if layer.kernel == TOKENS:
+    functions, given = _linear(layer, batch)
+  elif layer.width_out:
+    functions, given = _convolution(layer, batch)
+  else:
+    functions, given = _pooling(layer, batch)
   several = lambda x, number: jnp.stack([x] * number)  # noqa: E731
   rounds = [several(x, ROUNDS) for x in (given[0][:IN_LOOP], *given[1:])]
   members = [several(x, MEMBERS) for x in given]

@@ -144,9 +144,9 @@ class Checkpoints:
     with writing(self._directory):
       while self._damaged:  # else they would count among those to keep
         self._manager.delete(self._damaged.pop())
-      if not self._alone:
-        _number_alike()
       with _SAVING:
+        if not self._alone:
+          _number_alike()
         self._manager.save(step, args=items, force=True)
 
   def restore(self, like: Any) -> tuple[int, Any, dict] | None:

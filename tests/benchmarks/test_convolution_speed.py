@@ -14,7 +14,7 @@ LAYERS = (
   Layer(4, 2, 4, stride=2),
   Layer(4, 2, 2, groups=2),
   Layer(4, 2, None, kernel=2, stride=2),
-  Layer(4, 2, 3, kernel=0),
+  Layer(4, 2, 3, kernel=convolution_speed.TOKENS),
 )
 
 
