@@ -87,13 +87,15 @@ from jaxkd.losses.targets import (
 
 # Losses whose labels may be probabilities of the classes, as of mixtures.
 OF_PROBABILITIES = (cross_entropy,)
-# How many examples a batch needs, for losses that compare them: of fewer they
-# are the same whatever the student does.
+# How many examples a batch needs, for losses that compare them: of fewer they,
+# or what they compare, are the same whatever the student does.
 LEAST = {
+  dist: 3,
   rkd_distance: 3,
   rkd_angle: 3,
   similarity_preserving: 2,
   probabilistic_transfer: 2,
+  correlation_congruence: 2,
   info_nce: 2,
   triplet: 3,
   triplet_votes: 3,

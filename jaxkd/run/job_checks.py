@@ -105,7 +105,7 @@ def _check_size(name: str, entry: Mapping[str, Any], size: int) -> None:
   if size < least:
     raise UserError(
       f'train.batch_size: {entry["loss"]} compares the examples of a batch, '
-      f'and of {size} it would teach nothing; set it to {least} or more, or '
+      f'and a batch of {size} is too small; set it to {least} or more, or '
       f'choose another distill.{name}.loss'
     )
 

@@ -653,7 +653,7 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       dict(train__batch_size=2, train__accumulate=1,
            distill__soft=dict(loss='rkd_angle', teacher='main',
                               at=('embedding', 'embedding'))),
-      ('train.batch_size: rkd_angle compares', 'of 2 it', 'set it to 3 or'),
+      ('train.batch_size: rkd_angle compares', 'of 2 is', 'set it to 3 or'),
     ),
     (
       dict(report__outputs=('embedding',)),
