@@ -92,6 +92,7 @@ class View(NamedTuple):
   recorded: str = ''
 
 
+@functools.cache
 def ops() -> dict[str, Callable]:
   """The ops that there are, by name."""
   return {

@@ -25,9 +25,7 @@ def recipe_of(job: Job) -> Callable[[dict], Recipe]:
   seen = seen_by(job)
 
   def recipe(hyper):
-    own = {'distill': job.distill, 'train': job.train}
-    for entry, value in hyper.items():
-      own = configs.put(own, entry, value)
+    own = _with(job, hyper)
     return Recipe(
       terms.build(own['distill'], list(job.students), seen),
       optimizer.optimizer(_present(own['train'], own['distill'])),
@@ -45,7 +43,16 @@ def entries_of(
   """The terms by name, with one of the values that members have apart."""
   values = {k: jnp.asarray(choose(v)) for k, v in (job.hyper or {}).items()}
   with blamed(job.stage), within(job.at):
-    return recipe_of(job)(values).terms
+    own = _with(job, values)
+    return terms.build(own['distill'], list(job.students), seen_by(job))
+
+
+def _with(job: Job, hyper: Mapping[str, Any]) -> dict[str, Any]:
+  """The sections of a job that hold a member's own values, with these."""
+  own = {'distill': job.distill, 'train': job.train}
+  for entry, value in hyper.items():
+    own = configs.put(own, entry, value)
+  return own
 
 
 def augment_of(session: Session, job: Job) -> Callable[..., dict] | None:

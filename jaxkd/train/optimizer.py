@@ -256,6 +256,7 @@ def check_result(made: optax.GradientTransformation, at: str) -> None:
     raise UserError(f'{at}: {_OTHER_RESULTS[type(node)]}')
 
 
+@functools.cache
 def optimizers() -> dict[str, Any]:
   """The functions of optax that make an optimiser of a learning rate."""
   return {
