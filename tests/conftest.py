@@ -25,7 +25,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 # Tracing makes many small objects: looking for dead cycles at every 700 of them
 # takes a tenth of a test's time.
-gc.set_threshold(20_000, 25, 50)
+gc.set_threshold(20_000, 10, 10)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -59,6 +59,7 @@ def _programs():
   """
   yield
   jax.clear_caches()
+  gc.collect()  # it would come late, and arrays are held by dead cycles
 
 
 def pytest_addoption(parser):

@@ -72,6 +72,15 @@ class Given:
 _found: weakref.WeakValueDictionary[Any, Given] = weakref.WeakValueDictionary()
 
 
+def forget() -> None:
+  """Has functions called anew, as they may give other weights by now.
+
+  A run begins so: what is left of an earlier one in this process may still be
+  in memory, and is not what this one is given.
+  """
+  _found.clear()
+
+
 def is_function(restore: str) -> bool:
   """Whether nets are restored from a function."""
   named = _FUNCTION.fullmatch(restore)

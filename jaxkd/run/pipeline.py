@@ -15,6 +15,7 @@ from rich.console import Console
 from jaxkd import files, run_files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
+from jaxkd.models import given
 from jaxkd.report import made_with, progress
 from jaxkd.run import config as configs
 from jaxkd.run import (
@@ -104,6 +105,7 @@ def run_complete(
   directory = files.absolute(directory)
   console = console or Console()
   begun = time.perf_counter()
+  given.forget()
   text = configs.as_json({**config, 'tune': (*config['tune'], *tune)})
   _check_same(text)
   finished, first = directory / run_files.ROW, hosts.is_first()

@@ -1,5 +1,6 @@
 """Runs whose teachers exist already: as nets, as files, as functions."""
 
+import gc
 import io
 import sys
 import threading
@@ -145,6 +146,15 @@ def test_several_nets_are_a_group(mine, tmp_path):
     checks.prepare(small('mine:several'), tmp_path)
 
 
+@pytest.fixture
+def uncollected():
+  """What earlier runs leave in cycles stays as long as the test."""
+  gc.disable()
+  yield
+  gc.enable()
+
+
+@pytest.mark.usefixtures('uncollected')
 def test_changed_weights_are_another_run(mine, tmp_path):
   """Of a finished run, and of one that was cut short."""
   config = small('mine:module')
