@@ -40,6 +40,9 @@ from jaxkd.types import Net  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# They take longest: they come first, so that no worker is left alone with one.
+LONG = ('test_hosts.py', 'test_paper.py', 'test_pipeline.py', 'test_methods.py')
+
 
 # Runs use one device, but in tests that are marked `all_devices`.
 sharding.all_devices = lambda: jax.devices()[:1]
@@ -70,12 +73,19 @@ def pytest_addoption(parser):
   )
 
 
-# They take longest: they come first, so that no worker is left alone with one.
-LONG = ('test_hosts.py', 'test_paper.py', 'test_pipeline.py', 'test_methods.py')
-
-
 def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.fixture(autouse=True)
+def _programs_of_a_long_test(request):
+  """Lets go of hundreds of programs, which the next test has no use for.
+
+  With them the tiny configs took more time, and twice the memory.
+  """
+  yield
+  if request.path.name in LONG:
+    jax.clear_caches()
 
 
 @pytest.fixture
