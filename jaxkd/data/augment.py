@@ -196,6 +196,7 @@ def check(
     return jax.eval_shape(run, batch)
 
 
+@functools.cache
 def ops() -> dict[str, Callable]:
   """The ops that there are, by name."""
   return {

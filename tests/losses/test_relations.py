@@ -674,6 +674,6 @@ def test_fewer_examples_than_are_compared_teach_nothing(loss):
   kw = {losses.dist: {'beta': 0.0}}.get(loss, {})
   if loss.__name__.startswith('triplet'):
     kw = {'margin': 9.0}
-  enough = slope(least)
-  assert slope(least - 1) < 1e-4 * enough
-  assert enough > 1e-3
+  rounding = 1e-4 if loss is losses.dist else 1e-6  # a root of what cancels
+  assert slope(least - 1) < rounding
+  assert slope(least) > 1e-3
