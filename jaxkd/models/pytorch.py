@@ -187,6 +187,8 @@ def _placed(
     value = _float32(value)
     if not np.isfinite(value).all():
       raise UserError(f'{misfit}{shown} has values that are not finite')
+    if target.endswith('/var') and (value < 0).any():
+      raise UserError(f'{misfit}{shown} has variances below 0; save it again')
     found[target] = jnp.asarray(value)
   for target, leaf in wanted.items():
     if target not in found:

@@ -31,10 +31,16 @@ _NOT_NEGATIVE = lambda x: 0 <= x < math.inf, '0 or more, and finite'
 _SHARE = lambda x: 0 <= x < 1, 'from 0 to below 1'
 _CONSTANTS = {
   'weight_decay': _NOT_NEGATIVE,
+  'weight_decay_rate': _NOT_NEGATIVE,
   'eps': _NOT_NEGATIVE,
+  'eps_root': _NOT_NEGATIVE,
+  'initial_accumulator_value': _NOT_NEGATIVE,
   'b1': _SHARE,
   'b2': _SHARE,
+  'b3': _SHARE,
   'decay': _SHARE,
+  'rho': _SHARE,
+  'decay_rate': (lambda x: 0 < x <= 1, 'above 0 and at most 1'),
   'momentum': (lambda x: -1 < x < 1, 'above -1 and below 1'),
 }
 # Optimisers, by their states, that train other parameters than their result.

@@ -245,6 +245,10 @@ def with_tensor(name, x):
     ),
     (with_tensor('fc.bias', np.full(4, 1e300)), ('fc.bias [4] has values',)),
     (
+      with_tensor('bn1.running_var', np.linspace(-0.1, 1, 16)),
+      ('bn1.running_var [16] has variances below 0',),
+    ),
+    (
       lambda s: {**prefixed('student.')(s), **prefixed('teacher.')(s)},
       ('no layer for teacher.', '[16]'),
     ),

@@ -159,6 +159,8 @@ def test_names_that_optax_does_not_have(given, message):
     ('adam', dict(b2=1.0), 'b2: 1.0 .* from 0 to below 1'),
     ('adam', dict(eps=math.nan), 'eps: nan should be 0 or more'),
     ('sgd', dict(momentum=9), 'momentum: 9 should be above -1 and below 1'),
+    ('adan', dict(b3=1.5), 'b3: 1.5 should be from 0 to below 1'),
+    ('adafactor', dict(decay_rate=-0.8), 'decay_rate: -0.8 .* above 0'),
   ],
 )
 def test_constants_with_which_no_optimiser_learns(name, options, message):

@@ -37,6 +37,7 @@ class Annotated(NamedTuple):
     categories: the names of the classes in the order of their numbers.
     crowds: how many objects are left out, being crowds.
     clipped: how many are left out, having no area in the image.
+    twice: how many are there once more, of one class and with one box.
   """
 
   file: Path
@@ -46,6 +47,7 @@ class Annotated(NamedTuple):
   categories: tuple[str, ...]
   crowds: int
   clipped: int
+  twice: int
 
 
 def find(root: Path, test: str = '') -> dict[str, Path]:
@@ -154,7 +156,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       'each a name of its own'
     )
   own: dict[Any, list] = {id: [] for id in known}
-  crowds = clipped = 0
+  crowds = clipped = again = 0
   for annotation in given['annotations']:
     _check_keys(annotation, ('image_id', 'category_id', 'bbox'), file)
     here = f'data.source: {file}: annotation {annotation.get("id", "")}'
@@ -176,8 +178,9 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
     if box is None:
       clipped += 1
       continue
-    label = number[annotation['category_id']]
-    own[annotation['image_id']].append((label, box))
+    found = number[annotation['category_id']], box
+    again += found in own[annotation['image_id']]
+    own[annotation['image_id']].append(found)
   if not any(own.values()):
     left = f', of which {crowds} are crowds' if crowds else ''
     raise UserError(
@@ -212,6 +215,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
     tuple(kinds[id]['name'] for id in order),
     crowds,
     clipped,
+    again,
   )
 
 
@@ -282,6 +286,8 @@ def notes(splits: Mapping[str, Annotated]) -> tuple[str, ...]:
   said = {
     'crowds': 'are crowds, which are left out; what a net finds there is false',
     'clipped': 'have no area in their image and are left out',
+    'twice': 'are there once more, with the same class and box; each counts '
+    'as an object, of which a net finds one alone',
   }
   return tuple(
     f'{getattr(own, field):,} annotations in {split} {what}'

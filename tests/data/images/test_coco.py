@@ -80,6 +80,12 @@ def test_boxes_classes_and_images(folder):
   ]
 
 
+def test_an_annotation_that_is_there_twice_is_noted(folder):
+  changed(folder, lambda g: g['annotations'].append(g['annotations'][0]))
+  (note,) = (n for n in load(folder).notes if 'once more' in n)
+  assert note.startswith('1 annotations in train are there once more')
+
+
 def test_boxes_stay_where_they_are_when_images_are_resized(folder):
   source = load(folder, resize=(30, 40))
   assert source.input_shape == (30, 40, 3) and source.resize == (30, 40)
