@@ -36,7 +36,7 @@ def get_config(arg=None):
     knowledge='the largest soft labels',
     method='plain',
     student='single, simplified',
-    claim="a few of the teacher's probabilities are worth all of them",
+    claim='a few of its probabilities teach more than the text alone',
   )
   setting = SETTING.get_config(arg)
   c.task = 'language'

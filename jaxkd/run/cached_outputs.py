@@ -8,6 +8,7 @@ seeds see examples of their own or have teachers of their own, each seed has its
 own line of such rows.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -187,25 +188,31 @@ class CachedOutputs:
       sharding.fetch(self._of(line)) for line in range(self.lines)
     )
     sought = self.folder, self.layout, facts, self._at
-    if not cache.find(*sought):
+    is_new = not cache.find(*sought)
+    if is_new:
       say(str(self))
       with cache.drafted(*sought) as draft:
         if draft is not None:
           self._write(draft, progress, stop)
       cache.find(*sought)
     self._cache = cache.Cache(self.folder, self.layout, self._at)
-    for note in self.notes():
+    for note in self.notes() if is_new else ():
       say(f'{self._at}: {note}')
 
   def notes(self) -> list[str]:
     """What the row says of what is kept, once it is."""
     spec, read = self._spec, min(cache.BLOCK, self.layout.rows)
+    most = 'up to ' if self.layout.compressed else ''
+    found = [
+      f'outputs of the teachers {self._name} take {most}{self._bytes()} on disk'
+    ]
     if spec.top_p == 1:
-      return []
+      return found
     return [
+      *found,
       f'of the teachers {self._name}, {self._kept(read):.1f} classes are kept '
       f'on average (at most {spec.top}, for a probability of {spec.top_p:g}), '
-      f'in {read:,} of {self.layout.rows:,} examples'
+      f'in {read:,} of {self.layout.rows:,} examples',
     ]
 
   def look(self, step: int, id: np.ndarray) -> dict[str, np.ndarray]:
@@ -369,6 +376,15 @@ class CachedOutputs:
   @property
   def _classes(self) -> int:
     return self._given['logits'].shape[-1]
+
+  def _bytes(self) -> str:
+    """The size of an example's outputs, and of what one of its labels has."""
+    layout = self.layout
+    row = layout.nbytes // (layout.lines * layout.rows)
+    said = f'{row:,} bytes an example'
+    logits = self._given.get('logits')
+    labels = math.prod(logits.shape[1:-1]) if logits else 1
+    return f'{said}, or {row / labels:,.0f} a label,' if labels > 1 else said
 
   def _at_once(self) -> int:
     """How many rows to compute together, a power of 2."""

@@ -320,7 +320,11 @@ def test_a_nucleus_is_kept(tmp_path):
   assert (before[kept] < 0.6).all()
   assert (p.sum(-1) > 0.6).all()
   np.testing.assert_allclose(p.sum(-1) + np.exp(found.rest), 1, rtol=2e-3)
-  (note,) = run.train().notes  # of the row; it is printed too
+  size, note = run.train().notes  # of the row; they are printed too
+  # 4 · 2 + 4 · 1 + 4 bytes.
+  assert size == (
+    'outputs of the teachers main take up to 16 bytes an example on disk'
+  )
   said = 'of the teachers main, (.*) classes are kept on average .at most 4, '
   assert float(re.match(said, note)[1]) == pytest.approx(
     kept.sum(-1).mean(), rel=0.2
