@@ -7,7 +7,7 @@ sides divided by what is left (`renormalize`), equal parts of what the teacher
 has left (`uniform`), or nothing and no division (`drop`). The arm `full` runs
 the teacher in every step, and `labels` is the price of a step without it.
 
-`cost.step_s` beside `bits_per_byte` says what a cache saves, and the notes how
+`cost.train_s` beside `bits_per_byte` says what a cache saves, and the notes how
 many bytes a token takes on disk.
 
 Simplified: as kd_language_models, whose teacher and smaller student these are.
@@ -36,7 +36,7 @@ def get_config(arg=None):
     knowledge='the largest soft labels',
     method='plain',
     student='single, simplified',
-    claim='a few of its probabilities teach more than the text alone',
+    claim="a few of the teacher's probabilities tell more than the text",
   )
   setting = SETTING.get_config(arg)
   c.task = 'language'
