@@ -34,6 +34,8 @@ from jaxkd.errors import UserError, blamed
 _NAME = re.compile(
   r'(?<![\w./:-])(?:(?:host|torch):)?([A-Za-z_][\w.]*):([A-Za-z_]\w*)'
 )
+# How a module has attributes that its file does not spell out.
+_MAKE_ATTRIBUTES = 'import *', '__getattr__', 'globals()'
 _OURS = __name__.partition('.')[0]
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # Module -> its spec, which reloading replaces, and its checksum then.
@@ -105,7 +107,7 @@ def _of(name: str, attribute: str) -> dict[str, _Code]:
 
   Texts may look like a name and be none: ``folder:images``.
   """
-  if name not in sys.modules and not _spec(name.partition('.')[0]):
+  if name not in sys.modules and not _may_have(name, attribute):
     return {}
   with blamed(f'{name}:{attribute}'):
     try:
@@ -211,6 +213,21 @@ def _installed() -> tuple[Path, ...]:
   found = [*map(sysconfig.get_path, kinds), site.getusersitepackages()]
   found += site.getsitepackages()
   return tuple(Path(folder).resolve() for folder in found)
+
+
+def _may_have(name: str, attribute: str) -> bool:
+  """Whether a module that is not imported may have an attribute.
+
+  A text such as ``hf:images`` runs no file ``hf.py`` that knows nothing of
+  ``images``.
+  """
+  if not _spec(name.partition('.')[0]):
+    return False
+  file = _file(name)
+  if file is None or file.suffix != '.py':
+    return True
+  text = file.read_text('utf-8', 'replace')
+  return any(part in text for part in (attribute, *_MAKE_ATTRIBUTES))
 
 
 def _spec(name: str) -> Any:

@@ -95,6 +95,7 @@ def test_comments_and_other_modules_do_not_count(code):
     (('mlp', ['package.other:VALUE']), ['package', 'package.other']),
     ('package.other:MISSING', []),
     ('folder:images', []),
+    ('late:images', []),  # and the file late.py, which is there, is not run
     ('pytorch:weights.safetensors', []),
     ('https://example.org', []),
     ('jaxkd.teachers.specialists:cross_entropy', []),
