@@ -53,7 +53,13 @@ def write(
   with _quiet():
     model = _converted(given, program)
   onnx_weights.put_in(model, weights)
-  onnx.checker.check_model(model, full_check=True)
+  try:
+    onnx.checker.check_model(model, full_check=True)
+  except (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+  ) as error:  # an operation, or a type, that this opset does not have
+    raise _lacking(given, summary(error)) from error
   about = {'classes': list(given.net.classes), 'view': given.net.view}
   for key, value in about.items():
     entry = model.metadata_props.add()

@@ -341,7 +341,7 @@ def bound(
     kw,
     _options(constructor),
     name=f'the model {name!r}',
-    at=f'{at.removesuffix("model")}kw',
+    at=f'{at.removesuffix("model").removesuffix("restore")}kw',
     filled=fixed,
     positive=SIZES,
   )

@@ -27,12 +27,12 @@ from flax import linen, nnx
 from jaxkd import models, shapes
 from jaxkd.data import cache
 from jaxkd.errors import UserError, blamed, within
-from jaxkd.models import external, hugging_face, pytorch
+from jaxkd.models import external, hugging_face, pytorch, torch_module
 from jaxkd.models import net as flax_nets
 from jaxkd.models.placed import is_placed, tokens_of
 from jaxkd.types import Net
 
-_FUNCTION = re.compile(r'(?:torch:)?[A-Za-z_][\w.]*:[A-Za-z_]\w*')
+_FUNCTION = re.compile(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*')
 _PREFIXES = (
   *(pytorch.PREFIX, hugging_face.PREFIX),
   *(external.OUTPUTS, external.HOST),
@@ -83,7 +83,7 @@ def forget() -> None:
 
 def is_function(restore: str) -> bool:
   """Whether nets are restored from a function."""
-  named = _FUNCTION.fullmatch(restore)
+  named = torch_module.is_named(restore) or _FUNCTION.fullmatch(restore)
   return bool(named) and not restore.startswith(_PREFIXES)
 
 
@@ -117,7 +117,7 @@ def find(
   if is_placed(input_shape):
     input_shape = tokens_of(input_shape)
   call, takes_rngs = models.bound(
-    name, num_classes, input_shape, dtype, f'{at}.model', kw
+    name, num_classes, input_shape, dtype, f'{at}.restore', kw
   )
   if isinstance(call.func, type):
     raise UserError(

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxkd.data import views
 from jaxkd.errors import UserError, reading, unknown, within
 from jaxkd.models import precision
 from jaxkd.run.loaded import LoadedNet
-from jaxkd.run_files import CONFIG, NETS
+from jaxkd.run_files import CONFIG, NETS, ROW
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import specialists
 
@@ -34,7 +35,8 @@ def find_net(
   'student', or the first by name where none is called so.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none, or no arm is named and the run has not trained
+      all of them.
   """
   at_ = at.rstrip(': ') or 'jaxkd.load'
   path = files.path(where, at=at_, remote=True)
@@ -56,6 +58,14 @@ def find_net(
         f'{at}{path / CONFIG} cannot be read ({error!r}); name one of the '
         f'folders below {nets}'
       ) from error
+    with within(at), reading(path):
+      left = [] if (path / ROW).exists() else _left(config, rounds)
+    if left:
+      raise UserError(
+        f'{at}{path}: the run there has not finished, and there are no '
+        f'students of {", ".join(left)} yet; give its command again, or name '
+        f'one of the folders below {nets}'
+      )
     arm = arms[0] if len(arms) == 1 else arm
   if arm not in arms:
     raise unknown('arm', arm, arms, f'{at}{path}')
@@ -64,6 +74,14 @@ def find_net(
   if role not in roles:
     raise unknown('role', role, roles, f'{at}{path}')
   return students / arm / role
+
+
+def _left(config: Mapping[str, Any], students: Sequence[Path]) -> list[str]:
+  """The rounds, or the arms, of a run that have no students so far."""
+  if config.get('rounds'):
+    return sorted({*config['rounds']} - {path.parent.name for path in students})
+  trained = {path.name for path in students[-1].iterdir()}
+  return sorted({*config.get('arms', ())} - trained)
 
 
 def other_students(where: str | Path, found: Path) -> list[str]:

@@ -280,6 +280,20 @@ def test_an_operation_that_onnx_lacks_is_named(images, tmp_path):
 
 @needs_onnx
 @quiet
+def test_what_the_checker_of_onnx_refuses_is_named(images, tmp_path):
+  def spectrum(variables, x):
+    return jnp.abs(jnp.fft.fft(x.reshape(x.shape[0], -1))) * variables['w']
+
+  net = models.net.from_function(spectrum, 'spectrum')
+  mine = net, {'params': {'w': np.ones((), np.float32)}, 'state': {}}
+  with pytest.raises(UserError, match=r'Cast.*complex64.*--to stablehlo') as e:
+    jaxkd.export(mine, tmp_path / 'x.onnx', inputs=images)
+  assert '\n' not in str(e.value)
+  assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+@quiet
 def test_onnx_holds_decoders_of_tokens(tmp_path):
   shape = jax.ShapeDtypeStruct((6,), jnp.int32)
   kw = dict(width=16, depth=1, heads=2)

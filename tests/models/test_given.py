@@ -195,7 +195,7 @@ def test_a_pure_function_has_outputs_by_name(named):
 
 
 def test_names_of_functions_are_no_paths():
-  for name in ('mine:net', 'a.b.c:net'):
+  for name in ('mine:net', 'a.b.c:net', 'torch:a:b', 'torch:', 'torch:./a:b'):
     assert given.is_function(name)
   for name in (
     *('runs/a', 'pytorch:net', 'hf:folder', 'outputs:file', 'host:a:b'),

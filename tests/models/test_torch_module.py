@@ -281,6 +281,18 @@ def test_refuses_what_cannot_be_a_teacher(name, message):
 
 @needs_torch
 @pytest.mark.usefixtures('nets')
+def test_one_entry_is_named():
+  own = dict(num_classes=4, input_shape=SHAPE)
+  for name, kw in (('batch', {}), ('number', {}), ('conv', {'channels': 'x'})):
+    with pytest.raises(UserError) as error:
+      given.find(f'torch:torch_nets:{name}', **own, **kw)
+    said = str(error.value)
+    assert said.startswith('teachers.main.restore: ')
+    assert said.count('teachers.main') == 1
+
+
+@needs_torch
+@pytest.mark.usefixtures('nets')
 def test_a_list_of_modules_is_a_group():
   def find(name):
     return given.find(

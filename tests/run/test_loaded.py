@@ -1,5 +1,7 @@
 """A loaded net takes what its run gave it, and refuses anything else."""
 
+import json
+import shutil
 import sys
 import types
 
@@ -204,6 +206,31 @@ def test_the_lines_at_the_end_of_a_run_predict(
   wanted = net.classes[net.apply(variables, one)[0]['logits'].argmax()]
   exec('\n'.join(lines), {})
   assert capsys.readouterr().out == f'{wanted}\n'
+
+
+def test_a_run_that_goes_on_gives_no_other_arm_or_round(finished, tmp_path):
+  net = next((finished[0] / 'nets' / 'students').glob('*/student'))
+
+  def run(name, students, **changes):
+    made = json.loads((finished[0] / 'config.json').read_text()) | changes
+    shutil.copytree(net, tmp_path / name / 'nets' / students / 'student')
+    (tmp_path / name / 'config.json').write_text(json.dumps(made))
+    return tmp_path / name
+
+  report = dict(compare=dict(better='distilled', than='student'))
+  arms = run(
+    'arms', 'students/student', arms=dict(distilled={}, student={}),
+    report=report,
+  )  # fmt: skip
+  rounds = run('rounds', 'r01/students/student', rounds=dict(r01={}, r02={}))
+  for folder, left in ((arms, 'distilled'), (rounds, 'r02')):
+    with pytest.raises(
+      UserError, match=f'not finished.*no students of {left} '
+    ):
+      jaxkd.load(folder)
+    assert jaxkd.load(folder, arm='student')
+    (folder / 'row.json').write_text('{}')
+  assert jaxkd.load(rounds)
 
 
 def test_what_takes_no_files_has_no_such_line(finished, tmp_path):
