@@ -20,6 +20,7 @@ from rich.progress import (
   ProgressColumn,
   TextColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 EVERY = 30.0  # seconds between two lines of a stage, at least
@@ -104,9 +105,9 @@ class Bars:
         self._bars = Progress(
           TextColumn('{task.description:<20}'),
           BarColumn(bar_width=_BAR),
-          MofNCompleteColumn(),
+          MofNCompleteColumn(table_column=Column(no_wrap=True)),
           TextColumn('{task.fields[news]}'),
-          _Left(),
+          _Left(table_column=Column(no_wrap=True)),
           console=self._console,
         )
         self._bars.start()

@@ -55,6 +55,22 @@ def test_the_last_line_of_what_ended_early_is_its_last_step():
   assert lines[1].split()[2:] == ['loss', '3', '0', 's']
 
 
+@pytest.mark.parametrize('width', [80, 100])
+def test_a_bar_has_one_line_on_a_narrow_terminal(width):
+  out = io.StringIO()
+  console = Console(
+    file=out, force_terminal=True, width=width, color_system=None
+  )
+  display = displays.Bars(console)
+  with display('students/distilled', 12000) as show:
+    news = 'loss 0.2745  top1 0.9028'
+    show(3000, news, lambda: '3 min left, 8 min of the run')
+    display._bars.refresh()
+  shown = re.findall(r'[^\r\n]*3 min left[^\r]*', out.getvalue())
+  assert shown
+  assert all('8 min of the r' in text for text in shown)
+
+
 def test_what_ended_early_has_no_time_left_on_a_terminal():
   out = io.StringIO()
   console = Console(file=out, force_terminal=True, width=120)
