@@ -1,6 +1,8 @@
 """Data sets of Hugging Face ``datasets``, read from disk."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ def tables(
   # The package reads this when it is imported. With 0 it may download.
   os.environ.setdefault(_OFFLINE, '1')
   datasets = lookup.package('datasets', extra='hf', at='data.source')
-  read = _tables(datasets, name, place, config)
+  with _without_bars(datasets):
+    read = _tables(datasets, name, place, config)
   named = read if isinstance(read, dict) else {'train': read}
   if test and test not in named:
     raise unknown('split', test, named, 'data.kw.test')
@@ -65,6 +68,19 @@ def documents(
     split: [*_documents(table, form, f'the split {split!r} of {name!r}')]
     for split, table in tables.items()
   }
+
+
+@contextlib.contextmanager
+def _without_bars(datasets: Any) -> Iterator[None]:
+  """Keeps the bars of the package out of what is no terminal, such as a log."""
+  if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
+    yield
+    return
+  datasets.disable_progress_bars()
+  try:
+    yield
+  finally:
+    datasets.enable_progress_bars()
 
 
 def _tables(datasets: Any, name: str, place: Path, config: str) -> Any:

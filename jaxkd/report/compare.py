@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxkd import files
 from jaxkd.errors import unknown
@@ -17,6 +18,7 @@ from jaxkd.report import rows as row_files
 from jaxkd.report import statistics, wording
 
 ALL = 'all'  # in place of the name of a metric
+_ANY_WIDTH = 10_000  # characters, more than a table needs
 
 
 class Compared(NamedTuple):
@@ -71,7 +73,8 @@ def text(found: Compared) -> Table:
     made.add_column(heading, justify='left' if left else 'right')
   for run, dataset, arm, *values, cost in found.lines:
     cells = map(wording.mean, values, found.metrics)
-    made.add_row(run, dataset, arm, *cells, wording.plain(cost))
+    names = map(Text, (run, dataset, arm))  # no markup, whatever is in them
+    made.add_row(*names, *cells, wording.plain(cost))
   return made
 
 
@@ -138,7 +141,12 @@ def save(found: Compared, directory: str | Path) -> None:
 def show(found: Compared, form: str, console: Console) -> None:
   """Prints the table as 'text', 'csv' or 'latex'."""
   if form == 'text':
-    console.print(text(found))
+    table = text(found)
+    if not console.is_terminal:  # a file is as wide as need be
+      options = console.options.update(max_width=_ANY_WIDTH)
+      needed = console.measure(table, options=options).maximum
+      console.width = max(console.width, needed)
+    console.print(table)
   else:
     made = {'csv': as_csv, 'latex': latex}[form](found)
     console.file.write(made)

@@ -20,6 +20,7 @@ from rich.progress import (
   ProgressColumn,
   TextColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 EVERY = 30.0  # seconds between two lines of a stage, at least
@@ -51,22 +52,29 @@ class Lines:
   @contextlib.contextmanager
   def __call__(self, name: str, steps: int) -> Iterator[Callable]:
     """Shows a stage."""
-    begun, last = self._clock(), None
+    begun, last, unsaid = self._clock(), None, None
 
-    def show(step, news, left):
-      nonlocal last
-      now = self._clock()
-      if last is not None and now - last < EVERY and step < steps:
-        return
-      last = now
+    def say(step, news, left):
+      seconds = self._clock() - begun
       self._console.print(
-        f'{name:<24} {step:>6}/{steps}  {_said(news, now - begun, left)}',
+        f'{name:<24} {step:>6}/{steps}  {_said(news, seconds, left)}',
         highlight=False,
         markup=False,
         soft_wrap=True,
       )
 
+    def show(step, news, left):
+      nonlocal last, unsaid
+      now = self._clock()
+      if last is not None and now - last < EVERY and step < steps:
+        unsaid = step, news
+        return
+      last, unsaid = now, None
+      say(step, news, left)
+
     yield show
+    if unsaid:  # it has ended before its last step
+      say(*unsaid, str)
 
 
 class Bars:
@@ -88,6 +96,7 @@ class Bars:
       yield show
       if not bars.tasks[task].completed:
         bars.update(task, completed=steps, news=_DONE_BEFORE)
+      bars.update(task, left=str)  # none, also if it has ended early
 
   @contextlib.contextmanager
   def _display(self):
@@ -96,9 +105,9 @@ class Bars:
         self._bars = Progress(
           TextColumn('{task.description:<20}'),
           BarColumn(bar_width=_BAR),
-          MofNCompleteColumn(),
+          MofNCompleteColumn(table_column=Column(no_wrap=True)),
           TextColumn('{task.fields[news]}'),
-          _Left(),
+          _Left(table_column=Column(no_wrap=True)),
           console=self._console,
         )
         self._bars.start()
@@ -136,23 +145,28 @@ class Notebook:
   @contextlib.contextmanager
   def __call__(self, name: str, steps: int) -> Iterator[Callable]:
     """Shows a stage."""
-    begun, last, heard = self._clock(), -1.0, False
+    begun, last, newest = self._clock(), -1.0, None
     handle = self._display(f'{name:<24} {"":{_BAR}}  compiling')
 
+    def say(step, news, left):
+      full = _BAR * step // steps
+      bar = f'{"━" * full}{"╌" * (_BAR - full)}'
+      words = _said(news, self._clock() - begun, left)
+      handle.update(f'{name:<24} {bar}  {step}/{steps}  {words}')
+
     def show(step, news, left):
-      nonlocal last, heard
-      now, heard = self._clock(), True
+      nonlocal last, newest
+      now, newest = self._clock(), (step, news)
       if now - last < 0.5 and step < steps:  # a browser can take no more
         return
       last = now
-      full = _BAR * step // steps
-      bar = f'{"━" * full}{"╌" * (_BAR - full)}'
-      words = _said(news, now - begun, left)
-      handle.update(f'{name:<24} {bar}  {step}/{steps}  {words}')
+      say(step, news, left)
 
     yield show
-    if not heard:
+    if not newest:
       handle.update(f'{name:<24} {"━" * _BAR}  {_DONE_BEFORE}')
+    elif newest[0] < steps:  # it has ended before its last step
+      say(*newest, str)
 
 
 def _said(news: str, seconds: float, left: Callable[[], str]) -> str:

@@ -103,7 +103,7 @@ _STYLE = """\
   :root { --page: #0d1117; --panel: #161b22; %s }
 }
 body { max-width: 58rem; margin: 0 auto; padding: 1rem 1rem 4rem;
-  background: var(--page); color: var(--text);
+  background: var(--page); color: var(--text); overflow-wrap: break-word;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 a { color: var(--holds); }

@@ -129,7 +129,11 @@ def _schedules() -> Iterator[list[str]]:
     short = name.removesuffix('_decay')
     if f'{short}_schedule' not in optimizer.schedules():
       name = short
-    yield _line(name, getattr(optax, full), ())
+    function = getattr(optax, full)
+    line = _line(name, function, given := optimizer.filled(function, 1.0, 1))
+    if given.get('init_value') == 0.0:  # it rises to the learning rate
+      line[1] = ', '.join(filter(None, ('`init_value=0.0`', line[1])))
+    yield line
 
 
 def _line(

@@ -234,7 +234,8 @@ def _factor(row: Mapping, arm: str) -> str:
 def _compared(name: str, pair: Mapping, row: Mapping) -> str:
   """A claim, or a control, and its verdict."""
   claim = arms.claim(name, pair)
-  said = f'{wording.verdict(pair, row)}; {wording.judgement(pair)}.'
+  said, judged = wording.verdict(pair, row), wording.judgement(pair)
+  said = f'{said}.' if said.startswith(judged) else f'{said}; {judged}.'
   return f'- {claim}: {said}' if claim else f'- {said}'
 
 

@@ -28,6 +28,7 @@ class OfStage:
     self.step, self._at, self._compiled = 0, None, 0.0
     self._plain, self._evaluated = [], []  # (steps, seconds) between news
     self._period = 0  # steps from an evaluation to the next
+    self._before = 0  # steps that an earlier process has done, about
 
   def news(self, step: int, *, evaluated: bool, compiled: float) -> None:
     """Takes note that some steps are done.
@@ -41,6 +42,8 @@ class OfStage:
     if self._at is not None:
       seconds = now - self._at - (compiled - self._compiled)
       found = step - self.step, max(seconds, 0.0)
+      if not self._plain and not self._evaluated:
+        self._before = max(0, self.step - found[0])
       (self._evaluated if evaluated else self._plain).append(found)
     self.step, self._at, self._compiled = step, now, compiled
     if evaluated and step < self.steps:  # the last may come out of turn
@@ -61,6 +64,14 @@ class OfStage:
       extra = max(0.0, sum(added) / len(added))
     left = each * (self.steps - self.step) + extra * self._evaluations()
     return max(0.0, left - (self._clock() - self._at))
+
+  @property
+  def seconds_before(self) -> float:
+    """What the steps of an earlier process would have taken in this one."""
+    intervals = self._plain + self._evaluated
+    taken = sum(steps for steps, _ in intervals)
+    seconds = sum(seconds for _, seconds in intervals)
+    return self._before * seconds / taken if taken else 0.0
 
   def _evaluations(self) -> int:
     """How many are to come; there is one at the end in any case."""
@@ -118,7 +129,7 @@ class OfRun:
       if stage.step:  # else it was done by an earlier process
         taken = self._taken.setdefault(_kind(name), [0.0, 0.0])
         taken[0] += stage.steps
-        taken[1] += now - begun
+        taken[1] += now - begun + stage.seconds_before
 
   @property
   def stages(self) -> int:
@@ -144,7 +155,8 @@ class OfRun:
       return seconds / steps
     for name, (stage, begun) in self._open.items():
       if _kind(name) == kind and stage.seconds is not None:
-        return (self._clock() - begun + stage.seconds) / stage.steps
+        seconds = self._clock() - begun + stage.seconds
+        return (seconds + stage.seconds_before) / stage.steps
     return math.nan
 
 

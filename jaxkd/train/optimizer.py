@@ -83,20 +83,28 @@ def schedule(
       f'{steps} steps; make {warm_up} smaller, or train for longer'
     )
   function = find_schedule(name, at=at)
-  parameters = inspect.signature(function).parameters
-  given = {
-    key: filling
-    for key, filling in (
-      ('value', value),
-      ('peak_value', value),
-      ('init_value', 0.0 if 'peak_value' in parameters else value),
-      ('decay_steps', steps),
-      ('transition_steps', steps),
-    )
-    if key in parameters
-  }
+  given = filled(function, value, steps)
   with blamed(f'{at}_kw: {_shown(function, name)}'):
     return function(**{**given, **options})
+
+
+def filled(function: Callable, value: Any, steps: int) -> dict[str, Any]:
+  """The arguments that a schedule is given unless its options set them.
+
+  Args:
+    function: makes the schedule.
+    value: the learning rate.
+    steps: how many there are.
+  """
+  parameters = inspect.signature(function).parameters
+  given = {
+    'value': value,
+    'peak_value': value,
+    'init_value': 0.0 if 'peak_value' in parameters else value,
+    'decay_steps': steps,
+    'transition_steps': steps,
+  }
+  return {key: given[key] for key in given if key in parameters}
 
 
 def find_schedule(name: str, *, at: str) -> Callable[..., optax.Schedule]:
@@ -104,7 +112,8 @@ def find_schedule(name: str, *, at: str) -> Callable[..., optax.Schedule]:
 
   Args:
     name: of a function of optax, with or without its suffix: `cosine` is
-      `optax.cosine_decay_schedule`; or 'package.module:function'.
+      `optax.cosine_decay_schedule` and `exponential` is
+      `optax.exponential_decay`; or 'package.module:function'.
     at: the config entry of the name.
 
   Raises:
@@ -113,7 +122,8 @@ def find_schedule(name: str, *, at: str) -> Callable[..., optax.Schedule]:
   if ':' in name:
     return lookup.attribute(name, kind='schedule', at=at)
   known = schedules()
-  for full in (name, f'{name}_schedule', f'{name}_decay_schedule'):
+  for end in ('', '_schedule', '_decay_schedule', '_decay'):
+    full = f'{name}{end}'
     if full in known:
       return getattr(optax, full)
   raise unknown('schedule', name, known, at)
@@ -124,7 +134,8 @@ def schedules() -> list[str]:
   return [
     name
     for name in dir(optax)
-    if name.endswith('_schedule') and not name.startswith('scale_by')
+    if name == 'exponential_decay'
+    or (name.endswith('_schedule') and not name.startswith('scale_by'))
   ]
 
 

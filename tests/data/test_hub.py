@@ -57,6 +57,17 @@ class TestHub:
     assert texts(source) == TEXTS
     assert source.name == f'hf:{kind}'
 
+  def test_a_log_has_no_bars(self, stored, capfd):
+    import datasets
+
+    datasets.enable_progress_bars()
+    try:
+      sources.load('hf:parquet', dir=str(stored), **OPTIONS)
+      assert not datasets.are_progress_bars_disabled()
+    finally:
+      datasets.disable_progress_bars()
+    assert capfd.readouterr().err == ''
+
   def test_a_file_and_a_table_are_held_out_from(self, stored):
     file = stored / 'parquet/train-00000-of-00001.parquet'
     for path in (file, stored / 'one'):

@@ -64,6 +64,20 @@ def test_the_command_takes_workdirs_and_rows(tmp_path, row, plain_row, capsys):
   assert 'cannot be read' in capsys.readouterr().err
 
 
+def test_a_file_has_names_and_numbers_whole(row, plain_row):
+  long, tagged = 'soft_targets ' * 12, 'runs[b]/mine'
+  found = compare.compared({long: row, tagged: plain_row})
+  out = io.StringIO()
+  compare.show(found, 'text', Console(file=out, width=80))
+  lines = out.getvalue().splitlines()
+  assert len(lines) == 1 + len(found.lines)
+  assert lines[1].startswith(long)
+  assert lines[-1].startswith(tagged)
+  terminal = Console(file=io.StringIO(), width=80, force_terminal=True)
+  compare.show(found, 'text', terminal)
+  assert terminal.width == 80
+
+
 def test_what_a_sweep_saves(found, tmp_path):
   compare.save(found, tmp_path)
   assert (tmp_path / 'table.csv').read_text() == compare.as_csv(found)

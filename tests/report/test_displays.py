@@ -40,6 +40,46 @@ def test_a_line_now_and_then():
   ]  # fmt: skip
 
 
+def stop_early(display, clock):
+  with display('students/distilled', 100) as show:
+    for step in range(1, 4):
+      clock.now += 0.1
+      show(step, f'loss {step}', lambda: '3 s left')
+
+
+def test_the_last_line_of_what_ended_early_is_its_last_step():
+  out, clock = io.StringIO(), Clock()
+  stop_early(displays.Lines(Console(file=out), clock), clock)
+  lines = out.getvalue().splitlines()
+  assert [line.split()[1] for line in lines] == ['1/100', '3/100']
+  assert lines[1].split()[2:] == ['loss', '3', '0', 's']
+
+
+@pytest.mark.parametrize('width', [80, 100])
+def test_a_bar_has_one_line_on_a_narrow_terminal(width):
+  out = io.StringIO()
+  console = Console(
+    file=out, force_terminal=True, width=width, color_system=None
+  )
+  display = displays.Bars(console)
+  with display('students/distilled', 12000) as show:
+    news = 'loss 0.2745  top1 0.9028'
+    show(3000, news, lambda: '3 min left, 8 min of the run')
+    display._bars.refresh()
+  shown = re.findall(r'[^\r\n]*3 min left[^\r]*', out.getvalue())
+  assert shown
+  assert all('8 min of the r' in text for text in shown)
+
+
+def test_what_ended_early_has_no_time_left_on_a_terminal():
+  out = io.StringIO()
+  console = Console(file=out, force_terminal=True, width=120)
+  stop_early(displays.Bars(console), Clock())
+  last = out.getvalue().rpartition('students/distilled')[2]
+  assert '3/100' in last
+  assert 'left' not in last
+
+
 @pytest.mark.parametrize('kw', [{}, {'force_jupyter': True}])
 def test_a_file_of_lines_has_no_control_codes(kw, monkeypatch):
   monkeypatch.setitem(sys.modules, 'IPython', None)
@@ -112,3 +152,10 @@ def test_a_notebook_is_not_told_of_every_step(shown):
   (texts,) = shown
   assert 3 <= len(texts) <= 5
   assert '100/100' in texts[-1]
+
+
+def test_a_notebook_ends_with_the_last_step_of_what_ended_early(shown):
+  clock = Clock()
+  stop_early(displays.Notebook(displays._notebook(), clock), clock)
+  (texts,) = shown
+  assert texts[-1].split()[2:] == ['3/100', 'loss', '3', '0', 's']

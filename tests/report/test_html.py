@@ -64,6 +64,17 @@ def test_the_page_has_everything_in_one_file(run, row):
   assert 'print(1)' in said
 
 
+def test_long_names_are_broken_on_narrow_screens(tmp_path, row):
+  assert 'overflow-wrap: break-word' in html.page(row, {}, tmp_path)
+
+
+def test_too_few_seeds_are_said_once(tmp_path, plain_row):
+  plain_row['comparison'] |= {'seeds': 2, 'ci95': None, 'holds': None}
+  page = html.page(plain_row, {}, tmp_path)
+  listed = page[page.index('<ul>') : page.index('</ul>')]
+  assert listed.count('too few seeds (2)') == 1
+
+
 def test_a_run_without_pictures_or_controls(tmp_path, plain_row):
   html.save(plain_row, {}, tmp_path)
   Checked((tmp_path / run_files.REPORT).read_text())

@@ -46,6 +46,9 @@ def test_what_jaxkd_fills_is_no_option(tables):
   assert tables['Augmentation']['mixup'][0] == '`alpha`'
   assert '`temperature=1.0`' in tables['Losses']['kl'][0]
   assert tables['Regions']['near_anchors'][0] == '`psi=0.5`'
+  assert tables['Schedules']['cosine'][0] == '`alpha=0.0`, `exponent=1.0`'
+  of_warmup = '`init_value=0.0`, `warmup_steps`'
+  assert tables['Schedules']['warmup_constant'][0] == of_warmup
 
 
 def test_schedules_are_found_by_their_names(tables):

@@ -134,6 +134,19 @@ def test_stages_that_were_done_before_say_nothing_of_others():
   assert run.seconds == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize('open_', [True, False])
+def test_a_resumed_stage_is_not_taken_for_a_short_one(open_):
+  clock = Clock()
+  run = time_left.OfRun({'students/a': 1000, 'students/b': 1000}, clock)
+  one = Training(clock, 1000, compile_s=60.0)
+  run.begin('students/a', one.stage)
+  one.take(950 if open_ else 1000, 900)
+  if not open_:
+    run.end('students/a')
+  # The second takes 1000 steps of 0.1 s, and compiles too.
+  assert run.seconds == pytest.approx(5.0 * open_ + 100.0 + 60.0)
+
+
 def test_of_stages_at_the_same_time_the_longest_counts():
   clock = Clock()
   run = time_left.OfRun({'teachers/a': 100, 'teachers/b': 100}, clock)

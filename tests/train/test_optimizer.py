@@ -51,6 +51,8 @@ def test_the_gradient_is_clipped():
     ('constant', {}, [2.0, 2.0, 2.0]),
     ('cosine', {}, [2.0, 1.0, 0.0]),
     ('linear', dict(end_value=0.0), [2.0, 1.0, 0.0]),
+    ('exponential', dict(decay_rate=0.25), [2.0, 1.0, 0.5]),
+    ('exponential_decay', dict(decay_rate=0.25), [2.0, 1.0, 0.5]),
     ('warmup_cosine', dict(warmup_steps=5), [0.0, 2.0, 0.0]),
     (
       'piecewise_constant',
