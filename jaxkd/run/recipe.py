@@ -47,6 +47,31 @@ def entries_of(
     return terms.build(own['distill'], list(job.students), seen_by(job))
 
 
+def numbers_of(job: Job) -> dict[str, list[float]]:
+  """The numbers that a job's program is given with every call.
+
+  Beside those in which its members differ, these are the weights of its terms
+  and its learning rate: jobs that differ in nothing else, be they arms of a run
+  or runs with an edited config, have one program.
+
+  Returns:
+    Config entry -> the value of each member.
+  """
+  found = {
+    f'distill.{name}.weight': entry['weight']
+    for name, entry in terms.in_use(job.distill).items()
+  }
+  if optimizer.takes_traced_rate(job.train):
+    found['train.learning_rate'] = job.train['learning_rate']
+  everyone = {entry: [value] * len(job.seeds) for entry, value in found.items()}
+  return {**everyone, **(job.hyper or {})}
+
+
+def without_numbers(job: Job) -> dict[str, Any]:
+  """The sections of a job that make its program, but for its numbers."""
+  return _with(job, dict.fromkeys(numbers_of(job), 'given'))
+
+
 def _with(job: Job, hyper: Mapping[str, Any]) -> dict[str, Any]:
   """The sections of a job that hold a member's own values, with these."""
   own = {'distill': job.distill, 'train': job.train}

@@ -196,7 +196,7 @@ def populations_of(
     shared=frozen,
     shared_axes=axes,
     start_only=job_groups.start_only(job),
-    hyper=job.hyper,
+    hyper=recipe.numbers_of(job),
     given=dict(job.given),
     batch_axis=axis_of(batch),
     shard_parameters=job.train['shard_parameters'],
@@ -216,7 +216,7 @@ def learner_of(session: Session, job: Job, batch: dict) -> Learner:
   shapes = shapes_of_one(batch, axis_of(batch))
   roles = {name: group.role for name, group in job.groups.items()}
   description = (
-    *(session.metrics, job.students, roles, job.distill, job.train),
+    *(session.metrics, job.students, roles, recipe.without_numbers(job)),
     *(recipe.seen_by(job), shapes, job.augment, job.rollout),
   )
   return session.memo.get(
@@ -255,7 +255,8 @@ def initial_shapes(job: Job) -> tuple:
   variables, axes = job_groups.frozen_of(job_groups.used_groups(job))
   frozen = shapes_of_one(variables, axes)
   hyper = {
-    name: jax.ShapeDtypeStruct((), jnp.float32) for name in job.hyper or {}
+    name: jax.ShapeDtypeStruct((), jnp.float32)
+    for name in recipe.numbers_of(job)
   }
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
   return seed, hyper, frozen, shapes_of_one(dict(job.given))

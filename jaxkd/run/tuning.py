@@ -40,7 +40,7 @@ from jaxkd.run import (
 from jaxkd.run import config as configs
 from jaxkd.run.plan import Round, configs_of
 from jaxkd.run.types import Session
-from jaxkd.train import hosts
+from jaxkd.train import hosts, optimizer
 
 # entry -> values, or 'entry,entry*' -> factors on what the arm has in them
 Grid = dict[str, tuple]
@@ -51,9 +51,10 @@ _TUNABLE = (
   r'|optimizer\.(name|kw\..+)|weight_decay|clip)'
   r'|train\.(accumulate|average)'
 )
+_RATE = r'train\.(by_path\.[^.]+\.)?learning_rate'
 _MAPPED = (
   r'distill\.[^.]+\.(weight|kw\..+)'
-  r'|train\.(by_path\.[^.]+\.)?(learning_rate|optimizer\.kw\..+)'
+  r'|train\.(by_path\.[^.]+\.)?optimizer\.kw\..+'
 )
 
 
@@ -444,8 +445,12 @@ def _count(grid: Grid) -> int:
 
 
 def _is_mapped(entry: str, config: Mapping[str, Any]) -> bool:
-  number = isinstance(configs.get(config, entry), float)
-  return number and bool(re.fullmatch(_MAPPED, entry))
+  """Whether the values of an entry train as one population."""
+  if not isinstance(configs.get(config, entry), float):
+    return False
+  if re.fullmatch(_RATE, entry):
+    return optimizer.takes_traced_rate(config['train'])
+  return bool(re.fullmatch(_MAPPED, entry))
 
 
 def _key(trial: Mapping[str, Any], mapped: set[str]) -> str:

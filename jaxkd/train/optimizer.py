@@ -173,6 +173,28 @@ def optimizer(train: Mapping[str, Any]) -> optax.GradientTransformation:
   )
 
 
+def takes_traced_rate(train: Mapping[str, Any]) -> bool:
+  """Whether the learning rate of a ``train`` section may be a traced value.
+
+  Optax's functions mostly take one, but `warmup_cosine_decay_schedule` compares
+  it with 0 in Python. One's own function may do anything, so that it is given
+  the number.
+  """
+  sections = [train, *({**train, **own} for own in train['by_path'].values())]
+  for own in sections:
+    if ':' in own['optimizer']['name'] or ':' in own['schedule']:
+      return False
+
+  def made(rate):
+    optimizer({**train, 'learning_rate': rate})
+
+  try:
+    jax.eval_shape(made, jax.ShapeDtypeStruct((), 'float32'))
+  except UserError:
+    return False
+  return True
+
+
 def _labels(tree: Any, patterns: Sequence[str]) -> Any:
   """The pattern that matches each trainable leaf, or `_OTHERS`."""
   labels = dict.fromkeys(paths.by_path(tree), _OTHERS)

@@ -227,6 +227,16 @@ def test_each_point_has_as_many_seeds_as_the_config_says(tmp_path):
     tuning.prepare(small(tune_seeds=0), tmp_path, grid)
 
 
+def test_a_rate_that_cannot_be_mapped_has_a_population_for_each_value(tmp_path):
+  warm = dict(schedule='warmup_cosine', schedule_kw=dict(warmup_steps=1))
+  config = small(train={**small()['train'], **warm}, **ALONE)
+  found = run(config, tmp_path, tune=('train.learning_rate=0.01,0.1',))
+  values = found['tuning']['student']['values']
+  assert len(values) == 2 and values[0] != values[1]
+  folders = tmp_path / 'checkpoints/tuning/student'
+  assert sorted(each.name for each in folders.iterdir()) == ['0', '1']
+
+
 def test_grids_are_those_of_the_first_round(tmp_path):
   config = small(
     rounds=dict(r01=dict(arms=dict(more={})), r02={}),
