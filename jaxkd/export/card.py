@@ -47,6 +47,7 @@ def of(
     'format': to,
     'made by': f'jaxkd {jaxkd.__version__}',
     'bytes': size(path),
+    **({'net': given.place} if given.place else {}),
     'model': {k: spec[k] for k in ('model', 'kw', 'quantize') if spec.get(k)},
     'task': given.task,
     'classes': classes,
@@ -94,8 +95,9 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     for side in ('inputs', 'outputs')
     if side in card
   ]
+  net = f' of {card["net"]}' if 'net' in card else ''
   return [
-    f'{path}: {card["format"]}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
+    f'{path}: {card["format"]}{net}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
     compared,
     f'{beside(path)}: {classes}inputs, outputs and this check',

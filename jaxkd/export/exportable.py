@@ -49,6 +49,17 @@ class Exportable(NamedTuple):
     return str(self.folder or self.spec.get('model') or 'the net')
 
   @property
+  def place(self) -> str:
+    """Which net of its run it is; empty for a net of no run."""
+    parts = self.folder.parts if self.folder else ()
+    if run_files.NETS not in parts:
+      return ''
+    below = parts[len(parts) - parts[::-1].index(run_files.NETS) :]
+    members = self.spec.get('members', 1)
+    which = f' (member {self.member} of {members})' if members > 1 else ''
+    return '/'.join(below) + which
+
+  @property
   def task(self) -> str:
     """The task of the run; empty where that is not known."""
     return self.config.get('task') or self.spec.get('task', '')

@@ -95,6 +95,7 @@ def _check_net(entry: Mapping, at: str) -> None:
       f'{at}.init: {entry["init"]!r} is no group of teachers; write '
       f"teachers.base=dict(restore={entry['init']!r}), and {at}.init='base'"
     )
+  _check_family(entry, at)
   dropout = entry['kw'].get('dropout', 0)
   if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
     raise UserError(
@@ -105,6 +106,20 @@ def _check_net(entry: Mapping, at: str) -> None:
       f'{at}.reads: {entry["reads"]!r} should be a group and '
       "one of its layers, e.g. ('main', 'stages/2'), or several such pairs "
       'one after another'
+    )
+
+
+def _check_family(entry: Mapping, at: str) -> None:
+  """Refuses weights of Hugging Face for a model of ours of another family."""
+  model, weights = entry['model'], entry.get('restore', '')
+  if ':' in model or not hugging_face.is_folder(weights):
+    return
+  here, _ = models.resolve(model, at=f'{at}.model')
+  if here is not models.resolve(weights, at=f'{at}.restore')[0]:
+    family = models.family_of(weights, at=f'{at}.restore')
+    raise UserError(
+      f'{at}.model: {model} is another family than the {family} in '
+      f'{weights!r}; set {at}.model={weights!r} too'
     )
 
 

@@ -7,13 +7,23 @@ from typing import NamedTuple
 import jax
 
 from jaxkd import files, models
+from jaxkd.data import array_files
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError, several, unknown
-from jaxkd.models import hugging_face, pytorch
+from jaxkd.models import external, hugging_face, pytorch
 from jaxkd.models.given import Given
 from jaxkd.run import stored_nets
 from jaxkd.run.plan import Round
+from jaxkd.students import single_file
 from jaxkd.teachers import groups as teachers
+
+_PYTORCH = ('.pt', '.pth', '.bin')
+_WEIGHTS = (hugging_face.WEIGHTS, hugging_face.INDEX)
+_READS = {
+  pytorch.PREFIX: 'weights of PyTorch',
+  hugging_face.PREFIX: 'a folder of Hugging Face',
+  external.OUTPUTS: 'outputs of a teacher',
+}
 
 
 class Made(NamedTuple):
@@ -62,7 +72,24 @@ def restored_from(
     made and not folder.exists()
   ):
     raise unknown('folder or net of an earlier round', restore, made, at)
+  _check_kind(restore, folder, at)
   return stored_nets.find_net(folder, at=f'{at}: ')
+
+
+def _check_kind(restore: str, path: Path, at: str) -> None:
+  """Refuses what another prefix of ``restore`` reads, and names that."""
+  prefix = ''
+  if path.suffix in _PYTORCH:
+    prefix = pytorch.PREFIX
+  elif path.suffix in array_files.ENDINGS and not single_file.is_file(path):
+    prefix = external.OUTPUTS
+  elif any((path / own).is_file() for own in _WEIGHTS):
+    prefix = hugging_face.PREFIX
+  if prefix:
+    raise UserError(
+      f'{at}: {restore!r} is no net of a run; write {prefix + restore!r} to '
+      f'read it as {_READS[prefix]}'
+    )
 
 
 def nets_of(

@@ -43,6 +43,8 @@ _CONSTANTS = {
   'decay_rate': (lambda x: 0 < x <= 1, 'above 0 and at most 1'),
   'momentum': (lambda x: -1 < x < 1, 'above -1 and below 1'),
 }
+# Optimisers of optax that take a number as learning rate, and no schedule.
+_WITHOUT_SCHEDULE = ('rprop', 'sm3')
 # Optimisers, by their states, that train other parameters than their result.
 _OTHER_RESULTS = {
   optax.contrib.ScheduleFreeState: (
@@ -248,6 +250,13 @@ def _alone(train: Mapping[str, Any], at: str) -> optax.GradientTransformation:
     at=f'{at}.schedule',
   )
   name, options = entry['name'], dict(entry['kw'])
+  if name in _WITHOUT_SCHEDULE:
+    if train['schedule'] != 'constant':
+      raise UserError(
+        f'{at}.schedule: optax.{name} takes no schedule of its rate; set it to '
+        "'constant', or take another optimiser"
+      )
+    rate = train['learning_rate']
   if ':' in name:
     make = lookup.attribute(name, kind='optimiser', at=f'{at}.optimizer.name')
   else:

@@ -125,6 +125,7 @@ def test_stablehlo_takes_any_batch_and_the_data_as_it_is(
       found, logits(runs['plain'], batch), rtol=1e-4, atol=1e-5
     )
   about = card(path)
+  assert about['net'] == 'students/student/student (member 0 of 2)'
   assert about['classes'] == CLASSES
   assert about['inputs']['images']['shape'] == ['batch', 8, 8, 1]
   assert about['preprocessing']['in the file'] == [
@@ -135,6 +136,9 @@ def test_stablehlo_takes_any_batch_and_the_data_as_it_is(
   assert about['check']['of'] == 'test examples'
   assert about['check']['agree'] == about['check']['counted'] == 64
   said = capsys.readouterr().out
+  assert (
+    'plain.stablehlo: stablehlo of students/student/student (member' in said
+  )
   assert 'images [batch, 8, 8, 1] of float32 → logits [batch, 10]' in said
   assert 'the class is the same in 64 of 64' in said
 

@@ -15,7 +15,7 @@ from jaxkd import models
 from jaxkd.errors import UserError
 from jaxkd.models import hugging_face, pytorch
 from jaxkd.models import hugging_face_vision as vision
-from jaxkd.run import config
+from jaxkd.run import checks, config
 
 ROOT = Path(__file__).parents[2]
 TOOL = config.beside(ROOT / 'tools' / 'vision_reference.py')
@@ -166,6 +166,28 @@ def test_an_option_that_the_folder_fixes_is_refused(tmp_path):
   folder = written(tmp_path / 'net')
   with pytest.raises(UserError, match='means width=8; drop the option'):
     build(f'hf:{folder}', {'width': 16})
+
+
+def test_a_folder_of_another_family_or_without_its_prefix_is_refused(tmp_path):
+  folder = written(tmp_path / 'net')
+
+  def check(restore, model):
+    size = dict(shape=SHAPE, num_classes=TOOL.CLASSES, size=60)
+    given = dict(
+      data=dict(source='synthetic', kw=size),
+      teachers=dict(main=dict(restore=restore, model=model)),
+      students=dict(student=dict(model='mlp')),
+      distill=dict(soft=dict(loss='kl', teacher='main')),
+      report=dict(compare=dict(better='student', than='student')),
+    )
+    checks.prepare(config.plain(config.complete(given)), tmp_path)
+
+  with pytest.raises(
+    UserError, match=r"^teachers.main.model: mlp .* than the vit in 'hf:"
+  ):
+    check(f'hf:{folder}', 'mlp')
+  with pytest.raises(UserError, match=r"^teachers.main.restore: .*write 'hf:"):
+    check(str(folder), 'vit')
 
 
 @pytest.mark.parametrize(('hidden', 'width'), [(12, 8), (37, 29), (3, 7)])

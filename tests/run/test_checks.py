@@ -400,6 +400,14 @@ FEW = dict(shape=(8, 8, 1), num_classes=3, size=12)
       ('teachers.main.restore', 'nowhere'),
     ),
     (
+      dict(teachers__main__restore='logits.npy'),
+      ('teachers.main.restore', "write 'outputs:logits.npy'"),
+    ),
+    (
+      dict(teachers__main__restore='net.pth'),
+      ('teachers.main.restore', "write 'pytorch:net.pth'"),
+    ),
+    (
       dict(teachers__main__model='vgg',
            teachers__main__kw=dict(widths=(4,), sizes=(1,)),
            teachers__main__restore='pytorch:nowhere.safetensors'),

@@ -109,6 +109,24 @@ def test_a_mapped_learning_rate():
   np.testing.assert_allclose(got, [-0.1, -0.2], rtol=1e-6)
 
 
+def test_which_schedules_take_a_mapped_rate():
+  given = train(optimizer=dict(name='sgd', kw={}), schedule='cosine', steps=10)
+  assert optimizer.takes_traced_rate(given)
+  warm = dict(schedule='warmup_cosine', schedule_kw=dict(warmup_steps=1))
+  assert not optimizer.takes_traced_rate({**given, **warm})
+  assert not optimizer.takes_traced_rate({**given, 'by_path': {'a': warm}})
+
+
+@pytest.mark.parametrize('name', ['rprop', 'sm3'])
+def test_optimisers_that_take_no_schedule_are_given_the_number(name):
+  given = train(optimizer=dict(name=name), schedule='constant')
+  assert (updates(optimizer.optimizer(given)) <= 0).all()
+  with pytest.raises(
+    UserError, match=rf'^train\.schedule: optax\.{name} takes'
+  ):
+    optimizer.optimizer({**given, 'schedule': 'cosine'})
+
+
 def test_an_optimiser_of_ones_own():
   given = train(optimizer=dict(name='optax:adam', kw={}))
   assert isinstance(
