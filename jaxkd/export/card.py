@@ -95,9 +95,9 @@ def said(path: Path, card: Mapping[str, Any]) -> list[str]:
     for side in ('inputs', 'outputs')
     if side in card
   ]
-  net = f' of {card["net"]}' if 'net' in card else ''
+  what = card['format'] + (f' of {card["net"]}' if 'net' in card else '')
   return [
-    f'{path}: {card["format"]}{net}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
+    f'{path}: {what}, {card["bytes"]:,} bytes, {" → ".join(arrows)}',
     *card.get('notes', ()),
     compared,
     f'{beside(path)}: {classes}inputs, outputs and this check',

@@ -121,9 +121,7 @@ def test_which_schedules_take_a_mapped_rate():
 def test_optimisers_that_take_no_schedule_are_given_the_number(name):
   given = train(optimizer=dict(name=name), schedule='constant')
   assert (updates(optimizer.optimizer(given)) <= 0).all()
-  with pytest.raises(
-    UserError, match=rf'^train\.schedule: optax\.{name} takes'
-  ):
+  with pytest.raises(UserError, match=rf'^train.schedule: optax.{name} takes'):
     optimizer.optimizer({**given, 'schedule': 'cosine'})
 
 
