@@ -311,7 +311,7 @@ def _spelt(folder: Path) -> dict[str, str]:
 def _template(folder: Path) -> str:
   file = folder / TEMPLATE
   if file.is_file():
-    return file.read_text(encoding='utf-8')
+    return files.text(file, at=AT)
   said = _json(folder / SAID, {}).get('chat_template')
   if isinstance(said, list):  # several, by name
     named = {own.get('name'): own.get('template') for own in said}
@@ -355,7 +355,9 @@ def _completed(
   if eos and eos not in pieces:
     raise unknown(f'token of {name}', eos, pieces, 'data.kw.eos')
   other = {
-    role: i for role, i in other.items() if i is not None and i < len(pieces)
+    role: i
+    for role, i in other.items()
+    if i is not None and 0 <= i < len(pieces)
   }
   given = {'eos': pieces.index(eos)} if eos else {}
   known = {**other, **found, **given}

@@ -219,6 +219,9 @@ class TestBrokenFiles:
       pretrained.tokenizer(str(tmp_path))
     with pytest.raises(UserError, match=r"^data\.kw\.eos: .* no token.*'zz'"):
       pretrained.tokenizer(str(tmp_path), eos='zz')
+    (tmp_path / 'config.json').write_text('{"eos_token_id": -1}')
+    with pytest.raises(UserError, match=r'^data\.kw\.eos: .*; write the token'):
+      pretrained.tokenizer(str(tmp_path))
     (tmp_path / 'tokenizer_config.json').write_text('{"eos_token": "<end>"}')
     with pytest.raises(UserError, match=r"special token '<end>', which .* not"):
       pretrained.tokenizer(str(tmp_path))
