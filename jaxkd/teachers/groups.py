@@ -133,10 +133,10 @@ def restore(
     )
   variables = jax.tree.map(lambda x: x[:wanted], variables)
   for path, x in by_path(variables).items():
-    if np.isnan(x).any():
+    if not np.isfinite(x).all():
       raise UserError(
-        f'{at}: {folder} holds weights that are not a number ({path}); train '
-        'that net again, or restore another'
+        f'{at}: {folder} holds weights that are infinite or not a number '
+        f'({path}); train that net again, or restore another'
       )
   special = entry['specialize']
   if special['of']:
