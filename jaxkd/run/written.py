@@ -17,6 +17,7 @@ import numpy as np
 from jaxkd import files, lookup, models
 from jaxkd.data import sources
 from jaxkd.data.sources import Source
+from jaxkd.data.text import text_files
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import hugging_face
@@ -59,6 +60,11 @@ def write(
       again; or weights that are not finite.
   """
   path = files.path(out, at='--out')
+  if path.suffix != text_files.JSON_LINES:
+    raise UserError(
+      f'--out: {out} is read as JSON Lines by its ending alone; call it '
+      f'{path.stem}{text_files.JSON_LINES}'
+    )
   options = dict(data['generated']['kw'])
   lookup.check_options(
     generated.continuations, options, name='continuations',

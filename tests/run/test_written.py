@@ -186,6 +186,11 @@ def test_what_cannot_be_written(folder, kw, options, message):
   assert not (folder / 'none.jsonl').exists()
 
 
+def test_a_file_that_would_be_read_as_plain_text(folder):
+  with pytest.raises(UserError, match=r'^--out: .*; call it out\.jsonl$'):
+    written.write(data(folder), str(folder / 'net'), f'{folder}/out.txt')
+
+
 def test_data_without_a_tokenizer_is_refused(folder):
   digits = configs.plain(configs.complete({}))['data']
   with pytest.raises(UserError, match=r'^data\.source: the tokens of digits'):
