@@ -479,8 +479,8 @@ def _rope(
   """
   theta = config.get('rope_theta') or 1e4
   rope = given or {**(config.get('rope_scaling') or {}), 'rope_theta': theta}
-  rope = {**rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
-  rope.pop('type', None)
+  kind = rope.get('rope_type', rope.get('type'))
+  rope = {k: x for k, x in rope.items() if k not in ('rope_type', 'type')}
   if rope.pop('partial_rotary_factor', 1) != 1:
     raise UserError(
       f'{file}: partial_rotary_factor is not 1, which is not computed here; '
@@ -492,13 +492,13 @@ def _rope(
       f'{file}: rope_theta is {theta!r}, no number; copy the file again from '
       'where the model comes from'
     )
-  if rope['rope_type'] is None and len(rope) > 1:
+  if kind is None and rope:
     raise UserError(
-      f'{file}: the scaling of RoPE has {", ".join(sorted(rope))} and no '
-      'rope_type; copy the file again from where the model comes from'
+      f'{file}: the scaling of RoPE has {", ".join(rope)} and no rope_type; '
+      'copy the file again from where the model comes from'
     )
-  scaled = rope['rope_type'] not in (None, 'default')
-  return float(theta), rope if scaled else None
+  scaled = kind not in (None, 'default')
+  return float(theta), {**rope, 'rope_type': kind} if scaled else None
 
 
 def _windows(

@@ -189,7 +189,7 @@ NORM = 'model.norm.weight'
     (changed(rope_scaling={'type': 'yarn'}), "no rope_type 'yarn'"),
     (
       changed(rope_scaling={'factor': 8.0}),
-      'the scaling of RoPE has factor, rope_.* and no rope_type',
+      'the scaling of RoPE has factor and no rope_type; copy',
     ),
     (changed(tie_word_embeddings='no'), 'tie_word_embeddings is missing or no'),
     (changed(partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'),

@@ -26,7 +26,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {  # by default
 WRITTEN = ('completion', 'assistant')  # whose turns are answers
 # Entries of a message that are not read -> the values with which none is lost.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-  'tool_calls': (None, []),
+  'tool_calls': (None, [], ''),
   'reasoning_content': (None, ''),
   'weight': (None, 1),
 }

@@ -314,8 +314,13 @@ def _template(folder: Path) -> str:
     return files.text(file, at=AT)
   said = _json(folder / SAID, {}).get('chat_template')
   if isinstance(said, list):  # several, by name
-    named = {own.get('name'): own.get('template') for own in said}
+    own = [x for x in said if isinstance(x, Mapping)]
+    named = {x.get('name'): x.get('template') for x in own}
     said = named.get('default')
+  if not isinstance(said, str | None):
+    raise UserError(
+      f'{AT}: chat_template in {folder / SAID} is no text; repair it'
+    )
   return said or ''
 
 
