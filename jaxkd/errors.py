@@ -59,7 +59,8 @@ def unknown(
   near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
   did = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
   error = UnknownName(
-    f'there is no {kind} {name!r}{did} (known: {", ".join(known) or "none"})',
+    f'there is no {kind} {name!r}{did} '
+    f'(known: {several(known, 200) or "none"})',
     entry=at,
   )
   error.kind, error.name = kind, name

@@ -94,6 +94,26 @@ def refuse_pointer(file: Path, *, at: str = '') -> None:
       )
 
 
+def text(file: Path, *, at: str) -> str:
+  """What is in a small file of text, which a config names.
+
+  Args:
+    file: on a local disk.
+    at: the config entry that holds it, for errors.
+
+  Raises:
+    UserError: it cannot be read, or is not UTF-8.
+  """
+  try:
+    return file.read_text(encoding='utf-8')
+  except OSError as error:
+    raise UserError(f'{at}: cannot read {file}: {error.strerror}') from error
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f'{at}: {file} is not UTF-8; convert it, or name another file'
+    ) from error
+
+
 def refuse_remote(text: str, *, at: str, buckets: bool = False) -> None:
   """Refuses ``scheme://...``, which would become a local folder of that name.
 

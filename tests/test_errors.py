@@ -33,6 +33,8 @@ def test_an_unknown_name_has_the_nearest_and_what_it_should_have_named():
     "distill.soft.loss: there is no loss 'kll'; did you mean 'kl'? "
     '(known: kl, mse)'
   )
+  many = unknown('token', 'x', [f'{i:04}' for i in range(300)])
+  assert str(many).endswith(', 0199 and 100 more)')
 
 
 @pytest.mark.parametrize(

@@ -515,7 +515,7 @@ class Model(translator.Translator):
     linears = {
       'init': init,
       'output_init': init * (2 * depth) ** -0.5,
-      'lora': _lora(lora) if lora else {},
+      'lora': {} if lora is None else _lora(lora),
     }
     norm = {'epsilon': norm_eps, 'zero_centered': zero_centered}
     normal = nnx.initializers.normal(init)
@@ -749,18 +749,19 @@ def frequencies(
     scaling: see `Model`.
 
   Raises:
-    UserError: another kind of scaling, or one whose numbers are missing; or a
-      base that is not above 0.
+    UserError: another kind of scaling, or one whose numbers are missing or
+      contradict each other; or a base that is not above 0.
   """
   if not 0 < theta < math.inf:
     raise UserError(f'rope_theta: {theta} should be a number above 0')
   rates = float(theta) ** -(np.arange(0, width, 2) / width)
   scaling = dict(scaling or {})
   kind = scaling.pop('rope_type', 'default')
-  if kind not in SCALINGS:
+  if kind not in [*SCALINGS]:
     raise unknown('rope_type', kind, SCALINGS, 'rope_scaling')
   if set(scaling) != set(SCALINGS[kind]) or not all(
-    isinstance(x, int | float) and 0 < x < math.inf for x in scaling.values()
+    isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < math.inf
+    for x in scaling.values()
   ):
     wanted = ', '.join(SCALINGS[kind]) or 'nothing'
     raise UserError(
@@ -773,6 +774,11 @@ def frequencies(
   if kind == 'linear':
     return slow
   low, high = scaling['low_freq_factor'], scaling['high_freq_factor']
+  if low >= high:
+    raise UserError(
+      f'rope_scaling: low_freq_factor, {low}, should be below '
+      f'high_freq_factor, {high}'
+    )
   turns = scaling['original_max_position_embeddings'] * rates / (2 * np.pi)
   share = np.clip((turns - low) / (high - low), 0, 1)
   return (1 - share) * slow + share * rates
@@ -814,16 +820,20 @@ def _lora(given: Mapping[str, Any]) -> dict[str, Any]:
   if isinstance(rank, bool) or not (isinstance(rank, int) and rank > 0):
     raise UserError(f'lora.rank: {rank!r} should be a whole number above 0')
   alpha = given.get('alpha', 2 * rank)
-  if not (isinstance(alpha, int | float) and 0 < alpha < math.inf):
+  if isinstance(alpha, bool) or not (
+    isinstance(alpha, int | float) and 0 < alpha < math.inf
+  ):
     raise UserError(f'lora.alpha: {alpha!r} should be a number above 0')
   targets = given.get('targets', LINEAR)
-  targets = (targets,) if isinstance(targets, str) else tuple(targets)
+  targets = (targets,) if isinstance(targets, str) else targets
+  if not isinstance(targets, Sequence):
+    raise UserError(f'lora.targets: {targets!r} should be a list of names')
   for target in targets:
     if target not in LINEAR:
       raise unknown('linear map', target, LINEAR, 'lora.targets')
   if not targets:
     raise UserError('lora.targets: name at least one linear map of a block')
-  return {'rank': rank, 'alpha': alpha, 'targets': targets}
+  return {'rank': rank, 'alpha': alpha, 'targets': tuple(targets)}
 
 
 def _named(caches: list[Cache]) -> dict[str, Array]:

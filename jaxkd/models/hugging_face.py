@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 from jaxkd import files
 from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError, unknown
+from jaxkd.models import decoder
 from jaxkd.paths import by_path
 
 PREFIX = 'hf:'  # of such a folder, in a config
@@ -87,6 +88,7 @@ _WHOLE = (
 )
 _NUMBERS = ('rms_norm_eps', 'rope_theta', 'rope_local_base_freq')
 _OBJECTS = ('rope_parameters', 'rope_scaling')
+_FLOATS = ('F16', 'BF16', 'F32', 'F64')  # as safetensors calls types
 # Entries that change what is computed -> the values with which they do not.
 _NEUTRAL = {
   'hidden_act': ('silu',),
@@ -229,6 +231,11 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
       a variable no tensor.
   """
   wanted = by_path(like['params'])
+  if any(f'/{decoder.ADAPTER}/' in name for name in wanted):
+    raise UserError(
+      f'{path}: its weights have no adapters; remove kw.lora here, and give it '
+      'to a student that starts from this net'
+    )
   of = {name: path for path, name in tensor_names(wanted).items()}
   found, head, tied = {}, None, _HEAD not in of
   for name, tensor in tensors(path):
@@ -410,10 +417,14 @@ def weight_files(path: Path) -> list[Path]:
       'the safetensors files of that model too'
     )
   places = read_json(path / INDEX).get('weight_map')
-  if not isinstance(places, Mapping) or not places:
+  if (
+    not isinstance(places, Mapping)
+    or not places
+    or not all(isinstance(name, str) for name in places.values())
+  ):
     raise UserError(
-      f'{path / INDEX} has no weight_map; copy the file again from where the '
-      'model comes from'
+      f'{path / INDEX} has no weight_map of names of files; copy the file '
+      'again from where the model comes from'
     )
   if WEIGHTS not in places.values() and (path / WEIGHTS).is_file():
     raise UserError(
@@ -445,6 +456,7 @@ def _check_kinds(config: Mapping[str, Any], file: Path) -> None:
     ('number above 0', lambda x: is_positive(x, int | float), _NUMBERS),
     ('object', lambda x: isinstance(x, Mapping), _OBJECTS),
     ('list', lambda x: isinstance(x, list), ('layer_types',)),
+    ('boolean', lambda x: isinstance(x, bool), ('tie_word_embeddings',)),
   ):
     for entry in entries:
       given = config.get(entry)
@@ -467,8 +479,8 @@ def _rope(
   """
   theta = config.get('rope_theta') or 1e4
   rope = given or {**(config.get('rope_scaling') or {}), 'rope_theta': theta}
-  rope = {**rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
-  rope.pop('type', None)
+  kind = rope.get('rope_type', rope.get('type'))
+  rope = {k: x for k, x in rope.items() if k not in ('rope_type', 'type')}
   if rope.pop('partial_rotary_factor', 1) != 1:
     raise UserError(
       f'{file}: partial_rotary_factor is not 1, which is not computed here; '
@@ -480,8 +492,13 @@ def _rope(
       f'{file}: rope_theta is {theta!r}, no number; copy the file again from '
       'where the model comes from'
     )
-  scaled = rope['rope_type'] not in (None, 'default')
-  return float(theta), rope if scaled else None
+  if kind is None and rope:
+    raise UserError(
+      f'{file}: the scaling of RoPE has {", ".join(rope)} and no rope_type; '
+      'copy the file again from where the model comes from'
+    )
+  scaled = kind not in (None, 'default')
+  return float(theta), {**rope, 'rope_type': kind} if scaled else None
 
 
 def _windows(
@@ -575,13 +592,13 @@ def tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         seen.add(name)
         if name.endswith(_COUNT):
           continue
-        tensor = reader.get_tensor(name)
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        kind = reader.get_slice(name).get_dtype()
+        if kind not in _FLOATS:
           raise UserError(
-            f'{file} holds {tensor.dtype} in {name}, and quantised weights are '
-            'not read; take the model in bfloat16 or float32'
+            f'{file} holds {kind} in {name}, and quantised weights are not '
+            'read; take the model in bfloat16 or float32'
           )
-        yield name, tensor
+        yield name, reader.get_tensor(name)
 
 
 def _shards(tensors: Mapping[str, np.ndarray], size: int) -> list[list[str]]:

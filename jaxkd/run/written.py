@@ -17,11 +17,12 @@ import numpy as np
 from jaxkd import files, lookup, models
 from jaxkd.data import sources
 from jaxkd.data.sources import Source
+from jaxkd.data.text import text_files
 from jaxkd.errors import UserError
 from jaxkd.keys import fold
 from jaxkd.models import hugging_face
 from jaxkd.run import stored_nets
-from jaxkd.teachers import generated, vocabularies
+from jaxkd.teachers import generated, groups, vocabularies
 from jaxkd.types import Net
 
 BATCH = 32  # texts that are written side by side
@@ -56,9 +57,14 @@ def write(
 
   Raises:
     UserError: data whose tokens are not those of the net, or cannot become text
-      again.
+      again; or weights that are not finite.
   """
   path = files.path(out, at='--out')
+  if path.suffix != text_files.JSON_LINES:
+    raise UserError(
+      f'--out: {out} is read as JSON Lines by its ending alone; call it '
+      f'{path.stem}{text_files.JSON_LINES}'
+    )
   options = dict(data['generated']['kw'])
   lookup.check_options(
     generated.continuations, options, name='continuations',
@@ -144,11 +150,19 @@ def _loaded(net: str, source: Source) -> tuple[Net, dict]:
   at = '--net'
   if hugging_face.is_folder(net):
     folder = hugging_face.folder(net, at=at)
+    special = source.tokenizer.special  # by which prompts are filled up
     made = models.build(
-      net, num_classes=source.num_classes, input_shape=source.input_shape, at=at
+      net,
+      num_classes=source.num_classes,
+      input_shape=source.input_shape,
+      at=at,
+      pad=special.pad,
+      bos=special.bos,
+      eos=special.eos,
     )
     like = jax.eval_shape(made.init, jax.random.key(0))
     variables = hugging_face.load(folder, like)
+    groups.check_finite(variables, f'{at}: {folder}')
     pieces = vocabularies.of_folder(folder) or source.classes
   else:
     made, variables = stored_nets.load(net)

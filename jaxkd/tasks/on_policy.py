@@ -70,7 +70,8 @@ def on_policy(
     drawn: whether this is drawn for each 'example' or, as in GKD, for a whole
       'batch'. The latter saves the time to write the others where members are
       not mapped (`train.members` is 'unroll' or 'sequence').
-    prompt: the least tokens of a prompt.
+    prompt: the least tokens of a prompt; one that would end with `pad` is
+      longer.
     temperature: see `jaxkd.tasks.sampling.sample`, as for the next two.
     top_k: see there.
     top_p: see there.
@@ -93,7 +94,7 @@ def on_policy(
   """
   if not 0 <= share <= 1:
     raise UserError(f'{share} should be from 0 to 1', entry='share')
-  rows = _rows(batch, prompt)
+  rows = _rows(batch, prompt, pad)
   size, places = rows.tokens.shape
   if prompt + length > places + 1:
     raise UserError(
@@ -309,8 +310,12 @@ class _Rows(NamedTuple):
     return {k: jnp.where(follows, own[k], x) for k, x in self.inputs.items()}
 
 
-def _rows(batch: Mapping[str, Any], prompt: int) -> _Rows:
-  """The rows of a batch, and where their prompts are."""
+def _rows(batch: Mapping[str, Any], prompt: int, pad: int) -> _Rows:
+  """The rows of a batch, and where their prompts are.
+
+  A net that goes on from a prompt tells its end by what fills it up, which may
+  be a token, such as that which ends texts. So no prompt ends with it.
+  """
   if prompt < 1:
     raise UserError(f'{prompt} should be 1 token or more', entry='prompt')
   for name in ('labels', 'valid', 'id', 'epoch'):
@@ -337,10 +342,12 @@ def _rows(batch: Mapping[str, Any], prompt: int) -> _Rows:
   least = prompt - 1
   if 'prompt_length' in batch:
     least = jnp.maximum(least, batch['prompt_length'][:, None] - 1)
-  may = valid & (place >= least)
+  is_packed = isinstance(inputs, Mapping)
+  begins = (inputs['positions'] if is_packed else place) == 0
+  may = valid & (place >= least) & ((tokens != pad) | begins)
   last = jnp.argmax(may, axis=1).astype(jnp.int32)
   first = jnp.zeros_like(last)
-  if isinstance(inputs, Mapping):
+  if is_packed:
     own = inputs['segments'] == _at(inputs['segments'], last)
     first = jnp.argmax(own, axis=1).astype(jnp.int32)
   return _Rows(inputs, tokens, labels, valid, first, last, may.any(1))

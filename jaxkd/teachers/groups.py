@@ -132,12 +132,7 @@ def restore(
       f'teachers.{name}.count or train.seeds'
     )
   variables = jax.tree.map(lambda x: x[:wanted], variables)
-  for path, x in by_path(variables).items():
-    if np.isnan(x).any():
-      raise UserError(
-        f'{at}: {folder} holds weights that are not a number ({path}); train '
-        'that net again, or restore another'
-      )
+  check_finite(variables, f'{at}: {folder}')
   special = entry['specialize']
   if special['of']:
     subsets = np.asarray(variables['state']['specialist']['subset'])
@@ -148,6 +143,24 @@ def restore(
         f'set teachers.{name}.specialize.overlap to that'
       )
   return variables
+
+
+def check_finite(variables: dict, where: str) -> None:
+  """Refuses weights with which nothing can be computed.
+
+  Args:
+    variables: a net's, or several ones'.
+    where: what holds them, for errors.
+
+  Raises:
+    UserError: some are infinite or not a number.
+  """
+  for path, x in by_path(variables).items():
+    if not np.isfinite(x).all():
+      raise UserError(
+        f'{where} holds weights that are infinite or not a number ({path}); '
+        'train that net again, or restore another'
+      )
 
 
 def differences(

@@ -387,6 +387,23 @@ def test_published_names_have_as_many_parameters(name, tokens, number):
     ({'window': 2, 'window_period': 0}, 'window_period: 0 should be 1 or more'),
     ({'activation': 'relu'}, "no activation 'relu'"),
     ({'rope_scaling': {'rope_type': 'llama3'}}, "'llama3' takes factor, low"),
+    ({'rope_scaling': {'rope_type': ['linear']}}, 'no rope_type'),
+    (
+      {'rope_scaling': {'rope_type': 'linear', 'factor': True}},
+      "'linear' takes factor, as numbers above 0",
+    ),
+    (
+      {
+        'rope_scaling': {
+          **decoder.LLAMA3_SCALING,
+          **{'factor': 8.0, 'low_freq_factor': 4.0},
+        }
+      },
+      'low_freq_factor, 4.0, should be below high_freq_factor, 4.0',
+    ),
+    ({'lora': {}}, 'lora.rank: None should be a whole number above 0'),
+    ({'lora': {'rank': 2, 'alpha': True}}, 'lora.alpha: True should be a num'),
+    ({'lora': {'rank': 2, 'targets': 3}}, 'lora.targets: 3 should be a list'),
     (
       {'rope_scaling': {'rope_type': 'linear', 'factor': 0.0}},
       "'linear' takes factor, as numbers above 0",

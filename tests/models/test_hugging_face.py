@@ -151,6 +151,11 @@ def stale(folder):
   (folder / 'model.safetensors.index.json').write_text(text)
 
 
+def numbered(folder):
+  text = json.dumps({'weight_map': {'model.norm.weight': 3}})
+  (folder / 'model.safetensors.index.json').write_text(text)
+
+
 def pickled(folder):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
 
@@ -182,6 +187,11 @@ NORM = 'model.norm.weight'
       'has sliding_attention, which',
     ),
     (changed(rope_scaling={'type': 'yarn'}), "no rope_type 'yarn'"),
+    (
+      changed(rope_scaling={'factor': 8.0}),
+      'the scaling of RoPE has factor and no rope_type; copy',
+    ),
+    (changed(tie_word_embeddings='no'), 'tie_word_embeddings is missing or no'),
     (changed(partial_rotary_factor=0.5), 'partial_rotary_factor is 0.5'),
     (
       changed(
@@ -199,6 +209,7 @@ NORM = 'model.norm.weight'
       lambda f: (f / 'model.safetensors').unlink(),
       'there are no weights in .* or .*index.json; download',
     ),
+    (numbered, 'index.json has no weight_map of names of files'),
     (stale, 'has both model.safetensors and model.safetensors.index.json, w'),
     (
       lambda f: (f / 'adapter_config.json').write_text('{}'),
@@ -208,7 +219,11 @@ NORM = 'model.norm.weight'
     (tensors(lambda t: t.pop(NORM)), 'no tensor model.norm.weight is there'),
     (
       tensors(lambda t: t.update({NORM: np.zeros(16, np.int8)})),
-      'holds int8 in model.norm.weight, and quantised',
+      'holds I8 in model.norm.weight, and quantised',
+    ),
+    (
+      tensors(lambda t: t.update({NORM: np.zeros(16, jnp.float8_e4m3fn)})),
+      'holds F8_E4M3 in model.norm.weight, and quantised',
     ),
   ],
 )
@@ -216,6 +231,12 @@ def test_refuses_what_is_not_whole_or_not_computed(folder, change, message):
   change(folder)
   with pytest.raises(UserError, match=message):
     hugging_face.load(folder, build(folder)[1])
+
+
+def test_weights_have_no_adapters(folder):
+  _, like = build(folder, lora={'rank': 2})
+  with pytest.raises(UserError, match=r'have no adapters; remove kw\.lora'):
+    hugging_face.load(folder, like)
 
 
 WINDOW = {'full_attention': {}, 'sliding_attention': {'rope_type': 'linear'}}

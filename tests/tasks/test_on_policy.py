@@ -19,11 +19,11 @@ V, L, B = 10, 8, 4
 LAST = 9  # after which the counting student has nothing to say but `EOS`
 
 
-def counting(inputs):
+def counting(inputs, pad=PAD):
   """A student that is sure of the next number, and of the end after `LAST`."""
   if 'token' not in inputs:
     source = inputs['source']
-    there = source != PAD
+    there = source != pad
     last = jnp.where(there, jnp.arange(source.shape[1])[None], 0).max(1)
     own = jnp.take_along_axis(source, last[:, None], axis=1)[:, 0]
     return {'state/own': own}
@@ -106,6 +106,17 @@ def test_what_does_not_end_or_has_no_room_is_counted():
   found = rolled(narrow)
   np.testing.assert_array_equal(found['measured']['unfinished'], [0, 1, 0, 0])
   np.testing.assert_array_equal(found['labels'][1], [4, 4, 7, 7, 8, 9])
+
+
+def test_no_prompt_ends_with_what_fills_it_up():
+  batch = batch_of([[4, EOS, 5, 5, 5, 5, 5, 5, 5]], [[0, 1, 1, 1, 1, 1, 1, 1]])
+  found = rolled(
+    batch, prompt=2, pad=EOS, student=functools.partial(counting, pad=EOS)
+  )
+  np.testing.assert_array_equal(
+    found['labels'], [[EOS, 5, 6, 7, 8, 9, EOS, EOS]]
+  )
+  np.testing.assert_array_equal(found['valid'], [[0, 0, 1, 1, 1, 1, 1, 0]])
 
 
 @pytest.mark.parametrize('told', [dict(prompt=3), dict(prompt_length=[3] * 4)])

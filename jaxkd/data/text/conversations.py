@@ -24,6 +24,12 @@ FIELDS: Mapping[str, tuple[str, ...]] = {  # by default
   'chat': ('messages',),
 }
 WRITTEN = ('completion', 'assistant')  # whose turns are answers
+# Entries of a message that are not read -> the values with which none is lost.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+  'tool_calls': (None, [], ''),
+  'reasoning_content': (None, ''),
+  'weight': (None, 1),
+}
 CHATML = 'chatml'
 _START, _END = '\x02', '\x03'  # around answers, in what Jinja gives
 _AT = 'data.kw.template'
@@ -66,6 +72,11 @@ class Format(NamedTuple):
     """
     known = record if isinstance(record, Mapping) else {}
     found = [known.get(field) for field in self.fields]
+    if self.kind == 'chat' and known.get('tools'):
+      raise UserError(
+        f'{here} has tools, which no template is told of; remove them, or the '
+        'line'
+      )
     if self.kind == 'chat':
       return _turns(found[0], self.fields[0], here)
     for field, text in zip(self.fields, found, strict=True):
@@ -161,7 +172,7 @@ def writer(kind: str, vocabulary: Vocabulary, template: str) -> Writer:
         f'{_AT}: {template!r} is neither {CHATML!r} nor a file with a template '
         'in Jinja'
       )
-    own = file.read_text(encoding='utf-8')
+    own = files.text(file, at=_AT)
   if not own:
     raise UserError(
       f'{_AT}: {vocabulary.name!r} has no chat template; write {CHATML!r}, or '
@@ -184,7 +195,7 @@ def jinja(template: str, vocabulary: Vocabulary) -> str:
     Its text; empty for that of the vocabulary.
   """
   if template != CHATML:
-    return files.path(template, at=_AT).read_text('utf-8') if template else ''
+    return files.text(files.path(template, at=_AT), at=_AT) if template else ''
   pieces, special = vocabulary.pieces, vocabulary.special
   begin = pieces[special.bos] if vocabulary.begins else ''
   begin, end = map(json.dumps, (begin, pieces[special.eos]))
@@ -235,6 +246,12 @@ def _turns(messages: Any, field: str, here: str) -> Turns:
         f'{here} has a message without a role and a content that are texts; '
         'repair or remove it'
       )
+    for entry, neutral in _NEUTRAL.items():
+      if said.get(entry) not in neutral:
+        raise UserError(
+          f'{here} has a message with {entry}, which is not read; remove it '
+          'from there, or the line'
+        )
     _check_utf8(text, here)
     found.append((role, text))
   roles = [role for role, _ in found]
@@ -342,7 +359,14 @@ def _rendered(document: Turns, *, render: Callable, eos: str):
     parts.append(Part(whole[end:start], False, False))
     parts.append(Part(whole[start:stop], True, False))
     end = stop
-  return tuple(part for part in parts if part.text)
+  parts = tuple(part for part in parts if part.text)
+  if not any(part.written for part in parts):
+    raise UserError(
+      f'{_AT}: the chat template writes no answer of a conversation of '
+      f'{", ".join(role for role, _ in document)}; use {CHATML!r}, or repair '
+      'the template'
+    )
+  return parts
 
 
 def _marked(whole: str) -> list[tuple[int, int]]:

@@ -311,11 +311,16 @@ def _spelt(folder: Path) -> dict[str, str]:
 def _template(folder: Path) -> str:
   file = folder / TEMPLATE
   if file.is_file():
-    return file.read_text(encoding='utf-8')
+    return files.text(file, at=AT)
   said = _json(folder / SAID, {}).get('chat_template')
   if isinstance(said, list):  # several, by name
-    named = {own.get('name'): own.get('template') for own in said}
+    own = [x for x in said if isinstance(x, Mapping)]
+    named = {x.get('name'): x.get('template') for x in own}
     said = named.get('default')
+  if not isinstance(said, str | None):
+    raise UserError(
+      f'{AT}: chat_template in {folder / SAID} is no text; repair it'
+    )
   return said or ''
 
 
@@ -355,7 +360,9 @@ def _completed(
   if eos and eos not in pieces:
     raise unknown(f'token of {name}', eos, pieces, 'data.kw.eos')
   other = {
-    role: i for role, i in other.items() if i is not None and i < len(pieces)
+    role: i
+    for role, i in other.items()
+    if i is not None and 0 <= i < len(pieces)
   }
   given = {'eos': pieces.index(eos)} if eos else {}
   known = {**other, **found, **given}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxkd.data import folders
-from jaxkd.data.text.conversations import Document, Format
+from jaxkd.data.text.conversations import FIELDS, Document, Format
 from jaxkd.errors import UserError
 
 JSON_LINES = '.jsonl'
@@ -92,7 +92,25 @@ def _plain(file: Path, form: Format) -> str:
       f'data.source: {file} is text without fields, so that it has no answers; '
       f'give JSON Lines ({JSON_LINES}), or remove data.kw.format'
     )
-  return content(file).replace('\r\n', '\n').strip('\n')
+  if form.fields != FIELDS['text']:
+    raise UserError(
+      f'data.kw.field: {file} is text without fields; give JSON Lines '
+      f'({JSON_LINES}), or remove the entry'
+    )
+  whole = content(file)
+  if sum(map(_is_object, whole.split('\n', 2)[:2])) == 2:
+    raise UserError(
+      f'data.source: {file} has objects of JSON in its lines, and a file of '
+      f'this name is read as it is; rename it to {file.stem}{JSON_LINES}'
+    )
+  return whole.replace('\r\n', '\n').strip('\n')
+
+
+def _is_object(line: str) -> bool:
+  try:
+    return isinstance(json.loads(line), dict)
+  except ValueError:
+    return False
 
 
 def _parts(whole: str) -> list[str]:

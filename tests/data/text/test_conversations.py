@@ -182,6 +182,7 @@ class TestChat:
         '{{ m.content }}{% endif %}{% endfor %}',
         'writes an answer in another way when more follows',
       ),
+      ('{{ messages[0].content }}', 'writes no answer of a conversation'),
     ],
   )
   def test_templates_that_cannot_be(self, tmp_path, byte_level, template, said):
@@ -190,6 +191,14 @@ class TestChat:
     options = {**CHAT, 'tokens': f'tokenizer:{byte_level}'}
     with pytest.raises(UserError, match=rf'^data\.kw\.template: .*{said}'):
       load(tmp_path, [chat()], **options, template=f'{tmp_path}/own.jinja')
+
+  def test_a_template_that_is_no_text(self, tmp_path, byte_level):
+    pytest.importorskip('jinja2')
+    file = tmp_path / 'own.jinja'
+    file.write_bytes(b'\xff')
+    with pytest.raises(UserError, match=r'^data\.kw\.template: .* not UTF-8'):
+      load(tmp_path, [chat()], **CHAT, tokens=f'tokenizer:{byte_level}',
+           template=str(file))  # fmt: skip
 
   def test_without_a_template(self, tmp_path):
     with pytest.raises(UserError, match="'bytes' has no chat template; write"):
@@ -224,6 +233,27 @@ class TestRefused:
     where = r'^data\.source: line 2 of \S+\.jsonl'
     with pytest.raises(UserError, match=f'{where} {said}'):
       load(tmp_path, records, **CHAT, template='chatml')
+
+  @pytest.mark.parametrize(
+    ('entry', 'lost', 'neutral'),
+    [
+      ('tool_calls', [{}], []),
+      ('reasoning_content', 'x', ''),
+      ('weight', 0, 1),
+    ],
+  )
+  def test_what_would_be_lost_of_a_message(
+    self, tmp_path, entry, lost, neutral
+  ):
+    options = {**CHAT, 'template': 'chatml'}
+    record = chat()
+    record['messages'][-1][entry] = neutral
+    load(tmp_path, [record], **options)
+    record['messages'][-1][entry] = lost
+    with pytest.raises(UserError, match=f'line 1 of .* with {entry}, which'):
+      load(tmp_path, [record], **options)
+    with pytest.raises(UserError, match=r'line 1 of .* has tools, which'):
+      load(tmp_path, [{**chat(), 'tools': [{}]}], **options)
 
   @pytest.mark.parametrize(
     ('record', 'said'),

@@ -84,12 +84,19 @@ class TestFiles:
       ),
       ('a.jsonl', b'["a"]', r"line 1 of \S* has no text 'text'"),
       ('a.jsonl', b'{"text": " "}', 'is empty$'),
+      ('a.json', b'{"text": "a"}\n{"text": "b"}', r'rename it to a\.jsonl$'),
     ],
   )
   def test_what_is_no_text_is_refused(self, tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf'^data\.source: .*{said}'):
       load(tmp_path / name)
+
+  def test_a_field_of_what_has_none(self, tmp_path):
+    write(tmp_path, a__txt=LINES)
+    message = r'^data\.kw\.field: \S*a\.txt is text without fields; give JSON'
+    with pytest.raises(UserError, match=message):
+      load(tmp_path / 'a.txt', field='body')
 
   def test_two_files_of_a_split(self, tmp_path):
     for name in ('a.train.txt', 'b.train.txt', 'test.txt'):

@@ -219,6 +219,14 @@ class TestBrokenFiles:
       pretrained.tokenizer(str(tmp_path))
     with pytest.raises(UserError, match=r"^data\.kw\.eos: .* no token.*'zz'"):
       pretrained.tokenizer(str(tmp_path), eos='zz')
+    (tmp_path / 'tokenizer_config.json').write_text('{"chat_template": 3}')
+    (tmp_path / 'config.json').write_text('{"eos_token_id": 2}')
+    with pytest.raises(UserError, match=r'tokens: chat_template in .* no text'):
+      pretrained.tokenizer(str(tmp_path))
+    (tmp_path / 'tokenizer_config.json').unlink()
+    (tmp_path / 'config.json').write_text('{"eos_token_id": -1}')
+    with pytest.raises(UserError, match=r'^data\.kw\.eos: .*; write the token'):
+      pretrained.tokenizer(str(tmp_path))
     (tmp_path / 'tokenizer_config.json').write_text('{"eos_token": "<end>"}')
     with pytest.raises(UserError, match=r"special token '<end>', which .* not"):
       pretrained.tokenizer(str(tmp_path))
