@@ -203,7 +203,8 @@ def tokenized(
       count = len(firsts) - 1
       full = pieces.lengths.sum() / (count * layout.length)
       notes.append(
-        f'{split} is packed into {count:,} rows, which are {full:.1%} full'
+        f'{split} is packed into {count:,} {"row" if count == 1 else "rows"}, '
+        f'{full:.1%} full'
       )
     made[split] = Rows(
       stream, pieces, firsts, layout.length, own.special, is_packed, prompt
