@@ -181,8 +181,8 @@ def documents(
   long = lengths > length
   if long.any() and too_long == 'refuse':
     raise UserError(
-      f'data.kw.length: of the {len(long):,} documents in {at}, {long.sum():,} '
-      f'are longer than {length:,} tokens, and the longest needs '
+      f'data.kw.length: {long.sum():,} of the {len(long):,} documents in {at} '
+      f'do not fit into {length:,} tokens, and the longest needs '
       f"{lengths.max():,}; raise it, or set data.kw.too_long to 'split' or "
       "'cut'"
     )
