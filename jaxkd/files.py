@@ -114,6 +114,17 @@ def text(file: Path, *, at: str) -> str:
     ) from error
 
 
+def share(file: Path) -> None:
+  """Gives a local file the permissions of the user's new files.
+
+  Safetensors writes files that nobody but their owner can read.
+  """
+  new = file.with_name(f'.{file.name}.new')  # `os.umask` is of all threads
+  new.touch()
+  shutil.copymode(new, file)
+  new.unlink()
+
+
 def refuse_remote(text: str, *, at: str, buckets: bool = False) -> None:
   """Refuses ``scheme://...``, which would become a local folder of that name.
 

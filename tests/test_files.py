@@ -36,6 +36,14 @@ def test_what_a_path_stands_for(monkeypatch, tmp_path):
     assert files.path(Path(text), at='--workdir') == meant
 
 
+def test_what_a_library_writes_for_its_owner_alone_is_as_other_files(tmp_path):
+  file, other = tmp_path / 'own', tmp_path / 'other'
+  file.touch(0o600)
+  files.share(file)
+  other.touch()
+  assert file.stat().st_mode == other.stat().st_mode
+
+
 def test_pointers_of_git_lfs_are_told_from_damaged_files(tmp_path):
   text = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
   for name in ('a/0.jpg', 'b/0.jpg', 'x.npz', 'model.safetensors', 'x.json'):

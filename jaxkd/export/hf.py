@@ -154,7 +154,9 @@ def _write_classifier(
   path.mkdir(exist_ok=True)
   for name, value in files_of.items():
     (path / name).write_text(json.dumps(value, indent=2) + '\n')
-  save_file(tensors, path / hugging_face.WEIGHTS, metadata={'format': 'pt'})
+  weights = path / hugging_face.WEIGHTS
+  save_file(tensors, weights, metadata={'format': 'pt'})
+  files.share(weights)
 
 
 def _run_classifier(

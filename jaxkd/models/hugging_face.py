@@ -322,6 +322,7 @@ def write(
     places |= dict.fromkeys(names, file)
     own = {name: tensors[name] for name in names}
     save_file(own, draft / file, metadata={'format': 'pt'})
+    files.share(draft / file)
   if len(shards) > 1:
     size = sum(x.nbytes for x in tensors.values())
     index = {'metadata': {'total_size': size}, 'weight_map': places}

@@ -16,6 +16,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from jaxkd import files
 from jaxkd.data import cache
 from jaxkd.errors import UserError
 from jaxkd.paths import flattened, nested
@@ -45,6 +46,7 @@ def write(path: Path, variables: Mapping[str, Any], spec: dict) -> None:
   said = json.dumps(spec)
   header = {SPEC: said, CHECKSUM: _checksum(tensors, said)}
   save_file(tensors, path, metadata=header)
+  files.share(path)
 
 
 def load(path: Path) -> tuple[dict, dict]:
