@@ -11,7 +11,9 @@ What the search found is in methods_compared_conv_to_vit_tuned.json; set `tuned`
 to {} in `get_config` to search again. It took an hour on one CPU core, and the
 run itself another. Six methods have chosen the edge of the grid: contrastive,
 correlation congruence, curriculum temperature, probabilistic transfer and the
-stronger teacher (DIST) the largest weights, and mean teacher the least.
+stronger teacher (DIST) the largest weights, and mean teacher the least. Soft
+targets gain 3.4 points here. No method is told apart from them with three
+seeds and beats them; tuned, most are within half a point.
 """
 
 from pathlib import Path
