@@ -63,7 +63,7 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
   FigureCanvasAgg(figure)
   axes = figure.add_subplot()
   scale = 100 if wording.is_fraction(row['metric']) else 1
-  points = {}
+  points, colors = {}, {}
   for arm in wording.arms(row):
     time = rows.step_ms(row, arm)
     if time is None or f'{arm}{arms.TUNED}' in row['arms']:
@@ -73,8 +73,11 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
     if not math.isfinite(mean):
       continue
     error = half if math.isfinite(half) else None
-    axes.errorbar(time, mean, error, fmt='o', markersize=4, linewidth=0.8)
-    points[arm.removesuffix(arms.TUNED)] = time, mean
+    drawn = axes.errorbar(
+      time, mean, error, fmt='o', markersize=4, linewidth=0.8
+    )
+    name = arm.removesuffix(arms.TUNED)
+    points[name], colors[name] = (time, mean), drawn.lines[0].get_color()
   axes.set_xscale('log')
   for formatter in (
     axes.xaxis.set_major_formatter,
@@ -85,12 +88,17 @@ def draw_costs(row: Mapping[str, Any]) -> Figure:
   axes.set_ylabel(wording.heading(row['metric']))
   axes.spines[['top', 'right']].set_visible(False)
   axes.grid(alpha=0.25, linewidth=0.6)
-  _name_points(axes, points)
+  _name_points(axes, points, colors)
   return figure
 
 
-def _name_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
-  """Writes a name at each point, off the other names and points if it can."""
+def _name_points(
+  axes, points: Mapping[str, tuple[float, float]], colors: Mapping[str, str]
+) -> None:
+  """Writes a name at each point, off the other names and points if it can.
+
+  Nor does it leave the axes if there is room within.
+  """
   # Places are known once the limits of the axes are.
   axes.figure.draw_without_rendering()
   axes.set_autoscale_on(False)
@@ -99,7 +107,7 @@ def _name_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
     for x, y in axes.transData.transform([*points.values()] or np.empty((0, 2)))
   ]
   beside = (('left', 4), ('right', -4))
-  above = (3, -9, 12, -18, 21, -27)
+  above = (3, -9, 12, -18, 21, -27, 30, -36)
   for name, point in points.items():
     text = axes.annotate(
       name,
@@ -107,6 +115,7 @@ def _name_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
       xytext=(0, 0),
       textcoords='offset points',
       fontsize='x-small',
+      color=colors[name],
     )
     best = None
     for y, (side, x) in itertools.product(above, beside):
@@ -114,6 +123,8 @@ def _name_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
       text.set_horizontalalignment(side)
       box = text.get_window_extent()
       overlaps = sum(box.overlaps(other) for other in taken)
+      leaves = box.x0 < axes.bbox.x0 or box.x1 > axes.figure.bbox.x1
+      overlaps += len(taken) * leaves
       if best is None or overlaps < best[0]:
         best = overlaps, (x, y), side, box
     _, text.xyann, side, box = best
