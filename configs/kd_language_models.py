@@ -23,13 +23,22 @@ values, with the same rate; no arm but labels sees a label. The three seeds of
 an arm share the batches, so that the teacher looks at each once, and intervals
 are over initial values alone.
 
+In the row, forward KL wins at both sizes, by 0.19 bits per byte over labels and
+by 0.27 to 0.35 over reverse KL, also where the teacher judges what students
+write. All students begin with drawn values and were still getting better after
+their 800 steps, those of reverse KL and on-policy most of all: those of JSD,
+skewed and reverse KL spread widely by seed. GKD continues students that have
+been trained on text; so no more is said of on-policy here than that it is no
+way to begin. Labels that the teacher wrote are worse than those of the data.
+
 Simplified: the King James Bible in 2,000 pieces, and rows of 64 tokens, with
 students that see a part of it once.
 
   python experiments/distill.py --config configs/kd_language_models.py \
       --workdir runs/kd_language_models
 
-The text is in Debian's packages bible-kjv and bible-kjv-text.
+The text is in Debian's packages bible-kjv and bible-kjv-text. The row takes two
+hours and a half on one CPU core, of which writing labels takes half an hour.
 """
 
 from ml_collections import ConfigDict
