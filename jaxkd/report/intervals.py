@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-PLOT, WORDS = 400, 210  # widths of columns, in pixels
+PLOT, WORDS = 400, 210  # widths of columns, in pixels; the latter at least
 LETTER = 7  # and of a letter of a label, which none is wider than on average
 LINE, HEAD, FOOT = 22, 30, 26  # heights
 APART = 48  # the least distance of two ticks
@@ -72,19 +72,24 @@ def draw(panels: Sequence[Panel], palette: Palette) -> str:
     palette: its colours.
   """
   panels = [panel for panel in panels if panel.lines]
-  labels = [line.label for panel in panels for line in panel.lines]
-  left = 16 + LETTER * max(map(len, labels), default=0)
+  lines = [line for panel in panels for line in panel.lines]
+  left = _column([line.label for line in lines])
   drawn, top = [], 0
   for panel in panels:
     drawn += _panel(panel, top, left, palette)
     top += HEAD + LINE * len(panel.lines) + FOOT
-  width = left + PLOT + WORDS
+  width = left + PLOT + max(WORDS, _column([line.words for line in lines]))
   head = (
     f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" '
     f'width="{width}" height="{top}" font-size="12" '
     'font-family="system-ui, -apple-system, Segoe UI, Helvetica, sans-serif">'
   )
   return '\n'.join([head, *drawn, '</svg>', ''])
+
+
+def _column(texts: Sequence[str]) -> int:
+  """The width of a column in which these texts have room."""
+  return 16 + LETTER * max(map(len, texts), default=0)
 
 
 def _panel(
