@@ -27,7 +27,6 @@ from safetensors.numpy import save_file
 from jaxkd import files
 from jaxkd.data.text.tokens import BOS, EOS, PAD
 from jaxkd.errors import UserError, unknown
-from jaxkd.models import decoder
 from jaxkd.paths import by_path
 
 PREFIX = 'hf:'  # of such a folder, in a config
@@ -230,6 +229,8 @@ def load(path: Path, like: Any, *, dtype: str = 'float32') -> dict:
     UserError: files are missing or cut short, a tensor has no place there, or
       a variable no tensor.
   """
+  from jaxkd.models import decoder  # which few runs need
+
   wanted = by_path(like['params'])
   if any(f'/{decoder.ADAPTER}/' in name for name in wanted):
     raise UserError(

@@ -161,7 +161,7 @@ def test_a_run_is_the_same_with_and_without(given, kept, tmp_path):
   live = Run(given, tmp_path / 'live')
   looked_up = Run(keep(given, **kept), tmp_path / 'kept')
   same(live.train(), looked_up.train(), rtol=2e-4, atol=2e-5)
-  assert [len(run.said) for run in (looked_up, live)] == [1, 0]
+  assert [len(run.said) for run in (looked_up, live)] == [2, 0]  # and bytes
   starts = given['students']['student']['init'] != 'random'
   assert set(job_groups.used_groups(live.job())) == {'main'}
   assert set(job_groups.used_groups(looked_up.job())) == {'main'} & {
@@ -231,7 +231,7 @@ def test_arms_and_sizes_of_batches_share_what_is_kept(tmp_path):
   run = Run(given, tmp_path / 'a')
   first, second = outputs(run, 'student'), outputs(run, 'colder')
   np.testing.assert_equal(first.batch(2), second.batch(2))
-  assert len(run.said) == 1
+  assert len(run.said) == 2  # what is kept, and its bytes
   shorter = dict(steps=6, batch_size=12)
   for entry, value in shorter.items():
     given = configs.put(given, f'train.{entry}', value)
@@ -427,7 +427,9 @@ def test_it_is_said_what_is_kept(tmp_path):
   outputs(run)
   found = console.export_text()
   # Two seeds that see 24 examples three times; 2 · 2 + 2 · 1 + 4 bytes each.
-  for text in (*run.said, found):
+  kept, size = run.said
+  assert size.endswith('teachers main take 10 bytes an example on disk')
+  for text in (kept, found):
     assert (
       'teachers.main.cache: logits (the 2 largest) of 2 × 72 views of '
       "examples, 2.8 kB, in the workdir's outputs/main/"
