@@ -35,6 +35,7 @@ SURVEY, CLAIMS = Path('docs/survey.md'), Path('docs/claims.md')
 COMPARE = 'compare'
 MADE = ('*.md', '*.svg', '*/*.svg')  # of what is in `benchmarks.FOLDER`
 
+_PYTHON = re.compile(r"^(?:'/[^']*/([^'/]+)'|/\S*/(\S+))")  # by its whole path
 _WORKDIR = re.compile(r"(--workdir[= ])('[^']*'|\S+)")  # of a command
 
 
@@ -196,9 +197,10 @@ def _add(run: Path, to: Path, root: Path) -> None:
     raise UserError(
       f'--add: {folder} cannot be written: {error.strerror}'
     ) from error
-  # Where a run was is of no use to a reader, and its own affair.
+  # Where a run and its Python were is no use to a reader, and their own affair.
   workdir = rf'\1runs/{name}'
-  row['command'] = re.sub(_WORKDIR, workdir, row['command'])
+  command = re.sub(_PYTHON, r'\1\2', row['command'])
+  row['command'] = re.sub(_WORKDIR, workdir, command)
   rows.save(to / f'{name}.json', row)
 
 

@@ -112,6 +112,26 @@ def test_write_then_check(tmp_path, row, plain_row, capsys):
   assert main([*flags, '--check']) == 0
 
 
+@pytest.mark.parametrize(
+  ('given', 'kept'),
+  [
+    ('/opt/x/bin/python3 a.py /b', 'python3 a.py /b'),
+    ("'/opt/my x/bin/python' a.py", 'python a.py'),
+    ('.venv/bin/python a.py', '.venv/bin/python a.py'),
+    ('jaxkd distill /b', 'jaxkd distill /b'),
+  ],
+)
+def test_a_command_is_added_without_the_folder_of_its_python(
+  given, kept, tmp_path, row
+):
+  flags, run = folders(tmp_path), tmp_path / 'run'
+  run.mkdir()
+  rows.save(run / 'row.json', {**row, 'command': given})
+  assert main([*flags, '--add', str(run)]) == 0
+  added = rows.load(tmp_path / 'rows' / f'{row["system"]}.json')
+  assert added['command'] == kept
+
+
 def test_a_run_is_added_with_its_pictures(tmp_path, row, capsys):
   flags, run = folders(tmp_path), tmp_path / 'run'
   (run / 'shown').mkdir(parents=True)
