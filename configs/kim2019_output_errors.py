@@ -24,17 +24,17 @@ weights as an exponential function of the word error rate; their constants, and
 the sizes of the nets, are not known to us. `:paper` has LibriSpeech, with sizes
 that are usual for it.
 
-What came out says little of the claim. The teacher's word error rate is 5 % on
-the test, and 79 % of its hypotheses of the training utterances are the
-transcripts; after 4,000 steps the students, which still learn, have 54 %, and
-no two arms can be told apart. A setting that could tell has students that have
-stopped improving, and a teacher that is more often wrong where they learn.
+The teacher learns from half of the utterances, so that it is wrong about some
+of those that students learn from; students see all. Both train until the error
+rate on the validation split hardly falls any more. The setting was found there
+with one seed: with a teacher of all utterances 79 % of the hypotheses were the
+transcripts, and no two arms could be told apart.
 
   python experiments/distill.py --config configs/kim2019_output_errors.py \
       --workdir runs/kim2019_output_errors
 
 It needs `apt-get install espeak-ng flite` and `pip install 'jaxkd[speech]'`,
-and takes 95 minutes on one CPU core.
+and takes about an hour on one CPU core.
 """
 
 from ml_collections import ConfigDict
@@ -66,7 +66,8 @@ def get_config(arg=None):
   c.task = 'transcription'
   c.data = dict(
     source='voices',
-    kw=dict(size=12_000, frames=402, too_long='drop'),
+    kw=dict(size=12_000, frames=300, too_long='drop'),
+    fraction=dict(teachers=0.5),
   )
   labels = dict(loss='cross_entropy', mask='valid')
   ctc = dict(
@@ -82,10 +83,9 @@ def get_config(arg=None):
       **net,
       kw=dict(width=64, depth=2, dropout=0.1),
       distill=dict(labels=labels, ctc=ctc),
-      train=dict(steps=10_000),
     )
   )
-  c.students = dict(student=dict(**net, kw=dict(width=24, depth=2)))
+  c.students = dict(student=dict(**net, kw=dict(width=32, depth=2)))
   c.distill = dict(labels=labels, ctc=ctc)
 
   def hypotheses(**weighing):
@@ -107,13 +107,13 @@ def get_config(arg=None):
   )
   c.train = dict(
     optimizer=dict(name='adam'),
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     schedule='warmup_cosine',
     schedule_kw=dict(warmup_steps=200),
     clip=1.0,
-    steps=4000,
+    steps=8000,
     batch_size=32,
-    seeds=3,
+    seeds=4,
     members='sequence',
     eval_every=2000,
     save_every=2000,
@@ -145,7 +145,6 @@ def _tiny(c):
   for net in (c.teachers.main, c.students.student):
     net.kw = dict(width=8, depth=1, heads=2, stack=2)
     net.views.train = 'spec_augment(1, 2, 1, 4)'
-  c.teachers.main.train.steps = 4
   # After four steps no hypothesis is without an error.
   c.arms.error_free.data.generated.kw = dict(gamma=9.0)
   c.train.update(steps=4, batch_size=8, seeds=2, members='vmap', eval_every=4)
@@ -176,6 +175,5 @@ def _as_in_the_paper(c):
   teacher.kw = dict(width=512, depth=12, decoder_depth=6, heads=8, dropout=0.1)
   student.kw = dict(width=256, depth=6, decoder_depth=3, dropout=0.1)
   steps = 40 * 281_241 // 256  # forty epochs
-  teacher.train.steps = steps
-  c.train.update(steps=steps, batch_size=256, seeds=3)
+  c.train.update(learning_rate=2e-3, steps=steps, batch_size=256, seeds=3)
   c.train.schedule_kw = dict(warmup_steps=25_000)
