@@ -9,7 +9,6 @@ from typing import Any
 
 from jaxkd import lookup
 from jaxkd.data import folders
-from jaxkd.data.text import text_files
 from jaxkd.data.text.conversations import Document, Format
 from jaxkd.errors import UserError, unknown
 
@@ -122,6 +121,4 @@ def _documents(table: Any, form: Format, where: str) -> Iterator[Document]:
     for i in range(len(part[form.fields[0]])):
       record = {field: part[field][i] for field in form.fields}
       here = f'data.source: record {start + i} of {where}'
-      document = form.read(record, here)
-      if text_files.lines(document):
-        yield document
+      yield form.read(record, here)

@@ -16,7 +16,6 @@ from jaxkd.data.conventions import Conventions
 from jaxkd.data.examples import StreamedExamples, as_labels
 from jaxkd.data.images import image_files, objects
 from jaxkd.data.pixels import as_inputs
-from jaxkd.data.text import text_files as text_lib
 from jaxkd.data.text.conversations import Document, Format
 from jaxkd.data.text.sentences import Pair, is_blank
 from jaxkd.errors import UserError, unknown
@@ -392,9 +391,7 @@ def documents(builder: Any, split: str, form: Format) -> list[Document]:
         said = {field: record[field].decode() for field in form.fields}
       except UnicodeDecodeError as error:
         raise UserError(f'{here} is not UTF-8; leave it out') from error
-      document = form.read(said, here)
-      if text_lib.lines(document):
-        found.append(document)
+      found.append(form.read(said, here))
   return found
 
 

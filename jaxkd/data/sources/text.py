@@ -235,7 +235,7 @@ def texts(
     test: how many of all documents, where there is no such split.
     **options: see `jaxkd.data.text.corpus.tokenized`.
   """
-  splits = {split: [*filter(None, own)] for split, own in splits.items()}
+  splits, blank = _with_text(splits)
   first = first_split(name, splits)
   for split, documents in splits.items():
     if not documents:
@@ -268,8 +268,25 @@ def texts(
     name, made.splits, validation, classes=pieces, fields=_FIELDS
   )
   return source._replace(
-    notes=made.notes, vocabulary=len(pieces), tokenizer=made.vocabulary
+    notes=(*blank, *made.notes),
+    vocabulary=len(pieces),
+    tokenizer=made.vocabulary,
   )
+
+
+def _with_text(
+  splits: Mapping[str, Sequence[Document]],
+) -> tuple[dict[str, list[Document]], list[str]]:
+  """The documents that have text, and notes on how many have none."""
+  found = {s: [*filter(text_lib.lines, own)] for s, own in splits.items()}
+  left = {s: len(own) - len(found[s]) for s, own in splits.items()}
+  notes = [
+    f'{count:,} of the {len(splits[split]):,} documents'
+    f'{"" if split == "all" else f" in {split}"} have no text and are left out'
+    for split, count in left.items()
+    if count
+  ]
+  return found, notes
 
 
 def _documents_held_out(

@@ -19,8 +19,7 @@ def read(path: Path, form: Format) -> dict[str, list[Document]]:
   the splits. File names may have something in front, as ``ptb.train.txt``, and
   splits their other names, as in `jaxkd.data.folders`. A file of JSON Lines has
   a document in each line, any other file in a folder is one. Of a file that is
-  not in a folder, the parts between blank lines are documents. Documents
-  without text are left out.
+  not in a folder, the parts between blank lines are documents.
 
   Args:
     path: a file or a folder.
@@ -80,9 +79,7 @@ def _documents(file: Path, form: Format) -> Iterator[Document]:
       made = json.loads(line)
     except ValueError as error:
       raise UserError(f'{here} is not JSON: {error}; repair it') from error
-    document = form.read(made, here)
-    if lines(document):
-      yield document
+    yield form.read(made, here)
 
 
 def _plain(file: Path, form: Format) -> str:

@@ -57,8 +57,15 @@ class TestFiles:
   def test_a_line_of_json_is_a_document(self, tmp_path):
     write(tmp_path, train__jsonl=jsonl('one\n\ntwo', ' ', 'three'))
     assert text_files.read(tmp_path / 'train.jsonl', TEXT) == {
-      'all': ['one\n\ntwo', 'three']
+      'all': ['one\n\ntwo', ' ', 'three']
     }
+
+  def test_documents_without_text_are_left_out_and_counted(self, tmp_path):
+    write(tmp_path, train__jsonl=jsonl(*LINES, ' ', ''))
+    write(tmp_path, test__jsonl=jsonl('the cat'))
+    source = load(tmp_path, validation=0)
+    said = 'of the {} documents in train have no text and are left out'
+    assert f'2 {said.format(len(LINES) + 2)}' in source.notes
 
   def test_a_file_has_parts_between_blank_lines(self, tmp_path):
     write(tmp_path, a__txt='one\r\n two\n \n\nthree\n')
