@@ -469,6 +469,16 @@ def _check_kinds(config: Mapping[str, Any], file: Path) -> None:
         )
 
 
+def _scaling_of(rope: Mapping[str, Any]) -> dict[str, Any]:
+  """How RoPE is scaled, whatever its base and the name of the kind's entry."""
+  kind = rope.get('rope_type') or rope.get('type') or 'default'
+  named = ('rope_type', 'type', 'rope_theta')
+  return {
+    'rope_type': kind,
+    **{k: x for k, x in rope.items() if k not in named},
+  }
+
+
 def _rope(
   config: Mapping[str, Any], given: Mapping[str, Any] | None, file: Path
 ) -> tuple[float, dict[str, Any] | None]:
@@ -479,8 +489,8 @@ def _rope(
     given: what later versions of transformers say in one entry, if they did.
     file: for error messages.
   """
-  theta = config.get('rope_theta') or 1e4
-  rope = given or {**(config.get('rope_scaling') or {}), 'rope_theta': theta}
+  theta, earlier = config.get('rope_theta') or 1e4, config.get('rope_scaling')
+  rope = given or {**(earlier or {}), 'rope_theta': theta}
   kind = rope.get('rope_type', rope.get('type'))
   rope = {k: x for k, x in rope.items() if k not in ('rope_type', 'type')}
   if rope.pop('partial_rotary_factor', 1) != 1:
@@ -498,6 +508,11 @@ def _rope(
     raise UserError(
       f'{file}: the scaling of RoPE has {", ".join(rope)} and no rope_type; '
       'copy the file again from where the model comes from'
+    )
+  if given and earlier and _scaling_of(given) != _scaling_of(earlier):
+    raise UserError(
+      f'{file}: rope_parameters and rope_scaling differ, of which versions of '
+      'transformers take one or the other; remove the one that is wrong'
     )
   scaled = kind not in (None, 'default')
   return float(theta), {**rope, 'rope_type': kind} if scaled else None

@@ -188,6 +188,13 @@ NORM = 'model.norm.weight'
     ),
     (changed(rope_scaling={'type': 'yarn'}), "no rope_type 'yarn'"),
     (
+      changed(
+        rope_scaling={'type': 'linear', 'factor': 2.0},
+        rope_parameters={'rope_type': 'default', 'rope_theta': 1e4},
+      ),
+      'rope_parameters and rope_scaling differ, of which',
+    ),
+    (
       changed(rope_scaling={'factor': 8.0}),
       'the scaling of RoPE has factor and no rope_type; copy',
     ),
