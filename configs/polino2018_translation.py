@@ -18,6 +18,12 @@ labels taught a student as well as the teacher did (0.67 and 0.66 BLEU), and
 nothing was left to gain. Of 3, 5 and 10 % this one was chosen on the validation
 split with one seed.
 
+What came out, in BLEU of five seeds: the teacher gains 0.05 at full precision
+(0.65 for 0.60), and 0.04 at 4 bits (0.65 for 0.61). So a student of 4 bits that
+is rounded while it learns from the teacher is as good as one of full precision,
+where rounding afterwards costs 0.08. With 2 bits rounding afterwards leaves
+nothing and training gives 0.60, with the teacher or without.
+
 With :paper, what their code calls WMT13: Europarl v7 from German to English, of
 which the last tenth is for testing; LSTMs of 2 layers and 500 units teach those
 of one layer and 550 units, for 15 and 5 epochs. Their words become pieces of

@@ -346,12 +346,13 @@ def _costs(row: Mapping) -> str:
       for name in names
     ],
   )
-  said = []
+  said, step = [], 'the FLOPs of a step'
   if cost.get('step_ms') is not None:
     said.append(f'A step of all seeds takes {cost["step_ms"]:.3g} ms.')
+    step = 'its FLOPs'
   if cost.get('teacher_share') is not None:
     share = f'{100 * cost["teacher_share"]:.0f} %'
-    said.append(f'The teachers take {share} of its FLOPs.')
+    said.append(f'The teachers take {share} of {step}.')
   return '\n\n'.join(filter(None, [table, ' '.join(said)]))
 
 
