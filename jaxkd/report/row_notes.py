@@ -23,6 +23,7 @@ def notes(config, source, stages, students, rounds) -> list[str]:
   for name, factors in config['report']['derived'].items():
     terms = (f'{factor:+g} × {arm}' for arm, factor in factors.items())
     found.append(f'{name} is {" ".join(terms)}, seed by seed')
+  found += parts_seen(rounds)
   for name, entry in config['teachers'].items():
     if entry['made_of']:
       pass  # as its parts, which have notes of their own
@@ -64,6 +65,48 @@ def notes(config, source, stages, students, rounds) -> list[str]:
   if config['data']['order'] == 'shared':
     found.append('all seeds see the examples in the same order')
   return found
+
+
+def parts_seen(rounds) -> list[str]:
+  """Who learns from a fraction of the training examples.
+
+  Args:
+    rounds: the plan of the run, whose configs alone are read.
+  """
+  groups, arms = {}, {}
+  for part in rounds:
+    data = part.config['data']
+    for name, entry in part.config['teachers'].items():
+      if not (entry['made_of'] or entry['restore'] or _is_frozen(entry)):
+        groups[f'teachers {part.prefix}{name}'] = (
+          entry['data']['fraction'] or data['fraction']['teachers'],
+          entry['data']['unit'] or data['unit']['teachers'],
+        )
+    for arm, own in part.arms.items():
+      data = own['data']
+      arms[f'{part.prefix}{arm}'] = (
+        data['fraction']['students'],
+        data['unit']['students'],
+      )
+  found = {}
+  for name, seen in {**groups, **arms}.items():
+    if seen[0] != 1:
+      found.setdefault(seen, []).append(name)
+  for names in found.values():
+    if arms.keys() <= {*names}:
+      names[:] = [*filter(groups.get, names), 'all students']
+  return [
+    f'{", ".join(who)}: trained on {_share(*x)}' for x, who in found.items()
+  ]
+
+
+def _share(share: float, unit: str) -> str:
+  whole = f', each {unit} whole or not at all' if unit else ''
+  return f'{100 * share:.3g} % of the training examples{whole}'
+
+
+def _is_frozen(entry) -> bool:
+  return entry['freeze'] in ('*', '**')
 
 
 def ranked(

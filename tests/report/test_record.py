@@ -1,5 +1,7 @@
 """What a row has beside what was measured."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,38 @@ def test_arms_in_order():
     {'a': [2.0], 'b': [1.0]}, 'nll', higher_is_better=False
   )
   assert said == 'by their mean nll: b 1.000, a 2.000'
+
+
+def test_who_learns_from_a_fraction():
+  def part(prefix, arms, **teachers):
+    entry = dict(made_of=(), restore='', freeze='', data=seen(0.0))
+    return SimpleNamespace(
+      prefix=prefix,
+      config={
+        'data': dict(fraction=dict(teachers=1.0), unit=dict(teachers='')),
+        'teachers': {name: {**entry, **own} for name, own in teachers.items()},
+      },
+      arms={
+        name: {'data': {k: {'students': x} for k, x in seen(*own).items()}}
+        for name, own in arms.items()
+      },
+    )
+
+  def seen(fraction, unit=''):
+    return {'fraction': fraction, 'unit': unit}
+
+  few = 0.025
+  rest = dict(all_of_it={}, given=dict(restore='x', data=seen(few)))
+  some = part('', dict(a=(few,), b=(few, 'speaker'), c=(1.0,)), **rest)
+  said = 'trained on 2.5 % of the training examples'
+  assert row_notes.parts_seen([some]) == [
+    f'a: {said}',
+    f'b: {said}, each speaker whole or not at all',
+  ]
+  parts = [
+    part('r01/', dict(a=(few,)), one=dict(data=seen(few)), **rest),
+    part('r02/', dict(a=(few,), b=(few,))),
+  ]
+  assert row_notes.parts_seen(parts) == [
+    f'teachers r01/one, all students: {said}'
+  ]
