@@ -29,6 +29,14 @@ four of five, a slower camera and 16×16 pixels, motion told most, weights of
 2 : 1 : 1 were wrong, and no student gained.) Key frames are best learned at a
 rate of 5e-3, motion at 2e-2, residuals at 1e-2; students' rate is searched.
 
+What came out: the large net of key frames is right in 61 % of the clips and the
+three teachers together in 73 %; so are students of three teachers, with 5.5
+times fewer parameters. They lose less than the 1.79 points of the paper (+0.7 ±
+1.2). But students of labels have 74 % once their own rate is found, and differ
+by 8 points between seeds where those of three teachers differ by one, so which
+are better cannot be told. (With one rate for all, 2e-2, three teachers had
+gained five points on one seed.) Fused with equal weights they have 78 %.
+
 `:paper` has the nets of the paper, ResNet-152 and ResNet-18, and UCF-101 from
 data/ucf101, one group of pictures of each clip. The paper starts from ImageNet,
 takes three segments of a clip in training and 25 in the test, and has other
