@@ -469,16 +469,6 @@ def _check_kinds(config: Mapping[str, Any], file: Path) -> None:
         )
 
 
-def _scaling_of(rope: Mapping[str, Any]) -> dict[str, Any]:
-  """How RoPE is scaled, whatever its base and the name of the kind's entry."""
-  kind = rope.get('rope_type') or rope.get('type') or 'default'
-  named = ('rope_type', 'type', 'rope_theta')
-  return {
-    'rope_type': kind,
-    **{k: x for k, x in rope.items() if k not in named},
-  }
-
-
 def _rope(
   config: Mapping[str, Any], given: Mapping[str, Any] | None, file: Path
 ) -> tuple[float, dict[str, Any] | None]:
@@ -509,13 +499,15 @@ def _rope(
       f'{file}: the scaling of RoPE has {", ".join(rope)} and no rope_type; '
       'copy the file again from where the model comes from'
     )
-  if given and earlier and _scaling_of(given) != _scaling_of(earlier):
+  scaled = kind not in (None, 'default')
+  scaling = {**rope, 'rope_type': kind} if scaled else None
+  alone = {'rope_scaling': earlier}
+  if given and earlier and _rope(alone, None, file)[1] != scaling:
     raise UserError(
       f'{file}: rope_parameters and rope_scaling differ, of which versions of '
       'transformers take one or the other; remove the one that is wrong'
     )
-  scaled = kind not in (None, 'default')
-  return float(theta), {**rope, 'rope_type': kind} if scaled else None
+  return float(theta), scaling
 
 
 def _windows(
