@@ -16,7 +16,7 @@ Simplified: 16 minutes of prompts by one speaker instead of 2,000 hours, three
 states of each of 39 phones instead of 14,000 of phones in context, windows of
 15 frames of 40 Mel bands instead of 26, and nets of three layers of 256 units
 instead of eight of 2,560; no words are decoded. Temperature and weights are
-those of the paper, T = 2 and one half. Students have the best of three learning
+those of the paper, T = 2 and one half. Students have the best of four learning
 rates on the validation split.
 
 With :paper, whose recordings were never published, make a file
@@ -101,7 +101,7 @@ def get_config(arg=None):
       controls[f'no_early_stopping_{part}_{metric}'] = dict(
         **pair, metric=f'early_stopping_{metric}'
       )
-  c.tune, c.tune_seeds = ('train.learning_rate=1e-3,3e-3,1e-2',), 2
+  c.tune, c.tune_seeds = ('train.learning_rate=3e-4,1e-3,3e-3,1e-2',), 2
   c.train = dict(
     optimizer=dict(name='adamw', kw=dict(weight_decay=1e-4)),
     learning_rate=3e-3,
