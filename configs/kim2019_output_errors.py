@@ -24,11 +24,11 @@ weights as an exponential function of the word error rate; their constants, and
 the sizes of the nets, are not known to us. `:paper` has LibriSpeech, with sizes
 that are usual for it.
 
-The teacher learns from a third of the utterances, so that it is wrong about some
-of those that students learn from; students see all. Both train until the error
-rate on the validation split hardly falls any more. The setting was found there
-with one seed: with a teacher of all utterances 79 % of the hypotheses were the
-transcripts, and no two arms could be told apart.
+The teacher learns from a third of the utterances, so that it is wrong about
+some of those that students learn from; students see all. Both train until the
+error rate on the validation split hardly falls any more. The setting was found
+there with one seed: with a teacher of all utterances 79 % of the hypotheses
+were the transcripts, and no two arms could be told apart.
 
 What came out, in word error rates of four seeds: the teacher has 3.0 %,
 students of the transcripts 9.0 %, of all hypotheses 9.6 % and of weighted ones

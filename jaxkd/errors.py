@@ -58,10 +58,10 @@ def unknown(
   known = sorted(map(str, known))
   near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
   did = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+  # Whoever mistyped a name needs the nearest; whoever guessed, all of them.
+  listed = several(known, 20 if near else 200) or 'none'
   error = UnknownName(
-    f'there is no {kind} {name!r}{did} '
-    f'(known: {several(known, 200) or "none"})',
-    entry=at,
+    f'there is no {kind} {name!r}{did} (known: {listed})', entry=at
   )
   error.kind, error.name = kind, name
   return error

@@ -92,10 +92,16 @@ def compared(
 
   Raises:
     UserError: the loss would need the teacher's whole logits, or those of
-      another temperature.
+      another temperature; or there is a tail and nothing is sparse.
   """
   found = any(map(is_sparse, (*student, *teacher)))
   if not found and not tail.top:
+    if tail.name:
+      raise UserError(
+        f'{entry}.tail: all logits are compared, so {tail.name} would change '
+        f'nothing; set {entry}.top, or cache.top of the teacher, or leave the '
+        'tail empty'
+      )
     return loss, student, teacher
   cache = ' and '.join(f'teachers.{name}.cache' for name in teachers)
   if loss is losses.top_k_kl and found and not tail.top:

@@ -391,7 +391,7 @@ def ensembled(part: Round, group: str) -> bool:
   mixed = 'logits' in _gives(part.teachers[group]) and not hasattr(
     task, 'decode'
   )
-  # What they give together is logits alone, which say nothing of boxes.
+  # What they give together is logits alone.
   metric = part.metrics.get(part.config['report']['metric'])
   measured = not metric or metric.output in ('', 'logits')
   return several and mixed and measured

@@ -179,6 +179,7 @@ def test_what_needs_more_is_refused(built, said, tokens):
     (dict(top=-1), r'term\.top: -1 should be how many'),
     (dict(tail='rest'), r"term\.tail: 'rest' should be one of bucket, renorm"),
     (dict(top=9), r'term\.top: there are 8 classes and not 9; use 8 or fewer'),
+    (dict(tail='drop'), r'term\.tail: all logits are compared, so drop would'),
   ],
 )
 def test_bad_options(options, said, tokens):
