@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxkd.report import wording
-from jaxkd.run import overview
+from jaxkd.run import overview, shares
 from jaxkd.teachers import generated
 
 
@@ -68,7 +68,7 @@ def notes(config, source, stages, students, rounds) -> list[str]:
 
 
 def parts_seen(rounds) -> list[str]:
-  """Who learns from a fraction of the training examples.
+  """Who does not learn from all training examples.
 
   Args:
     rounds: the plan of the run, whose configs alone are read.
@@ -78,31 +78,41 @@ def parts_seen(rounds) -> list[str]:
     data = part.config['data']
     for name, entry in part.config['teachers'].items():
       if not (entry['made_of'] or entry['restore'] or _is_frozen(entry)):
-        groups[f'teachers {part.prefix}{name}'] = (
-          entry['data']['fraction'] or data['fraction']['teachers'],
-          entry['data']['unit'] or data['unit']['teachers'],
-        )
+        share = shares.of_teachers(entry, data)
+        if entry['count'] == 1 and share.partition == 'disjoint':
+          share = share._replace(partition='none')  # one part: all of it
+        groups[f'teachers {part.prefix}{name}'] = share
     for arm, own in part.arms.items():
-      data = own['data']
-      arms[f'{part.prefix}{arm}'] = (
-        data['fraction']['students'],
-        data['unit']['students'],
-      )
+      arms[f'{part.prefix}{arm}'] = shares.of_students(own['data'])
   found = {}
-  for name, seen in {**groups, **arms}.items():
-    if seen[0] != 1:
-      found.setdefault(seen, []).append(name)
+  for name, share in {**groups, **arms}.items():
+    if (share.fraction, share.partition) != (1, 'none'):
+      found.setdefault(share, []).append(name)
   for names in found.values():
     if arms.keys() <= {*names}:
       names[:] = [*filter(groups.get, names), 'all students']
   return [
-    f'{", ".join(who)}: trained on {_share(*x)}' for x, who in found.items()
+    f'{", ".join(who)}: trained on {_share(x)}' for x, who in found.items()
   ]
 
 
-def _share(share: float, unit: str) -> str:
-  whole = f', each {unit} whole or not at all' if unit else ''
-  return f'{100 * share:.3g} % of the training examples{whole}'
+def _share(share: shares.Share) -> str:
+  """A share of the training examples, in words."""
+  part = '' if share.fraction == 1 else f'{100 * share.fraction:.3g} % of '
+  whole = f'{part}the training examples'
+  name, _, argument = share.partition.partition(':')
+  units = f' units of {share.unit}' if share.unit else ''
+  said = {
+    'none': whole,
+    'disjoint': f'disjoint parts of {whole}',
+    'bootstrap': f'bootstrap samples of {whole}',
+    'without': f'{whole} without the classes {argument.replace(",", ", ")}',
+    'first': f'{whole} that are among the first {argument}{units}',
+  }[name]
+  drawn = share.fraction != 1 or name != 'without'
+  if share.unit and drawn:
+    said += f', each {share.unit} whole or not at all'
+  return said
 
 
 def _is_frozen(entry) -> bool:

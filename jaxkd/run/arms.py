@@ -15,6 +15,7 @@ from jaxkd.data.examples import Examples
 from jaxkd.distill.roles import Group, Role
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
+from jaxkd.run import shares
 from jaxkd.run.types import Job
 
 # What a whole run has: neither its rounds nor its arms change it.
@@ -103,19 +104,19 @@ def job(
     hyper: config entry -> the value of each member.
   """
   data = config['data']
-  if data['partition']['students'] == 'disjoint':
+  share = shares.of_students(data)
+  if share.partition == 'disjoint':
     raise UserError(
       'data.partition.students: the seeds of an arm repeat the same '
       "experiment and do not share the data; 'disjoint' is for teachers"
     )
   seeds = seeds_of(config) if seeds is None else seeds
-  unit = data['unit']['students']
-  units = examples_lib.units(training, unit, 'data.unit.students')
+  units = examples_lib.units(training, share.unit, 'data.unit.students')
   weights = [
     partition.weights(
       training.index,
-      fraction=data['fraction']['students'],
-      partition=data['partition']['students'],
+      fraction=share.fraction,
+      partition=share.partition,
       seed=partition.seed_of(seed, 'students', data['draw']),
       units=units,
       role='students',

@@ -11,7 +11,7 @@ from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import UserError
 from jaxkd.run import config as configs
-from jaxkd.run import evaluate, names
+from jaxkd.run import evaluate, names, shares
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Session
 from jaxkd.teachers import generator as generator_lib
@@ -34,9 +34,8 @@ def generator_of(
   alone = next(iter(part.teachers)) if len(part.teachers) == 1 else ''
   name = entry['teacher'] or alone
   names.known(name, part.teachers, f'{at}.teacher')
-  if data['fraction']['students'] != 1 or (
-    data['partition']['students'] != 'none'
-  ):
+  share = shares.of_students(data)
+  if share.fraction != 1 or share.partition != 'none':
     raise UserError(
       f'{at}: generated data is always used in full; set '
       'data.fraction.students=1.0 and '

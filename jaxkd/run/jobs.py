@@ -21,6 +21,7 @@ from jaxkd.run import (
   fitted,
   generated,
   job_groups,
+  shares,
   terms,
 )
 from jaxkd.run.plan import Round
@@ -156,17 +157,17 @@ def of_group(
     subsets: of specialists: the classes of each, bool [members, K].
   """
   own = seeds if entry['per_seed'] else seeds[:1]
-  part = entry['data']
+  part, share = entry['data'], shares.of_teachers(entry, data)
   its_own = part['fraction'] or part['partition']
-  labels, unit = training.index, part['unit'] or data['unit']['teachers']
+  labels = training.index
   at = f'teachers.{name}.data.unit' if part['unit'] else 'data.unit.teachers'
-  units = examples_lib.units(training, unit, at)
+  units = examples_lib.units(training, share.unit, at)
   with within(f'teachers.{name}.' if its_own else ''):
     weights = [
       partition.weights(
         labels,
-        fraction=part['fraction'] or data['fraction']['teachers'],
-        partition=part['partition'] or data['partition']['teachers'],
+        fraction=share.fraction,
+        partition=share.partition,
         count=entry['count'],
         seed=partition.seed_of(seed, f'teachers/{name}', data['draw']),
         units=units,
@@ -176,7 +177,7 @@ def of_group(
     ]
   weights, state = np.concatenate(weights), {}
   if subsets is not None:
-    share = entry['specialize']['own']
+    own_share = entry['specialize']['own']
     if labels.each:
       raise UserError(
         f'teachers.{name}.specialize.of: specialists need one class for each '
@@ -184,10 +185,10 @@ def of_group(
         'leave it empty'
       )
     classes = labels.classes
-    weights = weights * specialists.weights(classes, subsets, own=share)
+    weights = weights * specialists.weights(classes, subsets, own=own_share)
     state = {
       'subset': subsets.astype(np.float32),
-      'dustbin': specialists.dustbin_bias(classes, subsets, own=share),
+      'dustbin': specialists.dustbin_bias(classes, subsets, own=own_share),
     }
   return Job(
     stage=stage,

@@ -44,13 +44,18 @@ def test_arms_in_order():
   assert said == 'by their mean nll: b 1.000, a 2.000'
 
 
-def test_who_learns_from_a_fraction():
+def test_who_learns_from_a_part():
+  def seen(fraction, partition='none', unit=''):
+    return {'fraction': fraction, 'partition': partition, 'unit': unit}
+
   def part(prefix, arms, **teachers):
-    entry = dict(made_of=(), restore='', freeze='', data=seen(0.0))
+    entry = dict(made_of=(), restore='', freeze='', count=1)
+    entry['data'] = seen(0.0, '')
+    everything = {k: {'teachers': x} for k, x in seen(1.0).items()}
     return SimpleNamespace(
       prefix=prefix,
       config={
-        'data': dict(fraction=dict(teachers=1.0), unit=dict(teachers='')),
+        'data': everything,
         'teachers': {name: {**entry, **own} for name, own in teachers.items()},
       },
       arms={
@@ -59,19 +64,32 @@ def test_who_learns_from_a_fraction():
       },
     )
 
-  def seen(fraction, unit=''):
-    return {'fraction': fraction, 'unit': unit}
-
-  few = 0.025
+  few, folds = 0.025, seen(0.0, 'disjoint')
   rest = dict(all_of_it={}, given=dict(restore='x', data=seen(few)))
-  some = part('', dict(a=(few,), b=(few, 'speaker'), c=(1.0,)), **rest)
+  some = part(
+    '',
+    dict(
+      a=(few,),
+      b=(few, 'none', 'speaker'),
+      c=(1.0,),
+      d=(1.0, 'without:3,7', 'speaker'),
+      e=(1.0, 'first:9', 'speaker'),
+    ),
+    folds=dict(count=2, data=folds),
+    one_fold=dict(data=folds),
+    **rest,
+  )
   said = 'trained on 2.5 % of the training examples'
   assert row_notes.parts_seen([some]) == [
+    'teachers folds: trained on disjoint parts of the training examples',
     f'a: {said}',
     f'b: {said}, each speaker whole or not at all',
+    'd: trained on the training examples without the classes 3, 7',
+    'e: trained on the training examples that are among the first 9 units of '
+    'speaker, each speaker whole or not at all',
   ]
   parts = [
-    part('r01/', dict(a=(few,)), one=dict(data=seen(few)), **rest),
+    part('r01/', dict(a=(few,)), one=dict(data=seen(few, '')), **rest),
     part('r02/', dict(a=(few,), b=(few,))),
   ]
   assert row_notes.parts_seen(parts) == [
