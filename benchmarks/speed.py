@@ -27,14 +27,13 @@ from jaxkd import keys as folding
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import CacheSpec, Group, Role
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.models import cost
 from jaxkd.report import made_with, rows, wording
 from jaxkd.report import speed as report
 from jaxkd.run import build, job_groups, terms, train_job
 from jaxkd.run import config as configs
 from jaxkd.run.types import Job, Session
-from jaxkd.train.fit import Stopped
 from jaxkd.train.population import Population
 from jaxkd.types import Context
 

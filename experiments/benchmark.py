@@ -36,11 +36,10 @@ from benchmarks import (
   vocabulary_speed,
 )
 from benchmarks.peers import side_by_side
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import Stopped, UserError, unknown
 from jaxkd.report.progress import Reporter
 from jaxkd.run import config as configs
 from jaxkd.run import launch
-from jaxkd.train.fit import Stopped
 
 HERE = Path(__file__).parent
 DEMO = HERE.parent / 'configs' / 'hinton2015_soft_targets.py'

@@ -1,4 +1,4 @@
-"""One kind of error for everything that a user can put right."""
+"""One kind of error for everything that a user can put right; and stopping."""
 
 import contextlib
 import difflib
@@ -31,6 +31,10 @@ class UserError(ValueError):
   def __init__(self, sentence: str = '', *, entry: str = ''):
     super().__init__(f'{entry}: {sentence}' if entry else sentence)
     self.sentence, self.entry = sentence, entry
+
+
+class Stopped(Exception):
+  """The run was asked to stop, and did so after saving its state."""
 
 
 class UnknownName(UserError):
@@ -96,7 +100,7 @@ def blamed(at: str) -> Iterator[None]:
   """
   try:
     yield
-  except UserError:
+  except (UserError, Stopped):
     raise
   except SyntaxError as error:  # which says itself where it is
     raise UserError(f'{at}: {type(error).__name__}: {error}') from error

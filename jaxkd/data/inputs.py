@@ -243,6 +243,7 @@ def take(inputs: Inputs, given: Any) -> Any:
       if known.is_integer and isinstance(given, Mapping):
         return dict(given)
     elif isinstance(known, Mapping) and isinstance(given, Mapping):
+      _check_parts(known, given, inputs)
       return {
         name: one(known[name], x) if name in known else x
         for name, x in given.items()
@@ -256,6 +257,21 @@ def take(inputs: Inputs, given: Any) -> Any:
     )
 
   return one(inputs.arrays, given)
+
+
+def _check_parts(known: Mapping, given: Mapping, inputs: Inputs) -> None:
+  """Refuses a dict without an image of the net's, or of unequal lengths."""
+  images = [name for name, x in known.items() if is_array(x) and x.is_image]
+  for name in images:
+    if name not in given:
+      raise UserError(
+        f'inputs: this net takes {said(inputs)}, and {name} is missing; give '
+        'it too'
+      )
+  counts = {name: len(given[name]) for name in images if np.ndim(given[name])}
+  if len({*counts.values()}) > 1:
+    several = ', '.join(f'{n:,} of {name}' for name, n in counts.items())
+    raise UserError(f'inputs: there are {several}; give as many of each')
 
 
 def said(inputs: Inputs) -> str:
@@ -302,7 +318,7 @@ def _shaped(x: Any, array: Array, inputs: Inputs) -> Any:
   elif array.is_image and given[1:] == (wanted[2], *wanted[:2]):
     do = 'channels come last, so give numpy.moveaxis(inputs, 1, -1)'
   elif array.is_image:
-    do = _bring(inputs)
+    do = _bring(array, inputs)
   else:
     do = 'give arrays of that shape'
   raise UserError(
@@ -311,18 +327,22 @@ def _shaped(x: Any, array: Array, inputs: Inputs) -> Any:
   )
 
 
-def _bring(inputs: Inputs) -> str:
+def _bring(array: Array, inputs: Inputs) -> str:
   """How to convert images to what a net takes, for messages."""
-  height, width, channels = inputs.arrays.shape
+  height, width, channels = array.shape
   colours = {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels')
+  if not are_files(inputs):
+    return f'bring it to {height} × {width} pixels of {channels} channels'
   if inputs.resize:
     down, across = image_files.sides(inputs.resize)
     return (
       f'bring images to {down} × {across} pixels, {colours}, as data.kw.resize='
       f'{inputs.resize} did in the run: net.read(FILE) does so'
     )
-  more = ': net.read(FILE, resize=True) does so' if channels in _MODES else ''
-  return f'bring images to {height} × {width} pixels, {colours}{more}'
+  return (
+    f'bring images to {height} × {width} pixels, {colours}: '
+    'net.read(FILE, resize=True) does so'
+  )
 
 
 def _typed(x: Any, array: Array, inputs: Inputs) -> Any:

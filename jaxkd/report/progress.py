@@ -20,7 +20,7 @@ from rich.console import Console
 
 from jaxkd import files, lookup, run_files
 from jaxkd.data import passes
-from jaxkd.errors import UserError, blamed, writing
+from jaxkd.errors import Stopped, UserError, blamed, writing
 from jaxkd.report import displays, time_left
 from jaxkd.run import config as configs
 from jaxkd.run import programs
@@ -332,6 +332,26 @@ def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
   return {name: float(np.mean(value)) for name, value in values.items()}
 
 
-def shows_passes(console: Console) -> contextlib.AbstractContextManager:
-  """Shows the progress of reading all data before anything trains."""
-  return passes.shown_by(Reporter(console, '').stage)
+def shows_passes(
+  console: Console, stop: threading.Event | None = None
+) -> contextlib.AbstractContextManager:
+  """Shows the progress of reading all data before anything trains.
+
+  Args:
+    console: where to print.
+    stop: when set, a pass that takes long raises `jaxkd.errors.Stopped`.
+  """
+  stage = Reporter(console, '').stage
+
+  @contextlib.contextmanager
+  def stoppable(name, steps):
+    with stage(name, steps) as show:
+
+      def taken(step, values):
+        show(step, values)
+        if stop is not None and stop.is_set():
+          raise Stopped(f'stopped while {name}')
+
+      yield taken
+
+  return passes.shown_by(stoppable)

@@ -26,11 +26,10 @@ from jaxkd.data.loader import Loader, ahead
 from jaxkd.data.sources import Source
 from jaxkd.distill.contexts import shown, teach
 from jaxkd.distill.roles import CacheSpec, Group, Role
-from jaxkd.errors import UserError, unknown
+from jaxkd.errors import Stopped, UserError, unknown
 from jaxkd.logits import SparseLogits, factored, packed
 from jaxkd.run.types import Session
 from jaxkd.train import sharding
-from jaxkd.train.fit import Stopped
 
 _NEAR = 64  # rows that are read together where they follow one another
 _AT_ONCE = 2**28  # bytes of outputs that are computed together

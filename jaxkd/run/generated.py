@@ -9,13 +9,12 @@ from jaxkd import run_files, shapes
 from jaxkd.data.examples import Examples
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.run import config as configs
 from jaxkd.run import evaluate, names, shares
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Session
 from jaxkd.teachers import generator as generator_lib
-from jaxkd.train.fit import Stopped
 
 
 def generator_of(

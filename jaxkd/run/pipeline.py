@@ -15,6 +15,7 @@ from rich.console import Console
 from jaxkd import files, run_files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
+from jaxkd.errors import Stopped
 from jaxkd.models import given
 from jaxkd.report import made_with, progress
 from jaxkd.run import config as configs
@@ -43,7 +44,6 @@ from jaxkd.teachers import groups as teachers
 from jaxkd.teachers import mixture
 from jaxkd.train import hosts, side_by_side
 from jaxkd.train.execution import Execution
-from jaxkd.train.fit import Stopped
 
 __all__ = ['Stage', 'Stopped', 'run', 'run_complete']
 
@@ -114,8 +114,11 @@ def run_complete(
   goes_on = workdir.holds(directory, text) and not overwrite
   if hosts.broadcast_from_host0('done', goes_on and finished.exists()):
     return finish.shown_again(config, directory, console)
+  # Several hosts ask whether to stop once a step, together.
+  alone = stop if hosts.count() == 1 else None
   # Checked before the folder is touched: a mistake leaves no trace.
-  with progress.shows_passes(console), hosts.raise_everywhere('preflight'):
+  shown = progress.shows_passes(console, alone)
+  with shown, hosts.raise_everywhere('preflight'):
     source, rounds, grids = tuning.prepare(config, directory, tune)
     origin = provenance.of(config, source, rounds)
     if goes_on:

@@ -15,7 +15,7 @@ from jaxkd.data import loader
 from jaxkd.distill import running_mean
 from jaxkd.distill.step import learner
 from jaxkd.distill.system import System
-from jaxkd.errors import within
+from jaxkd.errors import Stopped, within
 from jaxkd.report import wording
 from jaxkd.run import cached_outputs, fault, fitted, job_groups, recipe
 from jaxkd.run.evaluate import measure, mesh_of, with_checks
@@ -24,7 +24,7 @@ from jaxkd.students import compression
 from jaxkd.train import sharding
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan
-from jaxkd.train.fit import Fault, Stopped, fit
+from jaxkd.train.fit import Fault, fit
 from jaxkd.train.population import Learner, Population, shapes_of_one, take
 
 EVALUATIONS = 20

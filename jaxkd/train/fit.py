@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkd import compilation
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.paths import by_path
 from jaxkd.train import best as best_lib
 from jaxkd.train import sharding
@@ -42,10 +42,6 @@ class Batches(Protocol):
       part: the examples that this host needs, bool [M, B], or [B] where the
         members share their batches; None for all.
     """
-
-
-class Stopped(Exception):
-  """The run was asked to stop, and did so after saving its state."""
 
 
 class Fault(NamedTuple):

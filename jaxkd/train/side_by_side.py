@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from jaxkd.errors import Stopped
 from jaxkd.train import sharding
-from jaxkd.train.fit import Stopped
 
 
 class Flag(Protocol):

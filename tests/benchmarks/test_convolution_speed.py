@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks import convolution_speed
 from benchmarks.convolution_speed import Layer
-from jaxkd.train.fit import Stopped
+from jaxkd.errors import Stopped
 
 LAYERS = (
   Layer(4, 2, 4, stride=2),

@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks import data_speed
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import made_with, rows
 from jaxkd.report import speed as report
-from jaxkd.train.fit import Stopped
 
 
 @pytest.fixture(scope='module')

@@ -9,11 +9,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks import growth_speed, population_speed, speed
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import rows
 from jaxkd.report import speed as report
 from jaxkd.run import config as configs
-from jaxkd.train.fit import Stopped
 
 DEMO = Path(__file__).parents[2] / 'configs' / 'hinton2015_soft_targets.py'
 LONG = 1e6  # seconds, so that nothing is left out

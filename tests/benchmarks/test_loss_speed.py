@@ -14,11 +14,10 @@ from rich.console import Console
 
 from benchmarks import loss_speed, speed
 from jaxkd import losses
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import speed as report
 from jaxkd.report.progress import Reporter
 from jaxkd.run import config as configs
-from jaxkd.train.fit import Stopped
 
 LOSSES = [name for name in losses.__all__ if loss_speed.is_loss(name)]
 

@@ -14,11 +14,10 @@ from rich.console import Console
 from benchmarks import speed
 from benchmarks.peers import process, side_by_side
 from benchmarks.peers.process import Failed, Lacking, Process
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import rows
 from jaxkd.report import speed as report
 from jaxkd.run import config as configs
-from jaxkd.train.fit import Stopped
 
 ROOT = Path(__file__).parents[2]
 # Speaks the protocol, without PyTorch; its nets are as large as it is told.

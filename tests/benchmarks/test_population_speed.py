@@ -10,11 +10,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks import population_speed, speed
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import speed as report
 from jaxkd.run import config as configs
 from jaxkd.train import execution
-from jaxkd.train.fit import Stopped
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / 'configs' / 'hinton2015_soft_targets.py'

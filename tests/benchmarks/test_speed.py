@@ -12,11 +12,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks import speed
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import made_with
 from jaxkd.report import speed as report
 from jaxkd.run import config as configs
-from jaxkd.train.fit import Stopped
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / 'configs' / 'hinton2015_soft_targets.py'

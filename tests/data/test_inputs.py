@@ -20,6 +20,12 @@ VECTOR = Inputs(Array((5,), 'float32', -2.0, 2.5))
 TOKENS = Inputs(
   {k: Array((7,), 'int32', 0, 39) for k in ('source', 'prefix')}
 )  # as of translation
+PARTS = Inputs(
+  {
+    'image': Array((4, 6, 3), 'uint8', 0.0, 1.0),
+    'motion': Array((4, 6, 2), 'uint8', 0.0, 1.0),
+  }
+)  # as of video
 
 
 def ones(*shape, dtype=np.float32):
@@ -57,6 +63,17 @@ def test_what_it_trained_on_is_taken(asarray, known, given, taken):
   ('known', 'given', 'message'),
   [
     (BYTES, ones(2, 9, 9, 3), r'\[2, 9, 9, 3\]; bring images to 4 × 6 pixels'),
+    (PARTS, {'image': ones(2, 4, 6, 3)}, 'and motion is missing; give it too'),
+    (
+      PARTS,
+      {'image': ones(2, 4, 6, 3), 'motion': ones(1, 4, 6, 2)},
+      'there are 2 of image, 1 of motion; give as many of each',
+    ),
+    (
+      PARTS,
+      {'image': ones(2, 4, 6, 3), 'motion': ones(2, 9, 6, 2)},
+      r'\[2, 9, 6, 2\]; bring it to 4 × 6 pixels of 2 channels',
+    ),
     (BYTES._replace(resize=4), ones(2, 9, 9, 3), r'data.kw.resize=4 did'),
     (
       BYTES._replace(resize=(4, 6)),

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 import jaxkd
-from jaxkd.errors import UserError
+from jaxkd.data import passes
+from jaxkd.errors import Stopped, UserError
 from jaxkd.report import progress
 
 
@@ -281,3 +282,21 @@ def test_a_missing_weights_and_biases_is_said(there, monkeypatch, tmp_path):
   with pytest.raises(UserError, match=r'report.wandb: .*pip install'):
     jaxkd.run(config, tmp_path / 'new')
   assert not (tmp_path / 'new').exists()
+
+
+def test_a_pass_that_is_shown_stops_when_asked(monkeypatch):
+  monkeypatch.setattr(passes, 'PATIENCE', -1.0)
+  stop, seen = threading.Event(), []
+
+  def decode():
+    for item in passes.over(range(1000), 'decoding'):
+      seen.append(item)
+      if item == 300:
+        stop.set()
+
+  with (
+    progress.shows_passes(Console(file=io.StringIO()), stop),
+    pytest.raises(Stopped, match='stopped while decoding'),
+  ):
+    decode()
+  assert 300 < seen[-1] < 999

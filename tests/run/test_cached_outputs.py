@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxkd.data import cache
 from jaxkd.data.examples import StreamedExamples
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.run import (
   cached_outputs,
   checks,
@@ -23,7 +23,6 @@ from jaxkd.run import (
 )
 from jaxkd.run import config as configs
 from jaxkd.teachers import groups as teachers
-from jaxkd.train.fit import Stopped
 
 LOGITS = dict(outputs=('logits',))
 NET = dict(model='mlp', kw=dict(widths=(8,)))

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.train import execution as execution_module
 from jaxkd.train import fit as fit_module
 from jaxkd.train.best import Selection
 from jaxkd.train.checkpoint import Checkpoints
 from jaxkd.train.execution import Execution, Plan, fastest
-from jaxkd.train.fit import Stopped, fit
+from jaxkd.train.fit import fit
 from jaxkd.train.population import Learner, Population
 
 PLAN = Plan(12, eval_every=4, save_every=6, log_every=2, members='vmap')

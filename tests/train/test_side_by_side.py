@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxkd.errors import UserError
+from jaxkd.errors import Stopped, UserError
 from jaxkd.train import sharding, side_by_side
-from jaxkd.train.fit import Stopped
 
 pytestmark = pytest.mark.all_devices
 

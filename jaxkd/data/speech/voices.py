@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from concurrent import futures
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,15 +195,15 @@ def _features(every: list[_Spoken], bins: int) -> dict[str, np.ndarray]:
         f'data.source: {voice.program} has no voice {min(missing)!r} here; '
         'install the one of Debian'
       )
-  with (
-    tempfile.TemporaryDirectory() as folder,
-    futures.ThreadPoolExecutor(2) as pool,
-  ):
-    jobs = [
-      pool.submit(_speak, one, Path(folder) / f'{i}.wav', bins)
-      for i, one in enumerate(every)
-    ]
-    found = [job.result() for job in passes.over(jobs, 'speaking')]
+  with tempfile.TemporaryDirectory() as folder:
+
+    def spoken(numbers):
+      return [
+        _speak(every[i], Path(folder) / f'{i}.wav', bins) for i in numbers
+      ]
+
+    read = passes.read(spoken, passes.parts(len(every), 0, 'speaking', 64))
+    found = [frames for _, several in read for frames in several]
   return {
     'frames': np.concatenate(found).astype(np.float16),
     'lengths': np.array([len(frames) for frames in found]),
@@ -242,7 +241,18 @@ def _speak(one: _Spoken, path: Path, bins: int) -> np.ndarray:
     # To a file, since what it writes to a pipe has no length.
     command = ['espeak-ng', '-v', one.voice.name, '-s', str(one.speed), '-w',
                str(path), one.text]  # fmt: skip
-  ran = subprocess.run(command, capture_output=True, text=True, check=False)
+  # In a session of its own, where what interrupts the run does not end it; and
+  # once more if that came before the session began.
+  for _ in range(2):
+    ran = subprocess.run(
+      command,
+      capture_output=True,
+      text=True,
+      check=False,
+      start_new_session=True,
+    )
+    if ran.returncode >= 0:
+      break
   if ran.returncode or not path.is_file():
     raise UserError(
       f'data.source: {one.voice} cannot say {one.text!r}: '
