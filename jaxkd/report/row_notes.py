@@ -101,13 +101,14 @@ def _share(share: shares.Share) -> str:
   part = '' if share.fraction == 1 else f'{100 * share.fraction:.3g} % of '
   whole = f'{part}the training examples'
   name, _, argument = share.partition.partition(':')
+  classes = 'classes' if ',' in argument else 'class'
   units = f' units of {share.unit}' if share.unit else ''
   said = {
     'none': whole,
     'disjoint': f'disjoint parts of {whole}',
     'bootstrap': f'bootstrap samples of {whole}',
-    'without': f'{whole} without the classes {argument.replace(",", ", ")}',
-    'first': f'{whole} that are among the first {argument}{units}',
+    'without': f'{whole} without {classes} {argument.replace(",", ", ")}',
+    'first': f'{whole}, the first {argument}{units} alone',
   }[name]
   drawn = share.fraction != 1 or name != 'without'
   if share.unit and drawn:

@@ -84,9 +84,9 @@ def test_who_learns_from_a_part():
     'teachers folds: trained on disjoint parts of the training examples',
     f'a: {said}',
     f'b: {said}, each speaker whole or not at all',
-    'd: trained on the training examples without the classes 3, 7',
-    'e: trained on the training examples that are among the first 9 units of '
-    'speaker, each speaker whole or not at all',
+    'd: trained on the training examples without classes 3, 7',
+    'e: trained on the training examples, the first 9 units of speaker alone, '
+    'each speaker whole or not at all',
   ]
   parts = [
     part('r01/', dict(a=(few,)), one=dict(data=seen(few, '')), **rest),
