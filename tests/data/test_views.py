@@ -497,7 +497,7 @@ def test_what_moves_pixels_is_known():
   text = 'noise(0.1)|pad_and_crop(1)|redraw|flip|flip|brightness(0.1)'
   assert views.moving(views.parse(text)) == ('pad_and_crop', 'flip', 'flip')
   known = {'shift', 'random_crop', 'centre', 'rotate', 'dihedral', 'resize'}
-  assert known | {'haar'} < views.MOVING
+  assert known | {'haar', 'dihedral_all'} < views.MOVING
 
 
 @pytest.mark.parametrize('op', ['noise(0.1)', 'standardize(0.5, 1.0)'])

@@ -192,8 +192,8 @@ def _clips(
 ) -> Source:
   """A source of parts of videos, in memory if they are small."""
   of = dict.fromkeys(how.parts, positions.MAP)
-  if 'motion' in of:
-    of['motion'] = positions.VECTORS
+  signed = {'motion': positions.VECTORS, 'residual': positions.SIGNED}
+  of |= {part: kind for part, kind in signed.items() if part in of}
   kinds = of if len(of) > 1 else {'inputs': next(iter(of.values()))}
   splits = {
     split: examples_lib.held(own) if len(own) else own

@@ -130,7 +130,7 @@ def test_a_folder_of_clips(folder):
     'train': 4, 'validation': 2, 'test': 2
   }  # fmt: skip
   assert source.fields == {
-    'image': 'map', 'motion': 'vectors', 'residual': 'map'
+    'image': 'map', 'motion': 'vectors', 'residual': 'signed'
   }  # fmt: skip
   assert not source.notes
   batch = source.splits['test'].fetch(np.arange(2))
@@ -158,11 +158,10 @@ def test_a_folder_of_clips(folder):
 def test_some_parts_and_another_size(folder, parts, shape):
   source = sources.load(f'video:{folder}', **SMALL, parts=parts, resize=16)
   assert source.input_shape == shape
-  kind = 'vectors' if parts == ('motion',) else 'map'
-  alone = {'inputs': kind}
-  assert source.fields == (
-    alone if len(parts) == 1 else dict.fromkeys(parts, kind)
-  )
+  kinds = {'motion': 'vectors', 'residual': 'signed'}
+  of = {part: kinds.get(part, 'map') for part in parts}
+  alone = {'inputs': of[parts[0]]}
+  assert source.fields == (alone if len(parts) == 1 else of)
 
 
 def test_frames_are_spaced_over_the_whole_clip(tmp_path):
