@@ -28,7 +28,7 @@ import PIL
 from PIL import Image
 
 from jaxkd import lookup
-from jaxkd.data import file_cache, passes, positions
+from jaxkd.data import file_cache, folders, passes, positions
 from jaxkd.data.examples import Examples, StreamedExamples
 from jaxkd.data.images import image_files
 from jaxkd.errors import UserError, unknown
@@ -48,7 +48,8 @@ _CODECS = {
   *('mpeg1video', 'mpeg2video', 'mpeg4', 'h263', 'h263p', 'flv'),
   *('msmpeg4v1', 'msmpeg4v2', 'msmpeg4'),
 }
-_LISTS = 'ucfTrainTestlist'  # the folder of UCF-101's splits
+# The folders of UCF-101, of its videos and of its splits.
+_VIDEOS, _LISTS = 'UCF-101', 'ucfTrainTestlist'
 # What to do with a video that cannot be read as it is.
 _ENCODE = (
   'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
@@ -132,6 +133,33 @@ def is_ucf(root: Path) -> bool:
   return (root / _LISTS).is_dir()
 
 
+def check_has_lists(root: Path) -> None:
+  """Refuses the videos of UCF-101 without the lists of its splits.
+
+  Split at random, clips of one recording would be in train and test.
+
+  Raises:
+    UserError: a folder of that name without folders of splits, or one that it
+      is in.
+  """
+  top = root
+  if not (root / _VIDEOS).is_dir():
+    split = folders.splits(image_files.classes(root), where=str(root))
+    if split or root.absolute().name != _VIDEOS:
+      return
+    top = root.absolute().parent
+  if is_ucf(top):
+    raise UserError(
+      f'data.source: {root} has the videos of UCF-101, whose splits are beside '
+      f'it in {_LISTS}; give {top}, the folder of both'
+    )
+  raise UserError(
+    f'data.source: {top} has {_VIDEOS}, and beside it no {_LISTS} with its '
+    'splits; unpack UCF101TrainTestSplits-RecognitionTask.zip there, or rename '
+    f'{_VIDEOS}'
+  )
+
+
 def ucf(
   root: Path, fold: int
 ) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
@@ -145,50 +173,72 @@ def ucf(
     fold: from 1 to 3.
 
   Raises:
-    UserError: a list or a video that is missing, or a line that is damaged.
+    UserError: a list or a video that is missing, a line that is damaged, or a
+      class or a video that is there twice.
   """
-  names = {}
-  for number, name in _lines(root / _LISTS / 'classInd.txt', 2):
-    if not number.isdecimal() or int(number) != len(names) + 1:
-      raise UserError(
-        f'data.source: {root / _LISTS / "classInd.txt"} should number the '
-        f'classes from 1 on, and has {number!r} after {len(names)} of them'
+  names, found, seen = {}, {}, {}
+  file = root / _LISTS / 'classInd.txt'
+  for where, (number, name) in _lines(file, 'NUMBER CLASS'):
+    if number != str(len(names) + 1):
+      raise _wrong(
+        where,
+        f'has the number {number!r} and should have {len(names) + 1}, since '
+        'classes are numbered from 1 on',
       )
+    if name in names:
+      raise _wrong(where, f'names the class {name!r} again')
     names[name] = int(number) - 1
-  top = root / 'UCF-101' if (root / 'UCF-101').is_dir() else root
-  found = {}
-  for split in ('train', 'test'):
-    file = root / _LISTS / f'{split}list{fold:02d}.txt'
+  top = root / _VIDEOS if (root / _VIDEOS).is_dir() else root
+  for split, form in (('train', 'CLASS/FILE NUMBER'), ('test', 'CLASS/FILE')):
     found[split] = []
-    for line in _lines(file, 2 if split == 'train' else 1):
-      path = top / line[0]
-      if path.parent.name not in names:
-        raise unknown('class', path.parent.name, names, f'data.source: {file}')
-      if not path.is_file():
-        raise UserError(
-          f'data.source: {file} names {line[0]}, and there is no file {path}'
+    file = root / _LISTS / f'{split}list{fold:02d}.txt'
+    for where, (name, *number) in _lines(file, form):
+      path = top / name
+      own = path.parent.name
+      if own not in names:
+        raise unknown('class', own, names, f'data.source: {where}')
+      label = names[own]
+      if number not in ([], [str(label + 1)]):
+        raise _wrong(
+          where, f'gives {own} the number {number[0]}, and not {label + 1}'
         )
-      found[split].append((path, names[path.parent.name]))
+      if not path.is_file():
+        raise _wrong(where, f'names {name}, and there is no file {path}')
+      if path in seen:
+        raise _wrong(where, f'names {name}, and so does {seen[path]}')
+      seen[path] = where
+      found[split].append((path, label))
   return list(names), found
 
 
-def _lines(file: Path, words: int) -> Iterator[list[str]]:
-  """The lines of a list, each split into so many words."""
+def _lines(file: Path, form: str) -> Iterator[tuple[str, list[str]]]:
+  """Where each line of a list of UCF-101 is, for errors, and its words.
+
+  Args:
+    file: the list.
+    form: what the words are, for errors.
+
+  Raises:
+    UserError: a file that cannot be read, or a line of more or fewer words.
+  """
   try:
-    lines = file.read_text().splitlines()
+    lines = file.read_text(encoding='utf-8-sig').splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
       f'data.source: cannot read {file}, a list of UCF-101: {error}'
     ) from error
   for number, line in enumerate(lines, start=1):
-    found = line.split()
-    if found and len(found) != words:
-      raise UserError(
-        f'data.source: line {number} of {file} is {line!r} and should have '
-        f'{words} words; fetch the lists again'
-      )
+    found, where = line.split(), f'line {number} of {file}'
+    if found and len(found) != len(form.split()):
+      raise _wrong(where, f'is {line!r} and should be {form}')
     if found:
-      yield found
+      yield where, found
+
+
+def _wrong(where: str, what: str) -> UserError:
+  return UserError(
+    f'{where} {what}; repair it, or fetch the lists again', entry='data.source'
+  )
 
 
 # Arrays.

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from jaxkd.data import sources
+from jaxkd.data import examples, sources
 from jaxkd.data.images import image_files
 from jaxkd.data.video import compressed
 from jaxkd.errors import UserError
@@ -65,11 +65,11 @@ def _cache(tmp_path, monkeypatch):
 def folder(tmp_path):
   """Two classes: what moves right, and what stays."""
   root = tmp_path / 'clips'
-  for split, count in (('train', 3), ('test', 1)):
+  for split, count, first in (('train', 3, 0), ('test', 1, 3)):
     for name, speed in (('right', 2), ('still', 0)):
       for i in range(count):
         path = root / split / name / f'{i}.avi'
-        write(path, moving(speed, 0, seed=i))
+        write(path, moving(speed, 0, seed=first + i))
   return root
 
 
@@ -224,6 +224,24 @@ def test_what_was_read_is_kept_until_a_file_changes(folder, monkeypatch):
   assert (one[0] != two[0]).any()
 
 
+@pytest.mark.parametrize('held', [True, False])
+def test_clips_that_are_there_twice_are_told_of(folder, held, monkeypatch):
+  if not held:
+    monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+  for name in ('still', 'right'):
+    again = folder / 'test' / name / 'again.avi'
+    again.hardlink_to(folder / 'train' / 'right' / '0.avi')
+  notes = sources.load(f'video:{folder}', **SMALL, validation=0).notes
+  assert notes == (
+    (
+      '2 of the 4 examples in test are there as another class too',
+      '2 of the 4 examples in test are in train too',
+    )
+    if held
+    else ('2 videos in test are the same files as videos in train',)
+  )
+
+
 def test_odd_sizes_can_be_read(tmp_path):
   path = write(tmp_path / 'a.avi', moving(1, 0, height=21, width=27))
   assert compressed.of_file(path, HOW).shape == (21, 27, 13)
@@ -271,9 +289,65 @@ def test_lists_of_ucf_101_must_be_whole(ucf):
   refused(r"'Bikin'; did you mean 'Biking'", fold=2)
   (lists / 'testlist02.txt').write_text(whole)
   (lists / 'classInd.txt').write_text('1 Archery\n3 Biking\n')
-  refused(r'should number the classes from 1 on', fold=2)
+  refused(r'line 2 .* should have 2, since classes are numbered', fold=2)
   (lists / 'classInd.txt').write_text('1 Archery 7\n')
-  refused(r'line 1 of .* should have 2 words', fold=2)
+  refused(r"line 1 of .* is '1 Archery 7' and should be NUMBER CLASS", fold=2)
+  (lists / 'classInd.txt').write_text('1 Archery\n2 Archery\n')
+  refused(r"line 2 of \S+ names the class 'Archery' again", fold=2)
+
+
+@pytest.mark.parametrize(
+  ('split', 'old', 'new', 'message'),
+  [
+    (
+      'train',
+      'c00.avi 2',
+      'c00.avi 1',
+      r'3 of .* Biking the number 1, and not 2',
+    ),
+    (
+      'train',
+      'c00.avi 2',
+      'c00.avi x',
+      r'3 of .* Biking the number x, and not 2',
+    ),
+    (
+      'train',
+      'c01.avi 1',
+      'c00.avi 1',
+      r'2 of \S+ names \S+, and so does line 1',
+    ),
+    (
+      'test',
+      'Archery/v_Archery_g01_c02',
+      'Archery/v_Archery_g01_c00',
+      r'1 of \S+testlist02\.txt names .* so does line 1 of \S+trainlist02\.txt',
+    ),
+  ],
+)
+def test_lists_of_ucf_101_contradict_themselves(ucf, split, old, new, message):
+  file = ucf / 'ucfTrainTestlist' / f'{split}list02.txt'
+  file.write_text(file.read_text().replace(old, new))
+  with pytest.raises(UserError, match=rf'^data\.source: line {message}'):
+    sources.load(f'video:{ucf}', **SMALL, fold=2)
+
+
+def test_lists_may_begin_with_a_byte_order_mark(ucf):
+  for file in (ucf / 'ucfTrainTestlist').iterdir():
+    file.write_text(file.read_text(), encoding='utf-8-sig')
+  assert len(compressed.ucf(ucf, 2)[1]['train']) == 4
+
+
+def test_ucf_101_is_never_split_at_random(ucf):
+  with pytest.raises(UserError, match=rf'; give {ucf}, the folder of both'):
+    sources.load(f'video:{ucf}/UCF-101', **SMALL)
+  (ucf / 'ucfTrainTestlist').rename(ucf / 'TestTrainMulticlassSplits')
+  for path in (ucf, ucf / 'UCF-101'):
+    with pytest.raises(UserError, match=r'beside it no ucfTrainTestlist'):
+      sources.load(f'video:{path}', **SMALL)
+  for split in ('train', 'test'):
+    (ucf / 'UCF-101' / split).mkdir()
+  compressed.check_has_lists(ucf / 'UCF-101')
 
 
 # What cannot be read as it is.
