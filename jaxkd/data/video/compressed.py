@@ -18,7 +18,9 @@ All are bytes. Signed values are stored around `ZERO`: vectors in steps of
 `RESIDUAL_STEP`; what is beyond is clipped.
 """
 
+import errno
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,10 +56,16 @@ _VIDEOS, _LISTS = 'UCF-101', 'ucfTrainTestlist'
 _ENCODE = (
   'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
 )
+# That hold their pictures themselves, and do not name other files.
+_CONTAINERS = 'avi,mov,matroska,mpeg,mpegvideo,mpegts,flv,asf,ogg,m4v'
 # Bytes of a packet of MPEG-TS, which says no length: plain, in M2TS, and with
 # bytes to correct errors.
 _PACKETS = (188, 192, 204)
-_VERSION = 1  # of the arrays in the cache
+# What the properties of an ASF file begin with. Its bytes are written 40 bytes
+# further on, and at 88 whether that was known.
+_ASF = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+_LARGEST = 4096  # side to resize to
+_VERSION = 2  # of the arrays in the cache, and of what is refused
 _LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
 
@@ -109,6 +117,10 @@ def wanted(parts: Sequence[str], count: int, group: int, resize: int) -> Wanted:
   ):  # fmt: skip
     if number < least:
       raise UserError(f'data.kw.{option}: {number} should be {least} or more')
+  if resize > _LARGEST:
+    raise UserError(
+      f'data.kw.resize: {resize} pixels should be at most {_LARGEST:,}'
+    )
   if FRAMES not in parts and count > group - 1:
     raise UserError(
       f'data.kw.count: a group of {group} frames has {group - 1} P-frames, '
@@ -484,35 +496,62 @@ def _decoded(path: Path) -> tuple[list, str]:
   """All frames of a video, and the name of its codec."""
   av = lookup.package('av', extra='video', at='data.source')
   try:
-    with av.open(str(path)) as file:
+    with av.open(str(path), options={'format_whitelist': _CONTAINERS}) as file:
       if not file.streams.video:
         raise UserError(
           f'{path} has no pictures; remove it', entry='data.source'
         )
       stream = file.streams.video[0]
       context = stream.codec_context
+      if context is None:
+        raise UserError(
+          f'{path} is damaged, or coded in a way that FFmpeg does not know; '
+          f'replace it, or {_ENCODE}',
+          entry='data.source',
+        )
       context.thread_count = 1  # many files are read at the same time
       context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
       frames, said, codec = [], stream.frames, context.name
-      seconds, container = _seconds(stream), file.format.name
-      for number, packet in enumerate(file.demux(stream)):
-        if not number and packet.size and not packet.is_keyframe:
+      seconds, container = _seconds(file, stream), file.format.name
+      # What FLV says of its length is that of its sound, too.
+      streams = [*file.streams] if container == 'flv' else [stream]
+      each = 1 / float(stream.average_rate or 25)
+      begins, ends = True, 0.0
+      for packet in file.demux(streams):
+        if packet.pts is not None:
+          ends = max(ends, float(packet.pts * packet.time_base))
+        if packet.stream_index != stream.index:
+          continue
+        if begins and packet.size and not packet.is_keyframe:
           raise _no_key_frame(path)
+        begins = False
         frames += packet.decode()
   except UserError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
+    said = getattr(error, 'strerror', None) or error
+    if getattr(error, 'errno', None) == errno.EACCES:
+      raise UserError(
+        f'{path} cannot be read: {said}; set its rights, or remove it',
+        entry='data.source',
+      ) from error
     raise UserError(
-      f'{path} is no video, or a damaged one '
-      f'({getattr(error, "strerror", None) or error}); replace or remove it',
+      f'{path} is no video, or a damaged one ({said}); replace or remove it',
       entry='data.source',
     ) from error
-  if container == 'mpegts' and all(path.stat().st_size % n for n in _PACKETS):
+  if _lacks_bytes(path, container):
     raise UserError(
-      f'{path} is cut short: it ends within a packet; replace or remove it',
+      f'{path} is cut short: it has fewer bytes than a whole file of its kind; '
+      'replace or remove it',
       entry='data.source',
     )
-  if _cut_short(frames, said, seconds):
+  if container == 'avi' and _has_empty(frames, said):
+    raise UserError(
+      f'{path} has {said} frames, of which {said - len(frames)} are empty; '
+      f'{_ENCODE}',
+      entry='data.source',
+    )
+  if _cut_short(frames, said, seconds, ends, each):
     more = said or (f'{seconds:.3g} seconds of' if seconds else 'some')
     raise UserError(
       f'{path} is cut short: it should have {more} frames, of which '
@@ -532,8 +571,27 @@ def _decoded(path: Path) -> tuple[list, str]:
   return frames, codec
 
 
-def _seconds(stream: Any) -> float:
-  """How long a stream of Matroska says that it is; 0 of other files."""
+def _lacks_bytes(path: Path, container: str) -> bool:
+  """Whether a file of MPEG-TS or ASF is cut, by how many bytes it has."""
+  size = path.stat().st_size
+  if container == 'mpegts':
+    return all(size % n for n in _PACKETS)
+  if container != 'asf':
+    return False
+  with path.open('rb') as file:
+    head = file.read(2**16)
+  at = head.find(_ASF)
+  if at < 0 or len(head) < at + 92:
+    return False
+  (said,) = struct.unpack_from('<Q', head, at + 40)
+  (flags,) = struct.unpack_from('<I', head, at + 88)
+  return size < said and not flags & 1
+
+
+def _seconds(file: Any, stream: Any) -> float:
+  """How long FLV, or a stream of Matroska, says that it is; 0 of others."""
+  if file.format.name == 'flv':
+    return (file.duration or 0) / 1e6
   said = stream.metadata.get('DURATION', '')
   found = re.fullmatch(r'(\d+):(\d+):([\d.]+)', said)
   if not found:
@@ -542,15 +600,33 @@ def _seconds(stream: Any) -> float:
   return seconds + 60 * (minutes + 60 * hours)
 
 
-def _cut_short(frames: list, number: int, seconds: float) -> bool:
-  """Whether frames are fewer, or end earlier, than their file says."""
+def _has_empty(frames: list, number: int) -> bool:
+  """Whether frames of AVI are missing, but none of the last.
+
+  Those that are dropped while a film is made are empty, and take up time.
+  """
+  last = frames[-1].pts if frames else None
+  return last is not None and len(frames) < number <= last + 1
+
+
+def _cut_short(
+  frames: list, number: int, seconds: float, ends: float, each: float
+) -> bool:
+  """Whether frames are fewer, or end earlier, than their file says.
+
+  Args:
+    frames: all that could be read.
+    number: how many there should be; 0 if that is not known.
+    seconds: how long they should be; 0 if that is not known.
+    ends: when the last one is shown, in seconds.
+    each: how long one is shown, in seconds, if it is the only one.
+  """
   if len(frames) < max(number, 1) or any(f.is_corrupt for f in frames):
     return True
   times = [frame.time for frame in frames]
   if not seconds or None in times:
     return False
-  longest = max(np.diff(times), default=seconds)
-  return seconds - times[-1] > 2 * longest
+  return seconds - ends > 1.5 * max(np.diff(times), default=each)
 
 
 def _group(frames: list, size: int, path: Path) -> list:

@@ -1,7 +1,10 @@
 """Compressed video: what is read of it, and what is refused."""
 
+import errno
+import os
 import struct
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -33,8 +36,21 @@ def moving(right, down, length=LENGTH, height=SIDE, width=SIDE, seed=0):
   ])  # fmt: skip
 
 
-def write(path, frames, codec='mpeg4', pix_fmt='yuv420p', skip=0, **options):
-  """Encodes frames; the first packets may be left out."""
+def write(
+  path,
+  frames,
+  codec='mpeg4',
+  pix_fmt='yuv420p',
+  skip=0,
+  times=None,
+  sound=0,
+  **options,
+):
+  """Encodes frames at 25 times a second, or at these times of 1/25 seconds.
+
+  The first packets may be left out; behind the pictures may come some seconds
+  of silence.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   given = {
     'g': str(len(frames)),
@@ -48,11 +64,21 @@ def write(path, frames, codec='mpeg4', pix_fmt='yuv420p', skip=0, **options):
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt, stream.codec_context.thread_count = pix_fmt, 1
     packets = []
-    for pixels in frames:
+    silence = sound and file.add_stream('mp3', rate=44100)
+    for time, pixels in zip(times or range(len(frames)), frames, strict=True):
       frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+      frame.pts, frame.time_base = time, Fraction(1, 25)
       packets += stream.encode(frame)
     for packet in [*packets, *stream.encode()][skip:]:
       file.mux(packet)
+    for i in range(int(44100 * sound) // 1152):
+      frame = av.AudioFrame.from_ndarray(
+        np.zeros((2, 1152), np.int16), format='s16p', layout='stereo'
+      )
+      frame.sample_rate, frame.pts = 44100, 1152 * i
+      file.mux(silence.encode(frame))
+    if sound:
+      file.mux(silence.encode())
   return path
 
 
@@ -382,6 +408,20 @@ def cut_in_the_header(path):
   path.write_bytes(write(path, moving(2, 0)).read_bytes()[:300])
 
 
+def with_empty_frames(path):
+  """As cameras and screen recorders write AVI where they drop frames."""
+  write(path, moving(2, 0, 12), times=[*range(6), *range(8, 14)])
+
+
+def a_list_of_files(path):
+  path.write_text("ffconcat version 1.0\nfile '../still/0.avi'\n")
+
+
+def of_unknown_pictures(path):
+  whole = write(path, moving(2, 0)).read_bytes()
+  path.write_bytes(whole.replace(b'FMP4', b'\0?\0?'))
+
+
 def empty(path):
   path.write_bytes(b'')
 
@@ -411,6 +451,9 @@ def text(path):
       r'^data\.source: \S+ does not begin with a key frame',
     ),
     (cut, r'^data\.source: \S+0\.avi is (cut short|no video, or a damaged)'),
+    (with_empty_frames, r'^data\.source: \S+ has 14 frames, .* 2 are empty'),
+    (a_list_of_files, r'^data\.source: \S+0\.avi is no video'),
+    (of_unknown_pictures, r'^data\.source: \S+ is damaged, or coded in a way'),
     (cut_in_the_header, r'^data\.source: \S+0\.avi is no video, or a damaged'),
     (empty, r'^data\.source: \S+0\.avi is no video, or a damaged'),
     (text, r'^data\.source: \S+0\.avi is no video, or a damaged'),
@@ -475,12 +518,35 @@ def test_matroska_is_as_long_as_it_says(tmp_path):
     compressed.of_file(path, HOW)
 
 
-def test_a_transport_stream_ends_with_a_packet(tmp_path):
-  path = write(tmp_path / 'a.ts', moving(1, 0, 24), g='6')
+@pytest.mark.parametrize(
+  ('name', 'codec', 'sound'),
+  [
+    ('a.ts', 'mpeg2video', 0),
+    ('a.wmv', 'msmpeg4', 0),
+    ('a.wmv', 'msmpeg4', 2),
+    ('a.flv', 'flv', 0),
+    ('a.flv', 'flv', 2),
+  ],
+)
+def test_some_containers_tell_that_they_are_cut(tmp_path, name, codec, sound):
+  frames = moving(1, 0, 24)
+  path = write(tmp_path / name, frames, codec, g='6', sound=sound)
   assert compressed.of_file(path, HOW).any()
-  path.write_bytes(path.read_bytes()[:-1000])
-  with pytest.raises(UserError, match=r'a\.ts is cut short: it ends within'):
-    compressed.of_file(path, HOW)
+  whole = path.read_bytes()
+  for share in np.linspace(0.4, 0.97, 8):
+    path.write_bytes(whole[: int(share * len(whole)) + 1])
+    with pytest.raises(UserError, match=r' is (cut short|no video, or a dam)'):
+      compressed.of_file(path, HOW)
+
+
+def test_a_video_that_is_closed_to_us(tmp_path, monkeypatch):
+  def closed(*args, **kwargs):
+    raise av.error.PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+  monkeypatch.setattr(av, 'open', closed)
+  message = r'a\.avi cannot be read: Permission denied; set its rights'
+  with pytest.raises(UserError, match=message):
+    compressed.of_file(tmp_path / 'a.avi', HOW)
 
 
 def test_videos_of_several_sizes(folder):
@@ -510,6 +576,7 @@ def test_pyav_must_be_there(folder, monkeypatch):
     ({'count': 6}, r'^data\.kw\.count: a group of 6 frames has 5 P-frames'),
     ({'group': 1}, r'^data\.kw\.group: 1 should be 2 or more'),
     ({'resize': -1}, r'^data\.kw\.resize: -1 should be 0 or more'),
+    ({'resize': 5000}, r'^data\.kw\.resize: 5000 pixels .* at most 4,096'),
     ({'fold': 2}, r'^data\.kw\.fold: .* has no lists of folds'),
     (
       {'parts': ('frames',), 'count': 7},
