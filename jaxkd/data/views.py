@@ -709,7 +709,8 @@ def segments(key: Array, image: Array, count: int) -> Array:
   height, width = size_of('segments', image)
   require(
     count >= 1 and not image.shape[2] % count,
-    f'segments(count={count}) does not divide {image.shape[2]} channels',
+    f'segments(count={count}) does not divide {image.shape[2]} channels; give '
+    'as many as are stacked in them, of video data.kw.count',
   )
   return jnp.moveaxis(image.reshape(height, width, count, -1), 2, 0)
 

@@ -571,6 +571,10 @@ def test_pyav_must_be_there(folder, monkeypatch):
   [
     ({'parts': ('images',)}, r"^data\.kw\.parts: .*did you mean 'image'"),
     ({'parts': ('image', 'frames')}, r"^data\.kw\.parts: .*'frames' alone"),
+    (
+      {'parts': 'motion'},
+      r"^data\.kw\.parts: 'motion' should be a list of texts, .* \('motion',\)",
+    ),
     ({'parts': ()}, r'^data\.kw\.parts: \(\) should be'),
     ({'count': 0}, r'^data\.kw\.count: 0 should be 1 or more'),
     ({'count': 6}, r'^data\.kw\.count: a group of 6 frames has 5 P-frames'),
