@@ -290,18 +290,18 @@ def _check_around_zero(view: views.View, source: Source, at: str) -> None:
   if kind not in positions.AROUND_ZERO:
     return
   names = [op.name for op in view.ops]
-  turns = [name for name in names if name in views.TURNING]
-  if turns and kind == positions.VECTORS:
-    raise UserError(
-      f'{at}: {turns[0]} would move the vectors of {source.name} and leave '
-      'their directions as they are; leave it out, and write it in '
-      'data.augment, which turns them too'
-    )
   colours = [name for name in names if name in views.OF_COLOURS]
   if colours:
     raise UserError(
       f'{at}: {colours[0]} changes colours, and the {part} of {source.name} '
-      'are differences of them; leave it out'
+      'has none; leave it out'
+    )
+  turns = [name for name in names if name in views.TURNING]
+  if turns and kind == positions.VECTORS:
+    raise UserError(
+      f'{at}: {turns[0]} would move the vectors of {source.name} and leave '
+      'their directions as they are; leave it out, or use flip or dihedral in '
+      'data.augment, which turn them too'
     )
   fills = views.filling(view)
   if fills:

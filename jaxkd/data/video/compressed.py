@@ -237,7 +237,8 @@ def _lines(file: Path, form: str) -> Iterator[tuple[str, list[str]]]:
     lines = file.read_text(encoding='utf-8-sig').splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
-      f'data.source: cannot read {file}, a list of UCF-101: {error}'
+      f'data.source: cannot read {file}, a list of UCF-101: '
+      f'{getattr(error, "strerror", None) or error}'
     ) from error
   for number, line in enumerate(lines, start=1):
     found, where = line.split(), f'line {number} of {file}'
