@@ -49,7 +49,7 @@ TURNING = {
   *('flip', 'rotate', 'dihedral', 'dihedral_all'),
   *('rand_augment', 'trivial_augment'),
 }
-# Ops that put zeros in, or what they are told to.
+# Ops that put zeros in, unless they are told otherwise.
 FILLING = {
   *('shift', 'pad_and_crop', 'rotate', 'cutout', 'random_erasing'),
 }
@@ -227,9 +227,15 @@ def moving(view: View) -> tuple[str, ...]:
 
 def filling(view: View) -> tuple[str, ...]:
   """The names of those ops that put zeros in before pixels are centred."""
-  is_later = lambda op: op.name != 'standardize'  # noqa: E731
-  ahead = itertools.takewhile(is_later, view.ops)
-  return tuple(op.name for op in ahead if op.name in FILLING)
+  is_ahead = lambda op: op.name != 'standardize'  # noqa: E731
+  ahead = itertools.takewhile(is_ahead, view.ops)
+  return tuple(op.name for op in ahead if op.name in FILLING and _is_zero(op))
+
+
+def _is_zero(op: Op) -> bool:
+  """Whether what an op puts in is 0, by its arguments."""
+  given = op.apply.keywords
+  return given.get('mode', 'constant') == 'constant' and not given.get('value')
 
 
 def part_of(view: View) -> str:

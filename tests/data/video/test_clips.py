@@ -209,6 +209,8 @@ def test_views_fill_with_zero_only_where_that_is_zero(source, part):
       with pytest.raises(UserError, match=message + r'standardize\(0\.502'):
         seen(ops)
     assert seen(f'standardize(0.502, 0.25)|{op}') == source.input_shape[part]
+  for op in ("pad_and_crop(2, 'edge')", 'random_erasing(value=0.502)'):
+    assert seen(op) == source.input_shape[part]
   with pytest.raises(UserError, match='changes colours, and the'):
     seen('color_jitter(0.5)')
 
