@@ -22,6 +22,11 @@ on UCF-101; teacher 2×32 units, student 64.
   python experiments/distill.py --config configs/wang2019_progressive.py \
       --workdir runs/wang2019_progressive
 
+Clips of your own need their options too, since those of `clips` are dropped
+where another source is named: `--config.data.source=video:PATH
+--config.data.kw.parts="('motion',)" --config.data.kw.count=10
+--config.data.kw.resize=16`.
+
 It needs `pip install 'jaxkd[video]'`; encoding takes a few minutes, once. A run
 takes an hour on one CPU core.
 

@@ -113,7 +113,9 @@ def fault(value: Any, annotation: Any, *, positive: bool = False) -> str:
   if _fits(value, annotation, positive):
     return ''
   least = ' above 0' if positive else ''
-  return f'{value!r} should be {_said(annotation)}{least}'
+  one = (value,)  # what is meant where one value is given for a list
+  like = f', as in {one!r}' if _fits(one, annotation, positive) else ''
+  return f'{value!r} should be {_said(annotation)}{least}{like}'
 
 
 def _fits(value: Any, annotation: Any, positive: bool) -> bool:

@@ -6,7 +6,10 @@ no file of that name.
 """
 
 import contextlib
+import errno
 import hashlib
+import re
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +18,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from jaxkd import files as files_lib
 from jaxkd.errors import UserError
+
+# A draft is named after what it will be and whoever writes it.
+_DRAFT = re.compile(r'\.[0-9a-f]{32}$')
+_FORSAKEN = 24 * 60 * 60  # seconds after which nobody writes a draft any more
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def key(files: Iterable[Path], *made_by: Any) -> str:
@@ -86,7 +95,7 @@ def mapped(
   try:
     file = file.expanduser()
   except RuntimeError as error:
-    raise UserError(f'{file} cannot be written: {error}; set HOME') from error
+    raise unwritable(file, error) from error
   try:
     found = np.load(file, mmap_mode='r')
     if found.shape == shape and found.dtype == dtype:
@@ -103,27 +112,50 @@ def mapped(
   }
   draft = file.with_suffix(f'.{uuid.uuid4().hex}')  # of this writer alone
   try:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     with draft.open('wb') as opened:
       np.lib.format.write_array_header_1_0(opened, header)
       for row in rows():
         opened.write(np.ascontiguousarray(row, dtype).tobytes())
     draft.replace(file)
   except OSError as error:
-    raise UserError(
-      f'{file} cannot be written: {error.strerror}; make room there'
-    ) from error
+    raise unwritable(file, error) from error
   finally:
     with contextlib.suppress(OSError):
       draft.unlink()
   return np.load(file, mmap_mode='r')
 
 
+def make_folder(folder: Path) -> None:
+  """Makes a folder of the cache, and removes drafts of runs that were killed.
+
+  Raises:
+    OSError: it cannot be made.
+  """
+  files_lib.make_folder(folder)
+  for left in folder.iterdir():
+    if _DRAFT.search(left.name):
+      with contextlib.suppress(OSError):  # another run may remove it, too
+        if time.time() - left.stat().st_mtime > _FORSAKEN:
+          files_lib.remove(left)
+
+
+def unwritable(file: Path, error: Exception) -> UserError:
+  """The error for a file, or a folder, of the cache that a source needs."""
+  code = getattr(error, 'errno', None)
+  do = 'make room there' if code in _FULL else 'see to it that it can be'
+  return UserError(
+    f'{file} cannot be written: {getattr(error, "strerror", None) or error}; '
+    f'{do}, or set HOME to a folder whose .cache is to be used instead',
+    entry='data.source',
+  )
+
+
 def _save(made: Mapping[str, np.ndarray], file: Path) -> None:
   draft = None
   try:
     file = file.expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     draft = file.with_suffix(f'.{uuid.uuid4().hex}')  # of this writer alone
     with draft.open('wb') as opened:
       np.savez_compressed(opened, **made)

@@ -58,9 +58,9 @@ def apply(
 
   Label maps use the nearest neighbour. Pixels from outside of the old image are
   0, and not valid. Inputs may be several images of one size, which move alike;
-  vectors among them are turned and scaled as well, and are 0 outside. Boxes are
-  clipped to the image; those with less than a share `VISIBLE` of their area
-  left, and points outside of it, become invalid.
+  those around `positions.ZERO` get that from outside, and vectors are turned
+  and scaled as well. Boxes are clipped to the image; those with less than a
+  share `VISIBLE` of their area left, and points outside of it, become invalid.
 
   Args:
     move: from an op.
@@ -231,16 +231,22 @@ def _swapped(move: Move, x: Array) -> Array:
 def _shown(move: Move, image: Array, kind: str | None) -> Array:
   """An image [H, W, C] after the move, or vectors, turned and scaled too."""
   move_image = _interpolated if move.resamples else _nearest
-  if kind != positions.VECTORS:
+  if kind not in positions.AROUND_ZERO:
     return move_image(move, image)
   zero = positions.ZERO / 255
-  pairs = move_image(move, image - zero)
-  pairs = pairs.reshape(*pairs.shape[:2], -1, 2)
+  signed = move_image(move, image - zero)
+  if kind == positions.VECTORS:
+    signed = _turned(move, signed)
+  return jnp.clip(signed + zero, 0, 1)
+
+
+def _turned(move: Move, vectors: Array) -> Array:
+  """Vectors [H, W, 2 n] whose directions and lengths change with the image."""
+  pairs = vectors.reshape(*vectors.shape[:2], -1, 2)
   if move.swapped is not None:
     pairs = jnp.where(move.swapped, pairs[..., ::-1], pairs)
   scale = move.scale[::-1].astype(pairs.dtype)  # right comes before down
-  turned = pairs * scale.reshape(1, 1, 1, 2)
-  return jnp.clip(turned.reshape(*turned.shape[:2], -1) + zero, 0, 1)
+  return (pairs * scale.reshape(1, 1, 1, 2)).reshape(vectors.shape)
 
 
 def _nearest(move: Move, x: Array) -> Array:

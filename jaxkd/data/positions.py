@@ -9,9 +9,9 @@ The kind of a field follows from its name:
 - ``points``: float [M, 2], each (down, right).
 
 Inputs are images. `Source.fields` gives the kind of each part of inputs that
-are several arrays, or of ``inputs``: `MAP` for an image, or `VECTORS`, bytes
-around `ZERO`: for each pixel (right, down) in some number of pixels, several
-pairs along the channels.
+are several arrays, or of ``inputs``: `MAP` for an image, or, in bytes around
+`ZERO`, `SIGNED` for an image of differences, and `VECTORS`: for each pixel
+(right, down) in some number of pixels, several pairs along the channels.
 
 Positions are shares of the height and of the width, as in TFDS: (0, 0) is the
 upper left corner of the image, and (1, 1) the lower right corner. So they do
@@ -31,10 +31,13 @@ MAP = 'map'  # [H, W, ...]
 BOXES = 'boxes'  # [M, 4]
 POINTS = 'points'  # [M, 2]
 OBJECTS = 'objects'  # [M]: one value for each box or point, e.g. its class
+SIGNED = 'signed'  # [H, W, C]: inputs, differences of pixels
 VECTORS = 'vectors'  # [H, W, 2 n]: inputs, pairs of (right, down) in pixels
+AROUND_ZERO = (SIGNED, VECTORS)  # bytes of which `ZERO` stands for nothing
 UNKNOWN = ''  # several values of unknown meaning
-DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS, VECTORS)  # in `Source.fields`
-ZERO = 128  # the byte of a vector's 0
+# In `Source.fields`.
+DECLARED = (FIXED, MAP, BOXES, POINTS, OBJECTS, *AROUND_ZERO)
+ZERO = 128  # the byte of a difference or a vector of 0
 _LAST = {BOXES: 4, POINTS: 2}  # the size of the last axis
 _FORMS = {
   MAP: '[height, width, ...] of its image',

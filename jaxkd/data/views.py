@@ -14,6 +14,7 @@ share the draws of ops that both name, and adding an op changes no other's.
 
 import functools
 import inspect
+import itertools
 import math
 import sys
 import warnings
@@ -40,13 +41,17 @@ from jaxkd.keys import fold
 # Ops that move pixels, away from labels that are given for each place.
 MOVING = {
   *('shift', 'pad_and_crop', 'random_crop', 'centre', 'flip', 'rotate'),
-  *('dihedral', 'resize', 'haar', 'random_resized_crop'),
+  *('dihedral', 'dihedral_all', 'resize', 'haar', 'random_resized_crop'),
   *('rand_augment', 'trivial_augment'),
 }
 # Of these, the ops that turn or mirror what is in an image.
 TURNING = {
   *('flip', 'rotate', 'dihedral', 'dihedral_all'),
   *('rand_augment', 'trivial_augment'),
+}
+# Ops that put zeros in, unless they are told otherwise.
+FILLING = {
+  *('shift', 'pad_and_crop', 'rotate', 'cutout', 'random_erasing'),
 }
 # Ops that take pixels from 0 to 1, which they are no more behind `standardize`.
 OF_COLOURS = {'color_jitter', 'rand_augment', 'trivial_augment'}
@@ -218,6 +223,19 @@ def output_shape(view: View, input_shape: Any, *, at: str = 'view') -> Any:
 def moving(view: View) -> tuple[str, ...]:
   """The names of those ops of this module in a view that move pixels."""
   return tuple(op.name for op in view.ops if op.name in MOVING)
+
+
+def filling(view: View) -> tuple[str, ...]:
+  """The names of those ops that put zeros in before pixels are centred."""
+  is_ahead = lambda op: op.name != 'standardize'  # noqa: E731
+  ahead = itertools.takewhile(is_ahead, view.ops)
+  return tuple(op.name for op in ahead if op.name in FILLING and _is_zero(op))
+
+
+def _is_zero(op: Op) -> bool:
+  """Whether what an op puts in is 0, by its arguments."""
+  given = op.apply.keywords
+  return given.get('mode', 'constant') == 'constant' and not given.get('value')
 
 
 def part_of(view: View) -> str:
@@ -697,7 +715,8 @@ def segments(key: Array, image: Array, count: int) -> Array:
   height, width = size_of('segments', image)
   require(
     count >= 1 and not image.shape[2] % count,
-    f'segments(count={count}) does not divide {image.shape[2]} channels',
+    f'segments(count={count}) does not divide {image.shape[2]} channels; give '
+    'as many as are stacked in them, of video data.kw.count',
   )
   return jnp.moveaxis(image.reshape(height, width, count, -1), 2, 0)
 

@@ -277,17 +277,39 @@ def viewed_shape(text: str, source: Source, at: str) -> Any:
         f'{at}: {moved[0]} moves the pixels of {source.name} and not their '
         f'{field}; leave it out, and move both in data.augment'
       )
-  shown = source.fields.get(views.part_of(view) or 'inputs')
-  turns = [name for name in moved if name in views.TURNING]
-  if turns and shown == positions.VECTORS:
-    raise UserError(
-      f'{at}: {turns[0]} would move the vectors of {source.name} and leave '
-      'their directions as they are; leave it out, and write it in '
-      'data.augment, which turns them too'
-    )
+  _check_around_zero(view, source, at)
   found = views.output_shape(view, source.input_shape, at=at)
   _check_unit(view, source, at)
   return found
+
+
+def _check_around_zero(view: views.View, source: Source, at: str) -> None:
+  """Refuses ops on vectors or differences that do not fit what bytes mean."""
+  part = views.part_of(view) or 'inputs'
+  kind = source.fields.get(part)
+  if kind not in positions.AROUND_ZERO:
+    return
+  names = [op.name for op in view.ops]
+  colours = [name for name in names if name in views.OF_COLOURS]
+  if colours:
+    raise UserError(
+      f'{at}: {colours[0]} changes colours, and the {part} of {source.name} '
+      'has none; leave it out'
+    )
+  turns = [name for name in names if name in views.TURNING]
+  if turns and kind == positions.VECTORS:
+    raise UserError(
+      f'{at}: {turns[0]} would move the vectors of {source.name} and leave '
+      'their directions as they are; leave it out, or use flip or dihedral in '
+      'data.augment, which turn them too'
+    )
+  fills = views.filling(view)
+  if fills:
+    raise UserError(
+      f'{at}: {fills[0]} puts in bytes of 0, and in the {part} of '
+      f'{source.name} {positions.ZERO} stands for zero; put it behind '
+      f'standardize({positions.ZERO / 255:.3f}, ...), or use data.augment'
+    )
 
 
 def _check_unit(view: views.View, source: Source, at: str) -> None:

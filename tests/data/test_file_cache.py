@@ -1,6 +1,9 @@
 """What takes long to make is made once, and again of other files."""
 
+import errno
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,5 +127,35 @@ def test_a_large_array_that_fails_leaves_nothing(tmp_path):
     file_cache.mapped(file, (3, 4), np.uint8, rows)
   assert not [*file.parent.iterdir()]
   (tmp_path / 'c').write_text('')
-  with pytest.raises(UserError, match=r'cannot be written: .*; make room'):
+  message = r'^data\.source: \S+d\.npy cannot be written: Not a .*set HOME'
+  with pytest.raises(UserError, match=message):
     file_cache.mapped(tmp_path / 'c' / 'd.npy', (1, 4), np.uint8, rows)
+
+
+@pytest.mark.parametrize(
+  ('code', 'message'),
+  [
+    (errno.ENOSPC, 'No space left on device; make room there, or set HOME'),
+    (errno.EACCES, 'Permission denied; see to it that it can be, or set HOME'),
+  ],
+)
+def test_errors_say_what_to_do(code, message):
+  error = OSError(code, os.strerror(code))
+  assert message in str(file_cache.unwritable(Path('a.npy'), error))
+
+
+def test_what_killed_runs_have_left_is_removed(tmp_path):
+  name, now = 'a' * 32, time.time()
+  old, folder, new = (
+    tmp_path / f'{start}.{char * 32}'
+    for start, char in ((name, 'b'), (f'.{name}', 'c'), (name, 'd'))
+  )
+  kept = tmp_path / f'{name}.npy'
+  (folder / 'train').mkdir(parents=True)
+  for path in (old, new, kept):
+    path.touch()
+  for path, days in ((old, 2), (folder, 2), (new, 0.5), (kept, 9)):
+    os.utime(path, times=(now, now - days * 86400))
+  found = file_cache.arrays(tmp_path / 'b.npz', lambda: {'a': 1})
+  assert found['a'] == 1
+  assert {*tmp_path.iterdir()} == {new, kept, tmp_path / 'b.npz'}

@@ -178,11 +178,12 @@ def left_out(others: Mapping[str, int], kind: Files) -> tuple[str, ...]:
   return (f'files that are no {kind.name} are left out: {_counted(others)}',)
 
 
-def seen_twice(found: Mapping[str, Found]) -> tuple[str, ...]:
+def seen_twice(found: Mapping[str, Found], kind: Files) -> tuple[str, ...]:
   """Notes on files that links put into several splits or classes.
 
   Args:
     found: split -> files and labels, from `find`.
+    kind: of the files.
   """
   splits = [*found]
   split = np.repeat(
@@ -200,8 +201,8 @@ def seen_twice(found: Mapping[str, Found]) -> tuple[str, ...]:
   )
   counts = collections.Counter(pairs)
   return tuple(
-    f'{count:,} images in {splits[own]} are the same files as images in '
-    + (splits[other] if other != own else 'another class')
+    f'{count:,} {kind.name} in {splits[own]} are the same files as '
+    f'{kind.name} in ' + (splits[other] if other != own else 'another class')
     for (own, other), count in counts.items()
   )
 

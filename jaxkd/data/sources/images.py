@@ -331,7 +331,11 @@ def folder(
   splits = in_memory(source, splits)
   # Of what is not in memory, only links are known.
   held = all(isinstance(own, ArrayExamples) for own in splits.values())
-  twice = copies.said(splits) if held else image_files.seen_twice(files)
+  twice = (
+    copies.said(splits)
+    if held
+    else image_files.seen_twice(files, image_files.IMAGES)
+  )
   notes = *twice, *kind.notes, *left_out
   notes = *source.notes, *notes
   source = source._replace(splits=splits, resize=resize, notes=notes)

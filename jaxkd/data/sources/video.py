@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxkd.data import copies, file_cache, listing, positions
 from jaxkd.data import examples as examples_lib
-from jaxkd.data import file_cache, listing, positions
-from jaxkd.data.examples import StreamedExamples
+from jaxkd.data.examples import ArrayExamples, StreamedExamples
+from jaxkd.data.images import image_files
 from jaxkd.data.images import scenes as scenes_lib
 from jaxkd.data.source import (
   Source,
@@ -126,7 +127,7 @@ def video(
   """Clips of compressed video: key frames, motion vectors and residuals.
 
   Videos are in one folder for each class, as in `folder`, or as UCF-101 is
-  published: ``UCF-101/CLASS/*.avi`` beside ``ucfTrainTestlist``. See
+  published: PATH has ``UCF-101/CLASS/*.avi`` and ``ucfTrainTestlist``. See
   `jaxkd.data.video.compressed` for what they must be, and for what the parts
   mean. Inputs are a dict of the parts, which the view ``part(NAME)`` takes one
   of; or, of one part, its array alone. All are uint8 [H, W, C], with the
@@ -162,12 +163,27 @@ def video(
         f'data.kw.fold: {root} has no lists of folds, as UCF-101 has; remove '
         'the entry'
       )
+    video_lib.check_has_lists(root)
     classes, files, notes = _in_class_folders(root)
   source = _clips(
     name, video_lib.read(files, how), how, classes, validation, notes
   )
-  paths = [file for group in files.values() for file, _ in group]
-  return with_sizes(source, listing.of(paths), root)
+  found = {
+    split: image_files.Found(
+      listing.of(path for path, _ in own), np.array([label for _, label in own])
+    )
+    for split, own in files.items()
+  }
+  # As of images: of what is not in memory, only links are known.
+  held = [isinstance(own, ArrayExamples) for own in source.splits.values()]
+  twice = (
+    copies.said(source.splits)
+    if all(held)
+    else image_files.seen_twice(found, video_lib.VIDEOS)
+  )
+  source = source._replace(notes=(*twice, *source.notes))
+  all_files = listing.joined([own.files for own in found.values()])
+  return with_sizes(source, all_files, root)
 
 
 def _in_class_folders(
@@ -192,8 +208,8 @@ def _clips(
 ) -> Source:
   """A source of parts of videos, in memory if they are small."""
   of = dict.fromkeys(how.parts, positions.MAP)
-  if 'motion' in of:
-    of['motion'] = positions.VECTORS
+  signed = {'motion': positions.VECTORS, 'residual': positions.SIGNED}
+  of |= {part: kind for part, kind in signed.items() if part in of}
   kinds = of if len(of) > 1 else {'inputs': next(iter(of.values()))}
   splits = {
     split: examples_lib.held(own) if len(own) else own

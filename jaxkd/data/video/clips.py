@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxkd.data import passes
+from jaxkd.data import file_cache, passes
 from jaxkd.data.images import scenes
 from jaxkd.data.video import compressed
 from jaxkd.errors import UserError
@@ -242,11 +242,12 @@ def written(
   try:
     folder = CACHE.expanduser() / name
   except RuntimeError as error:
-    raise UserError(f'{CACHE} cannot be written: {error}; set HOME') from error
+    raise file_cache.unwritable(CACHE, error) from error
   if folder.is_dir():
     return folder
   draft = folder.with_name(f'.{name}.{uuid.uuid4().hex}')
   try:
+    file_cache.make_folder(folder.parent)
     for split, (clip, count) in clips.items():
       for action in ACTIONS:
         (draft / split / action).mkdir(parents=True)
@@ -258,9 +259,7 @@ def written(
     draft.rename(folder)
   except OSError as error:
     if not folder.is_dir():  # else another run has made it meanwhile
-      raise UserError(
-        f'{folder} cannot be written: {error.strerror}; make room there'
-      ) from error
+      raise file_cache.unwritable(folder, error) from error
   finally:
     shutil.rmtree(draft, ignore_errors=True)
   return folder

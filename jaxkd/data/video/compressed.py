@@ -18,7 +18,9 @@ All are bytes. Signed values are stored around `ZERO`: vectors in steps of
 `RESIDUAL_STEP`; what is beyond is clipped.
 """
 
+import errno
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +30,7 @@ import PIL
 from PIL import Image
 
 from jaxkd import lookup
-from jaxkd.data import file_cache, passes, positions
+from jaxkd.data import file_cache, folders, passes, positions
 from jaxkd.data.examples import Examples, StreamedExamples
 from jaxkd.data.images import image_files
 from jaxkd.errors import UserError, unknown
@@ -48,15 +50,22 @@ _CODECS = {
   *('mpeg1video', 'mpeg2video', 'mpeg4', 'h263', 'h263p', 'flv'),
   *('msmpeg4v1', 'msmpeg4v2', 'msmpeg4'),
 }
-_LISTS = 'ucfTrainTestlist'  # the folder of UCF-101's splits
+# The folders of UCF-101, of its videos and of its splits.
+_VIDEOS, _LISTS = 'UCF-101', 'ucfTrainTestlist'
 # What to do with a video that cannot be read as it is.
 _ENCODE = (
   'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
 )
+# That hold their pictures themselves, and do not name other files.
+_CONTAINERS = 'avi,mov,matroska,mpeg,mpegvideo,mpegts,flv,asf,ogg,m4v'
 # Bytes of a packet of MPEG-TS, which says no length: plain, in M2TS, and with
 # bytes to correct errors.
 _PACKETS = (188, 192, 204)
-_VERSION = 1  # of the arrays in the cache
+# What the properties of an ASF file begin with. Its bytes are written 40 bytes
+# further on, and at 88 whether that was known.
+_ASF = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+_LARGEST = 4096  # side to resize to
+_VERSION = 2  # of the arrays in the cache, and of what is refused
 _LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
 
@@ -108,6 +117,10 @@ def wanted(parts: Sequence[str], count: int, group: int, resize: int) -> Wanted:
   ):  # fmt: skip
     if number < least:
       raise UserError(f'data.kw.{option}: {number} should be {least} or more')
+  if resize > _LARGEST:
+    raise UserError(
+      f'data.kw.resize: {resize} pixels should be at most {_LARGEST:,}'
+    )
   if FRAMES not in parts and count > group - 1:
     raise UserError(
       f'data.kw.count: a group of {group} frames has {group - 1} P-frames, '
@@ -132,6 +145,33 @@ def is_ucf(root: Path) -> bool:
   return (root / _LISTS).is_dir()
 
 
+def check_has_lists(root: Path) -> None:
+  """Refuses the videos of UCF-101 without the lists of its splits.
+
+  Split at random, clips of one recording would be in train and test.
+
+  Raises:
+    UserError: a folder of that name without folders of splits, or one that it
+      is in.
+  """
+  top = root
+  if not (root / _VIDEOS).is_dir():
+    split = folders.splits(image_files.classes(root), where=str(root))
+    if split or root.absolute().name != _VIDEOS:
+      return
+    top = root.absolute().parent
+  if is_ucf(top):
+    raise UserError(
+      f'data.source: {root} has the videos of UCF-101, whose splits are beside '
+      f'it in {_LISTS}; give {top}, the folder of both'
+    )
+  raise UserError(
+    f'data.source: {top} has {_VIDEOS}, and beside it no {_LISTS} with its '
+    'splits; unpack UCF101TrainTestSplits-RecognitionTask.zip there, or rename '
+    f'{_VIDEOS}'
+  )
+
+
 def ucf(
   root: Path, fold: int
 ) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
@@ -145,50 +185,73 @@ def ucf(
     fold: from 1 to 3.
 
   Raises:
-    UserError: a list or a video that is missing, or a line that is damaged.
+    UserError: a list or a video that is missing, a line that is damaged, or a
+      class or a video that is there twice.
   """
-  names = {}
-  for number, name in _lines(root / _LISTS / 'classInd.txt', 2):
-    if not number.isdecimal() or int(number) != len(names) + 1:
-      raise UserError(
-        f'data.source: {root / _LISTS / "classInd.txt"} should number the '
-        f'classes from 1 on, and has {number!r} after {len(names)} of them'
+  names, found, seen = {}, {}, {}
+  file = root / _LISTS / 'classInd.txt'
+  for where, (number, name) in _lines(file, 'NUMBER CLASS'):
+    if number != str(len(names) + 1):
+      raise _wrong(
+        where,
+        f'has the number {number!r} and should have {len(names) + 1}, since '
+        'classes are numbered from 1 on',
       )
+    if name in names:
+      raise _wrong(where, f'names the class {name!r} again')
     names[name] = int(number) - 1
-  top = root / 'UCF-101' if (root / 'UCF-101').is_dir() else root
-  found = {}
-  for split in ('train', 'test'):
-    file = root / _LISTS / f'{split}list{fold:02d}.txt'
+  top = root / _VIDEOS if (root / _VIDEOS).is_dir() else root
+  for split, form in (('train', 'CLASS/FILE NUMBER'), ('test', 'CLASS/FILE')):
     found[split] = []
-    for line in _lines(file, 2 if split == 'train' else 1):
-      path = top / line[0]
-      if path.parent.name not in names:
-        raise unknown('class', path.parent.name, names, f'data.source: {file}')
-      if not path.is_file():
-        raise UserError(
-          f'data.source: {file} names {line[0]}, and there is no file {path}'
+    file = root / _LISTS / f'{split}list{fold:02d}.txt'
+    for where, (name, *number) in _lines(file, form):
+      path = top / name
+      own = path.parent.name
+      if own not in names:
+        raise unknown('class', own, names, f'data.source: {where}')
+      label = names[own]
+      if number not in ([], [str(label + 1)]):
+        raise _wrong(
+          where, f'gives {own} the number {number[0]}, and not {label + 1}'
         )
-      found[split].append((path, names[path.parent.name]))
+      if not path.is_file():
+        raise _wrong(where, f'names {name}, and there is no file {path}')
+      if path in seen:
+        raise _wrong(where, f'names {name}, and so does {seen[path]}')
+      seen[path] = where
+      found[split].append((path, label))
   return list(names), found
 
 
-def _lines(file: Path, words: int) -> Iterator[list[str]]:
-  """The lines of a list, each split into so many words."""
+def _lines(file: Path, form: str) -> Iterator[tuple[str, list[str]]]:
+  """Where each line of a list of UCF-101 is, for errors, and its words.
+
+  Args:
+    file: the list.
+    form: what the words are, for errors.
+
+  Raises:
+    UserError: a file that cannot be read, or a line of more or fewer words.
+  """
   try:
-    lines = file.read_text().splitlines()
+    lines = file.read_text(encoding='utf-8-sig').splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
-      f'data.source: cannot read {file}, a list of UCF-101: {error}'
+      f'data.source: cannot read {file}, a list of UCF-101: '
+      f'{getattr(error, "strerror", None) or error}'
     ) from error
   for number, line in enumerate(lines, start=1):
-    found = line.split()
-    if found and len(found) != words:
-      raise UserError(
-        f'data.source: line {number} of {file} is {line!r} and should have '
-        f'{words} words; fetch the lists again'
-      )
+    found, where = line.split(), f'line {number} of {file}'
+    if found and len(found) != len(form.split()):
+      raise _wrong(where, f'is {line!r} and should be {form}')
     if found:
-      yield found
+      yield where, found
+
+
+def _wrong(where: str, what: str) -> UserError:
+  return UserError(
+    f'{where} {what}; repair it, or fetch the lists again', entry='data.source'
+  )
 
 
 # Arrays.
@@ -434,35 +497,62 @@ def _decoded(path: Path) -> tuple[list, str]:
   """All frames of a video, and the name of its codec."""
   av = lookup.package('av', extra='video', at='data.source')
   try:
-    with av.open(str(path)) as file:
+    with av.open(str(path), options={'format_whitelist': _CONTAINERS}) as file:
       if not file.streams.video:
         raise UserError(
           f'{path} has no pictures; remove it', entry='data.source'
         )
       stream = file.streams.video[0]
       context = stream.codec_context
+      if context is None:
+        raise UserError(
+          f'{path} is damaged, or coded in a way that FFmpeg does not know; '
+          f'replace it, or {_ENCODE}',
+          entry='data.source',
+        )
       context.thread_count = 1  # many files are read at the same time
       context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
       frames, said, codec = [], stream.frames, context.name
-      seconds, container = _seconds(stream), file.format.name
-      for number, packet in enumerate(file.demux(stream)):
-        if not number and packet.size and not packet.is_keyframe:
+      seconds, container = _seconds(file, stream), file.format.name
+      # What FLV says of its length is that of its sound, too.
+      streams = [*file.streams] if container == 'flv' else [stream]
+      each = 1 / float(stream.average_rate or 25)
+      begins, ends = True, 0.0
+      for packet in file.demux(streams):
+        if packet.pts is not None:
+          ends = max(ends, float(packet.pts * packet.time_base))
+        if packet.stream_index != stream.index:
+          continue
+        if begins and packet.size and not packet.is_keyframe:
           raise _no_key_frame(path)
+        begins = False
         frames += packet.decode()
   except UserError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
+    said = getattr(error, 'strerror', None) or error
+    if getattr(error, 'errno', None) == errno.EACCES:
+      raise UserError(
+        f'{path} cannot be read: {said}; set its rights, or remove it',
+        entry='data.source',
+      ) from error
     raise UserError(
-      f'{path} is no video, or a damaged one '
-      f'({getattr(error, "strerror", None) or error}); replace or remove it',
+      f'{path} is no video, or a damaged one ({said}); replace or remove it',
       entry='data.source',
     ) from error
-  if container == 'mpegts' and all(path.stat().st_size % n for n in _PACKETS):
+  if _lacks_bytes(path, container):
     raise UserError(
-      f'{path} is cut short: it ends within a packet; replace or remove it',
+      f'{path} is cut short: it has fewer bytes than a whole file of its kind; '
+      'replace or remove it',
       entry='data.source',
     )
-  if _cut_short(frames, said, seconds):
+  if container == 'avi' and _has_empty(frames, said):
+    raise UserError(
+      f'{path} has {said} frames, of which {said - len(frames)} are empty; '
+      f'{_ENCODE}',
+      entry='data.source',
+    )
+  if _cut_short(frames, said, seconds, ends, each):
     more = said or (f'{seconds:.3g} seconds of' if seconds else 'some')
     raise UserError(
       f'{path} is cut short: it should have {more} frames, of which '
@@ -482,8 +572,27 @@ def _decoded(path: Path) -> tuple[list, str]:
   return frames, codec
 
 
-def _seconds(stream: Any) -> float:
-  """How long a stream of Matroska says that it is; 0 of other files."""
+def _lacks_bytes(path: Path, container: str) -> bool:
+  """Whether a file of MPEG-TS or ASF is cut, by how many bytes it has."""
+  size = path.stat().st_size
+  if container == 'mpegts':
+    return all(size % n for n in _PACKETS)
+  if container != 'asf':
+    return False
+  with path.open('rb') as file:
+    head = file.read(2**16)
+  at = head.find(_ASF)
+  if at < 0 or len(head) < at + 92:
+    return False
+  (said,) = struct.unpack_from('<Q', head, at + 40)
+  (flags,) = struct.unpack_from('<I', head, at + 88)
+  return size < said and not flags & 1
+
+
+def _seconds(file: Any, stream: Any) -> float:
+  """How long FLV, or a stream of Matroska, says that it is; 0 of others."""
+  if file.format.name == 'flv':
+    return (file.duration or 0) / 1e6
   said = stream.metadata.get('DURATION', '')
   found = re.fullmatch(r'(\d+):(\d+):([\d.]+)', said)
   if not found:
@@ -492,15 +601,33 @@ def _seconds(stream: Any) -> float:
   return seconds + 60 * (minutes + 60 * hours)
 
 
-def _cut_short(frames: list, number: int, seconds: float) -> bool:
-  """Whether frames are fewer, or end earlier, than their file says."""
+def _has_empty(frames: list, number: int) -> bool:
+  """Whether frames of AVI are missing, but none of the last.
+
+  Those that are dropped while a film is made are empty, and take up time.
+  """
+  last = frames[-1].pts if frames else None
+  return last is not None and len(frames) < number <= last + 1
+
+
+def _cut_short(
+  frames: list, number: int, seconds: float, ends: float, each: float
+) -> bool:
+  """Whether frames are fewer, or end earlier, than their file says.
+
+  Args:
+    frames: all that could be read.
+    number: how many there should be; 0 if that is not known.
+    seconds: how long they should be; 0 if that is not known.
+    ends: when the last one is shown, in seconds.
+    each: how long one is shown, in seconds, if it is the only one.
+  """
   if len(frames) < max(number, 1) or any(f.is_corrupt for f in frames):
     return True
   times = [frame.time for frame in frames]
   if not seconds or None in times:
     return False
-  longest = max(np.diff(times), default=seconds)
-  return seconds - times[-1] > 2 * longest
+  return seconds - ends > 1.5 * max(np.diff(times), default=each)
 
 
 def _group(frames: list, size: int, path: Path) -> list:

@@ -1,5 +1,6 @@
 """Checks of what the ops of a view are given."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jaxkd.errors import UserError
@@ -26,7 +27,8 @@ def require_array(op: str, example: Any) -> None:
   """Refuses an example of several arrays."""
   require(
     hasattr(example, 'shape'),
-    f'{op} needs one array, and an example has several; leave it out',
+    f'{op} needs one array, and an example has several; '
+    + (_choose(example) or 'leave it out'),
   )
 
 
@@ -35,10 +37,21 @@ def size_of(op: str, image: Any) -> tuple[int, int]:
   shape = getattr(image, 'shape', None)
   if shape is None or len(shape) != 3:
     got = type(image).__name__ if shape is None else shape
+    choose = _choose(image)
     raise UserError(
       f'{op} needs an image of shape (height, width, channels), got {got}'
+      + (choose and f'; {choose}')
     )
   return shape[:2]
+
+
+def _choose(example: Any) -> str:
+  """How to choose one array of an example; empty if it is no dict of them."""
+  parts = example if isinstance(example, Mapping) else {}
+  if not parts or not all(hasattr(x, 'shape') for x in parts.values()):
+    return ''
+  names = ' or '.join(f'part({name!r})' for name in parts)
+  return f'choose one in front of it, by {names}'
 
 
 def require_colours(op: str, image: Any) -> tuple[int, int]:

@@ -182,7 +182,9 @@ def test_options_must_make_sense(options, message):
 # What turns images turns vectors too, or is refused.
 
 
-@pytest.mark.parametrize('op', ['flip', 'dihedral', 'rotate(10)'])
+@pytest.mark.parametrize(
+  'op', ['flip', 'dihedral', 'dihedral_all', 'rotate(10)']
+)
 def test_views_that_turn_vectors_are_refused(source, op):
   views = dict.fromkeys(('train', 'eval'), f"redraw|part('motion')|{op}")
   entry = {'views': {**views, 'average': ''}}
@@ -193,6 +195,24 @@ def test_views_that_turn_vectors_are_refused(source, op):
     seen = dict.fromkeys(('train', 'eval'), f"part('{part}')|flip")
     shape = build.input_shape({'views': seen}, source, 'students.a')
     assert shape == (32, 32, size)
+
+
+@pytest.mark.parametrize('part', ['motion', 'residual'])
+def test_views_fill_with_zero_only_where_that_is_zero(source, part):
+  def seen(ops):
+    views = dict.fromkeys(('train', 'eval'), f"part('{part}')|{ops}")
+    return build.input_shape({'views': views}, source, 'students.a')
+
+  for op in ('shift(2)', 'pad_and_crop(2)', 'cutout(2)', 'random_erasing'):
+    message = rf'views\.train: {op.partition("(")[0]} puts in bytes of 0, .*'
+    for ops in (op, f'{op}|standardize(0.502, 0.25)'):
+      with pytest.raises(UserError, match=message + r'standardize\(0\.502'):
+        seen(ops)
+    assert seen(f'standardize(0.502, 0.25)|{op}') == source.input_shape[part]
+  for op in ("pad_and_crop(2, 'edge')", 'random_erasing(value=0.502)'):
+    assert seen(op) == source.input_shape[part]
+  with pytest.raises(UserError, match='changes colours, and the'):
+    seen('color_jitter(0.5)')
 
 
 def test_a_part_must_be_there(source):
@@ -237,14 +257,16 @@ def test_augmentation_turns_vectors_with_their_image(source):
     np.testing.assert_allclose(x[~flipped], plain[part][~flipped], atol=1e-6)
 
 
-def test_what_comes_in_from_outside_does_not_move(source):
+@pytest.mark.parametrize('op', ['pad_and_crop(8)', 'scale(0.4, 0.5)'])
+def test_what_comes_in_from_outside_is_zero(source, op):
   batch = source.splits['train'].fetch(np.arange(20))
-  found = augmented('pad_and_crop(8)', batch, source)['inputs']
+  found = augmented(op, batch, source)['inputs']
   outside = (found['image'] == 0).all(-1)
   assert outside.any()
-  np.testing.assert_allclose(
-    found['motion'][outside], compressed.ZERO / 255, atol=1e-6
-  )
+  for part in ('motion', 'residual'):
+    np.testing.assert_allclose(
+      found[part][outside], compressed.ZERO / 255, atol=1e-6
+    )
 
 
 def test_a_turned_image_has_turned_vectors():

@@ -1,13 +1,16 @@
 """Compressed video: what is read of it, and what is refused."""
 
+import errno
+import os
 import struct
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
-from jaxkd.data import sources
+from jaxkd.data import examples, sources
 from jaxkd.data.images import image_files
 from jaxkd.data.video import compressed
 from jaxkd.errors import UserError
@@ -33,8 +36,21 @@ def moving(right, down, length=LENGTH, height=SIDE, width=SIDE, seed=0):
   ])  # fmt: skip
 
 
-def write(path, frames, codec='mpeg4', pix_fmt='yuv420p', skip=0, **options):
-  """Encodes frames; the first packets may be left out."""
+def write(
+  path,
+  frames,
+  codec='mpeg4',
+  pix_fmt='yuv420p',
+  skip=0,
+  times=None,
+  sound=0,
+  **options,
+):
+  """Encodes frames at 25 times a second, or at these times of 1/25 seconds.
+
+  The first packets may be left out; behind the pictures may come some seconds
+  of silence.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   given = {
     'g': str(len(frames)),
@@ -48,11 +64,21 @@ def write(path, frames, codec='mpeg4', pix_fmt='yuv420p', skip=0, **options):
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt, stream.codec_context.thread_count = pix_fmt, 1
     packets = []
-    for pixels in frames:
+    silence = sound and file.add_stream('mp3', rate=44100)
+    for time, pixels in zip(times or range(len(frames)), frames, strict=True):
       frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+      frame.pts, frame.time_base = time, Fraction(1, 25)
       packets += stream.encode(frame)
     for packet in [*packets, *stream.encode()][skip:]:
       file.mux(packet)
+    for i in range(int(44100 * sound) // 1152):
+      frame = av.AudioFrame.from_ndarray(
+        np.zeros((2, 1152), np.int16), format='s16p', layout='stereo'
+      )
+      frame.sample_rate, frame.pts = 44100, 1152 * i
+      file.mux(silence.encode(frame))
+    if sound:
+      file.mux(silence.encode())
   return path
 
 
@@ -65,11 +91,11 @@ def _cache(tmp_path, monkeypatch):
 def folder(tmp_path):
   """Two classes: what moves right, and what stays."""
   root = tmp_path / 'clips'
-  for split, count in (('train', 3), ('test', 1)):
+  for split, count, first in (('train', 3, 0), ('test', 1, 3)):
     for name, speed in (('right', 2), ('still', 0)):
       for i in range(count):
         path = root / split / name / f'{i}.avi'
-        write(path, moving(speed, 0, seed=i))
+        write(path, moving(speed, 0, seed=first + i))
   return root
 
 
@@ -130,7 +156,7 @@ def test_a_folder_of_clips(folder):
     'train': 4, 'validation': 2, 'test': 2
   }  # fmt: skip
   assert source.fields == {
-    'image': 'map', 'motion': 'vectors', 'residual': 'map'
+    'image': 'map', 'motion': 'vectors', 'residual': 'signed'
   }  # fmt: skip
   assert not source.notes
   batch = source.splits['test'].fetch(np.arange(2))
@@ -158,11 +184,10 @@ def test_a_folder_of_clips(folder):
 def test_some_parts_and_another_size(folder, parts, shape):
   source = sources.load(f'video:{folder}', **SMALL, parts=parts, resize=16)
   assert source.input_shape == shape
-  kind = 'vectors' if parts == ('motion',) else 'map'
-  alone = {'inputs': kind}
-  assert source.fields == (
-    alone if len(parts) == 1 else dict.fromkeys(parts, kind)
-  )
+  kinds = {'motion': 'vectors', 'residual': 'signed'}
+  of = {part: kinds.get(part, 'map') for part in parts}
+  alone = {'inputs': of[parts[0]]}
+  assert source.fields == (alone if len(parts) == 1 else of)
 
 
 def test_frames_are_spaced_over_the_whole_clip(tmp_path):
@@ -225,6 +250,24 @@ def test_what_was_read_is_kept_until_a_file_changes(folder, monkeypatch):
   assert (one[0] != two[0]).any()
 
 
+@pytest.mark.parametrize('held', [True, False])
+def test_clips_that_are_there_twice_are_told_of(folder, held, monkeypatch):
+  if not held:
+    monkeypatch.setattr(examples, 'IN_MEMORY', 0)
+  for name in ('still', 'right'):
+    again = folder / 'test' / name / 'again.avi'
+    again.hardlink_to(folder / 'train' / 'right' / '0.avi')
+  notes = sources.load(f'video:{folder}', **SMALL, validation=0).notes
+  assert notes == (
+    (
+      '2 of the 4 examples in test are there as another class too',
+      '2 of the 4 examples in test are in train too',
+    )
+    if held
+    else ('2 videos in test are the same files as videos in train',)
+  )
+
+
 def test_odd_sizes_can_be_read(tmp_path):
   path = write(tmp_path / 'a.avi', moving(1, 0, height=21, width=27))
   assert compressed.of_file(path, HOW).shape == (21, 27, 13)
@@ -272,9 +315,65 @@ def test_lists_of_ucf_101_must_be_whole(ucf):
   refused(r"'Bikin'; did you mean 'Biking'", fold=2)
   (lists / 'testlist02.txt').write_text(whole)
   (lists / 'classInd.txt').write_text('1 Archery\n3 Biking\n')
-  refused(r'should number the classes from 1 on', fold=2)
+  refused(r'line 2 .* should have 2, since classes are numbered', fold=2)
   (lists / 'classInd.txt').write_text('1 Archery 7\n')
-  refused(r'line 1 of .* should have 2 words', fold=2)
+  refused(r"line 1 of .* is '1 Archery 7' and should be NUMBER CLASS", fold=2)
+  (lists / 'classInd.txt').write_text('1 Archery\n2 Archery\n')
+  refused(r"line 2 of \S+ names the class 'Archery' again", fold=2)
+
+
+@pytest.mark.parametrize(
+  ('split', 'old', 'new', 'message'),
+  [
+    (
+      'train',
+      'c00.avi 2',
+      'c00.avi 1',
+      r'3 of .* Biking the number 1, and not 2',
+    ),
+    (
+      'train',
+      'c00.avi 2',
+      'c00.avi x',
+      r'3 of .* Biking the number x, and not 2',
+    ),
+    (
+      'train',
+      'c01.avi 1',
+      'c00.avi 1',
+      r'2 of \S+ names \S+, and so does line 1',
+    ),
+    (
+      'test',
+      'Archery/v_Archery_g01_c02',
+      'Archery/v_Archery_g01_c00',
+      r'1 of \S+testlist02\.txt names .* so does line 1 of \S+trainlist02\.txt',
+    ),
+  ],
+)
+def test_lists_of_ucf_101_contradict_themselves(ucf, split, old, new, message):
+  file = ucf / 'ucfTrainTestlist' / f'{split}list02.txt'
+  file.write_text(file.read_text().replace(old, new))
+  with pytest.raises(UserError, match=rf'^data\.source: line {message}'):
+    sources.load(f'video:{ucf}', **SMALL, fold=2)
+
+
+def test_lists_may_begin_with_a_byte_order_mark(ucf):
+  for file in (ucf / 'ucfTrainTestlist').iterdir():
+    file.write_text(file.read_text(), encoding='utf-8-sig')
+  assert len(compressed.ucf(ucf, 2)[1]['train']) == 4
+
+
+def test_ucf_101_is_never_split_at_random(ucf):
+  with pytest.raises(UserError, match=rf'; give {ucf}, the folder of both'):
+    sources.load(f'video:{ucf}/UCF-101', **SMALL)
+  (ucf / 'ucfTrainTestlist').rename(ucf / 'TestTrainMulticlassSplits')
+  for path in (ucf, ucf / 'UCF-101'):
+    with pytest.raises(UserError, match=r'beside it no ucfTrainTestlist'):
+      sources.load(f'video:{path}', **SMALL)
+  for split in ('train', 'test'):
+    (ucf / 'UCF-101' / split).mkdir()
+  compressed.check_has_lists(ucf / 'UCF-101')
 
 
 # What cannot be read as it is.
@@ -309,6 +408,20 @@ def cut_in_the_header(path):
   path.write_bytes(write(path, moving(2, 0)).read_bytes()[:300])
 
 
+def with_empty_frames(path):
+  """As cameras and screen recorders write AVI where they drop frames."""
+  write(path, moving(2, 0, 12), times=[*range(6), *range(8, 14)])
+
+
+def a_list_of_files(path):
+  path.write_text("ffconcat version 1.0\nfile '../still/0.avi'\n")
+
+
+def of_unknown_pictures(path):
+  whole = write(path, moving(2, 0)).read_bytes()
+  path.write_bytes(whole.replace(b'FMP4', b'\0?\0?'))
+
+
 def empty(path):
   path.write_bytes(b'')
 
@@ -338,6 +451,9 @@ def text(path):
       r'^data\.source: \S+ does not begin with a key frame',
     ),
     (cut, r'^data\.source: \S+0\.avi is (cut short|no video, or a damaged)'),
+    (with_empty_frames, r'^data\.source: \S+ has 14 frames, .* 2 are empty'),
+    (a_list_of_files, r'^data\.source: \S+0\.avi is no video'),
+    (of_unknown_pictures, r'^data\.source: \S+ is damaged, or coded in a way'),
     (cut_in_the_header, r'^data\.source: \S+0\.avi is no video, or a damaged'),
     (empty, r'^data\.source: \S+0\.avi is no video, or a damaged'),
     (text, r'^data\.source: \S+0\.avi is no video, or a damaged'),
@@ -402,12 +518,35 @@ def test_matroska_is_as_long_as_it_says(tmp_path):
     compressed.of_file(path, HOW)
 
 
-def test_a_transport_stream_ends_with_a_packet(tmp_path):
-  path = write(tmp_path / 'a.ts', moving(1, 0, 24), g='6')
+@pytest.mark.parametrize(
+  ('name', 'codec', 'sound'),
+  [
+    ('a.ts', 'mpeg2video', 0),
+    ('a.wmv', 'msmpeg4', 0),
+    ('a.wmv', 'msmpeg4', 2),
+    ('a.flv', 'flv', 0),
+    ('a.flv', 'flv', 2),
+  ],
+)
+def test_some_containers_tell_that_they_are_cut(tmp_path, name, codec, sound):
+  frames = moving(1, 0, 24)
+  path = write(tmp_path / name, frames, codec, g='6', sound=sound)
   assert compressed.of_file(path, HOW).any()
-  path.write_bytes(path.read_bytes()[:-1000])
-  with pytest.raises(UserError, match=r'a\.ts is cut short: it ends within'):
-    compressed.of_file(path, HOW)
+  whole = path.read_bytes()
+  for share in np.linspace(0.4, 0.97, 8):
+    path.write_bytes(whole[: int(share * len(whole)) + 1])
+    with pytest.raises(UserError, match=r' is (cut short|no video, or a dam)'):
+      compressed.of_file(path, HOW)
+
+
+def test_a_video_that_is_closed_to_us(tmp_path, monkeypatch):
+  def closed(*args, **kwargs):
+    raise av.error.PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+  monkeypatch.setattr(av, 'open', closed)
+  message = r'a\.avi cannot be read: Permission denied; set its rights'
+  with pytest.raises(UserError, match=message):
+    compressed.of_file(tmp_path / 'a.avi', HOW)
 
 
 def test_videos_of_several_sizes(folder):
@@ -432,11 +571,16 @@ def test_pyav_must_be_there(folder, monkeypatch):
   [
     ({'parts': ('images',)}, r"^data\.kw\.parts: .*did you mean 'image'"),
     ({'parts': ('image', 'frames')}, r"^data\.kw\.parts: .*'frames' alone"),
+    (
+      {'parts': 'motion'},
+      r"^data\.kw\.parts: 'motion' should be a list of texts, .* \('motion',\)",
+    ),
     ({'parts': ()}, r'^data\.kw\.parts: \(\) should be'),
     ({'count': 0}, r'^data\.kw\.count: 0 should be 1 or more'),
     ({'count': 6}, r'^data\.kw\.count: a group of 6 frames has 5 P-frames'),
     ({'group': 1}, r'^data\.kw\.group: 1 should be 2 or more'),
     ({'resize': -1}, r'^data\.kw\.resize: -1 should be 0 or more'),
+    ({'resize': 5000}, r'^data\.kw\.resize: 5000 pixels .* at most 4,096'),
     ({'fold': 2}, r'^data\.kw\.fold: .* has no lists of folds'),
     (
       {'parts': ('frames',), 'count': 7},
