@@ -29,6 +29,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from jaxkd import files as files_lib
 from jaxkd import lookup
 from jaxkd.data import file_cache, folders, passes, positions
 from jaxkd.data.examples import Examples, StreamedExamples
@@ -302,9 +303,6 @@ def examples(
 ) -> StreamedExamples:
   """Examples of arrays in which the parts lie one behind the other.
 
-  The inputs are a dict of the parts, each uint8 [N, H, W, C]; of one part, its
-  array alone; of `FRAMES`, uint8 [N, count, H, W, 3].
-
   Args:
     arrays: uint8 [N, H, W, C].
     labels: the class of each, int32 [N].
@@ -312,15 +310,41 @@ def examples(
   """
 
   def fetch(numbers):
-    rows = np.asarray(arrays[numbers])
-    found = {part: rows[..., at] for part, at in how.channels().items()}
-    if FRAMES in found:
-      split = found[FRAMES].reshape(*rows.shape[:3], how.count, 3)
-      found[FRAMES] = np.moveaxis(split, 3, 1)
-    inputs = found if len(found) > 1 else next(iter(found.values()))
+    inputs = _parted(np.asarray(arrays[numbers]), how)
     return {'inputs': inputs, 'labels': labels[numbers]}
 
   return StreamedExamples(len(labels), fetch, lambda: labels)
+
+
+def inputs_of(paths: Sequence[str | Path], how: Wanted) -> Any:
+  """What a net that learned from clips takes, of clips of one's own.
+
+  Args:
+    paths: of N video files, one or more.
+    how: what of them is wanted, as in the run; see `wanted`.
+
+  Returns:
+    A dict of the parts, each uint8 [N, H, W, C]; of one part, its array alone;
+    of `FRAMES`, uint8 [N, count, H, W, 3].
+
+  Raises:
+    UserError: a video that cannot be read or does not have what is wanted, or
+      videos of several sizes.
+  """
+  paths = [files_lib.path(path, at='paths') for path in paths]
+  arrays = [of_file(path, how) for path in paths]
+  for array, path in zip(arrays, paths, strict=True):
+    _check_size(array, arrays[0], path, paths[0])
+  return _parted(np.stack(arrays), how)
+
+
+def _parted(rows: np.ndarray, how: Wanted) -> Any:
+  """The inputs of examples whose parts lie one behind the other."""
+  found = {part: rows[..., at] for part, at in how.channels().items()}
+  if FRAMES in found:
+    split = found[FRAMES].reshape(*rows.shape[:3], how.count, 3)
+    found[FRAMES] = np.moveaxis(split, 3, 1)
+  return found if len(found) > 1 else next(iter(found.values()))
 
 
 def clipped(split: Examples, how: Wanted) -> tuple[str, ...]:

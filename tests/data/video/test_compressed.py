@@ -7,6 +7,7 @@ import sys
 from fractions import Fraction
 
 import av
+import jax
 import numpy as np
 import pytest
 
@@ -223,6 +224,20 @@ def test_the_middle_group_is_taken(tmp_path):
     compressed.of_file(path, how)[12:20, 12:20].astype(int) - compressed.ZERO
   )
   np.testing.assert_array_equal(moved, np.broadcast_to((0, 24), (8, 8, 2)))
+
+
+def test_clips_of_ones_own_are_read_as_those_of_the_data(tmp_path):
+  files = [write(tmp_path / f'{i}.avi', moving(i, 0)) for i in (1, 2)]
+  every = compressed.inputs_of(files, HOW)
+  data = compressed.read({'train': [(f, 0) for f in files]}, HOW)['train']
+  want = data.fetch(np.arange(2))['inputs']
+  assert every.keys() == want.keys() == {'image', 'motion', 'residual'}
+  jax.tree.map(np.testing.assert_array_equal, every, want)
+  alone = compressed.inputs_of(files, HOW._replace(parts=('motion',)))
+  np.testing.assert_array_equal(alone, want['motion'])
+  other = write(tmp_path / 'b.avi', moving(1, 0)[:, 2:, 2:])
+  with pytest.raises(UserError, match=r'b\.avi'):
+    compressed.inputs_of([files[0], other], HOW)
 
 
 def test_what_was_read_is_kept_until_a_file_changes(folder, monkeypatch):
