@@ -132,6 +132,8 @@ def _as_in_the_paper(c):
   """Eight layers of 2,560 units; how long they train is not known."""
   c.data = dict(
     source='npz:speech_frames.npz',
+    layout='the recordings were never published; put a file like theirs there, '
+    'as the head of the config says',
     kw=dict(layout='features', unit='utterance', num_classes=14_000),
   )
   for role in (*c.teachers.values(), c.students.student):

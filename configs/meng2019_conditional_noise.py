@@ -67,7 +67,10 @@ def _as_in_the_paper(c):
     dict(train=f'channel({i})', eval=f'channel({i})') for i in (0, 1)
   )
   c['data'].update(
-    source='npz:chime3.npz', kw=dict(layout='features'), fraction={}
+    source='npz:chime3.npz',
+    layout='make it of CHiME-3, as the head of the config says',
+    kw=dict(layout='features'),
+    fraction={},
   )
   nets = c['teachers']['main'], c['students']['student']
   for entry, heard in zip(nets, (clean, noisy), strict=True):

@@ -175,7 +175,12 @@ def get_config(arg=None):
       c.teachers[name].train.steps = 4
     c.train.update(steps=4, batch_size=16, seeds=2, members='vmap')
   if size == 'paper':
-    c.data = dict(source='folder:imagenet', kw=dict(resize=224))
+    c.data = dict(
+      source='folder:imagenet',
+      layout='sort the images of ImageNet into folders there, as the head of '
+      'the config says',
+      kw=dict(resize=224),
+    )
     epoch = 1_281_167 // 256
     thirds = {30 * i * epoch: 0.1 for i in (1, 2, 3)}
     c.train = dict(

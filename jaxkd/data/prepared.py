@@ -64,7 +64,12 @@ def find(name: str, dir: str, others: Iterable[str]) -> Any:
     builder.as_data_source()
     return builder
   except tfds.core.DatasetNotFoundError as error:
-    known = tfds.list_builders(with_community_datasets=False)
+    # Without TensorFlow the list lacks some, of which there are checksums.
+    sums = tfds.core.tfds_path('url_checksums')
+    known = {
+      *tfds.list_builders(with_community_datasets=False),
+      *(file.stem for file in sums.glob('*.txt')),
+    }
     base = name.partition(':')[0].partition('/')[0]
     if base not in known:
       near = difflib.get_close_matches(base, known, n=3)

@@ -344,6 +344,9 @@ def test_says_how_to_prepare_what_is_not(prepared, tmp_path):
   assert f' --data_dir={prepared}`' in str(caught.value)
   with pytest.raises(UserError, match=command + '`'):
     sources.load('cifar10')
+  # Whose code needs TensorFlow, so that TFDS lists it only with it.
+  with pytest.raises(UserError, match='tfds build wmt14_translate/de-en'):
+    sources.load('translation:wmt14_translate/de-en')
   with pytest.raises(UserError, match=r"no source 'cifar11'.*'cifar10'"):
     sources.load('cifar11')
   with pytest.raises(UserError, match=r'data\.dir: there is no folder'):
