@@ -14,6 +14,7 @@ from jaxkd.errors import UnknownName, UserError, unknown, within
 from jaxkd.memo import Memo
 from jaxkd.models.external import is_external
 from jaxkd.run import (
+  anchors,
   arms,
   build,
   config_values,
@@ -125,7 +126,8 @@ def build_round(
   softmax.check(config, tuned)
   taught = _teachers(prefix, config, tuned, source)
   students = _students(tuned, source, taught)
-  metrics, predicts = _measured(config, tuned, source, taught)
+  anchors.check(config, tuned, taught, students)
+  metrics, predicts = _measured(config, tuned, source, taught, students)
   metrics |= _of_outputs(config['report'], metrics, students)
   return Round(
     prefix,
@@ -262,6 +264,7 @@ def _measured(
   own_arms: Mapping[str, dict],
   source: sources.Source,
   groups: Mapping[str, Role],
+  students: Mapping[str, dict[str, Role]],
 ) -> tuple[dict[str, Metric], tuple[str, ...]]:
   """The metrics of a round, and the groups whose outputs have them."""
   task, entries = tasks.find(config['task']), config['teachers']
@@ -282,6 +285,14 @@ def _measured(
   classify = [name for name in predicts if 'logits' in gives[name]]
   starts = _start_alone(config, own_arms)
   classify = [name for name in classify if name not in starts] or classify
+  # Nothing is told of a group that a net cannot be compared with row by row.
+  measured = [groups[name] for name in predicts]
+  measured += [role for roles in students.values() for role in roles.values()]
+  classify = [
+    name
+    for name in classify
+    if all(anchors.alike(groups[name], role) for role in measured)
+  ]
   for name in classify:
     suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
