@@ -173,7 +173,7 @@ def read(
     len(records),
     fetch,
     read_labels=read_labels,
-    name=file_cache.key(files, 1, split, labels, resize, ignore, *how),
+    name=file_cache.key(files, 2, split, labels, resize, ignore, *how),
   )
 
 
