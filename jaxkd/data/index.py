@@ -98,9 +98,11 @@ def read(
   if each:
     from jaxkd.data import cache  # imports TensorStore, which is slow
 
-    for field in one.keys() - {'inputs'}:  # of which a sample is hashed
+    for field, x in one.items():
+      # A sample of the inputs is hashed, and of fields of several arrays.
+      if field == 'inputs' or not isinstance(x, np.ndarray):
+        continue
       checksums[field] = hashlib.sha256()
-      x = np.asarray(one[field])
       if field != 'labels':  # as `jaxkd.data.fingerprint` hashes fields
         cache.add(checksums[field], np.array(count))
       checksums[field].update(cache.header('', (count, *x.shape[1:]), x.dtype))

@@ -218,7 +218,8 @@ class Boxed(NamedTuple):
       if self.clip:
         labels, boxes = objects.clipped(labels, boxes)
       made.append((labels, boxes))
-    return objects.padded(made, self.most, at=at, numbers=numbers)
+    names = [f'example {number}' for number in numbers]
+    return objects.padded(made, self.most, at=at, names=names)
 
   @property
   def notes(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxkd import boxes as boxes_lib
 from jaxkd import lookup, losses
-from jaxkd.losses import _numerics
+from jaxkd.losses import _checks, _numerics
 from jaxkd.tasks import boxed
 from jaxkd.tasks.metrics import counted
 from jaxkd.teachers.many import log_mean_sigmoids
@@ -62,11 +62,16 @@ def focal_and_boxes(
     labels: classes of the objects, int [B, M].
     boxes: [B, M, 4].
     valid: which objects are there, bool [B, M].
-    box_weight: of the offsets.
+    box_weight: of the offsets, 0 or more.
 
   Returns:
     The loss of each image, [B].
+
+  Raises:
+    ValueError: a weight below 0, or one that is not finite.
   """
+  _checks.numbers(box_weight=box_weight)
+  _checks.non_negative(box_weight=box_weight)
   logits, offsets, anchors = _numerics.upcast(*outputs)
   anchors = anchors.reshape(len(anchors), -1, 4)
 
@@ -129,10 +134,10 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
     classes: their names.
 
   Raises:
-    UserError: the package pycocotools is not installed.
+    UserError: the package pycocotools is not installed, or is damaged.
   """
-  # Now, and not after training.
-  lookup.package('pycocotools', extra='detection', at='task')
+  # Now, and not after training; the part that measures, as it is compiled.
+  lookup.package('pycocotools.cocoeval', extra='detection', at='task')
   scored = functools.partial(_scored, num_classes=len(classes))
   return {
     **{

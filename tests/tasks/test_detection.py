@@ -76,6 +76,14 @@ def smooth(gap):
   return np.where(gap < 1 / 9, gap**2 * 4.5, gap - 1 / 18).sum()
 
 
+@pytest.mark.parametrize('weight', [-1.0, np.nan, np.inf])
+def test_the_weight_of_boxes_is_0_or_more(weight):
+  fields = {name: jnp.asarray(x) for name, x in BATCH.items()}
+  given = tuple(outputs()[name] for name in detection.OUTPUT)
+  with pytest.raises(ValueError, match='box_weight must be a'):
+    detection.focal_and_boxes(given, **fields, box_weight=weight)
+
+
 def test_the_loss_is_its_formula():
   given = outputs()
   want = np.zeros(3)
