@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxkd import tasks
 from jaxkd.data import partition, sources
+from jaxkd.distill import location
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UnknownName, UserError, unknown, within
 from jaxkd.memo import Memo
@@ -167,13 +168,13 @@ def _teachers(
     vocabularies.check_own_tokens(at, entry, source)
     if is_external(entry['restore']):  # which does not learn by its terms
       kind = tasks.logits_of(config['task'])
-      with _blaming(asked):
+      with _blaming(asked, config['task'], at):
         role = external.role(entry, source, {*asked}, at=at, kind=kind)
     elif entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:
       asked = {**learns, **asked}
-      with _blaming(asked):
+      with _blaming(asked, config['task'], at):
         role = build.role(
           entry,
           source,
@@ -248,7 +249,7 @@ def _students(
       steps=own['train']['steps'],
     )
     make = functools.partial(build.role, entry, source, groups, **asked)
-    with _blaming(looked_at):
+    with _blaming(looked_at, own['task'], f'students.{name}'):
       return nets.get((entry, asked), make)
 
   return {
@@ -367,17 +368,29 @@ def _nets(
 
 
 @contextlib.contextmanager
-def _blaming(asked: Mapping[str, str]) -> Iterator[None]:
+def _blaming(asked: Mapping[str, str], task: str, at: str) -> Iterator[None]:
   """Errors about a missing layer name the entry that asks for it.
+
+  Or the net, where it lacks an output of the task.
 
   Args:
     asked: output of a net -> an entry that asks for it.
+    task: the name of the task.
+    at: the entry of the net.
   """
   try:
     yield
   except UnknownName as error:
     if error.kind != 'layer' or error.name not in asked:
       raise
+    judged = tasks.find(task)
+    names = location.names_at(getattr(judged, 'OUTPUT', ()))
+    if error.name in names and hasattr(judged, 'NET'):
+      raise UserError(
+        f'it has no output {error.name!r}, and the task {task} needs a net '
+        f'with {", ".join(sorted(names))}, such as {judged.NET!r}',
+        entry=f'{at}.model',
+      ) from error
     raise UserError(str(error), entry=asked[error.name]) from error
 
 

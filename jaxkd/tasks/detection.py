@@ -28,6 +28,7 @@ from jaxkd.types import Metric
 
 GROUND_TRUTH = 'jaxkd.tasks.detection:focal_and_boxes'
 OUTPUT = ('logits', 'offsets', 'anchors')
+NET = 'detector'
 LABELS = ('objects',)
 FIELDS = ('valid', 'boxes')
 LOGITS = 'sigmoids'

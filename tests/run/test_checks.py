@@ -975,6 +975,26 @@ def test_detectors_are_measured_one_by_one(tmp_path):
     checks.prepare(config, tmp_path)
 
 
+def test_a_net_that_is_no_detector_is_named(tmp_path):
+  data = dict(labels='boxes', count=16, test=8, validation=8, size=24)
+  at = ('logits', 'offsets', 'anchors')
+  config = small(
+    task='detection',
+    data=dict(source='scenes', kw=data),
+    teachers={},
+    distill=dict(
+      labels=dict(loss='jaxkd.tasks.detection:focal_and_boxes', at=(at, at))
+    ),
+    arms={},
+  )
+  with pytest.raises(
+    UserError,
+    match=r"^students\.student\.model: it has no output 'anchors', and the "
+    r"task detection needs a net with anchors, logits, offsets, such as 'det",
+  ):
+    checks.prepare(config, tmp_path)
+
+
 def test_rows_of_other_anchors_are_not_compared(tmp_path):
   def net(side, **kw):
     kw = dict(widths=(4,), blocks=0, anchors=((side, side),), **kw)

@@ -210,7 +210,7 @@ def test_metrics():
 
 
 def test_without_pycocotools_there_is_a_sentence(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'pycocotools', None)
+  monkeypatch.setitem(sys.modules, 'pycocotools.cocoeval', None)
   message = r"^task: the package pycocotools.*install 'jaxkd\[detection\]'$"
   with pytest.raises(UserError, match=message):
     detection.metrics(('a', 'b'))
