@@ -167,8 +167,8 @@ def show(
 ) -> None:
   """A picture of images, their objects, and what nets find.
 
-  Detections with a score of less than `SHOWN` are left out. There is no picture
-  of what is no image of one or three channels.
+  Detections with a score of less than `SHOWN` are left out, which the picture
+  says. There is none of what is no image of one or three channels.
   """
   images = np.asarray(batch['inputs'])
   if images.shape[-1] not in (1, 3):
@@ -184,12 +184,18 @@ def show(
   for name, apply in nets.items():
     own = jax.tree.map(np.asarray, detections(apply(batch['inputs'])))
     found[name] = [
-      (boxes[scores >= SHOWN], labels[scores >= SHOWN])
+      tuple(x[scores >= SHOWN] for x in (boxes, labels, scores))
       for boxes, labels, scores in zip(
         own['boxes'], own['labels'], own['scores'], strict=True
       )
     ]
-  boxed.draw(folder / 'boxes.png', images, {'labels': truth, **found}, classes)
+  boxed.draw(
+    folder / 'boxes.png',
+    images,
+    {'labels': truth, **found},
+    classes,
+    f'with the scores of what is found, from {SHOWN} on',
+  )
 
 
 def average_precision(

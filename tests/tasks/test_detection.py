@@ -250,6 +250,13 @@ def test_pictures(tmp_path, count):
   (first, _) = figure.axes[1].patches
   # Left and top in pixels, then width and height.
   assert first.get_bbox().bounds == pytest.approx((4.8, 3.2, 19.2, 9.6))
+  scored = [(*found, np.full(len(found[0]), 0.456)) for found in truth]
+  figure = boxed.drawn(images, {'net': scored}, classes, 'from 0.3 on')
+  assert figure.get_suptitle() == 'from 0.3 on'
+  names = [f'{classes[2]} ', f'{classes[0]} '] if count > 20 else ['', '']
+  said = [text.get_text() for text in figure.axes[1].texts]
+  assert said == [f'{name}0.46' for name in names]
+  assert [ax.get_xlabel() for ax in figure.axes[1::2]] == ['', '', 'none']
   with pytest.raises(ValueError, match='net is of 2 images, and there are 3'):
     boxed.drawn(images, {'net': truth[:2]}, classes)
 
