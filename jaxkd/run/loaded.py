@@ -13,6 +13,7 @@ from jaxkd.errors import UserError
 from jaxkd.types import Net
 
 AT_ONCE = 128  # examples that are predicted together
+DETECTOR = {'logits', 'offsets', 'anchors'}  # the outputs of one
 
 
 class Prediction(NamedTuple):
@@ -160,7 +161,7 @@ class LoadedNet(Net):
         self.inputs, inputs_lib.batch_of(self.inputs, some)
       )
       outputs = jax.eval_shape(self._predict, variables, batch)
-      if outputs.keys() >= {'logits', 'offsets', 'anchors'}:
+      if outputs.keys() >= DETECTOR:
         found += self._detected(self._detect(variables, batch))
         continue
       self._check_one_class(outputs)

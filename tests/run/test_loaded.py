@@ -236,8 +236,10 @@ def test_a_run_that_goes_on_gives_no_other_arm_or_round(finished, tmp_path):
 
 
 def test_what_takes_no_files_has_no_such_line(finished, tmp_path):
-  for task in ('retrieval', 'segmentation', 'translation', 'detection'):
+  for task in ('retrieval', 'segmentation', 'translation'):
     assert stored_nets.prediction(finished[0], task) == ''
+  objects = stored_nets.prediction(finished[0], 'detection')
+  assert objects == "print(net.predict(variables, 'mine.png')[0])"
   assert stored_nets.prediction(tmp_path, 'classification') == ''
 
 
