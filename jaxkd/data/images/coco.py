@@ -116,10 +116,15 @@ def find(root: Path, test: str = '') -> dict[str, Path]:
     splits['test'] = named[test]
   if not splits and len(named) == 1:
     return {'all': next(iter(named.values()))}
+  if test and 'train' not in splits:
+    raise UserError(
+      f'data.kw.test: {root} has annotations of {", ".join(named)}, and but '
+      f'for {test!r} none of train; name others to test on'
+    )
   if missing := {'train', 'test'} - splits.keys():
     raise UserError(
       f'data.source: {root} has annotations of {", ".join(named)} and none of '
-      f'{" and ".join(sorted(missing))}; add these, name those to test on by '
+      f'{" and ".join(sorted(missing))}; add them, name those to test on by '
       'data.kw.test, or keep one file alone, which is then split'
     )
   return splits
@@ -493,8 +498,9 @@ def _check_pixels(
 
 def _folder_of(first: str, file: Path, root: Path) -> Path:
   """The folder that the images of a file of annotations are in."""
-  name = called(file)
-  places = (root / name, root / 'images' / name, root / 'images', root)
+  tops = dict.fromkeys((called(file), called(file).lower()))
+  places = *(root / name for name in tops), *(root / 'images' / n for n in tops)
+  places = *places, root / 'images', root
   places = (file.parent, *places) if file.name == ROBOFLOW else places
   for place in places:
     if _is_file(place / first):

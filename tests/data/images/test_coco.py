@@ -359,7 +359,6 @@ def test_numbers_and_texts_as_tools_write_them(folder):
   text = (folder / 'train.json').read_text()
   (folder / 'train.json').unlink()
   (folder / 'Train.JSON').write_text(text, 'utf-8-sig')
-  (folder / 'train').rename(folder / 'Train')
   found = load(folder).splits['train'].fetch(np.arange(3))
   for name, x in whole.items():
     np.testing.assert_array_equal(found[name], x)
@@ -500,6 +499,11 @@ def test_one_class_will_do(folder):
       'have files of one name; remove one',
     ),
     (
+      {'train.json': '{}', 'val.json': '{}'},
+      {'test': 'train'},
+      "data.kw.test: .* of train, val, and but for 'train' none of train; name",
+    ),
+    (
       {'train.json': '{}'},
       {'test': 'val2017'},
       "data.kw.test: .* has no annotations of 'val2017' but of train",
@@ -518,7 +522,7 @@ def test_a_split_is_missing(folder):
   (folder / 'test.json').unlink()
   with pytest.raises(
     UserError,
-    match='has annotations of train and none of test; add these, name those '
+    match='has annotations of train and none of test; add them, name those '
     r'to test on by data.kw.test, or keep one file alone, which is then split',
   ):
     load(folder)
