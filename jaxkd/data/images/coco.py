@@ -23,7 +23,7 @@ _OTHERS = (
   'stuff_',
   'panoptic',
 )
-BEYOND = 1.0  # pixels by which rounding may put a box out of its image
+_BEYOND = 1.0  # pixels by which rounding may put a box out of its image
 _ADDING = 1e-6  # pixels by which a sum of floats may be larger
 _LARGEST = 2**31  # pixels, above any side of an image
 
@@ -291,11 +291,13 @@ def check_alike(splits: Mapping[str, Annotated]) -> None:
   seen: dict[str, tuple[Path, Path]] = {}
   for own in splits.values():
     real = {os.path.realpath(path): path for path in own.images}
-    for name in real.keys() & seen.keys():
+    for name, path in real.items():
+      if name not in seen:
+        continue
       file, other = seen[name]
-      called = f', there as {other}' if other != real[name] else ''
+      called = f', there as {other}' if other != path else ''
       raise UserError(
-        f'data.source: {own.file} and {file} have the image {real[name]} both'
+        f'data.source: {own.file} and {file} have the image {path} both'
         f'{called}; leave it out of one'
       )
     seen |= {name: (own.file, path) for name, path in real.items()}
@@ -440,13 +442,13 @@ def _box(
   out = max(-left, -top, left + across - width, top + down - height)
   ends = (top / height, left / width)
   ends += ((top + down) / height, (left + across) / width)
-  # As they are kept, where a side may be nothing.
-  ends = np.clip(ends, 0, 1).astype(np.float32)
-  there = bool(np.all(ends[:2] < ends[2:]))
+  # As they are kept, in float32, where nothing may be left of a side.
+  ends = tuple(float(np.float32(min(max(end, 0.0), 1.0))) for end in ends)
+  there = ends[0] < ends[2] and ends[1] < ends[3]
   wrong = ''
   if not (across > 0 and down > 0):
     wrong = 'which has no area'
-  elif out > BEYOND:
+  elif out > _BEYOND:
     wrong = f'which reaches out of its image of {width}x{height} pixels'
   elif not there:
     wrong = f'of which nothing is in its image of {width}x{height} pixels'
@@ -456,7 +458,7 @@ def _box(
       f'{said}, {wrong}; repair it, or set data.kw.clip=True to cut boxes off '
       'at the edges and leave out those without area'
     )
-  return tuple(ends.tolist()) if there else None, out > _ADDING
+  return ends if there else None, out > _ADDING
 
 
 def _is_file(path: Path) -> bool:
