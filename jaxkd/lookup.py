@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxkd import options as options_lib
-from jaxkd.errors import UserError, blamed, unknown
+from jaxkd.errors import UserError, blamed, first_line, unknown
 
 
 def attribute(path: str, *, kind: str, at: str) -> Any:
@@ -101,12 +101,20 @@ def package(name: str, *, extra: str, at: str) -> ModuleType:
     at: the config entry that needs it, for errors.
 
   Raises:
-    UserError: it is not installed.
+    UserError: it is not installed, or cannot be imported.
   """
+  package = name.partition('.')[0]
   try:
     return importlib.import_module(name)
-  except ImportError as error:
+  except ModuleNotFoundError as error:
+    missing = (error.name or package).partition('.')[0]
     raise UserError(
-      f'{at}: the package {name.partition(".")[0]} is not installed; pip '
-      f"install 'jaxkd[{extra}]'"
+      f'{at}: the package {missing} is not installed; pip install '
+      f"'jaxkd[{extra}]'"
+    ) from error
+  except Exception as error:  # a damaged package may raise anything
+    raise UserError(
+      f'{at}: the package {package} is installed, and importing it fails '
+      f'({type(error).__name__}: {first_line(error)}); install it again, as by '
+      f'pip install --force-reinstall {package}'
     ) from error

@@ -30,3 +30,27 @@ def test_a_module_that_fails_is_put_down_to_its_entry(
   with pytest.raises(UserError, match=f'^students.s.model: .*{message}'):
     lookup.attribute('own_models:Net', kind='model', at='students.s.model')
   sys.modules.pop('own_models', None)
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (None, "the package odd_one is not installed; pip install 'jaxkd\\[x\\]'"),
+    (
+      'raise ImportError("no symbol f\\nat all")',
+      r'the package odd_one is installed, and importing it fails '
+      r'\(ImportError: no symbol f\); install it again',
+    ),
+  ],
+)
+def test_a_package_that_is_not_there_or_broken(
+  text, message, tmp_path, monkeypatch
+):
+  if text:
+    (tmp_path / 'odd_one').mkdir()
+    (tmp_path / 'odd_one' / '__init__.py').touch()
+    (tmp_path / 'odd_one' / 'part.py').write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(UserError, match=f'^task: {message}'):
+    lookup.package('odd_one.part', extra='x', at='task')
+  sys.modules.pop('odd_one', None)

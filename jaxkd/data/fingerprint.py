@@ -38,8 +38,9 @@ def of_source(source: Source) -> dict[str, str]:
 def of_examples(examples: Examples) -> dict[str, str]:
   """A checksum of each field of the examples, e.g. of their inputs.
 
-  All labels are hashed; of the other fields, 1,024 examples where the split is
-  not in memory. Where it says what its examples depend on
+  All labels are hashed, and what is read with them, as the boxes of objects; of
+  the other fields, 1,024 examples where the split is not in memory. Where it
+  says what its examples depend on
   (`StreamedExamples.content`), their checksums are kept until that changes.
   """
   if examples not in _made:
@@ -58,10 +59,10 @@ def _of_examples(examples: Examples) -> dict[str, str]:
   labels = examples.labels
   # Label maps and sequences that are streamed were hashed when the index was
   # made, with the same result as in memory.
-  found['labels'] = (
-    examples.index.checksum if labels is None else cache.fingerprint([labels])
-  )
-  return found
+  if labels is None:
+    index = examples.index
+    return {**found, **dict(index.others), 'labels': index.checksum}
+  return {**found, 'labels': cache.fingerprint([labels])}
 
 
 def _of_fields(examples: Examples) -> dict[str, str]:

@@ -17,6 +17,7 @@ from jaxkd.data import file_cache, passes
 from jaxkd.errors import UserError
 
 CACHE = Path('~/.cache/jaxkd/labels')
+_VERSION = 2  # of what is kept there
 _DENSE = 2**20  # the widest range of labels for a bincount; else a sort
 
 
@@ -31,6 +32,8 @@ class LabelIndex(NamedTuple):
     counts: how often each of these occurs, int64 [V].
     first: the number of the first example that has it, int64 [V].
     checksum: SHA-256 of all labels, where they are not in ``classes``.
+    others: field -> SHA-256 of what else is read with such labels, as the boxes
+      of objects are; pairs of texts, [n, 2].
   """
 
   classes: np.ndarray
@@ -39,6 +42,7 @@ class LabelIndex(NamedTuple):
   counts: np.ndarray
   first: np.ndarray
   checksum: str = ''
+  others: tuple[tuple[str, str], ...] = ()
 
   def earliest(self, wrong: np.ndarray) -> tuple[int, int] | None:
     """The first example that has one of the given labels, and that label.
@@ -82,8 +86,8 @@ def read(
 
   Args:
     count: the number of examples, N.
-    fetch: gives ``labels``, int32 [n, ...], and perhaps ``valid`` of examples
-      by their numbers, in any thread.
+    fetch: gives ``labels``, int32 [n, ...], and perhaps ``valid`` and further
+      fields of examples by their numbers, in any thread.
 
   Raises:
     UserError: the examples' labels differ in shape.
@@ -91,11 +95,18 @@ def read(
   one = fetch(np.arange(1))
   each = one['labels'].shape[1:]
   classes = np.zeros(count, np.int32)
-  found, checksum = _none(), hashlib.sha256()
+  found, checksums = _none(), {}
   if each:
     from jaxkd.data import cache  # imports TensorStore, which is slow
 
-    checksum.update(cache.header('', (count, *each), np.dtype(np.int32)))
+    for field, x in one.items():
+      # A sample of the inputs is hashed, and of fields of several arrays.
+      if field == 'inputs' or not isinstance(x, np.ndarray):
+        continue
+      checksums[field] = hashlib.sha256()
+      if field != 'labels':  # as `jaxkd.data.fingerprint` hashes fields
+        cache.add(checksums[field], np.array(count))
+      checksums[field].update(cache.header('', (count, *x.shape[1:]), x.dtype))
   parts = passes.parts(count, passes.nbytes(one), 'reading labels')
   for numbers, batch in passes.read(fetch, parts):
     labels = batch['labels']
@@ -105,11 +116,13 @@ def read(
         f'{labels.shape[1:]}, and example 0 of {each}; make them alike'
       )
     found = _with(found, labels, batch.get('valid'), numbers[0])
-    if each:
-      checksum.update(cache.bytes_of(labels))
-    else:
+    for field, checksum in checksums.items():
+      checksum.update(cache.bytes_of(batch[field]))
+    if not each:
       classes[numbers] = labels
-  return LabelIndex(classes, each, *found, checksum.hexdigest() if each else '')
+  others = {field: x.hexdigest() for field, x in sorted(checksums.items())}
+  own = others.pop('labels', '')
+  return LabelIndex(classes, each, *found, own, tuple(others.items()))
 
 
 def cached(name: str, make: Callable[[], LabelIndex]) -> LabelIndex:
@@ -121,9 +134,14 @@ def cached(name: str, make: Callable[[], LabelIndex]) -> LabelIndex:
   """
   if not name:
     return make()
-  found = file_cache.arrays(CACHE / f'{name}.npz', lambda: make()._asdict())
-  each, checksum = found['each'].tolist(), found['checksum'].item()
-  return LabelIndex(**{**found, 'each': tuple(each), 'checksum': checksum})
+  file = CACHE / f'{name}.{_VERSION}.npz'
+  found = file_cache.arrays(file, lambda: make()._asdict())
+  plain = {
+    'each': tuple(found['each'].tolist()),
+    'checksum': found['checksum'].item(),
+    'others': tuple(map(tuple, found['others'].tolist())),
+  }
+  return LabelIndex(**{**found, **plain})
 
 
 _Occurring = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, counts, first

@@ -178,7 +178,7 @@ def read(
     len(records),
     fetch,
     read_labels=read_labels,
-    name=file_cache.key(files, 1, split, labels, resize, ignore, *how),
+    name=file_cache.key(files, 2, split, labels, resize, ignore, *how),
   )
 
 
@@ -223,7 +223,8 @@ class Boxed(NamedTuple):
       if self.clip:
         labels, boxes = objects.clipped(labels, boxes)
       made.append((labels, boxes))
-    return objects.padded(made, self.most, at=at, numbers=numbers)
+    names = [f'example {number}' for number in numbers]
+    return objects.padded(made, self.most, at=at, names=names)
 
   @property
   def notes(self) -> tuple[str, ...]:

@@ -222,6 +222,8 @@ def make_source(
     )
   order = [s for s in ('train', 'validation', 'test') if s in splits]
   splits = {split: splits[split] for split in order}
+  for split in origins:
+    _check_counts(splits[split], f'data.source: the {split} split of {name!r}')
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
   return made._replace(
@@ -377,7 +379,8 @@ def first_split(name: str, splits: Mapping[str, Any]) -> str:
   if missing or odd:
     raise UserError(
       f'data.source: {name!r} has the splits {", ".join(splits) or "(none)"}; '
-      'it must have train and test, and may have validation, or all alone'
+      'it must have train and test, and may have validation, or one that is '
+      "called 'all', to be split"
     )
   return 'train'
 
@@ -495,6 +498,18 @@ def _hold_out(
     for part, own in (('train', ~is_out), (split, is_out))
   }
   return {'train': train, split: out}, origins
+
+
+def _check_counts(examples: Examples, at: str) -> None:
+  """Refuses a split that was held out and has nothing to measure."""
+  if examples_lib.measured(examples) or examples.index.values.size:
+    return
+  objects = _has_objects(examples, {})
+  raise UserError(
+    f'{at}, {len(examples):,} examples, has no '
+    f'{"object" if objects else "label that counts"}; hold out more of them, '
+    'or give each split data of its own'
+  )
 
 
 def _taken(origin: Origin, numbers: np.ndarray) -> Origin:

@@ -110,6 +110,11 @@ def find(
   given = calls.bind(
     *(region, name, args, options), kind='region', at=at, skip=len(needs)
   )
+  if region is near_anchors and given['psi'] == 1:
+    raise UserError(
+      f'{at}: {mask!r} is of no position, as no overlap is above the largest; '
+      'psi must be below 1'
+    )
   known = {**outputs, **batch}
   for need in needs:
     if not hasattr(known.get(need), 'shape'):

@@ -13,6 +13,7 @@ from jaxkd.errors import UserError
 from jaxkd.types import Net
 
 AT_ONCE = 128  # examples that are predicted together
+DETECTOR = {'logits', 'offsets', 'anchors'}  # the outputs of one
 
 
 class Prediction(NamedTuple):
@@ -27,6 +28,21 @@ class Prediction(NamedTuple):
   name: str | None
   probability: float
   probabilities: dict[str, float]
+
+
+class Detected(NamedTuple):
+  """The n objects that a net finds in one image, the best first.
+
+  Attributes:
+    names: of their classes, n.
+    boxes: (top, left, bottom, right) in shares of the image's height and width,
+      float32 [n, 4].
+    scores: from 0 to 1, float32 [n]; NaN where an output of the net is.
+  """
+
+  names: tuple[str, ...]
+  boxes: np.ndarray
+  scores: np.ndarray
 
 
 class LoadedNet(Net):
@@ -83,6 +99,7 @@ class LoadedNet(Net):
     net.classes, net.inputs, net.view = tuple(classes), inputs, view
     net.forward = lambda variables, given: forward(variables, given)[0]
     net._predict = jax.jit(net.forward)
+    net._detect = jax.jit(lambda *x: _detections(net.forward(*x)))
     net.logits, net.standardized = logits, standardized
     return net
 
@@ -104,8 +121,12 @@ class LoadedNet(Net):
       )
     return inputs_lib.read(self.inputs, paths, resize=resize)
 
-  def predict(self, variables: dict, *examples: Any) -> list[Prediction]:
+  def predict(
+    self, variables: dict, *examples: Any
+  ) -> list[Prediction] | list[Detected]:
     """The class of each example, with the probabilities of all.
+
+    Or its objects, where the net is a detector.
 
     Args:
       variables: of the net, as `jaxkd.load` gives them.
@@ -115,25 +136,17 @@ class LoadedNet(Net):
         example each.
 
     Returns:
-      A `Prediction` of each.
+      A `Prediction` of each; or its `Detected`, of at most 100 objects, many of
+      them with low scores.
 
     Raises:
       UserError: no examples, or some that the net does not take, or a net that
-        does not give each example one class.
+        gives an example neither one class nor objects.
 
     Examples::
 
       image, photograph = net.predict(variables, 'a.png', array)
     """
-    if self.logits != 'softmax':
-      instead = {
-        'sigmoids': 'take the sigmoids of the logits of net.apply',
-        'values': 'pass the logits of net.apply to net.values',
-      }
-      raise UserError(
-        'net.predict: it is for one class for each example, and this net has '
-        f'another task; {instead[self.logits]}'
-      )
     if not examples:
       raise UserError('net.predict: pass one file or array, or several')
     if self.inputs is None:
@@ -147,15 +160,43 @@ class LoadedNet(Net):
       batch = inputs_lib.take(
         self.inputs, inputs_lib.batch_of(self.inputs, some)
       )
-      logits = self._predict(variables, batch).get('logits')
-      if logits is None or logits.shape[1:] != (len(self.classes),):
-        gives = 'none' if logits is None else f'of {list(logits.shape)}'
-        raise UserError(
-          'net.predict: it is for one class for each example, and this net '
-          f'gives logits {gives}; use net.apply'
-        )
+      outputs = jax.eval_shape(self._predict, variables, batch)
+      if outputs.keys() >= DETECTOR:
+        found += self._detected(self._detect(variables, batch))
+        continue
+      self._check_one_class(outputs)
+      logits = self._predict(variables, batch)['logits']
       found += [self._prediction(each) for each in np.asarray(logits)]
     return found
+
+  def _check_one_class(self, outputs: dict) -> None:
+    """Refuses nets that do not give each example one class."""
+    if self.logits != 'softmax':
+      instead = {
+        'sigmoids': 'take the sigmoids of the logits of net.apply',
+        'values': 'pass the logits of net.apply to net.values',
+      }
+      raise UserError(
+        'net.predict: it is for one class for each example, and this net has '
+        f'another task; {instead[self.logits]}'
+      )
+    logits = outputs.get('logits')
+    if logits is None or logits.shape[1:] != (len(self.classes),):
+      gives = 'none' if logits is None else f'of {list(logits.shape)}'
+      raise UserError(
+        'net.predict: it is for one class for each example, and this net '
+        f'gives logits {gives}; use net.apply'
+      )
+
+  def _detected(self, found: dict) -> list[Detected]:
+    """What `jaxkd.tasks.detection.detections` says, by image."""
+    fields = (np.asarray(found[k]) for k in ('labels', 'boxes', 'scores'))
+    made = []
+    for labels, boxes, scores in zip(*fields, strict=True):
+      there = scores != 0  # NaN too
+      names = tuple(self.classes[i] for i in labels[there])
+      made.append(Detected(names, boxes[there], scores[there]))
+    return made
 
   def _prediction(self, logits: np.ndarray) -> Prediction:
     """What logits [K] say."""
@@ -192,3 +233,9 @@ class LoadedNet(Net):
     view = f', seen through {self.view}' if self.view else ''
     kind = 'values' if self.standardized else 'classes'
     return f'<a net of {len(self.classes)} {kind} that takes {takes}{view}>'
+
+
+def _detections(outputs: dict) -> dict:
+  from jaxkd.tasks import detection  # imports Matplotlib, which is slow
+
+  return detection.detections(outputs)

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 from jaxkd import tasks
 from jaxkd.data import partition, sources
+from jaxkd.distill import location
 from jaxkd.distill.roles import Role
 from jaxkd.errors import UnknownName, UserError, unknown, within
 from jaxkd.memo import Memo
 from jaxkd.models.external import is_external
 from jaxkd.run import (
+  anchors,
   arms,
   build,
   config_values,
@@ -125,7 +127,8 @@ def build_round(
   softmax.check(config, tuned)
   taught = _teachers(prefix, config, tuned, source)
   students = _students(tuned, source, taught)
-  metrics, predicts = _measured(config, tuned, source, taught)
+  anchors.check(config, tuned, taught, students)
+  metrics, predicts = _measured(config, tuned, source, taught, students)
   metrics |= _of_outputs(config['report'], metrics, students)
   return Round(
     prefix,
@@ -165,13 +168,13 @@ def _teachers(
     vocabularies.check_own_tokens(at, entry, source)
     if is_external(entry['restore']):  # which does not learn by its terms
       kind = tasks.logits_of(config['task'])
-      with _blaming(asked):
+      with _blaming(asked, config['task'], at):
         role = external.role(entry, source, {*asked}, at=at, kind=kind)
     elif entry['made_of']:
       role = joined.joined(entry, entries, built, source, at=at)
     else:
       asked = {**learns, **asked}
-      with _blaming(asked):
+      with _blaming(asked, config['task'], at):
         role = build.role(
           entry,
           source,
@@ -246,7 +249,7 @@ def _students(
       steps=own['train']['steps'],
     )
     make = functools.partial(build.role, entry, source, groups, **asked)
-    with _blaming(looked_at):
+    with _blaming(looked_at, own['task'], f'students.{name}'):
       return nets.get((entry, asked), make)
 
   return {
@@ -262,6 +265,7 @@ def _measured(
   own_arms: Mapping[str, dict],
   source: sources.Source,
   groups: Mapping[str, Role],
+  students: Mapping[str, dict[str, Role]],
 ) -> tuple[dict[str, Metric], tuple[str, ...]]:
   """The metrics of a round, and the groups whose outputs have them."""
   task, entries = tasks.find(config['task']), config['teachers']
@@ -282,6 +286,14 @@ def _measured(
   classify = [name for name in predicts if 'logits' in gives[name]]
   starts = _start_alone(config, own_arms)
   classify = [name for name in classify if name not in starts] or classify
+  # Nothing is told of a group that a net cannot be compared with row by row.
+  measured = [groups[name] for name in predicts]
+  measured += [role for roles in students.values() for role in roles.values()]
+  classify = [
+    name
+    for name in classify
+    if all(anchors.alike(groups[name], role) for role in measured)
+  ]
   for name in classify:
     suffix = '' if len(classify) == 1 else f':{name}'
     metrics |= {
@@ -356,17 +368,29 @@ def _nets(
 
 
 @contextlib.contextmanager
-def _blaming(asked: Mapping[str, str]) -> Iterator[None]:
+def _blaming(asked: Mapping[str, str], task: str, at: str) -> Iterator[None]:
   """Errors about a missing layer name the entry that asks for it.
+
+  Or the net, where it lacks an output of the task.
 
   Args:
     asked: output of a net -> an entry that asks for it.
+    task: the name of the task.
+    at: the entry of the net.
   """
   try:
     yield
   except UnknownName as error:
     if error.kind != 'layer' or error.name not in asked:
       raise
+    judged = tasks.find(task)
+    names = location.names_at(getattr(judged, 'OUTPUT', ()))
+    if error.name in names and hasattr(judged, 'NET'):
+      raise UserError(
+        f'it has no output {error.name!r}, and the task {task} needs a net '
+        f'with {", ".join(sorted(names))}, such as {judged.NET!r}',
+        entry=f'{at}.model',
+      ) from error
     raise UserError(str(error), entry=asked[error.name]) from error
 
 

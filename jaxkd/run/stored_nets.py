@@ -14,7 +14,7 @@ from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import views
 from jaxkd.errors import UserError, reading, unknown, within
 from jaxkd.models import precision
-from jaxkd.run.loaded import LoadedNet
+from jaxkd.run.loaded import DETECTOR, LoadedNet
 from jaxkd.run_files import CONFIG, NETS, ROW
 from jaxkd.students import compression, logit_shift, stored
 from jaxkd.teachers import specialists
@@ -182,7 +182,8 @@ def prediction(where: str | Path, task: str) -> str:
     task: of its config.
 
   Returns:
-    The line; empty where the net takes no images, or names no class of each.
+    The line; empty where the net takes no images, or names neither one class of
+    each nor its objects.
   """
   try:
     spec = stored.description(find_net(where))
@@ -190,11 +191,13 @@ def prediction(where: str | Path, task: str) -> str:
     return ''
   known, judged = spec.get('inputs'), tasks.find(task)
   output = getattr(judged, 'OUTPUT', 'logits')
-  if known is None or output != 'logits' or getattr(judged, 'LABELS', ()):
+  if known is None or not inputs_lib.are_files(inputs_lib.from_json(known)):
+    return ''
+  if {*output} == DETECTOR:
+    return "print(net.predict(variables, 'mine.png')[0])"
+  if output != 'logits' or getattr(judged, 'LABELS', ()):
     return ''
   if tasks.logits_of(task) != 'softmax':
-    return ''
-  if not inputs_lib.are_files(inputs_lib.from_json(known)):
     return ''
   return "print(net.predict(variables, 'mine.png')[0].name)"
 

@@ -9,6 +9,7 @@ It may also define
 
 - `OUTPUT`: the output that this loss takes, by default 'logits'; or several, a
   tuple;
+- `NET`: a model that gives this output, where it is not 'logits' alone;
 - `MASK`: the field of the batch that says which labels count; by default all;
 - `FIELDS`: the fields of an example that it needs beside inputs and labels;
 - `LABELS`: the names of the axes of an example's labels, by default none;

@@ -18,7 +18,8 @@ _LETTER, _MARK = 0.06, 0.4  # of the legend, inches
 _OUTLINE = [patheffects.withStroke(linewidth=2.4, foreground='white')]
 _FEW = 20  # classes, up to which each has a colour and a place in the legend
 
-Objects = tuple[np.ndarray, np.ndarray]  # boxes [n, 4] and classes [n]
+# Boxes [n, 4] and classes [n]; of predictions also scores [n].
+Objects = tuple[np.ndarray, ...]
 
 
 def draw(
@@ -26,6 +27,7 @@ def draw(
   images: np.ndarray,
   found: Mapping[str, Sequence[Objects]],
   classes: Sequence[str],
+  title: str = '',
 ) -> None:
   """Draws a row for each image: it, and it with the boxes of each column.
 
@@ -35,12 +37,13 @@ def draw(
     found: what to call a column -> the objects of each image.
     classes: their names. More than twenty are named beside the boxes, and not
       by colours.
+    title: above the columns.
 
   Raises:
     ValueError: no image, or objects of another number of images.
     UserError: the file cannot be written.
   """
-  figure = drawn(images, found, classes)
+  figure = drawn(images, found, classes, title)
   with replacing(path) as draft:
     figure.savefig(draft, format='png', dpi=150)
 
@@ -49,6 +52,7 @@ def drawn(
   images: np.ndarray,
   found: Mapping[str, Sequence[Objects]],
   classes: Sequence[str],
+  title: str = '',
 ) -> Figure:
   """The picture of `draw`."""
   for name, objects in found.items():
@@ -72,12 +76,13 @@ def drawn(
   )
   for row in range(rows):
     image = images[row].repeat(3 if images.shape[-1] == 1 else 1, -1)
-    nothing = np.zeros((0, 4)), np.zeros(0, int)
-    of_each = [nothing, *(objects[row] for objects in found.values())]
-    for ax, (boxes, labels) in zip(axes[row], of_each, strict=True):
+    for ax in axes[row]:
       # In pixels from the upper left corner, where the axes begin too.
       ax.imshow(image, extent=(0, width, height, 0), interpolation='nearest')
-      for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+    for ax, objects in zip(axes[row, 1:], found.values(), strict=True):
+      if not len(objects[row][0]):
+        ax.set_xlabel('none', size=5, labelpad=1)
+      for box, label, *score in zip(*objects[row], strict=True):
         top, left, bottom, right = np.array(box) * (2 * [height, width])
         colour = colours[label % len(colours)]
         ax.add_patch(
@@ -91,8 +96,13 @@ def drawn(
             path_effects=_OUTLINE,
           )
         )
-        if not few:
-          ax.text(left, top, classes[label], color=colour, size=4, va='bottom')
+        said = [] if few else [classes[label]]
+        said += [f'{each:.2f}' for each in score]
+        ax.text(
+          left, top, ' '.join(said), color=colour, size=4, va='bottom'
+        ).set_path_effects(_OUTLINE)
+  if title:
+    figure.suptitle(title, fontsize='x-small')
   if few:
     marks = [
       patches.Patch(facecolor=colours[i], label=name)

@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxkd import boxes as boxes_lib
 from jaxkd import lookup, losses
-from jaxkd.losses import _numerics
+from jaxkd.losses import _checks, _numerics
 from jaxkd.tasks import boxed
 from jaxkd.tasks.metrics import counted
 from jaxkd.teachers.many import log_mean_sigmoids
@@ -28,6 +28,7 @@ from jaxkd.types import Metric
 
 GROUND_TRUTH = 'jaxkd.tasks.detection:focal_and_boxes'
 OUTPUT = ('logits', 'offsets', 'anchors')
+NET = 'detector'
 LABELS = ('objects',)
 FIELDS = ('valid', 'boxes')
 LOGITS = 'sigmoids'
@@ -62,11 +63,16 @@ def focal_and_boxes(
     labels: classes of the objects, int [B, M].
     boxes: [B, M, 4].
     valid: which objects are there, bool [B, M].
-    box_weight: of the offsets.
+    box_weight: of the offsets, 0 or more.
 
   Returns:
     The loss of each image, [B].
+
+  Raises:
+    ValueError: a weight below 0, or one that is not finite.
   """
+  _checks.numbers(box_weight=box_weight)
+  _checks.non_negative(box_weight=box_weight)
   logits, offsets, anchors = _numerics.upcast(*outputs)
   anchors = anchors.reshape(len(anchors), -1, 4)
 
@@ -129,10 +135,10 @@ def metrics(classes: Sequence[str]) -> dict[str, Metric]:
     classes: their names.
 
   Raises:
-    UserError: the package pycocotools is not installed.
+    UserError: the package pycocotools is not installed, or is damaged.
   """
-  # Now, and not after training.
-  lookup.package('pycocotools', extra='detection', at='task')
+  # Now, and not after training; the part that measures, as it is compiled.
+  lookup.package('pycocotools.cocoeval', extra='detection', at='task')
   scored = functools.partial(_scored, num_classes=len(classes))
   return {
     **{
@@ -161,8 +167,8 @@ def show(
 ) -> None:
   """A picture of images, their objects, and what nets find.
 
-  Detections with a score of less than `SHOWN` are left out. There is no picture
-  of what is no image of one or three channels.
+  Detections with a score of less than `SHOWN` are left out, which the picture
+  says. There is none of what is no image of one or three channels.
   """
   images = np.asarray(batch['inputs'])
   if images.shape[-1] not in (1, 3):
@@ -178,12 +184,18 @@ def show(
   for name, apply in nets.items():
     own = jax.tree.map(np.asarray, detections(apply(batch['inputs'])))
     found[name] = [
-      (boxes[scores >= SHOWN], labels[scores >= SHOWN])
+      tuple(x[scores >= SHOWN] for x in (boxes, labels, scores))
       for boxes, labels, scores in zip(
         own['boxes'], own['labels'], own['scores'], strict=True
       )
     ]
-  boxed.draw(folder / 'boxes.png', images, {'labels': truth, **found}, classes)
+  boxed.draw(
+    folder / 'boxes.png',
+    images,
+    {'labels': truth, **found},
+    classes,
+    f'with the scores of what is found, from {SHOWN} on',
+  )
 
 
 def average_precision(

@@ -12,6 +12,7 @@ from jaxkd.types import Metric
 
 GROUND_TRUTH = 'triplet'
 OUTPUT = 'embedding'
+NET = 'embedder'
 RANKS = (1, 2, 4, 8)
 AT_ONCE = 512  # queries
 

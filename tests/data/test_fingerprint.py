@@ -114,6 +114,33 @@ def test_maps_that_stay_on_disk_are_known_as_in_memory_and_to_the_last_pixel():
   assert second['labels'] != first['labels']
 
 
+def test_boxes_that_stay_on_disk_are_known_to_the_last():
+  count = 1500
+  fields = {
+    'labels': np.zeros((count, 2), np.int32),
+    'valid': np.ones((count, 2), bool),
+    'boxes': RANDOM.random((count, 2, 4), np.float32),
+  }
+
+  def streamed(fields):
+    def read_labels(numbers):
+      return {name: x[numbers] for name, x in fields.items()}
+
+    def fetch(numbers):
+      return {'inputs': numbers + 0.0, **read_labels(numbers)}
+
+    return StreamedExamples(count, fetch, read_labels=read_labels)
+
+  first = fingerprint.of_examples(streamed(fields))
+  left_out = np.setdiff1d(
+    np.arange(count), np.linspace(0, count - 1, 1024).astype(int)
+  )
+  other = {**fields, 'boxes': fields['boxes'].copy()}
+  other['boxes'][left_out[0], 1, 2] += 1
+  second = fingerprint.of_examples(streamed(other))
+  assert {k for k in first if first[k] != second[k]} == {'boxes'}
+
+
 def test_a_sample_is_read_in_parts(monkeypatch):
   monkeypatch.setattr(fingerprint.passes, '_BYTES', 7 * 4 * (4 + 1))
   whole = ArrayExamples(INPUTS.repeat(50, 0), LABELS.repeat(50))

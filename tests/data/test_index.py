@@ -89,6 +89,13 @@ class TestKept:
       x.dtype for x in first if isinstance(x, np.ndarray)
     ]
 
+  def test_comes_back_with_what_else_was_read(self):
+    made = index.read(60, fetch_of(MAPS, MAPS > 3))
+    ((field, checksum),) = made.others
+    assert field == 'valid' and len(checksum) == 64
+    index.cached('a', lambda: made)
+    assert index.cached('a', pytest.fail).others == made.others
+
   def test_has_a_name(self):
     index.cached('', self.make)
     assert not index.CACHE.exists()

@@ -178,6 +178,7 @@ def test_a_region_of_ones_own(scenes):
   [
     ('near_anchor(0.5)', r"^distill.x.mask: .*'near_anchor'.*'near_anchors'"),
     ('in_boxs', r"^distill.x.mask: .*'in_boxs'.*'in_boxes'"),
+    ('near_anchors(1)', r'^distill.x.mask: .* no position.* must be below 1'),
     ('near_anchors(2)', r'^distill.x.mask: near_anchors: psi=2.0 should be'),
     ('near_anchors(0.5, 3)', r'distill.x.mask: the region near_anchors takes'),
     ('near_anchors(0.5)|in_boxes', r'distill.x.mask: .* several masks'),

@@ -975,6 +975,74 @@ def test_detectors_are_measured_one_by_one(tmp_path):
     checks.prepare(config, tmp_path)
 
 
+def test_a_net_that_is_no_detector_is_named(tmp_path):
+  data = dict(labels='boxes', count=16, test=8, validation=8, size=24)
+  at = ('logits', 'offsets', 'anchors')
+  config = small(
+    task='detection',
+    data=dict(source='scenes', kw=data),
+    teachers={},
+    distill=dict(
+      labels=dict(loss='jaxkd.tasks.detection:focal_and_boxes', at=(at, at))
+    ),
+    arms={},
+  )
+  with pytest.raises(
+    UserError,
+    match=r"^students\.student\.model: it has no output 'anchors', and the "
+    r"task detection needs a net with anchors, logits, offsets, such as 'det",
+  ):
+    checks.prepare(config, tmp_path)
+
+
+def test_rows_of_other_anchors_are_not_compared(tmp_path):
+  def net(side, **kw):
+    kw = dict(widths=(4,), blocks=0, anchors=((side, side),), **kw)
+    return dict(model='detector', kw=kw)
+
+  def config(ours, theirs, **soft):
+    data = dict(labels='boxes', count=16, test=8, validation=8, size=24)
+    return small(
+      task='detection',
+      data=dict(source='scenes', kw=data),
+      teachers=dict(main=theirs, other=net(8)),
+      students=dict(student=ours),
+      distill=dict(
+        soft={**dict(loss='binary_kl', teacher='main', mask='all'), **soft}
+      ),
+      arms=dict(
+        student={}, distilled=dict(distill=dict(soft=dict(weight=0.5)))
+      ),
+      report__metric='ap50',
+    )
+
+  def metrics(*of, **soft):
+    _, (part,) = checks.prepare(config(*of, **soft), tmp_path)
+    return {*part.metrics} - {'ap', 'ap50', 'loss'}
+
+  assert metrics(net(8), net(8, groups=2)) == {
+    'teacher_kl:main', 'teacher_kl:other'
+  }  # fmt: skip
+  hint = dict(loss='hint', at=('features', 'features'))
+  assert metrics(net(8), net(9), **hint) == set()
+  for at in ('logits', 'offsets'):
+    with pytest.raises(
+      UserError,
+      match=r'^distill\.soft\.at: the nets student and main would be compared '
+      'row by row, and their rows stand for other anchors; give',
+    ):
+      metrics(net(8), net(9), loss='squared_error', at=(at, at))
+  both = dict(teacher=('other', 'main'), fuse='mean_logits')
+  with pytest.raises(UserError, match='the nets student and main would'):
+    metrics(net(8), net(9), **both)
+  made = config(net(8), net(9), **hint)
+  made['teachers']['both'] = dict(made_of=('other', 'main'), fuse='mean_logits')
+  with pytest.raises(
+    UserError, match=r'^teachers\.both\.made_of: the nets other and main'
+  ):
+    checks.prepare(configs.plain(configs.complete(made)), tmp_path)
+
+
 def test_equal_arms_are_found(tmp_path):
   same = dict(distill=dict(soft=dict(weight=1.0)))
   alone = dict(distill=dict(soft=dict(weight=0.0)))

@@ -13,6 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 import jaxkd
+from jaxkd import boxes
+from jaxkd.data import inputs as inputs_lib
 from jaxkd.data import sources
 from jaxkd.errors import UserError
 from jaxkd.report import terminal
@@ -234,9 +236,34 @@ def test_a_run_that_goes_on_gives_no_other_arm_or_round(finished, tmp_path):
 
 
 def test_what_takes_no_files_has_no_such_line(finished, tmp_path):
-  for task in ('retrieval', 'segmentation', 'translation', 'detection'):
+  for task in ('retrieval', 'segmentation', 'translation'):
     assert stored_nets.prediction(finished[0], task) == ''
+  objects = stored_nets.prediction(finished[0], 'detection')
+  assert objects == "print(net.predict(variables, 'mine.png')[0])"
   assert stored_nets.prediction(tmp_path, 'classification') == ''
+
+
+def test_a_detector_predicts_objects():
+  anchors = boxes.anchors((8, 8), 4, ((4, 4),))  # of four cells
+
+  def forward(variables, x, **_):
+    logits = jnp.full((len(x), 4, 2), -200.0).at[:, 3, 1].set(2.0)
+    outputs = {
+      'logits': logits + variables,
+      'offsets': jnp.zeros((len(x), 4, 4)),
+      'anchors': jnp.broadcast_to(anchors, (len(x), *anchors.shape)),
+    }
+    return outputs, {}
+
+  known = inputs_lib.unknown((8, 8, 3))
+  net = loaded.LoadedNet(dict, forward, ('a', 'b'), known, logits='sigmoids')
+  image = np.zeros((8, 8, 3), np.float32)
+  found, same = net.predict(0.0, image, image)
+  assert found.names == same.names == ('b',)
+  np.testing.assert_allclose(found.boxes, [[0.5, 0.5, 1, 1]], atol=1e-6)
+  np.testing.assert_allclose(found.scores, [1 / (1 + np.exp(-2))], rtol=1e-5)
+  (lost,) = net.predict(np.nan, image)
+  assert np.isnan(lost.scores).all() and lost.scores.size
 
 
 def test_jobs_have_runs_of_weights_and_biases(finished):

@@ -76,6 +76,14 @@ def smooth(gap):
   return np.where(gap < 1 / 9, gap**2 * 4.5, gap - 1 / 18).sum()
 
 
+@pytest.mark.parametrize('weight', [-1.0, np.nan, np.inf])
+def test_the_weight_of_boxes_is_0_or_more(weight):
+  fields = {name: jnp.asarray(x) for name, x in BATCH.items()}
+  given = tuple(outputs()[name] for name in detection.OUTPUT)
+  with pytest.raises(ValueError, match='box_weight must be a'):
+    detection.focal_and_boxes(given, **fields, box_weight=weight)
+
+
 def test_the_loss_is_its_formula():
   given = outputs()
   want = np.zeros(3)
@@ -202,7 +210,7 @@ def test_metrics():
 
 
 def test_without_pycocotools_there_is_a_sentence(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'pycocotools', None)
+  monkeypatch.setitem(sys.modules, 'pycocotools.cocoeval', None)
   message = r"^task: the package pycocotools.*install 'jaxkd\[detection\]'$"
   with pytest.raises(UserError, match=message):
     detection.metrics(('a', 'b'))
@@ -242,6 +250,13 @@ def test_pictures(tmp_path, count):
   (first, _) = figure.axes[1].patches
   # Left and top in pixels, then width and height.
   assert first.get_bbox().bounds == pytest.approx((4.8, 3.2, 19.2, 9.6))
+  scored = [(*found, np.full(len(found[0]), 0.456)) for found in truth]
+  figure = boxed.drawn(images, {'net': scored}, classes, 'from 0.3 on')
+  assert figure.get_suptitle() == 'from 0.3 on'
+  names = [f'{classes[2]} ', f'{classes[0]} '] if count > 20 else ['', '']
+  said = [text.get_text() for text in figure.axes[1].texts]
+  assert said == [f'{name}0.46' for name in names]
+  assert [ax.get_xlabel() for ax in figure.axes[1::2]] == ['', '', 'none']
   with pytest.raises(ValueError, match='net is of 2 images, and there are 3'):
     boxed.drawn(images, {'net': truth[:2]}, classes)
 

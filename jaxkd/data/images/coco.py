@@ -1,9 +1,9 @@
 """Images with annotations in COCO's format: JSON files of boxes."""
 
-import collections
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ _OTHERS = (
   'panoptic',
 )
 _BEYOND = 1.0  # pixels by which rounding may put a box out of its image
+_ADDING = 1e-6  # pixels by which a sum of floats may be larger
+_LARGEST = 2**31  # pixels, above any side of an image
 
 
 class Annotated(NamedTuple):
@@ -37,6 +39,7 @@ class Annotated(NamedTuple):
     categories: the names of the classes in the order of their numbers.
     crowds: how many objects are left out, being crowds.
     clipped: how many are left out, having no area in the image.
+    cut: how many reach out of the image and are cut off at its edges.
     twice: how many are there once more, of one class and with one box.
   """
 
@@ -47,6 +50,7 @@ class Annotated(NamedTuple):
   categories: tuple[str, ...]
   crowds: int
   clipped: int
+  cut: int
   twice: int
 
 
@@ -73,7 +77,7 @@ def find(root: Path, test: str = '') -> dict[str, Path]:
     for place in places
     if place.is_dir()
     for path in folders.listed(place)
-    if path.suffix == '.json' and not path.name.startswith(_OTHERS)
+    if path.suffix.lower() == '.json' and not path.name.startswith(_OTHERS)
   ]
   named = {called(path): path for path in found}
   if len(named) < len(found):
@@ -112,6 +116,17 @@ def find(root: Path, test: str = '') -> dict[str, Path]:
     splits['test'] = named[test]
   if not splits and len(named) == 1:
     return {'all': next(iter(named.values()))}
+  if test and 'train' not in splits:
+    raise UserError(
+      f'data.kw.test: {root} has annotations of {", ".join(named)}, and but '
+      f'for {test!r} none of train; name others to test on'
+    )
+  if missing := {'train', 'test'} - splits.keys():
+    raise UserError(
+      f'data.source: {root} has annotations of {", ".join(named)} and none of '
+      f'{" and ".join(sorted(missing))}; add them, name those to test on by '
+      'data.kw.test, or keep one file alone, which is then split'
+    )
   return splits
 
 
@@ -155,29 +170,53 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       f'data.source: {file} has several categories called {min(twice)!r}; give '
       'each a name of its own'
     )
+  where = _folder_of(next(iter(known.values()))['file_name'], file, root)
+  paths = {id: where / image['file_name'] for id, image in known.items()}
+  for path in paths.values():
+    if not _is_file(path):
+      raise UserError(
+        f'data.source: {file} has an image {path}, which is not there; add it, '
+        'or leave it out with its annotations'
+      )
+  _check_once(paths.values(), file)
   own: dict[Any, list] = {id: [] for id in known}
-  crowds = clipped = again = 0
-  for annotation in given['annotations']:
+  crowds = clipped = cut = again = 0
+  seen = set()
+  for i, annotation in enumerate(given['annotations']):
     _check_keys(annotation, ('image_id', 'category_id', 'bbox'), file)
-    here = f'data.source: {file}: annotation {annotation.get("id", "")}'
+    here = f'data.source: {file}: annotation number {i}, from 0,'
+    if 'id' in annotation:
+      _check_keys(annotation, ('id',), file)
+      here = f'data.source: {file}: annotation {annotation["id"]!r}'
+      if annotation['id'] in seen:
+        raise UserError(f'{here} is there twice; number them anew')
+      seen.add(annotation['id'])
     if annotation['image_id'] not in known:
       raise UserError(
-        f'{here} is of the image {annotation["image_id"]}, which is not among '
-        'the images; add it, or leave the annotation out'
+        f'{here} is of the image {annotation["image_id"]!r}, which is not '
+        'among the images; add it, or leave the annotation out'
       )
     if annotation['category_id'] not in number:
       raise UserError(
-        f'{here} has the category {annotation["category_id"]}, which is not '
+        f'{here} has the category {annotation["category_id"]!r}, which is not '
         'among the categories; add it, or leave the annotation out'
       )
-    if annotation.get('iscrowd'):
+    crowd = annotation.get('iscrowd', 0)
+    if not isinstance(crowd, int | float) or crowd not in (0, 1):
+      raise UserError(
+        f'{here} has the iscrowd {crowd!r:.40}, which must be 0 or 1; correct '
+        'it'
+      )
+    if crowd:
       crowds += 1
       continue
     image = known[annotation['image_id']]
-    box = _box(annotation['bbox'], image, clip, here)
+    path = paths[annotation['image_id']]
+    box, beyond = _box(annotation['bbox'], image, path, clip, here)
     if box is None:
       clipped += 1
       continue
+    cut += beyond
     found = number[annotation['category_id']], box
     again += found in own[annotation['image_id']]
     own[annotation['image_id']].append(found)
@@ -188,22 +227,9 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
       'and no object is left in any image; add some, or remove the file'
     )
   _check_pixels(own, known, file)
-  where = _folder_of(next(iter(known.values()))['file_name'], file, root)
-  paths = [where / image['file_name'] for image in known.values()]
-  for path, times in collections.Counter(paths).items():
-    if times > 1:
-      raise UserError(
-        f'data.source: {file} lists the image {path} {times} times; list it '
-        'once, with all of its objects'
-      )
-    if not path.is_file():
-      raise UserError(
-        f'data.source: {file} has an image {path}, which is not there; add it, '
-        'or leave it out with its annotations'
-      )
   return Annotated(
     file,
-    paths,
+    [*paths.values()],
     [(image['width'], image['height']) for image in known.values()],
     [
       (
@@ -215,6 +241,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
     tuple(kinds[id]['name'] for id in order),
     crowds,
     clipped,
+    cut,
     again,
   )
 
@@ -239,9 +266,7 @@ def examples(
     UserError: an image with more objects, or, when it is read, one that has
       another size than its annotations say.
   """
-  fields = objects.padded(
-    annotated.found, most, at=at, numbers=range(len(annotated.found))
-  )
+  fields = objects.padded(annotated.found, most, at=at, names=annotated.images)
 
   def read_labels(indices: np.ndarray) -> dict[str, Any]:
     return {name: x[indices] for name, x in fields.items()}
@@ -263,22 +288,31 @@ def check_alike(splits: Mapping[str, Annotated]) -> None:
     UserError: naming the files.
   """
   first, *others = splits.values()
-  seen: dict[Path, Path] = {}
+  seen: dict[str, tuple[Path, Path]] = {}
   for own in splits.values():
-    for path in own.images:
-      if path in seen:
-        raise UserError(
-          f'data.source: {own.file} and {seen[path]} have the image {path} '
-          'both; leave it out of one'
-        )
-    seen |= dict.fromkeys(own.images, own.file)
-  for other in others:
-    if other.categories != first.categories:
+    real = {os.path.realpath(path): path for path in own.images}
+    for name, path in real.items():
+      if name not in seen:
+        continue
+      file, other = seen[name]
+      called = f', there as {other}' if other != path else ''
       raise UserError(
-        f'data.source: {other.file} has the categories '
-        f'{", ".join(other.categories)} and {first.file} '
-        f'{", ".join(first.categories)}; they must be the same'
+        f'data.source: {own.file} and {file} have the image {path} both'
+        f'{called}; leave it out of one'
       )
+    seen |= {name: (own.file, path) for name, path in real.items()}
+  for other in others:
+    if other.categories == first.categories:
+      continue
+    if sorted(other.categories) == sorted(first.categories):
+      todo = 'give each category the same id in both, by which they are ordered'
+    else:
+      todo = 'they must be the same'
+    raise UserError(
+      f'data.source: {other.file} has the categories '
+      f'{", ".join(other.categories)} and {first.file} '
+      f'{", ".join(first.categories)}; {todo}'
+    )
 
 
 def notes(splits: Mapping[str, Annotated]) -> tuple[str, ...]:
@@ -286,6 +320,7 @@ def notes(splits: Mapping[str, Annotated]) -> tuple[str, ...]:
   said = {
     'crowds': 'are crowds, which are left out; what a net finds there is false',
     'clipped': 'have no area in their image and are left out',
+    'cut': 'reach out of their image and are cut off at its edges',
     'twice': 'are there once more, with the same class and box; each counts '
     'as an object, of which a net finds one alone',
   }
@@ -299,35 +334,53 @@ def notes(splits: Mapping[str, Annotated]) -> tuple[str, ...]:
 
 def _parsed(file: Path) -> dict[str, list]:
   try:
-    given = json.loads(file.read_text('utf-8'))
+    text = file.read_text('utf-8-sig')
+    given = json.loads(text) if text.strip() else {}
   except (OSError, ValueError) as error:
     raise UserError(f'data.source: cannot read {file}: {error}') from error
+  except RecursionError as error:
+    raise UserError(
+      f'data.source: cannot read {file}: its lists are too deep, one in the '
+      'other; write it in the format of COCO'
+    ) from error
+  if not text.strip():
+    raise UserError(
+      f'data.source: {file} is empty; write the annotations, or remove it'
+    )
   for part in ('images', 'annotations', 'categories'):
     if not isinstance(given, dict) or not isinstance(given.get(part), list):
       raise UserError(
-        f'data.source: {file} has no list of {part}, as the format of COCO has'
+        f'data.source: {file} has no list of {part}, as the format of COCO '
+        f'has; add one, as in {{"images": [...], "annotations": [...], '
+        '"categories": [...]}'
       )
   return given
 
 
 # What must stand under a key, and how to say so.
-_NUMBER = (lambda x: type(x) in (int, str), 'a number or a text')
-_LENGTH = (lambda x: type(x) is int and x > 0, 'a number of pixels')
+_ID = (lambda x: type(x) in (int, str), 'a whole number or a text')
+_LENGTH = (
+  lambda x: type(x) is int and 0 < x < _LARGEST,
+  'a number of pixels',
+)
 _TEXT = (lambda x: isinstance(x, str) and bool(x), 'a text')
 _KEYS = {
-  **dict.fromkeys(('id', 'image_id', 'category_id'), _NUMBER),
+  **dict.fromkeys(('id', 'image_id', 'category_id'), _ID),
   **dict.fromkeys(('width', 'height'), _LENGTH),
   **dict.fromkeys(('name', 'file_name'), _TEXT),
 }
 
 
 def _check_keys(entry: Any, keys: Sequence[str], file: Path) -> None:
+  """Refuses an entry without keys; makes whole floats ints, as 5.0 is 5."""
   for key in keys:
     if not isinstance(entry, dict) or key not in entry:
       raise UserError(
         f'data.source: {file}: {entry!r:.80} has no {key!r}; add it, or leave '
         'the entry out'
       )
+    if isinstance(entry[key], float) and entry[key].is_integer():
+      entry[key] = int(entry[key])
     right, what = _KEYS.get(key, (lambda x: True, ''))
     if not right(entry[key]):
       raise UserError(
@@ -345,58 +398,88 @@ def _by_id(
     _check_keys(entry, ('id', *keys), file)
     if entry['id'] in found:
       raise UserError(
-        f'data.source: {file} has two of the {what} {entry["id"]}; number them '
-        'anew'
+        f'data.source: {file} has two of the {what} {entry["id"]!r}; number '
+        'them anew'
       )
     found[entry['id']] = entry
   return found
 
 
 def _box(
-  sides: Any, image: dict, clip: bool, here: str
-) -> tuple[float, ...] | None:
+  sides: Any, image: dict, path: Path, clip: bool, here: str
+) -> tuple[tuple[float, ...] | None, bool]:
   """A box in shares, or None where nothing of it is in the image.
 
   Args:
     sides: left, top, width and height in pixels.
     image: with its size.
+    path: of its file, for errors.
     clip: as in `read`.
     here: the annotation, for errors.
+
+  Returns:
+    The box, and whether it reaches out of the image.
   """
   width, height = image['width'], image['height']
   try:
-    left, top, across, down = map(float, sides)
+    left, top, across, down = (
+      float(side) if type(side) in (int, float) else math.nan for side in sides
+    )
     finite = math.isfinite(left + top + across + down)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     finite = False
   if not finite:
     raise UserError(
       f'{here} has the box {sides!r:.60}, which must be [left, top, width, '
       'height] in pixels'
     )
+  said = f'{here} has the box {list(sides)!r:.80}'
+  if across < 0 or down < 0:
+    raise UserError(
+      f'{said}, which has a negative width or height; write [left, top, width, '
+      'height]'
+    )
+  out = max(-left, -top, left + across - width, top + down - height)
+  ends = (top / height, left / width)
+  ends += ((top + down) / height, (left + across) / width)
+  # As they are kept, in float32, where nothing may be left of a side.
+  ends = tuple(float(np.float32(min(max(end, 0.0), 1.0))) for end in ends)
+  there = ends[0] < ends[2] and ends[1] < ends[3]
   wrong = ''
   if not (across > 0 and down > 0):
     wrong = 'which has no area'
-  elif min(left, top) < -_BEYOND or (
-    left + across > width + _BEYOND or top + down > height + _BEYOND
-  ):
+  elif out > _BEYOND:
     wrong = f'which reaches out of its image of {width}x{height} pixels'
+  elif not there:
+    wrong = f'of which nothing is in its image of {width}x{height} pixels'
   if wrong and not clip:
+    image_files.check_size(path, (width, height))  # which would be the cause
     raise UserError(
-      f'{here} has the box {list(sides)}, {wrong}; repair it, or set '
-      'data.kw.clip=True to cut boxes off at the edges and leave out those '
-      'without area'
+      f'{said}, {wrong}; repair it, or set data.kw.clip=True to cut boxes off '
+      'at the edges and leave out those without area'
     )
-  ends = (top / height, left / width)
-  ends += ((top + down) / height, (left + across) / width)
-  ends = tuple(min(max(end, 0.0), 1.0) for end in ends)
-  there = across > 0 and down > 0 and ends[0] < ends[2] and ends[1] < ends[3]
-  if not there and not clip:
-    raise UserError(
-      f'{here} has the box {list(sides)}, of which nothing is in its image of '
-      f'{width}x{height} pixels; repair it or leave it out'
-    )
-  return ends if there else None
+  return ends if there else None, out > _ADDING
+
+
+def _is_file(path: Path) -> bool:
+  """Whether it is a file; a name that none can have is of none."""
+  try:
+    return path.is_file()
+  except OSError:
+    return False
+
+
+def _check_once(paths: Iterable[Path], file: Path) -> None:
+  """Refuses an image that is listed again, perhaps by another name."""
+  seen: dict[str, Path] = {}
+  for path in paths:
+    other = seen.setdefault(os.path.realpath(path), path)
+    if other is not path:
+      called = f', first as {other}' if other != path else ''
+      raise UserError(
+        f'data.source: {file} lists the image {path} twice{called}; list it '
+        'once, with all of its objects'
+      )
 
 
 def _check_pixels(
@@ -417,11 +500,12 @@ def _check_pixels(
 
 def _folder_of(first: str, file: Path, root: Path) -> Path:
   """The folder that the images of a file of annotations are in."""
-  name = called(file)
-  places = (root / name, root / 'images' / name, root / 'images', root)
+  tops = dict.fromkeys((called(file), called(file).lower()))
+  places = *(root / name for name in tops), *(root / 'images' / n for n in tops)
+  places = *places, root / 'images', root
   places = (file.parent, *places) if file.name == ROBOFLOW else places
   for place in places:
-    if (place / first).is_file():
+    if _is_file(place / first):
       return place
   raise UserError(
     f'data.source: {file} has an image {first}, which is in none of '

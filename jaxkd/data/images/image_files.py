@@ -24,9 +24,11 @@ from jaxkd.data.listing import Listing
 from jaxkd.errors import UserError, several
 
 Resize = int | tuple[int, int]  # a side, or height and width; 0 for none
+Size = tuple[int, int]  # width and height, as annotations have them
 
 CACHE = Path('~/.cache/jaxkd/headers')
 MANY = 10_000  # images whose headers take a while to read
+LARGEST = 8192  # pixels, the largest side to resize to
 # Endings that Pillow knows of what are documents, films or measurements.
 _NO_IMAGES = {
   *('.bufr', '.emf', '.eps', '.fit', '.fits', '.grib', '.h5', '.hdf', '.iim'),
@@ -34,7 +36,8 @@ _NO_IMAGES = {
 }
 _GREY = {'1', 'L'}
 _READ = {*_GREY, 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV'}
-_TURNED = {5, 6, 7, 8}  # values of the EXIF tag that swap width and height
+_TAGS = {1, 2, 3, 4, 5, 6, 7, 8}  # values of the EXIF tag of orientation
+_TURNED = {5, 6, 7, 8}  # those that swap width and height
 _WHOLE = {'MPO', 'PSD'}  # formats whose first frame is the picture
 
 
@@ -207,40 +210,60 @@ def seen_twice(found: Mapping[str, Found], kind: Files) -> tuple[str, ...]:
   )
 
 
-def kind_of_many(files: Sequence[File], resize: Resize, key: str) -> Kind:
+def kind_of_many(
+  files: Sequence[File],
+  resize: Resize,
+  key: str,
+  annotated: Sequence[Size] = (),
+) -> Kind:
   """As `kind`; if the images are many, it is kept under a key.
 
   Args:
     files: of all images.
     resize: as in `read`.
     key: changes when one of the files does.
+    annotated: as in `kind`.
   """
   if len(files) < MANY:
-    return kind(files, resize)
-  name = file_cache.key((), 2, key, PIL.__version__, resize)
+    return kind(files, resize, annotated)
+  by = PIL.__version__, resize, *((tuple(annotated),) if annotated else ())
+  name = file_cache.key((), 2, key, *by)
   found = file_cache.arrays(
-    CACHE / f'{name}.npz', lambda: kind(files, resize)._asdict()
+    CACHE / f'{name}.npz', lambda: kind(files, resize, annotated)._asdict()
   )
   return Kind(found['mode'].item(), tuple(found['notes'].tolist()))
 
 
-def kind(paths: Sequence[File], resize: Resize) -> Kind:
+def kind(
+  paths: Sequence[File], resize: Resize, annotated: Sequence[Size] = ()
+) -> Kind:
   """What all images have in common, from their headers.
+
+  Args:
+    paths: of all images.
+    resize: as in `read`.
+    annotated: the size of each that its annotations are for; see `pixels`.
 
   Raises:
     UserError: a file that is no image, pixels of more than eight bits or in an
-      unusual space of colours, or images of several sizes and no ``resize``.
+      unusual space of colours, images of several sizes and no ``resize``, or
+      one of another size than it is annotated for.
   """
   modes, sizes, losses = set(), {}, collections.Counter()
-  for path in passes.over(paths, 'reading headers'):
+  for i, path in enumerate(passes.over(paths, 'reading headers')):
     try:
       with _opened(path) as image:
         moves = getattr(image, 'is_animated', False)
         losses['frames'] += moves and image.format not in _WHOLE
         losses['alpha'] += _has_alpha(image)
         losses['bits'] += _is_cut(image)
+        if annotated:
+          _check_early(path, image, annotated[i])
         if not resize:
-          sizes.setdefault(_size_as_shown(image), path)
+          size = annotated[i] if annotated else _size_as_shown(image)
+          sizes.setdefault(size, path)
+    except UserError:
+      raise
     except Exception as error:  # a damaged file may raise anything
       raise _damaged(path, error) from error
     modes.add(image.mode)
@@ -318,27 +341,42 @@ def pixels(
     path: of the file.
     mode: 'L' or 'RGB'.
     resize: as in `read`.
-    size: the width and height that it must have before; empty for any.
+    size: that its annotations are for, which may be that before it is turned:
+      then it stays as it is stored. Empty for any, without annotations.
 
   Returns:
     uint8 [H, W, 1 or 3].
 
   Raises:
-    UserError: no image, or one of another size.
+    UserError: no image, one of another size, or one of which the size does not
+      tell whether it is annotated as it is stored or as it is shown.
   """
   try:
     with _opened(path) as file:
-      image = _opaque(_as_shown(file)).convert(mode)
+      turns = not size or _turns(path, file, tuple(size))
+      image = _as_shown(file) if turns else file
+      image = _opaque(image).convert(mode)
+  except UserError:
+    raise
   except Exception as error:  # a damaged file may raise anything
     raise _damaged(path, error) from error
-  if size and image.size != tuple(size):
-    raise UserError(
-      f'{path} has {image.size[0]}x{image.size[1]} pixels, and its annotations '
-      f'are for {size[0]}x{size[1]}; repair one of them',
-      entry='data.source',
-    )
   found = resized(image, resize)
   return found[..., None] if mode == 'L' else found
+
+
+def check_size(path: File, size: Size) -> None:
+  """Refuses an image of another size than its annotations are for.
+
+  Raises:
+    UserError: as `pixels`, of what its header tells.
+  """
+  try:
+    with _opened(path) as image:
+      _check_early(path, image, size)
+  except UserError:
+    raise
+  except Exception as error:  # a damaged file may raise anything
+    raise _damaged(path, error) from error
 
 
 def _is_cut(image: Image.Image) -> bool:
@@ -349,12 +387,13 @@ def _is_cut(image: Image.Image) -> bool:
 
 
 def check_resize(resize: Resize) -> None:
-  """Refuses what is no number of pixels."""
-  pair = not isinstance(resize, int)
-  if min(resize) < 1 if pair else resize < 0:
+  """Refuses what is no number of pixels, or more than fit into memory."""
+  given = (resize,) if isinstance(resize, int) else resize
+  least = 0 if isinstance(resize, int) else 1
+  if not all(least <= side <= LARGEST for side in given):
     raise UserError(
-      f'data.kw.resize: {resize} is not a side in pixels; use 1 or more, a '
-      'height and a width, or 0 to leave the images as they are'
+      f'data.kw.resize: {resize} is not a side in pixels; use 1 to {LARGEST}, '
+      'a height and a width, or 0 to leave the images as they are'
     )
 
 
@@ -440,18 +479,70 @@ def _as_shown(image: Image.Image) -> Image.Image:
     return image
 
 
-def _size_as_shown(image: Image.Image) -> tuple[int, int]:
+def _size_as_shown(image: Image.Image) -> Size:
   """Width and height of `_as_shown`."""
-  width, height = image.size
-  # The tag of a PNG may be behind its pixels, which takes time to reach; the
-  # size of a TIFF is as shown.
-  if width == height or image.format == 'TIFF':
+  # The tag of a PNG may be behind its pixels, which takes time to reach.
+  if image.width == image.height:
     return image.size
+  return _sizes(image, _tag(image))[1]
+
+
+def _tag(image: Image.Image) -> int:
+  """By which way the image is to be turned; 1 for none."""
   try:
     tag = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # a damaged tag, or pixels that `read` will name
-    return image.size
-  return (height, width) if tag in _TURNED else (width, height)
+    return 1
+  return tag if tag in _TAGS else 1
+
+
+def _sizes(image: Image.Image, tag: int) -> tuple[Size, Size]:
+  """Width and height as the image is stored, and as it is shown."""
+  turned = image.size[::-1] if tag in _TURNED else image.size
+  # Pillow turns a TIFF itself, and tells the size behind that.
+  if image.format == 'TIFF':
+    return turned, image.size
+  return image.size, turned
+
+
+def _check_early(path: File, image: Image.Image, size: Size) -> None:
+  """`_turns`, from what is before the pixels."""
+  behind = image.format == 'PNG' and 'exif' not in image.info
+  if not behind or image.size != tuple(size):
+    _turns(path, image, tuple(size))
+
+
+def _turns(path: File, image: Image.Image, size: Size) -> bool:
+  """Whether an image is turned as its tag says, by what it is annotated for.
+
+  Tools for annotating show images as stored, as COCO does, or as turned.
+
+  Args:
+    path: of the file, for errors.
+    image: whose pixels may not be read yet.
+    size: of the image that the annotations are for.
+
+  Raises:
+    UserError: neither has this size, or that cannot be told.
+  """
+  tag = _tag(image)
+  as_stored, as_shown = _sizes(image, tag)
+  if size not in (as_stored, as_shown):
+    raise UserError(
+      f'{path} is {as_shown[0]} pixels wide and {as_shown[1]} high, and its '
+      f'annotations are for {size[0]} wide and {size[1]} high; repair one of '
+      'them',
+      entry='data.source',
+    )
+  known = size == as_shown or image.format != 'TIFF'
+  if tag != 1 and (as_stored == as_shown or not known):
+    raise UserError(
+      f'{path} has an EXIF tag by which it is turned when it is shown, and '
+      'whether it was annotated before or behind that cannot be told; write '
+      'it without the tag, turned as it was when it was annotated',
+      entry='data.source',
+    )
+  return size == as_shown
 
 
 def _counted(others: Mapping[str, int]) -> str:

@@ -1,6 +1,7 @@
 """Objects in images: their classes and boxes as arrays of one length."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ Objects = tuple[np.ndarray, np.ndarray]  # classes, int [n], and boxes, [n, 4]
 
 
 def padded(
-  found: Sequence[Objects], most: int, *, at: str, numbers: Sequence[int]
+  found: Sequence[Objects], most: int, *, at: str, names: Sequence[Any]
 ) -> dict[str, np.ndarray]:
   """The objects of images as fields of a batch.
 
@@ -20,7 +21,7 @@ def padded(
     found: the objects of each of B images; none is right.
     most: the length M of the fields.
     at: what to call the examples in errors.
-    numbers: of these examples, int [B].
+    names: of these examples, [B], for errors.
 
   Returns:
     ``labels``, int32 [B, M], ``boxes``, float32 [B, M, 4], and ``valid``, bool
@@ -38,8 +39,8 @@ def padded(
     count = len(labels)
     if count > most:
       raise UserError(
-        f'{at}: example {numbers[i]} has {count} objects, and {most} is the '
-        f'most; set data.kw.most={count}'
+        f'{at}: {names[i]} has {count} objects, and {most} is the most; set '
+        f'data.kw.most={count}'
       )
     made['labels'][i, :count] = labels
     made['boxes'][i, :count] = boxes

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from jaxkd.data import listing
+from jaxkd.data import copies, listing
 from jaxkd.data.examples import ArrayExamples
 from jaxkd.data.images import coco as coco_lib
 from jaxkd.data.images import image_files, objects
@@ -171,7 +171,9 @@ def coco(
   first_split(name, found)
   coco_lib.check_alike(found)
   files = listing.of(path for own in found.values() for path in own.images)
-  kind = image_files.kind_of_many(files.paths, resize, listing.key(files, 1))
+  sizes = [size for own in found.values() for size in own.sizes]
+  key = listing.key(files, 1)
+  kind = image_files.kind_of_many(files.paths, resize, key, sizes)
   counts = [len(labels) for own in found.values() for labels, _ in own.found]
   how = kind.mode, resize, most or max(1, *counts)
   splits = {
@@ -181,9 +183,7 @@ def coco(
   source = make_source(
     name, splits, validation, classes=next(iter(found.values())).categories
   )
-  source = source._replace(
-    splits=in_memory(source, splits),
-    resize=resize,
-    notes=(*source.notes, *kind.notes, *coco_lib.notes(found)),
-  )
+  source = source._replace(splits=in_memory(source, splits), resize=resize)
+  notes = *source.notes, *kind.notes, *coco_lib.notes(found)
+  source = source._replace(notes=(*notes, *copies.said(source.splits)))
   return with_sizes(source, files, root)

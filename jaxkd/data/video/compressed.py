@@ -65,7 +65,6 @@ _PACKETS = (188, 192, 204)
 # What the properties of an ASF file begin with. Its bytes are written 40 bytes
 # further on, and at 88 whether that was known.
 _ASF = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
-_LARGEST = 4096  # side to resize to
 _VERSION = 2  # of the arrays in the cache, and of what is refused
 _LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
@@ -118,9 +117,10 @@ def wanted(parts: Sequence[str], count: int, group: int, resize: int) -> Wanted:
   ):  # fmt: skip
     if number < least:
       raise UserError(f'data.kw.{option}: {number} should be {least} or more')
-  if resize > _LARGEST:
+  if resize > image_files.LARGEST:
     raise UserError(
-      f'data.kw.resize: {resize} pixels should be at most {_LARGEST:,}'
+      f'data.kw.resize: {resize} pixels should be at most '
+      f'{image_files.LARGEST:,}'
     )
   if FRAMES not in parts and count > group - 1:
     raise UserError(

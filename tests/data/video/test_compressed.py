@@ -595,7 +595,7 @@ def test_pyav_must_be_there(folder, monkeypatch):
     ({'count': 6}, r'^data\.kw\.count: a group of 6 frames has 5 P-frames'),
     ({'group': 1}, r'^data\.kw\.group: 1 should be 2 or more'),
     ({'resize': -1}, r'^data\.kw\.resize: -1 should be 0 or more'),
-    ({'resize': 5000}, r'^data\.kw\.resize: 5000 pixels .* at most 4,096'),
+    ({'resize': 9000}, r'^data\.kw\.resize: 9000 pixels .* at most 8,192'),
     ({'fold': 2}, r'^data\.kw\.fold: .* has no lists of folds'),
     (
       {'parts': ('frames',), 'count': 7},
