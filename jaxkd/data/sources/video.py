@@ -21,6 +21,7 @@ from jaxkd.data.source import (
 from jaxkd.data.sources import images as image_sources
 from jaxkd.data.video import clips as clips_lib
 from jaxkd.data.video import compressed as video_lib
+from jaxkd.data.video import ucf
 from jaxkd.errors import UserError, unknown
 
 
@@ -151,8 +152,8 @@ def video(
   if fold not in (1, 2, 3):
     raise UserError(f'data.kw.fold: {fold} should be 1, 2 or 3')
   notes = ()
-  if video_lib.is_ucf(root):
-    classes, files = video_lib.ucf(root, fold)
+  if ucf.is_laid_out(root):
+    classes, files = ucf.read(root, fold)
     notes = (
       'clips for validation are drawn from those for training, and may be of '
       'the same recording',
@@ -163,7 +164,7 @@ def video(
         f'data.kw.fold: {root} has no lists of folds, as UCF-101 has; remove '
         'the entry'
       )
-    video_lib.check_has_lists(root)
+    ucf.check_has_lists(root)
     classes, files, notes = _in_class_folders(root)
   source = _clips(
     name, video_lib.read(files, how), how, classes, validation, notes

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxkd.data import file_cache, passes
 from jaxkd.data.images import scenes
-from jaxkd.data.video import compressed
+from jaxkd.data.video import compressed, decoding
 from jaxkd.errors import UserError
 
 CACHE = Path('~/.cache/jaxkd/clips')
@@ -255,7 +255,7 @@ def written(
       for number in passes.over(range(count), f'encoding clips of {split}'):
         path = draft / split / ACTIONS[labels[number]] / f'{number:06d}.avi'
         frames = clip(number).frames
-        compressed.encode(path, frames, group=group, quantizer=quantizer)
+        decoding.encode(path, frames, group=group, quantizer=quantizer)
     draft.rename(folder)
   except OSError as error:
     if not folder.is_dir():  # else another run has made it meanwhile

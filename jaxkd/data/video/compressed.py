@@ -18,10 +18,7 @@ All are bytes. Signed values are stored around `ZERO`: vectors in steps of
 `RESIDUAL_STEP`; what is beyond is clipped.
 """
 
-import errno
-import re
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +28,10 @@ from PIL import Image
 
 from jaxkd import files as files_lib
 from jaxkd import lookup
-from jaxkd.data import file_cache, folders, passes, positions
+from jaxkd.data import file_cache, passes, positions
 from jaxkd.data.examples import Examples, StreamedExamples
 from jaxkd.data.images import image_files
+from jaxkd.data.video import decoding
 from jaxkd.errors import UserError, unknown
 
 CACHE = Path('~/.cache/jaxkd/video')
@@ -51,20 +49,6 @@ _CODECS = {
   *('mpeg1video', 'mpeg2video', 'mpeg4', 'h263', 'h263p', 'flv'),
   *('msmpeg4v1', 'msmpeg4v2', 'msmpeg4'),
 }
-# The folders of UCF-101, of its videos and of its splits.
-_VIDEOS, _LISTS = 'UCF-101', 'ucfTrainTestlist'
-# What to do with a video that cannot be read as it is.
-_ENCODE = (
-  'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
-)
-# That hold their pictures themselves, and do not name other files.
-_CONTAINERS = 'avi,mov,matroska,mpeg,mpegvideo,mpegts,flv,asf,ogg,m4v'
-# Bytes of a packet of MPEG-TS, which says no length: plain, in M2TS, and with
-# bytes to correct errors.
-_PACKETS = (188, 192, 204)
-# What the properties of an ASF file begin with. Its bytes are written 40 bytes
-# further on, and at 88 whether that was known.
-_ASF = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
 _VERSION = 2  # of the arrays in the cache, and of what is refused
 _LOOKED_AT = 1024  # clips of which it is known how many vectors are clipped
 
@@ -139,120 +123,6 @@ def is_video(path: str | Path) -> bool:
 
 
 VIDEOS = image_files.Files(is_video, 'videos')
-
-
-def is_ucf(root: Path) -> bool:
-  """Whether a folder is laid out as UCF-101 is."""
-  return (root / _LISTS).is_dir()
-
-
-def check_has_lists(root: Path) -> None:
-  """Refuses the videos of UCF-101 without the lists of its splits.
-
-  Split at random, clips of one recording would be in train and test.
-
-  Raises:
-    UserError: a folder of that name without folders of splits, or one that it
-      is in.
-  """
-  top = root
-  if not (root / _VIDEOS).is_dir():
-    split = folders.splits(image_files.classes(root), where=str(root))
-    if split or root.absolute().name != _VIDEOS:
-      return
-    top = root.absolute().parent
-  if is_ucf(top):
-    raise UserError(
-      f'data.source: {root} has the videos of UCF-101, whose splits are beside '
-      f'it in {_LISTS}; give {top}, the folder of both'
-    )
-  raise UserError(
-    f'data.source: {top} has {_VIDEOS}, and beside it no {_LISTS} with its '
-    'splits; unpack UCF101TrainTestSplits-RecognitionTask.zip there, or rename '
-    f'{_VIDEOS}'
-  )
-
-
-def ucf(
-  root: Path, fold: int
-) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
-  """The classes of UCF-101, and the files of a fold with their labels.
-
-  The videos are in ``UCF-101/CLASS`` or ``CLASS``, the lists of the folds in
-  ``ucfTrainTestlist``, as they are published.
-
-  Args:
-    root: the folder of both.
-    fold: from 1 to 3.
-
-  Raises:
-    UserError: a list or a video that is missing, a line that is damaged, or a
-      class or a video that is there twice.
-  """
-  names, found, seen = {}, {}, {}
-  file = root / _LISTS / 'classInd.txt'
-  for where, (number, name) in _lines(file, 'NUMBER CLASS'):
-    if number != str(len(names) + 1):
-      raise _wrong(
-        where,
-        f'has the number {number!r} and should have {len(names) + 1}, since '
-        'classes are numbered from 1 on',
-      )
-    if name in names:
-      raise _wrong(where, f'names the class {name!r} again')
-    names[name] = int(number) - 1
-  top = root / _VIDEOS if (root / _VIDEOS).is_dir() else root
-  for split, form in (('train', 'CLASS/FILE NUMBER'), ('test', 'CLASS/FILE')):
-    found[split] = []
-    file = root / _LISTS / f'{split}list{fold:02d}.txt'
-    for where, (name, *number) in _lines(file, form):
-      path = top / name
-      own = path.parent.name
-      if own not in names:
-        raise unknown('class', own, names, f'data.source: {where}')
-      label = names[own]
-      if number not in ([], [str(label + 1)]):
-        raise _wrong(
-          where, f'gives {own} the number {number[0]}, and not {label + 1}'
-        )
-      if not path.is_file():
-        raise _wrong(where, f'names {name}, and there is no file {path}')
-      if path in seen:
-        raise _wrong(where, f'names {name}, and so does {seen[path]}')
-      seen[path] = where
-      found[split].append((path, label))
-  return list(names), found
-
-
-def _lines(file: Path, form: str) -> Iterator[tuple[str, list[str]]]:
-  """Where each line of a list of UCF-101 is, for errors, and its words.
-
-  Args:
-    file: the list.
-    form: what the words are, for errors.
-
-  Raises:
-    UserError: a file that cannot be read, or a line of more or fewer words.
-  """
-  try:
-    lines = file.read_text(encoding='utf-8-sig').splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(
-      f'data.source: cannot read {file}, a list of UCF-101: '
-      f'{getattr(error, "strerror", None) or error}'
-    ) from error
-  for number, line in enumerate(lines, start=1):
-    found, where = line.split(), f'line {number} of {file}'
-    if found and len(found) != len(form.split()):
-      raise _wrong(where, f'is {line!r} and should be {form}')
-    if found:
-      yield where, found
-
-
-def _wrong(where: str, what: str) -> UserError:
-  return UserError(
-    f'{where} {what}; repair it, or fetch the lists again', entry='data.source'
-  )
 
 
 # Arrays.
@@ -369,7 +239,7 @@ def of_file(path: Path, how: Wanted) -> np.ndarray:
   Raises:
     UserError: a video that cannot be read or does not have it.
   """
-  frames, codec = _decoded(path)
+  frames, codec = decoding.decoded(path)
   if FRAMES in how.parts:
     if len(frames) < how.count:
       raise UserError(
@@ -377,29 +247,30 @@ def of_file(path: Path, how: Wanted) -> np.ndarray:
         f'{how.count}; lower it, or remove the file'
       )
     at = ((np.arange(how.count) + 0.5) * len(frames) / how.count).astype(int)
-    return array(how, frames=[_pixels(frames[i]) for i in at])
+    return array(how, frames=[decoding.pixels_of(frames[i]) for i in at])
   if codec not in _CODECS and how.parts != ('image',):
     raise UserError(
       f'{path} is coded as {codec}, which gives no vectors to the frame '
-      f'before; {_ENCODE}',
+      f'before; {decoding.ENCODE}',
       entry='data.source',
     )
-  group = _group(frames, how.group, path)
-  image, chosen = _pixels(group[0]), spaced(how)
+  group = decoding.group_of(frames, how.group, path)
+  image, chosen = decoding.pixels_of(group[0]), spaced(how)
   if how.parts == ('image',):
     return array(how, image=image)
   if any(frame.interlaced_frame for frame in group):
     raise UserError(
-      f'{path} is interlaced, with vectors for every other line; {_ENCODE}',
+      f'{path} is interlaced, with vectors for every other line; '
+      f'{decoding.ENCODE}',
       entry='data.source',
     )
-  vectors = [_vectors(frame) for frame in group[1 : chosen[-1] + 1]]
+  vectors = [decoding.vectors_of(frame) for frame in group[1 : chosen[-1] + 1]]
   moved = accumulated(vectors, image.shape[:2])
   return array(
     how,
     image=image,
     motion=[moved[i - 1] for i in chosen],
-    frames=[_pixels(group[i]) for i in chosen],
+    frames=[decoding.pixels_of(group[i]) for i in chosen],
   )
 
 
@@ -486,218 +357,6 @@ def warped(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
   return image[y.astype(int), x.astype(int)].astype(np.float32)
 
 
-def encode(
-  path: Path, frames: np.ndarray, *, group: int, quantizer: int
-) -> None:
-  """Writes a clip as MPEG-4 Part 2, of key frames and P-frames.
-
-  Blocks may have four vectors. The quantiser is fixed: if it may vary, rate
-  control skips blocks, and the vectors say little about what moves. Frames that
-  differ a lot from the one before stay P-frames.
-
-  Args:
-    path: of the file, which ends in ``.avi``.
-    frames: uint8 [T, H, W, 3], of even sides.
-    group: frames in a group of pictures.
-    quantizer: from 1, fine, to 31, coarse.
-  """
-  av = lookup.package('av', extra='video', at='data.source')
-  options = {
-    'g': str(group), 'bf': '0', 'flags': '+mv4',
-    'qmin': str(quantizer), 'qmax': str(quantizer),
-    'sc_threshold': '1000000000',
-  }  # fmt: skip
-  with av.open(str(path), 'w', format='avi') as file:
-    stream = file.add_stream('mpeg4', rate=25, options=options)
-    stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt, stream.codec_context.thread_count = 'yuv420p', 1
-    for pixels in frames:
-      frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
-      file.mux(stream.encode(frame))
-    file.mux(stream.encode())
-
-
-def _decoded(path: Path) -> tuple[list, str]:
-  """All frames of a video, and the name of its codec."""
-  av = lookup.package('av', extra='video', at='data.source')
-  try:
-    with av.open(str(path), options={'format_whitelist': _CONTAINERS}) as file:
-      if not file.streams.video:
-        raise UserError(
-          f'{path} has no pictures; remove it', entry='data.source'
-        )
-      stream = file.streams.video[0]
-      context = stream.codec_context
-      if context is None:
-        raise UserError(
-          f'{path} is damaged, or coded in a way that FFmpeg does not know; '
-          f'replace it, or {_ENCODE}',
-          entry='data.source',
-        )
-      context.thread_count = 1  # many files are read at the same time
-      context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
-      frames, said, codec = [], stream.frames, context.name
-      seconds, container = _seconds(file, stream), file.format.name
-      # What FLV says of its length is that of its sound, too.
-      streams = [*file.streams] if container == 'flv' else [stream]
-      each = 1 / float(stream.average_rate or 25)
-      begins, ends = True, 0.0
-      for packet in file.demux(streams):
-        if packet.pts is not None:
-          ends = max(ends, float(packet.pts * packet.time_base))
-        if packet.stream_index != stream.index:
-          continue
-        if begins and packet.size and not packet.is_keyframe:
-          raise _no_key_frame(path)
-        begins = False
-        frames += packet.decode()
-  except UserError:
-    raise
-  except (av.error.FFmpegError, OSError, ValueError) as error:
-    said = getattr(error, 'strerror', None) or error
-    if getattr(error, 'errno', None) == errno.EACCES:
-      raise UserError(
-        f'{path} cannot be read: {said}; set its rights, or remove it',
-        entry='data.source',
-      ) from error
-    raise UserError(
-      f'{path} is no video, or a damaged one ({said}); replace or remove it',
-      entry='data.source',
-    ) from error
-  if _lacks_bytes(path, container):
-    raise UserError(
-      f'{path} is cut short: it has fewer bytes than a whole file of its kind; '
-      'replace or remove it',
-      entry='data.source',
-    )
-  if container == 'avi' and _has_empty(frames, said):
-    raise UserError(
-      f'{path} has {said} frames, of which {said - len(frames)} are empty; '
-      f'{_ENCODE}',
-      entry='data.source',
-    )
-  if _cut_short(frames, said, seconds, ends, each):
-    more = said or (f'{seconds:.3g} seconds of' if seconds else 'some')
-    raise UserError(
-      f'{path} is cut short: it should have {more} frames, of which '
-      f'{len(frames)} can be read; replace or remove it',
-      entry='data.source',
-    )
-  if len({(frame.width, frame.height) for frame in frames}) > 1:
-    raise UserError(
-      f'{path} has frames of several sizes; {_ENCODE}', entry='data.source'
-    )
-  if frames[0].rotation:
-    raise UserError(
-      f'{path} is to be turned by {frames[0].rotation} degrees when it is '
-      f'shown; {_ENCODE}',
-      entry='data.source',
-    )
-  return frames, codec
-
-
-def _lacks_bytes(path: Path, container: str) -> bool:
-  """Whether a file of MPEG-TS or ASF is cut, by how many bytes it has."""
-  size = path.stat().st_size
-  if container == 'mpegts':
-    return all(size % n for n in _PACKETS)
-  if container != 'asf':
-    return False
-  with path.open('rb') as file:
-    head = file.read(2**16)
-  at = head.find(_ASF)
-  if at < 0 or len(head) < at + 92:
-    return False
-  (said,) = struct.unpack_from('<Q', head, at + 40)
-  (flags,) = struct.unpack_from('<I', head, at + 88)
-  return size < said and not flags & 1
-
-
-def _seconds(file: Any, stream: Any) -> float:
-  """How long FLV, or a stream of Matroska, says that it is; 0 of others."""
-  if file.format.name == 'flv':
-    return (file.duration or 0) / 1e6
-  said = stream.metadata.get('DURATION', '')
-  found = re.fullmatch(r'(\d+):(\d+):([\d.]+)', said)
-  if not found:
-    return 0.0
-  hours, minutes, seconds = map(float, found.groups())
-  return seconds + 60 * (minutes + 60 * hours)
-
-
-def _has_empty(frames: list, number: int) -> bool:
-  """Whether frames of AVI are missing, but none of the last.
-
-  Those that are dropped while a film is made are empty, and take up time.
-  """
-  last = frames[-1].pts if frames else None
-  return last is not None and len(frames) < number <= last + 1
-
-
-def _cut_short(
-  frames: list, number: int, seconds: float, ends: float, each: float
-) -> bool:
-  """Whether frames are fewer, or end earlier, than their file says.
-
-  Args:
-    frames: all that could be read.
-    number: how many there should be; 0 if that is not known.
-    seconds: how long they should be; 0 if that is not known.
-    ends: when the last one is shown, in seconds.
-    each: how long one is shown, in seconds, if it is the only one.
-  """
-  if len(frames) < max(number, 1) or any(f.is_corrupt for f in frames):
-    return True
-  times = [frame.time for frame in frames]
-  if not seconds or None in times:
-    return False
-  return seconds - ends > 1.5 * max(np.diff(times), default=each)
-
-
-def _group(frames: list, size: int, path: Path) -> list:
-  """The frames of a group in the middle of a clip, its key frame first."""
-  names = lookup.package('av.video.frame', extra='video', at='data.source')
-  kinds = [names.PictureType(int(f.pict_type)).name for f in frames]
-  starts = [i for i, kind in enumerate(kinds) if kind == 'I']
-  if not starts or starts[0]:
-    raise _no_key_frame(path)
-  for kind in kinds:
-    if kind not in ('I', 'P'):
-      raise UserError(
-        f'{path} has {kind}-frames, whose vectors are not those of the frame '
-        f'before; {_ENCODE}',
-        entry='data.source',
-      )
-  ends = [*starts[1:], len(frames)]
-  whole = [
-    start
-    for start, end in zip(starts, ends, strict=True)
-    if end - start >= size
-  ]
-  if not whole:
-    longest = max(e - s for s, e in zip(starts, ends, strict=True))
-    raise UserError(
-      f'data.kw.group: {path} has no group of {size} pictures, the longest has '
-      f'{longest}; lower it, or remove the file'
-    )
-  start = whole[(len(whole) - 1) // 2]
-  return frames[start : start + size]
-
-
-def _no_key_frame(path: Path) -> UserError:
-  return UserError(
-    f'{path} does not begin with a key frame; {_ENCODE}', entry='data.source'
-  )
-
-
-def _vectors(frame: Any) -> np.ndarray:
-  """The vectors of a frame; none where all of it stays or is coded anew."""
-  found = frame.side_data.get('MOTION_VECTORS')
-  if found is None:
-    return np.zeros(0, [('w', int)])
-  return found.to_ndarray()
-
-
 def _painted(blocks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """To where each pixel has its block's vector, float32 [H, W, 2]."""
   field = np.zeros((*size, 2), np.float32)
@@ -712,10 +371,6 @@ def _painted(blocks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       np.array(motion) / block['motion_scale']
     )
   return field
-
-
-def _pixels(frame: Any) -> np.ndarray:
-  return frame.to_ndarray(format='rgb24')
 
 
 def _resized(x: np.ndarray, side: int) -> np.ndarray:

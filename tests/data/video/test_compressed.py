@@ -14,6 +14,7 @@ import pytest
 from jaxkd.data import examples, sources
 from jaxkd.data.images import image_files
 from jaxkd.data.video import compressed
+from jaxkd.data.video import ucf as ucf_lib
 from jaxkd.errors import UserError
 
 SIDE, LENGTH = 32, 6
@@ -376,7 +377,7 @@ def test_lists_of_ucf_101_contradict_themselves(ucf, split, old, new, message):
 def test_lists_may_begin_with_a_byte_order_mark(ucf):
   for file in (ucf / 'ucfTrainTestlist').iterdir():
     file.write_text(file.read_text(), encoding='utf-8-sig')
-  assert len(compressed.ucf(ucf, 2)[1]['train']) == 4
+  assert len(ucf_lib.read(ucf, 2)[1]['train']) == 4
 
 
 def test_ucf_101_is_never_split_at_random(ucf):
@@ -388,7 +389,7 @@ def test_ucf_101_is_never_split_at_random(ucf):
       sources.load(f'video:{path}', **SMALL)
   for split in ('train', 'test'):
     (ucf / 'UCF-101' / split).mkdir()
-  compressed.check_has_lists(ucf / 'UCF-101')
+  ucf_lib.check_has_lists(ucf / 'UCF-101')
 
 
 # What cannot be read as it is.
