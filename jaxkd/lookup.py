@@ -106,7 +106,9 @@ def package(name: str, *, extra: str, at: str) -> ModuleType:
   try:
     return importlib.import_module(name)
   except ImportError as error:
+    # What is missing may be a package that this one imports.
+    missing = (error.name or name).partition('.')[0]
     raise UserError(
-      f'{at}: the package {name.partition(".")[0]} is not installed; pip '
-      f"install 'jaxkd[{extra}]'"
+      f'{at}: the package {missing} is not installed; pip install '
+      f"'jaxkd[{extra}]'"
     ) from error

@@ -30,3 +30,11 @@ def test_a_module_that_fails_is_put_down_to_its_entry(
   with pytest.raises(UserError, match=f'^students.s.model: .*{message}'):
     lookup.attribute('own_models:Net', kind='model', at='students.s.model')
   sys.modules.pop('own_models', None)
+
+
+def test_a_package_that_another_one_needs_is_named(tmp_path, monkeypatch):
+  (tmp_path / 'own_package.py').write_text('import missing.part')
+  monkeypatch.syspath_prepend(tmp_path)
+  for name, missing in (('own_package', 'missing'), ('none.part', 'none')):
+    with pytest.raises(UserError, match=f'^a: the package {missing} is not'):
+      lookup.package(name, extra='speech', at='a')
