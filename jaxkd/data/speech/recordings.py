@@ -24,6 +24,7 @@ _SOUND = 'audio', 'path', 'file', 'audio_filepath', 'wav'
 _TEXT = 'text', 'transcript', 'sentence', 'transcription'
 _SPEAKER = 'speaker', 'speaker_id', 'client_id'
 _READER = re.compile(r'(\d+)-\d+\.trans\.txt')  # reader and chapter
+_NEW_LINE = re.compile(r'\r\n?|\n')
 _LISTS = '.csv', '.tsv', '.jsonl'
 _FRAME, _SHIFT = 0.025, 0.01  # seconds
 _UNKNOWN = 2**30  # samples from which on a header does not know the length
@@ -295,7 +296,7 @@ def _of_reader(
 ) -> Iterator[_Line]:
   """The lines of a file of LibriSpeech: a sound's name and what is said."""
   reader = _READER.fullmatch(file.name)
-  for number, line in enumerate(text_files.content(file).split('\n'), 1):
+  for number, line in enumerate(_NEW_LINE.split(text_files.content(file)), 1):
     if not line.strip():
       continue
     name, *said = line.split(maxsplit=1)
@@ -354,7 +355,7 @@ def _of_row(row: Any, folder: Path, where: str) -> _Line:
     if text is None:
       has = f'no {names[0]!r} but {", ".join(map(repr, row)) or "nothing"}'
       if there:
-        has = f'a {there[0]!r} that is no text'
+        has = f'an entry {there[0]!r} that is no text'
       raise UserError(
         f"data.source: {where} has {has}; give each 'audio', the path of a "
         "sound file, and 'text', what is said"
@@ -364,8 +365,8 @@ def _of_row(row: Any, folder: Path, where: str) -> _Line:
   sound, said = folder / found[0], found[1]
   if not os.path.isfile(sound):  # which takes paths of any length
     raise UserError(
-      f'data.source: {where} is of {found[0]}, and there is no sound file '
-      f'{sound}'
+      f'data.source: {where} is of {str(sound)!r}, and there is no sound file '
+      'of that name; add it, or remove the line'
     )
   speaker = next((str(row[n]) for n in _SPEAKER if row.get(n) is not None), '')
   return _Line(sound, said, speaker, where)
@@ -384,8 +385,7 @@ def _table(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
     else dict(strict=True)
   )
   header = None
-  lines = text_files.content(file).replace('\r\n', '\n').split('\n')
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(_NEW_LINE.split(text_files.content(file)), 1):
     if not line.strip():
       continue
     where = f'line {number} of {file}'

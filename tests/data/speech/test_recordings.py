@@ -197,7 +197,7 @@ def test_what_is_counted_is_what_is_read(tmp_path):
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio,text\nz.wav,a'),
-      r'there is no sound file .*z\.wav',
+      r"list\.csv is of '.*z\.wav', and there is no",
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio,words\n0.wav,a'),
@@ -272,11 +272,12 @@ def test_how_sounds_are_converted_is_told(tmp_path):
     assert any(note.startswith(said) for note in notes), notes
 
 
-def test_a_quoted_text_may_have_commas_and_quotation_marks(tmp_path):
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_a_quoted_text_may_have_commas_and_quotation_marks(end, tmp_path):
   listed(tmp_path, 'csv')
   file = tmp_path / 'train.csv'
   rows = file.read_text().replace('ab a', '"ab, ""a"""')
-  file.write_bytes(rows.replace('\n', '\r\n').encode())
+  file.write_bytes(rows.replace('\n', end).encode())
   found, _ = recordings.read(tmp_path, {}, bins=4)
   assert [own.text for own in found['train']] == [
     'ab, "a"', 'b a', 'aab', 'ba',
@@ -317,7 +318,7 @@ FIRST = '{"audio": "0.wav", "text": "a"}\n'
     (
       'a.jsonl',
       FIRST + '{"audio": "1.wav", "text": 7}',
-      "line 2 of .* has a 'text' that is no text; give each",
+      "line 2 of .* has an entry 'text' that is no text; give each",
     ),
     ('a.jsonl', '[]', "line 1 of .* has no 'audio' but nothing"),
   ],
