@@ -2,10 +2,10 @@
 
 Work [18] of the survey: a transformer that transcribes speech is distilled into
 a smaller one by sequences. The student learns the transcripts and, of each
-utterance, what the teacher writes, which counts exp(-γ e), where e is its word
-error rate. So it learns most from what the teacher gets right. With γ = 0 this
-is sequence-level distillation; with a large γ only hypotheses without an error
-count.
+utterance, what the teacher writes, which counts exp(-γ min(e, 1)), where e is
+its word error rate. So it learns most from what the teacher gets right. With
+γ = 0 this is sequence-level distillation; with a large γ only hypotheses
+without an error count.
 
 The arms: transcripts alone; sequence level (γ = 0); γ = 2 and 5; a filter,
 which keeps hypotheses without an error; and weights of γ = 5 that are shuffled

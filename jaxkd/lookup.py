@@ -107,6 +107,7 @@ def package(name: str, *, extra: str, at: str) -> ModuleType:
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:
+    # What is missing may be a package that this one imports.
     missing = (error.name or package).partition('.')[0]
     raise UserError(
       f'{at}: the package {missing} is not installed; pip install '

@@ -54,3 +54,11 @@ def test_a_package_that_is_not_there_or_broken(
   with pytest.raises(UserError, match=f'^task: {message}'):
     lookup.package('odd_one.part', extra='x', at='task')
   sys.modules.pop('odd_one', None)
+
+
+def test_a_package_that_another_one_needs_is_named(tmp_path, monkeypatch):
+  (tmp_path / 'own_package.py').write_text('import missing.part')
+  monkeypatch.syspath_prepend(tmp_path)
+  for name, missing in (('own_package', 'missing'), ('none.part', 'none')):
+    with pytest.raises(UserError, match=f'^a: the package {missing} is not'):
+      lookup.package(name, extra='speech', at='a')

@@ -413,13 +413,13 @@ def with_validation(
   if 'validation' in splits:
     return dict(splits), validation
   usual = 0.1 if validation is None else validation
-  size = held_out_size(usual, len(splits['train']))
+  size = held_out_size(usual, len(splits['train']), what=what)
   train, out = hold_out(splits['train'], size)
   if not train:
     raise UserError(
       f'data.kw.validation: {usual} of the {len(out):,} {what} in train of '
       f'{name!r} takes all of them, for those of one text stay together; use '
-      'less, or 0 for no validation split'
+      'less, or add a validation split'
     )
   held = {'validation': out} if size else {}
   return {**splits, 'train': train, **held}, None if size else 0
@@ -435,14 +435,17 @@ def held_out_size(
   size = amount
   if isinstance(amount, float):
     size = round(amount * count) if 0 <= amount <= 1 else -1
-  if not 0 <= size < count or (amount and not size):
-    none = ', or 0 for no validation split' if split == 'validation' else ''
-    raise UserError(
-      f'data.kw.{split}: {amount} of {count} {what} leaves nothing to train '
-      f'on or none for {split}; give a share such as 0.1, or a number of '
-      f'{what}{none}'
-    )
-  return size
+  if 0 <= size < count and (size or not amount):
+    return size
+  if count < 2:
+    why = f'cannot be held out; add {what}, or a {split} split'
+  elif not size:
+    why = f'rounds to none for {split}; give a number, such as 1'
+  elif size >= count:
+    why = 'leaves nothing to train on; give less'
+  else:
+    why = f'cannot be; give a share such as 0.1, or a number of {what}'
+  raise UserError(f'data.kw.{split}: {amount} of {count} {what} {why}')
 
 
 def split_entry(name: str, split: str) -> str:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxkd.data.text.tokens import BOS, EOS, PAD, shifted
+from jaxkd.errors import UserError
 
 STATE = 'state/'
 NEVER = -1e9  # the log probability of tokens that are ruled out
@@ -62,7 +63,12 @@ def beam(
   Returns:
     Tokens, int32 [B, width, length], the best first, and their scores, log p /
     length^α, [B, width].
+
+  Raises:
+    UserError: a width below 1.
   """
+  if width < 1:
+    raise UserError(f'width: {width} hypotheses cannot be kept; use 1 or more')
   size = len(jax.tree.leaves(source)[0])
   first = state_of(apply({'source': source}))
   repeat = lambda x: jnp.repeat(x, width, axis=0)  # noqa: E731

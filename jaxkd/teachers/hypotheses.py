@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxkd import losses
 from jaxkd.data.text.tokenizer import text
-from jaxkd.errors import UserError
+from jaxkd.errors import UserError, unknown
 from jaxkd.lookup import package
 
 AT = 'data.generated.kw'
+UNITS = 'word', 'character'
 
 
 def weights(
@@ -29,8 +30,8 @@ def weights(
 ) -> np.ndarray:
   """How much transcripts and a teacher's hypotheses of them count.
 
-  A transcript counts 1, and a hypothesis with the error rate e exp(-γ e), as
-  `jaxkd.losses.error_weights` says.
+  A transcript counts 1, and a hypothesis with the error rate e exp(-γ min(e,
+  1)), as `jaxkd.losses.error_weights` says.
 
   Args:
     labels: tokens, int [N, 2K, L]: K times the transcript, then K hypotheses.
@@ -47,10 +48,11 @@ def weights(
     float32 [N, 2K].
 
   Raises:
-    UserError: a γ below 0 or infinite, or no hypothesis with a weight above 0.
+    UserError: a γ below 0 or infinite, another unit, or no hypothesis with a
+      weight above 0.
   """
-  if not 0 <= gamma < np.inf:
-    raise UserError(f'{AT}.gamma: {gamma} should be 0 or more, and finite')
+  if not isinstance(gamma, int | float) or not 0 <= gamma < np.inf:
+    raise UserError(f'{AT}.gamma: {gamma!r} should be 0 or more, and finite')
   count = labels.shape[1] // 2
   errors = error_rates(labels[:, 0], labels[:, count:], classes, unit)
   found = np.array(losses.error_weights(errors, gamma=gamma))
@@ -87,7 +89,12 @@ def error_rates(
 
   Returns:
     float32 [N, K]; more than 1 is possible.
+
+  Raises:
+    UserError: another unit, or the package rapidfuzz is not installed.
   """
+  if unit not in UNITS:
+    raise unknown('unit', unit, UNITS, f'{AT}.unit')
   package('rapidfuzz', extra='speech', at='data.generated.name')
   from rapidfuzz.distance import Levenshtein
 

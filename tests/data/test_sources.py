@@ -75,6 +75,19 @@ class TestDigits:
     with pytest.raises(UserError, match=r'^data\.kw\.validation: .*of 1438'):
       sources.load('digits', validation=amount)
 
+  @pytest.mark.parametrize(
+    ('amount', 'count', 'why'),
+    [
+      (0.1, 4, 'rounds to none for validation; give a number, such as 1'),
+      (4, 4, 'leaves nothing to train on; give less'),
+      (-1, 4, 'cannot be; give a share such as 0.1, or a number of examples'),
+      (0.1, 1, 'cannot be held out; add examples, or a validation split'),
+    ],
+  )
+  def test_why_it_leaves_nothing_is_said(self, amount, count, why):
+    with pytest.raises(UserError, match=rf'{amount} of {count} examples {why}'):
+      source.held_out_size(amount, count)
+
 
 class TestSynthetic:
   def test_can_be_learnt(self):

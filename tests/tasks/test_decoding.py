@@ -9,6 +9,7 @@ import pytest
 import sacrebleu
 
 from jaxkd.data.text.tokens import BOS, EOS, PAD, shifted
+from jaxkd.errors import UserError
 from jaxkd.tasks import decoding
 
 KINDS, LENGTH = 7, 3
@@ -72,6 +73,12 @@ def test_scores_are_likelihoods_and_ends_are_ends(width):
   behind = np.roll(ended, 1, -1)
   behind[..., 0] = False
   np.testing.assert_array_equal(np.asarray(tokens) == PAD, behind)
+
+
+@pytest.mark.parametrize('width', [0, -1])
+def test_of_none_none_is_the_best(width):
+  with pytest.raises(UserError, match=rf'^width: {width} hypotheses cannot be'):
+    decoding.beam(lambda inputs: {}, jnp.zeros((1, 2)), 3, width)
 
 
 def test_greedy_takes_the_likeliest_token_again_and_again():

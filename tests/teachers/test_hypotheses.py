@@ -104,3 +104,16 @@ def test_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, 'rapidfuzz', None)
   with pytest.raises(UserError, match=r"pip install 'jaxkd\[speech\]'"):
     hypotheses.weights(LABELS, PIECES)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'gamma': 'a'}, r"kw\.gamma: 'a' should be 0 or more"),
+    ({'gamma': -1.0}, r'kw\.gamma: -1\.0 should be 0 or more'),
+    ({'unit': 'words'}, r"kw\.unit: .*'words'; did you mean 'word'"),
+  ],
+)
+def test_options_that_cannot_be(options, message):
+  with pytest.raises(UserError, match=message):
+    hypotheses.weights(LABELS, PIECES, **options)

@@ -74,6 +74,8 @@ def speech_frames(
     raise UserError(
       f'data.kw.context: {context} should be odd, for the frame in the middle'
     )
+  if speech != 'made_up':
+    audio.check_bins(bins)
   if bins < 1 or talkers < 1 or seed < 0:
     raise UserError(
       f'data.kw: speech_frames cannot have {bins} bins, {talkers} talkers and '
@@ -270,6 +272,8 @@ def voices(
       f'on cannot be made; use up to {voices_lib.MOST:,}, and leave some to '
       'train on'
     )
+  if seed < 0:  # Python draws the same for seeds of either sign
+    raise UserError(f'data.kw.seed: {seed} should be 0 or more')
   counts = {split: count for split, count in counts.items() if count}
   splits, notes = voices_lib.make(
     counts, bins=bins, seed=seed, heard_in_test=held_out
@@ -299,6 +303,7 @@ def _spoken(
   alphabet: str = '',
 ) -> Source:
   """As `make_source`; tokens are learnt after validation is held out."""
+  is_held_out = 'validation' not in splits
   splits, validation = with_validation(
     name, splits, validation, utterances_lib.hold_out, 'utterances'
   )
@@ -310,6 +315,7 @@ def _spoken(
     too_long=too_long,
     name=name,
     alphabet=alphabet,
+    is_held_out=is_held_out,
   )
   source = make_source(name, made.splits, validation, classes=made.pieces)
   return source._replace(

@@ -305,7 +305,7 @@ def _documents_held_out(
   if not amount:
     return {'train': documents, **others, split: []}
   if len(documents) > 1:
-    size = held_out_size(amount, len(documents), split)
+    size = held_out_size(amount, len(documents), split, 'documents')
     rest, out = sentences.hold_out(documents, size, key=text_lib.lines)
   else:
     rest, out = _lines_held_out(name, documents[0], of, split, amount)
@@ -330,5 +330,5 @@ def _lines_held_out(
       f'alone, of which none can be held out for {split}; add text, or a '
       f'{split} split of its own'
     )
-  start = said[-held_out_size(amount, len(said), split)]
+  start = said[-held_out_size(amount, len(said), split, 'lines')]
   return ['\n'.join(lines[:start]).rstrip('\n')], ['\n'.join(lines[start:])]

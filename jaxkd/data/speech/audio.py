@@ -1,6 +1,7 @@
 """Sound files as waves, and waves as log-Mel features."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ _OVERSHOOT = 2.0  # what codecs may add to full scale; beyond is another unit
 _STREAMED = 2**31 - 2**20  # lengths from here on mean an unknown one
 _LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of an Ogg page
 _END_OF_STREAM = 4  # among the flags of one
-_FEWEST_BINS, _MOST_BINS = 3, 128  # Kaldi makes no fewer
+_FEWEST_BINS, _MOST_BINS = 3, 126  # that Kaldi makes at 16 kHz
+_SLOWEST, _FASTEST = 1_000, 768_000  # rates that recorders have
 
 
 class Sound(NamedTuple):
@@ -64,19 +66,23 @@ def load(
     UserError: a file that is missing, empty, truncated, silent or no sound, or
       a package that is not installed.
   """
-  path = Path(path)
   if rate < 1:
     raise UserError(f'{at}: {rate} is no rate; give samples a second')
-  if not path.is_file():
+  if not os.path.isfile(path):  # which takes paths of any length
     raise UserError(f'{at}: there is no sound file {path}')
+  path = Path(path)
   if not path.stat().st_size:
     raise UserError(f'{at}: the sound file {path} is empty; remove it')
   samples, own = _samples(path, at)
+  check_rate(own, path, at)
   if not samples.size:
     raise UserError(f'{at}: the sound file {path} has no samples; remove it')
   loudest = np.abs(samples).max()
   if not np.isfinite(loudest):
-    raise UserError(f'{at}: the sound file {path} holds NaN or infinity')
+    raise UserError(
+      f'{at}: the sound file {path} holds NaN or infinity; get it again, or '
+      'remove it'
+    )
   if loudest > _OVERSHOOT:
     raise UserError(
       f'{at}: the sound file {path} holds samples of up to {loudest:.6g}; '
@@ -84,6 +90,11 @@ def load(
     )
   wave = samples.mean(axis=1)
   if np.ptp(wave) <= SILENT:
+    if np.ptp(samples, axis=0).max() > SILENT:
+      raise UserError(
+        f'{at}: the mean of the channels of the sound file {path} is silent, '
+        'as they cancel out; keep one of them'
+      )
     raise UserError(f'{at}: the sound file {path} is silent; remove it')
   if own != rate:
     wave = _resampled(wave, own, rate)
@@ -95,27 +106,32 @@ def load(
   )
 
 
-def notes(sounds: Sequence[Sound], rate: int = 16_000) -> tuple[str, ...]:
+def notes(
+  sounds: Sequence[Sound], rate: int = 16_000, *, of: int = 0
+) -> tuple[str, ...]:
   """Sentences on how sounds were converted, and on those that are clipped.
 
   Args:
     sounds: as `load` gave them; their waves are not looked at.
     rate: what they were converted to.
+    of: how many sounds there are, where these are only some.
   """
+  many = f'{len(sounds)} sounds'
+  if of > len(sounds):
+    many += f' looked at (of {of:,})'
   said = []
   several = sum(sound.channels > 1 for sound in sounds)
   if several:
-    said.append(f'{several} of {len(sounds)} sounds: channels were averaged')
+    said.append(f'{several} of {many}: channels were averaged')
   for own in sorted({sound.rate for sound in sounds} - {rate}):
     count = sum(sound.rate == own for sound in sounds)
     said.append(
-      f'{count} of {len(sounds)} sounds: converted from {own} to {rate} '
-      'samples a second'
+      f'{count} of {many}: converted from {own} to {rate} samples a second'
     )
   clipped = sum(sound.clipped > CLIPPED for sound in sounds)
   if clipped:
     said.append(
-      f'{clipped} of {len(sounds)} sounds are clipped: more than one of '
+      f'{clipped} of {many} are clipped: more than one of '
       f'{round(1 / CLIPPED):,} samples is at full scale'
     )
   return tuple(said)
@@ -126,6 +142,15 @@ def check_bins(bins: int, at: str = 'data.kw.bins') -> None:
   if not _FEWEST_BINS <= bins <= _MOST_BINS:
     raise UserError(
       f'{at}: {bins} bands should be {_FEWEST_BINS} to {_MOST_BINS}'
+    )
+
+
+def check_rate(rate: int, path: str | Path, at: str = 'data.source') -> None:
+  """Refuses rates that no recorder has, and that take forever to convert."""
+  if not _SLOWEST <= rate <= _FASTEST:
+    raise UserError(
+      f'{at}: the sound file {path} says that it has {rate:,} samples a '
+      f'second; rates are {_SLOWEST:,} to {_FASTEST:,}, so correct or remove it'
     )
 
 
@@ -197,7 +222,13 @@ def log_mel(
   options.mel_opts.num_bins = bins
   options.mel_opts.low_freq = low
   options.mel_opts.high_freq = high
-  made = fbank.OnlineFbank(options)
+  try:
+    made = fbank.OnlineFbank(options)
+  except ValueError as error:  # a band without any frequency
+    raise UserError(
+      f'{at}: frames of {length} s at {rate} samples a second have no {bins} '
+      'bands; use fewer'
+    ) from error
   made.accept_waveform(rate, (wave * 2**15).astype(np.float32).tolist())
   made.input_finished()
   frames = [made.get_frame(i) for i in range(made.num_frames_ready)]

@@ -387,10 +387,9 @@ def splits(
   for name, share in (('test', test), ('validation', validation)):
     sizes[name] = round(share * len(texts)) if 0 <= share < 1 else 0
     if not sizes[name] and (name == 'test' or share):
-      none = ', or 0 for no such split' if name == 'validation' else ''
       raise UserError(
         f'data.kw.{name}: {share} of {len(texts)} texts leaves none for '
-        f'{name}; give a share such as 0.1{none}'
+        f'{name}; give a share such as 0.1'
       )
   if sum(sizes.values()) >= len(texts):
     raise UserError(

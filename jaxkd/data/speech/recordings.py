@@ -2,13 +2,12 @@
 
 import csv
 import functools
-import io
-import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from jaxkd import lookup
 from jaxkd.data import folders
 from jaxkd.data.speech import audio
 from jaxkd.data.speech.utterances import Utterance, standardized
+from jaxkd.data.text import conversations, text_files
 from jaxkd.errors import UserError, unknown
 
 RATE = 16_000  # samples a second, which sounds are converted to
@@ -24,12 +24,27 @@ _SOUND = 'audio', 'path', 'file', 'audio_filepath', 'wav'
 _TEXT = 'text', 'transcript', 'sentence', 'transcription'
 _SPEAKER = 'speaker', 'speaker_id', 'client_id'
 _READER = re.compile(r'(\d+)-\d+\.trans\.txt')  # reader and chapter
+_NEW_LINE = re.compile(r'\r\n?|\n')
 _LISTS = '.csv', '.tsv', '.jsonl'
 _FRAME, _SHIFT = 0.025, 0.01  # seconds
 _UNKNOWN = 2**30  # samples from which on a header does not know the length
 _LOOKED_AT = 256  # sounds of which it is known how they were converted
 
-Lines = Iterator[tuple[Path, str, str]]  # sounds, what is said, by whom
+
+class _Line(NamedTuple):
+  """A sound file and what is said in it.
+
+  Attributes:
+    sound: the file.
+    text: what is said.
+    speaker: by whom; empty where that is not known.
+    where: what says so, for errors.
+  """
+
+  sound: Path
+  text: str
+  speaker: str
+  where: str
 
 
 def read(
@@ -51,11 +66,12 @@ def read(
     bins: bands of the log-Mel features.
 
   Returns:
-    Split -> utterances, and sentences for the row on how sounds were
-    converted.
+    Split -> utterances, and sentences for the row on files that are left out
+    and on how sounds were converted.
 
   Raises:
-    UserError: parts, files or columns that are missing, or damaged ones.
+    UserError: parts, files or columns that are missing, damaged ones, or a
+      sound that is there twice.
   """
   if not root.is_dir():
     raise UserError(f'data.source: there is no folder {root}')
@@ -64,34 +80,31 @@ def read(
     for path in folders.listed(root)
     if path.is_dir() or path.suffix in _LISTS
   }
-  if not parts:
-    named = folders.splits(known, where=str(root))
-    parts = {split: (own,) for split, own in named.items()}
-  for split in parts:
-    if split not in folders.SPLITS:
-      raise unknown('split', split, folders.SPLITS, 'data.kw.parts')
-  found, sounds = {}, []
-  for split, names in parts.items():
+  chosen = _chosen(parts, known, f'part in {root}', str(root))
+  found, notes, sounds = {}, [], {}
+  for split, names in chosen.items():
     found[split] = []
-    for name in [names] if isinstance(names, str) else names:
-      if name not in known:
-        raise unknown(f'part in {root}', name, known, f'data.kw.parts.{split}')
-      lines = [*_lines(known[name])]
-      if not lines:
-        raise UserError(
-          f'data.source: {known[name]} has no transcript: it holds neither '
-          '*.trans.txt, nor a list of files, nor sounds with a .txt of the '
-          'same name beside each'
-        )
-      found[split] += [_of_file(*line, bins) for line in lines]
-      sounds += [path for path, *_ in lines]
+    for name in names:
+      lines, said = _lines(known[name])
+      notes += said
+      for line in lines:
+        where = f'{split} ({line.where})'
+        # Links, and paths that go up and down, lead to the same file.
+        other = sounds.setdefault(os.path.realpath(line.sound), where)
+        if other is not where:
+          raise UserError(
+            f'data.source: the sound {line.sound} is there twice, in {other} '
+            f'and in {where}; leave one of them'
+          )
+        found[split].append(_of_file(line, bins))
   for split in ('train', 'test'):
     if split not in found:
       raise UserError(
         f'data.source: {root} has no part for {split}; call a folder or list '
         f'{split}, or name its parts in data.kw.parts.{split}'
       )
-  return found, _converted(sounds)
+  names = [own.name for part in found.values() for own in part]
+  return found, (*notes, *_converted(names))
 
 
 def prepared(
@@ -117,18 +130,12 @@ def prepared(
       'and text'
     )
   known = builder.info.splits
-  if not parts:
-    named = folders.splits(known, where=builder.info.name)
-    parts = {split: (own,) for split, own in named.items()}
+  chosen = _chosen(parts, known, 'split', builder.info.name)
   rate = getattr(features[sound], 'sample_rate', None) or RATE
   found = {}
-  for split, names in parts.items():
-    if split not in folders.SPLITS:
-      raise unknown('split', split, folders.SPLITS, 'data.kw.parts')
+  for split, names in chosen.items():
     found[split] = []
-    for name in [names] if isinstance(names, str) else names:
-      if name not in known:
-        raise unknown('split', name, known, f'data.kw.parts.{split}')
+    for name in names:
       records = builder.as_data_source(name)
       for i in range(len(records)):
         record = records[i]
@@ -144,6 +151,43 @@ def prepared(
             str(record.get('speaker_id', '')),
           )
         )
+  return found
+
+
+def _chosen(
+  parts: Mapping[str, Sequence[str]],
+  known: Collection[str],
+  kind: str,
+  where: str,
+) -> dict[str, tuple[str, ...]]:
+  """Split -> names of its parts; each part belongs to one split."""
+  if not isinstance(parts, Mapping):
+    raise UserError(
+      f'data.kw.parts: {parts!r} should be a dict of splits and the names of '
+      "their parts, as dict(train=('train-clean-100',), test=('test-clean',))"
+    )
+  named = parts or folders.splits(known, where)
+  found, splits = {}, {}
+  for split, names in named.items():
+    if split not in folders.SPLITS:
+      raise unknown('split', split, folders.SPLITS, 'data.kw.parts')
+    names = (names,) if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not all(
+      isinstance(name, str) for name in names
+    ):
+      raise UserError(
+        f'data.kw.parts.{split}: {names!r} should be a list of names'
+      )
+    for name in names:
+      if name not in known:
+        raise unknown(kind, name, known, f'data.kw.parts.{split}')
+      if name in splits:
+        raise UserError(
+          f'data.kw.parts: {name!r} is named for {splits[name]} and again for '
+          f'{split}; name each part once'
+        )
+      splits[name] = split
+    found[split] = tuple(names)
   return found
 
 
@@ -171,19 +215,21 @@ def _record(records: Any, number: int, sound: str) -> np.ndarray:
   return wave.mean(axis=1) if wave.ndim > 1 else wave
 
 
-def _converted(paths: Sequence[Path]) -> tuple[str, ...]:
+def _converted(paths: Sequence[str]) -> tuple[str, ...]:
   """How sounds are converted, by some of them from all over the data."""
   chosen = np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_AT))
   looked_at = [audio.load(paths[i], RATE) for i in chosen.astype(int)]
-  return audio.notes([own._replace(wave=np.zeros(0)) for own in looked_at])
+  return audio.notes(
+    [own._replace(wave=np.zeros(0)) for own in looked_at], of=len(paths)
+  )
 
 
-def _of_file(path: Path, text: str, speaker: str, bins: int) -> Utterance:
-  if not path.is_file():
-    raise UserError(f'data.source: there is no sound file {path}')
+def _of_file(line: _Line, bins: int) -> Utterance:
+  path = line.sound
   get = functools.partial(audio.read, path, RATE)
   read = functools.partial(_features, get, bins, RATE, str(path))
-  return Utterance(str(path), text, frames_of(_samples(path)), read, speaker)
+  count = frames_of(_samples(path))
+  return Utterance(str(path), line.text, count, read, line.speaker)
 
 
 def _samples(path: Path) -> int:
@@ -195,123 +241,175 @@ def _samples(path: Path) -> int:
     info = None  # it is for another library, or damaged
   if info is None or not 0 < info.frames < _UNKNOWN:
     return len(audio.read(path, RATE))
+  audio.check_rate(info.samplerate, path)
   return math.ceil(info.frames * RATE / info.samplerate)
 
 
-def _lines(part: Path) -> Lines:
-  """The sounds of a part, and what is said in them."""
+def _lines(part: Path) -> tuple[list[_Line], list[str]]:
+  """The sounds of a part and what is said in them, and sentences on others."""
   if part.is_file():
-    yield from _listed(part)
-    return
+    return _listed(part), []
   files = [*folders.below(part)]
   transcripts = [file for file in files if file.name.endswith('.trans.txt')]
   lists = [file for file in files if file.suffix in _LISTS]
-  by_stem: dict[tuple[Path, str], Path] = {}
+  texts = {
+    (file.parent, file.stem): file for file in files if file.suffix == '.txt'
+  }
+  sounds: dict[tuple[Path, str], Path] = {}
   for file in files:
     if file.suffix == '.txt' or file in lists:
       continue
-    other = by_stem.setdefault((file.parent, file.stem), file)
+    other = sounds.setdefault((file.parent, file.stem), file)
     if other != file:
       raise UserError(
         f'data.source: {other} and {file.name} have one name, and so one '
         'transcript; remove one'
       )
   if transcripts:
-    for file in transcripts:
-      reader = _READER.fullmatch(file.name)
-      for number, line in enumerate(_text(file).split('\n'), 1):
-        name, _, said = line.strip().partition(' ')
-        if not name:
-          continue
-        if (file.parent, name) not in by_stem:
-          raise UserError(
-            f'data.source: line {number} of {file} is of {name}, and there is '
-            'no sound file of that name beside it'
-          )
-        yield by_stem[file.parent, name], said, reader[1] if reader else ''
-  elif len(lists) == 1:
-    yield from _listed(lists[0])
-  elif lists:
+    found = [line for file in transcripts for line in _of_reader(file, sounds)]
+    said = {line.sound for line in found}
+    others = [file for file in sounds.values() if file not in said]
+    if not others:
+      return found, []
+    return found, [
+      f'{len(others):,} of the {len(sounds):,} files in {part.name} have no '
+      f'line in a *.trans.txt and are left out, such as {others[0].name}'
+    ]
+  if len(lists) == 1:
+    return _listed(lists[0]), []
+  if lists:
     raise UserError(
       f'data.source: {part} has several lists of files '
       f'({", ".join(file.name for file in lists)}); leave one, or name them in '
       'data.kw.parts'
     )
-  else:
-    texts = {
-      (file.parent, file.stem): file for file in files if file.suffix == '.txt'
-    }
-    for key, file in texts.items():
-      if key not in by_stem:
-        raise UserError(
-          f'data.source: there is no sound file of the same name beside '
-          f'{file}; add it, or remove the text'
-        )
-    for key, file in by_stem.items():
-      if key not in texts:
-        raise UserError(
-          f'data.source: {file} has no transcript: there is no '
-          f'{key[1]}.txt beside it'
-        )
-      yield file, _text(texts[key]), ''
-
-
-def _listed(file: Path) -> Lines:
-  """The lines of a list of files."""
-  text = _text(file)
-  if file.suffix == '.jsonl':
-    rows = [*_json_lines(text, file)]
-  else:
-    delimiter = '\t' if file.suffix == '.tsv' else ','
-    # Not by lines: what is in quotation marks may have several.
-    whole = io.StringIO(text, newline='')
-    rows = [*csv.DictReader(whole, delimiter=delimiter)]
-  if not rows:
-    raise UserError(f'data.source: {file} lists no sound; add some')
-  for number, row in enumerate(rows, 1):
-    if None in row:  # what is beyond the columns of the header
-      raise UserError(
-        f'data.source: entry {number} of {file} has more columns than the '
-        'header; put a text that has the delimiter in it in quotation marks'
-      )
-    found = [
-      next((row[n] for n in names if isinstance(row.get(n), str)), None)
-      for names in (_SOUND, _TEXT)
-    ]
-    if None in found:
-      missing = (_SOUND, _TEXT)[found.index(None)][0]
-      raise UserError(
-        f'data.source: entry {number} of {file} has no {missing!r} but '
-        f'{", ".join(map(repr, row)) or "nothing"}; give each '
-        "'audio', the path of a sound file, and 'text', what is said"
-      )
-    speaker = next(
-      (str(row[n]) for n in _SPEAKER if row.get(n) is not None), ''
+  if not files:
+    raise UserError(
+      f'data.source: {part} has no transcript: it holds neither *.trans.txt, '
+      'nor a list of files, nor sounds with a .txt of the same name beside each'
     )
-    yield file.parent / found[0], found[1], speaker
+  return [*_beside(sounds, texts)], []
 
 
-def _json_lines(text: str, file: Path) -> Iterator[dict]:
-  for number, line in enumerate(text.split('\n'), 1):
+def _of_reader(
+  file: Path, sounds: Mapping[tuple[Path, str], Path]
+) -> Iterator[_Line]:
+  """The lines of a file of LibriSpeech: a sound's name and what is said."""
+  reader = _READER.fullmatch(file.name)
+  for number, line in enumerate(_NEW_LINE.split(text_files.content(file)), 1):
     if not line.strip():
       continue
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError as error:
+    name, *said = line.split(maxsplit=1)
+    if (file.parent, name) not in sounds:
       raise UserError(
-        f'data.source: line {number} of {file} is no JSON: {error}'
+        f'data.source: line {number} of {file} is of {name}, and there is '
+        'no sound file of that name beside it'
+      )
+    yield _Line(
+      sounds[file.parent, name],
+      ''.join(said),
+      reader[1] if reader else '',
+      f'line {number} of {file}',
+    )
+
+
+def _beside(
+  sounds: Mapping[tuple[Path, str], Path],
+  texts: Mapping[tuple[Path, str], Path],
+) -> Iterator[_Line]:
+  """Sounds that have a text of the same name beside them."""
+  for key, file in texts.items():
+    if key not in sounds:
+      raise UserError(
+        f'data.source: there is no sound file of the same name beside '
+        f'{file}; add it, or remove the text'
+      )
+  for key, file in sounds.items():
+    if key not in texts:
+      raise UserError(
+        f'data.source: {file} has no transcript: there is no {key[1]}.txt '
+        'beside it; add that, or remove the file'
+      )
+    said = text_files.content(
+      texts[key], 'write what is said, or remove it and its sound'
+    )
+    yield _Line(file, said, '', str(texts[key]))
+
+
+def _listed(file: Path) -> list[_Line]:
+  """The lines of a list of files."""
+  is_json = file.suffix == '.jsonl'
+  rows = (text_files.json_lines if is_json else _table)(file)
+  found = [_of_row(row, file.parent, where) for where, row in rows]
+  if not found:
+    raise UserError(f'data.source: {file} lists no sound; add some')
+  return found
+
+
+def _of_row(row: Any, folder: Path, where: str) -> _Line:
+  row = row if isinstance(row, dict) else {}
+  found = []
+  for names in (_SOUND, _TEXT):
+    there = [name for name in names if name in row]
+    text = next((row[n] for n in there if isinstance(row[n], str)), None)
+    if text is None:
+      has = f'no {names[0]!r} but {", ".join(map(repr, row)) or "nothing"}'
+      if there:
+        has = f'an entry {there[0]!r} that is no text'
+      raise UserError(
+        f"data.source: {where} has {has}; give each 'audio', the path of a "
+        "sound file, and 'text', what is said"
+      )
+    conversations.check_utf8(text, f'data.source: {where}')
+    found.append(text)
+  sound, said = folder / found[0], found[1]
+  if not os.path.isfile(sound):  # which takes paths of any length
+    raise UserError(
+      f'data.source: {where} is of {str(sound)!r}, and there is no sound file '
+      'of that name; add it, or remove the line'
+    )
+  speaker = next((str(row[n]) for n in _SPEAKER if row.get(n) is not None), '')
+  return _Line(sound, said, speaker, where)
+
+
+def _table(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+  """The rows of a CSV or TSV file below its header, and where they are.
+
+  Each is a line: a quotation mark that is never closed would take the lines
+  behind it into its text. In TSV, as Common Voice has it, they are just marks.
+  """
+  is_tsv = file.suffix == '.tsv'
+  how = (
+    dict(delimiter='\t', quoting=csv.QUOTE_NONE)
+    if is_tsv
+    else dict(strict=True)
+  )
+  header = None
+  for number, line in enumerate(_NEW_LINE.split(text_files.content(file)), 1):
+    if not line.strip():
+      continue
+    where = f'line {number} of {file}'
+    try:
+      (cells,) = csv.reader([line], **how)
+    except csv.Error as error:
+      raise UserError(
+        f'data.source: {where} cannot be read ({error}); quotation marks must '
+        'be closed in their line, and one that belongs to a text be doubled'
       ) from error
-    yield row if isinstance(row, dict) else {}
-
-
-def _text(file: Path) -> str:
-  try:
-    return file.read_text(encoding='utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise UserError(
-      f'data.source: {file} is not UTF-8; convert the file'
-    ) from error
-  except OSError as error:
-    raise UserError(
-      f'data.source: cannot read {file}: {error.strerror}'
-    ) from error
+    header = header or cells
+    if len(cells) > len(header):
+      raise UserError(
+        f'data.source: {where} has more columns than the header; '
+        + (
+          'write spaces for the tabs of a text'
+          if is_tsv
+          else 'put a text that has commas in quotation marks'
+        )
+      )
+    if len(cells) < len(header):
+      raise UserError(
+        f'data.source: {where} has {len(cells)} of the {len(header)} columns '
+        'of the header; add the others'
+      )
+    if cells is not header:
+      yield where, dict(zip(header, cells, strict=True))

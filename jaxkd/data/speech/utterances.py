@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxkd.data.examples import Examples, StreamedExamples, held
 from jaxkd.data.text import tokenizer
-from jaxkd.data.text.tokens import EOS, PAD, shifted
+from jaxkd.data.text.tokens import EOS, PAD, UNK, shifted
 from jaxkd.errors import UserError
 
 # What `PAD`, `UNK`, `BOS` and `EOS` are called, as SentencePiece has it.
@@ -62,6 +62,7 @@ def assembled(
   too_long: str,
   name: str,
   alphabet: str = '',
+  is_held_out: bool = False,
 ) -> Spoken:
   """Tokenises transcripts, and pads frames and tokens.
 
@@ -74,11 +75,12 @@ def assembled(
     name: of the source, for errors.
     alphabet: characters that there may be, where tokens are characters; those
       of ``train`` by default.
+    is_held_out: whether validation was taken from ``train``, for errors.
 
   Raises:
     UserError: invalid options, transcripts that are empty, too long, longer
-      than their utterances, or of characters that ``train`` does not have, or
-      utterances without a frame.
+      than their utterances, of characters that ``train`` does not have, or
+      another text as pieces, or utterances without a frame.
   """
   for option, value in (('length', length), ('frames', frames)):
     if value < 0 or value == 1:
@@ -101,11 +103,12 @@ def assembled(
   encode, pieces, known = _tokenizer(lines, vocabulary, alphabet)
   tokens, notes = {}, []
   for split, utterances in splits.items():
-    _check_known(utterances, known, split, name)
+    _check_known(utterances, known, split, name, is_held_out)
     tokens[split] = [
       [*line, EOS] for line in encode([own.text for own in utterances])
     ]
     for own, line in zip(utterances, tokens[split], strict=True):
+      _check_written(own, line, pieces, split, name)
       _check_fits(own, line[:-1], split, name)
   most = {
     'length': length or max(len(x) for own in tokens.values() for x in own),
@@ -147,7 +150,8 @@ def assembled(
       most['frames'],
       speakers,
     )
-  return Spoken(made, pieces, (*notes, *_seen(splits), *_unknown(splits)))
+  notes += [*_seen(splits), *_heard(splits), *_unknown(splits)]
+  return Spoken(made, pieces, tuple(notes))
 
 
 def hold_out(
@@ -182,7 +186,7 @@ def standardized(frames: np.ndarray) -> np.ndarray:
 def _tokenizer(lines, vocabulary, alphabet):
   """What gives the tokens of lines, what they stand for, known characters."""
   if vocabulary:
-    learnt = tokenizer.learn(lines, vocabulary)
+    learnt = tokenizer.learn(lines, vocabulary, normalize=False)
     return learnt.encode, learnt.pieces, {*''.join(lines), ' '}
   known = {*(alphabet or ''.join(lines)), ' '}
   pieces = *_SPECIAL, *sorted(x.replace(' ', tokenizer.SPACE) for x in known)
@@ -200,6 +204,18 @@ def _numbers(splits):
   """Speaker -> number; empty where some are not known."""
   names = {own.speaker for utterances in splits.values() for own in utterances}
   return {} if '' in names else {x: i for i, x in enumerate(sorted(names))}
+
+
+def _heard(splits):
+  """A sentence on speakers who are heard in training and in the test."""
+  train, test = (
+    {own.speaker for own in splits.get(split, ())} - {''}
+    for split in ('train', 'test')
+  )
+  if both := train & test:
+    yield (
+      f'{len(both):,} of the {len(test):,} speakers in test are in train too'
+    )
 
 
 def _unknown(splits):
@@ -259,15 +275,29 @@ def _check_there(own, split, name):
     )
 
 
-def _check_known(utterances, known, split, name):
+def _check_known(utterances, known, split, name, is_held_out):
+  held = ''
+  if is_held_out and split == 'validation':
+    held = ' (data.kw.validation holds it out of train)'
   for own in utterances:
     for x in own.text:
       if x not in known:
         raise UserError(
           f'data.source: the transcript of {own.name} in {split} of {name!r} '
-          f'has the character {x!r}, which no transcript in train has; write '
-          'it otherwise, or leave the utterance out'
+          f'has the character {x!r}, which no transcript in train has{held}; '
+          'write it otherwise, or leave the utterance out'
         )
+
+
+def _check_written(own, tokens, pieces, split, name):
+  """Refuses what is another text as tokens, such as '<s>' of SentencePiece."""
+  written = tokenizer.text(tokens, pieces)
+  if UNK in tokens or written != own.text:
+    raise UserError(
+      f'data.kw.vocabulary: pieces cannot write the transcript {own.text!r} of '
+      f'{own.name} in {split} of {name!r}, and make {written!r} of it; write '
+      'it otherwise, or use 0, for characters'
+    )
 
 
 def _check_fits(own, tokens, split, name):

@@ -146,7 +146,7 @@ def sentences(count: int, draw: random.Random) -> list[str]:
   Raises:
     UserError: the package num2words is not installed.
   """
-  package = lookup.package('num2words', extra='text', at='data.source')
+  package = lookup.package('num2words', extra='speech', at='data.source')
   found = {}
   while len(found) < count:
     kind = (_number, _day, _time)[len(found) % 3]

@@ -85,7 +85,7 @@ class Format(NamedTuple):
           f'{here} has no text {field!r}; name the field of an object that has '
           'it in data.kw.field'
         )
-      _check_utf8(text, here)
+      check_utf8(text, here)
     if self.kind == 'text':
       return found[0]
     for field, text in zip(self.fields, found, strict=True):
@@ -252,7 +252,7 @@ def _turns(messages: Any, field: str, here: str) -> Turns:
           f'{here} has a message with {entry}, which is not read; remove it '
           'from there, or the line'
         )
-    _check_utf8(text, here)
+    check_utf8(text, here)
     found.append((role, text))
   roles = [role for role, _ in found]
   spoken = roles[1:] if roles[:1] == ['system'] else roles
@@ -270,7 +270,8 @@ def _turns(messages: Any, field: str, here: str) -> Turns:
   return tuple(found)
 
 
-def _check_utf8(text: str, here: str) -> None:
+def check_utf8(text: str, here: str) -> None:
+  """Refuses a text of JSON that cannot be written as UTF-8."""
   try:
     text.encode()
   except UnicodeEncodeError as error:  # half of a pair, as JSON can have it

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxkd.data import folders
 from jaxkd.data.text.conversations import FIELDS, Document, Format
@@ -71,15 +72,26 @@ def _documents(file: Path, form: Format) -> Iterator[Document]:
   if file.suffix != JSON_LINES:
     yield _plain(file, form)
     return
-  for i, line in enumerate(content(file).split('\n')):
+  for where, made in json_lines(file):
+    yield form.read(made, f'data.source: {where}')
+
+
+def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
+  """Where each line of a file is, for errors, and what JSON it holds.
+
+  Raises:
+    UserError: as `content`, or a line that is no JSON.
+  """
+  for number, line in enumerate(content(file).split('\n'), 1):
     if not line.strip():
       continue
-    here = f'data.source: line {i + 1} of {file}'
+    where = f'line {number} of {file}'
     try:
-      made = json.loads(line)
-    except ValueError as error:
-      raise UserError(f'{here} is not JSON: {error}; repair it') from error
-    yield form.read(made, here)
+      yield where, json.loads(line)
+    except (ValueError, RecursionError) as error:
+      raise UserError(
+        f'data.source: {where} is not JSON: {error}; repair it'
+      ) from error
 
 
 def _plain(file: Path, form: Format) -> str:
@@ -106,7 +118,7 @@ def _plain(file: Path, form: Format) -> str:
 def _is_object(line: str) -> bool:
   try:
     return isinstance(json.loads(line), dict)
-  except ValueError:
+  except (ValueError, RecursionError):
     return False
 
 

@@ -17,10 +17,11 @@ from jaxkd.errors import UserError
 
 SPACE = '▁'  # as SentencePiece writes it
 MOST_LINES = 100_000  # that are learnt from
+_AS_WRITTEN = {'normalization_rule_name': 'identity'}
 _LOSSLESS = {
+  **_AS_WRITTEN,
   'add_dummy_prefix': False,
   'byte_fallback': True,
-  'normalization_rule_name': 'identity',
   'remove_extra_whitespaces': False,
   'user_defined_symbols': ['\n'],
 }
@@ -43,7 +44,13 @@ class Tokenizer(NamedTuple):
     return _processor(self.model).encode(list(lines))
 
 
-def learn(lines: Sequence[str], size: int, lossless: bool = False) -> Tokenizer:
+def learn(
+  lines: Sequence[str],
+  size: int,
+  lossless: bool = False,
+  *,
+  normalize: bool = True,
+) -> Tokenizer:
   """Pieces of which the lines have few: learnt in memory, always the same.
 
   Digits are pieces of their own. Of more than `MOST_LINES` lines, some at equal
@@ -54,6 +61,8 @@ def learn(lines: Sequence[str], size: int, lossless: bool = False) -> Tokenizer:
     size: number of pieces, with those that are no words.
     lossless: whether spaces and line feeds are kept as they are, and rare
       characters become their bytes, which are 256 of the pieces.
+    normalize: whether characters that mean the same become one, as '½' and
+      '1⁄2' (NFKC); never where pieces are lossless.
 
   Raises:
     UserError: fewer pieces than characters, or more than there can be, or the
@@ -77,7 +86,7 @@ def learn(lines: Sequence[str], size: int, lossless: bool = False) -> Tokenizer:
       eos_id=EOS,
       pad_piece='<pad>',
       minloglevel=2,
-      **(_LOSSLESS if lossless else {}),
+      **(_LOSSLESS if lossless else {} if normalize else _AS_WRITTEN),
     )
   except (RuntimeError, ValueError, OSError) as error:
     most = re.search(r'value <= (\d+)', str(error))

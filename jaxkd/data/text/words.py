@@ -1,7 +1,10 @@
 """Words as tokens: the most frequent ones, and one token for all others."""
 
 import collections
+import functools
 import re
+import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,9 +12,27 @@ from jaxkd.data.text.tokens import EOS, UNK
 from jaxkd.errors import UserError, unknown
 
 SPECIAL = ('<pad>', '<unk>', '<s>', '</s>')  # in the order of their numbers
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+@functools.cache
+def _word() -> re.Pattern:
+  """Letters and digits with the marks on them, such as vowels of Hindi."""
+  marks = ''.join(
+    x
+    for x in map(chr, range(sys.maxunicode + 1))
+    if unicodedata.category(x).startswith('M')
+  )
+  part = rf'[^\W_]+(?:[{marks}]+[^\W_]*)*'
+  return re.compile(rf"{part}(?:['’-]{part})*")
+
+
+def _words(line: str) -> list[str]:
+  # A letter and its mark may be one character or two (NFC, NFD).
+  return _word().findall(unicodedata.normalize('NFC', line.lower()))
+
+
 SPLIT: Mapping[str, Callable[[str], list[str]]] = {
-  'words': lambda line: _WORD.findall(line.lower()),
+  'words': _words,
   'spaces': str.split,
 }
 

@@ -86,9 +86,9 @@ class TestRead:
     assert len(audio.read(tmp_path / 'a.wav')) == len(tone())
 
 
-def encoded(wave, **how):
+def encoded(wave, rate=RATE, **how):
   file = io.BytesIO()
-  soundfile.write(file, wave, RATE, **how)
+  soundfile.write(file, wave, rate, **how)
   return file.getvalue()
 
 
@@ -109,7 +109,7 @@ def last_page_cut(content):
     ('a.wav', b'', 'is empty'),
     ('a.wav', wav(tone()[:0]), 'has no samples'),
     ('a.wav', wav(np.zeros(8000)), 'is silent'),
-    ('a.wav', wav(np.stack([tone(), -tone()], 1)), 'is silent'),
+    ('a.wav', wav(np.stack([tone(), -tone()], 1)), 'is silent, as they cancel'),
     ('a.wav', wav(tone())[:9000], '8956 of 16000 bytes .* truncated'),
     ('a.flac', flac(tone())[:4000], r'\(.*\); get it again'),
     ('a.mp3', mp3(tone())[:1000], 'of 8000 samples are there'),
@@ -118,7 +118,13 @@ def last_page_cut(content):
     ('a.wav', b'no sound' * 100, r'\(.*\); get it again'),
     ('a.txt', b'no sound' * 100, 'has no sound'),
     ('a.wav', floats(tone() * 2**15), 'samples of up to 16384'),
-    ('a.wav', floats(tone() * np.nan), 'NaN or infinity'),
+    ('a.wav', floats(tone() * np.nan), 'NaN or infinity; get it again'),
+    (
+      'a.wav',
+      wav(tone(), rate=1),
+      'has 1 samples a second; rates are 1,0',
+    ),
+    ('a.wav', wav(tone(), rate=10**6), 'has 1,000,000 samples a second'),
   ],
 )
 def test_a_bad_file_is_named(tmp_path, name, content, message):
@@ -130,6 +136,12 @@ def test_a_bad_file_is_named(tmp_path, name, content, message):
 def test_a_file_must_be_there(tmp_path):
   with pytest.raises(UserError, match=r'^at: there is no sound file .*a\.wav'):
     audio.read(tmp_path / 'a.wav', at='at')
+  with pytest.raises(UserError, match='there is no sound file'):
+    audio.read(tmp_path / ('a' * 5000))
+
+
+def test_as_many_bands_as_there_can_be():
+  assert audio.log_mel(tone(), bins=126).shape[1] == 126
 
 
 class TestLogMel:
@@ -157,6 +169,8 @@ class TestLogMel:
       (np.zeros(800, int), {}, r'is int64 \[800\]'),
       (np.full(800, np.nan), {}, 'holds NaN'),
       (tone(), {'bins': 0}, '0 bands should be 3 to'),
+      (tone(), {'bins': 127}, '127 bands should be 3 to 126'),
+      (tone(), {'bins': 96, 'rate': 8000}, '8000 samples .* no 96 bands'),
       (tone(), {'shift': 0.0}, 'cannot follow after 0.0 s'),
       (tone(), {'high': 9000.0}, 'from 20 to 9000 Hz cannot be'),
     ],

@@ -242,7 +242,7 @@ class TestMadeUp:
       ({'noise': (0.0, float('inf'))}, 'should be'),
       ({'test': 0.0}, r'test: 0\.0 of 60 texts leaves none'),
       ({'test': 1.5}, r'test: 1\.5 of 60 texts leaves none'),
-      ({'validation': 0.001}, 'or 0 for no such split'),
+      ({'validation': 0.001}, 'leaves none for validation; give a share'),
       ({'test': 0.6, 'validation': 0.4}, 'leave none to train on'),
     ],
   )

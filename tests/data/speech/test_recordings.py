@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
 from jaxkd.data import examples, prepared, sources
+from jaxkd.data.sources import speech
 from jaxkd.data.speech import audio, recordings
 from jaxkd.data.text.tokenizer import text
 from jaxkd.errors import UserError
@@ -117,8 +119,13 @@ def test_speakers_are_units(suffix, tmp_path):
   source = sources.load(f'speech:{tmp_path}', validation=0, bins=8)
   assert 'speaker' not in source.splits['train'].fetch(np.arange(1))
   assert 'speakers of 2 of the 6 utterances are not known' in source.notes[-1]
-  (tmp_path / f'test.{suffix}').write_text(file.read_text())
+  # The same sounds by the same speakers, under other names.
+  (tmp_path / 'sounds' / 'test').rename(tmp_path / 'sounds' / 'other')
+  shutil.copytree(tmp_path / 'sounds' / 'train', tmp_path / 'sounds' / 'test')
+  rows = file.read_text().replace('/train/', '/test/')
+  (tmp_path / f'test.{suffix}').write_text(rows)
   source = sources.load(f'speech:{tmp_path}', validation=0, bins=8)
+  assert '2 of the 2 speakers in test are in train too' in source.notes
   units = examples.units(source.splits['train'], 'speaker', 'data.unit')
   np.testing.assert_array_equal(units, [1, 0, 0, 1])
 
@@ -133,7 +140,8 @@ def test_readers_of_librispeech_are_speakers(tmp_path):
 def test_parts_can_be_named(tmp_path):
   librispeech(tmp_path)
   (tmp_path / 'train').rename(tmp_path / 'clean-100')
-  parts = dict(train=('clean-100',), validation='test', test=('test',))
+  shutil.copytree(tmp_path / 'test', tmp_path / 'other')
+  parts = dict(train=('clean-100',), validation='other', test=('test',))
   source = sources.load('speech:.', dir=str(tmp_path), parts=parts)
   sizes = {name: len(split) for name, split in source.splits.items()}
   assert sizes == {'train': 4, 'validation': 2, 'test': 2}
@@ -142,27 +150,39 @@ def test_parts_can_be_named(tmp_path):
     (dict(train=('clean-100',), dev=('test',)), r"kw\.parts: .*'dev'"),
     (dict(train=('clean-100',)), 'no part for test'),
     ({}, 'no part for train'),
+    (
+      dict(train=('clean-100', 'clean-100'), test=('test',)),
+      "'clean-100' is named for train and again for train; name each part once",
+    ),
+    (dict(train='test', test='test'), 'for train and again for test'),
+    (dict(train=5), r'kw\.parts\.train: 5 should be a list of names'),
   ):
     with pytest.raises(UserError, match=message):
       sources.load('speech:.', dir=str(tmp_path), parts=odd)
+  with pytest.raises(UserError, match=r'kw\.parts: 5 should be a dict of'):
+    speech.speech(str(tmp_path), parts=5)
 
 
 def test_what_is_counted_is_what_is_read(tmp_path):
   for rate in (8000, 16_000, 22_050, 44_100):
     for seconds in (0.0251, 0.1, 0.377):
       path = write(tmp_path / 'a.wav', tone(seconds, rate), rate)
-      made = recordings._of_file(path, 'a', '', 4)
+      made = recordings._of_file(recordings._Line(path, 'a', '', ''), 4)
       assert made.read().shape == (made.count, 4)
   # Shorter than a frame, it is refused when utterances are assembled.
   path = write(tmp_path / 'a.wav', tone(0.02))
-  assert recordings._of_file(path, 'a', '', 4).count == 0
+  line = recordings._Line(path, 'a', '', '')
+  assert recordings._of_file(line, 4).count == 0
 
 
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
     (lambda r: (r / 'train' / '1.txt').unlink(), r'1\.wav has no transcript'),
-    (lambda r: (r / 'train' / '1.txt').write_text(' '), '1.wav.*is empty'),
+    (
+      lambda r: (r / 'train' / '1.txt').write_text(' '),
+      '1.txt is empty; write',
+    ),
     (lambda r: (r / 'test' / '1.txt').write_text('c'), "the character 'c'"),
     (
       lambda r: (r / 'test' / '1.txt').write_text('ab' * 20),
@@ -177,15 +197,15 @@ def test_what_is_counted_is_what_is_read(tmp_path):
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio,text\nz.wav,a'),
-      r'there is no sound file .*z\.wav',
+      r"list\.csv is of '.*z\.wav', and there is no",
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio,words\n0.wav,a'),
-      r"entry 1 of .*list\.csv has no 'text'",
+      r"line 2 of .*list\.csv has no 'text' but 'audio', 'words'",
     ),
     (
       lambda r: (r / 'train' / 'list.jsonl').write_text('{"audio": 1'),
-      r'line 1 of .*list\.jsonl is no JSON',
+      r'line 1 of .*list\.jsonl is not JSON',
     ),
     (
       lambda r: [(r / 'train' / f'{x}.csv').write_text('') for x in 'ab'],
@@ -193,7 +213,7 @@ def test_what_is_counted_is_what_is_read(tmp_path):
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio,text\n0.wav,a, b'),
-      r'entry 1 of .*list\.csv has more columns than the header; put a text',
+      r'line 2 of .*list\.csv has more columns than the header; put a text',
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio,text\n'),
@@ -201,7 +221,7 @@ def test_what_is_counted_is_what_is_read(tmp_path):
     ),
     (
       lambda r: (r / 'train' / 'list.csv').write_text('audio;text\n0.wav;a'),
-      r"entry 1 of .*list\.csv has no 'audio' but 'audio;text'; give each",
+      r"line 2 of .*list\.csv has no 'audio' but 'audio;text'; give each",
     ),
     (
       lambda r: write(r / 'train' / '1.flac'),
@@ -214,6 +234,20 @@ def test_what_is_counted_is_what_is_read(tmp_path):
     (
       lambda r: (r / 'train' / 'a.trans.txt').write_text('0 a\n9 b\n'),
       r'line 2 of .*a\.trans\.txt is of 9, and there is no sound',
+    ),
+    (
+      lambda r: (r / 'train' / 'a.trans.txt').write_text('0 a\n1 b\n0 b\n'),
+      r'0\.wav is there twice, in train \(line 1 of .*in train \(line 3 of',
+    ),
+    (
+      lambda r: (r / 'train' / 'list.csv').write_text(
+        'audio,text\n0.wav,a\n../test/0.wav,b\n'
+      ),
+      r'test/0\.wav is there twice, in train \(line 3 of .*in test \(',
+    ),
+    (
+      lambda r: (r / 'train' / 'README.md').write_text('By us.'),
+      r'README\.md has no transcript.*or remove the file',
     ),
   ],
 )
@@ -238,20 +272,93 @@ def test_how_sounds_are_converted_is_told(tmp_path):
     assert any(note.startswith(said) for note in notes), notes
 
 
-def test_a_quoted_text_may_have_commas_and_several_lines(tmp_path):
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_a_quoted_text_may_have_commas_and_quotation_marks(end, tmp_path):
   listed(tmp_path, 'csv')
   file = tmp_path / 'train.csv'
-  rows = file.read_text().replace('ab a', '"ab,\na"')
-  file.write_bytes(rows.replace('\n', '\r\n').encode())
+  rows = file.read_text().replace('ab a', '"ab, ""a"""')
+  file.write_bytes(rows.replace('\n', end).encode())
   found, _ = recordings.read(tmp_path, {}, bins=4)
-  assert [*map(str.split, (own.text for own in found['train']))] == [
-    ['ab,', 'a'], ['b', 'a'], ['aab'], ['ba'],
+  assert [own.text for own in found['train']] == [
+    'ab, "a"', 'b a', 'aab', 'ba',
   ]  # fmt: skip
 
 
-@pytest.mark.parametrize('bins', [0, 2, 129])
+def test_quotation_marks_of_tsv_are_just_marks(tmp_path):
+  listed(tmp_path, 'tsv')
+  file = tmp_path / 'train.tsv'
+  file.write_text(file.read_text().replace('ab a', '"ab a'))
+  found, _ = recordings.read(tmp_path, {}, bins=4)
+  assert [own.text for own in found['train']] == ['"ab a', *SAID['train'][1:]]
+
+
+HEAD = 'audio,text\n0.wav,a\n'
+FIRST = '{"audio": "0.wav", "text": "a"}\n'
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('a.csv', f'{HEAD}1.wav,"b\n2.wav,a"\n', 'line 3 of .* cannot be read'),
+    ('a.csv', f'{HEAD}1.wav,"b', r'line 3 of .*end of data.*be closed in'),
+    ('a.csv', f'{HEAD}1.wav,"b" a', r'line 3 of .* cannot be read'),
+    ('a.csv', f'{HEAD}1.wav,{"a" * 2**18}', r'line 3 of .*field limit'),
+    ('a.csv', f'{HEAD}1.wav\n', 'line 3 of .* has 1 of the 2 columns'),
+    ('a.csv', HEAD.encode() + b'1.wav,\xff', 'line 3 of .* is not UTF-8'),
+    ('a.csv', f'{HEAD}{"b" * 5000}.wav,b', 'line 3 of .* there is no sound'),
+    ('a.csv', f'{HEAD}./0.wav,b', r'0\.wav is there twice'),
+    ('a.tsv', 'audio\ttext\n0.wav\ta\tb', 'line 2 of .*spaces for the tabs'),
+    ('a.jsonl', f'{FIRST}{{"text": {"9" * 5000}}}', 'line 2 of .* not JSON'),
+    ('a.jsonl', f'{FIRST}{"[" * 100_000}', 'line 2 of .* is not JSON'),
+    (
+      'a.jsonl',
+      FIRST + r'{"audio": "1.wav", "text": "\ud800"}',
+      'line 2 of .* has a text that is not UTF-8',
+    ),
+    (
+      'a.jsonl',
+      FIRST + '{"audio": "1.wav", "text": 7}',
+      "line 2 of .* has an entry 'text' that is no text; give each",
+    ),
+    ('a.jsonl', '[]', "line 1 of .* has no 'audio' but nothing"),
+  ],
+)
+def test_lists_that_cannot_be_read(name, content, message, tmp_path):
+  beside(tmp_path)
+  raw = content if isinstance(content, bytes) else content.encode()
+  (tmp_path / 'train' / name).write_bytes(raw)
+  with pytest.raises(UserError, match=rf'^data\.source: .*{message}'):
+    sources.load(f'speech:{tmp_path}', validation=1)
+
+
+def test_what_has_no_line_in_librispeech_is_told(tmp_path):
+  librispeech(tmp_path)
+  write(tmp_path / 'train' / '1' / '7' / '9.flac')
+  # Tabs are spaces, too.
+  file = tmp_path / 'train' / '0' / '7' / '0-7.trans.txt'
+  file.write_text(file.read_text().replace('0 ', '0\t'))
+  found, notes = recordings.read(tmp_path, {}, bins=4)
+  assert {own.text for own in found['train']} == {*SAID['train']}
+  assert notes[0] == (
+    '1 of the 5 files in train have no line in a *.trans.txt and are left '
+    'out, such as 9.flac'
+  )
+
+
+def test_of_many_sounds_some_are_looked_at(tmp_path, monkeypatch):
+  monkeypatch.setattr(recordings, '_LOOKED_AT', 2)
+  beside(tmp_path)
+  write(tmp_path / 'train' / '0.wav', tone(rate=8000), 8000)
+  _, notes = recordings.read(tmp_path, {}, bins=4)
+  assert notes == (
+    '1 of 2 sounds looked at (of 6): converted from 8000 to 16000 samples a '
+    'second',
+  )
+
+
+@pytest.mark.parametrize('bins', [0, 2, 127])
 def test_numbers_of_bands_that_cannot_be_made(bins, tmp_path):
-  message = rf'^data\.kw\.bins: {bins} bands should be 3 to 128'
+  message = rf'^data\.kw\.bins: {bins} bands should be 3 to 126'
   with pytest.raises(UserError, match=message):
     sources.load(f'speech:{tmp_path}', bins=bins)
 

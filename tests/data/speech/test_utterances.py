@@ -82,6 +82,43 @@ def test_pieces_can_be_learnt():
   assert [text(x, made.pieces) for x in labels] == ['ab ab', 'abab a']
 
 
+def test_pieces_write_transcripts_as_they_are():
+  said = ['½ ﬁ', 'ａ №ⅳ'] * 5
+  made = assemble({'train': said, 'test': ('№½',)}, vocabulary=14)
+  for split, lines in (('train', said), ('test', ['№½'])):
+    labels = made.splits[split].fetch(np.arange(len(lines)))['labels']
+    assert [text(x, made.pieces) for x in labels] == lines
+
+
+@pytest.mark.parametrize('odd', ['a <s>', '</s>', '<pad>', '<unk> a', '▅'])
+def test_no_piece_stands_for_what_looks_like_a_special_one(odd):
+  splits = {'train': ['ab ab', 'ba b', odd], 'test': ('a',)}
+  with pytest.raises(UserError, match=rf"the transcript '{odd}' of one\.wav"):
+    assemble(splits, vocabulary=8)
+  labels = assemble(splits).splits['train'].fetch(np.arange(3))['labels']
+  assert text(labels[2], assemble(splits).pieces) == odd
+
+
+def test_speakers_who_are_in_train_too_are_told():
+  def by(who):
+    return utterance('ab')._replace(speaker=who)
+
+  found = assemble({
+    'train': [by('x'), by('y'), by('')], 'test': [by('x'), by('z')],
+  }).notes  # fmt: skip
+  assert '1 of the 2 speakers in test are in train too' in found
+
+
+def test_says_what_was_held_out_of_train():
+  splits = {**SAID, 'validation': ('c',)}
+  with pytest.raises(
+    UserError, match=r"'c', which no transcript in train has;"
+  ):
+    assemble(splits)
+  with pytest.raises(UserError, match=r"'c',.* \(data\.kw\.validation holds"):
+    assemble(splits, is_held_out=True)
+
+
 @pytest.mark.parametrize('vocabulary', [0, 9])
 def test_no_token_stands_for_what_is_unknown(vocabulary):
   splits = {'train': ['ab ab', 'abab a'] * 5, 'test': ('ac',)}

@@ -94,6 +94,8 @@ def test_they_speak_once(silent):
     ({'held_out': 0}, r'kw\.held_out: 0 should be from 1 to 45'),
     ({'size': 7}, '7 utterances with 4 to test'),
     ({'size': 20_000}, r'use up to 12,000'),
+    ({'seed': -1}, r'kw\.seed: -1 should be 0 or more'),
+    ({'bins': 127}, r'kw\.bins: 127 bands should be 3 to 126'),
     ({'frames': 2}, r"kw\.frames: .*kw\.too_long='drop'"),
   ],
 )
@@ -109,7 +111,7 @@ def test_says_what_to_install(monkeypatch):
   ):
     sources.load('voices', **SMALL)
   monkeypatch.setitem(sys.modules, 'num2words', None)
-  with pytest.raises(UserError, match=r"pip install 'jaxkd\[text\]'"):
+  with pytest.raises(UserError, match=r"pip install 'jaxkd\[speech\]'"):
     sources.load('voices', **SMALL)
 
 

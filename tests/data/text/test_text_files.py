@@ -89,6 +89,8 @@ class TestFiles:
         b'{"body": "a"}',
         r"line 1 of \S* has no text 'text'; .*field",
       ),
+      ('a.jsonl', b'{"text": ' + b'9' * 5000 + b'}', 'line 1 of .* not JSON'),
+      ('a.jsonl', b'[' * 100_000, 'line 1 of .* not JSON'),
       ('a.jsonl', b'["a"]', r"line 1 of \S* has no text 'text'"),
       ('a.jsonl', b'{"text": " "}', 'is empty$'),
       ('a.json', b'{"text": "a"}\n{"text": "b"}', r'rename it to a\.jsonl$'),

@@ -6,7 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxkd.data.text import pretrained, tokenizer, vocabularies, vocabulary
+from jaxkd.data.text import (
+  pretrained,
+  tokenizer,
+  vocabularies,
+  vocabulary,
+  words,
+)
 from jaxkd.data.text.tokens import Special
 from jaxkd.errors import UserError
 
@@ -120,6 +126,15 @@ def test_words_stand_for_what_is_between_them():
   assert said == ['the', 'cat', '</s>', 'the', '<unk>', '<unk>']
   assert made.sizes.tolist() == [3, 4, 1, 3, 8, 3]
   assert made.counts.tolist() == [5, 1]
+
+
+def test_marks_belong_to_their_letters():
+  split = words.SPLIT['words']
+  assert split('हिन्दी में, लिखी!') == ['हिन्दी', 'में', 'लिखी']
+  assert split('مُحَمَّد') == ['مُحَمَّد']
+  assert split('Cafe\u0301s, CAFÉS') == ['cafés', 'cafés']
+  assert split('❤\ufe0f heart') == ['heart']
+  assert split("Don't x-y_z o’b 3.5") == ["don't", 'x-y', 'z', 'o’b', '3', '5']
 
 
 def test_special_tokens_come_from_the_files(byte_level, metaspace, model):
