@@ -59,7 +59,7 @@ LAYOUT = (
   'get UCF-101 from https://www.crcv.ucf.edu/data/UCF101.php with its train '
   'and test splits for action recognition, and put both into data/ucf101: '
   'UCF-101/CLASS/*.avi, each encoded anew by `ffmpeg -i IN -c:v mpeg4 -g 12 '
-  '-bf 0 -q:v 1 OUT`, and ucfTrainTestlist'
+  '-bf 0 -q:v 1 -an OUT`, and ucfTrainTestlist'
 )
 
 

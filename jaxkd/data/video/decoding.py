@@ -13,10 +13,12 @@ from jaxkd.errors import UserError
 
 # What to do with a video that cannot be read as it is.
 ENCODE = (
-  'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 OUT.avi`'
+  'encode it anew, e.g. by `ffmpeg -i IN -c:v mpeg4 -g 12 -bf 0 -q:v 3 -an '
+  'OUT.avi`'
 )
 # That hold their pictures themselves, and do not name other files.
 _CONTAINERS = 'avi,mov,matroska,mpeg,mpegvideo,mpegts,flv,asf,ogg,m4v'
+_OPTIONS = {'format_whitelist': _CONTAINERS, 'flv_full_metadata': '1'}
 # Bytes of a packet of MPEG-TS, which says no length: plain, in M2TS, and with
 # bytes to correct errors.
 _PACKETS = (188, 192, 204)
@@ -65,7 +67,7 @@ def decoded(path: Path) -> tuple[list, str]:
   """
   av = lookup.package('av', extra='video', at='data.source')
   try:
-    with av.open(str(path), options={'format_whitelist': _CONTAINERS}) as file:
+    with av.open(str(path), options=_OPTIONS) as file:
       if not file.streams.video:
         raise UserError(
           f'{path} has no pictures; remove it', entry='data.source'
@@ -80,21 +82,21 @@ def decoded(path: Path) -> tuple[list, str]:
         )
       context.thread_count = 1  # many files are read at the same time
       context.options = {'flags2': '+export_mvs', 'err_detect': 'explode'}
-      frames, said, codec = [], stream.frames, context.name
-      seconds, container = _seconds(file, stream), file.format.name
-      # What FLV says of its length is that of its sound, too.
-      streams = [*file.streams] if container == 'flv' else [stream]
-      each = 1 / float(stream.average_rate or 25)
+      frames, number, codec = [], stream.frames, context.name
+      container, seconds = file.format.name, _seconds(file, stream)
+      lacks_bytes = _lacks_bytes(path, file)
       begins, ends = True, 0.0
-      for packet in file.demux(streams):
-        if packet.pts is not None:
-          ends = max(ends, float(packet.pts * packet.time_base))
-        if packet.stream_index != stream.index:
-          continue
+      for packet in file.demux(stream):
         if begins and packet.size and not packet.is_keyframe:
           raise _no_key_frame(path)
         begins = False
         frames += packet.decode()
+        # What was trimmed is there and not shown.
+        number -= min(packet.is_discard, number)
+        if packet.pts is not None:
+          end = packet.pts + (packet.duration or 0)
+          ends = max(ends, float(end * packet.time_base))
+      each = 1 / float(stream.average_rate or 25)
   except UserError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -108,20 +110,16 @@ def decoded(path: Path) -> tuple[list, str]:
       f'{path} is no video, or a damaged one ({said}); replace or remove it',
       entry='data.source',
     ) from error
-  if _lacks_bytes(path, container):
+  if lacks_bytes:
     raise UserError(
       f'{path} is cut short: it has fewer bytes than a whole file of its kind; '
       'replace or remove it',
       entry='data.source',
     )
-  if container == 'avi' and _has_empty(frames, said):
-    raise UserError(
-      f'{path} has {said} frames, of which {said - len(frames)} are empty; '
-      f'{ENCODE}',
-      entry='data.source',
-    )
-  if _cut_short(frames, said, seconds, ends, each):
-    more = said or (f'{seconds:.3g} seconds of' if seconds else 'some')
+  if container == 'avi' and _has_empty(frames, number):
+    number = len(frames)
+  if _cut_short(frames, number, seconds, ends, each):
+    more = number or (f'{seconds:.3g} seconds of' if seconds else 'some')
     raise UserError(
       f'{path} is cut short: it should have {more} frames, of which '
       f'{len(frames)} can be read; replace or remove it',
@@ -140,11 +138,13 @@ def decoded(path: Path) -> tuple[list, str]:
   return frames, codec
 
 
-def _lacks_bytes(path: Path, container: str) -> bool:
-  """Whether a file of MPEG-TS or ASF is cut, by how many bytes it has."""
-  size = path.stat().st_size
+def _lacks_bytes(path: Path, file: Any) -> bool:
+  """Whether a file of MPEG-TS, FLV or ASF is cut, by how many bytes it has."""
+  size, container = path.stat().st_size, file.format.name
   if container == 'mpegts':
     return all(size % n for n in _PACKETS)
+  if container == 'flv':
+    return size < float(file.metadata.get('filesize', 0))
   if container != 'asf':
     return False
   with path.open('rb') as file:
@@ -158,12 +158,10 @@ def _lacks_bytes(path: Path, container: str) -> bool:
 
 
 def _seconds(file: Any, stream: Any) -> float:
-  """How long FLV, or a stream of Matroska, says that it is; 0 of others."""
-  if file.format.name == 'flv':
-    return (file.duration or 0) / 1e6
+  """How long a stream of Matroska says that it is; 0 of others."""
   said = stream.metadata.get('DURATION', '')
   found = re.fullmatch(r'(\d+):(\d+):([\d.]+)', said)
-  if not found:
+  if not found or 'matroska' not in file.format.name:  # others copy the tag
     return 0.0
   hours, minutes, seconds = map(float, found.groups())
   return seconds + 60 * (minutes + 60 * hours)
@@ -172,7 +170,7 @@ def _seconds(file: Any, stream: Any) -> float:
 def _has_empty(frames: list, number: int) -> bool:
   """Whether frames of AVI are missing, but none of the last.
 
-  Those that are dropped while a film is made are empty, and take up time.
+  Empty ones, in which the frame before stays, take up time and give no frame.
   """
   last = frames[-1].pts if frames else None
   return last is not None and len(frames) < number <= last + 1
@@ -187,7 +185,7 @@ def _cut_short(
     frames: all that could be read.
     number: how many there should be; 0 if that is not known.
     seconds: how long they should be; 0 if that is not known.
-    ends: when the last one is shown, in seconds.
+    ends: when the last one ends, in seconds, or begins where that is not known.
     each: how long one is shown, in seconds, if it is the only one.
   """
   if len(frames) < max(number, 1) or any(f.is_corrupt for f in frames):
