@@ -23,7 +23,7 @@ from jaxkd.errors import UserError
 
 # A draft is named after what it will be and whoever writes it.
 _DRAFT = re.compile(r'\.[0-9a-f]{32}$')
-_FORSAKEN = 24 * 60 * 60  # seconds after which nobody writes a draft any more
+_ABANDONED = 24 * 60 * 60  # seconds after which nobody writes a draft any more
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -136,17 +136,17 @@ def make_folder(folder: Path) -> None:
   for left in folder.iterdir():
     if _DRAFT.search(left.name):
       with contextlib.suppress(OSError):  # another run may remove it, too
-        if time.time() - left.stat().st_mtime > _FORSAKEN:
+        if time.time() - left.stat().st_mtime > _ABANDONED:
           files_lib.remove(left)
 
 
 def unwritable(file: Path, error: Exception) -> UserError:
   """The error for a file, or a folder, of the cache that a source needs."""
   code = getattr(error, 'errno', None)
-  do = 'make room there' if code in _FULL else 'see to it that it can be'
+  do = 'make room there' if code in _FULL else 'make it writable'
   return UserError(
     f'{file} cannot be written: {getattr(error, "strerror", None) or error}; '
-    f'{do}, or set HOME to a folder whose .cache is to be used instead',
+    f'{do}, or set HOME to another folder, whose .cache is then used',
     entry='data.source',
   )
 

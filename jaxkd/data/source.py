@@ -223,7 +223,7 @@ def make_source(
   order = [s for s in ('train', 'validation', 'test') if s in splits]
   splits = {split: splits[split] for split in order}
   for split in origins:
-    _check_counts(splits[split], f'data.source: the {split} split of {name!r}')
+    _check_counts(splits[split], split, name)
   notes = *notes, *said, *labels_lib.lacking(splits, classes)
   made = Source(name, splits, len(classes), shapes[first], classes, notes)
   return made._replace(
@@ -503,15 +503,16 @@ def _hold_out(
   return {'train': train, split: out}, origins
 
 
-def _check_counts(examples: Examples, at: str) -> None:
+def _check_counts(examples: Examples, split: str, name: str) -> None:
   """Refuses a split that was held out and has nothing to measure."""
   if examples_lib.measured(examples) or examples.index.values.size:
     return
   objects = _has_objects(examples, {})
+  what = 'object' if objects else 'label that counts'
+  do = 'raise data.kw.validation' if split == 'validation' else 'label more'
   raise UserError(
-    f'{at}, {len(examples):,} examples, has no '
-    f'{"object" if objects else "label that counts"}; hold out more of them, '
-    'or give each split data of its own'
+    f'data.source: the {split} split of {name!r}, {len(examples):,} examples, '
+    f'has no {what}; {do}, or give each split data of its own'
   )
 
 

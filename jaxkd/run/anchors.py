@@ -56,8 +56,11 @@ def check(
 
 def alike(one: Role, other: Role) -> bool:
   """Whether rows stand for the same in both nets, as far as they say."""
-  first, second = of(one), of(other)
-  return first is None or second is None or np.array_equal(first, second)
+  first = of(one)
+  if first is None:
+    return True
+  second = of(other)
+  return second is None or np.array_equal(first, second)
 
 
 def of(role: Role) -> np.ndarray | None:

@@ -286,13 +286,14 @@ def _measured(
   classify = [name for name in predicts if 'logits' in gives[name]]
   starts = _start_alone(config, own_arms)
   classify = [name for name in classify if name not in starts] or classify
-  # Nothing is told of a group that a net cannot be compared with row by row.
+  # A group that a net cannot be compared with row by row has no fidelity.
   measured = [groups[name] for name in predicts]
   measured += [role for roles in students.values() for role in roles.values()]
   classify = [
     name
     for name in classify
-    if all(anchors.alike(groups[name], role) for role in measured)
+    if anchors.OUTPUT not in gives[name]
+    or all(anchors.alike(groups[name], role) for role in measured)
   ]
   for name in classify:
     suffix = '' if len(classify) == 1 else f':{name}'

@@ -136,7 +136,7 @@ def test_a_large_array_that_fails_leaves_nothing(tmp_path):
   ('code', 'message'),
   [
     (errno.ENOSPC, 'No space left on device; make room there, or set HOME'),
-    (errno.EACCES, 'Permission denied; see to it that it can be, or set HOME'),
+    (errno.EACCES, 'Permission denied; make it writable, or set HOME'),
   ],
 )
 def test_errors_say_what_to_do(code, message):

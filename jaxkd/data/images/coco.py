@@ -23,8 +23,8 @@ _OTHERS = (
   'stuff_',
   'panoptic',
 )
-_BEYOND = 1.0  # pixels by which rounding may put a box out of its image
-_ADDING = 1e-6  # pixels by which a sum of floats may be larger
+_ROUNDING = 1.0  # pixels by which rounding may put a box out of its image
+_FLOAT_ERROR = 1e-6  # pixels by which a sum of floats may be larger
 _LARGEST = 2**31  # pixels, above any side of an image
 
 
@@ -114,12 +114,12 @@ def find(root: Path, test: str = '') -> dict[str, Path]:
   }
   if test:
     splits['test'] = named[test]
-  if not splits and len(named) == 1:
+  if len(named) == 1 and splits.keys() <= {'train'}:
     return {'all': next(iter(named.values()))}
   if test and 'train' not in splits:
     raise UserError(
-      f'data.kw.test: {root} has annotations of {", ".join(named)}, and but '
-      f'for {test!r} none of train; name others to test on'
+      f'data.kw.test: {root} has annotations of {", ".join(named)}; without '
+      f'{test!r} there are none to train on; name another split to test on'
     )
   if missing := {'train', 'test'} - splits.keys():
     raise UserError(
@@ -185,7 +185,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
   for i, annotation in enumerate(given['annotations']):
     _check_keys(annotation, ('image_id', 'category_id', 'bbox'), file)
     here = f'data.source: {file}: annotation number {i}, from 0,'
-    if 'id' in annotation:
+    if annotation.get('id') is not None:
       _check_keys(annotation, ('id',), file)
       here = f'data.source: {file}: annotation {annotation["id"]!r}'
       if annotation['id'] in seen:
@@ -201,7 +201,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
         f'{here} has the category {annotation["category_id"]!r}, which is not '
         'among the categories; add it, or leave the annotation out'
       )
-    crowd = annotation.get('iscrowd', 0)
+    crowd = annotation.get('iscrowd') or 0
     if not isinstance(crowd, int | float) or crowd not in (0, 1):
       raise UserError(
         f'{here} has the iscrowd {crowd!r:.40}, which must be 0 or 1; correct '
@@ -448,7 +448,7 @@ def _box(
   wrong = ''
   if not (across > 0 and down > 0):
     wrong = 'which has no area'
-  elif out > _BEYOND:
+  elif out > _ROUNDING:
     wrong = f'which reaches out of its image of {width}x{height} pixels'
   elif not there:
     wrong = f'of which nothing is in its image of {width}x{height} pixels'
@@ -458,7 +458,7 @@ def _box(
       f'{said}, {wrong}; repair it, or set data.kw.clip=True to cut boxes off '
       'at the edges and leave out those without area'
     )
-  return ends if there else None, out > _ADDING
+  return ends if there else None, out > _FLOAT_ERROR
 
 
 def _is_file(path: Path) -> bool:

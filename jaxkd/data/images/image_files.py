@@ -499,7 +499,7 @@ def _tag(image: Image.Image) -> int:
 def _sizes(image: Image.Image, tag: int) -> tuple[Size, Size]:
   """Width and height as the image is stored, and as it is shown."""
   turned = image.size[::-1] if tag in _TURNED else image.size
-  # Pillow turns a TIFF itself, and tells the size behind that.
+  # Pillow turns a TIFF itself, and tells the size after that.
   if image.format == 'TIFF':
     return turned, image.size
   return image.size, turned
@@ -534,12 +534,17 @@ def _turns(path: File, image: Image.Image, size: Size) -> bool:
       'them',
       entry='data.source',
     )
-  known = size == as_shown or image.format != 'TIFF'
-  if tag != 1 and (as_stored == as_shown or not known):
+  if tag != 1 and as_stored == as_shown:
     raise UserError(
       f'{path} has an EXIF tag by which it is turned when it is shown, and '
-      'whether it was annotated before or behind that cannot be told; write '
+      'whether it was annotated before or after that cannot be told; write '
       'it without the tag, turned as it was when it was annotated',
+      entry='data.source',
+    )
+  if size != as_shown and image.format == 'TIFF':
+    raise UserError(
+      f'{path} is a TIFF that is turned when it is read, and was annotated '
+      'before that; write it without the EXIF tag',
       entry='data.source',
     )
   return size == as_shown

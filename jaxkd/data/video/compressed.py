@@ -190,7 +190,7 @@ def inputs_of(paths: Sequence[str | Path], how: Wanted) -> Any:
   """What a net that learned from clips takes, of clips of one's own.
 
   Args:
-    paths: of N video files, one or more.
+    paths: of N video files, one or more, in a list.
     how: what of them is wanted, as in the run; see `wanted`.
 
   Returns:
@@ -201,6 +201,8 @@ def inputs_of(paths: Sequence[str | Path], how: Wanted) -> Any:
     UserError: a video that cannot be read or does not have what is wanted, or
       videos of several sizes.
   """
+  if isinstance(paths, str | Path) or not paths:
+    raise UserError('paths: give a list of one video file or more')
   paths = [files_lib.path(path, at='paths') for path in paths]
   arrays = [of_file(path, how) for path in paths]
   for array, path in zip(arrays, paths, strict=True):
