@@ -32,6 +32,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from jaxkd.report import plots  # noqa: E402
 from jaxkd.run import arms as students  # noqa: E402
 from jaxkd.run import build, terms  # noqa: E402
 from jaxkd.run import config as configs  # noqa: E402
@@ -43,6 +44,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # They take longest: they come first, so that no worker is left alone with one.
 LONG = ('test_hosts.py', 'test_paper.py', 'test_pipeline.py', 'test_methods.py')
 
+
+# Whole runs draw coarse pictures, in a third of the time; `test_plots.py` draws
+# them as they are.
+plots.DPI, plots.LAYOUT = 30, None
 
 # Runs use one device, but in tests that are marked `all_devices`.
 sharding.all_devices = lambda: jax.devices()[:1]

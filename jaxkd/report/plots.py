@@ -16,6 +16,7 @@ from PIL import Image
 from jaxkd import files
 from jaxkd.report import arms, rows, statistics, wording
 
+DPI, LAYOUT = 150, 'constrained'  # of all pictures
 _COLUMNS = 3
 
 
@@ -59,7 +60,7 @@ def costs(row: Mapping[str, Any], path: str | Path) -> None:
 
 def draw_costs(row: Mapping[str, Any]) -> Figure:
   """The picture of `costs`."""
-  figure = Figure(figsize=(9, 6.5), layout='constrained')
+  figure = Figure(figsize=(9, 6.5), layout=LAYOUT)
   FigureCanvasAgg(figure)
   axes = figure.add_subplot()
   scale = 100 if wording.is_fraction(row['metric']) else 1
@@ -159,7 +160,7 @@ def draw_series(
   metrics: Mapping[str, tuple[str, Mapping[float, str]]],
 ) -> Figure:
   """The picture of `series`."""
-  figure = Figure(figsize=(7.5 * len(metrics), 5), layout='constrained')
+  figure = Figure(figsize=(7.5 * len(metrics), 5), layout=LAYOUT)
   FigureCanvasAgg(figure)
   panels = figure.subplots(1, len(metrics), squeeze=False)[0]
   for axes, (name, found) in zip(panels, metrics.items(), strict=True):
@@ -192,7 +193,7 @@ def _interval(row: Mapping, arm: str, metric: str) -> tuple[float, float]:
 
 def _save(figure: Figure, path: str | Path) -> None:
   """Writes a picture as PNG; 256 colours are enough, and a third as large."""
-  figure.dpi = 150
+  figure.dpi = DPI
   figure.canvas.draw()
   picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
   picture = picture.convert('RGB').quantize(256, dither=Image.Dither.NONE)
@@ -208,9 +209,7 @@ def draw(
   metrics = sorted(m for m in known if m.rpartition('/')[2] not in without)
   columns = max(1, min(_COLUMNS, len(metrics)))
   lines = max(1, math.ceil(len(metrics) / columns))
-  figure = Figure(
-    figsize=(4.2 * columns, 2.9 * lines + 0.5), layout='constrained'
-  )
+  figure = Figure(figsize=(4.2 * columns, 2.9 * lines + 0.5), layout=LAYOUT)
   FigureCanvasAgg(figure)
   palette = matplotlib.color_sequences[
     'tab10' if len(histories) <= 10 else 'tab20'

@@ -24,6 +24,13 @@ HISTORIES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _fine(monkeypatch):
+  """Pictures as users get them: `conftest.py` makes those of runs coarse."""
+  monkeypatch.setattr(plots, 'DPI', 150)
+  monkeypatch.setattr(plots, 'LAYOUT', 'constrained')
+
+
 def test_panels_lines_bands_and_legend():
   figure = plots.draw(HISTORIES)
   panels = {axes.get_title(): axes for axes in figure.axes}

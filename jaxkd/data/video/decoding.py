@@ -96,7 +96,7 @@ def decoded(path: Path) -> tuple[list, str]:
         if packet.pts is not None:
           end = packet.pts + (packet.duration or 0)
           ends = max(ends, float(end * packet.time_base))
-      each = 1 / float(stream.average_rate or 25)
+      frame_seconds = 1 / float(stream.average_rate or 25)
   except UserError:
     raise
   except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -118,7 +118,7 @@ def decoded(path: Path) -> tuple[list, str]:
     )
   if container == 'avi' and _has_empty(frames, number):
     number = len(frames)
-  if _cut_short(frames, number, seconds, ends, each):
+  if _cut_short(frames, number, seconds, ends, frame_seconds):
     more = number or (f'{seconds:.3g} seconds of' if seconds else 'some')
     raise UserError(
       f'{path} is cut short: it should have {more} frames, of which '
@@ -177,7 +177,7 @@ def _has_empty(frames: list, number: int) -> bool:
 
 
 def _cut_short(
-  frames: list, number: int, seconds: float, ends: float, each: float
+  frames: list, number: int, seconds: float, ends: float, frame_seconds: float
 ) -> bool:
   """Whether frames are fewer, or end earlier, than their file says.
 
@@ -186,14 +186,14 @@ def _cut_short(
     number: how many there should be; 0 if that is not known.
     seconds: how long they should be; 0 if that is not known.
     ends: when the last one ends, in seconds, or begins where that is not known.
-    each: how long one is shown, in seconds, if it is the only one.
+    frame_seconds: how long one is shown, in seconds, if it is the only one.
   """
   if len(frames) < max(number, 1) or any(f.is_corrupt for f in frames):
     return True
   times = [frame.time for frame in frames]
   if not seconds or None in times:
     return False
-  return seconds - ends > 1.5 * max(np.diff(times), default=each)
+  return seconds - ends > 1.5 * max(np.diff(times), default=frame_seconds)
 
 
 def group_of(frames: list, size: int, path: Path) -> list:
