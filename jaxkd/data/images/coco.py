@@ -173,7 +173,7 @@ def read(file: Path, root: Path, *, clip: bool) -> Annotated:
   where = _folder_of(next(iter(known.values()))['file_name'], file, root)
   paths = {id: where / image['file_name'] for id, image in known.items()}
   for path in paths.values():
-    if not _is_file(path):
+    if not os.path.isfile(path):  # which takes paths of any length
       raise UserError(
         f'data.source: {file} has an image {path}, which is not there; add it, '
         'or leave it out with its annotations'
@@ -461,14 +461,6 @@ def _box(
   return ends if there else None, out > _FLOAT_ERROR
 
 
-def _is_file(path: Path) -> bool:
-  """Whether it is a file; a name that none can have is of none."""
-  try:
-    return path.is_file()
-  except OSError:
-    return False
-
-
 def _check_once(paths: Iterable[Path], file: Path) -> None:
   """Refuses an image that is listed again, perhaps by another name."""
   seen: dict[str, Path] = {}
@@ -505,7 +497,7 @@ def _folder_of(first: str, file: Path, root: Path) -> Path:
   places = *places, root / 'images', root
   places = (file.parent, *places) if file.name == ROBOFLOW else places
   for place in places:
-    if _is_file(place / first):
+    if os.path.isfile(place / first):
       return place
   raise UserError(
     f'data.source: {file} has an image {first}, which is in none of '

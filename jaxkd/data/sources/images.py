@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxkd.data import conventions as conventions_lib
 from jaxkd.data import copies, listing, prepared
 from jaxkd.data import examples as examples_lib
 from jaxkd.data import folders as folders_lib
-from jaxkd.data.examples import ArrayExamples
+from jaxkd.data.examples import ArrayExamples, Examples
 from jaxkd.data.images import glyphs as glyphs_lib
 from jaxkd.data.images import image_files
 from jaxkd.data.source import (
@@ -329,13 +330,7 @@ def folder(
   }
   source = make_source(name, splits, validation, classes=classes)
   splits = in_memory(source, splits)
-  # Of what is not in memory, only links are known.
-  held = all(isinstance(own, ArrayExamples) for own in splits.values())
-  twice = (
-    copies.said(splits)
-    if held
-    else image_files.seen_twice(files, image_files.IMAGES)
-  )
+  twice = seen_twice(splits, files, image_files.IMAGES)
   notes = *twice, *kind.notes, *left_out
   notes = *source.notes, *notes
   source = source._replace(splits=splits, resize=resize, notes=notes)
@@ -377,3 +372,20 @@ def in_class_folders(
     )
     left_out += others
   return classes, files, image_files.left_out(left_out, kind)
+
+
+def seen_twice(
+  splits: Mapping[str, Examples],
+  files: Mapping[str, image_files.Found],
+  kind: image_files.Files,
+) -> tuple[str, ...]:
+  """Notes on copies; of examples that are not in memory, on links alone.
+
+  Args:
+    splits: the examples.
+    files: what they were read from, by split.
+    kind: of the files.
+  """
+  if all(isinstance(own, ArrayExamples) for own in splits.values()):
+    return copies.said(splits)
+  return image_files.seen_twice(files, kind)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxkd.data import copies, file_cache, listing, positions
 from jaxkd.data import examples as examples_lib
-from jaxkd.data.examples import ArrayExamples, StreamedExamples
+from jaxkd.data import file_cache, listing, positions
+from jaxkd.data.examples import StreamedExamples
 from jaxkd.data.images import image_files
 from jaxkd.data.images import scenes as scenes_lib
 from jaxkd.data.source import (
@@ -175,13 +175,7 @@ def video(
     )
     for split, own in files.items()
   }
-  # As of images: of what is not in memory, only links are known.
-  held = [isinstance(own, ArrayExamples) for own in source.splits.values()]
-  twice = (
-    copies.said(source.splits)
-    if all(held)
-    else image_files.seen_twice(found, video_lib.VIDEOS)
-  )
+  twice = image_sources.seen_twice(source.splits, found, video_lib.VIDEOS)
   source = source._replace(notes=(*twice, *source.notes))
   all_files = listing.joined([own.files for own in found.values()])
   return with_sizes(source, all_files, root)
