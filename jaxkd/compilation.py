@@ -1,8 +1,9 @@
 """How programs are compiled: quickly where they run once, else to run fast."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ _LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
 _FAST = {
   _LIBRARY: 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 }
+_all_quickly = False
 
 
 def once(function: Callable, **options: Any) -> Callable:
@@ -41,6 +43,8 @@ def once(function: Callable, **options: Any) -> Callable:
 def jit(function: Callable, **options: Any) -> Callable:
   """A compiled function that runs often, and may hold convolutions.
 
+  Within `quickly` it is compiled as `once` does.
+
   JAX takes no such options for a function that is called while another one is
   traced; there `jax.jit` serves, and the options are those of the other.
 
@@ -48,8 +52,26 @@ def jit(function: Callable, **options: Any) -> Callable:
     function: any.
     **options: as `jax.jit` takes them.
   """
+  if _all_quickly:
+    return once(function, **options)
   fast = _fast() if jax.default_backend() == 'cpu' else None
   return jax.jit(function, compiler_options=fast, **options)
+
+
+@contextlib.contextmanager
+def quickly(wanted: bool = True) -> Iterator[None]:
+  """Has all threads compile quickly meanwhile, for a run of little to compute.
+
+  Args:
+    wanted: if not, nothing changes.
+  """
+  global _all_quickly
+  before = _all_quickly
+  _all_quickly = before or wanted
+  try:
+    yield
+  finally:
+    _all_quickly = before
 
 
 @functools.cache

@@ -225,6 +225,12 @@ def moving(view: View) -> tuple[str, ...]:
   return tuple(op.name for op in view.ops if op.name in MOVING)
 
 
+def turning(view: View) -> tuple[str, ...]:
+  """The names of those ops that turn or mirror an image or its border."""
+  mirrors = lambda op: op.apply.keywords.get('mode') == 'reflect'  # noqa: E731
+  return tuple(op.name for op in view.ops if op.name in TURNING or mirrors(op))
+
+
 def filling(view: View) -> tuple[str, ...]:
   """The names of those ops that put zeros in before pixels are centred."""
   is_ahead = lambda op: op.name != 'standardize'  # noqa: E731

@@ -296,7 +296,7 @@ def _check_around_zero(view: views.View, source: Source, at: str) -> None:
       f'{at}: {colours[0]} changes colours, and the {part} of {source.name} '
       'has none; leave it out'
     )
-  turns = [name for name in names if name in views.TURNING]
+  turns = views.turning(view)
   if turns and kind == positions.VECTORS:
     raise UserError(
       f'{at}: {turns[0]} would move the vectors of {source.name} and leave '

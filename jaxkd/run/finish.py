@@ -12,7 +12,7 @@ from jaxkd.data.sources import Source
 from jaxkd.errors import UserError
 from jaxkd.models import cost
 from jaxkd.report import made_with, progress, record, rows
-from jaxkd.run import checks, export, provenance, stored_nets, workdir
+from jaxkd.run import checks, export, provenance, stored_nets, work, workdir
 from jaxkd.run.plan import Round
 from jaxkd.run.types import Stage
 from jaxkd.train import hosts
@@ -46,6 +46,7 @@ def write(
   ended: Mapping[str, str],
   since: float | None,
   compiled: float,
+  quickly: bool,
 ) -> dict:
   """Writes row.json, pictures, examples and report.html; returns the row.
 
@@ -61,6 +62,7 @@ def write(
     ended: the same now.
     since: when it started, by `time.perf_counter`; None if it was resumed.
     compiled: seconds of compiling.
+    quickly: whether that was done quickly rather than well.
   """
   from jaxkd.report import html, plots  # Matplotlib is slow to import
 
@@ -69,6 +71,7 @@ def write(
   )
   row |= _origin(ended)
   row['notes'] += _upgrade(began, ended)
+  row['notes'] += [work.NOTE] if quickly else []
   if found.weights:
     row['weights'] = found.weights
   row['wall_s'] = None if since is None else time.perf_counter() - since

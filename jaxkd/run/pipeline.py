@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxkd import files, run_files, source_code
+from jaxkd import compilation, files, run_files, source_code
 from jaxkd.data.sources import Source
 from jaxkd.distill.roles import Group
 from jaxkd.errors import Stopped
@@ -35,6 +35,7 @@ from jaxkd.run import (
   shifted,
   train_job,
   tuning,
+  work,
   workdir,
 )
 from jaxkd.run.plan import Round, called, ensembled
@@ -137,6 +138,8 @@ def run_complete(
     workdir.check_shared(directory)
     resumed = (directory / run_files.CHECKPOINTS).exists()
     steps = overview.describe(console, source, rounds)
+    little = work.is_little(rounds, steps, source)
+    held.enter_context(compilation.quickly(little))
     made = held.enter_context(programs.kept(console))
     writers = progress.writers(config, directory, check) if first else []
     reporter = progress.Reporter(console, config['report']['metric'], writers)
@@ -158,6 +161,7 @@ def run_complete(
         ended=origin,
         since=None if resumed else begun,
         compiled=made.total,
+        quickly=little,
       )
     return hosts.broadcast_from_host0('the row', row)
 

@@ -19,6 +19,8 @@ from jaxkd.train import optimizer
 from jaxkd.train.best import Selection
 from jaxkd.types import Term
 
+EVALUATIONS = 20  # of a job, if nothing is said
+
 
 def recipe_of(job: Job) -> Callable[[dict], Recipe]:
   """The recipe of each member, given its own values."""
@@ -78,6 +80,11 @@ def _with(job: Job, hyper: Mapping[str, Any]) -> dict[str, Any]:
   for entry, value in hyper.items():
     own = configs.put(own, entry, value)
   return own
+
+
+def eval_every(train: Mapping[str, Any]) -> int:
+  """Steps between evaluations, by the complete section `train`."""
+  return train['eval_every'] or max(1, train['steps'] // EVALUATIONS)
 
 
 def augment_of(session: Session, job: Job) -> Callable[..., dict] | None:

@@ -4,6 +4,7 @@ import graphlib
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -31,12 +32,8 @@ def schedule_of(
   there, found = sharding.devices(), []
   alone = jax.process_count() > 1
 
-  def work(name):
-    """The FLOPs of the forward passes of its training."""
-    entry, role = entries[name], built[name]
-    members = entry['count'] * (seeds if entry['per_seed'] else 1)
-    examples = entry['train']['steps'] * entry['train']['batch_size']
-    return members * examples * cost.cost(role.net, role.shape).flops
+  def computed(name):
+    return flops(entries[name], built[name], seeds)
 
   def least(name):
     """The fewest devices that a group can have."""
@@ -53,12 +50,24 @@ def schedule_of(
     ]
     shared = {}
     if 1 < len(training) <= len(there) and not alone:
-      shared = sharding.slices({name: work(name) for name in training})
+      shared = sharding.slices({name: computed(name) for name in training})
     if any(least(name) > len(own) for name, own in shared.items()):
       shared = {}
     found += [{name: there} for name in names if name not in shared]
     found += [shared] if shared else []
   return tuple(found)
+
+
+def flops(entry: Mapping[str, Any], role: Role, seeds: int) -> int:
+  """What the forward passes take in which a group of teachers trains."""
+  examples = entry['train']['steps'] * entry['train']['batch_size']
+  one = cost.cost(role.net, role.shape).flops
+  return members(entry, seeds) * examples * one
+
+
+def members(entry: Mapping[str, Any], seeds: int) -> int:
+  """How many nets a group of teachers has in all."""
+  return entry['count'] * (seeds if entry['per_seed'] else 1)
 
 
 def _levels(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:

@@ -27,7 +27,6 @@ from jaxkd.train.execution import Execution, Plan
 from jaxkd.train.fit import Fault, fit
 from jaxkd.train.population import Learner, Population, shapes_of_one, take
 
-EVALUATIONS = 20
 SAVES = 4
 
 
@@ -46,7 +45,7 @@ def train(session: Session, job: Job, *, may_diverge: bool = False) -> Trained:
   steps = job.train['steps']
   plan = Plan(
     steps,
-    eval_every=job.train['eval_every'] or max(1, steps // EVALUATIONS),
+    eval_every=recipe.eval_every(job.train),
     save_every=job.train['save_every'] or max(1, steps // SAVES),
     members=job.train['members'],
     steps_per_execution=job.train['steps_per_execution'],

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from jaxkd import boxes as boxes_lib
-from jaxkd import lookup, losses
+from jaxkd import compilation, lookup, losses
 from jaxkd.losses import _checks, _numerics
 from jaxkd.tasks import boxed
 from jaxkd.tasks.metrics import counted
@@ -180,9 +180,10 @@ def show(
       strict=True,
     )
   ]
-  found = {}
+  find, found = compilation.once(detections), {}
   for name, apply in nets.items():
-    own = jax.tree.map(np.asarray, detections(apply(batch['inputs'])))
+    outputs = apply(batch['inputs'])
+    own = jax.device_get(find({name: outputs[name] for name in OUTPUT}))
     found[name] = [
       tuple(x[scores >= SHOWN] for x in (boxes, labels, scores))
       for boxes, labels, scores in zip(

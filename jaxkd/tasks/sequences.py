@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxkd import compilation
 from jaxkd.data.text.tokenizer import text
 from jaxkd.files import replacing
 from jaxkd.losses import _numerics
@@ -93,13 +94,16 @@ def show(
   """
   inputs = batch['inputs']
   length = inputs['prefix'].shape[1]
+
+  def written_by(apply):
+    return compilation.once(
+      lambda source: decoding.greedy(apply, source, length)[0]
+    )(inputs['source'])
+
   lines = {
     **others,
     'target': batch['labels'],
-    **{
-      name: decoding.greedy(apply, inputs['source'], length)[0]
-      for name, apply in nets.items()
-    },
+    **{name: written_by(apply) for name, apply in nets.items()},
   }
   width = max(map(len, lines))
   written = {

@@ -183,7 +183,11 @@ def test_options_must_make_sense(options, message):
 
 
 @pytest.mark.parametrize(
-  'op', ['flip', 'dihedral', 'dihedral_all', 'rotate(10)']
+  'op',
+  [
+    *('flip', 'dihedral', 'dihedral_all', 'rotate(10)'),
+    "pad_and_crop(2, 'reflect')",
+  ],
 )
 def test_views_that_turn_vectors_are_refused(source, op):
   views = dict.fromkeys(('train', 'eval'), f"redraw|part('motion')|{op}")
