@@ -10,7 +10,7 @@ from jaxkd.models import cost
 from jaxkd.run import recipe, schedule
 from jaxkd.run.plan import Round
 
-LITTLE = 5e9  # FLOPs: a second on one core of a CPU
+LITTLE = 5e9  # FLOPs, which one core of a CPU computes within a second
 BACKWARD = 2  # what a backward pass takes, in forward passes
 NOTE = (
   'programs were compiled to start soon and not to run fast, as there is '
