@@ -138,7 +138,7 @@ def run_complete(
     workdir.check_shared(directory)
     resumed = (directory / run_files.CHECKPOINTS).exists()
     steps = overview.describe(console, source, rounds)
-    little = work.is_little(rounds, steps, source)
+    little = not grids and work.is_little(rounds, steps, source)
     held.enter_context(compilation.quickly(little))
     made = held.enter_context(programs.kept(console))
     writers = progress.writers(config, directory, check) if first else []
