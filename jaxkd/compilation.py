@@ -59,7 +59,7 @@ def jit(function: Callable, **options: Any) -> Callable:
 
 
 @contextlib.contextmanager
-def quickly(wanted: bool = True) -> Iterator[None]:
+def quickly(wanted: bool) -> Iterator[None]:
   """Has all threads compile quickly meanwhile, for a run of little to compute.
 
   Args:

@@ -130,8 +130,8 @@ def _made(part: Round) -> dict[str, Made]:
     entry = part.config['teachers'][name]
     if not entry['restore'] and not entry['made_of']:
       stage = f'{part.prefix}teachers/{name}'
-      each = len(part.seeds) if entry['per_seed'] else 1
-      made[stage] = Made(stage, entry, role, entry['count'] * each)
+      count = teachers.members(entry, len(part.seeds))
+      made[stage] = Made(stage, entry, role, count)
   better = part.config['report']['compare']['better'].split('/')[-1]
   for arm, own in part.students.items():
     for name, role in own.items():
@@ -157,7 +157,7 @@ def check_made(made: Made, name: str, part: Round) -> None:
     UserError: it cannot be that group.
   """
   entry, at = part.config['teachers'][name], _entry(name)
-  count = entry['count'] * (len(part.seeds) if entry['per_seed'] else 1)
+  count = teachers.members(entry, len(part.seeds))
   short = made.members < count
   if short or (entry['per_seed'] and made.members != count):
     raise UserError(

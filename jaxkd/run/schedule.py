@@ -12,6 +12,7 @@ from jaxkd.distill.roles import Role
 from jaxkd.errors import UserError
 from jaxkd.models import cost
 from jaxkd.run import build
+from jaxkd.teachers.groups import members
 from jaxkd.train import sharding
 
 
@@ -32,9 +33,6 @@ def schedule_of(
   there, found = sharding.devices(), []
   alone = jax.process_count() > 1
 
-  def computed(name):
-    return flops(entries[name], built[name], seeds)
-
   def least(name):
     """The fewest devices that a group can have."""
     train = entries[name]['train']
@@ -50,7 +48,9 @@ def schedule_of(
     ]
     shared = {}
     if 1 < len(training) <= len(there) and not alone:
-      shared = sharding.slices({name: computed(name) for name in training})
+      shared = sharding.slices(
+        {name: flops(entries[name], built[name], seeds) for name in training}
+      )
     if any(least(name) > len(own) for name, own in shared.items()):
       shared = {}
     found += [{name: there} for name in names if name not in shared]
@@ -63,11 +63,6 @@ def flops(entry: Mapping[str, Any], role: Role, seeds: int) -> int:
   examples = entry['train']['steps'] * entry['train']['batch_size']
   one = cost.cost(role.net, role.shape).flops
   return members(entry, seeds) * examples * one
-
-
-def members(entry: Mapping[str, Any], seeds: int) -> int:
-  """How many nets a group of teachers has in all."""
-  return entry['count'] * (seeds if entry['per_seed'] else 1)
 
 
 def _levels(entries: Mapping[str, dict]) -> list[tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """How much a run computes, roughly, and whether that is little."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from jaxkd.data.sources import Source
 from jaxkd.models import cost
 from jaxkd.run import recipe, schedule
 from jaxkd.run.plan import Round
+from jaxkd.teachers.groups import members
 
 LITTLE = 5e9  # FLOPs, which one core of a CPU computes within a second
 BACKWARD = 2  # what a backward pass takes, in forward passes
@@ -33,27 +35,39 @@ def is_little(
   """
   if jax.default_backend() != 'cpu':
     return False
+  # Stops at the first net that is too much: to count others, they are traced.
+  totals = itertools.accumulate(_flops(rounds, steps, source))
+  return all(total <= LITTLE for total in totals)
+
+
+def _flops(rounds, steps, source):
+  """What takes how much: first what is known, then what has to be traced."""
+  # An arm of earlier rounds alone is taken for the dearest of the last one.
+  dearest = max(step.flops for step in steps.values())
   examples = {split: len(part) for split, part in source.splits.items()}
 
   def evaluating(role, train):
-    """The FLOPs of one member."""
     times = math.ceil(train['steps'] / recipe.eval_every(train))
     count = examples['test'] + times * examples.get('validation', 0)
     return count * cost.cost(role.net, role.shape).flops
 
-  total = 0
+  trained = [
+    (part, arm)
+    for part in rounds
+    for arm in part.arms
+    if arm == part.first(arm)
+  ]
+  for part, arm in trained:
+    step = steps[arm].flops if arm in steps else dearest
+    yield len(part.seeds) * part.arms[arm]['train']['steps'] * step
+  for part, arm in trained:
+    for role in part.students[arm].values():
+      yield len(part.seeds) * evaluating(role, part.arms[arm]['train'])
   for part in rounds:
-    seeds = len(part.seeds)
     for name, role in part.teachers.items():
       entry = part.config['teachers'][name]
       if role.external or entry['restore'] or entry['made_of']:
         continue
-      total += (1 + BACKWARD) * schedule.flops(entry, role, seeds)
-      total += schedule.members(entry, seeds) * evaluating(role, entry['train'])
-    for arm, roles in part.students.items():
-      if arm != part.first(arm):
-        continue
-      train = part.arms[arm]['train']
-      each = sum(evaluating(role, train) for role in roles.values())
-      total += seeds * (train['steps'] * steps[arm].flops + each)
-  return total <= LITTLE
+      count = members(entry, len(part.seeds))
+      yield (1 + BACKWARD) * schedule.flops(entry, role, len(part.seeds))
+      yield count * evaluating(role, entry['train'])

@@ -24,6 +24,11 @@ from jaxkd.paths import by_path
 from jaxkd.students import stored
 
 
+def members(entry: Mapping[str, Any], seeds: int) -> int:
+  """How many nets a group has in all."""
+  return entry['count'] * (seeds if entry['per_seed'] else 1)
+
+
 def held(entry: Mapping[str, Any], variables: dict) -> dict:
   """The variables of a trained group, in the type that its entry says."""
   return precision.held(variables, entry['train']['param_dtype'])
@@ -122,7 +127,7 @@ def restore(
       check_same(variables, role, spec, at)
       there = spec['members']
   variables = jax.device_get(variables)  # each job puts them on its devices
-  wanted = entry['count'] * (seeds if entry['per_seed'] else 1)
+  wanted = members(entry, seeds)
   exactly = entry['per_seed'] or isinstance(folder, Given)
   if there < wanted or (exactly and there != wanted):
     holds = 'gives' if isinstance(folder, Given) else 'holds'

@@ -10,7 +10,7 @@ from jaxkd.models import cost
 from jaxkd.run import checks, overview, pipeline, work
 from jaxkd.run import config as configs
 
-TRAIN, TEACHER, TEST = (8, 2), (4, 5), 12  # batch and steps; examples
+TRAIN, TEACHER = (8, 2), (4, 5)  # batch and steps
 
 
 def complete(**changes):
@@ -66,6 +66,22 @@ def test_a_run_is_small_up_to_a_number_of_flops(planned, monkeypatch):
   monkeypatch.setattr(work.jax, 'default_backend', lambda: 'gpu')
   monkeypatch.setattr(work, 'LITTLE', total)
   assert not work.is_little(*planned)
+
+
+def test_an_arm_of_an_earlier_round_counts(tmp_path, monkeypatch):
+  own = dict(distill=dict(soft=dict(kw=dict(temperature=2.0))))
+  first = dict(arms=dict(third=own), train=dict(steps=1000))
+  config = complete(
+    rounds=dict(r1=first, r2={}),
+    report=dict(compare=dict(better='r2/again', than='r2/student')),
+  )
+  source, rounds = checks.prepare(config, tmp_path)
+  steps = overview.describe(Console(file=io.StringIO()), source, rounds)
+  assert [len(part.arms) for part in rounds] == [3, 2]
+  one = 2 * 1000 * steps['student'].flops
+  for little, found in ((1.9 * one, False), (3 * one, True)):
+    monkeypatch.setattr(work, 'LITTLE', little)
+    assert work.is_little(rounds, steps, source) is found
 
 
 def test_a_small_run_compiles_quickly_and_says_so(tmp_path, monkeypatch):
